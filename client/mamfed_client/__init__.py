@@ -1,0 +1,1 @@
+"""What a hospital runs: intake of its mammograms, and the Flower ClientApp."""

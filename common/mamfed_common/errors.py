@@ -1,0 +1,57 @@
+"""Every error that mamfed raises on purpose, each with the exit code its command ends with.
+
+    MamfedError           1  anything below that has no code of its own
+    |-- PlanError         3  the training plan cannot be used
+    |-- DataError         4  a site's data cannot be used at all (one bad row is a Rejection)
+    |-- CheckpointError   5  a checkpoint is damaged or of another network
+    |-- WeightsError      6  weights do not fit the network that the plan describes
+    |-- RunError          7  the federated run failed, e.g. its quorum was not met
+    `-- OutputError       8  a result cannot be written where it was asked for
+
+Exit code 0 is success and 2 a mistake on the command line (typer's own). The message is one
+line: what was found, what was expected, what to do. It never holds a patient's identity.
+"""
+
+from __future__ import annotations
+
+
+class MamfedError(Exception):
+    """Base of all errors that a command prints as one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class PlanError(MamfedError):
+    """The training plan is missing, malformed or asks for something impossible."""
+
+    exit_code = 3
+
+
+class DataError(MamfedError):
+    """A site's data cannot be used: no folder, no table, no usable case."""
+
+    exit_code = 4
+
+
+class CheckpointError(MamfedError):
+    """A checkpoint is missing, damaged or belongs to another network."""
+
+    exit_code = 5
+
+
+class WeightsError(MamfedError):
+    """Weights differ from the network's in name, shape or dtype, or are not finite."""
+
+    exit_code = 6
+
+
+class RunError(MamfedError):
+    """The federated run could not go on."""
+
+    exit_code = 7
+
+
+class OutputError(MamfedError):
+    """A result cannot be written where the user asked for it."""
+
+    exit_code = 8

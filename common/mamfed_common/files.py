@@ -1,0 +1,32 @@
+"""Writing files so that a kill leaves the old one or the new one, readable by their owner only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory (and its parents) that only its owner may enter (0700); return it."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a whole file (0600) next to its final place, then move it there.
+
+    Args:
+        path: The file to write or replace.
+        content: Its bytes, or text to be written as UTF-8.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+        try:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+            os.replace(handle.name, path)
+        except BaseException:
+            Path(handle.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,27 @@
+"""What training sees of one mammogram, whichever file it came from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FULL_SCALE = 65535
+"""The stored grey level that stands for an intensity of 1."""
+
+
+class Sample(NamedTuple):
+    """One prepared mammogram: cropped to the breast, oriented, on the plan's square grid.
+
+    Attributes:
+        image: ``(S, S)`` uint16; 0..65535 stands for intensities 0..1, tissue bright.
+        field: ``(S, S)`` bool, true inside the breast.
+        mask: ``(S, S)`` bool, true on malignant findings; all false where there are none.
+        name: What the site calls the image. It stays at the site.
+    """
+
+    image: npt.NDArray[np.uint16]
+    field: npt.NDArray[np.bool_]
+    mask: npt.NDArray[np.bool_]
+    name: str

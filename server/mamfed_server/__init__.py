@@ -1,0 +1,1 @@
+"""What the coordinator runs: the two-stage round loop and its run folder; never an image."""
