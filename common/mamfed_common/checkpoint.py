@@ -1,0 +1,118 @@
+"""Checkpoints: one safetensors file that stands alone, and the same facts as JSON beside it.
+
+``NAME.safetensors`` holds the weights and, in its header, a JSON text that says what they are: the
+whole plan, stage, round, sites, and a SHA-256 over the weights. It is written atomically, so a kill
+leaves the old one or the new one. ``NAME.json`` repeats that text for people and scripts; nothing
+reads it back. Neither holds a time or a path: equal runs give equal files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mamfed_common import __version__
+from mamfed_common.config import Config
+from mamfed_common.errors import CheckpointError, WeightsError
+from mamfed_common.files import write_atomic
+from mamfed_common.metrics import SiteScore
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.state import State, check_state, state_of, state_sha256
+from mamfed_common.subtraction import MalignancyNetwork
+
+HEADER_KEY = "mamfed"
+FORMAT = 1
+
+
+class CheckpointFacts(Config):
+    """What the weights of a checkpoint are.
+
+    Attributes:
+        format: Version of this layout.
+        mamfed_version: The mamfed that wrote it.
+        plan: The plan that the run followed.
+        plan_sha256: Its name.
+        weights_sha256: SHA-256 over the weights (``mamfed_common.state``).
+        stage: The stage that the last round belonged to.
+        server_round: That round, counted from 1 within the stage.
+        expected: Sites that the round asked.
+        accepted: Sites whose update is in the weights.
+        refused: Sites whose update is not, each with the reason.
+        validation: Each site's validation result, where there is one.
+        mean_validation_dice: Mean over sites of their validation Dice, which chooses the best.
+    """
+
+    format: int = FORMAT
+    mamfed_version: str = __version__
+    plan: TrainingPlan
+    plan_sha256: str
+    weights_sha256: str = ""
+    stage: Stage
+    server_round: int = Field(ge=1)
+    expected: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    refused: dict[str, str] = {}
+    validation: dict[str, SiteScore] = {}
+    mean_validation_dice: float | None = None
+
+
+class Checkpoint(Config):
+    """Weights and what they are."""
+
+    model_config = {**Config.model_config, "arbitrary_types_allowed": True}
+
+    state: State
+    facts: CheckpointFacts
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write ``path`` (``*.safetensors``) and the JSON beside it, replacing older ones."""
+    digest = state_sha256(checkpoint.state)
+    facts = checkpoint.facts.model_copy(update={"weights_sha256": digest})
+    text = facts.model_dump_json(indent=2)
+    # One header key: safetensors does not keep an order among several.
+    write_atomic(path, save(checkpoint.state, metadata={HEADER_KEY: text}))
+    write_atomic(path.with_suffix(".json"), text + "\n")
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        CheckpointError: It is missing, not of mamfed, damaged, or not of the network it names.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as handle:
+            text = (handle.metadata() or {}).get(HEADER_KEY)
+            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except OSError as error:
+        reason = error.strerror or "no such file"
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {reason}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
+    facts = _read_facts(path, text)
+    if state_sha256(state) != facts.weights_sha256:
+        raise CheckpointError(f"{path}: damaged: its weights do not match their SHA-256")
+    try:
+        check_state(state, state_of(MalignancyNetwork(facts.plan.network)))
+    except WeightsError as error:
+        raise CheckpointError(f"{path}: not of the network it names: {error}") from None
+    return Checkpoint(state=state, facts=facts)
+
+
+def _read_facts(path: Path, text: str | None) -> CheckpointFacts:
+    if text is None:
+        raise CheckpointError(f"{path}: a safetensors file, but not a mamfed checkpoint")
+    try:
+        facts = CheckpointFacts.model_validate_json(text)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise CheckpointError(
+            f"{path}: written by another mamfed? {key} is not as expected"
+        ) from None
+    if facts.format != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {facts.format}, expected {FORMAT}")
+    return facts

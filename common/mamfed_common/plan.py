@@ -1,0 +1,191 @@
+"""The training plan: everything that a run is, in one YAML file.
+
+The server reads one plan and sends it with every task, so sites cannot train by different rules.
+Its SHA-256 names it: two runs with the same hash asked for the same thing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from mamfed_common.augmentation import AugmentationConfig
+from mamfed_common.config import Config
+from mamfed_common.corruption import CorruptionConfig
+from mamfed_common.errors import PlanError
+from mamfed_common.unet import NetworkConfig
+
+
+class Stage(StrEnum):
+    """The two stages of a run, in their order."""
+
+    PRETRAINING = "pretraining"
+    FINETUNING = "finetuning"
+
+
+class StagePlan(Config):
+    """One stage of the federation.
+
+    Attributes:
+        rounds: Rounds of federated averaging; 0 leaves the stage out.
+        local_epochs: Passes over a site's own images in each round.
+        batch_size: Images a step; a site's last batch of an epoch may be smaller.
+        learning_rate: AdamW's peak. It warms up over the stage's first tenth and falls along a
+            cosine to nearly 0 at the stage's end, across rounds.
+        quorum: Accepted replies without which a round, and so the run, fails.
+    """
+
+    rounds: int = Field(ge=0)
+    local_epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=2, ge=1)
+    learning_rate: float = Field(gt=0, le=1)
+    quorum: int = Field(default=1, ge=1)
+
+
+class EvaluationPlan(Config):
+    """How results are measured.
+
+    Attributes:
+        validation_fraction: Share of each site's patients that choose the best round.
+        test_fraction: Share of each site's patients that no training or choice ever sees.
+        threshold: Probability from which a pixel counts as malignant.
+    """
+
+    validation_fraction: float = Field(default=0.15, ge=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction leave nothing to train on")
+        return self
+
+
+class TrainingPlan(Config):
+    """Everything that a run is.
+
+    Attributes:
+        image_size: Side of the square grid that every mammogram is brought to, in pixels.
+        seed: Origin of every random choice (``mamfed_common.seeds``).
+        precision: ``float32``; ``bfloat16`` runs the network by autocast; ``auto`` takes bfloat16
+            on a CUDA device that has it and float32 elsewhere.
+        network: The U-Net.
+        pretraining: Stage 1, over sites that hold benign cases.
+        finetuning: Stage 2, over sites that hold malignant cases with masks.
+        corruption: What stage 1 does to its inputs.
+        augmentation: How training images are moved, in both stages.
+        evaluation: How results are measured.
+    """
+
+    image_size: int = Field(default=1536, ge=32, le=8192)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    network: NetworkConfig = NetworkConfig()
+    pretraining: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=8e-3)
+    finetuning: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=3e-3)
+    corruption: CorruptionConfig = CorruptionConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    evaluation: EvaluationPlan = EvaluationPlan()
+
+    @model_validator(mode="after")
+    def _train_at_all(self) -> Self:
+        if self.pretraining.rounds + self.finetuning.rounds == 0:
+            raise ValueError("both stages have 0 rounds: nothing would be trained")
+        return self
+
+    def stage(self, stage: Stage) -> StagePlan:
+        """Return the part of the plan that a stage follows."""
+        return self.pretraining if stage is Stage.PRETRAINING else self.finetuning
+
+    def sha256(self) -> str:
+        """Return the plan's name: SHA-256 of its canonical JSON, as 64 hex digits."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """Write the whole plan, defaults included, as YAML that :func:`parse_plan` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def changed(self, **values: Any) -> TrainingPlan:
+        """Return a checked copy with some top-level values replaced.
+
+        Raises:
+            PlanError: A new value is not allowed.
+        """
+        return validate_plan({**self.model_dump(), **values}, "plan")
+
+
+def validate_plan(values: Any, origin: str) -> TrainingPlan:
+    """Check a mapping of plan values; ``origin`` names its source in the error.
+
+    Raises:
+        PlanError: Some key is unknown or some value is not allowed; all such keys are named.
+    """
+    if not isinstance(values, dict):
+        raise PlanError(f"{origin}: found {type(values).__name__}, expected a mapping of plan keys")
+    try:
+        return TrainingPlan.model_validate(values)
+    except ValidationError as error:
+        raise PlanError(f"{origin}: {_describe(error)}") from None
+
+
+def parse_plan(text: str, origin: str) -> TrainingPlan:
+    """Read a plan from YAML (or JSON, which is YAML); ``origin`` names it in errors.
+
+    Raises:
+        PlanError: The text is not YAML, holds a key twice, or is not a plan.
+    """
+    try:
+        values = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise PlanError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
+    return validate_plan({} if values is None else values, origin)
+
+
+def read_plan(path: Path) -> TrainingPlan:
+    """Read a plan file.
+
+    Raises:
+        PlanError: The file cannot be read or is not a plan.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise PlanError(f"{path}: cannot read the plan: {reason}") from None
+    return parse_plan(text, str(path))
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is an error instead of a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _describe(error: ValidationError) -> str:
+    """Turn pydantic's report into one line: every culprit, what was found and what was wrong."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "plan"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}")
+        elif item["type"] == "value_error":
+            lines.append(f"{key}: {item['ctx']['error']}")
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            lines.append(f"{key}: found {item['input']!r}, {message}")
+    return "; ".join(lines)

@@ -1,0 +1,63 @@
+"""A network's weights as plain named tensors, and the check that they are what is expected."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mamfed_common.errors import WeightsError
+
+State = dict[str, Tensor]
+"""Weights by name: contiguous tensors on the CPU."""
+
+
+def state_of(network: nn.Module) -> State:
+    """Return a copy of a network's weights and buffers, contiguous and on the CPU."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that weights fit a network: the same names, shapes and dtypes, all values finite.
+
+    Args:
+        state: The weights to check.
+        expected: Weights of the right names, shapes and dtypes, whatever their values.
+
+    Raises:
+        WeightsError: They do not fit; the first culprit is named.
+    """
+    if missing := sorted(expected.keys() - state.keys()):
+        raise WeightsError(f"array {missing[0]!r} is missing ({len(missing)} missing in all)")
+    if unexpected := sorted(state.keys() - expected.keys()):
+        raise WeightsError(
+            f"array {unexpected[0]!r} is not of this network ({len(unexpected)} such in all)"
+        )
+    for name, reference in expected.items():
+        tensor = state[name]
+        if tensor.shape != reference.shape:
+            raise WeightsError(
+                f"array {name!r} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(reference.shape)}"
+            )
+        if tensor.dtype != reference.dtype:
+            raise WeightsError(
+                f"array {name!r} has dtype {tensor.dtype}, expected {reference.dtype}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise WeightsError(f"array {name!r} holds NaN or infinity")
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return one SHA-256 over names, dtypes, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

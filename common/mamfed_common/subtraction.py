@@ -1,0 +1,64 @@
+"""The discriminative wrapper (paper, section 2, "Image-wise segmentation", and figure 1).
+
+The U-Net reconstructs; a layer on top subtracts its output from its input; what is left over is
+the malignancy map. Both stages train this one module, so the weights have the same names in both.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mamfed_common.unet import NetworkConfig, UNet
+
+# Fixed or other starting values did worse in the lab (docs/decisions/0003-subtraction.md).
+INITIAL_GAIN = 1 / 0.03
+INITIAL_OFFSET = 0.1
+
+
+class Subtraction(nn.Module):
+    """Turns what the reconstruction left out into logits: ``gain * (difference - offset)``.
+
+    The paper leaves open what stands between the difference and the loss. Both numbers are
+    learned: at the start, tissue that is 0.1 brighter than its reconstruction is even odds.
+    """
+
+    def __init__(self) -> None:
+        """Start at the gain and offset that trained best in the lab."""
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor([INITIAL_GAIN]))
+        self.offset = nn.Parameter(torch.tensor([INITIAL_OFFSET]))
+
+    def forward(self, image: Tensor, reconstruction: Tensor) -> Tensor:
+        """Return logits of malignancy, ``(N, 1, H, W)``, for images of that shape in 0..1."""
+        return self.gain * ((image - reconstruction) - self.offset)
+
+
+class MalignancyNetwork(nn.Module):
+    """The U-Net (``backbone``) and the layer that subtracts its output from its input."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Make the network with random weights; see :func:`build_network` for seeded ones."""
+        super().__init__()
+        self.backbone = UNet(config)
+        self.subtraction = Subtraction()
+
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """Stage 1: ``(N, 1, H, W)`` in 0..1 -> the healthy tissue it should show, same shape."""
+        return cast(Tensor, self.backbone(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Stage 2: ``(N, 1, H, W)`` in 0..1 -> logits of malignancy, same shape."""
+        return cast(Tensor, self.subtraction(image, self.reconstruct(image)))
+
+
+def build_network(config: NetworkConfig, seed: int) -> MalignancyNetwork:
+    """Build the network with the initial weights that ``seed`` stands for.
+
+    The process's own random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MalignancyNetwork(config)

@@ -1,0 +1,191 @@
+"""The wire format: all that crosses a machine boundary, both directions, and nothing else.
+
+Three exchanges, each a Flower ``Message`` (Flower 1.41-1.42, ``flwr.app``). The server's half:
+
+=========  =======================  ===================================
+type       the server sends         a site answers
+=========  =======================  ===================================
+query      plan                     its name and counts of images
+train      plan, stage, round,      weights, number of examples, loss
+           weights
+evaluate   plan, part, weights      means and the counts behind them
+=========  =======================  ===================================
+
+Everything read from the other side is checked here; what fails raises WeightsError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import BaseModel, Field, ValidationError
+from torch import Tensor
+
+from mamfed_common.config import Config
+from mamfed_common.errors import WeightsError
+from mamfed_common.metrics import SiteScore
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.state import State, check_state
+
+ARRAYS = "arrays"
+BODY = "body"
+JSON = "json"
+
+Part = Literal["train", "val", "test"]
+
+
+class Query(Config):
+    """Ask a site what it has for a plan."""
+
+    plan: TrainingPlan
+
+
+class SiteDescription(Config):
+    """What a site has for a plan: counts, never a name of a patient or a file.
+
+    Attributes:
+        site: The site's name.
+        images: Usable images by purpose (``benign``, ``malignant``, ``without_malignancy``), then
+            by part (``train``, ``val``, ``test``).
+        patients: Patients behind them, likewise.
+        rows: Rows of the site's table.
+        rejected: Rows that could not be read, by reason.
+        left_out: Readable rows that a rule keeps out, by reason.
+        vendors: Readable rows by vendor.
+    """
+
+    site: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    images: dict[str, dict[Part, int]]
+    patients: dict[str, dict[Part, int]]
+    rows: int = Field(ge=0)
+    rejected: dict[str, int]
+    left_out: dict[str, int]
+    vendors: dict[str, int]
+
+    def training_images(self, stage: Stage) -> int:
+        """Return how many images the site would train on in a stage."""
+        purpose = "benign" if stage is Stage.PRETRAINING else "malignant"
+        return self.images.get(purpose, {}).get("train", 0)
+
+
+class TrainTask(Config):
+    """Train one round of a stage."""
+
+    plan: TrainingPlan
+    stage: Stage
+    server_round: int = Field(ge=1)
+
+
+class TrainReport(Config):
+    """What a site says of its training; the weights travel beside it."""
+
+    num_examples: int = Field(ge=1)
+    loss: float
+
+
+class EvaluateTask(Config):
+    """Score the weights on one part of the site's data."""
+
+    plan: TrainingPlan
+    part: Part
+
+
+class Update(NamedTuple):
+    """A site's answer to a :class:`TrainTask`."""
+
+    state: State
+    report: TrainReport
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def pack(body: Config, state: Mapping[str, Tensor] | None = None) -> RecordDict:
+    """Pack a body, and weights where they belong to it, for the wire."""
+    content = RecordDict({BODY: ConfigRecord({JSON: body.model_dump_json()})})
+    if state is not None:
+        content[ARRAYS] = ArrayRecord(
+            {name: Array(tensor.detach().numpy()) for name, tensor in state.items()}
+        )
+    return content
+
+
+def unpack_body(content: RecordDict, kind: type[Body]) -> Body:
+    """Read the body of a message.
+
+    Raises:
+        WeightsError: It is missing or is not what the exchange calls for.
+    """
+    records = content.config_records
+    text = records[BODY].get(JSON) if BODY in records else None
+    if not isinstance(text, str):
+        raise WeightsError(f"message has no {BODY!r} record, expected a {kind.__name__}")
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise WeightsError(f"{kind.__name__}.{key}: {first['msg']}") from None
+
+
+def unpack_state(content: RecordDict, expected: Mapping[str, Tensor]) -> State:
+    """Read the weights of a message and check them against the plan's network.
+
+    Raises:
+        WeightsError: There are none, more than one set, or they do not fit.
+    """
+    records = content.array_records
+    if set(records) != {ARRAYS}:
+        raise WeightsError(f"message has array records {sorted(records)}, expected [{ARRAYS!r}]")
+    state = {name: _to_tensor(name, array) for name, array in records[ARRAYS].items()}
+    check_state(state, expected)
+    return state
+
+
+def unpack_update(content: RecordDict, expected: Mapping[str, Tensor]) -> Update:
+    """Read a site's trained weights and what it says of them.
+
+    Raises:
+        WeightsError: Something is missing, malformed, does not fit, or was not asked for.
+    """
+    if extra := sorted(set(content) - {ARRAYS, BODY}):
+        raise WeightsError(f"message holds a record {extra[0]!r} that was not asked for")
+    return Update(unpack_state(content, expected), unpack_body(content, TrainReport))
+
+
+def wire_bytes(content: RecordDict) -> int:
+    """Return the size of a message's arrays in bytes, as Flower carries them (uncompressed)."""
+    return sum(
+        len(array.data) for record in content.array_records.values() for array in record.values()
+    )
+
+
+def _to_tensor(name: str, array: Array) -> Tensor:
+    try:
+        values = np.asarray(array.numpy())
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise WeightsError(f"array {name!r} cannot be decoded ({type(error).__name__})") from None
+    if values.dtype.kind not in "fiu":
+        raise WeightsError(f"array {name!r} has dtype {values.dtype}, expected numbers")
+    return torch.from_numpy(values.copy())
+
+
+__all__ = [
+    "EvaluateTask",
+    "Part",
+    "Query",
+    "SiteDescription",
+    "SiteScore",
+    "TrainReport",
+    "TrainTask",
+    "Update",
+    "pack",
+    "unpack_body",
+    "unpack_state",
+    "unpack_update",
+    "wire_bytes",
+]
