@@ -64,9 +64,9 @@ def _warp(sample: Sample, angle_degrees: float, scale: float) -> Sample:
     matrix = cv2.getRotationMatrix2D(centre, angle_degrees, scale)
 
     def warp(image: np.ndarray, interpolation: int) -> np.ndarray:
-        return cv2.warpAffine(
-            np.ascontiguousarray(image), matrix, (width, height), flags=interpolation
-        )
+        source = np.ascontiguousarray(image)
+        warped: np.ndarray = cv2.warpAffine(source, matrix, (width, height), flags=interpolation)
+        return warped
 
     return sample._replace(
         image=warp(sample.image, cv2.INTER_LINEAR),

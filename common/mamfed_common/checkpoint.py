@@ -9,6 +9,7 @@ reads it back. Neither holds a time or a path: equal runs give equal files.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -54,15 +55,13 @@ class CheckpointFacts(Config):
     server_round: int = Field(ge=1)
     expected: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
-    refused: dict[str, str] = {}
-    validation: dict[str, SiteScore] = {}
+    refused: dict[str, str] = Field(default_factory=dict)
+    validation: dict[str, SiteScore] = Field(default_factory=dict)
     mean_validation_dice: float | None = None
 
 
-class Checkpoint(Config):
+class Checkpoint(NamedTuple):
     """Weights and what they are."""
-
-    model_config = {**Config.model_config, "arbitrary_types_allowed": True}
 
     state: State
     facts: CheckpointFacts
@@ -87,7 +86,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             text = (handle.metadata() or {}).get(HEADER_KEY)
-            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            state = {name: handle.get_tensor(name) for name in handle.keys()}
     except OSError as error:
         reason = error.strerror or "no such file"
         raise CheckpointError(f"{path}: cannot read the checkpoint: {reason}") from None

@@ -56,9 +56,7 @@ class CorruptionConfig(Config):
     fills: tuple[Fill, ...] = Field(default=("noise", "constant", "tissue"), min_length=1)
 
 
-def corrupt(
-    image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.Generator
-) -> Grey:
+def corrupt(image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.Generator) -> Grey:
     """Return a corrupted copy of one image.
 
     Args:
@@ -76,19 +74,19 @@ def corrupt(
     if rng.random() < config.paint:
         paint = outpaint if rng.random() < config.outpaint else inpaint
         corrupted = paint(corrupted, field, config, rng)
-    return np.where(field, corrupted, image)
+    corrupted[~field] = image[~field]
+    return corrupted
 
 
 def apply_gamma(image: Grey, gamma: float) -> Grey:
     """Raise intensities of a uint16 image, ``(H, W)`` and 0..65535 for 0..1, to a power."""
     levels = np.linspace(0.0, 1.0, FULL_SCALE + 1, dtype=np.float32) ** np.float32(gamma)
     table = np.rint(levels * FULL_SCALE).astype(np.uint16)
-    return np.take(table, image)
+    corrected: Grey = np.take(table, image)
+    return corrected
 
 
-def inpaint(
-    image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.Generator
-) -> Grey:
+def inpaint(image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.Generator) -> Grey:
     """Replace one to five shapes inside the breast; change ``image`` in place and return it."""
     tissue = _tissue_statistics(image, field)
     for _ in range(_number_of_shapes(rng)):
@@ -98,9 +96,7 @@ def inpaint(
     return image
 
 
-def outpaint(
-    image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.Generator
-) -> Grey:
+def outpaint(image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.Generator) -> Grey:
     """Replace all of the image but one to five shapes, and return it as a new array."""
     painted = _filler(rng, config.fills, image.shape, _tissue_statistics(image, field))
     kept_side = (1 - OUTPAINT_SIDE[1], 1 - OUTPAINT_SIDE[0])
@@ -199,9 +195,7 @@ def _paint_shape(rng: np.random.Generator, height: int, width: int) -> Mask:
     return canvas.astype(bool)
 
 
-def _outline(
-    rng: np.random.Generator, kind: str, height: int, width: int
-) -> npt.NDArray[np.int32]:
+def _outline(rng: np.random.Generator, kind: str, height: int, width: int) -> npt.NDArray[np.int32]:
     """Return a closed outline, ``(points, 1, 2)`` as x, y: a star-shaped polygon or a blob."""
     if kind == "polygon":
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 10)))

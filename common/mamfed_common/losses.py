@@ -26,5 +26,3 @@ def segmentation_loss() -> nn.Module:
         sigmoid=True, lambda_ce=BCE_WEIGHT, smooth_nr=1.0, smooth_dr=1.0, batch=False
     )
     return loss
-
-

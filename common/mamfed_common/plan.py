@@ -39,6 +39,7 @@ class StagePlan(Config):
         learning_rate: AdamW's peak. It warms up over the stage's first tenth and falls along a
             cosine to nearly 0 at the stage's end, across rounds.
         quorum: Accepted replies without which a round, and so the run, fails.
+        deadline_seconds: How long the server waits for the answers of a round.
     """
 
     rounds: int = Field(ge=0)
@@ -46,6 +47,7 @@ class StagePlan(Config):
     batch_size: int = Field(default=2, ge=1)
     learning_rate: float = Field(gt=0, le=1)
     quorum: int = Field(default=1, ge=1)
+    deadline_seconds: float = Field(default=43200, gt=0)
 
 
 class EvaluationPlan(Config):
@@ -113,13 +115,13 @@ class TrainingPlan(Config):
         """Write the whole plan, defaults included, as YAML that :func:`parse_plan` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
-    def changed(self, **values: Any) -> TrainingPlan:
-        """Return a checked copy with some top-level values replaced.
+    def changed(self, origin: str = "plan", **values: Any) -> TrainingPlan:
+        """Return a checked copy with some top-level values replaced; ``origin`` as in errors.
 
         Raises:
             PlanError: A new value is not allowed.
         """
-        return validate_plan({**self.model_dump(), **values}, "plan")
+        return validate_plan({**self.model_dump(), **values}, origin)
 
 
 def validate_plan(values: Any, origin: str) -> TrainingPlan:

@@ -42,8 +42,7 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         tensor = state[name]
         if tensor.shape != reference.shape:
             raise WeightsError(
-                f"array {name!r} has shape {tuple(tensor.shape)}, "
-                f"expected {tuple(reference.shape)}"
+                f"array {name!r} has shape {tuple(tensor.shape)}, expected {tuple(reference.shape)}"
             )
         if tensor.dtype != reference.dtype:
             raise WeightsError(
@@ -59,5 +58,5 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

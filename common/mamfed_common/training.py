@@ -23,8 +23,8 @@ from mamfed_common.metrics import ImageScore, score_image
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.seeds import generator
-from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.state import State, check_state, state_of
+from mamfed_common.subtraction import MalignancyNetwork
 
 WARM_UP = 0.1
 """Share of a stage over which the learning rate rises to its peak."""
@@ -261,7 +261,7 @@ def _fit(
             with autocast(device, batches.plan.precision):
                 loss = loss_of(inputs.to(device), targets.to(device))
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimiser.step()
             total += float(loss.detach()) * len(inputs)

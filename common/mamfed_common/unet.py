@@ -63,7 +63,7 @@ class InstanceNorm(nn.InstanceNorm2d):
             return super().forward(x)
         if x.shape[0] == 1:
             return self._normalise_one(x)
-        return torch.cat([self._normalise_one(sample) for sample in x.split(1)])
+        return torch.cat([self._normalise_one(sample) for sample in torch.split(x, 1)])
 
     def _normalise_one(self, x: Tensor) -> Tensor:
         return F.batch_norm(
@@ -142,7 +142,7 @@ class UNet(nn.Module):
     @property
     def multiple(self) -> int:
         """Heights and widths are padded to a multiple of this many pixels."""
-        return self.stem_side * 2 ** (len(self.encoder) - 1)
+        return self.stem_side << (len(self.encoder) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 1, H, W)`` -> ``(N, 1, H, W)``, unbounded."""

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from mamfed_common.config import Config
 from mamfed_common.errors import WeightsError
-from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import State, check_state
 
@@ -36,6 +35,7 @@ BODY = "body"
 JSON = "json"
 
 Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
 class Query(Config):
@@ -172,20 +172,3 @@ def _to_tensor(name: str, array: Array) -> Tensor:
     if values.dtype.kind not in "fiu":
         raise WeightsError(f"array {name!r} has dtype {values.dtype}, expected numbers")
     return torch.from_numpy(values.copy())
-
-
-__all__ = [
-    "EvaluateTask",
-    "Part",
-    "Query",
-    "SiteDescription",
-    "SiteScore",
-    "TrainReport",
-    "TrainTask",
-    "Update",
-    "pack",
-    "unpack_body",
-    "unpack_state",
-    "unpack_update",
-    "wire_bytes",
-]

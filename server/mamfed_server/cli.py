@@ -1,0 +1,86 @@
+"""``mamfed-server``: the coordinator's command."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mamfed_common import terminal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Coordinate a mamfed federation. So far: check a plan, and read a run folder.",
+)
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
+
+
+@app.callback()
+def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
+    """Take the options that come before a subcommand."""
+
+
+@app.command()
+def check(
+    plan: Annotated[Path, typer.Argument(help="The plan, as YAML.")],
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Check a training plan and print it whole, defaults included, with its SHA-256.
+
+    Unknown keys, keys given twice and values out of range are named; exit code 3.
+    """
+    from mamfed_common.plan import read_plan
+
+    checked = read_plan(plan)
+    if output is Format.JSON:
+        document = {"plan": checked.model_dump(mode="json"), "plan_sha256": checked.sha256()}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        typer.echo(f"{checked.to_yaml()}# plan_sha256: {checked.sha256()}")
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Say how a run ended: its status, its rounds, who was left out and why, its results."""
+    from mamfed_server.runs import RunFolder
+
+    folder = RunFolder(run)
+    summary = folder.read_summary()
+    if output is Format.JSON:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    typer.echo(f"{run}: {summary['status']} {summary['reason']}".rstrip())
+    for record in folder.rounds():
+        dice = record.mean_validation_dice
+        result = "" if dice is None else f", validation Dice {dice:.3f}"
+        typer.echo(
+            f"  {record.stage} {record.server_round}: "
+            f"{len(record.accepted)} of {len(record.expected)} sites{result}"
+        )
+    for arm, result in summary["arms"].items():
+        dice = result["mean_dice"]
+        typer.echo(f"  {arm}: mean Dice {'n/a' if dice is None else f'{dice:.3f}'}")
+    for warning in summary["warnings"]:
+        typer.echo(f"  warning: {warning}")
+    typer.echo(f"  checkpoint: {summary['checkpoint']}")
+
+
+def main() -> None:
+    """Run ``mamfed-server``."""
+    terminal.run(app)

@@ -1,0 +1,254 @@
+"""The coordinator's Flower ServerApp: one plan, two stages, one run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
+from mamfed_common.errors import RunError
+from mamfed_common.metrics import SiteScore
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.seeds import derive_seed
+from mamfed_common.state import State, state_of
+from mamfed_common.subtraction import build_network
+from mamfed_common.weights import Part, SiteDescription
+from mamfed_server.rounds import Nodes, evaluate_sites, find_sites, mean_dice_of, train_round
+from mamfed_server.runs import RoundRecord, RunFolder
+
+NODES_DEADLINE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one ServerApp is to do.
+
+    Attributes:
+        plan: The plan.
+        folder: The run folder to make.
+        num_nodes: Nodes to wait for.
+        arm: What the run is called in ``summary.json``.
+        training_sites: Sites that may train; None for all.
+        validation_sites: Sites that choose the best round; None for all.
+        test_sites: Sites whose test patients the result is measured on; None for all.
+        on_round: Called after every round.
+    """
+
+    plan: TrainingPlan
+    folder: Path
+    num_nodes: int
+    arm: str = "federated"
+    training_sites: frozenset[str] | None = None
+    validation_sites: frozenset[str] | None = None
+    test_sites: frozenset[str] | None = None
+    on_round: Callable[[RoundRecord], None] | None = None
+
+
+def make_server_app(job: Job) -> ServerApp:
+    """Make the ServerApp that does a job.
+
+    Its main function raises RunError where the run fails; what was reached stays in the folder.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        started = time.monotonic()
+        sites = find_sites(
+            grid, job.plan, num_nodes=job.num_nodes, deadline_seconds=NODES_DEADLINE_SECONDS
+        )
+        run = _Run(job, grid, sites)
+        run.check_stages()
+        run.folder.create(job.plan)
+        try:
+            run.train()
+            run.test()
+        except RunError as error:
+            run.finish("failed", time.monotonic() - started, str(error))
+            raise
+        run.finish("finished", time.monotonic() - started)
+
+    return app
+
+
+@dataclass
+class _Run:
+    """A job under way."""
+
+    job: Job
+    grid: Grid
+    sites: Mapping[str, tuple[int, SiteDescription]]
+    best_dice: float | None = None
+    chosen: State = field(default_factory=dict)
+    chosen_by: str = "last round"
+    warnings: list[str] = field(default_factory=list)
+    test_scores: dict[str, SiteScore] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> TrainingPlan:
+        return self.job.plan
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.job.folder)
+
+    def check_stages(self) -> None:
+        """Check, before anything is written, that each stage has sites enough.
+
+        Raises:
+            RunError: A stage has no site, or fewer than its quorum.
+        """
+        for stage in self._stages():
+            count = len(self._trainers(stage))
+            kind = "benign" if stage is Stage.PRETRAINING else "annotated malignant"
+            if count == 0:
+                raise RunError(f"{stage}: no site has a usable {kind} training case")
+            if count < self.plan.stage(stage).quorum:
+                raise RunError(
+                    f"{stage}: {count} sites have usable {kind} training cases, "
+                    f"its quorum is {self.plan.stage(stage).quorum}"
+                )
+            if count == 1 and len(self._chosen_sites(self.job.training_sites)) > 1:
+                site = next(iter(self._trainers(stage)))
+                self.warnings.append(f"{stage}: only {site} has usable {kind} training cases")
+
+    def train(self) -> None:
+        """Run all rounds of both stages; checkpoint after each."""
+        seed = derive_seed(self.plan.seed, "weights")
+        state = state_of(build_network(self.plan.network, seed))
+        for stage in self._stages():
+            for server_round in range(1, self.plan.stage(stage).rounds + 1):
+                state = self._round(state, stage, server_round)
+
+    def test(self) -> None:
+        """Measure the chosen weights on the held-out test patients of every site."""
+        if self.plan.finetuning.rounds == 0:
+            return
+        nodes = self._evaluators("test", self.job.test_sites)
+        self.test_scores, failures = evaluate_sites(
+            self.grid, self.chosen, self.plan, "test", nodes
+        )
+        self.warnings += [f"test: {site}: {reason}" for site, reason in failures.items()]
+
+    def finish(self, status: str, seconds: float, reason: str = "") -> None:
+        """Write ``summary.json``."""
+        self.folder.write_summary(self._summary(status, seconds, reason))
+
+    def _round(self, state: State, stage: Stage, server_round: int) -> State:
+        started = time.monotonic()
+        declared = {site: d.training_images(stage) for site, (_, d) in self.sites.items()}
+        trainers = self._trainers(stage)
+        averaged, record = train_round(
+            self.grid, state, self.plan, stage, server_round, trainers, declared
+        )
+        self.warnings += [
+            f"{stage} round {server_round}: {site} left out: {reason}"
+            for site, reason in record.refused.items()
+        ]
+        if averaged is not None and stage is Stage.FINETUNING:
+            record = self._validate(averaged, record)
+        record = record.model_copy(update={"seconds": time.monotonic() - started})
+        self.folder.append_round(record)
+        if averaged is None:
+            raise RunError(
+                f"{stage} round {server_round}: {len(record.accepted)} of {len(trainers)} updates "
+                f"accepted, quorum is {self.plan.stage(stage).quorum}"
+            )
+        self._checkpoint(averaged, record)
+        if self.job.on_round:
+            self.job.on_round(record)
+        return averaged
+
+    def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
+        nodes = self._evaluators("val", self.job.validation_sites)
+        scores, failures = evaluate_sites(self.grid, state, self.plan, "val", nodes)
+        self.warnings += [
+            f"validation of round {record.server_round}: {site}: {reason}"
+            for site, reason in failures.items()
+        ]
+        update = {"validation": scores, "mean_validation_dice": mean_dice_of(scores)}
+        return record.model_copy(update=update)
+
+    def _checkpoint(self, state: State, record: RoundRecord) -> None:
+        """Write ``latest``, and ``best`` and ``final`` where this round is such."""
+        checkpoint = Checkpoint(
+            state=state,
+            facts=CheckpointFacts(
+                plan=self.plan,
+                plan_sha256=self.plan.sha256(),
+                stage=record.stage,
+                server_round=record.server_round,
+                expected=record.expected,
+                accepted=tuple(record.accepted),
+                refused=record.refused,
+                validation=record.validation,
+                mean_validation_dice=record.mean_validation_dice,
+            ),
+        )
+        self.folder.save("latest", checkpoint)
+        last_stage = self._stages()[-1]
+        is_last = record.stage is last_stage and (
+            record.server_round == self.plan.stage(last_stage).rounds
+        )
+        dice = record.mean_validation_dice
+        is_best = dice is not None and (self.best_dice is None or dice > self.best_dice)
+        if is_best or (is_last and self.best_dice is None):
+            self.chosen = state
+            self.folder.save("best", checkpoint)
+        if is_best:
+            self.best_dice, self.chosen_by = dice, "validation Dice"
+        if is_last:
+            self.folder.save("final", checkpoint)
+
+    def _summary(self, status: str, seconds: float, reason: str) -> dict[str, Any]:
+        rounds = self.folder.rounds()
+        complete = status == "finished" and not any(record.refused for record in rounds)
+        return {
+            "status": status,
+            "reason": reason,
+            "complete": complete,
+            "arms": {
+                self.job.arm: {
+                    "mean_dice": mean_dice_of(self.test_scores),
+                    "sites": {s: score.model_dump() for s, score in self.test_scores.items()},
+                }
+            },
+            "checkpoint": str(self.folder.checkpoint_path("best").resolve()),
+            "checkpoint_chosen_by": self.chosen_by,
+            "best_validation_dice": self.best_dice,
+            "plan_sha256": self.plan.sha256(),
+            "stages": {stage: list(self._trainers(stage)) for stage in self._stages()},
+            "sites": {site: d.model_dump() for site, (_, d) in self.sites.items()},
+            "rounds": len(rounds),
+            "warnings": self.warnings,
+            "seconds": round(seconds, 1),
+        }
+
+    def _stages(self) -> list[Stage]:
+        return [stage for stage in Stage if self.plan.stage(stage).rounds]
+
+    def _trainers(self, stage: Stage) -> Nodes:
+        return {
+            site: self.sites[site][0]
+            for site in self._chosen_sites(self.job.training_sites)
+            if self.sites[site][1].training_images(stage)
+        }
+
+    def _evaluators(self, part: Part, chosen: frozenset[str] | None) -> Nodes:
+        """Return the sites that hold an image of a part, with malignancy or without."""
+        nodes = {}
+        for site in self._chosen_sites(chosen):
+            node_id, description = self.sites[site]
+            kinds = ("malignant", "without_malignancy")
+            if any(description.images.get(kind, {}).get(part, 0) for kind in kinds):
+                nodes[site] = node_id
+        return nodes
+
+    def _chosen_sites(self, chosen: frozenset[str] | None) -> list[str]:
+        return [site for site in self.sites if chosen is None or site in chosen]
