@@ -13,6 +13,7 @@ from mamfed_common import terminal
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     help="Coordinate a mamfed federation. So far: check a plan, and read a run folder.",
 )

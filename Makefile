@@ -1,0 +1,44 @@
+# Each target sets up .venv by itself, with python3 and pip alone, and is quick when nothing changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean help
+
+help:
+	@echo "make demo   train three phantom hospitals; open runs/demo/report.html"
+	@echo "make test   run the tests"
+	@echo "make check  ruff, mypy --strict, import-linter"
+	@echo "make bench  measure every performance claim beside its peers"
+	@echo "make clean  remove .venv and caches; runs/ is kept"
+
+demo: .venv/.demo
+	$(BIN)/mamfed-simulate demo --out runs/demo
+
+test: .venv/.dev
+	$(BIN)/pytest
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.dev
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "mamfed needs Python 3.11 or newer; try make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[simulations]"
+	@touch $@
+
+.venv/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@ .venv/.demo

@@ -1,0 +1,139 @@
+"""The arms of a comparison, each a federation of its own: federated, local-only, centralised.
+
+Local-only is a federation in which one site trains; centralised is one in which a site that holds
+everyone's data trains. So all arms share every line of code, the seeds, the number of epochs, and
+the rule by which the best round is chosen. All are measured on the same held-out patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mamfed_client.site import Site, load_site
+from mamfed_common.errors import DataError
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.weights import SiteDescription
+from mamfed_server.app import Job
+
+FEDERATED, LOCAL, CENTRALISED = "federated", "local", "centralised"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One federation of a comparison.
+
+    Attributes:
+        name: ``federated``, ``local-NAME`` or ``centralised``.
+        sites: All sites that take part, be it only to be measured on.
+        job: What the server does.
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+    job: Job
+
+    def steps(self, descriptions: Mapping[str, SiteDescription]) -> dict[Stage, int]:
+        """Return the training steps of one round of each stage, over all training sites."""
+        plan, training = self.job.plan, self.job.training_sites
+        chosen = [d for site, d in descriptions.items() if training is None or site in training]
+        return {
+            stage: sum(-(-d.training_images(stage) // plan.stage(stage).batch_size) for d in chosen)
+            * plan.stage(stage).local_epochs
+            for stage in Stage
+        }
+
+
+def federated_arm(sites: Sequence[Site], plan: TrainingPlan, folder: Path) -> Arm:
+    """Return the federation that the user asked for."""
+    return Arm(FEDERATED, tuple(sites), Job(plan=plan, folder=folder, num_nodes=len(sites)))
+
+
+def local_arms(
+    sites: Sequence[Site],
+    descriptions: Mapping[str, SiteDescription],
+    plan: TrainingPlan,
+    folder: Path,
+) -> tuple[list[Arm], dict[str, str]]:
+    """Return one arm a site that can train alone, and the reason for each that cannot."""
+    arms, not_trained = [], {}
+    for site in sites:
+        description = descriptions[site.name]
+        if not description.training_images(Stage.FINETUNING):
+            not_trained[site.name] = "no annotated malignant training case"
+            continue
+        alone = frozenset({site.name})
+        job = Job(
+            plan=_plan_for_one(plan, description),
+            folder=folder / "arms" / f"{LOCAL}-{site.name}",
+            num_nodes=len(sites),
+            arm=LOCAL,
+            training_sites=alone,
+            validation_sites=alone,
+        )
+        arms.append(Arm(f"{LOCAL}-{site.name}", tuple(sites), job))
+    return arms, not_trained
+
+
+def centralised_arm(sites: Sequence[Site], plan: TrainingPlan, folder: Path) -> Arm:
+    """Return the arm that pools everyone's data, which hospitals cannot do: the yardstick.
+
+    Raises:
+        DataError: A site has the name that the pooled one needs.
+    """
+    names = frozenset(site.name for site in sites)
+    if CENTRALISED in names:
+        raise DataError(f"a site may not be called {CENTRALISED!r} when arms are compared")
+    pooled = Site(CENTRALISED, tuple(c for s in sites for c in s.cohorts), sites[0].cache)
+    job = Job(
+        plan=_with_quorum_of_one(plan),
+        folder=folder / "arms" / CENTRALISED,
+        num_nodes=len(sites) + 1,
+        arm=CENTRALISED,
+        training_sites=frozenset({CENTRALISED}),
+        validation_sites=names,
+        test_sites=names,
+    )
+    return Arm(CENTRALISED, (*sites, pooled), job)
+
+
+def merge_local(summaries: Mapping[str, dict[str, Any]], not_trained: dict[str, str]) -> Any:
+    """Merge the local arms into one: each site's own model on its own held-out patients.
+
+    Args:
+        summaries: ``summary.json`` of each local arm, by the site that trained.
+        not_trained: Sites that could not train alone, each with the reason.
+
+    Returns:
+        ``mean_dice`` and ``sites`` as of any arm; ``across`` has every model on every site.
+    """
+    across = {site: s["arms"][LOCAL]["sites"] for site, s in summaries.items()}
+    own = {site: results[site] for site, results in across.items() if site in results}
+    values = [result["dice"] for result in own.values() if result["dice"] is not None]
+    return {
+        "mean_dice": sum(values) / len(values) if values else None,
+        "sites": own,
+        "across": across,
+        "not_trained": not_trained,
+    }
+
+
+def describe_sites(sites: Sequence[Site], plan: TrainingPlan) -> dict[str, SiteDescription]:
+    """Prepare every site's data and count it."""
+    return {site.name: load_site(site, plan).describe() for site in sites}
+
+
+def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingPlan:
+    """Return the plan as a site alone can follow it: a stage without cases is left out."""
+    alone = _with_quorum_of_one(plan)
+    if description.training_images(Stage.PRETRAINING):
+        return alone
+    pretraining = alone.pretraining.model_copy(update={"rounds": 0})
+    return alone.model_copy(update={"pretraining": pretraining})
+
+
+def _with_quorum_of_one(plan: TrainingPlan) -> TrainingPlan:
+    stages = {s.value: plan.stage(s).model_copy(update={"quorum": 1}) for s in Stage}
+    return plan.model_copy(update=stages)

@@ -1,0 +1,222 @@
+"""``mamfed-simulate``: a researcher's command, a multi-vendor federation on one machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common import terminal
+
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.experiment import Experiment
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Simulate a federation of hospitals on this machine, with phantoms or with your data.",
+)
+
+
+class Format(StrEnum):
+    """How the result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class EngineName(StrEnum):
+    """Where simulated sites run."""
+
+    PROCESS = "process"
+    RAY = "ray"
+
+
+Out = Annotated[Path, typer.Option(help="Run folder. An earlier run there becomes NAME.1, ...")]
+Engine = Annotated[
+    EngineName, typer.Option(help="process: one site at a time, here. ray: Flower's own engine.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads a site. Same number, same bits. [default: all cores]"),
+]
+Cache = Annotated[
+    Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
+]
+Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the data, say what would be done, and stop.")
+]
+
+
+@app.callback()
+def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
+    """Take the options that come before a subcommand."""
+
+
+@app.command()
+def plan(
+    size: Annotated[int | None, typer.Option(help="Side of the square images, pixels.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's plan instead.")] = False,
+) -> None:
+    """Print the default training plan as YAML: save it, change it, give it to run --plan.
+
+    Example: mamfed-simulate plan --size 256 > plan.yaml
+    """
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.demo import demo_plan
+
+    chosen = demo_plan() if demo else TrainingPlan()
+    if size is not None:
+        chosen = chosen.changed("--size", image_size=size)
+    typer.echo(chosen.to_yaml(), nl=False)
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 0,
+    engine: Engine = EngineName.PROCESS,
+    device: Device = "auto",
+    threads: Threads = None,
+    cache: Cache = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Train three phantom hospitals with unlike scanners, compare, and write report.html.
+
+    Federated is compared with each hospital alone and with all data pooled. Takes minutes on
+    two cores.
+    """
+    from mamfed_simulations.demo import demo_plan, write_demo_cohorts
+
+    phantoms = out.parent / f"{out.name}-phantoms"
+    terminal.console().print(f"drawing phantoms in {phantoms}")
+    folders = write_demo_cohorts(phantoms, seed)
+    experiment = _experiment(
+        folders, demo_plan(seed), out, engine, device, threads, cache, compare=True
+    )
+    _simulate(experiment, output, dry_run=False)
+
+
+@app.command()
+def run(
+    site: Annotated[
+        list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
+    ],
+    out: Out,
+    plan: Annotated[Path | None, typer.Option(help="Training plan. [default: see plan]")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the square images, pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the plan's seed.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also train local-only and centralised arms.")
+    ] = False,
+    dry_run: DryRun = False,
+    engine: Engine = EngineName.PROCESS,
+    device: Device = "auto",
+    threads: Threads = None,
+    cache: Cache = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Run a two-stage federation on your own folders of mammograms.
+
+    A folder holds labels.csv, images and masks (docs/data.md). A site with benign cases takes part
+    in stage 1, one with annotated malignant cases in stage 2.
+
+    Example: mamfed-simulate run --site a=data/a --site b=data/b --size 256 --out runs/first
+    """
+    from mamfed_common.plan import TrainingPlan, read_plan
+
+    chosen = TrainingPlan() if plan is None else read_plan(plan)
+    if size is not None:
+        chosen = chosen.changed("--size", image_size=size)
+    if seed is not None:
+        chosen = chosen.changed("--seed", seed=seed)
+    folders = _folders(site)
+    experiment = _experiment(folders, chosen, out, engine, device, threads, cache, compare=compare)
+    _simulate(experiment, output, dry_run=dry_run)
+
+
+def main() -> None:
+    """Run ``mamfed-simulate``."""
+    terminal.run(app)
+
+
+def _folders(sites: list[str]) -> dict[str, Path]:
+    """Read ``NAME=FOLDER`` options; the same name or a malformed one is a usage error."""
+    folders: dict[str, Path] = {}
+    for text in sites:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder:
+            raise typer.BadParameter(f"--site {text!r}: expected NAME=FOLDER")
+        if name in folders:
+            raise typer.BadParameter(f"--site {name!r} is given twice")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _experiment(
+    folders: dict[str, Path],
+    chosen: TrainingPlan,
+    out: Path,
+    engine: EngineName,
+    device: str,
+    threads: int | None,
+    cache: Path | None,
+    *,
+    compare: bool,
+) -> Experiment:
+    import os
+
+    from mamfed_client.cache import default_cache_dir
+
+    from mamfed_client.site import Site
+    from mamfed_simulations.experiment import Experiment
+    from mamfed_simulations.federation import Engine as FederationEngine
+
+    cache_dir = cache or default_cache_dir()
+    return Experiment(
+        sites=tuple(
+            Site(name, ((name, folder.absolute()),), cache_dir)
+            for name, folder in sorted(folders.items())
+        ),
+        plan=chosen,
+        out=out,
+        compare=compare,
+        engine=FederationEngine(engine.value),
+        device=device,
+        threads=threads or os.cpu_count() or 1,
+        title="mamfed: " + ", ".join(sorted(folders)),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+
+
+def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
+    from mamfed_common.device import choose_device
+    from mamfed_simulations.arms import describe_sites
+    from mamfed_simulations.experiment import simulate
+    from mamfed_simulations.progress import Progress
+    from mamfed_simulations.tables import data_table, result_table
+
+    choose_device(experiment.device)
+    shown = terminal.console()
+    descriptions = describe_sites(experiment.sites, experiment.plan)
+    shown.print(data_table(descriptions, experiment.plan))
+    if dry_run:
+        return
+    with Progress() as progress:
+        summary = simulate(experiment, descriptions, progress)
+    shown.print(result_table(summary))
+    for warning in summary["warnings"]:
+        shown.print(f"warning: {warning}", style="yellow")
+    report = experiment.out / "report.html"
+    shown.print(f"report: {report}\ncheckpoint: {summary['checkpoint']}")
+    if output is Format.JSON:
+        typer.echo(json.dumps(summary, indent=2))

@@ -1,0 +1,192 @@
+"""One simulated experiment: the federation, its comparison, and the report, in one folder."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import flwr
+import torch
+
+from mamfed_client.site import Site, load_site
+from mamfed_common import __version__
+from mamfed_common.checkpoint import load_checkpoint
+from mamfed_common.device import choose_device
+from mamfed_common.metrics import ImageScore
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.training import evaluate, load_network, predict
+from mamfed_common.weights import SiteDescription
+from mamfed_server.runs import RoundRecord, RunFolder
+from mamfed_simulations.arms import (
+    CENTRALISED,
+    LOCAL,
+    Arm,
+    centralised_arm,
+    federated_arm,
+    local_arms,
+    merge_local,
+)
+from mamfed_simulations.federation import Engine, run_federation
+from mamfed_simulations.progress import Progress
+from mamfed_simulations.report import Case, RejectedRow, ReportData, write_report
+
+CASES_PER_SITE = 3
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to simulate.
+
+    Attributes:
+        sites: The sites.
+        plan: The plan.
+        out: Run folder; an earlier run there is moved aside.
+        compare: Train local-only and centralised arms too.
+        engine: Where sites run.
+        device: Where sites train.
+        threads: CPU threads of each site; equal numbers give equal bits.
+        title: Heading of the report.
+        command: The command line, for the report.
+    """
+
+    sites: tuple[Site, ...]
+    plan: TrainingPlan
+    out: Path
+    compare: bool = False
+    engine: Engine = Engine.PROCESS
+    device: str = "auto"
+    threads: int = 1
+    title: str = "mamfed simulation"
+    command: str = ""
+
+
+def simulate(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription], progress: Progress
+) -> dict[str, Any]:
+    """Run all arms, write ``summary.json`` and ``report.html``, and return the summary.
+
+    Raises:
+        RunError: An arm failed; what was reached stays in the run folder.
+    """
+    started = time.monotonic()
+    sites, plan, out = experiment.sites, experiment.plan, experiment.out
+    summary = _run(experiment, federated_arm(sites, plan, out), descriptions, progress)
+    other_rounds: dict[str, Sequence[RoundRecord]] = {}
+    if experiment.compare:
+        arms, not_trained = local_arms(sites, descriptions, plan, out)
+        arms.append(centralised_arm(sites, plan, out))
+        summaries = {arm.name: _run(experiment, arm, descriptions, progress) for arm in arms}
+        other_rounds = {arm.name: RunFolder(arm.job.folder).rounds() for arm in arms}
+        centralised = summaries.pop(CENTRALISED)
+        by_site = {name.removeprefix(f"{LOCAL}-"): s for name, s in summaries.items()}
+        summary["arms"][LOCAL] = merge_local(by_site, not_trained)
+        summary["arms"][CENTRALISED] = centralised["arms"][CENTRALISED]
+        summary["warnings"] += [
+            f"{name}: {w}" for name, s in summaries.items() for w in s["warnings"]
+        ]
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    folder = RunFolder(out)
+    folder.write_summary(summary)
+    progress.say("drawing the report")
+    report = ReportData(
+        title=experiment.title,
+        command=experiment.command,
+        plan=plan,
+        summary=summary,
+        rounds=folder.rounds(),
+        other_rounds=other_rounds,
+        cases=choose_cases(experiment, folder.checkpoint_path("best")),
+        rejected=rejected_rows(sites, plan),
+        environment=environment(experiment),
+    )
+    write_report(out, report)
+    return summary
+
+
+def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
+    """Return each site's best, median and worst held-out malignant image, for figure 2."""
+    device = choose_device(experiment.device)
+    plan = experiment.plan
+    if not plan.finetuning.rounds:
+        return []
+    state, _ = load_checkpoint(checkpoint)
+    network = load_network(state, plan, device)
+    cases = []
+    for site in experiment.sites:
+        data = load_site(site, plan)
+        samples = data.samples(["malignant"], "test")
+        scores = evaluate(state, samples, plan, device=device)
+        for index in _best_median_worst(scores):
+            sample = samples[index]
+            cases.append(
+                Case(
+                    site=site.name,
+                    image=sample.name,
+                    vendor=_vendors(data.describe()),
+                    dice=scores[index].dice,
+                    sample=sample,
+                    prediction=predict(network, sample, plan, device),
+                )
+            )
+    return cases
+
+
+def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow]:
+    """Return every row of every site that could not be used, and why."""
+    return [
+        RejectedRow(site.name, r.row_number, r.image, str(r.reason), r.detail)
+        for site in sites
+        for cohort in load_site(site, plan).cohorts
+        for r in cohort.rejected
+    ]
+
+
+def environment(experiment: Experiment) -> dict[str, str]:
+    """Return what the run ran on, for the report."""
+    return {
+        "mamfed": __version__,
+        "Python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "Flower": flwr.__version__,
+        "engine": experiment.engine,
+        "device": str(choose_device(experiment.device)),
+        "threads a site": str(experiment.threads),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _run(
+    experiment: Experiment,
+    arm: Arm,
+    descriptions: Mapping[str, SiteDescription],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run one arm behind a progress bar; return its summary."""
+    pooled = {CENTRALISED: load_site(arm.sites[-1], experiment.plan).describe()}
+    steps = arm.steps({**descriptions, **(pooled if arm.name == CENTRALISED else {})})
+    on_step, on_round = progress.start(arm.name, arm.job.plan, steps)
+    run_federation(
+        arm.sites,
+        replace(arm.job, on_round=on_round),
+        engine=experiment.engine,
+        device=experiment.device,
+        threads=experiment.threads,
+        on_step=on_step,
+    )
+    return RunFolder(arm.job.folder).read_summary()
+
+
+def _best_median_worst(scores: Sequence[ImageScore]) -> list[int]:
+    """Return up to three positions, from the highest Dice to the lowest."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i].dice)
+    if len(order) <= CASES_PER_SITE:
+        return order
+    return [order[0], order[len(order) // 2], order[-1]]
+
+
+def _vendors(description: SiteDescription) -> str:
+    return ", ".join(sorted(description.vendors))

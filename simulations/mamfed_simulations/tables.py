@@ -1,0 +1,64 @@
+"""What a simulation prints for people: the data before it, the result after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.weights import SiteDescription
+
+
+def data_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> Table:
+    """Lay out what each site has for each stage, and what was left out."""
+    table = Table(title=f"data at {plan.image_size} x {plan.image_size}, plan {_short(plan)}")
+    table.add_column("site")
+    for name in ("rows", "stage 1 train", "stage 2 train", "val", "test", "rejected", "left out"):
+        table.add_column(name, justify="right")
+    for site, description in descriptions.items():
+        malignant = description.images.get("malignant", {})
+        table.add_row(
+            site,
+            str(description.rows),
+            str(description.training_images(Stage.PRETRAINING)),
+            str(description.training_images(Stage.FINETUNING)),
+            str(malignant.get("val", 0)),
+            str(malignant.get("test", 0)),
+            _reasons(description.rejected),
+            _reasons(description.left_out),
+        )
+    return table
+
+
+def result_table(summary: Mapping[str, Any]) -> Table:
+    """Lay out held-out Dice by arm and site, with the number of images behind each."""
+    arms = summary["arms"]
+    sites = sorted({site for arm in arms.values() for site in arm["sites"]})
+    table = Table(title="held-out Dice (images)")
+    table.add_column("arm")
+    for site in [*sites, "mean over sites"]:
+        table.add_column(site, justify="right")
+    for name, arm in arms.items():
+        cells = [_cell(arm["sites"].get(site)) for site in sites]
+        table.add_row(name, *cells, _number(arm["mean_dice"]))
+    return table
+
+
+def _cell(result: Mapping[str, Any] | None) -> str:
+    if result is None:
+        return "n/a"
+    return f"{_number(result['dice'])} ({result['images']})"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return "\n".join(f"{count} {reason}" for reason, count in counts.items()) or "0"
+
+
+def _short(plan: TrainingPlan) -> str:
+    return plan.sha256()[:12]

@@ -1,0 +1,48 @@
+import torch
+
+from mamfed_common.subtraction import Subtraction, build_network
+from mamfed_common.unet import NetworkConfig
+
+CONFIG = NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1)
+
+
+def test_a_perfect_reconstruction_of_healthy_tissue_gives_no_malignancy():
+    image = torch.rand(1, 1, 8, 8)
+    assert Subtraction()(image, image).sigmoid().max() < 0.05
+
+
+def test_even_odds_lie_at_a_difference_of_the_offset():
+    head = Subtraction()
+    logits = head(torch.full((1, 1, 2, 2), 0.6), torch.full((1, 1, 2, 2), 0.5))
+    torch.testing.assert_close(logits, torch.zeros(1, 1, 2, 2), atol=1e-5, rtol=0)
+
+
+def test_tissue_darker_than_its_reconstruction_is_not_malignant():
+    head = Subtraction()
+    assert (head(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)) < 0).all()
+
+
+def test_gain_and_offset_are_learned():
+    network = build_network(CONFIG, seed=0)
+    network(torch.rand(1, 1, 16, 16)).sum().backward()
+    assert network.subtraction.gain.grad is not None
+    assert network.subtraction.offset.grad is not None
+
+
+def test_both_stages_train_weights_of_the_same_names():
+    network = build_network(CONFIG, seed=0)
+    image = torch.rand(1, 1, 16, 16)
+    logits = network(image)
+    expected = network.subtraction(image, network.reconstruct(image))
+    torch.testing.assert_close(logits, expected)
+    outside = {"subtraction.gain", "subtraction.offset"}
+    assert {n for n in network.state_dict() if not n.startswith("backbone.")} == outside
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_process_alone():
+    before = torch.random.get_rng_state()
+    first, again, other = (build_network(CONFIG, seed) for seed in (1, 1, 2))
+    weights = [n.backbone.head.weight for n in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,0 +1,161 @@
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import blob_sample
+
+import mamfed_common
+from mamfed_common.device import choose_device
+from mamfed_common.errors import PlanError, WeightsError
+from mamfed_common.plan import StagePlan
+from mamfed_common.seeds import derive_seed, generator
+from mamfed_common.state import state_of, state_sha256
+from mamfed_common.subtraction import build_network
+from mamfed_common.training import (
+    Turn,
+    evaluate,
+    finetune,
+    learning_rate_factor,
+    load_network,
+    predict,
+    pretrain,
+)
+
+CPU = torch.device("cpu")
+TURN = Turn("site", 1)
+
+
+def initial(plan):
+    return state_of(build_network(plan.network, 0))
+
+
+@pytest.mark.parametrize("train", [pretrain, finetune])
+def test_the_same_seed_gives_the_same_bits(tiny_plan, train):
+    samples = [blob_sample(seed) for seed in range(3)]
+    runs = [train(initial(tiny_plan), samples, tiny_plan, TURN, device=CPU) for _ in range(2)]
+    assert state_sha256(runs[0].state) == state_sha256(runs[1].state)
+    other = train(initial(tiny_plan), samples, tiny_plan.changed(seed=1), TURN, device=CPU)
+    assert state_sha256(other.state) != state_sha256(runs[0].state)
+
+
+@pytest.mark.parametrize("other", [Turn("site", 2), Turn("another", 1)])
+def test_another_round_or_site_draws_other_batches(tiny_plan, other):
+    plan = tiny_plan.changed(
+        pretraining={**tiny_plan.pretraining.model_dump(), "rounds": 2},
+    )
+    samples = [blob_sample(seed) for seed in range(3)]
+    one = pretrain(initial(plan), samples, plan, TURN, device=CPU)
+    two = pretrain(initial(plan), samples, plan, other, device=CPU)
+    assert state_sha256(one.state) != state_sha256(two.state)
+
+
+def test_nothing_global_is_drawn_from(tiny_plan):
+    samples = [blob_sample(seed) for seed in range(2)]
+    first = finetune(initial(tiny_plan), samples, tiny_plan, TURN, device=CPU)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the global state is what must not matter
+    second = finetune(initial(tiny_plan), samples, tiny_plan, TURN, device=CPU)
+    assert state_sha256(first.state) == state_sha256(second.state)
+
+
+def test_the_weights_given_are_not_written_to(tiny_plan):
+    state = initial(tiny_plan)
+    before = state_sha256(state)
+    pretrain(state, [blob_sample(0)], tiny_plan, TURN, device=CPU)
+    assert state_sha256(state) == before
+
+
+def test_pretraining_leaves_the_subtraction_layer_alone(tiny_plan):
+    state = initial(tiny_plan)
+    result = pretrain(state, [blob_sample(0)], tiny_plan, TURN, device=CPU)
+    assert torch.equal(result.state["subtraction.gain"], state["subtraction.gain"])
+    assert not torch.equal(result.state["backbone.head.bias"], state["backbone.head.bias"])
+
+
+def longer(plan, **stages):
+    return plan.changed(**{name: StagePlan(**values) for name, values in stages.items()})
+
+
+def test_pretraining_learns_to_reconstruct(tiny_plan):
+    plan = longer(
+        tiny_plan,
+        pretraining={"rounds": 1, "local_epochs": 40, "batch_size": 2, "learning_rate": 8e-3},
+    )
+    samples = [blob_sample(seed, malignant=False) for seed in range(4)]
+    short = pretrain(initial(plan), samples, tiny_plan, TURN, device=CPU)
+    long = pretrain(initial(plan), samples, plan, TURN, device=CPU)
+    assert long.loss < 0.5 * short.loss
+
+
+def test_finetuning_learns_to_find_what_is_malignant(tiny_plan):
+    plan = longer(
+        tiny_plan,
+        finetuning={"rounds": 1, "local_epochs": 60, "batch_size": 2, "learning_rate": 5e-3},
+    )
+    samples = [blob_sample(seed) for seed in range(4)]
+    result = finetune(initial(plan), samples, plan, TURN, device=CPU)
+    scores = evaluate(result.state, [blob_sample(99)], plan, device=CPU)
+    assert scores[0].dice > 0.8
+    assert scores[0].image == "image-99"
+
+
+def test_nothing_outside_the_breast_is_ever_malignant(tiny_plan):
+    sample = blob_sample(0)._replace(field=np.zeros((32, 32), bool))
+    network = load_network(initial(tiny_plan), tiny_plan, CPU)
+    assert predict(network, sample, tiny_plan, CPU).malignancy.max() == 0
+
+
+def test_steps_are_reported_one_by_one(tiny_plan):
+    steps = []
+    samples = [blob_sample(seed) for seed in range(5)]
+    pretrain(
+        initial(tiny_plan), samples, tiny_plan, TURN, device=CPU, on_step=lambda: steps.append(1)
+    )
+    assert len(steps) == 3
+
+
+def test_bfloat16_runs_and_stays_close_to_float32(tiny_plan):
+    half = tiny_plan.changed(precision="bfloat16")
+    samples = [blob_sample(seed) for seed in range(2)]
+    full = finetune(initial(tiny_plan), samples, tiny_plan, TURN, device=CPU)
+    low = finetune(initial(tiny_plan), samples, half, TURN, device=CPU)
+    assert low.loss == pytest.approx(full.loss, rel=0.05)
+    assert low.state["backbone.head.weight"].dtype == torch.float32
+
+
+def test_weights_of_another_network_are_refused(tiny_plan):
+    state = initial(tiny_plan)
+    state["backbone.head.bias"] = torch.zeros(3)
+    with pytest.raises(WeightsError, match=r"backbone\.head\.bias"):
+        pretrain(state, [blob_sample(0)], tiny_plan, TURN, device=CPU)
+
+
+def test_the_learning_rate_warms_up_peaks_and_falls():
+    factors = [learning_rate_factor(progress) for progress in (0, 0.05, 0.1, 0.55, 1)]
+    assert factors == pytest.approx([0.01, 0.5, 1, 0.5, 0.001])
+
+
+def test_an_unknown_device_is_one_clear_line():
+    with pytest.raises(PlanError, match="'tpu9'"):
+        choose_device("tpu9")
+
+
+def test_named_seeds_differ_by_name_and_not_by_process():
+    assert derive_seed(0, "order", "a", 1) == 3856891093769781751
+    assert derive_seed(0, "ab", "c") != derive_seed(0, "a", "bc")
+    assert generator(1, "x").integers(1000) == generator(1, "x").integers(1000)
+
+
+def test_the_science_never_imports_flower():
+    """Only weights.py may; import-linter holds the same for indirect imports."""
+    for path in Path(mamfed_common.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = [
+            name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+        ]
+        assert path.name == "weights.py" or not any(n.startswith("flwr") for n in names)

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from mamfed_common.errors import WeightsError
+from mamfed_common.plan import Stage
+from mamfed_common.state import check_state, state_of, state_sha256
+from mamfed_common.subtraction import build_network
+from mamfed_common.unet import NetworkConfig
+from mamfed_common.weights import (
+    SiteDescription,
+    TrainReport,
+    TrainTask,
+    pack,
+    unpack_body,
+    unpack_state,
+    unpack_update,
+    wire_bytes,
+)
+
+STATE = state_of(build_network(NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1), 0))
+REPORT = TrainReport(num_examples=3, loss=0.5)
+
+
+def test_weights_cross_the_wire_bit_for_bit():
+    update = unpack_update(pack(REPORT, STATE), STATE)
+    assert state_sha256(update.state) == state_sha256(STATE)
+    assert update.report == REPORT
+
+
+def test_a_task_crosses_the_wire_whole(tiny_plan):
+    task = TrainTask(plan=tiny_plan, stage=Stage.FINETUNING, server_round=2)
+    assert unpack_body(pack(task, STATE), TrainTask) == task
+
+
+def test_wire_bytes_counts_the_arrays():
+    floats = sum(tensor.numel() for tensor in STATE.values())
+    assert 4 * floats <= wire_bytes(pack(REPORT, STATE)) <= 4 * floats + 200 * len(STATE)
+
+
+def changed(**arrays: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    state = {**STATE, **{k: v for k, v in arrays.items() if v is not None}}
+    return {k: v for k, v in state.items() if arrays.get(k, v) is not None}
+
+
+GAIN = "subtraction.gain"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (changed(**{GAIN: None}), "'subtraction.gain' is missing"),
+        (changed(extra=torch.ones(1)), "'extra' is not of this network"),
+        (changed(**{GAIN: torch.ones(2)}), r"shape \(2,\), expected \(1,\)"),
+        (changed(**{GAIN: torch.ones(1, dtype=torch.float64)}), "dtype torch.float64"),
+        (changed(**{GAIN: torch.tensor([float("nan")])}), "NaN or infinity"),
+        (changed(**{GAIN: torch.tensor([float("inf")])}), "NaN or infinity"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_both_directions(state, reason):
+    with pytest.raises(WeightsError, match=reason):
+        unpack_state(pack(REPORT, state), STATE)
+    with pytest.raises(WeightsError, match=reason):
+        check_state(state, STATE)
+
+
+def test_an_array_whose_bytes_lie_about_their_shape_is_refused():
+    content = pack(REPORT, STATE)
+    honest = content["arrays"][GAIN]
+    content["arrays"][GAIN] = Array(honest.dtype, honest.shape, honest.stype, b"not npy")
+    with pytest.raises(WeightsError, match="cannot be decoded"):
+        unpack_state(content, STATE)
+
+
+def test_an_object_array_is_refused_not_unpickled():
+    content = pack(REPORT, STATE)
+    text = np.array(["x"])
+    content["arrays"][GAIN] = Array(text)
+    with pytest.raises(WeightsError, match="expected numbers"):
+        unpack_state(content, STATE)
+
+
+def test_a_record_that_was_not_asked_for_is_refused():
+    content = pack(REPORT, STATE)
+    content["names"] = ConfigRecord({"patient": "x"})
+    with pytest.raises(WeightsError, match="'names'"):
+        unpack_update(content, STATE)
+
+
+@pytest.mark.parametrize("count", [0, -5, 1.5, "many"])
+def test_a_senseless_number_of_examples_is_refused(count):
+    content = pack(REPORT, STATE)
+    content["body"] = ConfigRecord({"json": f'{{"num_examples": {count!r}, "loss": 1}}'})
+    with pytest.raises(WeightsError, match=r"num_examples|TrainReport"):
+        unpack_update(content, STATE)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        RecordDict(),
+        RecordDict({"body": ConfigRecord({"other": "x"})}),
+        RecordDict({"body": ConfigRecord({"json": 5})}),
+        RecordDict({"body": ArrayRecord()}),
+    ],
+)
+def test_a_message_without_a_body_says_what_was_expected(record):
+    with pytest.raises(WeightsError, match="expected a TrainReport"):
+        unpack_body(record, TrainReport)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "x" * 65, "<b>"])
+def test_a_site_name_is_plain(name):
+    with pytest.raises(ValueError, match="site"):
+        SiteDescription(
+            site=name, images={}, patients={}, rows=0, rejected={}, left_out={}, vendors={}
+        )

@@ -1,0 +1,47 @@
+"""What every test starts from: no telemetry, a fixed number of threads, a cache of its own."""
+
+import os
+
+from mamfed_common.terminal import FLOWER_ENVIRONMENT
+
+os.environ.update(FLOWER_ENVIRONMENT)  # before anything imports Flower
+
+import numpy as np
+import pytest
+import torch
+
+from mamfed_common.plan import StagePlan, TrainingPlan
+from mamfed_common.samples import FULL_SCALE, Sample
+from mamfed_common.unet import NetworkConfig
+
+
+@pytest.fixture(autouse=True)
+def _fixed_surroundings(tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setenv("MAMFED_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def tiny_plan() -> TrainingPlan:
+    """A plan that trains in about a second."""
+    return TrainingPlan(
+        image_size=32,
+        network=NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1),
+        pretraining=StagePlan(rounds=1, local_epochs=1, batch_size=2, learning_rate=1e-3),
+        finetuning=StagePlan(rounds=2, local_epochs=1, batch_size=2, learning_rate=1e-3),
+    )
+
+
+def blob_sample(seed: int, *, size: int = 32, malignant: bool = True) -> Sample:
+    """A grey square breast with one bright malignant square."""
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(0.2, 0.4, (size, size))
+    mask = np.zeros((size, size), bool)
+    field = np.zeros((size, size), bool)
+    field[2:-2, : size - 6] = True
+    if malignant:
+        top, left = rng.integers(4, size // 2, 2)
+        mask[top : top + 6, left : left + 6] = True
+        image[mask] += 0.5
+    image[~field] = 0
+    return Sample((image * FULL_SCALE).astype(np.uint16), field, mask, f"image-{seed}")
