@@ -1,10 +1,8 @@
 """What every test starts from: no telemetry, a fixed number of threads, a cache of its own."""
 
-import os
+from mamfed_common.terminal import set_environment
 
-from mamfed_common.terminal import FLOWER_ENVIRONMENT
-
-os.environ.update(FLOWER_ENVIRONMENT)  # before anything imports Flower
+set_environment()  # before anything imports torch or Flower
 
 import numpy as np
 import pytest

@@ -9,7 +9,8 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from mamfed_client.site import Site, load_site
+from mamfed_client.cohort import Purpose
+from mamfed_client.site import EVALUATED, Site, load_site
 from mamfed_common.device import choose_device
 from mamfed_common.metrics import summarise
 from mamfed_common.plan import Stage, TrainingPlan
@@ -62,7 +63,7 @@ def make_client_app(
 
     def train(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
-        purpose = "benign" if task.stage is Stage.PRETRAINING else "malignant"
+        purpose: Purpose = "benign" if task.stage is Stage.PRETRAINING else "malignant"
         result = TRAINERS[task.stage](
             unpack_state(content, _expected(task.plan)),
             load_site(site, task.plan).samples([purpose], "train"),
@@ -76,7 +77,7 @@ def make_client_app(
 
     def score(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, EvaluateTask)
-        samples = load_site(site, task.plan).samples(["malignant", "without_malignancy"], task.part)
+        samples = load_site(site, task.plan).samples(EVALUATED, task.part)
         state = unpack_state(content, _expected(task.plan))
         return pack(summarise(evaluate(state, samples, task.plan, device=choose_device(device))))
 

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from mamfed_client.cache import default_cache_dir
 from mamfed_client.cohort import Cohort, load_cohort
-from mamfed_client.site import joined
+from mamfed_client.site import EVALUATED, joined
 from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
@@ -87,8 +87,7 @@ def _load(data: Path, name: str, plan: TrainingPlan, cache_dir: Path | None) -> 
 
 
 def _samples(cohort: Cohort, parts: Sequence[Part]) -> Sequence[Sample]:
-    purposes = ("malignant", "without_malignancy")
-    return joined([cohort.samples(purpose, part) for purpose in purposes for part in parts])
+    return joined(cohort.samples(purpose, part) for purpose in EVALUATED for part in parts)
 
 
 def _document(

@@ -17,6 +17,9 @@ from mamfed_common.weights import Part, SiteDescription
 
 Key = TypeVar("Key", bound=str)
 
+EVALUATED: tuple[Purpose, ...] = ("malignant", "without_malignancy")
+"""What an evaluation looks at: Dice where there is malignancy, false alarms where there is none."""
+
 
 @dataclass(frozen=True)
 class Site:

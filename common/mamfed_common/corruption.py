@@ -74,7 +74,7 @@ def corrupt(image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.G
     if rng.random() < config.paint:
         paint = outpaint if rng.random() < config.outpaint else inpaint
         corrupted = paint(corrupted, field, config, rng)
-    corrupted[~field] = image[~field]
+    np.copyto(corrupted, image, where=~field)
     return corrupted
 
 
@@ -137,7 +137,8 @@ def _filler(
     mean, deviation = tissue
     centre = mean + deviation * rng.uniform(-1.5, 2.5)
     noise = rng.standard_normal(shape, np.float32) * np.float32(0.7 * deviation)
-    return np.clip(noise + np.float32(centre), 0, FULL_SCALE).astype(np.uint16)
+    grey: Grey = np.clip(noise + np.float32(centre), 0, FULL_SCALE).astype(np.uint16)
+    return grey
 
 
 def _draw_shape(

@@ -1,4 +1,4 @@
-"""What the three commands share: one-line errors, exit codes, version, a quiet Flower."""
+"""What the three commands share: one-line errors, exit codes, version, the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError
 
-FLOWER_ENVIRONMENT = {
+ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -21,15 +21,24 @@ FLOWER_ENVIRONMENT = {
 }
 """Flower and Ray phone home unless told not to, before they are imported."""
 
+THREADING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that spin while they wait slow torch down manyfold where another process wants the core
+(``benchmarks/waiting.py``). A user's own setting stands."""
+
 
 def console() -> Console:
     """Return the console for people: stderr, so that stdout holds results only."""
     return Console(stderr=True, highlight=False)
 
 
-def quiet_flower() -> None:
-    """Switch off Flower's and Ray's telemetry and update checks in this process."""
-    os.environ.update(FLOWER_ENVIRONMENT)
+def set_environment() -> None:
+    """Switch off telemetry and update checks, and let idle threads sleep, in this process.
+
+    To be called before torch, Flower or Ray is imported.
+    """
+    os.environ.update(ENVIRONMENT)
+    for name, value in THREADING.items():
+        os.environ.setdefault(name, value)
 
 
 def show_version(wanted: bool) -> None:
@@ -50,7 +59,7 @@ def run(app: typer.Typer) -> None:
     Exit codes: 0 success, 2 a mistake on the command line, 130 interrupted, and those of
     :mod:`mamfed_common.errors`.
     """
-    quiet_flower()
+    set_environment()
     try:
         app()
     except MamfedError as error:

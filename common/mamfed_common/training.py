@@ -8,7 +8,7 @@ image, so nothing depends on what was drawn before.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -128,7 +128,7 @@ TRAINERS = {Stage.PRETRAINING: pretrain, Stage.FINETUNING: finetune}
 
 def evaluate(
     state: State,
-    samples: Sequence[Sample],
+    samples: Iterable[Sample],
     plan: TrainingPlan,
     *,
     device: torch.device,

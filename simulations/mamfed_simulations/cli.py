@@ -176,7 +176,6 @@ def _experiment(
     import os
 
     from mamfed_client.cache import default_cache_dir
-
     from mamfed_client.site import Site
     from mamfed_simulations.experiment import Experiment
     from mamfed_simulations.federation import Engine as FederationEngine

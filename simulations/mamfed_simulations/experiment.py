@@ -73,38 +73,50 @@ def simulate(
         RunError: An arm failed; what was reached stays in the run folder.
     """
     started = time.monotonic()
-    sites, plan, out = experiment.sites, experiment.plan, experiment.out
-    summary = _run(experiment, federated_arm(sites, plan, out), descriptions, progress)
+    arm = federated_arm(experiment.sites, experiment.plan, experiment.out)
+    summary = _run(experiment, arm, descriptions, progress)
     other_rounds: dict[str, Sequence[RoundRecord]] = {}
     if experiment.compare:
-        arms, not_trained = local_arms(sites, descriptions, plan, out)
-        arms.append(centralised_arm(sites, plan, out))
-        summaries = {arm.name: _run(experiment, arm, descriptions, progress) for arm in arms}
-        other_rounds = {arm.name: RunFolder(arm.job.folder).rounds() for arm in arms}
-        centralised = summaries.pop(CENTRALISED)
-        by_site = {name.removeprefix(f"{LOCAL}-"): s for name, s in summaries.items()}
-        summary["arms"][LOCAL] = merge_local(by_site, not_trained)
-        summary["arms"][CENTRALISED] = centralised["arms"][CENTRALISED]
-        summary["warnings"] += [
-            f"{name}: {w}" for name, s in summaries.items() for w in s["warnings"]
-        ]
+        other_rounds = _compare(experiment, descriptions, progress, summary)
     summary["seconds"] = round(time.monotonic() - started, 1)
-    folder = RunFolder(out)
+    folder = RunFolder(experiment.out)
     folder.write_summary(summary)
     progress.say("drawing the report")
     report = ReportData(
         title=experiment.title,
         command=experiment.command,
-        plan=plan,
+        plan=experiment.plan,
         summary=summary,
         rounds=folder.rounds(),
         other_rounds=other_rounds,
         cases=choose_cases(experiment, folder.checkpoint_path("best")),
-        rejected=rejected_rows(sites, plan),
+        rejected=rejected_rows(experiment.sites, experiment.plan),
         environment=environment(experiment),
+        cases_chosen_by="best, median and worst Dice of each site",
     )
-    write_report(out, report)
+    write_report(experiment.out, report)
     return summary
+
+
+def _compare(
+    experiment: Experiment,
+    descriptions: Mapping[str, SiteDescription],
+    progress: Progress,
+    summary: dict[str, Any],
+) -> dict[str, Sequence[RoundRecord]]:
+    """Run the other arms and add them to the summary; return their rounds by arm."""
+    sites, plan, out = experiment.sites, experiment.plan, experiment.out
+    arms, not_trained = local_arms(sites, descriptions, plan, out)
+    arms.append(centralised_arm(sites, plan, out))
+    summaries = {arm.name: _run(experiment, arm, descriptions, progress) for arm in arms}
+    summary["warnings"] += [
+        f"{name}: {warning}" for name, s in summaries.items() for warning in s["warnings"]
+    ]
+    centralised = summaries.pop(CENTRALISED)
+    by_site = {name.removeprefix(f"{LOCAL}-"): s for name, s in summaries.items()}
+    summary["arms"][LOCAL] = merge_local(by_site, not_trained)
+    summary["arms"][CENTRALISED] = centralised["arms"][CENTRALISED]
+    return {arm.name: RunFolder(arm.job.folder).rounds() for arm in arms}
 
 
 def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
@@ -119,6 +131,7 @@ def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
     for site in experiment.sites:
         data = load_site(site, plan)
         samples = data.samples(["malignant"], "test")
+        vendors = {case.row.image: case.vendor for c in data.cohorts for case in c.cases}
         scores = evaluate(state, samples, plan, device=device)
         for index in _best_median_worst(scores):
             sample = samples[index]
@@ -126,7 +139,7 @@ def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
                 Case(
                     site=site.name,
                     image=sample.name,
-                    vendor=_vendors(data.describe()),
+                    vendor=vendors[sample.name],
                     dice=scores[index].dice,
                     sample=sample,
                     prediction=predict(network, sample, plan, device),
@@ -186,7 +199,3 @@ def _best_median_worst(scores: Sequence[ImageScore]) -> list[int]:
     if len(order) <= CASES_PER_SITE:
         return order
     return [order[0], order[len(order) // 2], order[-1]]
-
-
-def _vendors(description: SiteDescription) -> str:
-    return ", ".join(sorted(description.vendors))

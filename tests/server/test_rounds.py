@@ -34,7 +34,11 @@ IMAGES = {"ada": 10, "bea": 20, "cleo": 30}
 def description(site: str, *, benign: int | None = None, malignant: int | None = None):
     images = {
         "benign": {"train": IMAGES[site] if benign is None else benign},
-        "malignant": {"train": IMAGES[site] if malignant is None else malignant, "val": 1, "test": 1},
+        "malignant": {
+            "train": IMAGES[site] if malignant is None else malignant,
+            "val": 1,
+            "test": 1,
+        },
     }
     return SiteDescription(
         site=site, images=images, patients={}, rows=9, rejected={}, left_out={}, vendors={}

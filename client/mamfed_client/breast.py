@@ -1,0 +1,170 @@
+"""Where the breast is: inside its outline, without labels, tape, film frames and padding.
+
+All sizes are in pixels of a small view whose longest side is ``VIEW``; they were chosen by eye on
+mini-MIAS and CBIS-DDSM films and on CDD-CESM digital images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.mammogram import Mask, Pixels
+from mamfed_client.rejections import Reason, Refusal
+
+VIEW = 256
+SATURATED = 250
+"""Level of the view from which a strip along the edge is a film frame."""
+FADING = 235
+"""Level below which the strip has ended three pixels further in."""
+FRAME_WIDTH = 18
+BODY = 35
+"""Whatever is thinner is no breast: letters, tape, the glow along a film's edge."""
+ROUNDING = 11
+"""What the breast's corners lost when thin structures were removed grows back within this."""
+LARGEST_HOLE = 0.03
+"""Dark fat inside a breast is smaller than this share of the image."""
+
+View = npt.NDArray[np.uint8]
+
+
+def breast_field(pixels: Pixels) -> Mask:
+    """Find the breast on ``(H, W)`` grey levels, tissue bright, on any scale.
+
+    Returns:
+        ``(H, W)`` bool, true inside the breast; one piece without holes.
+
+    Raises:
+        Refusal: There is no breast: the image is flat, or holds nothing but thin structures.
+    """
+    view = _view(pixels)
+    rows, columns = _without_padding(view)
+    found = np.zeros_like(view)
+    found[rows, columns] = _body(view[rows, columns])
+    height, width = pixels.shape
+    full = cv2.resize(found * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
+    field: Mask = np.asarray(full >= 128)
+    return field
+
+
+def _view(pixels: Pixels) -> View:
+    """Scale down, stretch to 0..255 and take the square root, which lifts skin off the film."""
+    scale = VIEW / max(pixels.shape)
+    height, width = (max(1, round(side * scale)) for side in pixels.shape)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.resize(pixels, (width, height), interpolation=interpolation)
+    low, high = np.percentile(small, (1, 99.5))
+    if not high > low:
+        raise Refusal(Reason.NO_BREAST, "the image is flat")
+    levels = np.sqrt(np.clip((small - low) / (high - low), 0, 1)) * 255
+    view: View = cv2.medianBlur(levels.astype(np.uint8), 3)
+    return view
+
+
+def _without_padding(view: View) -> tuple[slice, slice]:
+    """Cut off outer rows and columns that are all but black, as squared images have them."""
+    seen = view > 6
+    slices = []
+    for share in (seen.mean(axis=1), seen.mean(axis=0)):
+        filled = np.flatnonzero(share > 0.02)
+        if not filled.size:
+            raise Refusal(Reason.NO_BREAST, "the image is all but black")
+        slices.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return slices[0], slices[1]
+
+
+def _body(view: View) -> View:
+    """Return the breast as 0 and 1: the largest solid piece that is brighter than the film."""
+    frame = _frame(view)
+    if frame.all():
+        raise Refusal(Reason.NO_BREAST, "the image is one bright area")
+    dark_frame = np.where(frame, np.uint8(0), view)
+    otsu, _ = cv2.threshold(view[~frame].reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
+    tissue = _solid(dark_frame > _film_level(dark_frame, 0.75 * otsu))
+    core = _largest(_thick(tissue))
+    return _filled(cv2.dilate(core, _disk(ROUNDING)) & tissue)
+
+
+def _solid(values: Mask) -> View:
+    """Close gaps and fill holes; a large one is film seen through a frame's ring."""
+    padded = cv2.copyMakeBorder(values.astype(np.uint8), 9, 9, 9, 9, cv2.BORDER_REPLICATE)
+    solid: View = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disk(9))[9:-9, 9:-9].copy()
+    _, holes, stats, _ = cv2.connectedComponentsWithStats(1 - solid, connectivity=4)
+    filled = stats[:, cv2.CC_STAT_AREA] < LARGEST_HOLE * solid.size
+    for edge in (holes[0], holes[-1], holes[:, 0], holes[:, -1]):
+        filled[edge] = False
+    solid[filled[holes]] = 1
+    return solid
+
+
+def _frame(view: View) -> Mask:
+    """Find saturated strips along the edges, as scanners leave around a film.
+
+    They end sharply; a muscle that saturates towards the edge fades.
+    """
+    frame = np.zeros(view.shape, bool)
+    for turns in range(4):
+        turned = np.rot90(view, turns)
+        columns = np.arange(turned.shape[1])
+        runs = _runs_from_left(turned >= SATURATED)
+        beyond = turned[np.arange(len(runs)), np.minimum(runs + 3, columns[-1])]
+        strip = (runs > 0) & (runs < FRAME_WIDTH) & (beyond < FADING)
+        if strip.mean() > 0.15:
+            np.rot90(frame, turns)[...] |= (columns < runs[:, None] + 2) & strip[:, None]
+    return frame
+
+
+def _runs_from_left(values: Mask) -> npt.NDArray[np.int64]:
+    """Count, in each row, the true values before the first false one."""
+    runs: npt.NDArray[np.int64] = np.where(
+        values.all(axis=1), values.shape[1], np.argmin(values, axis=1)
+    )
+    return runs
+
+
+def _film_level(view: View, bright: float) -> float:
+    """Return a threshold just above the background: padding at 0, or the grey of blank film.
+
+    Background is what is dark and flat. Where too little of it is seen, ``bright`` has to do.
+    """
+    linear = np.square(view / np.float32(255))
+    mean = cv2.blur(linear, (7, 7))
+    deviation = np.sqrt(np.maximum(cv2.blur(np.square(linear), (7, 7)) - np.square(mean), 0))
+    background = view[(deviation < 0.006) & (view < bright)]
+    if background.size < 0.01 * view.size:
+        return bright
+    return min(bright, float(np.percentile(background, 99)) + 8)
+
+
+def _thick(values: npt.NDArray[Any]) -> View:
+    """Remove what is thinner than ``BODY``; a mirrored border halves that for edge strips."""
+    padded = cv2.copyMakeBorder(values.astype(np.uint8), BODY, BODY, BODY, BODY, cv2.BORDER_REFLECT)
+    opened: View = cv2.morphologyEx(padded, cv2.MORPH_OPEN, _disk(BODY))
+    return opened[BODY:-BODY, BODY:-BODY]
+
+
+def _largest(values: View) -> View:
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(values, connectivity=4)
+    if count < 2:
+        raise Refusal(Reason.NO_BREAST, "nothing but thin structures in the image")
+    biggest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    return np.asarray(pieces == biggest, dtype=np.uint8)
+
+
+def _filled(values: View) -> View:
+    """Close small gaps, fill holes and keep the largest piece."""
+    padded = cv2.copyMakeBorder(values, 9, 9, 9, 9, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disk(9))
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled: View = np.zeros_like(padded)
+    cv2.drawContours(filled, [max(outlines, key=cv2.contourArea)], -1, 1, cv2.FILLED)
+    return filled[9:-9, 9:-9]
+
+
+def _disk(diameter: int) -> View:
+    odd = diameter | 1
+    disk: View = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (odd, odd))
+    return disk

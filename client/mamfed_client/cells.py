@@ -1,0 +1,111 @@
+"""One cell of the table -> its meaning. What is not understood is refused, never guessed."""
+
+from __future__ import annotations
+
+import math
+import re
+from enum import StrEnum
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+
+from mamfed_client.mammogram import Laterality
+from mamfed_client.rejections import Reason, Refusal
+
+
+class Pathology(StrEnum):
+    """What the tissue was found to be."""
+
+    NORMAL = "normal"
+    BENIGN = "benign"
+    MALIGNANT = "malignant"
+
+
+class Label(NamedTuple):
+    """What a row says of its image.
+
+    Attributes:
+        pathology: None where the cell is empty.
+        birads: BI-RADS assessments, 0..6; several findings may have one each.
+    """
+
+    pathology: Pathology | None
+    birads: tuple[int, ...]
+
+
+_SIDES: dict[str, Laterality] = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+_PATHOLOGIES = {
+    **{pathology.value: pathology for pathology in Pathology},
+    "benign_without_callback": Pathology.BENIGN,  # CBIS-DDSM
+}
+_BIRADS = re.compile(r"([0-6])(?:\.0)?|(4)[abc]", re.IGNORECASE)  # pandas writes 4 as 4.0
+
+
+def parse_label(pathology: str, birads: str) -> Label:
+    """Read a pathology cell and a birads cell; both may be empty.
+
+    Args:
+        pathology: ``normal``, ``benign``, ``malignant`` or ``BENIGN_WITHOUT_CALLBACK`` in any case.
+        birads: Categories 0..6, 4 also as 4a, 4b, 4c; several joined by ``|`` or ``$``.
+
+    Raises:
+        Refusal: Either holds something else.
+    """
+    if pathology and pathology.lower() not in _PATHOLOGIES:
+        raise Refusal(Reason.BAD_LABEL, f"pathology {pathology!r}; normal, benign or malignant")
+    matches = [_BIRADS.fullmatch(part.strip()) for part in re.split(r"[|$]", birads) if birads]
+    categories = [int(match[1] or match[2]) for match in matches if match]
+    if len(categories) < len(matches):
+        raise Refusal(Reason.BAD_LABEL, f"birads {birads!r}; 0 to 6, several joined by |")
+    return Label(_PATHOLOGIES.get(pathology.lower()), tuple(categories))
+
+
+def parse_laterality(cell: str) -> Laterality | None:
+    """Read L, R, LEFT or RIGHT in any case; empty is unknown.
+
+    Raises:
+        Refusal: Anything else.
+    """
+    if cell and cell.upper() not in _SIDES:
+        raise Refusal(Reason.BAD_LATERALITY, f"laterality {cell!r}; L or R")
+    return _SIDES.get(cell.upper())
+
+
+def parse_spacing(cell: str) -> float | None:
+    """Read a pixel spacing in millimetres; empty is unknown.
+
+    Raises:
+        Refusal: Not a positive number with a decimal point.
+    """
+    if not cell:
+        return None
+    try:
+        spacing_mm = float(cell)
+    except ValueError:
+        spacing_mm = math.nan
+    if not 0 < spacing_mm < math.inf:
+        raise Refusal(Reason.BAD_SPACING, f"spacing_mm {cell!r}; a positive number, like 0.07")
+    return spacing_mm
+
+
+def parse_path(folder: Path, cell: str, missing: Reason) -> Path:
+    """Find the file that a cell names, with slashes of either kind, inside the table's folder.
+
+    Args:
+        folder: Where the table lies.
+        cell: The path as written, not empty.
+        missing: The reason to give where no such file is.
+
+    Raises:
+        Refusal: The path is absolute, has a ``..``, or no file is there.
+    """
+    relative = PureWindowsPath(cell)  # its parser knows both separators and drive letters
+    if relative.drive or relative.root or ".." in relative.parts:
+        raise Refusal(Reason.PATH_LEAVES_FOLDER, "paths are relative to the table, without ..")
+    path = folder.joinpath(*relative.parts)
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # too long, or a zero byte
+        found = False
+    if not found:
+        raise Refusal(missing, f"no file {cell!r} in the folder")
+    return path

@@ -1,0 +1,96 @@
+"""Patients -> train, val or test. A patient is never in two parts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from mamfed_client.manifest import Statement
+from mamfed_common.errors import DataError
+from mamfed_common.seeds import derive_seed
+from mamfed_common.weights import Part
+
+SPELLINGS: dict[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What a table's split column may say, in any case."""
+
+
+def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
+    """Take the split that the table itself declares.
+
+    Returns:
+        Patient -> part, or None where the table has no split column or leaves it empty.
+
+    Raises:
+        DataError: Some cells are empty or unknown, or a patient is in two parts. The message names
+            rows, never a patient.
+    """
+    if not any(statement.split for statement in statements):
+        return None
+    empty = [s.row_number for s in statements if not s.split]
+    if empty:
+        raise DataError(f"column 'split' is filled on some rows but empty on {_listed(empty)}")
+    unknown = [s.row_number for s in statements if s.split.lower() not in SPELLINGS]
+    if unknown:
+        raise DataError(f"column 'split' is none of train, val, test on {_listed(unknown)}")
+    first: dict[str, Statement] = {}
+    for statement in statements:
+        earlier = first.setdefault(statement.patient_id, statement)
+        if SPELLINGS[earlier.split.lower()] != SPELLINGS[statement.split.lower()]:
+            pair = [earlier.row_number, statement.row_number]
+            raise DataError(f"column 'split' puts one patient in two parts: {_listed(pair)}")
+    return {patient: SPELLINGS[s.split.lower()] for patient, s in first.items()}
+
+
+def draw_parts(
+    strata: Iterable[Collection[str]],
+    cohort: str,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+) -> dict[str, Part]:
+    """Split each stratum of patients by itself, so that each part gets some of each.
+
+    Patients are ordered by a hash of seed, cohort and patient: the order of rows does not matter.
+    A stratum of two or more gives the test part at least one patient, one of three or more also
+    the val part, where these have a fraction at all. Training keeps at least one.
+
+    Args:
+        strata: Disjoint groups of patients.
+        cohort: The cohort's name; two cohorts with equal patient ids split independently.
+        seed: The plan's seed.
+        val_fraction: Share of the patients for validation, 0..1.
+        test_fraction: Share of the patients for testing, 0..1; both together below 1.
+
+    Raises:
+        DataError: The fractions leave nothing to train on.
+    """
+    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        raise DataError("val and test fractions must be 0 or more and below 1 together")
+    parts: dict[str, Part] = {}
+    for patients in strata:
+        ordered = sorted(patients, key=lambda patient: derive_seed(seed, "split", cohort, patient))
+        n_test = _share(len(ordered), test_fraction, enough=2)
+        n_val = min(_share(len(ordered), val_fraction, enough=3), max(0, len(ordered) - n_test - 1))
+        parts |= dict.fromkeys(ordered, "train")
+        parts |= dict.fromkeys(ordered[:n_test], "test")
+        parts |= dict.fromkeys(ordered[n_test : n_test + n_val], "val")
+    return parts
+
+
+def _share(patients: int, fraction: float, enough: int) -> int:
+    """Round a share to whole patients: at least one of ``enough``, never all of them."""
+    least = 1 if patients >= enough and fraction > 0 else 0
+    return min(max(least, round(patients * fraction)), max(0, patients - 1))
+
+
+def _listed(row_numbers: Sequence[int]) -> str:
+    shown = ", ".join(str(number) for number in row_numbers[:10])
+    more = len(row_numbers) - 10
+    return f"rows {shown}" + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,173 @@
+"""Synthetic mammograms as files: Digital Mammography X-Ray Image Storage - For Presentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    DigitalMammographyXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
+
+from mamfed_simulations.looks import VendorLook, padding_value
+from mamfed_simulations.phantom import Laterality, Phantom, View
+
+_DATE, _TIME = "20240102", "101500"
+
+# PS3.16 CID 4014 and CID 4, by SNOMED CT.
+_VIEW_CODES: dict[View, tuple[str, str]] = {
+    "CC": ("399162004", "cranio-caudal"),
+    "MLO": ("399368009", "medio-lateral oblique"),
+}
+# Direction of the rows, then of the columns (PS3.3 C.7.6.1.1.1).
+_ORIENTATIONS: dict[tuple[Laterality, View], list[str]] = {
+    ("L", "CC"): ["A", "R"],
+    ("R", "CC"): ["P", "L"],
+    ("L", "MLO"): ["A", "FR"],
+    ("R", "MLO"): ["P", "FL"],
+}
+
+
+def write_dicom(
+    path: Path,
+    pixels: npt.NDArray[np.uint16],
+    phantom: Phantom,
+    look: VendorLook,
+    *,
+    patient_id: str,
+    spacing_mm: float,
+    instance: int = 1,
+) -> None:
+    """Write one mammogram, uncompressed, Explicit VR Little Endian.
+
+    The same arguments give the same bytes: identifiers follow from ``patient_id`` and
+    ``instance``, dates are fixed.
+
+    Args:
+        path: The file to write.
+        pixels: ``(H, W)`` uint16 from :func:`~mamfed_simulations.looks.apply_look`.
+        phantom: What was imaged.
+        look: The vendor.
+        patient_id: Pseudonym; names the study, too.
+        spacing_mm: Side of a pixel.
+        instance: Number of the image within the patient's study, from 1.
+    """
+    dataset = Dataset()
+    _describe_study(dataset, patient_id, instance)
+    _describe_machine(dataset, look, spacing_mm)
+    _describe_breast(dataset, phantom)
+    _describe_pixels(dataset, look, pixels)
+    dataset.file_meta = _file_meta(dataset)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def _file_meta(dataset: Dataset) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    # Named here, or pydicom writes its own version and the bytes change with it.
+    meta.ImplementationClassUID = _uid("mamfed", "implementation")
+    meta.ImplementationVersionName = "MAMFED"
+    return meta
+
+
+def _uid(*names: str) -> UID:
+    return generate_uid(entropy_srcs=list(names))
+
+
+def _describe_study(dataset: Dataset, patient_id: str, instance: int) -> None:
+    """Fill the patient, study and series modules, and what identifies the instance."""
+    dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
+    dataset.SOPInstanceUID = _uid(patient_id, "instance", str(instance))
+    dataset.StudyInstanceUID = _uid(patient_id, "study")
+    dataset.SeriesInstanceUID = _uid(patient_id, "series")
+    dataset.PatientName = "Phantom^Synthetic"
+    dataset.PatientID = patient_id
+    dataset.PatientBirthDate = ""
+    dataset.PatientSex = "F"
+    for event in ("Study", "Series", "Acquisition", "Content"):
+        setattr(dataset, f"{event}Date", _DATE)
+        setattr(dataset, f"{event}Time", _TIME)
+    dataset.AccessionNumber = ""
+    dataset.ReferringPhysicianName = ""
+    dataset.StudyID = "1"
+    dataset.SeriesNumber = 1
+    dataset.InstanceNumber = instance
+    dataset.Modality = "MG"
+    dataset.PresentationIntentType = "FOR PRESENTATION"
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.BurnedInAnnotation = "NO"
+    dataset.LossyImageCompression = "00"
+
+
+def _describe_machine(dataset: Dataset, look: VendorLook, spacing_mm: float) -> None:
+    """Fill the equipment, detector and mammography positioner attributes."""
+    dataset.Manufacturer = look.manufacturer
+    dataset.ManufacturerModelName = look.model
+    dataset.SoftwareVersions = "mamfed phantom"
+    dataset.DetectorType = "DIRECT"
+    dataset.PositionerType = "MAMMOGRAPHIC"
+    spacing = [f"{spacing_mm:.6g}"] * 2
+    dataset.ImagerPixelSpacing = spacing
+    if look.display.pixel_spacing:
+        dataset.PixelSpacing = spacing
+
+
+def _describe_breast(dataset: Dataset, phantom: Phantom) -> None:
+    """Fill side, view and orientation (PS3.3 C.8.11.7)."""
+    view = _code(*_VIEW_CODES[phantom.view])
+    view.ViewModifierCodeSequence = []
+    dataset.ViewCodeSequence = [view]
+    dataset.ViewPosition = phantom.view
+    dataset.ImageLaterality = phantom.laterality
+    dataset.PatientOrientation = _ORIENTATIONS[phantom.laterality, phantom.view]
+    dataset.AnatomicRegionSequence = [_code("76752008", "Breast")]
+    dataset.BodyPartExamined = "BREAST"
+    dataset.OrganExposed = "BREAST"
+    dataset.BreastImplantPresent = "NO"
+    dataset.AcquisitionContextSequence = []
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue = value
+    code.CodingSchemeDesignator = "SCT"
+    code.CodeMeaning = meaning
+    return code
+
+
+def _describe_pixels(dataset: Dataset, look: VendorLook, pixels: npt.NDArray[np.uint16]) -> None:
+    """Fill the image pixel, grey scale and window attributes, and the pixels."""
+    inverted = look.display.photometric == "MONOCHROME1"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = look.display.photometric
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = look.detector.bits_stored
+    dataset.HighBit = look.detector.bits_stored - 1
+    dataset.PixelRepresentation = 0
+    dataset.PixelIntensityRelationship = "LOG"
+    # 1: small values mean little radiation; -1: small values mean much (C.8.11.3.1.2).
+    dataset.PixelIntensityRelationshipSign = 1 if inverted else -1
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
+    dataset.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
+    if look.display.padded:
+        dataset.add_new("PixelPaddingValue", "US", padding_value(look))
+    _describe_windows(dataset, look, inverted)
+    dataset.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
+
+
+def _describe_windows(dataset: Dataset, look: VendorLook, inverted: bool) -> None:
+    """Turn the look's windows into stored values, which MONOCHROME1 counts from the top."""
+    levels = 2**look.detector.bits_stored
+    centers = [1 - center if inverted else center for center, _ in look.display.windows]
+    dataset.WindowCenter = [str(round(center * levels)) for center in centers]
+    dataset.WindowWidth = [str(round(width * levels)) for _, width in look.display.windows]
+    if look.display.voi_function:
+        dataset.VOILUTFunction = look.display.voi_function

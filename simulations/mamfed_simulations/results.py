@@ -1,0 +1,291 @@
+"""What a summary says: how each arm scored, in tables and in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mamfed_common.metrics import FOUND_SHARE, SiteScore
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.weights import SiteDescription
+from mamfed_server.rounds import mean_dice_of
+
+SMALL = 10
+"""A figure with fewer images than this behind it is flagged."""
+ARM_NAMES = {"local": "local only", "centralised": "centralised", "federated": "federated"}
+
+Sites = Mapping[str, SiteDescription]
+Scores = Mapping[str, SiteScore]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm's results on held-out test images.
+
+    Attributes:
+        name: Its key in ``summary.json``.
+        mean_dice: Mean over sites of their mean Dice.
+        scores: Score by site that was measured.
+        across: For local models, scores by training site, then by tested site.
+        not_trained: Sites without a model in this arm, each with the reason.
+    """
+
+    name: str
+    mean_dice: float | None
+    scores: Scores
+    across: Mapping[str, Scores]
+    not_trained: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """The arm in words."""
+        return ARM_NAMES.get(self.name, self.name)
+
+    @property
+    def rated(self) -> set[str]:
+        """Sites that have a Dice."""
+        return {site for site, score in self.scores.items() if score.dice is not None}
+
+
+class Cell(NamedTuple):
+    """A figure or n/a, and a note to it."""
+
+    text: str
+    note: str = ""
+
+
+class Measure(NamedTuple):
+    """What one table of results shows.
+
+    Attributes:
+        title: What is measured.
+        caption: How to read it.
+        purpose: The held-out images that it is measured on, as sites count them.
+        count: How many images stand behind a site's figure.
+        value: The figure of one or more sites; None where there is none.
+        total: What the figure of all sites is.
+    """
+
+    title: str
+    caption: str
+    purpose: str
+    count: Callable[[SiteScore], int]
+    value: Callable[[Sequence[SiteScore]], Cell | None]
+    total: str
+
+
+class Row(NamedTuple):
+    """The figures of one site, or of several; ``small`` flags few images behind them."""
+
+    name: str
+    cells: list[Cell]
+    images: str = ""
+    small: bool = False
+    total: bool = False
+
+
+def read_arms(summary: Mapping[str, Any]) -> list[ArmResult]:
+    """Read the arms of a summary, the federated one last."""
+    arms = summary["arms"]
+    order = [*(n for n in arms if n not in ARM_NAMES), *(n for n in ARM_NAMES if n in arms)]
+    return [
+        ArmResult(
+            name=name,
+            mean_dice=arms[name]["mean_dice"],
+            scores=_read_scores(arms[name]["sites"]),
+            across={s: _read_scores(v) for s, v in sorted(arms[name].get("across", {}).items())},
+            not_trained=arms[name].get("not_trained", {}),
+        )
+        for name in order
+    ]
+
+
+def read_sites(summary: Mapping[str, Any]) -> dict[str, SiteDescription]:
+    """Read what each site of a summary said it has, in the order of their names."""
+    sites = sorted(summary["sites"].items())
+    return {name: SiteDescription.model_validate(values) for name, values in sites}
+
+
+def common_sites(arms: Sequence[ArmResult]) -> list[str]:
+    """Return the sites that have a Dice in every arm."""
+    return sorted(set.intersection(*(arm.rated for arm in arms))) if arms else []
+
+
+def comparable(arms: Sequence[ArmResult]) -> bool:
+    """Tell whether the means of all arms are over the same sites."""
+    return len({frozenset(arm.rated) for arm in arms}) <= 1
+
+
+def verdict(arms: Sequence[ArmResult]) -> list[str]:
+    """Say in sentences what was measured, the federated arm first, and no more than that."""
+    if not arms or arms[-1].mean_dice is None:
+        return ["No Dice was measured on held-out images."]
+    *others, first = arms
+    images = sum(first.scores[site].images for site in first.rated)
+    sentence = (
+        f"{first.label.capitalize()}: mean Dice {dice_text(first.mean_dice)} over "
+        f"{counted(len(first.rated), 'site')} "
+        f"({counted(images, 'held-out image')} with malignancy)"
+    )
+    if comparable(arms):
+        rest = [f"{arm.label} {dice_text(arm.mean_dice)}" for arm in others]
+        return ["; ".join([sentence, *rest]) + ".", *_against_local(arms)]
+    return [f"{sentence}.", _fair_comparison(arms), *_against_local(arms)]
+
+
+def measures(plan: TrainingPlan) -> list[Measure]:
+    """Return the tables of results."""
+    return [
+        Measure(
+            title="Dice",
+            caption="Overlap of marked and malignant pixels, 0 none to 1 all: the mean over a "
+            "site's held-out images with malignancy. A pixel is marked where the probability is "
+            f"{plan.evaluation.threshold:g} or more.",
+            purpose="malignant",
+            count=lambda score: score.images,
+            value=_dice_value,
+            total="Mean of sites",
+        ),
+        Measure(
+            title="Lesions found",
+            caption="Malignant regions in the same images. One counts as found when at least "
+            f"{FOUND_SHARE:.0%} of its pixels are marked.",
+            purpose="malignant",
+            count=lambda score: score.images,
+            value=_lesions_value,
+            total="All sites",
+        ),
+        Measure(
+            title="False-positive pixels",
+            caption="Mean number of marked pixels on a held-out image without malignancy, out of "
+            f"the {plan.image_size**2:,} of the plan's square grid.",
+            purpose="without_malignancy",
+            count=lambda score: score.images_without_malignancy,
+            value=_false_positive_value,
+            total="Mean of sites",
+        ),
+    ]
+
+
+def rows_of(measure: Measure, arms: Sequence[ArmResult], sites: Sites) -> list[Row]:
+    """Return a table: one row a site, all sites, and those that every arm was measured at."""
+    names = sorted({*sites, *(site for arm in arms for site in arm.scores)})
+    rows = []
+    for name in names:
+        scores = [[arm.scores[name]] if name in arm.scores else [] for arm in arms]
+        notes = [_why_missing(measure, arm, name, sites) for arm in arms]
+        rows.append(_row(measure, name, scores, notes))
+    return rows + _total_rows(measure, arms)
+
+
+def across_rows(arms: Sequence[ArmResult], sites: Sequence[str]) -> list[Row]:
+    """Return the cross table: every local model, and the federated one, on every site's images."""
+    local = {f"{site} alone": v for arm in arms for site, v in arm.across.items()}
+    joint = {f"all, {arm.label}": arm.scores for arm in arms if not arm.across}
+    return [
+        Row(name, [_across_cell(scores.get(site)) for site in sites])
+        for name, scores in ({**local, **joint} if local else {}).items()
+    ]
+
+
+def dice_text(value: float | None) -> str:
+    """Return a Dice with two decimals, or n/a."""
+    return "n/a" if value is None else f"{value:.2f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 site``, ``2 sites``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _read_scores(values: Mapping[str, Any]) -> dict[str, SiteScore]:
+    return {site: SiteScore.model_validate(score) for site, score in sorted(values.items())}
+
+
+def _row(
+    measure: Measure, name: str, by_arm: Sequence[Sequence[SiteScore]], notes: Sequence[str]
+) -> Row:
+    """Make a row from the scores of one or more sites, arm by arm."""
+    counts = [sum(measure.count(s) for s in scores) for scores in by_arm]
+    behind = {count for count in counts if count}
+    cells = []
+    for scores, count, note in zip(by_arm, counts, notes, strict=True):
+        cell = measure.value(scores) or Cell("n/a", note)
+        if len(behind) > 1 and count:
+            cell = cell._replace(note=", ".join(filter(None, [cell.note, counted(count, "image")])))
+        cells.append(cell)
+    images = "varies" if len(behind) > 1 else str(max(counts, default=0))
+    return Row(name, cells, images, bool(behind) and min(behind) < SMALL)
+
+
+def _total_rows(measure: Measure, arms: Sequence[ArmResult]) -> list[Row]:
+    """Make the row of all sites and, where arms lack some, of those that have a figure in each."""
+    totals = {measure.total: [list(arm.scores.values()) for arm in arms]}
+    known = [{site for site, s in arm.scores.items() if measure.value([s])} for arm in arms]
+    common = set.intersection(*known) if known else set()
+    if common and any(sites != common for sites in known):
+        label = f"{measure.total}, the {len(common)} in every arm"
+        totals[label] = [[arm.scores[site] for site in sorted(common)] for arm in arms]
+    return [
+        _row(measure, label, scores, [""] * len(arms))._replace(total=True)
+        for label, scores in totals.items()
+    ]
+
+
+def _why_missing(measure: Measure, arm: ArmResult, site: str, sites: Sites) -> str:
+    if site in arm.not_trained:
+        return "not trained"
+    counts = sites[site].images.get(measure.purpose, {}) if site in sites else {}
+    return "no result" if counts.get("test", 0) and site not in arm.scores else "no images"
+
+
+def _across_cell(score: SiteScore | None) -> Cell:
+    return Cell(dice_text(score.dice if score else None), f"n {score.images}" if score else "")
+
+
+def _dice_value(scores: Sequence[SiteScore]) -> Cell | None:
+    mean = mean_dice_of({str(index): score for index, score in enumerate(scores)})
+    return None if mean is None else Cell(dice_text(mean))
+
+
+def _lesions_value(scores: Sequence[SiteScore]) -> Cell | None:
+    lesions = sum(score.lesions for score in scores)
+    found = sum(score.lesions_found for score in scores)
+    return Cell(f"{found} of {lesions}", f"{found / lesions:.0%}") if lesions else None
+
+
+def _false_positive_value(scores: Sequence[SiteScore]) -> Cell | None:
+    values = [s.false_positive_pixels for s in scores if s.false_positive_pixels is not None]
+    if not values:
+        return None
+    mean = float(np.mean(values))
+    return Cell(f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}")
+
+
+def _fair_comparison(arms: Sequence[ArmResult]) -> str:
+    """Compare arms over the sites that all have, where their own means are over others."""
+    common = common_sites(arms)
+    if not common:
+        return "No site was measured in every arm, so the arms cannot be compared."
+    means = [
+        f"{arm.label} {dice_text(mean_dice_of({s: arm.scores[s] for s in common}))}"
+        for arm in reversed(arms)
+    ]
+    where = "the one site" if len(common) == 1 else f"the {len(common)} sites"
+    return f"At {where} measured in every arm ({', '.join(common)}): {'; '.join(means)}."
+
+
+def _against_local(arms: Sequence[ArmResult]) -> list[str]:
+    by_name = {arm.name: arm for arm in arms}
+    if not {"local", "federated"} <= set(by_name):
+        return []
+    local, federated = by_name["local"].scores, by_name["federated"].scores
+    sites = common_sites([by_name["local"], by_name["federated"]])
+    higher = sum((federated[s].dice or 0) > (local[s].dice or 0) for s in sites)
+    return [
+        f"The federated model has a higher Dice than the site's own at {higher} of "
+        f"{counted(len(sites), 'site')}."
+    ] * bool(sites)

@@ -1,0 +1,177 @@
+import pytest
+
+from mamfed_client.cells import Label, Pathology
+from mamfed_client.manifest import read_manifest
+from mamfed_client.rejections import Reason
+from mamfed_common.errors import DataError
+
+
+@pytest.fixture
+def read(tmp_path, drawing):
+    """Write a table beside images 1.png to 4.png and masks m1.png to m4.png, and read it."""
+
+    def write_and_read(text, encoding="utf-8"):
+        for number in range(1, 5):
+            (tmp_path / f"{number}.png").touch()
+            (tmp_path / f"m{number}.png").touch()
+        (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
+        return read_manifest(tmp_path, "here")
+
+    return write_and_read
+
+
+def only_rejection(manifest):
+    (rejection,) = manifest.rejected
+    return rejection
+
+
+def test_a_row_is_understood_cell_by_cell(read, tmp_path):
+    manifest = read(
+        "image,mask,patient_id,laterality,view,pathology,birads,spacing_mm,vendor,x_note\n"
+        "1.png,m1.png,P1,left,mlo,MALIGNANT,4a|2,0.07,GE,ours\n"
+    )
+    (row,) = manifest.rows
+    assert row.row_number == 2
+    assert row.image_path == tmp_path / "1.png"
+    assert row.mask_path == tmp_path / "m1.png"
+    assert row.label == Label(Pathology.MALIGNANT, (4, 2))
+    assert (row.laterality, row.view, row.spacing_mm, row.vendor) == ("L", "MLO", 0.07, "GE")
+    assert manifest.rejected == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_what_spreadsheets_write_is_read(read, encoding, separator, newline):
+    lines = ["image,patient_id,birads", '1.png," Ä 1 ",2', "", ",,", "2.png,P2,1$2", ""]
+    manifest = read(newline.join(lines).replace(",", separator), encoding)
+    assert [row.row_number for row in manifest.rows] == [2, 5]
+    assert manifest.rows[0].patient_id == "Ä 1"
+    assert manifest.rows[1].label == Label(None, (1, 2))
+
+
+def test_a_quoted_newline_does_not_shift_the_row_numbers(read):
+    manifest = read('image,patient_id,birads,finding\n1.png,P1,2,"two\nlines"\n9.png,P2,2,\n')
+    assert only_rejection(manifest).row_number == 4
+
+
+@pytest.mark.parametrize(
+    ("cell", "birads"),
+    [("4a", (4,)), ("4B", (4,)), ("4.0", (4,)), ("3$2", (3, 2)), ("0 | 6", (0, 6)), ("", ())],
+)
+def test_birads_cells_become_numbers(read, cell, birads):
+    assert read(f"image,patient_id,birads\n1.png,P1,{cell}\n").rows[0].label.birads == birads
+
+
+@pytest.mark.parametrize("cell", ["benign", "Benign", "BENIGN_WITHOUT_CALLBACK"])
+def test_benign_is_spelled_in_several_ways(read, cell):
+    rows = read(f"image,patient_id,pathology\n1.png,P1,{cell}\n").rows
+    assert rows[0].label.pathology is Pathology.BENIGN
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ("9.png,,P,,,", Reason.MISSING_IMAGE),
+        (",,P,,,", Reason.MISSING_IMAGE),
+        ("1.png,m9.png,P,,,", Reason.MISSING_MASK),
+        ("1.png,,P,B,,", Reason.BAD_LATERALITY),
+        ("1.png,,P,,7,", Reason.BAD_LABEL),
+        ("1.png,,P,,5a,", Reason.BAD_LABEL),
+        ("1.png,,P,,4|,", Reason.BAD_LABEL),
+        ("1.png,,P,,,0", Reason.BAD_SPACING),
+        ("1.png,,P,,,nan", Reason.BAD_SPACING),
+        ("1.png,,P,,,wide", Reason.BAD_SPACING),
+        ("1.png,,,,,", Reason.NO_PATIENT),
+        ("1.png,,P,,", Reason.WRONG_CELLS),
+        ("1.png,,P,,,,", Reason.WRONG_CELLS),
+        ("../a/1.png,,P,,,", Reason.PATH_LEAVES_FOLDER),
+        ("/etc/passwd,,P,,,", Reason.PATH_LEAVES_FOLDER),
+        ("C:\\1.png,,P,,,", Reason.PATH_LEAVES_FOLDER),
+        ("1.png,..\\m1.png,P,,,", Reason.PATH_LEAVES_FOLDER),
+    ],
+)
+def test_a_bad_row_costs_only_itself(read, cells, reason):
+    header = "image,mask,patient_id,laterality,birads,spacing_mm"
+    manifest = read(f"{header}\n{cells}\n2.png,,Q,L,1,0.1\n")
+    assert only_rejection(manifest).reason is reason
+    assert only_rejection(manifest).row_number == 2
+    assert only_rejection(manifest).image == cells.partition(",")[0]
+    assert [row.row_number for row in manifest.rows] == [3]
+
+
+@pytest.mark.parametrize("cells", ["1.png,P1", "1.png,P1,normal,1,9", "1.png,P1,normal,9"])
+def test_a_row_that_is_not_understood_says_nothing_about_its_patients_label(read, cells):
+    manifest = read(f"image,patient_id,pathology,birads\n{cells}\n")
+    (statement,) = manifest.statements
+    assert (statement.patient_id, statement.label) == ("P1", None)
+
+
+def test_a_row_without_its_image_still_says_its_label(read):
+    manifest = read("image,patient_id,pathology\n9.png,P1,malignant\n")
+    assert manifest.rows == []
+    assert manifest.statements[0].label == Label(Pathology.MALIGNANT, ())
+
+
+def test_a_misspelled_pathology_is_quoted(read):
+    rejection = only_rejection(read("image,patient_id,pathology\n1.png,P1,malignnt\n"))
+    assert rejection.reason is Reason.BAD_LABEL
+    assert "'malignnt'" in rejection.detail
+
+
+def test_a_backslash_path_finds_its_file(read, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    rows = read("image,patient_id,birads\nimages\\a.png,P1,1\n").rows
+    assert rows[0].image_path == tmp_path / "images" / "a.png"
+
+
+def test_an_image_named_again_is_used_once(read):
+    manifest = read("image,patient_id,birads\n1.png,P1,1\n./1.png,P1,1\n")
+    assert [row.row_number for row in manifest.rows] == [2]
+    assert only_rejection(manifest).reason is Reason.DUPLICATE_IMAGE
+    assert only_rejection(manifest).row_number == 3
+
+
+def test_an_image_named_again_with_another_label_is_not_used_at_all(read):
+    manifest = read("image,patient_id,birads\n1.png,P1,1\n2.png,P2,1\n1.png,P1,5\n")
+    assert [row.row_number for row in manifest.rows] == [3]
+    assert [rejection.row_number for rejection in manifest.rejected] == [2, 4]
+
+
+def test_an_unknown_column_is_an_error_with_the_likely_name(read):
+    words = "unknown column 'laterallity', did you mean 'laterality'.*known are image, mask"
+    with pytest.raises(DataError, match=words):
+        read("image,patient_id,birads,laterallity\n1.png,P1,1,L\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("image,patient_id,birads\n", "no rows"),
+        ("image,patient_id,birads\n\n,,\n", "no rows"),
+        ("image,patient_id,birads,image\n1.png,P,1,1.png\n", "'image' appears twice"),
+        ("patient_id,birads\nP,1\n", "'image' is missing"),
+        ("image,birads\n1.png,1\n", "'patient_id' is missing"),
+        ("image,patient_id\n1.png,P\n", "'pathology' or 'birads'"),
+        ('image,patient_id,birads\n"1.png,P,1\n', "not a CSV table"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_one_line_that_names_it(read, tmp_path, text, words):
+    with pytest.raises(DataError, match=words) as caught:
+        read(text)
+    assert str(tmp_path / "labels.csv") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_encoding_is_an_error_that_says_what_to_do(read):
+    with pytest.raises(DataError, match="CSV UTF-8"):
+        read("image,patient_id,birads\n1.png,Ä,1\n", "cp1252")
+
+
+def test_a_missing_folder_and_a_missing_table_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: no such folder"):
+        read_manifest(tmp_path / "nowhere", "here")
+    with pytest.raises(DataError, match=r"no labels\.csv"):
+        read_manifest(tmp_path, "here")

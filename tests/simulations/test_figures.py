@@ -1,0 +1,83 @@
+"""The report's figures: the chosen round, what contours show, sizes that hold any case."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from mamfed_common.plan import Stage
+from mamfed_common.samples import Sample
+from mamfed_common.training import Prediction
+from mamfed_server.runs import RoundRecord
+from mamfed_simulations.figure2 import Case, _window, by_site, draw_figure2
+from mamfed_simulations.figures import BarGroup, chosen_round, draw_curves, draw_dice_bars
+
+SIZE = 32
+
+
+def case(site: str, image: str, marked: float = 0.9) -> Case:
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[4:9, 0:6] = True
+    grey = np.full((SIZE, SIZE), 20000, np.uint16)
+    sample = Sample(grey, np.ones_like(mask), mask, image)
+    malignancy = np.where(mask, marked, 0.1).astype(np.float32)
+    return Case(site, image, "Vendor", 0.75, sample, Prediction(grey / 65535, malignancy))
+
+
+def validated(server_round: int, dice: float | None) -> RoundRecord:
+    return RoundRecord(
+        stage=Stage.FINETUNING,
+        server_round=server_round,
+        expected=("alpha", "beta"),
+        answered=(),
+        accepted={},
+        refused={"alpha": "no answer", "beta": "no answer"},
+        mean_validation_dice=dice,
+    )
+
+
+def shape_of(png: bytes) -> tuple[int, ...]:
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE).shape
+
+
+def test_the_chosen_round_is_the_first_best_else_the_last() -> None:
+    tied = [validated(n, dice) for n, dice in enumerate((0.1, 0.4, 0.4), start=1)]
+    blind = [validated(n, None) for n in (1, 2)]
+    assert chosen_round(tied) is tied[1]
+    assert chosen_round(blind) is blind[1]
+    assert chosen_round([]) is None
+
+
+def test_curves_can_be_drawn_without_an_update_a_validation_or_a_first_stage() -> None:
+    assert shape_of(draw_curves([validated(1, None)], {"centralised": []})) == (962, 1170)
+
+
+def test_a_missing_bar_is_drawn_unlike_a_bar_of_zero() -> None:
+    missing, zero = (
+        draw_dice_bars([BarGroup("$x$ \\frac", "1 image", {"federated": dice})])
+        for dice in (None, 0.0)
+    )
+    assert missing != zero
+    assert shape_of(missing) == shape_of(zero)
+
+
+@pytest.mark.parametrize(("count", "bands"), [(1, 1), (9, 1), (10, 2)])
+def test_figure_2_takes_any_number_of_cases(count: int, bands: int) -> None:
+    height, _ = shape_of(draw_figure2([case("alpha", str(n)) for n in range(count)], 0.5))
+    assert height == pytest.approx(130 * (0.42 + bands * 8.47), abs=1)
+
+
+def test_figure_2_keeps_a_sites_columns_together() -> None:
+    cases = [case("beta", "1"), case("alpha", "2", marked=0.0), case("beta", "3")]
+    assert [c.image for c in by_site(cases)] == ["2", "1", "3"]
+
+
+def test_contours_are_enlarged_to_what_is_marked_and_stay_inside_the_image() -> None:
+    marked = np.zeros((SIZE, SIZE), bool)
+    assert _window(marked) == (0, 0, SIZE)
+    marked[10:20, 20:25] = True  # 10 rows: a side of 16, centred on row 14.5 and column 22
+    assert _window(marked) == (14, 6, 16)
+    marked[:] = False
+    marked[0, SIZE - 1] = True  # one pixel in a corner: the largest scale
+    assert _window(marked) == (24, 0, 8)
