@@ -2,7 +2,7 @@
 
 from mamfed_common.terminal import set_environment
 
-set_environment()  # before anything imports torch or Flower
+set_environment()  # before anything imports Flower
 
 import numpy as np
 import pytest

@@ -93,8 +93,10 @@ def _samples(cohort: Cohort, parts: Sequence[Part]) -> Sequence[Sample]:
 def _document(
     scores: Sequence[ImageScore], cohort: Cohort, facts: CheckpointFacts, part: str
 ) -> dict[str, Any]:
-    """Lay out the JSON: means first, then the counts behind them, then every image."""
+    """Lay out the JSON: means, the counts behind them, then all images in the table's order."""
     summary = summarise(scores)
+    place = {case.row.image: number for number, case in enumerate(cohort.cases)}
+    scores = sorted(scores, key=lambda score: place[score.image])
     return {
         "mean_dice": summary.dice,
         "images": summary.images,

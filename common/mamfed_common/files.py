@@ -8,7 +8,7 @@ from tempfile import NamedTemporaryFile
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory (and its parents) that only its owner may enter (0700); return it."""
+    """Make a directory that only its owner may enter (0700), and missing parents; return it."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
 

@@ -21,9 +21,8 @@ ENVIRONMENT = {
 }
 """Flower and Ray phone home unless told not to, before they are imported."""
 
-THREADING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads that spin while they wait slow torch down manyfold where another process wants the core
-(``benchmarks/waiting.py``). A user's own setting stands."""
+EXTRAS = {"pydicom": "client", "jinja2": "simulations", "matplotlib": "simulations", "ray": "ray"}
+"""Modules that a role's extra brings."""
 
 
 def console() -> Console:
@@ -32,13 +31,8 @@ def console() -> Console:
 
 
 def set_environment() -> None:
-    """Switch off telemetry and update checks, and let idle threads sleep, in this process.
-
-    To be called before torch, Flower or Ray is imported.
-    """
+    """Switch off telemetry and update checks; to be called before Flower or Ray is imported."""
     os.environ.update(ENVIRONMENT)
-    for name, value in THREADING.items():
-        os.environ.setdefault(name, value)
 
 
 def show_version(wanted: bool) -> None:
@@ -62,6 +56,12 @@ def run(app: typer.Typer) -> None:
     set_environment()
     try:
         app()
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        print(f"error: this needs {error.name}: pip install 'mamfed[{extra}]'", file=sys.stderr)
+        sys.exit(MamfedError.exit_code)
     except MamfedError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)

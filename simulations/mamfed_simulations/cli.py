@@ -202,12 +202,14 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     from mamfed_simulations.arms import describe_sites
     from mamfed_simulations.experiment import simulate
     from mamfed_simulations.progress import Progress
-    from mamfed_simulations.tables import data_table, result_table
+    from mamfed_simulations.tables import data_table, reasons, result_table
 
     choose_device(experiment.device)
     shown = terminal.console()
     descriptions = describe_sites(experiment.sites, experiment.plan)
     shown.print(data_table(descriptions, experiment.plan))
+    for line in reasons(descriptions):
+        shown.print(line)
     if dry_run:
         return
     with Progress() as progress:

@@ -23,7 +23,7 @@ from mamfed_simulations.figures import ORANGE, SKY, to_png
 
 ROWS = (
     "Input I",
-    "Reconstruction\n(healthy tissue)",
+    "Reconstruction",
     "Output O\n(probability,\nblack 0, white 1)",
     "Ground truth M",
     "Contours,\nenlarged",

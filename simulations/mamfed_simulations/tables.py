@@ -26,10 +26,23 @@ def data_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) 
             str(description.training_images(Stage.FINETUNING)),
             str(malignant.get("val", 0)),
             str(malignant.get("test", 0)),
-            _reasons(description.rejected),
-            _reasons(description.left_out),
+            str(sum(description.rejected.values())),
+            str(sum(description.left_out.values())),
         )
     return table
+
+
+def reasons(descriptions: Mapping[str, SiteDescription]) -> list[str]:
+    """Say, a line each, why rows of a site were rejected or left out, with counts."""
+    return [
+        f"{site}: {count} {word}: {reason}"
+        for site, description in descriptions.items()
+        for word, counts in (
+            ("rejected", description.rejected),
+            ("left out of the stages", description.left_out),
+        )
+        for reason, count in counts.items()
+    ]
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
@@ -54,10 +67,6 @@ def _cell(result: Mapping[str, Any] | None) -> str:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
-
-
-def _reasons(counts: Mapping[str, int]) -> str:
-    return "\n".join(f"{count} {reason}" for reason, count in counts.items()) or "0"
 
 
 def _short(plan: TrainingPlan) -> str:

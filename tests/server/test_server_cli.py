@@ -61,3 +61,11 @@ def test_a_mistake_is_one_line_and_an_exit_code(tmp_path):
     assert result.returncode == PlanError.exit_code == 3
     assert result.stderr.count("\n") == 1
     assert "unknown key 'epochs'" in result.stderr
+
+
+def test_a_missing_extra_is_one_line_that_says_what_to_install(tmp_path):
+    code = "import sys; sys.modules['pydicom'] = None\nfrom mamfed_client.cli import main; main()"
+    options = ["evaluate", "--checkpoint", "c", "--data", "d", "--out", str(tmp_path / "o.json")]
+    result = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "error: this needs pydicom: pip install 'mamfed[client]'\n"
