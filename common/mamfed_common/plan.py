@@ -90,8 +90,8 @@ class TrainingPlan(Config):
     seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     network: NetworkConfig = NetworkConfig()
-    pretraining: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=8e-3)
-    finetuning: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=3e-3)
+    pretraining: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=4e-3)
+    finetuning: StagePlan = StagePlan(rounds=15, local_epochs=3, learning_rate=3e-3)
     corruption: CorruptionConfig = CorruptionConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     evaluation: EvaluationPlan = EvaluationPlan()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.util import find_spec
 
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
@@ -66,10 +67,8 @@ def run_federation(
 
 
 def _run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:
-    try:
-        import ray  # noqa: F401
-    except ImportError:
-        raise MamfedError("--engine ray needs Ray: pip install 'mamfed[ray]'") from None
+    if find_spec("ray") is None:
+        raise MamfedError("--engine ray needs Ray: pip install 'mamfed[ray]'")
     from flwr.simulation import run_simulation
 
     cores = os.cpu_count() or 1

@@ -9,12 +9,13 @@ from tests.conftest import blob_sample
 import mamfed_common
 from mamfed_common.device import choose_device
 from mamfed_common.errors import PlanError, WeightsError
-from mamfed_common.plan import StagePlan
+from mamfed_common.plan import Stage, StagePlan
 from mamfed_common.seeds import derive_seed, generator
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
 from mamfed_common.training import (
     Turn,
+    _Batches,
     evaluate,
     finetune,
     learning_rate_factor,
@@ -135,6 +136,50 @@ def test_weights_of_another_network_are_refused(tiny_plan):
 def test_the_learning_rate_warms_up_peaks_and_falls():
     factors = [learning_rate_factor(progress) for progress in (0, 0.05, 0.1, 0.55, 1)]
     assert factors == pytest.approx([0.01, 0.5, 1, 0.5, 0.001])
+
+
+def test_the_first_step_of_a_stage_is_as_small_as_the_warm_up_says(tiny_plan):
+    """AdamW's first step moves each weight by about the learning rate: here 1 % of the peak."""
+    state = initial(tiny_plan)
+    trained = pretrain(state, [blob_sample(0)], tiny_plan, TURN, device=CPU).state
+    furthest = max(float((trained[name] - state[name]).abs().max()) for name in state)
+    peak = tiny_plan.pretraining.learning_rate
+    assert furthest == pytest.approx(0.01 * peak, rel=0.05)
+
+
+def test_every_round_and_epoch_has_an_order_of_its_own(tiny_plan):
+    samples = [blob_sample(seed) for seed in range(12)]
+    orders = set()
+    for server_round in (1, 2):
+        seen = []
+
+        def record(sample, rng, seen=seen):
+            seen.append(sample.name)
+            return sample.image, sample.image
+
+        turn = Turn("site", server_round)
+        batches = _Batches(samples, tiny_plan, Stage.PRETRAINING, turn, record)
+        for epoch in (0, 1):
+            seen.clear()
+            sizes = [len(inputs) for inputs, _ in batches.epoch(epoch)]
+            assert sizes == [2] * 6
+            assert sorted(seen) == sorted(sample.name for sample in samples)
+            orders.add(tuple(seen))
+    assert len(orders) == 4
+
+
+def test_gradients_are_clipped(tiny_plan, monkeypatch):
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, limit):
+        norm = clip(parameters, limit)
+        norms.append((float(norm), limit))
+        return norm
+
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", spy)
+    finetune(initial(tiny_plan), [blob_sample(0)], tiny_plan, TURN, device=CPU)
+    assert [limit for _, limit in norms] == [1.0]
 
 
 def test_an_unknown_device_is_one_clear_line():

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from mamfed_client.site import Site
+from mamfed_common.errors import DataError
+from mamfed_common.plan import Stage
+from mamfed_common.weights import SiteDescription
+from mamfed_simulations.arms import centralised_arm, federated_arm, local_arms, merge_local
+
+SITES = [Site(name, ((name, Path("/data") / name),), Path("/cache")) for name in ("a", "b", "c")]
+OUT = Path("/runs/x")
+
+
+def description(site: str, *, benign: int, malignant: int) -> SiteDescription:
+    images = {"benign": {"train": benign}, "malignant": {"train": malignant}}
+    return SiteDescription(
+        site=site, images=images, patients={}, rows=0, rejected={}, left_out={}, vendors={}
+    )
+
+
+DESCRIPTIONS = {
+    "a": description("a", benign=3, malignant=5),
+    "b": description("b", benign=0, malignant=4),
+    "c": description("c", benign=7, malignant=0),
+}
+
+
+def test_in_the_federated_arm_everybody_trains_and_is_measured(tiny_plan):
+    job = federated_arm(SITES, tiny_plan, OUT).job
+    assert (job.training_sites, job.validation_sites, job.test_sites) == (None, None, None)
+    assert (job.num_nodes, job.folder) == (3, OUT)
+
+
+def test_a_local_arm_trains_and_chooses_at_one_site_and_is_measured_at_all(tiny_plan):
+    arms, not_trained = local_arms(SITES, DESCRIPTIONS, tiny_plan, OUT)
+    assert [arm.name for arm in arms] == ["local-a", "local-b"]
+    for arm, name in zip(arms, "ab", strict=True):
+        assert arm.job.training_sites == arm.job.validation_sites == {name}
+        assert arm.job.test_sites is None
+        assert arm.sites == tuple(SITES)
+    assert not_trained == {"c": "no annotated malignant training case"}
+
+
+def test_a_site_without_benign_cases_skips_stage_one_alone(tiny_plan):
+    arms, _ = local_arms(SITES, DESCRIPTIONS, tiny_plan, OUT)
+    rounds = {arm.name: arm.job.plan.pretraining.rounds for arm in arms}
+    assert rounds == {"local-a": 1, "local-b": 0}
+
+
+def test_the_quorum_of_a_lone_trainer_is_one(tiny_plan):
+    strict = tiny_plan.changed(finetuning={**tiny_plan.finetuning.model_dump(), "quorum": 3})
+    arms, _ = local_arms(SITES, DESCRIPTIONS, strict, OUT)
+    jobs = [*[arm.job for arm in arms], centralised_arm(SITES, strict, OUT).job]
+    assert {job.plan.stage(Stage.FINETUNING).quorum for job in jobs} == {1}
+
+
+def test_in_the_centralised_arm_only_the_pool_trains_and_only_hospitals_measure(tiny_plan):
+    arm = centralised_arm(SITES, tiny_plan, OUT)
+    pool = arm.sites[-1]
+    assert arm.job.training_sites == {pool.name}
+    assert pool.cohorts == tuple(site.cohorts[0] for site in SITES)
+    assert arm.job.validation_sites == arm.job.test_sites == {"a", "b", "c"}
+    assert arm.job.num_nodes == 4
+
+
+def test_a_site_called_centralised_cannot_be_compared(tiny_plan):
+    clash = [*SITES, Site("centralised", (), Path("/cache"))]
+    with pytest.raises(DataError, match="centralised"):
+        centralised_arm(clash, tiny_plan, OUT)
+
+
+def test_steps_count_the_training_sites_only(tiny_plan):
+    whole = federated_arm(SITES, tiny_plan, OUT).steps(DESCRIPTIONS)
+    assert whole == {Stage.PRETRAINING: 2 + 0 + 4, Stage.FINETUNING: 3 + 2 + 0}
+    alone = local_arms(SITES, DESCRIPTIONS, tiny_plan, OUT)[0][0].steps(DESCRIPTIONS)
+    assert alone == {Stage.PRETRAINING: 2, Stage.FINETUNING: 3}
+
+
+def test_local_results_are_each_models_own_patients_and_the_rest_is_kept_apart():
+    def summary(**dice):
+        return {"arms": {"local": {"sites": {s: {"dice": d} for s, d in dice.items()}}}}
+
+    merged = merge_local({"a": summary(a=0.5, b=0.1), "b": summary(a=0.2, b=0.7)}, {"c": "none"})
+    assert merged["mean_dice"] == pytest.approx(0.6)
+    assert merged["sites"] == {"a": {"dice": 0.5}, "b": {"dice": 0.7}}
+    assert merged["across"]["a"]["b"] == {"dice": 0.1}
+    assert merged["not_trained"] == {"c": "none"}
