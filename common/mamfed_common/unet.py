@@ -27,7 +27,7 @@ class NetworkConfig(Config):
         first_skip_level: The finest level that keeps its long skip, counted from 0; levels above
             it have none. ``len(channels) - 1`` removes all long skips.
         stem: Side of the pixel-unshuffle block in front of level 0. 1 works at full resolution;
-            2 and 4 cost a half and a quarter of the time (``docs/benchmarks.md``).
+            2 and 4 cost about a third and a sixth of the time (``docs/benchmarks.md``).
     """
 
     channels: tuple[int, ...] = Field(default=(32, 64, 128, 256, 256, 256), min_length=2)
