@@ -25,7 +25,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from mamfed_common.config import Config
+from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import WeightsError
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import State, check_state
@@ -58,7 +58,7 @@ class SiteDescription(Config):
         vendors: Readable rows by vendor.
     """
 
-    site: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    site: str = Field(pattern=SITE_NAME)
     images: dict[str, dict[Part, int]]
     patients: dict[str, dict[Part, int]]
     rows: int = Field(ge=0)

@@ -19,6 +19,7 @@ from mamfed_common.seeds import derive_seed
 from mamfed_common.state import State, state_of
 from mamfed_common.subtraction import build_network
 from mamfed_common.weights import Part, SiteDescription
+from mamfed_server.participants import check_stages, evaluators, stages_of, trainers
 from mamfed_server.rounds import Nodes, evaluate_sites, find_sites, mean_dice_of, train_round
 from mamfed_server.runs import RoundRecord, RunFolder
 
@@ -64,7 +65,7 @@ def make_server_app(job: Job) -> ServerApp:
             grid, job.plan, num_nodes=job.num_nodes, deadline_seconds=NODES_DEADLINE_SECONDS
         )
         run = _Run(job, grid, sites)
-        run.check_stages()
+        run.warnings += check_stages(job.plan, run.descriptions, job.training_sites)
         run.folder.create(job.plan)
         try:
             run.train()
@@ -95,34 +96,18 @@ class _Run:
         return self.job.plan
 
     @property
+    def descriptions(self) -> dict[str, SiteDescription]:
+        return {site: description for site, (_, description) in self.sites.items()}
+
+    @property
     def folder(self) -> RunFolder:
         return RunFolder(self.job.folder)
-
-    def check_stages(self) -> None:
-        """Check, before anything is written, that each stage has sites enough.
-
-        Raises:
-            RunError: A stage has no site, or fewer than its quorum.
-        """
-        for stage in self._stages():
-            count = len(self._trainers(stage))
-            kind = "benign" if stage is Stage.PRETRAINING else "annotated malignant"
-            if count == 0:
-                raise RunError(f"{stage}: no site has a usable {kind} training case")
-            if count < self.plan.stage(stage).quorum:
-                raise RunError(
-                    f"{stage}: {count} sites have usable {kind} training cases, "
-                    f"its quorum is {self.plan.stage(stage).quorum}"
-                )
-            if count == 1 and len(self._chosen_sites(self.job.training_sites)) > 1:
-                site = next(iter(self._trainers(stage)))
-                self.warnings.append(f"{stage}: only {site} has usable {kind} training cases")
 
     def train(self) -> None:
         """Run all rounds of both stages; checkpoint after each."""
         seed = derive_seed(self.plan.seed, "weights")
         state = state_of(build_network(self.plan.network, seed))
-        for stage in self._stages():
+        for stage in stages_of(self.plan):
             for server_round in range(1, self.plan.stage(stage).rounds + 1):
                 state = self._round(state, stage, server_round)
 
@@ -142,7 +127,7 @@ class _Run:
 
     def _round(self, state: State, stage: Stage, server_round: int) -> State:
         started = time.monotonic()
-        declared = {site: d.training_images(stage) for site, (_, d) in self.sites.items()}
+        declared = {site: d.training_images(stage) for site, d in self.descriptions.items()}
         trainers = self._trainers(stage)
         averaged, record = train_round(
             self.grid, state, self.plan, stage, server_round, trainers, declared
@@ -192,7 +177,7 @@ class _Run:
             ),
         )
         self.folder.save("latest", checkpoint)
-        last_stage = self._stages()[-1]
+        last_stage = stages_of(self.plan)[-1]
         is_last = record.stage is last_stage and (
             record.server_round == self.plan.stage(last_stage).rounds
         )
@@ -223,32 +208,18 @@ class _Run:
             "checkpoint_chosen_by": self.chosen_by,
             "best_validation_dice": self.best_dice,
             "plan_sha256": self.plan.sha256(),
-            "stages": {stage: list(self._trainers(stage)) for stage in self._stages()},
-            "sites": {site: d.model_dump() for site, (_, d) in self.sites.items()},
+            "stages": {stage: list(self._trainers(stage)) for stage in stages_of(self.plan)},
+            "sites": {site: d.model_dump() for site, d in self.descriptions.items()},
             "rounds": len(rounds),
             "warnings": self.warnings,
             "seconds": round(seconds, 1),
         }
 
-    def _stages(self) -> list[Stage]:
-        return [stage for stage in Stage if self.plan.stage(stage).rounds]
-
     def _trainers(self, stage: Stage) -> Nodes:
-        return {
-            site: self.sites[site][0]
-            for site in self._chosen_sites(self.job.training_sites)
-            if self.sites[site][1].training_images(stage)
-        }
+        return self._nodes(trainers(self.descriptions, stage, self.job.training_sites))
 
     def _evaluators(self, part: Part, chosen: frozenset[str] | None) -> Nodes:
-        """Return the sites that hold an image of a part, with malignancy or without."""
-        nodes = {}
-        for site in self._chosen_sites(chosen):
-            node_id, description = self.sites[site]
-            kinds = ("malignant", "without_malignancy")
-            if any(description.images.get(kind, {}).get(part, 0) for kind in kinds):
-                nodes[site] = node_id
-        return nodes
+        return self._nodes(evaluators(self.descriptions, part, chosen))
 
-    def _chosen_sites(self, chosen: frozenset[str] | None) -> list[str]:
-        return [site for site in self.sites if chosen is None or site in chosen]
+    def _nodes(self, names: list[str]) -> Nodes:
+        return {name: self.sites[name][0] for name in names}

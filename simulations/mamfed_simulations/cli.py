@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from enum import StrEnum
@@ -151,11 +152,17 @@ def main() -> None:
 
 def _folders(sites: list[str]) -> dict[str, Path]:
     """Read ``NAME=FOLDER`` options; the same name or a malformed one is a usage error."""
+    from mamfed_common.config import SITE_NAME
+
     folders: dict[str, Path] = {}
     for text in sites:
         name, separator, folder = text.partition("=")
         if not separator or not name or not folder:
             raise typer.BadParameter(f"--site {text!r}: expected NAME=FOLDER")
+        if not re.fullmatch(SITE_NAME, name):
+            raise typer.BadParameter(
+                f"--site {name!r}: a name has up to 64 letters, digits, dots, - and _"
+            )
         if name in folders:
             raise typer.BadParameter(f"--site {name!r} is given twice")
         folders[name] = Path(folder)
@@ -199,6 +206,7 @@ def _experiment(
 
 def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     from mamfed_common.device import choose_device
+    from mamfed_server.participants import check_stages
     from mamfed_simulations.arms import describe_sites
     from mamfed_simulations.experiment import simulate
     from mamfed_simulations.progress import Progress
@@ -210,6 +218,7 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     shown.print(data_table(descriptions, experiment.plan))
     for line in reasons(descriptions):
         shown.print(line)
+    check_stages(experiment.plan, descriptions)
     if dry_run:
         return
     with Progress() as progress:

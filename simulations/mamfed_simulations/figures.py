@@ -108,6 +108,7 @@ def draw_dice_bars(groups: Sequence[BarGroup]) -> bytes:
         axes.text(place, -0.04, label, ha="center", va="top", parse_math=False)
     # The texts stand where tick labels would: those of matplotlib read formulas.
     axes.set_xticks(range(len(groups)), ["\n\n"] * len(groups))
+    axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.08)
     figure.legend(loc="outside lower center", ncols=len(arms), frameon=False)

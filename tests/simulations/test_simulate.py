@@ -85,13 +85,11 @@ def test_flowers_own_engine_gives_the_same_bits(tmp_path, folders, plan):
 
 
 def test_a_failure_on_flowers_own_engine_is_the_same_one_line(tmp_path, folders, plan):
-    lopsided = {name: folders[name] for name in ("aurora", "borealis")}
-    strict = plan.read_text().replace("quorum: 1", "quorum: 3")
-    plan.write_text(strict)
-    result = run(lopsided, tmp_path / "run", "--plan", plan, "--engine", "ray")
-    assert isinstance(result.exception, RunError)
-    assert "quorum is 3" in str(result.exception)
-    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("x")
+    result = run(folders, tmp_path / "run", "--plan", plan, "--engine", "ray")
+    assert isinstance(result.exception, OutputError)
+    assert "not a run folder" in str(result.exception)
 
 
 def test_the_order_of_sites_on_the_command_line_does_not_matter(tmp_path, folders, plan):
@@ -106,6 +104,13 @@ def test_a_dry_run_checks_the_data_and_writes_nothing(tmp_path, folders, plan):
     assert result.exit_code == 0
     assert "aurora" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_that_a_stage_would_have_no_site(tmp_path, plan):
+    write_cohort(tmp_path / "d", VENDORS["aurora"], benign=6, malignant=0, seed=0, scale=0.05)
+    result = run({"a": tmp_path / "d"}, tmp_path / "run", "--plan", plan, "--dry-run")
+    assert isinstance(result.exception, RunError)
+    assert "finetuning: no site" in str(result.exception)
 
 
 def test_bad_rows_are_named_in_the_report_and_the_rest_trains(tmp_path, plan):
@@ -201,7 +206,14 @@ def test_a_mistake_is_one_line_that_names_the_culprit(tmp_path, folders, plan, m
 
 
 @pytest.mark.parametrize(
-    ("site", "culprit"), [("folder", "NAME=FOLDER"), ("=x", "NAME=FOLDER"), ("a=", "NAME=FOLDER")]
+    ("site", "culprit"),
+    [
+        ("folder", "NAME=FOLDER"),
+        ("=x", "NAME=FOLDER"),
+        ("a=", "NAME=FOLDER"),
+        ("a b=x", "'a b'"),
+        ("../a=x", "'../a'"),
+    ],
 )
 def test_a_malformed_site_option_is_a_usage_error(tmp_path, site, culprit):
     result = runner.invoke(app, ["run", "--site", site, "--out", str(tmp_path / "run")])

@@ -1,0 +1,63 @@
+"""Which sites take part in what, by what they say they have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from mamfed_common.errors import RunError
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.weights import Part, SiteDescription
+
+Descriptions = Mapping[str, SiteDescription]
+Chosen = Collection[str] | None
+"""Names of sites that may take part; None for all."""
+
+CASES = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "annotated malignant"}
+
+
+def stages_of(plan: TrainingPlan) -> list[Stage]:
+    """Return the stages that have rounds, in their order."""
+    return [stage for stage in Stage if plan.stage(stage).rounds]
+
+
+def trainers(descriptions: Descriptions, stage: Stage, chosen: Chosen = None) -> list[str]:
+    """Return the sites that have training cases for a stage."""
+    return [s for s, d in _among(descriptions, chosen).items() if d.training_images(stage)]
+
+
+def evaluators(descriptions: Descriptions, part: Part, chosen: Chosen = None) -> list[str]:
+    """Return the sites that hold an image of a part, with malignancy or without."""
+    kinds = ("malignant", "without_malignancy")
+    return [
+        site
+        for site, description in _among(descriptions, chosen).items()
+        if any(description.images.get(kind, {}).get(part, 0) for kind in kinds)
+    ]
+
+
+def check_stages(
+    plan: TrainingPlan, descriptions: Descriptions, chosen: Chosen = None
+) -> list[str]:
+    """Check that each stage has sites enough; return a warning for each that has but one.
+
+    Raises:
+        RunError: A stage has no site, or fewer than its quorum.
+    """
+    warnings = []
+    for stage in stages_of(plan):
+        sites, cases = trainers(descriptions, stage, chosen), CASES[stage]
+        quorum = plan.stage(stage).quorum
+        if not sites:
+            raise RunError(f"{stage}: no site has a usable {cases} training case")
+        if len(sites) < quorum:
+            raise RunError(
+                f"{stage}: {len(sites)} sites have usable {cases} training cases, "
+                f"its quorum is {quorum}"
+            )
+        if len(sites) == 1 and len(_among(descriptions, chosen)) > 1:
+            warnings.append(f"{stage}: only {sites[0]} has usable {cases} training cases")
+    return warnings
+
+
+def _among(descriptions: Descriptions, chosen: Chosen) -> Descriptions:
+    return {site: d for site, d in descriptions.items() if chosen is None or site in chosen}
