@@ -204,7 +204,7 @@ class _Run:
                     "sites": {s: score.model_dump() for s, score in self.test_scores.items()},
                 }
             },
-            "checkpoint": str(self.folder.checkpoint_path("best").resolve()),
+            "checkpoint": self._result_path(),
             "checkpoint_chosen_by": self.chosen_by,
             "best_validation_dice": self.best_dice,
             "plan_sha256": self.plan.sha256(),
@@ -214,6 +214,11 @@ class _Run:
             "warnings": self.warnings,
             "seconds": round(seconds, 1),
         }
+
+    def _result_path(self) -> str | None:
+        """Return the best checkpoint, or in a run that failed before it the latest one."""
+        paths = [self.folder.checkpoint_path(name) for name in ("best", "latest")]
+        return next((str(path.resolve()) for path in paths if path.exists()), None)
 
     def _trainers(self, stage: Stage) -> Nodes:
         return self._nodes(trainers(self.descriptions, stage, self.job.training_sites))

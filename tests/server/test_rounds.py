@@ -269,6 +269,29 @@ def test_a_failed_quorum_fails_the_run_and_keeps_what_was_reached(tmp_path, tiny
     assert not folder.checkpoint_path("final").exists()
 
 
+def test_a_run_that_fails_at_once_names_no_checkpoint(tmp_path, tiny_plan):
+    sites = Sites()
+    sites.train_answer["bea"] = lambda message, *_: Message(Error(2, "x"), reply_to=message)
+    with pytest.raises(RunError):
+        run(sites, with_quorum(tiny_plan, 3), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").read_summary()["checkpoint"] is None
+
+
+def test_a_run_that_fails_in_the_second_stage_names_what_it_reached(tmp_path, tiny_plan):
+    sites = Sites()
+
+    def answer(message, task, state):
+        if task.stage == "finetuning":
+            return Message(Error(2, "x"), reply_to=message)
+        return reply(message, state)
+
+    sites.train_answer["bea"] = answer
+    with pytest.raises(RunError):
+        run(sites, with_quorum(tiny_plan, 3), tmp_path / "run")
+    checkpoint = RunFolder(tmp_path / "run").read_summary()["checkpoint"]
+    assert checkpoint == str(tmp_path / "run" / "checkpoints" / "latest.safetensors")
+
+
 def test_a_stage_without_a_usable_site_fails_before_anything_is_written(tmp_path, tiny_plan):
     sites = Sites()
     sites.descriptions = {site: description(site, malignant=0) for site in NAMES}
