@@ -9,15 +9,16 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from mamfed_client.cohort import Purpose
-from mamfed_client.site import EVALUATED, Site, load_site
+from mamfed_client.site import Site, load_site
 from mamfed_common.device import choose_device
 from mamfed_common.metrics import summarise
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.state import State, state_of
 from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.training import TRAINERS, OnStep, Turn, evaluate
 from mamfed_common.weights import (
+    EVALUATED_ON,
+    TRAINED_ON,
     EvaluateTask,
     Query,
     TrainReport,
@@ -63,10 +64,9 @@ def make_client_app(
 
     def train(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
-        purpose: Purpose = "benign" if task.stage is Stage.PRETRAINING else "malignant"
         result = TRAINERS[task.stage](
             unpack_state(content, _expected(task.plan)),
-            load_site(site, task.plan).samples([purpose], "train"),
+            load_site(site, task.plan).samples([TRAINED_ON[task.stage]], "train"),
             task.plan,
             Turn(site.name, task.server_round),
             device=choose_device(device),
@@ -77,7 +77,7 @@ def make_client_app(
 
     def score(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, EvaluateTask)
-        samples = load_site(site, task.plan).samples(EVALUATED, task.part)
+        samples = load_site(site, task.plan).samples(EVALUATED_ON, task.part)
         state = unpack_state(content, _expected(task.plan))
         return pack(summarise(evaluate(state, samples, task.plan, device=choose_device(device))))
 

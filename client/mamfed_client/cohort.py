@@ -16,16 +16,14 @@ from typing import overload
 from rich.progress import track
 
 from mamfed_client.cache import Entry, Source, cached
-from mamfed_client.labels import PURPOSES, LeftOut, Purpose, assign_purposes
+from mamfed_client.labels import LeftOut, assign_purposes
 from mamfed_client.manifest import Manifest, Row, read_manifest
 from mamfed_client.rejections import Refusal, Rejection, rejection
 from mamfed_client.split import declared_parts, draw_parts
 from mamfed_common.errors import DataError
 from mamfed_common.samples import Sample
 from mamfed_common.terminal import console
-from mamfed_common.weights import PARTS, Part
-
-__all__ = ["PURPOSES", "Case", "Cohort", "Counts", "Purpose", "load_cohort"]
+from mamfed_common.weights import PARTS, PURPOSES, Part, Purpose
 
 MOST_THREADS = 8
 """A full-size mammogram takes some 300 MB while it is prepared."""

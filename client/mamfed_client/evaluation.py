@@ -10,18 +10,16 @@ from typing import Any, cast
 from rich.progress import track
 
 from mamfed_client.cache import default_cache_dir
-from mamfed_client.cohort import Cohort, load_cohort
-from mamfed_client.site import EVALUATED, joined
+from mamfed_client.cohort import Cohort
+from mamfed_client.site import Joined, Site, load_site
 from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import write_atomic
 from mamfed_common.metrics import ImageScore, summarise
-from mamfed_common.plan import TrainingPlan
-from mamfed_common.samples import Sample
 from mamfed_common.terminal import console
 from mamfed_common.training import evaluate
-from mamfed_common.weights import PARTS, Part
+from mamfed_common.weights import EVALUATED_ON, PARTS, Part
 
 
 def evaluate_folder(
@@ -57,37 +55,21 @@ def evaluate_folder(
     if not out.parent.is_dir():
         raise OutputError(f"{out}: folder {out.parent} does not exist")
     state, facts = load_checkpoint(checkpoint_path)
-    cohort = _load(data, site or data.resolve().name, facts.plan, cache_dir)
-    samples = _samples(cohort, list(PARTS) if part == "all" else [cast(Part, part)])
+    name = site or data.resolve().name
+    here = Site(name, ((name, data),), cache_dir or default_cache_dir())
+    found = load_site(here, facts.plan, progress=True)
+    parts = PARTS if part == "all" else [cast(Part, part)]
+    samples = Joined(found.samples(EVALUATED_ON, p) for p in parts)
     if not samples:
         raise DataError(f"{data}: no image to score in part {part!r}")
     shown = track(samples, "scoring", console=console(), transient=True)
-    scores = evaluate(
-        state, cast(Sequence[Sample], shown), facts.plan, device=choose_device(device)
-    )
-    result = _document(scores, cohort, facts, part)
+    scores = evaluate(state, shown, facts.plan, device=choose_device(device))
+    result = _document(scores, found.cohorts[0], facts, part)
     try:
         write_atomic(out, json.dumps(result, indent=2) + "\n")
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
     return result
-
-
-def _load(data: Path, name: str, plan: TrainingPlan, cache_dir: Path | None) -> Cohort:
-    return load_cohort(
-        name,
-        data,
-        size=plan.image_size,
-        seed=plan.seed,
-        val_fraction=plan.evaluation.validation_fraction,
-        test_fraction=plan.evaluation.test_fraction,
-        cache_dir=cache_dir or default_cache_dir(),
-        progress=True,
-    )
-
-
-def _samples(cohort: Cohort, parts: Sequence[Part]) -> Sequence[Sample]:
-    return joined(cohort.samples(purpose, part) for purpose in EVALUATED for part in parts)
 
 
 def _document(

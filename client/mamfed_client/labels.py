@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Literal
 
 from mamfed_client.cells import Label, Pathology
 from mamfed_client.manifest import Row, Statement
-
-Purpose = Literal["benign", "malignant", "without_malignancy"]
-PURPOSES: tuple[Purpose, ...] = ("benign", "malignant", "without_malignancy")
-"""Stage 1; stage 2 and its evaluation; images on which every alarm is false."""
+from mamfed_common.weights import Purpose
 
 
 class LeftOut(StrEnum):

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from mamfed_client.cohort import PURPOSES, Cohort, Purpose, load_cohort
+from mamfed_client.cohort import Cohort, load_cohort
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.samples import Sample
-from mamfed_common.weights import Part, SiteDescription
+from mamfed_common.weights import PURPOSES, Part, Purpose, SiteDescription
 
 Key = TypeVar("Key", bound=str)
 
-EVALUATED: tuple[Purpose, ...] = ("malignant", "without_malignancy")
-"""What an evaluation looks at: Dice where there is malignancy, false alarms where there is none."""
+_loaded: dict[Hashable, SiteData] = {}
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class SiteData:
 
     def samples(self, purposes: Iterable[Purpose], part: Part) -> Sequence[Sample]:
         """Return the images of some purposes and one part of the split, read when looked at."""
-        return joined(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
+        return Joined(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
 
     def describe(self) -> SiteDescription:
         """Count what is here; nothing in it identifies a patient."""
@@ -63,48 +61,51 @@ class SiteData:
         )
 
 
-def load_site(site: Site, plan: TrainingPlan) -> SiteData:
-    """Read and prepare a site's cohorts for a plan; the last few are kept in memory.
+def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> SiteData:
+    """Read and prepare a site's cohorts for a plan, once in a process.
+
+    Args:
+        site: The site.
+        plan: Of it, image size, seed and the shares of the split matter.
+        progress: Whether to show a progress bar on stderr while images are prepared.
 
     Raises:
         DataError: A cohort cannot be used.
     """
-    fractions = (plan.evaluation.validation_fraction, plan.evaluation.test_fraction)
-    return _load(site, plan.image_size, plan.seed, *fractions)
+    val_fraction = plan.evaluation.validation_fraction
+    test_fraction = plan.evaluation.test_fraction
+    key = (site, plan.image_size, plan.seed, val_fraction, test_fraction)
+    if key not in _loaded:
+        cohorts = [
+            load_cohort(
+                name,
+                folder,
+                size=plan.image_size,
+                seed=plan.seed,
+                val_fraction=val_fraction,
+                test_fraction=test_fraction,
+                cache_dir=site.cache,
+                progress=progress,
+            )
+            for name, folder in site.cohorts
+        ]
+        _loaded[key] = SiteData(site.name, cohorts)
+    return _loaded[key]
 
 
-@lru_cache(maxsize=16)
-def _load(site: Site, size: int, seed: int, val_fraction: float, test_fraction: float) -> SiteData:
-    cohorts = [
-        load_cohort(
-            name,
-            folder,
-            size=size,
-            seed=seed,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            cache_dir=site.cache,
-        )
-        for name, folder in site.cohorts
-    ]
-    return SiteData(site.name, cohorts)
-
-
-def joined(parts: Iterable[Sequence[Sample]]) -> Sequence[Sample]:
-    """Return several sequences as one, without reading any image."""
-    return _Joined(list(parts))
-
-
-class _Joined(Sequence[Sample]):
+class Joined(Sequence[Sample]):
     """Several sequences as one, without reading any."""
 
-    def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
+    def __init__(self, parts: Iterable[Sequence[Sample]]) -> None:
+        """Join sequences in their order."""
         self._index = list(chain.from_iterable(((p, i) for i in range(len(p))) for p in parts))
 
     def __len__(self) -> int:
+        """Count the samples."""
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]  # no slices needed
+        """Read one sample."""
         part, position = self._index[index]
         return part[position]
 

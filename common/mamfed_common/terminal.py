@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 
 import click
 import typer
@@ -20,6 +21,14 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Flower and Ray phone home unless told not to, before they are imported."""
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
 
 EXTRAS = {"pydicom": "client", "jinja2": "simulations", "matplotlib": "simulations", "ray": "ray"}
 """Modules that a role's extra brings."""

@@ -36,6 +36,12 @@ JSON = "json"
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
+Purpose = Literal["benign", "malignant", "without_malignancy"]
+PURPOSES: tuple[Purpose, ...] = ("benign", "malignant", "without_malignancy")
+"""Stage 1; stage 2 and its evaluation; images on which every alarm is false."""
+TRAINED_ON: dict[Stage, Purpose] = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "malignant"}
+EVALUATED_ON: tuple[Purpose, ...] = ("malignant", "without_malignancy")
+"""Dice where there is malignancy, false alarms where there is none."""
 
 
 class Query(Config):
@@ -68,8 +74,7 @@ class SiteDescription(Config):
 
     def training_images(self, stage: Stage) -> int:
         """Return how many images the site would train on in a stage."""
-        purpose = "benign" if stage is Stage.PRETRAINING else "malignant"
-        return self.images.get(purpose, {}).get("train", 0)
+        return self.images.get(TRAINED_ON[stage], {}).get("train", 0)
 
 
 class TrainTask(Config):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mamfed_common import terminal
+from mamfed_common.terminal import Format
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,13 +17,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Coordinate a mamfed federation. So far: check a plan, and read a run folder.",
 )
-
-
-class Format(StrEnum):
-    """How results are printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]

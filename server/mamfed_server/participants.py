@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from mamfed_common.errors import RunError
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.weights import Part, SiteDescription
+from mamfed_common.weights import EVALUATED_ON, Part, SiteDescription
 
 Descriptions = Mapping[str, SiteDescription]
 Chosen = Collection[str] | None
@@ -27,11 +27,10 @@ def trainers(descriptions: Descriptions, stage: Stage, chosen: Chosen = None) ->
 
 def evaluators(descriptions: Descriptions, part: Part, chosen: Chosen = None) -> list[str]:
     """Return the sites that hold an image of a part, with malignancy or without."""
-    kinds = ("malignant", "without_malignancy")
     return [
         site
         for site, description in _among(descriptions, chosen).items()
-        if any(description.images.get(kind, {}).get(part, 0) for kind in kinds)
+        if any(description.images.get(kind, {}).get(part, 0) for kind in EVALUATED_ON)
     ]
 
 

@@ -120,9 +120,11 @@ def merge_local(summaries: Mapping[str, dict[str, Any]], not_trained: dict[str, 
     }
 
 
-def describe_sites(sites: Sequence[Site], plan: TrainingPlan) -> dict[str, SiteDescription]:
-    """Prepare every site's data and count it."""
-    return {site.name: load_site(site, plan).describe() for site in sites}
+def describe_sites(
+    sites: Sequence[Site], plan: TrainingPlan, *, progress: bool = False
+) -> dict[str, SiteDescription]:
+    """Prepare every site's data, behind a progress bar if asked, and count it."""
+    return {site.name: load_site(site, plan, progress=progress).describe() for site in sites}
 
 
 def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingPlan:

@@ -6,13 +6,14 @@ import json
 import re
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mamfed_common import terminal
+from mamfed_common.terminal import Format
+from mamfed_simulations.engine import Engine
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
@@ -26,23 +27,9 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """How the result is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class EngineName(StrEnum):
-    """Where simulated sites run."""
-
-    PROCESS = "process"
-    RAY = "ray"
-
-
 Out = Annotated[Path, typer.Option(help="Run folder. An earlier run there becomes NAME.1, ...")]
-Engine = Annotated[
-    EngineName, typer.Option(help="process: one site at a time, here. ray: Flower's own engine.")
+EngineOption = Annotated[
+    Engine, typer.Option(help="process: one site at a time, here. ray: Flower's own engine.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[
@@ -85,7 +72,7 @@ def plan(
 def demo(
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 0,
-    engine: Engine = EngineName.PROCESS,
+    engine: EngineOption = Engine.PROCESS,
     device: Device = "auto",
     threads: Threads = None,
     cache: Cache = None,
@@ -120,7 +107,7 @@ def run(
         bool, typer.Option("--compare", help="Also train local-only and centralised arms.")
     ] = False,
     dry_run: DryRun = False,
-    engine: Engine = EngineName.PROCESS,
+    engine: EngineOption = Engine.PROCESS,
     device: Device = "auto",
     threads: Threads = None,
     cache: Cache = None,
@@ -173,7 +160,7 @@ def _experiment(
     folders: dict[str, Path],
     chosen: TrainingPlan,
     out: Path,
-    engine: EngineName,
+    engine: Engine,
     device: str,
     threads: int | None,
     cache: Path | None,
@@ -185,7 +172,6 @@ def _experiment(
     from mamfed_client.cache import default_cache_dir
     from mamfed_client.site import Site
     from mamfed_simulations.experiment import Experiment
-    from mamfed_simulations.federation import Engine as FederationEngine
 
     cache_dir = cache or default_cache_dir()
     return Experiment(
@@ -196,7 +182,7 @@ def _experiment(
         plan=chosen,
         out=out,
         compare=compare,
-        engine=FederationEngine(engine.value),
+        engine=engine,
         device=device,
         threads=threads or os.cpu_count() or 1,
         title="mamfed: " + ", ".join(sorted(folders)),
@@ -214,7 +200,7 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
 
     choose_device(experiment.device)
     shown = terminal.console()
-    descriptions = describe_sites(experiment.sites, experiment.plan)
+    descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
     shown.print(data_table(descriptions, experiment.plan))
     for line in reasons(descriptions):
         shown.print(line)

@@ -26,11 +26,13 @@ from mamfed_simulations.arms import (
     LOCAL,
     Arm,
     centralised_arm,
+    describe_sites,
     federated_arm,
     local_arms,
     merge_local,
 )
-from mamfed_simulations.federation import Engine, run_federation
+from mamfed_simulations.engine import Engine
+from mamfed_simulations.federation import run_federation
 from mamfed_simulations.progress import Progress
 from mamfed_simulations.report import Case, RejectedRow, ReportData, write_report
 
@@ -74,7 +76,7 @@ def simulate(
     """
     started = time.monotonic()
     arm = federated_arm(experiment.sites, experiment.plan, experiment.out)
-    summary = _run(experiment, arm, descriptions, progress)
+    summary = _run(experiment, arm, progress)
     other_rounds: dict[str, Sequence[RoundRecord]] = {}
     if experiment.compare:
         other_rounds = _compare(experiment, descriptions, progress, summary)
@@ -108,7 +110,7 @@ def _compare(
     sites, plan, out = experiment.sites, experiment.plan, experiment.out
     arms, not_trained = local_arms(sites, descriptions, plan, out)
     arms.append(centralised_arm(sites, plan, out))
-    summaries = {arm.name: _run(experiment, arm, descriptions, progress) for arm in arms}
+    summaries = {arm.name: _run(experiment, arm, progress) for arm in arms}
     summary["warnings"] += [
         f"{name}: {warning}" for name, s in summaries.items() for warning in s["warnings"]
     ]
@@ -172,15 +174,9 @@ def environment(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def _run(
-    experiment: Experiment,
-    arm: Arm,
-    descriptions: Mapping[str, SiteDescription],
-    progress: Progress,
-) -> dict[str, Any]:
+def _run(experiment: Experiment, arm: Arm, progress: Progress) -> dict[str, Any]:
     """Run one arm behind a progress bar; return its summary."""
-    pooled = {CENTRALISED: load_site(arm.sites[-1], experiment.plan).describe()}
-    steps = arm.steps({**descriptions, **(pooled if arm.name == CENTRALISED else {})})
+    steps = arm.steps(describe_sites(arm.sites, experiment.plan))
     on_step, on_round = progress.start(arm.name, arm.job.plan, steps)
     run_federation(
         arm.sites,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from enum import StrEnum
 from importlib.util import find_spec
 
 from flwr.app import Context, RecordDict
@@ -19,14 +18,8 @@ from mamfed_client.site import Site
 from mamfed_common.errors import MamfedError
 from mamfed_common.training import OnStep
 from mamfed_server.app import Job, make_server_app
+from mamfed_simulations.engine import Engine
 from mamfed_simulations.grid import InProcessGrid
-
-
-class Engine(StrEnum):
-    """Where simulated sites run."""
-
-    PROCESS = "process"
-    RAY = "ray"
 
 
 def run_federation(

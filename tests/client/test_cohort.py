@@ -4,10 +4,10 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from mamfed_client.cohort import PURPOSES, load_cohort
+from mamfed_client.cohort import load_cohort
 from mamfed_client.rejections import Reason
 from mamfed_common.errors import DataError
-from mamfed_common.weights import PARTS
+from mamfed_common.weights import PARTS, PURPOSES
 
 
 @pytest.fixture
