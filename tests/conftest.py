@@ -1,4 +1,4 @@
-"""What every test starts from: no telemetry, a fixed number of threads, a cache of its own."""
+"""What every test starts from: no telemetry, one thread, a cache and a secret of its own."""
 
 from mamfed_common.terminal import set_environment
 
@@ -17,6 +17,7 @@ from mamfed_common.unet import NetworkConfig
 def _fixed_surroundings(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setenv("MAMFED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MAMFED_SECRET", str(tmp_path / "cache" / "secret"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.mammogram import Mask, Pixels
+from mamfed_client.mammogram import Grey, Mask, Pixels
 from mamfed_client.rejections import Reason, Refusal
 
 VIEW = 256
@@ -31,32 +31,76 @@ LARGEST_HOLE = 0.03
 View = npt.NDArray[np.uint8]
 
 
-def breast_field(pixels: Pixels) -> Mask:
+def breast_field(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
+    """Find the breast: the field of :func:`breast_view`, ``(H, W)`` bool, on the image's grid.
+
+    Raises:
+        Refusal: There is no breast.
+    """
+    field = enlarged(breast_view(pixels, valid), pixels.shape)
+    return field if valid is None else field & valid
+
+
+def breast_view(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
     """Find the breast on ``(H, W)`` grey levels, tissue bright, on any scale.
 
+    Args:
+        pixels: The grey levels, uint16 or float32.
+        valid: ``(H, W)`` bool, false on padding, which is no breast; None where there is none.
+
     Returns:
-        ``(H, W)`` bool, true inside the breast; one piece without holes.
+        ``(h, w)`` bool on a view of the whole image whose longest side is ``VIEW``, true inside
+        the breast; one piece without holes, but for padding.
 
     Raises:
         Refusal: There is no breast: the image is flat, or holds nothing but thin structures.
     """
-    view = _view(pixels)
+    small, image = _shrunk(pixels, valid)
+    view = _lifted(small, image)
     rows, columns = _without_padding(view)
     found = np.zeros_like(view)
     found[rows, columns] = _body(view[rows, columns])
-    height, width = pixels.shape
-    full = cv2.resize(found * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
+    found[~image] = 0
+    if not found.any():
+        raise Refusal(Reason.NO_BREAST, "nothing but padding in its place")
+    return found.view(np.bool_)
+
+
+def enlarged(breast: Mask, shape: tuple[int, ...]) -> Mask:
+    """Bring a breast's view to an image of ``shape``, or to every n-th pixel of one."""
+    full = cv2.resize(breast * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)
     field: Mask = np.asarray(full >= 128)
     return field
 
 
-def _view(pixels: Pixels) -> View:
-    """Scale down, stretch to 0..255 and take the square root, which lifts skin off the film."""
+def _shrunk(pixels: Grey | Pixels, valid: Mask | None) -> tuple[npt.NDArray[Any], Mask]:
+    """Scale down by area means, of the image without its padding.
+
+    All rows are looked at: with a quarter of them 2 ms are saved, but the field of 1 in 8 full-size
+    films grew along a glow.
+
+    Returns:
+        The view's grey levels, and where at least half of a pixel is image: both ``(h, w)``.
+    """
     scale = VIEW / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(pixels, (width, height), interpolation=interpolation)
-    low, high = np.percentile(small, (1, 99.5))
+
+    def shrunk(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation))
+
+    if valid is None:
+        small = shrunk(pixels)
+        return small, np.ones(small.shape, bool)
+    share = shrunk(valid * np.uint8(255)) / np.float32(255)
+    return shrunk(pixels * valid) / np.maximum(share, np.float32(0.5)), share >= 0.5
+
+
+def _lifted(small: npt.NDArray[Any], image: Mask) -> View:
+    """Stretch the image to 0..255 and take the square root, which lifts skin off the film."""
+    if not image.any():
+        raise Refusal(Reason.NO_BREAST, "the image is all padding")
+    low, high = np.percentile(small[image], (1, 99.5))
     if not high > low:
         raise Refusal(Reason.NO_BREAST, "the image is flat")
     levels = np.sqrt(np.clip((small - low) / (high - low), 0, 1)) * 255

@@ -1,8 +1,8 @@
 """Prepared samples on disk, found by the content of the files they were made of.
 
-One safetensors file per image: ``image`` uint16 and ``flags`` uint8, both ``(S, S)``. Its name is a
-hash and nothing inside it names a patient or a file. All else stands as JSON under one key:
-safetensors orders several at random, and equal samples should be equal files.
+One safetensors file a sample: ``image`` uint16 and ``flags`` uint8, both ``(S, S)``, memory-mapped
+when looked at. Its name is a hash and nothing inside it names a patient or a file. A site that asks
+for encryption has the same bytes under AES-256-GCM, authenticated with their name.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Container
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from safetensors.numpy import save
 
 from mamfed_client.mammogram import Laterality
-from mamfed_client.preprocess import PREPARE_VERSION, prepare
-from mamfed_client.reading import read_lesions, read_mammogram
-from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.preprocess import PREPARE_VERSION
 from mamfed_client.transform import Transform
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import private_directory, write_atomic
@@ -32,85 +33,134 @@ from mamfed_common.samples import Sample
 METADATA = "mamfed"
 FIELD, MASK = 1, 2
 """Bits of ``flags``."""
+NONCE = 12
+LARGEST_HEADER = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a sample is made of.
+class _Layout(NamedTuple):
+    """Where things lie in a safetensors file: offsets in bytes."""
 
-    Attributes:
-        image_path: The image file.
-        mask_path: The mask file of a malignant image, else None.
-        laterality: Which breast, as the table says.
-        size: Side of the sample in pixels.
-    """
-
-    image_path: Path
-    mask_path: Path | None
-    laterality: Laterality | None
-    size: int
-
-    def digest(self) -> str:
-        """Hash everything that the sample depends on.
-
-        Raises:
-            Refusal: A file cannot be read.
-        """
-        image = _file_digest(self.image_path, Reason.UNREADABLE_IMAGE)
-        mask = _file_digest(self.mask_path, Reason.UNREADABLE_MASK) if self.mask_path else ""
-        words = [image, mask, str(self.laterality), str(self.size), str(PREPARE_VERSION)]
-        return hashlib.sha256(" ".join(words).encode()).hexdigest()
+    side: int
+    image: int
+    flags: int
+    end: int
+    facts: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """A prepared sample on disk.
 
     Attributes:
         path: The file.
-        transform: The way from the image file's pixels to the sample's.
-        view: The view, if the image file says so.
-        spacing_mm: Distance of the image file's pixel centres, if it says so.
-        vendor: Who made the unit, if the image file says so.
+        key: The key of an encrypted one.
+        sound: Whether its checksum has been seen to fit in this process.
     """
 
     path: Path
-    transform: Transform
-    view: str | None
-    spacing_mm: float | None
-    vendor: str | None
-
-    @classmethod
-    def open(cls, path: Path) -> Self | None:
-        """Open and check a cached sample; None where it is absent or damaged."""
-        try:
-            with safe_open(path, framework="numpy") as file:
-                facts = json.loads((file.metadata() or {})[METADATA])
-                image, flags = file.get_tensor("image"), file.get_tensor("flags")
-            transform, crc32 = Transform.from_json(facts.pop("transform")), facts.pop("crc32")
-            whole = image.shape == flags.shape == (transform.size, transform.size)
-            sound = whole and _checksum(image, flags) == crc32
-            return cls(path, transform, **facts) if sound else None
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError):
-            return None
+    key: bytes | None = field(default=None, repr=False)
+    sound: bool = field(default=False, compare=False)
 
     def load(self, name: str) -> Sample:
-        """Read the sample.
+        """Read the sample; its checksum is looked at the first time.
 
         Args:
             name: What the site calls the image.
 
         Raises:
-            DataError: The file has vanished or changed since it was checked.
+            DataError: The file has vanished, is damaged or encrypted under another key. A damaged
+                one is removed, so that the next preparation makes it anew.
         """
         try:
-            with safe_open(self.path, framework="numpy") as file:
-                image, flags = file.get_tensor("image"), file.get_tensor("flags")
-        except (OSError, SafetensorError):
+            content = self._content()
+            layout = _layout(content)
+            image, flags = _arrays(content, layout)
+            if not self.sound:
+                self.sound = _checksum(image, flags) == layout.facts["crc32"]
+            if not self.sound:
+                raise ValueError
+        except OSError:
+            raise DataError(f"{self.path}: cached sample is gone; prepare it again") from None
+        except InvalidTag:
+            raise DataError(f"{self.path}: not encrypted under this key, or damaged") from None
+        except (ValueError, KeyError, TypeError):
+            self.path.unlink(missing_ok=True)
             raise DataError(
-                f"{self.path}: cached sample is gone; start again to remake it"
+                f"{self.path}: cached sample was damaged and is removed; prepare it again"
             ) from None
         return Sample(image, flags & FIELD != 0, flags & MASK != 0, name)
+
+    def is_sound(self) -> bool:
+        """Tell whether the sample can be read; remove it where it is damaged."""
+        try:
+            self.load("")
+        except DataError:
+            return False
+        return True
+
+    def transform(self) -> Transform:
+        """Return the way from the image file's pixels to the sample's.
+
+        Raises:
+            DataError: As :meth:`load`.
+        """
+        self.load("")
+        return Transform.from_json(_layout(self._content()).facts["transform"])
+
+    def _content(self) -> npt.NDArray[np.uint8]:
+        """Map the file, or decrypt it."""
+        if self.key is None:
+            return np.memmap(self.path, np.uint8, mode="r")
+        data = self.path.read_bytes()
+        plain = AESGCM(self.key).decrypt(data[:NONCE], data[NONCE:], self.path.stem.encode())
+        return np.frombuffer(plain, np.uint8)
+
+
+class Store:
+    """A folder of samples."""
+
+    def __init__(self, folder: Path, key: bytes | None = None) -> None:
+        """Stand for a folder; with a key, its samples are encrypted."""
+        self.folder = folder
+        self.key = key
+
+    def find(self, digest: str) -> Entry | None:
+        """Return the sample of a content, if a file of the right length is there."""
+        path = self._path(digest)
+        try:
+            if self.key is not None:
+                return Entry(path, self.key) if path.stat().st_size > NONCE else None
+            _layout(np.memmap(path, np.uint8, mode="r"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Entry(path)
+
+    def add(self, digest: str, sample: Sample, transform: Transform) -> Entry:
+        """Write the sample of a content.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        path = self._path(digest)
+        content = _packed(sample, transform)
+        if self.key is not None:
+            nonce = secrets.token_bytes(NONCE)
+            content = nonce + AESGCM(self.key).encrypt(nonce, content, digest.encode())
+        try:
+            write_atomic(private_directory(path.parent) / path.name, content)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from None
+        return Entry(path, self.key)
+
+    def keep_only(self, digests: Container[str]) -> None:
+        """Remove all other samples, and those of the other kind, encrypted or in the clear."""
+        for path in self.folder.glob("??/*"):
+            if path.stem not in digests or path != self._path(path.stem):
+                path.unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        suffix = "safetensors" if self.key is None else "aes"
+        return self.folder / digest[:2] / f"{digest}.{suffix}"
 
 
 def default_cache_dir() -> Path:
@@ -120,55 +170,55 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamfed"
 
 
-def cached(source: Source, cache_dir: Path) -> Entry:
-    """Find a sample in the cache, or make it there.
+def digest(image_sha256: str, mask_sha256: str, laterality: Laterality | None, size: int) -> str:
+    """Hash everything that a sample depends on.
 
     Args:
-        source: What it is made of.
-        cache_dir: Where the cache lies; made if absent, for its owner only.
+        image_sha256: Of the image file's content.
+        mask_sha256: Of what its annotations hold; empty without.
+        laterality: Which breast.
+        size: Side of the sample in pixels.
+    """
+    words = [image_sha256, mask_sha256, str(laterality), str(size), str(PREPARE_VERSION)]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()
+
+
+def _packed(sample: Sample, transform: Transform) -> bytes:
+    """Lay a sample out; all facts stand under one key, because safetensors shuffles several."""
+    flags = sample.field * np.uint8(FIELD) | sample.mask * np.uint8(MASK)
+    facts = {"transform": transform.to_json(), "crc32": _checksum(sample.image, flags)}
+    metadata = {METADATA: json.dumps(facts, sort_keys=True)}
+    return save({"image": sample.image, "flags": flags}, metadata)
+
+
+def _layout(content: npt.NDArray[np.uint8]) -> _Layout:
+    """Read the header: 8 bytes of length, then JSON.
 
     Raises:
-        Refusal: The image or its mask cannot be used.
-        OutputError: The cache cannot be written.
+        ValueError, KeyError, TypeError: This is no whole sample.
     """
-    path = cache_dir / f"{source.digest()}.safetensors"
-    entry = Entry.open(path)
-    if entry is None:
-        content = _prepared(source)
-        try:
-            write_atomic(private_directory(cache_dir) / path.name, content)
-        except OSError as error:
-            raise OutputError(f"{cache_dir}: cache cannot be written: {error.strerror}") from None
-        entry = Entry.open(path)
-    assert entry is not None
-    return entry
+    length = int.from_bytes(content[:8].tobytes(), "little")
+    if not 0 < length <= LARGEST_HEADER:
+        raise ValueError
+    header = json.loads(content[8 : 8 + length].tobytes())
+    facts = json.loads(header["__metadata__"][METADATA])
+    side = int(facts["transform"]["size"])
+    image, flags = (8 + length + int(header[n]["data_offsets"][0]) for n in ("image", "flags"))
+    layout = _Layout(side, image, flags, max(image + 2 * side**2, flags + side**2), facts)
+    if len(content) != layout.end or min(image, flags) < 8 + length:
+        raise ValueError
+    return layout
 
 
-def _prepared(source: Source) -> bytes:
-    """Make the content of a cache file."""
-    mammogram = read_mammogram(source.image_path)
-    if source.laterality is not None:
-        mammogram = replace(mammogram, laterality=source.laterality)
-    mask = read_lesions(source.mask_path, mammogram) if source.mask_path else None
-    sample, transform = prepare(mammogram, mask, source.size)
-    flags = sample.field * np.uint8(FIELD) | sample.mask * np.uint8(MASK)
-    facts = {
-        "transform": transform.to_json(),
-        "view": mammogram.view,
-        "spacing_mm": mammogram.spacing_mm,
-        "vendor": mammogram.vendor,
-        "crc32": _checksum(sample.image, flags),
-    }
-    return save({"image": sample.image, "flags": flags}, {METADATA: json.dumps(facts)})
+def _arrays(
+    content: npt.NDArray[np.uint8], layout: _Layout
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+    """View image and flags without copying them."""
+    side = layout.side
+    image = np.frombuffer(content, "<u2", side**2, layout.image).reshape(side, side)
+    flags = np.frombuffer(content, np.uint8, side**2, layout.flags).reshape(side, side)
+    return image, flags
 
 
 def _checksum(image: npt.NDArray[Any], flags: npt.NDArray[Any]) -> int:
-    return zlib.crc32(flags.tobytes(), zlib.crc32(image.tobytes()))
-
-
-def _file_digest(path: Path, unreadable: Reason) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Refusal(unreadable, str(error.strerror)) from None
+    return zlib.crc32(flags.data, zlib.crc32(image.data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -37,7 +38,14 @@ _PATHOLOGIES = {
     **{pathology.value: pathology for pathology in Pathology},
     "benign_without_callback": Pathology.BENIGN,  # CBIS-DDSM
 }
-_BIRADS = re.compile(r"([0-6])(?:\.0)?|(4)[abc]", re.IGNORECASE)  # pandas writes 4 as 4.0
+_CATEGORY = r"(?:(?:category|cat\.?)[ :_-]*)?"
+_BIRADS = re.compile(  # pandas writes 4 as 4.0
+    rf"(?:(?:bi[ _-]?rads|acr)[ :_-]*)?{_CATEGORY}(?:([0-6])(?:\.0)?|(4)[abc])", re.IGNORECASE
+)
+_DENSITY = re.compile(
+    rf"(?:(?:bi[ _-]?rads|acr|density)[ :_-]*)?{_CATEGORY}(?:([1-4])(?:\.0)?|([a-d]))",
+    re.IGNORECASE,
+)
 
 
 def parse_label(pathology: str, birads: str) -> Label:
@@ -45,7 +53,8 @@ def parse_label(pathology: str, birads: str) -> Label:
 
     Args:
         pathology: ``normal``, ``benign``, ``malignant`` or ``BENIGN_WITHOUT_CALLBACK`` in any case.
-        birads: Categories 0..6, 4 also as 4a, 4b, 4c; several joined by ``|`` or ``$``.
+        birads: Categories 0..6, 4 also as 4a, 4b, 4c, each perhaps after ``BI-RADS``, ``ACR`` or
+            ``BI-RADS Category``; several joined by ``|`` or ``$``.
 
     Raises:
         Refusal: Either holds something else.
@@ -57,6 +66,25 @@ def parse_label(pathology: str, birads: str) -> Label:
     if len(categories) < len(matches):
         raise Refusal(Reason.BAD_LABEL, f"birads {birads!r}; 0 to 6, several joined by |")
     return Label(_PATHOLOGIES.get(pathology.lower()), tuple(categories))
+
+
+def unite(labels: Iterable[Label]) -> Label:
+    """Join what is said of an image's findings: the worst pathology, each category once."""
+    labels = list(labels)
+    said = {label.pathology for label in labels}
+    worst = next((p for p in reversed(Pathology) if p in said), None)
+    return Label(worst, tuple(dict.fromkeys(c for label in labels for c in label.birads)))
+
+
+def parse_density(cell: str) -> str | None:
+    """Read a breast's density: ``A`` to ``D``, also from 1..4 or after ``DENSITY`` or ``ACR``.
+
+    Another scale is kept as it is written; empty is unknown.
+    """
+    match = _DENSITY.fullmatch(cell)
+    if match is None:
+        return cell or None
+    return "ABCD"[int(match[1]) - 1] if match[1] else match[2].upper()
 
 
 def parse_laterality(cell: str) -> Laterality | None:

@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
+from mamfed_client import data_cli
 from mamfed_common import terminal
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Take part in a mamfed federation. So far: score a model on your own mammograms.",
+    help="Take part in a mamfed federation. So far: look at your mammograms, prepare them, score a "
+    "model on them.",
 )
+app.add_typer(data_cli.app, name="data")
 
 
 @app.callback()
@@ -27,7 +30,7 @@ def evaluate(
     checkpoint: Annotated[
         Path, typer.Option(help="A run's checkpoint, e.g. runs/demo/checkpoints/best.safetensors.")
     ],
-    data: Annotated[Path, typer.Option(help="Folder with labels.csv, images and masks.")],
+    data: Annotated[Path, typer.Option(help="A data set's folder, or a prepared one.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     part: Annotated[
         str, typer.Option(help="all, or the run's train, val or test patients (needs --site).")
@@ -39,6 +42,7 @@ def evaluate(
     cache: Annotated[
         Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
     ] = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
 ) -> None:
     """Score a model on a folder of mammograms: Dice, sensitivity, false-positive area, counts.
 
@@ -46,7 +50,16 @@ def evaluate(
     """
     from mamfed_client.evaluation import evaluate_folder
 
-    evaluate_folder(checkpoint, data, out, part=part, site=site, device=device, cache_dir=cache)
+    evaluate_folder(
+        checkpoint,
+        data,
+        out,
+        part=part,
+        site=site,
+        device=device,
+        cache_dir=cache,
+        key_path=key,
+    )
 
 
 def main() -> None:

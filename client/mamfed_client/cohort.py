@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import overload
 
-from rich.progress import track
-
-from mamfed_client.cache import Entry, Source, cached
-from mamfed_client.labels import LeftOut, assign_purposes
-from mamfed_client.manifest import Manifest, Row, read_manifest
-from mamfed_client.rejections import Refusal, Rejection, rejection
-from mamfed_client.split import declared_parts, draw_parts
+from mamfed_client.cache import Entry, Store
+from mamfed_client.datasets import read_folder
+from mamfed_client.intake import Case, Intake, take_in
+from mamfed_client.journal import Journal
+from mamfed_client.prepared import SAMPLES, is_prepared, load_intake, remembered_parts
+from mamfed_client.pseudonym import pseudonym, read_key, site_secret
+from mamfed_client.row_reading import Task
+from mamfed_client.split import declared_parts, draw_parts, strata
 from mamfed_common.errors import DataError
 from mamfed_common.samples import Sample
-from mamfed_common.terminal import console
 from mamfed_common.weights import PARTS, PURPOSES, Part, Purpose
-
-MOST_THREADS = 8
-"""A full-size mammogram takes some 300 MB while it is prepared."""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A usable image.
+class Placed:
+    """A usable image in its part of the split.
 
     Attributes:
-        row: Its row of the table.
-        purposes: What it serves.
-        part: The part of the split that its patient is in.
+        case: The image.
+        part: The part that its patient is in.
         entry: Its prepared sample.
     """
 
-    row: Row
-    purposes: frozenset[Purpose]
+    case: Case
     part: Part
     entry: Entry
-
-    @property
-    def vendor(self) -> str:
-        """Who made the unit: by the table, else by the image file."""
-        return self.row.vendor or self.entry.vendor or "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +41,11 @@ class Counts:
     """What a cohort holds; nothing here names a patient or a file.
 
     Attributes:
-        rows: Rows of the table.
+        rows: Images that the folder offers.
         images: Usable images by purpose, then by part.
         patients: Patients behind them, likewise.
-        rejected: Rows that cannot be used, by reason.
-        left_out: Readable rows that a rule keeps out of the stages, by reason.
+        rejected: Images that cannot be used, by reason.
+        left_out: Readable images that a rule keeps out of the stages, by reason.
         vendors: Usable images by vendor.
     """
 
@@ -78,42 +63,42 @@ class Cohort:
 
     Attributes:
         name: Its name, which seeds its split.
-        cases: The usable images in the table's order.
-        rejected: The rows that cannot be used, likewise.
+        placed: The usable images in the table's order.
+        intake: All that the folder gave.
         counts: What it holds.
     """
 
     name: str
-    cases: tuple[Case, ...]
-    rejected: tuple[Rejection, ...]
+    placed: tuple[Placed, ...]
+    intake: Intake
     counts: Counts
 
     def samples(self, purpose: Purpose, part: Part) -> Sequence[Sample]:
         """Return the samples of one purpose and part, each read when it is looked at."""
-        return CachedSamples(_chosen(self.cases, purpose, part))
+        return StoredSamples(_chosen(self.placed, purpose, part))
 
 
-class CachedSamples(Sequence[Sample]):
+class StoredSamples(Sequence[Sample]):
     """Samples that stay on disk until one is looked at."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
-        """Stand for the samples of these cases."""
-        self.cases = cases
+    def __init__(self, placed: Sequence[Placed]) -> None:
+        """Stand for the samples of these images."""
+        self.placed = placed
 
     def __len__(self) -> int:
         """Count the samples without reading any."""
-        return len(self.cases)
+        return len(self.placed)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload
-    def __getitem__(self, index: slice) -> CachedSamples: ...
-    def __getitem__(self, index: int | slice) -> Sample | CachedSamples:
+    def __getitem__(self, index: slice) -> StoredSamples: ...
+    def __getitem__(self, index: int | slice) -> Sample | StoredSamples:
         """Read one sample, or stand for some of them."""
         if isinstance(index, slice):
-            return CachedSamples(self.cases[index])
-        case = self.cases[index]
-        return case.entry.load(case.row.image)
+            return StoredSamples(self.placed[index])
+        image = self.placed[index]
+        return image.entry.load(image.case.row.image)
 
 
 def load_cohort(
@@ -125,137 +110,122 @@ def load_cohort(
     val_fraction: float,
     test_fraction: float,
     cache_dir: Path,
+    key_path: Path | None = None,
     progress: bool = False,
 ) -> Cohort:
-    """Read a folder's table, prepare its images and split its patients.
+    """Take in a folder, or open a prepared one, and split its patients.
 
     Args:
         name: The cohort's name.
-        folder: Holds ``labels.csv`` and the images.
+        folder: A data set in one of the known layouts, or what ``data prepare`` made of one.
         size: Side of the samples in pixels.
         seed: The plan's seed, which draws the split.
         val_fraction: Share of the patients for validation, 0..1.
         test_fraction: Share of the patients for testing, 0..1.
-        cache_dir: Where prepared samples are kept.
+        cache_dir: Where samples of a folder that is not prepared are kept.
+        key_path: Key of a prepared folder that is encrypted.
         progress: Whether to show a progress bar on stderr.
 
     Raises:
-        DataError: The folder or its table cannot be used, or no row of it.
+        DataError: The folder or its table cannot be used, or no image of it.
     """
-    manifest = read_manifest(folder, name)
-    declared = declared_parts(manifest.statements)
-    purposes, left_out = assign_purposes(manifest.rows, manifest.statements)
-    sources = {
-        row.row_number: _source(row, purposes[row.row_number], size)
-        for row in manifest.rows
-        if purposes[row.row_number]
-    }
-    entries, refusals = _prepare_all(sources, cache_dir, f"preparing {name}", progress)
-    usable = [row for row in manifest.rows if row.row_number in entries]
-    rejected = _all_rejected(manifest, refusals)
+    if is_prepared(folder):
+        intake, store = _open_prepared(folder, size, key_path)
+    else:
+        intake, store = _take_in(name, folder, size, cache_dir, progress)
+    usable = [case for case in intake.cases if case.purposes]
     if not usable:
-        raise DataError(_nothing_usable(manifest.folder, rejected, left_out))
-    strata = _strata(usable, purposes)
-    parts = declared or draw_parts(strata, name, seed, val_fraction, test_fraction)
-    cases = [
-        Case(row, purposes[row.row_number], parts[row.patient_id], entries[row.row_number])
-        for row in usable
-    ]
-    rows = len(manifest.rows) + len(manifest.rejected)
-    return Cohort(name, tuple(cases), rejected, _counts(rows, cases, rejected, left_out))
+        raise DataError(_nothing_usable(folder, intake))
+
+    def draw(patients: frozenset[str]) -> dict[str, Part]:
+        groups = [group & patients for group in _strata(usable)]
+        return draw_parts(groups, name, seed, val_fraction, test_fraction)
+
+    patients = frozenset(case.row.patient_id for case in usable)
+    parts = declared_parts(intake.statements)
+    if parts is None and is_prepared(folder):
+        what = f"{name} {seed} {val_fraction} {test_fraction}"
+        parts = remembered_parts(folder, what, patients, draw)
+    parts = parts or draw(patients)
+    placed = [Placed(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
+    return Cohort(name, tuple(placed), intake, _counts(intake, placed))
 
 
-def _source(row: Row, purposes: frozenset[Purpose], size: int) -> Source:
-    """Say what a row's sample is made of. Only a malignant row's mask is a target."""
-    mask_path = row.mask_path if "malignant" in purposes else None
-    return Source(row.image_path, mask_path, row.laterality, size)
+def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Intake, Store]:
+    intake, prepared_size, encrypted = load_intake(folder)
+    if prepared_size != size:
+        raise DataError(
+            f"{folder}: prepared at {prepared_size}, the plan asks for {size}; "
+            f"run mamfed-client data prepare --size {size} into another folder"
+        )
+    if encrypted and key_path is None:
+        raise DataError(f"{folder}: its samples are encrypted; name the key file with --key")
+    key = read_key(key_path, "key", make=False) if encrypted and key_path else None
+    return intake, Store(folder / SAMPLES, key)
 
 
-def _prepare_all(
-    sources: dict[int, Source], cache_dir: Path, description: str, progress: bool
-) -> tuple[dict[int, Entry], dict[int, Refusal]]:
-    """Prepare the images of many rows at once: OpenCV and hashing leave the interpreter's lock."""
-    entries: dict[int, Entry] = {}
-    refusals: dict[int, Refusal] = {}
-    with _threads() as pool, warnings.catch_warnings():
-        # pydicom's warnings quote the file, patients included; what matters becomes a Refusal.
-        warnings.filterwarnings("ignore", module="pydicom")
-        results = pool.map(partial(_entry_or_refusal, cache_dir=cache_dir), sources.values())
-        shown = track(results, description, len(sources), console=console(), disable=not progress)
-        for row_number, result in zip(sources, shown, strict=True):
-            if isinstance(result, Entry):
-                entries[row_number] = result
-            else:
-                refusals[row_number] = result
-    return entries, refusals
+def _take_in(
+    name: str, folder: Path, size: int, cache_dir: Path, progress: bool
+) -> tuple[Intake, Store]:
+    manifest = read_folder(folder)
+    store = Store(cache_dir / SAMPLES)
+    task = Task(size, store, site_secret())
+    known_as = pseudonym(task.secret, "folder", str(folder.resolve()), str(size))
+    journal = Journal(cache_dir / "journals" / f"{known_as}.jsonl")
+    title = f"preparing {name}" if progress else ""
+    return take_in(manifest, task, journal, progress=title), store
 
 
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Start threads; an interruption does not wait for the images still in the queue."""
-    pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _entry(store: Store, case: Case, folder: Path) -> Entry:
+    entry = store.find(case.outcome.digest)
+    if entry is None:
+        raise DataError(
+            f"{folder}: the sample of {case.row.image} is gone; prepare the folder again"
+        )
+    return entry
 
 
-def _entry_or_refusal(source: Source, cache_dir: Path) -> Entry | Refusal:
-    try:
-        return cached(source, cache_dir)
-    except Refusal as refusal:
-        return refusal
-
-
-def _all_rejected(manifest: Manifest, refusals: dict[int, Refusal]) -> tuple[Rejection, ...]:
-    """Join the rows that the table made unusable and those that their files did, in order."""
-    refused = [
-        rejection(row.row_number, row.image, refusals[row.row_number])
-        for row in manifest.rows
-        if row.row_number in refusals
-    ]
-    return tuple(sorted([*manifest.rejected, *refused], key=lambda r: r.row_number))
-
-
-def _strata(rows: Sequence[Row], purposes: dict[int, frozenset[Purpose]]) -> list[set[str]]:
-    """Group patients by the rarest purpose they serve, so that every part gets some of each."""
-    strata: list[set[str]] = []
-    placed: set[str] = set()
-    for purpose in ("malignant", "benign", "without_malignancy"):
-        found = {row.patient_id for row in rows if purpose in purposes[row.row_number]}
-        strata.append(found - placed)
-        placed |= found
-    return strata
-
-
-def _counts(
-    rows: int, cases: Sequence[Case], rejected: Sequence[Rejection], left_out: Counter[LeftOut]
-) -> Counts:
-    images: dict[Purpose, dict[Part, int]] = {}
-    patients: dict[Purpose, dict[Part, int]] = {}
-    for purpose in PURPOSES:
-        found = {part: _chosen(cases, purpose, part) for part in PARTS}
-        images[purpose] = {part: len(some) for part, some in found.items()}
-        patients[purpose] = {part: len({c.row.patient_id for c in s}) for part, s in found.items()}
-    return Counts(
-        rows=rows,
-        images=images,
-        patients=patients,
-        rejected=_tally(r.reason for r in rejected),
-        left_out=_tally(left_out.elements()),
-        vendors=_tally(case.vendor for case in cases),
+def _strata(cases: Sequence[Case]) -> list[set[str]]:
+    """Group patients by the rarest purpose they serve and by vendor: every part gets of each."""
+    rarest: list[Purpose] = ["malignant", "benign", "without_malignancy"]
+    return strata(
+        (c.row.patient_id, min(rarest.index(p) for p in c.purposes), c.row.vendor or "")
+        for c in cases
     )
 
 
-def _chosen(cases: Sequence[Case], purpose: Purpose, part: Part) -> list[Case]:
-    return [case for case in cases if purpose in case.purposes and case.part == part]
+def _counts(intake: Intake, placed: Sequence[Placed]) -> Counts:
+    images: dict[Purpose, dict[Part, int]] = {}
+    patients: dict[Purpose, dict[Part, int]] = {}
+    for purpose in PURPOSES:
+        found = {part: _chosen(placed, purpose, part) for part in PARTS}
+        images[purpose] = {part: len(some) for part, some in found.items()}
+        patients[purpose] = {
+            part: len({p.case.row.patient_id for p in some}) for part, some in found.items()
+        }
+    return Counts(
+        rows=intake.files,
+        images=images,
+        patients=patients,
+        rejected=tally(r.reason for r in intake.rejected),
+        left_out=tally(intake.left_out.elements()),
+        vendors=tally(p.case.row.vendor or "unknown" for p in placed),
+    )
 
 
-def _tally(words: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(str(word) for word in words).most_common())
+def _chosen(placed: Sequence[Placed], purpose: Purpose, part: Part) -> list[Placed]:
+    return [image for image in placed if purpose in image.case.purposes and image.part == part]
 
 
-def _nothing_usable(folder: Path, rejected: Sequence[Rejection], left_out: Counter[LeftOut]) -> str:
-    tally = _tally([*(r.reason for r in rejected), *left_out.elements()])
-    found = ", ".join(f"{count} x {reason}" for reason, count in tally.items())
-    return f"{folder}: no row can be used: {found}"
+def tally(words: Iterable[str]) -> dict[str, int]:
+    """Count words, the most frequent first, equal ones by name."""
+    counts = Counter(str(word) for word in words)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _nothing_usable(folder: Path, intake: Intake) -> str:
+    counts: Mapping[str, int] = tally(
+        [*(r.reason for r in intake.rejected), *intake.left_out.elements()]
+    )
+    found = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
+    return f"{folder}: no image can be used: {found}"

@@ -1,122 +1,121 @@
-"""Uncompressed DICOM files -> mammograms.
+"""DICOM files -> mammograms.
 
-Order matters: modality LUT or rescale, then VOI LUT or window, and only then the inversion of
-MONOCHROME1 (DICOM PS3.3 C.7.6.3.1.2, C.11.1, C.11.2). What pydicom says of a broken file may quote
-the file, so its words never get into a message.
+What pydicom says of a broken file may quote the file, so its words never get into a message.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from io import BytesIO
 
-import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
-from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID, SegmentationStorage
 
-from mamfed_client.mammogram import MAX_PIXELS, Laterality, Mammogram, Pixels
+from mamfed_client.codecs import check_deflated, stored_values
+from mamfed_client.header import numbers, text
+from mamfed_client.mammogram import MAX_PIXELS, Mammogram
 from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.screening import check_screening, is_tomosynthesis
+from mamfed_client.vendors import facts
+from mamfed_client.voi import to_grey
 
-INVERTED = "MONOCHROME1"
-READ_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+PREAMBLE = bytes(128) + b"DICM"
+"""PS3.10 7.1."""
+META_GROUP, FIRST_GROUP = b"\x02\x00", b"\x08\x00"
 
 
-def read_dicom(path: Path) -> Mammogram:
-    """Read a single-frame grey image of an uncompressed transfer syntax.
+def read_dicom(data: bytes, file_name: str, allow: frozenset[Reason] = frozenset()) -> Mammogram:
+    """Read a single-frame grey mammogram.
 
-    Grey levels are stretched to 0..1 from the darkest to the brightest pixel of the image.
+    Args:
+        data: The file's bytes.
+        file_name: Its name, which may tell side and view where the header does not.
+        allow: Reasons that do not refuse a file here, of those that ``check_screening`` gives.
 
     Raises:
-        Refusal: The file is broken, compressed, in colour, of several frames or too large.
+        Refusal: The file is broken, of a kind that is not read, or no screening mammogram.
     """
     with _any_trouble_refused():
-        _check_syntax(read_file_meta_info(path).get("TransferSyntaxUID"))
-        _check_header(pydicom.dcmread(path, stop_before_pixels=True))
-        dataset = pydicom.dcmread(path)
-        return Mammogram(
-            pixels=_grey_levels(dataset),
-            laterality=_laterality(dataset),
-            view=_text(dataset, "ViewPosition").upper() or None,
-            spacing_mm=_spacing_mm(dataset),
-            vendor=_text(dataset, "Manufacturer") or None,
-        )
+        dataset = _parse(data)
+        _check_holds_image(dataset)
+        known = facts(dataset, file_name)
+        check_screening(dataset, known, allow)
+        _check_picture(dataset)
+        grey, valid = to_grey(stored_values(dataset), dataset)
+        return Mammogram(grey, valid, known)
 
 
 @contextmanager
 def _any_trouble_refused() -> Iterator[None]:
-    """Turn whatever comes out of pydicom (nine classes were seen) into one refusal."""
+    """Turn whatever comes out of pydicom (nine classes were seen) into one refusal.
+
+    Lack of memory is the caller's to judge. Warnings are dropped, for they quote the file.
+    """
     try:
-        yield
-    except Refusal:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (Refusal, MemoryError):
         raise
     except Exception as error:
         detail = f"{type(error).__name__} while reading DICOM"
         raise Refusal(Reason.UNREADABLE_IMAGE, detail) from None
 
 
-def _check_syntax(syntax: UID | None) -> None:
-    """Look at the file meta group only: a deflated data set inflates as soon as it is read."""
-    if syntax is None:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "(0002,0010) Transfer Syntax UID is missing")
-    if syntax in READ_SYNTAXES:
-        return
-    if syntax.name == syntax:  # pydicom has no name for it; the text may be anything
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, "unknown transfer syntax")
-    kind = "transfer syntax" if syntax == ExplicitVRBigEndian else "compressed transfer syntax"
-    raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{kind} {syntax.name} not read yet")
+def _parse(data: bytes) -> Dataset:
+    """Read all elements; also of a file without preamble, or without file meta group either.
 
-
-def _check_header(dataset: Dataset) -> None:
-    """Refuse by the header, before any pixel is decoded."""
-    if dataset.Rows * dataset.Columns > MAX_PIXELS:
-        size = f"{dataset.Columns} x {dataset.Rows} pixels, at most {MAX_PIXELS} are read"
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, size)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{frames} frames, one is read")
-    if dataset.PhotometricInterpretation not in (INVERTED, "MONOCHROME2"):
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, "(0028,0004) is neither MONOCHROME1 nor 2")
-
-
-def _grey_levels(dataset: Dataset) -> Pixels:
-    """Return ``(H, W)`` in 0..1, tissue bright.
-
-    Presentation LUT Shape is not looked at: in a mammogram INVERSE only repeats what MONOCHROME1
-    says (PS3.3 C.8.11.3), so obeying both would invert twice.
+    Such files come from old archives. They are tried only if they begin as a data set must, in
+    little endian: with an element of the meta group or of group 0008.
     """
-    levels = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
-    low, high = float(levels.min()), float(levels.max())
-    if not math.isfinite(high - low):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "grey levels are not finite")
-    pixels: Pixels = np.subtract(levels, low, dtype=np.float64).astype(np.float32)
-    pixels /= np.float32(max(high - low, 1e-30))
-    return 1 - pixels if dataset.PhotometricInterpretation == INVERTED else pixels
+    if data[: len(PREAMBLE)][128:] == PREAMBLE[128:]:
+        return _parse_with_meta(data)
+    if data.startswith(META_GROUP):
+        return _parse_with_meta(PREAMBLE + data)
+    if not data.startswith(FIRST_GROUP):
+        raise Refusal(Reason.UNREADABLE_IMAGE, "neither DICOM nor a picture by its name")
+    dataset = dcmread(BytesIO(data), force=True)
+    if not UID(text(dataset, "SOPClassUID")).is_valid:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "no preamble and no (0008,0016) SOP Class UID")
+    return dataset
 
 
-def _laterality(dataset: Dataset) -> Laterality | None:
-    """Take Image Laterality (0020,0062), else Laterality (0020,0060)."""
-    for keyword in ("ImageLaterality", "Laterality"):
-        match _text(dataset, keyword).upper():
-            case "L":
-                return "L"
-            case "R":
-                return "R"
-    return None
+def _parse_with_meta(data: bytes) -> Dataset:
+    check_deflated(data)
+    dataset = dcmread(BytesIO(data))
+    if not text(dataset.file_meta, "TransferSyntaxUID"):
+        raise Refusal(Reason.UNREADABLE_IMAGE, "(0002,0010) Transfer Syntax UID is missing")
+    return dataset
 
 
-def _spacing_mm(dataset: Dataset) -> float | None:
-    """Take the row spacing on the detector (0018,1164), else Pixel Spacing (0028,0030)."""
-    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
-        spacing = dataset.get(keyword)
-        if spacing and math.isfinite(spacing[0]) and spacing[0] > 0:
-            return float(spacing[0])
-    return None
+def _check_holds_image(dataset: Dataset) -> None:
+    """Refuse reports, directories, presentation states and segmentations."""
+    sop_class = UID(text(dataset, "SOPClassUID"))
+    if sop_class == SegmentationStorage:
+        raise Refusal(Reason.NO_PIXELS, "a segmentation")
+    if "PixelData" in dataset:
+        return
+    if "Image Storage" in sop_class.name:
+        raise Refusal(Reason.TRUNCATED, "the file ends before (7FE0,0010) Pixel Data")
+    raise Refusal(Reason.NO_PIXELS, "(7FE0,0010) Pixel Data is missing")
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword) or "").strip()
+def _check_picture(dataset: Dataset) -> None:
+    """Refuse by the header, before any pixel is decoded."""
+    sides = numbers(dataset, "Rows")[:1] + numbers(dataset, "Columns")[:1]
+    if len(sides) != 2 or min(sides) < 1:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "(0028,0010) Rows or (0028,0011) Columns is missing")
+    if sides[0] * sides[1] > MAX_PIXELS:
+        size = f"{sides[1]:.0f} x {sides[0]:.0f} pixels, at most {MAX_PIXELS} are read"
+        raise Refusal(Reason.TOO_LARGE, size)
+    frames = int(text(dataset, "NumberOfFrames") or 1)
+    if frames != 1:
+        tomosynthesis = is_tomosynthesis(dataset)
+        reason = Reason.TOMOSYNTHESIS if tomosynthesis else Reason.UNSUPPORTED_IMAGE
+        raise Refusal(reason, f"{frames} frames, one is read")
+    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, "(0028,0004) is neither MONOCHROME1 nor 2")
+    if text(dataset, "SamplesPerPixel") not in ("", "1"):
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, "(0028,0002) Samples per Pixel is not 1")

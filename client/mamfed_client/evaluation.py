@@ -31,17 +31,19 @@ def evaluate_folder(
     site: str = "",
     device: str = "auto",
     cache_dir: Path | None = None,
+    key_path: Path | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint on a folder; write the result as JSON and return it.
 
     Args:
         checkpoint_path: A run's checkpoint.
-        data: Folder with ``labels.csv``.
+        data: A data set in one of the known layouts, or a prepared folder.
         out: JSON file to write.
         part: ``all``, or ``train``, ``val`` or ``test`` of the run's own split.
         site: What the run called this data; needed to find its split again.
         device: Where to run the network.
         cache_dir: Where prepared images are kept.
+        key_path: Key of a prepared folder that is encrypted.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -56,7 +58,7 @@ def evaluate_folder(
         raise OutputError(f"{out}: folder {out.parent} does not exist")
     state, facts = load_checkpoint(checkpoint_path)
     name = site or data.resolve().name
-    here = Site(name, ((name, data),), cache_dir or default_cache_dir())
+    here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
     found = load_site(here, facts.plan, progress=True)
     parts = PARTS if part == "all" else [cast(Part, part)]
     samples = Joined(found.samples(EVALUATED_ON, p) for p in parts)
@@ -77,7 +79,7 @@ def _document(
 ) -> dict[str, Any]:
     """Lay out the JSON: means, the counts behind them, then all images in the table's order."""
     summary = summarise(scores)
-    place = {case.row.image: number for number, case in enumerate(cohort.cases)}
+    place = {image.case.row.image: number for number, image in enumerate(cohort.placed)}
     scores = sorted(scores, key=lambda score: place[score.image])
     return {
         "mean_dice": summary.dice,

@@ -22,6 +22,7 @@ class LeftOut(StrEnum):
     SUSPICIOUS_PATIENT = "patient has BI-RADS 3-6 or malignant row"
     UNCLEAR_PATIENT = "patient has a row with an unreadable label"
     NO_MASK = "malignant without mask"
+    BOX_ONLY = "malignant with boxes only"
     PROBABLY_BENIGN = "BI-RADS 3 without pathology"
     NO_LABEL = "no pathology and no BI-RADS category"
 
@@ -77,11 +78,20 @@ def _barred_patients(statements: Iterable[Statement]) -> dict[str, LeftOut]:
 
 def _judge(row: Row, barred: dict[str, LeftOut]) -> tuple[frozenset[Purpose], LeftOut | None]:
     if is_malignant(row.label):
-        if row.mask_path is None:
-            return frozenset(), LeftOut.NO_MASK
+        missing = _missing_outline(row)
+        if missing is not None:
+            return frozenset(), missing
         return frozenset({"malignant"}), None
     if is_without_malignancy(row.label):
         if row.patient_id in barred:
             return frozenset({"without_malignancy"}), barred[row.patient_id]
         return frozenset({"benign", "without_malignancy"}), None
     return frozenset(), LeftOut.PROBABLY_BENIGN if any(row.label.birads) else LeftOut.NO_LABEL
+
+
+def _missing_outline(row: Row) -> LeftOut | None:
+    """Say why a malignant row has no target, if so. What a file outlines is not known yet."""
+    shapes = [shape for annotation in row.annotations for shape in annotation.shapes]
+    if any(a.path for a in row.annotations) or any(shape.kind != "box" for shape in shapes):
+        return None
+    return LeftOut.BOX_ONLY if shapes else LeftOut.NO_MASK

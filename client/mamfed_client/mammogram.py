@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from mamfed_common.samples import FULL_SCALE
+
+Grey = npt.NDArray[np.uint16]
 Pixels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Laterality = Literal["L", "R"]
@@ -17,19 +20,49 @@ MAX_PIXELS = 40_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Mammogram:
-    """A mammogram in its file's own orientation.
+class Facts:
+    """What a file says of its image. The two identifiers never leave the memory of this process.
 
     Attributes:
-        pixels: ``(H, W)`` float32 in 0..1, tissue bright.
-        laterality: Which breast, if the file says so.
-        view: ``CC``, ``MLO`` or what else the file says, in capitals.
+        laterality: Which breast.
+        laterality_source: What said so: a DICOM keyword, ``file name`` or ``table``.
+        view: ``CC``, ``MLO`` or what else is said, in capitals.
+        view_source: What said so.
         spacing_mm: Distance of pixel centres on the detector or film, in millimetres.
         vendor: Who made the unit, as the file spells it.
+        model: The unit's model, likewise.
+        birads: The BI-RADS assessment, as ``4a``.
+        patient: The patient's identifier.
+        instance: The image's SOP Instance UID (PS3.3 C.12.1).
     """
 
-    pixels: Pixels
     laterality: Laterality | None = None
+    laterality_source: str = ""
     view: str | None = None
+    view_source: str = ""
     spacing_mm: float | None = None
     vendor: str | None = None
+    model: str | None = None
+    birads: str | None = None
+    patient: str = field(default="", repr=False)
+    instance: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Mammogram:
+    """A mammogram on its file's own pixel grid and in its file's own orientation.
+
+    Attributes:
+        grey: ``(H, W)`` uint16; 0..65535 stands for intensities 0..1, tissue bright.
+        valid: ``(H, W)`` bool, false where the file padded; None where all is image.
+        facts: What the file says of it.
+    """
+
+    grey: Grey
+    valid: Mask | None = None
+    facts: Facts = Facts()
+
+    @property
+    def pixels(self) -> Pixels:
+        """Intensities as ``(H, W)`` float32 in 0..1, tissue bright."""
+        return self.grey * np.float32(1 / FULL_SCALE)

@@ -1,65 +1,58 @@
-"""``labels.csv`` -> a site's usable rows, and the others by name and reason.
+"""What a folder offers: rows that can be tried, rows that cannot, and what all say of patients.
 
-``docs/`` describes the table for its authors; ``COLUMNS`` is the list that the code goes by.
+``datasets`` reads folders; here is what its layouts have in common.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from mamfed_client.cells import Label, parse_label, parse_laterality, parse_path, parse_spacing
+from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.cells import Label
 from mamfed_client.mammogram import Laterality
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
-from mamfed_client.table import Record, read_table
-from mamfed_common.errors import DataError
-
-TABLE = "labels.csv"
-COLUMNS = (
-    "image",
-    "mask",
-    "patient_id",
-    "laterality",
-    "view",
-    "pathology",
-    "birads",
-    "density",
-    "finding",
-    "spacing_mm",
-    "vendor",
-    "source",
-    "split",
-)
+from mamfed_client.table import Record
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row whose cells are understood and whose files are there.
+    """An image that the data set's table, or its folder, offers; nothing has been opened yet.
 
     Attributes:
-        row_number: Its line in the table as a text editor counts.
-        image: The image cell as written; the image's name at the site.
+        row_number: Its line in the table as a text editor counts, or its place in the listing of
+            a folder without a table, from 1.
+        image: The image as the site calls it: the table's cell, or the path below the folder.
         image_path: Where the image lies.
-        mask_path: Where its mask lies, if it has one.
-        patient_id: Whom the image shows. It stays at the site, out of logs and messages too.
+        annotations: What outlines its findings; their union is its mask.
+        patient_id: Whom the image shows; empty where only the file knows. It stays at the site,
+            out of logs and messages too.
         label: Its pathology and BI-RADS.
-        laterality: Which breast.
-        view: The view, in capitals.
-        spacing_mm: Distance of pixel centres in millimetres.
-        vendor: Who made the unit.
+        laterality: Which breast, if the table says so.
+        view: The view in capitals, likewise.
+        spacing_mm: Distance of pixel centres in millimetres, likewise.
+        vendor: Who made the unit, likewise.
+        density: BI-RADS density ``A`` to ``D``, or what else the table says.
+        split: The part of the split that the table puts it in, as written.
+        allow: Reasons for which files of this data set are not refused.
     """
 
     row_number: int
     image: str
     image_path: Path
-    mask_path: Path | None
+    annotations: tuple[Annotation, ...]
     patient_id: str
     label: Label
-    laterality: Laterality | None
-    view: str | None
-    spacing_mm: float | None
-    vendor: str | None
+    laterality: Laterality | None = None
+    view: str | None = None
+    spacing_mm: float | None = None
+    vendor: str | None = None
+    density: str | None = None
+    split: str = ""
+    allow: frozenset[Reason] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,109 +76,131 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A site's table, read.
+    """What a folder offers.
 
     Attributes:
-        folder: Where the table and the images lie.
-        name: The cohort's name.
-        rows: The usable rows in the table's order.
+        folder: Where it lies.
+        layout: How it is laid out: a name in ``datasets.LAYOUTS``.
+        rows: The rows that can be tried, in the table's order.
         rejected: The others, likewise.
         statements: What all of them say of their patients.
     """
 
     folder: Path
-    name: str
+    layout: str
     rows: list[Row]
     rejected: list[Rejection]
     statements: list[Statement]
 
 
-def read_manifest(folder: Path, name: str) -> Manifest:
-    """Read ``labels.csv`` of a folder. No image is opened.
+class Listed(NamedTuple):
+    """All that a table says of one image.
 
-    Raises:
-        DataError: The folder or its table is missing, or the table as a whole makes no sense.
+    Attributes:
+        row_number: The line of the first of its rows.
+        image: The image as the site calls it; empty where no cell names it.
+        records: Its rows, one a finding.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    if not (folder / TABLE).is_file():
-        raise DataError(f"{folder}: no {TABLE} in this folder")
-    records = read_table(folder / TABLE, COLUMNS)
-    _check_columns(folder / TABLE, records[0])
-    rows, rejected = [], []
+
+    row_number: int
+    image: str
+    records: tuple[Record, ...]
+
+
+def by_image(records: Iterable[Record], name: Callable[[Record], str]) -> list[Listed]:
+    """Bring the rows of an image together; rows that name none stay by themselves."""
+    groups: defaultdict[str | int, list[Record]] = defaultdict(list)
     for record in records:
+        groups[name(record) or record.row_number].append(record)
+    return [Listed(same[0].row_number, name(same[0]), tuple(same)) for same in groups.values()]
+
+
+def assemble(
+    folder: Path,
+    layout: str,
+    listed: Iterable[Listed],
+    understand: Callable[[Listed], Row],
+    statement: Callable[[Listed], Statement],
+) -> Manifest:
+    """Understand the images of a table one by one; a refusal costs only its own image."""
+    rows, rejected, statements = [], [], []
+    for one in listed:
         try:
-            rows.append(_row(record, folder))
+            if not all(record.complete for record in one.records):
+                raise Refusal(Reason.WRONG_CELLS, "more or fewer cells than the header")
+            rows.append(understand(one))
         except Refusal as refusal:
-            rejected.append(rejection(record.row_number, record.cells["image"], refusal))
+            rejected.append(rejection(one.row_number, one.image, refusal))
+        said = statement(one)
+        if said.patient_id:
+            statements.append(said)
     duplicates = _duplicates(rows)
     rejected = sorted([*rejected, *duplicates.values()], key=lambda r: r.row_number)
     rows = [row for row in rows if row.row_number not in duplicates]
-    statements = [_statement(record) for record in records if record.cells.get("patient_id")]
-    return Manifest(folder, name, rows, rejected, statements)
+    return Manifest(folder, layout, rows, rejected, statements)
 
 
-def _check_columns(path: Path, record: Record) -> None:
-    columns = record.cells.keys()
-    for needed in ("image", "patient_id"):
-        if needed not in columns:
-            raise DataError(f"{path}: column {needed!r} is missing")
-    if not {"pathology", "birads"} & columns:
-        raise DataError(f"{path}: needs a column 'pathology' or 'birads', it has neither")
-
-
-def _row(record: Record, folder: Path) -> Row:
-    """Understand one row; the first trouble in the order of these lines is the one reported."""
-    cells = record.cells
-    if not record.complete:
-        raise Refusal(Reason.WRONG_CELLS, "more or fewer cells than the header")
-    if not cells["patient_id"]:
-        raise Refusal(Reason.NO_PATIENT, "the patient_id cell is empty")
-    label = _label(cells)
-    laterality = parse_laterality(cells.get("laterality", ""))
-    spacing_mm = parse_spacing(cells.get("spacing_mm", ""))
-    if not cells["image"]:
-        raise Refusal(Reason.MISSING_IMAGE, "the image cell is empty")
-    image_path = parse_path(folder, cells["image"], Reason.MISSING_IMAGE)
-    mask = cells.get("mask", "")
-    return Row(
-        row_number=record.row_number,
-        image=cells["image"],
-        image_path=image_path,
-        mask_path=parse_path(folder, mask, Reason.MISSING_MASK) if mask else None,
-        patient_id=cells["patient_id"],
-        label=label,
-        laterality=laterality,
-        view=cells.get("view", "").upper() or None,
-        spacing_mm=spacing_mm,
-        vendor=cells.get("vendor") or None,
-    )
-
-
-def _label(cells: dict[str, str]) -> Label:
-    return parse_label(cells.get("pathology", ""), cells.get("birads", ""))
-
-
-def _statement(record: Record) -> Statement:
-    """Take what a row says; of an incomplete one, whose cells may have shifted, no label."""
-    label = None
-    if record.complete:
+def state(
+    listed: Listed, patient_id: str, label: Callable[[Listed], Label], split: str = ""
+) -> Statement:
+    """Take what is said of an image; of incomplete rows, whose cells may have shifted, no label."""
+    understood = None
+    if all(record.complete for record in listed.records):
         try:
-            label = _label(record.cells)
+            understood = label(listed)
         except Refusal:
-            label = None
-    cells = record.cells
-    return Statement(record.row_number, cells["patient_id"], label, cells.get("split", ""))
+            understood = None
+    return Statement(listed.row_number, patient_id, understood, split)
+
+
+def named(patient_id: str, column: str) -> str:
+    """Return the patient.
+
+    Raises:
+        Refusal: The cell is empty.
+    """
+    if not patient_id:
+        raise Refusal(Reason.NO_PATIENT, f"the {column} cell is empty")
+    return patient_id
+
+
+def allowed(laterality: Laterality | None, *reasons: Reason) -> frozenset[Reason]:
+    """Say what files need not tell: where the table names the breast, the file need not."""
+    return frozenset(reasons) | ({Reason.NO_LATERALITY} if laterality else set())
+
+
+def linked_patients(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Find patients who must stay in one part of the split, as they share images.
+
+    Args:
+        pairs: Two patients each who share an image.
+
+    Returns:
+        Each of these patients -> the smallest of all whom a chain of pairs links to them.
+    """
+    above: dict[str, str] = {}
+
+    def root(patient: str) -> str:
+        above.setdefault(patient, patient)
+        while above[patient] != patient:
+            above[patient] = above[above[patient]]  # halves the chain for the next search
+            patient = above[patient]
+        return patient
+
+    for pair in pairs:
+        small, large = sorted(root(patient) for patient in pair)
+        above[large] = small
+    return {patient: root(patient) for patient in sorted(above)}
 
 
 def _duplicates(rows: list[Row]) -> dict[int, Rejection]:
     """Find rows that name an image again: all but the first, or all where they disagree."""
-    by_image: defaultdict[Path, list[Row]] = defaultdict(list)
+    by_path: defaultdict[Path, list[Row]] = defaultdict(list)
     for row in rows:
-        by_image[row.image_path].append(row)
+        by_path[row.image_path].append(row)
     duplicates = {}
-    for same in by_image.values():
-        agree = len({(row.patient_id, row.label, row.mask_path) for row in same}) == 1
+    for same in by_path.values():
+        agree = len({(row.patient_id, row.label, row.annotations) for row in same}) == 1
         numbers = ", ".join(str(row.row_number) for row in same)
         for row in same[1:] if agree else same:
             refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} name the same image")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 
-from mamfed_client.breast import breast_field
-from mamfed_client.mammogram import Mammogram, Mask, Pixels
+from mamfed_client.breast import breast_field, breast_view, enlarged
+from mamfed_client.mammogram import Grey, Mammogram, Mask
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.transform import Transform, fit
 from mamfed_common.samples import FULL_SCALE, Sample
 
 __all__ = ["PREPARE_VERSION", "Transform", "breast_field", "prepare"]
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """To be raised with every change that makes other samples of the same files."""
 
-BLACK_PERCENTILE = 0.5
-WHITE_PERCENTILE = 99.8
-"""Grey levels of the breast that become 0 and 1; a few calcifications may lie above."""
+BLACK_SHARE = 0.005
+WHITE_SHARE = 0.998
+"""Shares of the breast that are darker than 0 and than 1; some calcifications lie above."""
 LEVELS_LOOKED_AT = 500_000
 
 
@@ -29,38 +30,82 @@ def prepare(
     """Crop to the breast, put the chest wall left, rescale and normalise.
 
     Args:
-        mammogram: ``(H, W)`` grey levels, any scale.
+        mammogram: ``(H, W)`` grey levels, any scale. Its padding is outside the breast.
         mask: ``(H, W)`` bool, true on malignant findings. What it marks counts as breast, so that
-            no finding is cut off.
+            no finding is cut off, but for what it marks on padding.
         size: Side of the sample in pixels.
         name: What the site calls the image.
 
     Raises:
-        Refusal: No breast is found.
+        Refusal: No breast is found, or the mask marks nothing but padding.
     """
-    field = breast_field(mammogram.pixels)
-    if mask is not None:
-        field = field | mask
-    transform = fit(field, mammogram.laterality, size)
-    small_field = transform.apply_mask(field)
-    black, white = _black_and_white(mammogram.pixels, field)
-    levels = np.clip((transform.apply(mammogram.pixels) - black) / (white - black), 0, 1)
-    image = np.rint(levels * np.float32(FULL_SCALE)).astype(np.uint16)
-    image[~small_field] = 0
-    small_mask = np.zeros_like(small_field) if mask is None else transform.apply_mask(mask)
-    return Sample(image, small_field, small_mask, name), transform
+    grey, valid = mammogram.grey, mammogram.valid
+    finding = _on_the_image(mask, valid)
+    breast = breast_view(grey, valid)
+    transform = fit(breast, mammogram.facts.laterality, size, grey.shape, finding)
+    image = stretched(transform.apply(grey), *black_and_white(grey, valid, breast))
+    field, small_mask = field_and_mask(transform, breast, valid, finding)
+    image *= field
+    return Sample(image, field, small_mask, name), transform
 
 
-def _black_and_white(pixels: Pixels, field: Mask) -> tuple[float, float]:
+def _on_the_image(mask: Mask | None, valid: Mask | None) -> Mask | None:
+    """Take off what a roughly drawn outline marks beyond the image."""
+    if mask is None or valid is None:
+        return mask
+    finding: Mask = mask & valid
+    if mask.any() and not finding.any():
+        raise Refusal(Reason.EMPTY_MASK, "it marks nothing but the image's padding")
+    return finding
+
+
+def black_and_white(grey: Grey, valid: Mask | None, breast: Mask) -> tuple[int, int]:
     """Take percentiles of the breast's grey levels, on every n-th row and column of large images.
 
     A breast half of which is white, as a film's may be, still has two levels.
+
+    Args:
+        grey: ``(H, W)`` grey levels.
+        valid: ``(H, W)`` bool, false on padding; None where there is none.
+        breast: ``(h, w)`` bool: the breast on a view of the image.
+
+    Raises:
+        Refusal: All of the breast is of one level.
     """
-    step = max(1, math.isqrt(pixels.size // LEVELS_LOOKED_AT))
-    levels = pixels[::step, ::step][field[::step, ::step]]
-    if not levels.size:
-        levels = pixels[field]
-    black, white = np.percentile(levels, (BLACK_PERCENTILE, WHITE_PERCENTILE))
+    step = max(1, math.isqrt(grey.size // LEVELS_LOOKED_AT))
+    levels = grey[::step, ::step]
+    inside = enlarged(breast, levels.shape)
+    if valid is not None:
+        inside &= valid[::step, ::step]
+    darker = np.cumsum(np.bincount(levels[inside], minlength=FULL_SCALE + 1))
+    black, white = np.searchsorted(darker, (BLACK_SHARE * darker[-1], WHITE_SHARE * darker[-1]))
     if not white > black:
         raise Refusal(Reason.NO_BREAST, "the breast is flat")
-    return float(black), float(white)
+    return int(black), int(white)
+
+
+def stretched(image: Grey, black: int, white: int) -> Grey:
+    """Bring black to 0 and white to 65535; OpenCV clips at both ends of uint16."""
+    levels: Grey = cv2.multiply(cv2.subtract(image, float(black)), FULL_SCALE / (white - black))
+    return levels
+
+
+def field_and_mask(
+    transform: Transform, breast: Mask, valid: Mask | None, finding: Mask | None
+) -> tuple[Mask, Mask]:
+    """Bring the breast and its findings to the sample's grid, both ``(size, size)`` bool.
+
+    Args:
+        transform: The way there.
+        breast: ``(h, w)`` bool: the breast on a view of the image.
+        valid: ``(H, W)`` bool, false on padding; None where there is none.
+        finding: ``(H, W)`` bool, false on padding; None where there is none.
+    """
+    field = transform.apply_view(breast)
+    if valid is not None:
+        field &= transform.apply_strictly(valid)
+    if finding is None:
+        return field, np.zeros_like(field)
+    mask = transform.apply_mask(finding)
+    field |= mask
+    return field, mask

@@ -1,35 +1,41 @@
-"""A row's files -> its mammogram and mask."""
+"""An image file, of whichever format -> its mammogram.
+
+It runs in a child process of limited memory, so it need not guard memory, only be right.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mamfed_client.dicom import read_dicom
-from mamfed_client.images import SUFFIXES, read_image, read_mask
-from mamfed_client.mammogram import Mammogram, Mask
+from mamfed_client.images import SUFFIXES, read_image
+from mamfed_client.mammogram import Mammogram
 from mamfed_client.rejections import Reason, Refusal
 
 
-def read_mammogram(path: Path) -> Mammogram:
+def read_mammogram(
+    path: Path, allow: frozenset[Reason] = frozenset(), data: bytes | None = None
+) -> Mammogram:
     """Read an image file by what its name ends with; what is no picture is taken for DICOM.
+
+    Args:
+        path: The file.
+        allow: Reasons that do not refuse a DICOM file here, of those that ``check_screening``
+            gives. A picture says nothing that could be refused so.
+        data: The file's bytes where they were read already.
 
     Raises:
         Refusal: The file cannot be used.
     """
-    return read_image(path) if path.suffix.lower() in SUFFIXES else read_dicom(path)
+    data = _bytes(path) if data is None else data
+    if path.suffix.lower() in SUFFIXES:
+        return read_image(data)
+    return read_dicom(data, path.name, allow)
 
 
-def read_lesions(path: Path, mammogram: Mammogram) -> Mask:
-    """Read the mask of a malignant mammogram, ``(H, W)`` as its pixels.
-
-    Raises:
-        Refusal: The mask cannot be read, has another size than the image, or marks nothing.
-    """
-    mask = read_mask(path)
-    if mask.shape != mammogram.pixels.shape:
-        (rows, columns), (height, width) = mask.shape, mammogram.pixels.shape
-        detail = f"mask {columns} x {rows} on an image of {width} x {height}"
-        raise Refusal(Reason.MASK_SIZE, detail)
-    if not mask.any():
-        raise Refusal(Reason.EMPTY_MASK, "the row is malignant but its mask marks nothing")
-    return mask
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        detail = f"{type(error).__name__} while reading the file"
+        raise Refusal(Reason.UNREADABLE_IMAGE, detail) from None

@@ -9,30 +9,65 @@ from mamfed_common.errors import DataError
 
 
 class Reason(StrEnum):
-    """Why a row of the table cannot be used."""
+    """Why a row or a file cannot be used."""
 
+    # The row
     WRONG_CELLS = "wrong number of cells"
     """The row has more or fewer cells than the header."""
     NO_PATIENT = "no patient"
-    """The patient_id cell is empty, so the row cannot be kept on one side of the split."""
+    """No patient is named, so the image cannot be kept on one side of the split."""
     BAD_LABEL = "bad label"
-    """The pathology or birads cell holds something unknown."""
+    """The pathology or BI-RADS cell holds something unknown."""
     BAD_LATERALITY = "bad laterality"
     BAD_SPACING = "bad spacing"
-    """The spacing_mm cell is not a positive number."""
+    """The spacing is not a positive number."""
     PATH_LEAVES_FOLDER = "path leaves the folder"
     """An absolute path, or one with ``..``."""
     MISSING_IMAGE = "missing image"
     DUPLICATE_IMAGE = "duplicate image"
-    """An earlier row names the same image."""
+    """Another row has the same file, the same SOP Instance UID or the same pixels."""
+
+    # The file
     UNREADABLE_IMAGE = "unreadable image"
+    """Broken, or of a format that is not known."""
+    TRUNCATED = "truncated"
+    """It holds fewer pixels than its header says."""
+    TOO_LARGE = "too large"
+    """More pixels than any mammogram has, or more memory than decoding may take."""
+    TOO_SLOW = "decoding took too long"
+    DECODER_CRASHED = "decoder crashed"
+    """The file ended the process that decoded it; the rest goes on in a new one."""
+    UNSUPPORTED_SYNTAX = "no decoder"
+    """A DICOM transfer syntax that is not read."""
     UNSUPPORTED_IMAGE = "unsupported image"
-    """A sound file of a kind that is not read: compressed DICOM, colour, several frames."""
+    """A sound file of a kind that is not read: colour, several pages of grey, odd bits."""
+
+    # A sound DICOM file that is no screening mammogram
+    NO_PIXELS = "no image in the file"
+    """A DICOMDIR, a report, a segmentation or another object without a mammogram."""
+    WRONG_MODALITY = "wrong modality"
+    TOMOSYNTHESIS = "tomosynthesis"
+    """A stack of slices or projections; a synthesized 2D image is read."""
+    FOR_PROCESSING = "for processing"
+    """Raw detector values, which no vendor means to be looked at."""
+    SECONDARY_CAPTURE = "secondary capture"
+    """A screenshot or a scan; read where the data set is known to be stored so."""
+    SPECIMEN = "specimen"
+    BIOPSY = "biopsy or stereotactic image"
+    SPOT = "spot compression"
+    MAGNIFICATION = "magnification"
+    IMPLANT = "implant in view"
+    IMPLANT_DISPLACED = "implant displaced"
+    BURNED_IN = "burned-in annotation"
+    NO_LATERALITY = "no laterality"
+
+    # Its annotation
     MISSING_MASK = "missing mask"
     UNREADABLE_MASK = "unreadable mask"
     MASK_SIZE = "mask of another size"
+    """Of another aspect, too: a mask of another size but the image's aspect is resampled."""
     EMPTY_MASK = "empty mask"
-    """A malignant row whose mask marks nothing."""
+    """A malignant row whose annotation marks nothing."""
     NO_BREAST = "no breast found"
 
 
@@ -56,8 +91,9 @@ class Rejection:
     """A row that was left aside.
 
     Attributes:
-        row_number: Its line in the table as a text editor counts; the header is line 1.
-        image: Its image cell as written. It stays at the site.
+        row_number: Its line in the table as a text editor counts (the header is line 1), or its
+            place in the listing of a folder without a table.
+        image: Its image as the site calls it. It stays at the site.
         reason: The kind of trouble.
         detail: What was found.
     """

@@ -28,11 +28,13 @@ class Site:
         cohorts: Name and folder of each data set that it holds. A cohort's name seeds its split,
             so the same cohort is split alike wherever it is used.
         cache: Where prepared images are kept.
+        key_path: Key of prepared folders that are encrypted.
     """
 
     name: str
     cohorts: tuple[tuple[str, Path], ...]
     cache: Path
+    key_path: Path | None = None
 
 
 class SiteData:
@@ -85,6 +87,7 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
                 val_fraction=val_fraction,
                 test_fraction=test_fraction,
                 cache_dir=site.cache,
+                key_path=site.key_path,
                 progress=progress,
             )
             for name, folder in site.cohorts

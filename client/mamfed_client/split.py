@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from mamfed_client.manifest import Statement
@@ -19,6 +20,9 @@ SPELLINGS: dict[str, Part] = {
     "testing": "test",
 }
 """What a table's split column may say, in any case."""
+
+FEWEST = 3
+"""Fewer patients of a vendor cannot be in all three parts, so small vendors are drawn together."""
 
 
 def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
@@ -46,6 +50,36 @@ def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
             pair = [earlier.row_number, statement.row_number]
             raise DataError(f"column 'split' puts one patient in two parts: {_listed(pair)}")
     return {patient: SPELLINGS[s.split.lower()] for patient, s in first.items()}
+
+
+def strata(rows: Iterable[tuple[str, int, str]]) -> list[set[str]]:
+    """Group patients by the rarest purpose they serve and by vendor, so each part gets some of all.
+
+    Args:
+        rows: One an image: its patient, how common the rarest purpose is that it serves, 0 being
+            the rarest of all, and the vendor of the unit.
+
+    Returns:
+        Disjoint groups, those of rare purposes first. Of each purpose, one a vendor of at least
+        ``FEWEST`` patients, and one of the others. Whoever has images of several vendors that serve
+        her rarest purpose counts for the first vendor by name.
+    """
+    rarest: dict[str, tuple[int, str]] = {}
+    for patient, rank, vendor in rows:
+        rarest[patient] = min((rank, vendor), rarest.get(patient, (rank, vendor)))
+    by_rank: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for patient, (rank, vendor) in rarest.items():
+        by_rank[rank][patient] = vendor
+    return [group for rank in sorted(by_rank) for group in _by_vendor(by_rank[rank])]
+
+
+def _by_vendor(vendors: dict[str, str]) -> list[set[str]]:
+    by_vendor: defaultdict[str, set[str]] = defaultdict(set)
+    for patient, vendor in vendors.items():
+        by_vendor[vendor].add(patient)
+    large = [by_vendor[vendor] for vendor in sorted(by_vendor) if len(by_vendor[vendor]) >= FEWEST]
+    others = set(vendors).difference(*large)
+    return [*large, others] if others else large
 
 
 def draw_parts(

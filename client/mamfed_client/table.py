@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -30,16 +30,19 @@ class Record(NamedTuple):
     complete: bool
 
 
-def read_table(path: Path, known: Collection[str]) -> list[Record]:
+def read_table(
+    path: Path, known: Collection[str] | None = None, needed: Collection[str] = ()
+) -> list[Record]:
     """Read a table of UTF-8 text, cells separated by ``,`` or ``;``; empty lines are skipped.
 
     Args:
         path: The CSV file.
-        known: The column names that have a meaning.
+        known: The column names that have a meaning, in small letters; None lets any stand.
+        needed: Those that must be there.
 
     Raises:
-        DataError: The file cannot be read, is empty, or its header has an unknown, nameless or
-            repeated column.
+        DataError: The file cannot be read, is empty, or its header lacks a column or has an
+            unknown or repeated one.
     """
     text = _text(path)
     first_line = text.lstrip().partition("\n")[0]
@@ -51,7 +54,7 @@ def read_table(path: Path, known: Collection[str]) -> list[Record]:
     if not lines:
         raise DataError(f"{path}: the table is empty")
     header = [name.strip().lower() for name in lines[0][1]]
-    _check_header(path, header, known)
+    _check_header(path, header, known, needed)
     records = [_record(number, cells, header) for number, cells in lines[1:]]
     if not records:
         raise DataError(f"{path}: the table has a header but no rows")
@@ -77,10 +80,29 @@ def _numbered(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         start = reader.line_num + 1
 
 
-def _check_header(path: Path, header: list[str], known: Collection[str]) -> None:
-    repeated = [name for name, count in Counter(header).items() if count > 1]
+def stacked(tables: Iterable[list[Record]]) -> list[Record]:
+    """Put tables one below the other: row numbers go on where the table before ended."""
+    stack: list[Record] = []
+    for table in tables:
+        above = stack[-1].row_number if stack else 0
+        stack += [record._replace(row_number=above + record.row_number) for record in table]
+    return stack
+
+
+def _check_header(
+    path: Path, header: list[str], known: Collection[str] | None, needed: Collection[str]
+) -> None:
+    repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
         raise DataError(f"{path}: column {repeated[0]!r} appears twice")
+    if known is not None:
+        _check_known(path, header, known)
+    for name in needed:
+        if name not in header:
+            raise DataError(f"{path}: column {name!r} is missing")
+
+
+def _check_known(path: Path, header: list[str], known: Collection[str]) -> None:
     unknown = [c for c in header if c not in known and not c.startswith(IGNORED_PREFIX)]
     if unknown:
         close = get_close_matches(unknown[0], known, n=1)

@@ -13,6 +13,10 @@ def private_directory(path: Path) -> Path:
     return path
 
 
+DRAFT = ".draft"
+"""How the names of unfinished files end."""
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file (0600) next to its final place, then move it there.
 
@@ -21,7 +25,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         content: Its bytes, or text to be written as UTF-8.
     """
     data = content.encode() if isinstance(content, str) else content
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+    with NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", suffix=DRAFT, delete=False
+    ) as handle:
         try:
             handle.write(data)
             handle.flush()
@@ -30,3 +36,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         except BaseException:
             Path(handle.name).unlink(missing_ok=True)
             raise
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what kills have left of :func:`write_atomic` in a folder and below it."""
+    for draft in folder.rglob(f".*{DRAFT}"):
+        draft.unlink(missing_ok=True)

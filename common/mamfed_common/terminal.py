@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from time import monotonic
 
 import click
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError
@@ -30,13 +40,54 @@ class Format(StrEnum):
     JSON = "json"
 
 
-EXTRAS = {"pydicom": "client", "jinja2": "simulations", "matplotlib": "simulations", "ray": "ray"}
+EXTRAS = {
+    "pydicom": "client",
+    "imagecodecs": "client",
+    "jinja2": "client",
+    "matplotlib": "simulations",
+    "ray": "ray",
+}
 """Modules that a role's extra brings."""
 
 
 def console() -> Console:
     """Return the console for people: stderr, so that stdout holds results only."""
     return Console(stderr=True, highlight=False)
+
+
+Advance = Callable[[int, int], None]
+"""Takes how many more files are done, and how many of them were rejected."""
+
+
+@contextmanager
+def reading_progress(description: str, total: int) -> Iterator[Advance]:
+    """Show files done, their rate, the time left and the rejects on stderr.
+
+    Args:
+        description: What the work is called; empty shows nothing.
+        total: How many files there are.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rejected]} rejected"),
+        TimeRemainingColumn(),
+    )
+    rejected, started, first = 0, monotonic(), None
+    with Progress(*columns, console=console(), disable=not description) as bar:
+        task = bar.add_task(description, total=total, rejected=0, rate="")
+
+        def advance(done: int, refused: int) -> None:
+            nonlocal rejected, first
+            rejected += refused
+            first = bar.tasks[task].completed + done if first is None else first
+            fresh = bar.tasks[task].completed + done - first
+            rate = f"{fresh / max(monotonic() - started, 1e-3):.1f} files/s"
+            bar.update(task, advance=done, rejected=rejected, rate=rate)
+
+        yield advance
 
 
 def set_environment() -> None:
@@ -66,10 +117,11 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "")
-        if extra is None:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
             raise
-        print(f"error: this needs {error.name}: pip install 'mamfed[{extra}]'", file=sys.stderr)
+        line = f"error: this needs {missing}: pip install 'mamfed[{EXTRAS[missing]}]'"
+        print(line, file=sys.stderr)
         sys.exit(MamfedError.exit_code)
     except MamfedError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

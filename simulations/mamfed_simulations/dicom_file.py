@@ -14,6 +14,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from mamfed_common.seeds import generator
+from mamfed_simulations.encode import encode
 from mamfed_simulations.looks import VendorLook, padding_value
 from mamfed_simulations.phantom import Laterality, Phantom, View
 
@@ -42,8 +44,9 @@ def write_dicom(
     patient_id: str,
     spacing_mm: float,
     instance: int = 1,
+    syntax: str = "",
 ) -> None:
-    """Write one mammogram, uncompressed, Explicit VR Little Endian.
+    """Write one mammogram.
 
     The same arguments give the same bytes: identifiers follow from ``patient_id`` and
     ``instance``, dates are fixed.
@@ -56,37 +59,63 @@ def write_dicom(
         patient_id: Pseudonym; names the study, too.
         spacing_mm: Side of a pixel.
         instance: Number of the image within the patient's study, from 1.
+        syntax: Transfer syntax, a name in ``encode.SYNTAXES``; the vendor's own by default.
     """
+    dataset = mammogram_dataset(
+        pixels, phantom, look, patient_id=patient_id, spacing_mm=spacing_mm, instance=instance
+    )
+    encode(dataset, syntax or look.storage.syntax)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def mammogram_dataset(
+    pixels: npt.NDArray[np.uint16],
+    phantom: Phantom,
+    look: VendorLook,
+    *,
+    patient_id: str,
+    spacing_mm: float,
+    instance: int = 1,
+) -> Dataset:
+    """Describe one mammogram, uncompressed, as :func:`write_dicom` stores it."""
     dataset = Dataset()
     _describe_study(dataset, patient_id, instance)
     _describe_machine(dataset, look, spacing_mm)
     _describe_breast(dataset, phantom)
     _describe_pixels(dataset, look, pixels)
-    dataset.file_meta = _file_meta(dataset)
-    dataset.save_as(path, enforce_file_format=True)
+    _describe_windows(dataset, look)
+    if look.display.voi_luts:
+        dataset.VOILUTSequence = [_linear_lut(look, *lut) for lut in look.display.voi_luts]
+    if look.storage.overlay:
+        _describe_overlay(dataset)
+    dataset.file_meta = file_meta(dataset)
+    return dataset
 
 
-def _file_meta(dataset: Dataset) -> FileMetaDataset:
+def file_meta(dataset: Dataset) -> FileMetaDataset:
+    """Head a file with what its data set says of itself, uncompressed (PS3.10 clause 7.1)."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     # Named here, or pydicom writes its own version and the bytes change with it.
-    meta.ImplementationClassUID = _uid("mamfed", "implementation")
+    meta.ImplementationClassUID = make_uid("mamfed", "implementation")
     meta.ImplementationVersionName = "MAMFED"
     return meta
 
 
-def _uid(*names: str) -> UID:
-    return generate_uid(entropy_srcs=list(names))
+def make_uid(*names: str) -> UID:
+    """Make the identifier that these names always give."""
+    uid: UID = generate_uid(entropy_srcs=list(names))
+    return uid
 
 
 def _describe_study(dataset: Dataset, patient_id: str, instance: int) -> None:
     """Fill the patient, study and series modules, and what identifies the instance."""
     dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    dataset.SOPInstanceUID = _uid(patient_id, "instance", str(instance))
-    dataset.StudyInstanceUID = _uid(patient_id, "study")
-    dataset.SeriesInstanceUID = _uid(patient_id, "series")
+    dataset.SOPInstanceUID = make_uid(patient_id, "instance", str(instance))
+    dataset.StudyInstanceUID = make_uid(patient_id, "study")
+    dataset.SeriesInstanceUID = make_uid(patient_id, "series")
     dataset.PatientName = "Phantom^Synthetic"
     dataset.PatientID = patient_id
     dataset.PatientBirthDate = ""
@@ -108,7 +137,8 @@ def _describe_study(dataset: Dataset, patient_id: str, instance: int) -> None:
 
 def _describe_machine(dataset: Dataset, look: VendorLook, spacing_mm: float) -> None:
     """Fill the equipment, detector and mammography positioner attributes."""
-    dataset.Manufacturer = look.manufacturer
+    if generator(0, "nameless", dataset.PatientID).random() >= look.storage.nameless:
+        dataset.Manufacturer = look.manufacturer
     dataset.ManufacturerModelName = look.model
     dataset.SoftwareVersions = "mamfed phantom"
     dataset.DetectorType = "DIRECT"
@@ -121,34 +151,35 @@ def _describe_machine(dataset: Dataset, look: VendorLook, spacing_mm: float) -> 
 
 def _describe_breast(dataset: Dataset, phantom: Phantom) -> None:
     """Fill side, view and orientation (PS3.3 C.8.11.7)."""
-    view = _code(*_VIEW_CODES[phantom.view])
+    view = code(*_VIEW_CODES[phantom.view])
     view.ViewModifierCodeSequence = []
     dataset.ViewCodeSequence = [view]
     dataset.ViewPosition = phantom.view
     dataset.ImageLaterality = phantom.laterality
     dataset.PatientOrientation = _ORIENTATIONS[phantom.laterality, phantom.view]
-    dataset.AnatomicRegionSequence = [_code("76752008", "Breast")]
+    dataset.AnatomicRegionSequence = [code("76752008", "Breast")]
     dataset.BodyPartExamined = "BREAST"
     dataset.OrganExposed = "BREAST"
     dataset.BreastImplantPresent = "NO"
     dataset.AcquisitionContextSequence = []
 
 
-def _code(value: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue = value
-    code.CodingSchemeDesignator = "SCT"
-    code.CodeMeaning = meaning
-    return code
+def code(value: str, meaning: str) -> Dataset:
+    """Make the item of a code sequence, of SNOMED CT (PS3.3 8.8)."""
+    item = Dataset()
+    item.CodeValue = value
+    item.CodingSchemeDesignator = "SCT"
+    item.CodeMeaning = meaning
+    return item
 
 
 def _describe_pixels(dataset: Dataset, look: VendorLook, pixels: npt.NDArray[np.uint16]) -> None:
-    """Fill the image pixel, grey scale and window attributes, and the pixels."""
+    """Fill the image pixel and grey scale attributes, and the pixels."""
     inverted = look.display.photometric == "MONOCHROME1"
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = look.display.photometric
-    dataset.BitsAllocated = 16
+    dataset.BitsAllocated = 8 if look.detector.bits_stored <= 8 else 16
     dataset.BitsStored = look.detector.bits_stored
     dataset.HighBit = look.detector.bits_stored - 1
     dataset.PixelRepresentation = 0
@@ -159,15 +190,59 @@ def _describe_pixels(dataset: Dataset, look: VendorLook, pixels: npt.NDArray[np.
     dataset.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
     if look.display.padded:
         dataset.add_new("PixelPaddingValue", "US", padding_value(look))
-    _describe_windows(dataset, look, inverted)
-    dataset.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
+    if dataset.BitsAllocated == 8:
+        dataset.add_new("PixelData", "OB", even(pixels.astype(np.uint8).tobytes()))
+    else:
+        dataset.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
 
 
-def _describe_windows(dataset: Dataset, look: VendorLook, inverted: bool) -> None:
+def _describe_windows(dataset: Dataset, look: VendorLook) -> None:
     """Turn the look's windows into stored values, which MONOCHROME1 counts from the top."""
     levels = 2**look.detector.bits_stored
+    inverted = look.display.photometric == "MONOCHROME1"
     centers = [1 - center if inverted else center for center, _ in look.display.windows]
     dataset.WindowCenter = [str(round(center * levels)) for center in centers]
     dataset.WindowWidth = [str(round(width * levels)) for _, width in look.display.windows]
     if look.display.voi_function:
         dataset.VOILUTFunction = look.display.voi_function
+
+
+def _linear_lut(look: VendorLook, center: float, width: float) -> Dataset:
+    """Tabulate what a linear window of these fractions does (PS3.3 C.11.2.1.2.1)."""
+    levels = 2**look.detector.bits_stored
+    center, width = round(center * levels), round(width * levels)
+    curve = (np.arange(levels) - (center - 0.5)) / (width - 1) + 0.5
+    return voi_lut(curve)
+
+
+def voi_lut(curve: npt.NDArray[np.float64]) -> Dataset:
+    """Make the item of a VOI LUT Sequence (PS3.3 C.11.2.1.1).
+
+    Args:
+        curve: ``(levels,)`` displayed tone of each stored value, clipped to 0..1.
+    """
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(curve), 0, 16])
+    item.LUTExplanation = "NORMAL"
+    item.add_new("LUTData", "OW", np.rint(np.clip(curve, 0, 1) * 65535).astype("<u2").tobytes())
+    return item
+
+
+def _describe_overlay(dataset: Dataset) -> None:
+    """Lay a frame of annotation over the lower right corner and beyond (PS3.3 C.9.2)."""
+    rows, columns = 48, 64
+    marks = np.zeros((rows, columns), np.uint8)
+    marks[[0, -1]] = marks[:, [0, -1]] = 1
+    origin = [dataset.Rows - rows // 2, dataset.Columns - columns // 2]
+    dataset.add_new(0x60000010, "US", rows)
+    dataset.add_new(0x60000011, "US", columns)
+    dataset.add_new(0x60000040, "CS", "G")
+    dataset.add_new(0x60000050, "SS", origin)
+    dataset.add_new(0x60000100, "US", 1)
+    dataset.add_new(0x60000102, "US", 0)
+    dataset.add_new(0x60003000, "OW", np.packbits(marks, bitorder="little").tobytes())
+
+
+def even(data: bytes) -> bytes:
+    """Pad a value to even length (PS3.5 8.1.1)."""
+    return data + b"\0" * (len(data) % 2)

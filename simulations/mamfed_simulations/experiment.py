@@ -133,7 +133,8 @@ def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
     for site in experiment.sites:
         data = load_site(site, plan)
         samples = data.samples(["malignant"], "test")
-        vendors = {case.row.image: case.vendor for c in data.cohorts for case in c.cases}
+        rows = [image.case.row for cohort in data.cohorts for image in cohort.placed]
+        vendors = {row.image: row.vendor or "unknown" for row in rows}
         scores = evaluate(state, samples, plan, device=device)
         for index in _best_median_worst(scores):
             sample = samples[index]
@@ -156,7 +157,7 @@ def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow
         RejectedRow(site.name, r.row_number, r.image, str(r.reason), r.detail)
         for site in sites
         for cohort in load_site(site, plan).cohorts
-        for r in cohort.rejected
+        for r in cohort.intake.rejected
     ]
 
 

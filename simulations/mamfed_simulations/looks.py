@@ -67,6 +67,8 @@ class Display:
         voi_function: VOI LUT Function (PS3.3 C.11.2.1.3); empty leaves the attribute out.
         padded: Whether the collimated margin holds Pixel Padding Value, the largest pixel.
         pixel_spacing: Whether Pixel Spacing stands beside Imager Pixel Spacing.
+        voi_luts: Centre and width, likewise, of the linear curves that the items of a VOI LUT
+            Sequence hold; where there are any, they are preferred to the windows.
     """
 
     photometric: Literal["MONOCHROME1", "MONOCHROME2"]
@@ -74,6 +76,22 @@ class Display:
     voi_function: Literal["", "LINEAR", "SIGMOID"] = ""
     padded: bool = False
     pixel_spacing: bool = True
+    voi_luts: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How the files are stored.
+
+    Attributes:
+        syntax: Name of the transfer syntax, in ``encode.SYNTAXES``.
+        overlay: Whether an overlay reaches outside the image (PS3.3 C.9.2).
+        nameless: Share of the patients whose files carry no Manufacturer.
+    """
+
+    syntax: str = "explicit"
+    overlay: bool = False
+    nameless: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,7 @@ class VendorLook:
     detector: Detector
     response: Response
     display: Display
+    storage: Storage
     population: Population
 
 
@@ -112,7 +131,7 @@ def apply_look(
     if look.display.photometric == "MONOCHROME1":
         grey = largest - grey
     if look.display.padded:
-        grey[_margin(grey.shape) & ~phantom.field] = padding_value(look)
+        grey[collimated(phantom)] = padding_value(look)
     return cast(npt.NDArray[np.uint16], grey.astype(np.uint16))
 
 
@@ -142,9 +161,10 @@ def _respond(attenuation: npt.NDArray[np.float32], response: Response) -> npt.ND
     )
 
 
-def _margin(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Mark the frame that the collimator covers."""
-    frame = np.ones(shape, bool)
-    wide = max(1, round(0.02 * shape[0]))
+def collimated(phantom: Phantom) -> npt.NDArray[np.bool_]:
+    """Mark the frame that the collimator covers, ``(H, W)``; never any of the breast."""
+    rows = phantom.field.shape[0]
+    frame = np.ones(phantom.field.shape, bool)
+    wide = max(1, round(0.02 * rows))
     frame[wide:-wide, wide:-wide] = False
-    return frame
+    return frame & ~phantom.field

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mamfed_common.errors import OutputError
 from mamfed_common.seeds import derive_seed, generator
 from mamfed_simulations.dicom_file import write_dicom
-from mamfed_simulations.looks import Detector, Display, Response, VendorLook, apply_look
+from mamfed_simulations.looks import Detector, Display, Response, Storage, VendorLook, apply_look
 from mamfed_simulations.phantom import Phantom, Population, View, draw_patient
 
 __all__ = ["DEMO_SCALE", "VENDORS", "VendorLook", "apply_look", "write_cohort", "write_dicom"]
@@ -27,18 +27,26 @@ DEMO_SCALE = 0.22
 """Images of about 500 to 730 rows: quick to draw, more than the demo's networks see."""
 
 _AURORA = VendorLook(
-    # After GE: 12 bits, linear, MONOCHROME2, one window, only Imager Pixel Spacing.
+    # After GE: 12 bits, linear, MONOCHROME2, three windows with SIGMOID and a VOI LUT Sequence
+    # of three items that is to be preferred, only Imager Pixel Spacing, JPEG Lossless.
     name="aurora",
     manufacturer="Aurora Imaging",
     model="Aurora 2D",
     detector=Detector(2294, 1914, 0.0941, bits_stored=12, blur=0.0010, noise=0.018),
     response=Response(gamma=1.0, steepness=0.0, floor=0.04, ceiling=0.9, background=0.02),
-    display=Display("MONOCHROME2", windows=((0.45, 0.85),), pixel_spacing=False),
+    display=Display(
+        "MONOCHROME2",
+        windows=((0.45, 0.5), (0.45, 0.4), (0.45, 0.65)),
+        voi_function="SIGMOID",
+        pixel_spacing=False,
+        voi_luts=((0.45, 0.85), (0.45, 0.65), (0.45, 1.1)),
+    ),
+    storage=Storage("jpeg-lossless-sv1"),
     population=Population(),
 )
 _BOREALIS = VendorLook(
-    # After Hologic: MONOCHROME1, padding of the largest value, three windows with SIGMOID;
-    # sharp and noisy, fat lifted, denser breasts, more calcifications.
+    # After Hologic: MONOCHROME1, padding of the largest value, three windows with SIGMOID,
+    # JPEG 2000; sharp and noisy, fat lifted, denser breasts, more calcifications.
     name="borealis",
     manufacturer="Borealis Medical",
     model="Borealis Dimension",
@@ -50,6 +58,7 @@ _BOREALIS = VendorLook(
         voi_function="SIGMOID",
         padded=True,
     ),
+    storage=Storage("jpeg-2000-lossless"),
     population=Population(
         densities=(0.05, 0.3, 0.45, 0.2),
         calcification_share=0.42,
@@ -59,7 +68,8 @@ _BOREALIS = VendorLook(
     ),
 )
 _CIRRUS = VendorLook(
-    # After Siemens: an S-shaped response that presses fat down and lets dense tissue
+    # After Siemens: uncompressed, with an overlay that reaches outside the image, some files
+    # without Manufacturer; an S-shaped response that presses fat down and lets dense tissue
     # saturate; soft, a raised background, fattier breasts, blunter and mostly masses.
     name="cirrus",
     manufacturer="Cirrus Health",
@@ -67,6 +77,7 @@ _CIRRUS = VendorLook(
     detector=Detector(2800, 2082, 0.085, bits_stored=10, blur=0.0018, noise=0.022),
     response=Response(gamma=1.1, steepness=7.0, floor=0.06, ceiling=1.0, background=0.06),
     display=Display("MONOCHROME2", windows=((0.5, 1.0),), voi_function="LINEAR"),
+    storage=Storage("explicit", overlay=True, nameless=0.25),
     population=Population(
         densities=(0.15, 0.45, 0.32, 0.08),
         calcification_share=0.2,
@@ -78,7 +89,7 @@ _CIRRUS = VendorLook(
 VENDORS: dict[str, VendorLook] = {look.name: look for look in (_AURORA, _BOREALIS, _CIRRUS)}
 
 
-class _Row(NamedTuple):
+class TableRow(NamedTuple):
     """One line of ``labels.csv``; the names are its header."""
 
     image: str
@@ -124,7 +135,7 @@ def write_cohort(
     try:
         for name in ("images", "masks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        rows: list[_Row] = []
+        rows: list[TableRow] = []
         for kind, number, views in _patients(benign, malignant):
             patient_id = f"SYN{derive_seed(seed, look.name, kind, number) % 10**10:010d}"
             rng = generator(seed, look.name, kind, number)
@@ -136,7 +147,7 @@ def write_cohort(
                 views=views,
             )
             rows += _write_patient(folder, look, phantoms, patient_id, len(rows), scale, rng)
-        _write_table(folder / "labels.csv", rows)
+        write_table(folder / "labels.csv", rows)
     except OSError as error:
         raise OutputError(
             f"cannot write the cohort to {folder}: {error.strerror}; choose another folder"
@@ -158,7 +169,7 @@ def _write_patient(
     written: int,
     scale: float,
     rng: np.random.Generator,
-) -> list[_Row]:
+) -> list[TableRow]:
     """Write one patient's images and masks, numbered on from ``written``."""
     pathology, birads = _assess(phantoms, rng)
     spacing_mm = look.detector.spacing_mm / scale
@@ -177,9 +188,9 @@ def _write_patient(
         )
         if pathology == "malignant":
             mask = f"masks/{written + instance:04d}.png"
-            _write_mask(folder / mask, phantom.mask)
+            write_mask(folder / mask, phantom.mask)
         rows.append(
-            _Row(
+            TableRow(
                 image=image,
                 mask=mask,
                 patient_id=patient_id,
@@ -206,13 +217,15 @@ def _assess(phantoms: list[Phantom], rng: np.random.Generator) -> tuple[str, int
     return "normal", 1
 
 
-def _write_mask(path: Path, mask: npt.NDArray[np.bool_]) -> None:
+def write_mask(path: Path, mask: npt.NDArray[np.bool_]) -> None:
+    """Write a mask, ``(H, W)`` bool, as 0 and 255."""
     _, encoded = cv2.imencode(".png", mask.astype(np.uint8) * np.uint8(255))
     path.write_bytes(encoded.tobytes())
 
 
-def _write_table(path: Path, rows: list[_Row]) -> None:
+def write_table(path: Path, rows: list[TableRow]) -> None:
+    """Write ``labels.csv``."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(_Row._fields)
+        writer.writerow(TableRow._fields)
         writer.writerows(rows)

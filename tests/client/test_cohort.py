@@ -50,15 +50,15 @@ def test_samples_come_by_purpose_and_part(load, mixed):
 
 def test_a_patients_images_are_in_one_part(load, mixed):
     parts = {}
-    for case in load(mixed).cases:
-        parts.setdefault(case.row.patient_id, set()).add(case.part)
+    for image in load(mixed).placed:
+        parts.setdefault(image.case.row.patient_id, set()).add(image.part)
     assert all(len(part) == 1 for part in parts.values())
 
 
 def test_the_order_of_rows_changes_neither_split_nor_samples(load, mixed):
-    first = {case.row.image: case.part for case in load(mixed).cases}
+    first = {image.case.row.image: image.part for image in load(mixed).placed}
     mixed.rows.reverse()
-    assert {case.row.image: case.part for case in load(mixed).cases} == first
+    assert {image.case.row.image: image.part for image in load(mixed).placed} == first
 
 
 def test_every_purpose_is_split_by_itself(load, folder):
@@ -95,7 +95,7 @@ def test_bad_files_cost_their_rows_and_are_named(load, folder, drawing):
     (images / "6.png").unlink()
     drawing.png(masks / "7.png", np.zeros((181, 131)))
     cohort = load(folder)
-    assert [(r.row_number, r.image, r.reason) for r in cohort.rejected] == [
+    assert [(r.row_number, r.image, r.reason) for r in cohort.intake.rejected] == [
         (3, "images/2.png", Reason.UNREADABLE_IMAGE),
         (4, "images/3.png", Reason.NO_BREAST),
         (5, "images/4.png", Reason.MASK_SIZE),
@@ -103,7 +103,7 @@ def test_bad_files_cost_their_rows_and_are_named(load, folder, drawing):
         (7, "images/6.png", Reason.MISSING_IMAGE),
         (8, "images/7.png", Reason.EMPTY_MASK),
     ]
-    assert cohort.counts.rejected == {str(r.reason): 1 for r in cohort.rejected}
+    assert cohort.counts.rejected == {str(r.reason): 1 for r in cohort.intake.rejected}
     assert cohort.counts.rows == 7
     assert names(cohort, "benign") == ["images/1.png"]
 
@@ -150,7 +150,7 @@ def test_counts_are_json_and_name_nobody(load, folder):
 def test_a_folder_without_a_usable_row_is_an_error_with_the_reasons(load, folder):
     folder.add("P1", pathology="malignant").add("P2").benign("P3")
     (folder.path / "images" / "3.png").write_bytes(b"garbage")
-    with pytest.raises(DataError, match="no row can be used") as caught:
+    with pytest.raises(DataError, match="no image can be used") as caught:
         load(folder)
     for words in ("1 x unreadable image", "1 x malignant without mask", "1 x no pathology"):
         assert words in str(caught.value)
@@ -166,7 +166,7 @@ def test_samples_are_the_same_from_the_cache(load, mixed):
 
 def test_a_damaged_cache_entry_is_remade(load, mixed):
     first = load(mixed)
-    path = first.cases[0].entry.path
+    path = first.placed[0].entry.path
     content = path.read_bytes()
     path.write_bytes(content[:100])
     load(mixed)

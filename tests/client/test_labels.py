@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.cells import Label, Pathology
 from mamfed_client.labels import LeftOut, assign_purposes
 from mamfed_client.manifest import Row, Statement
@@ -10,13 +11,18 @@ NOTHING = frozenset()
 ANY_STAGE_1 = {"benign", "without_malignancy"}
 
 
+FILE = (Annotation(Path("m.png")),)
+BOX = Annotation(shapes=(Shape("box", ((1, 2), (3, 4))),))
+CIRCLE = Annotation(shapes=(Shape("circle", ((5, 5),), (2, 2)),))
+
+
 def assign(*described, also_said=()):
-    """Assign purposes to rows given as (patient, pathology, BI-RADS, has a mask)."""
+    """Assign purposes to rows given as (patient, pathology, BI-RADS, has a mask or annotations)."""
     rows, statements = [], []
-    for number, (patient, pathology, birads, masked) in enumerate(described, start=2):
+    for number, (patient, pathology, birads, outlined) in enumerate(described, start=2):
         label = Label(Pathology(pathology) if pathology else None, birads)
-        mask = Path("m.png") if masked else None
-        rows.append(Row(number, "", Path(), mask, patient, label, None, None, None, None))
+        annotations = (FILE if outlined else ()) if isinstance(outlined, bool) else outlined
+        rows.append(Row(number, "", Path(), annotations, patient, label))
         statements.append(Statement(number, patient, label, ""))
     statements += [Statement(99, patient, label, "") for patient, label in also_said]
     purposes, left_out = assign_purposes(rows, statements)
@@ -46,6 +52,26 @@ def test_pathology_outweighs_birads():
 
 def test_a_malignant_row_without_a_mask_is_left_out():
     assert assign(("P", "malignant", (), False)) == ([NOTHING], {LeftOut.NO_MASK: 1})
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [(CIRCLE,), (BOX, CIRCLE), (BOX, *FILE), (Annotation(shapes=(*BOX.shapes, *CIRCLE.shapes)),)],
+)
+def test_an_outline_beside_boxes_is_enough(annotations):
+    assert assign(("P", "malignant", (), annotations)) == ([{"malignant"}], {})
+
+
+def test_a_malignant_row_with_boxes_only_is_left_out():
+    assert assign(("P", "", (5,), (BOX, BOX))) == ([NOTHING], {LeftOut.BOX_ONLY: 1})
+
+
+def test_a_malignant_row_whose_annotation_is_empty_has_no_mask():
+    assert assign(("P", "", (5,), (Annotation(),))) == ([NOTHING], {LeftOut.NO_MASK: 1})
+
+
+def test_boxes_do_not_matter_on_a_normal_row():
+    assert assign(("P", "normal", (), (BOX,))) == ([ANY_STAGE_1], {})
 
 
 @pytest.mark.parametrize("suspicion", [("malignant", ()), ("", (5,)), ("", (3,)), ("benign", (3,))])

@@ -1,9 +1,10 @@
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
-from mamfed_client.manifest import Statement
-from mamfed_client.split import declared_parts, draw_parts
+from mamfed_client.manifest import Statement, linked_patients
+from mamfed_client.split import declared_parts, draw_parts, strata
 from mamfed_common.errors import DataError
 
 
@@ -98,3 +99,65 @@ def test_an_unknown_part_is_an_error():
 def test_a_long_list_of_rows_is_cut():
     with pytest.raises(DataError, match="11, 12 and 90 more"):
         declared_parts(statements(("P", "train"), *[(f"Q{n}", "") for n in range(100)]))
+
+
+def test_strata_follow_the_rarest_purpose_of_a_patient():
+    rows = [
+        ("P1", 1, "GE"),
+        ("P1", 0, "GE"),
+        ("P2", 2, "GE"),
+        ("P2", 1, "GE"),
+        ("P3", 2, "GE"),
+    ]
+    assert strata(rows) == [{"P1"}, {"P2"}, {"P3"}]
+    assert strata(rows[::-1]) == strata(rows)
+    assert strata([]) == []
+
+
+def test_vendors_of_a_purpose_are_strata_of_their_own_and_small_ones_share_one():
+    rows = [(who, 0, "GE") for who in patients(4, "G")]
+    rows += [(who, 0, "Hologic") for who in patients(3, "H")]
+    rows += [("F0", 0, "Fuji"), ("F1", 0, "Fuji"), ("S0", 0, "IMS")]
+    rows += [("H9", 1, "Hologic")]
+    grouped = strata(rows)
+    assert grouped == [set(patients(4, "G")), set(patients(3, "H")), {"F0", "F1", "S0"}, {"H9"}]
+    assert strata(rows[::-1]) == grouped
+
+
+def test_a_patient_of_two_vendors_is_in_one_stratum():
+    rows = [(f"P{n}", 1, vendor) for n in range(3) for vendor in ("Hologic", "GE")]
+    rows += [(f"Q{n}", 1, "Hologic") for n in range(3)]
+    assert strata(rows) == [set(patients(3)), set(patients(3, "Q"))]
+    assert strata(rows[::-1]) == strata(rows)
+
+
+def test_each_vendor_reaches_every_part():
+    rows = [(f"{vendor}{n}", 0, vendor) for vendor in ("A", "B", "C") for n in range(3)]
+    parts = draw(*strata(rows))
+    assert {(who[0], part) for who, part in parts.items()} == {
+        (vendor, part) for vendor in "ABC" for part in ("train", "val", "test")
+    }
+
+
+def test_a_single_vendor_is_split_as_by_purpose_alone():
+    malignant, benign, other = patients(9, "M"), patients(30, "B"), patients(2, "O")
+    rows = [(who, 0, "GE") for who in malignant] + [(malignant[0], 1, "GE")]
+    rows += [(who, 1, "GE") for who in benign]
+    rows += [(who, 2, "GE") for who in [*malignant, *benign, *other]]
+    expected = draw(set(malignant), set(benign), set(other))
+    assert list(draw(*strata(rows)).items()) == list(expected.items())
+
+
+def test_patients_who_share_images_are_linked_to_the_smallest_of_them():
+    pairs = [("D", "C"), ("B", "C"), ("X", "Y"), ("E", "D"), ("A", "E"), ("Y", "X"), ("Q", "Q")]
+    everyone = dict.fromkeys("ABCDE", "A") | {"Q": "Q", "X": "X", "Y": "X"}
+    assert linked_patients(pairs) == everyone
+    assert linked_patients(pairs[::-1]) == everyone
+    assert linked_patients([]) == {}
+
+
+def test_a_long_chain_of_links_is_followed_to_its_end():
+    names = [f"{number:05}" for number in range(20_000)]
+    chain = list(pairwise(names))
+    assert set(linked_patients(chain).values()) == {"00000"}
+    assert set(linked_patients(chain[::-1]).values()) == {"00000"}

@@ -221,9 +221,11 @@ def example(malignant_phantoms):
     return next(p for p in malignant_phantoms if (p.laterality, p.view) == ("R", "MLO"))
 
 
-def save(path, phantom, look):
+def save(path, phantom, look, *, patient_id="SYN1", syntax="explicit"):
     pixels = apply_look(phantom, look, generator(9))
-    write_dicom(path, pixels, phantom, look, patient_id="SYN1", spacing_mm=0.4277)
+    write_dicom(
+        path, pixels, phantom, look, patient_id=patient_id, spacing_mm=0.4277, syntax=syntax
+    )
     return pixels, pydicom.dcmread(path)  # no force: the preamble has to be there
 
 
@@ -235,7 +237,8 @@ def test_a_file_says_what_was_drawn(tmp_path, example, look):
     assert dataset.SOPInstanceUID == dataset.file_meta.MediaStorageSOPInstanceUID
     assert dataset.SOPInstanceUID.is_valid
     assert (dataset.Modality, dataset.PresentationIntentType) == ("MG", "FOR PRESENTATION")
-    assert dataset.Manufacturer == look.manufacturer
+    assert dataset.get("Manufacturer", look.manufacturer) == look.manufacturer
+    assert dataset.ManufacturerModelName == look.model
     assert (dataset.ImageLaterality, dataset.ViewPosition) == ("R", "MLO")
     assert list(dataset.PatientOrientation) == ["P", "FL"]
     assert dataset.ViewCodeSequence[0].CodeValue == "399368009"
@@ -253,7 +256,7 @@ def test_a_file_says_what_was_drawn(tmp_path, example, look):
 @every_vendor
 def test_a_window_shows_the_breast_between_black_and_white(tmp_path, example, look):
     _, dataset = save(tmp_path / "a.dcm", example, look)
-    shown = pydicom.pixels.apply_voi_lut(dataset.pixel_array, dataset, index=0)
+    shown = pydicom.pixels.apply_voi_lut(dataset.pixel_array, dataset, index=0, prefer_lut=False)
     black, white = (shown[example.field].astype(float).min(), shown[example.field].max())
     middle = np.median(shown[example.field])
     assert black + 0.05 * (white - black) < middle < white - 0.05 * (white - black)
@@ -264,7 +267,55 @@ def test_windows_are_counted_from_the_top_in_a_monochrome1_file(tmp_path, exampl
     assert list(dataset.WindowCenter) == [7864] * 3  # (1 - 0.52) * 2 ** 14
     assert dataset.VOILUTFunction == "SIGMOID"
     _, dataset = save(tmp_path / "b.dcm", example, VENDORS["aurora"])
-    assert (dataset.WindowCenter, dataset.WindowWidth) == (1843, 3482)  # 0.45, 0.85 of 2 ** 12
+    assert list(dataset.WindowCenter) == [1843] * 3  # 0.45 * 2 ** 12
+    assert list(dataset.WindowWidth) == [2048, 1638, 2662]  # 0.5, 0.4 and 0.65 of 2 ** 12
+
+
+def test_aurora_prefers_a_voi_lut_that_does_what_a_linear_window_would(tmp_path, example):
+    _, dataset = save(tmp_path / "a.dcm", example, VENDORS["aurora"])
+    assert len(dataset.VOILUTSequence) == 3
+    assert list(dataset.VOILUTSequence[0].LUTDescriptor) == [4096, 0, 16]
+    shown = pydicom.pixels.apply_voi_lut(dataset.pixel_array, dataset) / 65535
+    # PS3.3 C.11.2.1.2.1 for centre 0.45 and width 0.85 of 4096 levels.
+    expected = (dataset.pixel_array - (1843 - 0.5)) / (3482 - 1) + 0.5
+    np.testing.assert_allclose(shown, expected.clip(0, 1), atol=1 / 65535)
+    del dataset.VOILUTSequence
+    window = pydicom.pixels.apply_voi_lut(dataset.pixel_array, dataset) / 4095
+    assert np.abs(window - shown)[example.field].max() > 0.03  # the windows show another curve
+
+
+@pytest.mark.parametrize(
+    ("vendor", "syntax"),
+    [
+        ("aurora", "1.2.840.10008.1.2.4.70"),
+        ("borealis", "1.2.840.10008.1.2.4.90"),
+        ("cirrus", "1.2.840.10008.1.2.1"),
+    ],
+)
+def test_each_vendor_has_a_transfer_syntax_of_its_own(tmp_path, example, vendor, syntax):
+    _, dataset = save(tmp_path / "a.dcm", example, VENDORS[vendor], syntax="")
+    assert dataset.file_meta.TransferSyntaxUID == syntax
+
+
+def test_cirrus_lays_an_overlay_over_the_edge_and_leaves_the_pixels_alone(tmp_path, example):
+    _, dataset = save(tmp_path / "a.dcm", example, VENDORS["cirrus"])
+    top, left = dataset[0x60000050].value
+    assert top + dataset[0x60000010].value - 1 > dataset.Rows
+    assert left + dataset[0x60000011].value - 1 > dataset.Columns
+    marks = dataset.overlay_array(0x6000)
+    assert marks.shape == (48, 64)
+    assert marks.sum() == 2 * 48 + 2 * 62
+    assert dataset.pixel_array.max() < 2**10
+
+
+def test_some_patients_of_cirrus_have_files_without_manufacturer(tmp_path, example):
+    named = [
+        "Manufacturer" in save(tmp_path / "a.dcm", example, look, patient_id=f"SYN{number}")[1]
+        for look in (VENDORS["cirrus"], VENDORS["aurora"])
+        for number in range(20)
+    ]
+    assert 2 <= named[:20].count(False) <= 9
+    assert all(named[20:])
 
 
 @every_vendor

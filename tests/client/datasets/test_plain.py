@@ -1,13 +1,14 @@
 import pytest
 
-from mamfed_client.cells import Label, Pathology
-from mamfed_client.manifest import read_manifest
-from mamfed_client.rejections import Reason
+from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.cells import Label, Pathology, parse_density, parse_label
+from mamfed_client.datasets import read_folder
+from mamfed_client.rejections import Reason, Refusal
 from mamfed_common.errors import DataError
 
 
 @pytest.fixture
-def read(tmp_path, drawing):
+def read(tmp_path):
     """Write a table beside images 1.png to 4.png and masks m1.png to m4.png, and read it."""
 
     def write_and_read(text, encoding="utf-8"):
@@ -15,7 +16,7 @@ def read(tmp_path, drawing):
             (tmp_path / f"{number}.png").touch()
             (tmp_path / f"m{number}.png").touch()
         (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
-        return read_manifest(tmp_path, "here")
+        return read_folder(tmp_path)
 
     return write_and_read
 
@@ -33,10 +34,55 @@ def test_a_row_is_understood_cell_by_cell(read, tmp_path):
     (row,) = manifest.rows
     assert row.row_number == 2
     assert row.image_path == tmp_path / "1.png"
-    assert row.mask_path == tmp_path / "m1.png"
+    assert row.annotations == (Annotation(tmp_path / "m1.png", "1.png"),)
     assert row.label == Label(Pathology.MALIGNANT, (4, 2))
     assert (row.laterality, row.view, row.spacing_mm, row.vendor) == ("L", "MLO", 0.07, "GE")
+    assert manifest.layout == "labels"
     assert manifest.rejected == []
+
+
+def test_a_mask_cell_names_several_files_of_any_kind(read, tmp_path):
+    (tmp_path / "1.xml").touch()
+    manifest = read("image,mask,patient_id,birads\n1.png,m1.png | 1.xml,P1,5\n2.png,,P2,1\n")
+    paths = [annotation.path for annotation in manifest.rows[0].annotations]
+    assert paths == [tmp_path / "m1.png", tmp_path / "1.xml"]
+    assert manifest.rows[1].annotations == ()
+
+
+@pytest.mark.parametrize("cell", ["m1.png|m9.png", "m1.png|", "|m1.png"])
+def test_one_missing_mask_of_several_refuses_the_row(read, cell):
+    manifest = read(f"image,mask,patient_id,birads\n1.png,{cell},P1,5\n")
+    assert only_rejection(manifest).reason is Reason.MISSING_MASK
+
+
+def test_the_file_need_not_tell_the_breast_that_the_table_tells(read):
+    rows = read("image,patient_id,birads,laterality\n1.png,P1,1,R\n2.png,P2,1,\n").rows
+    assert [row.allow for row in rows] == [{Reason.NO_LATERALITY}, frozenset()]
+
+
+def test_density_and_split_are_taken(read):
+    rows = read("image,patient_id,birads,density,split\n1.png,P1,1,3,Train\n2.png,P2,1,,\n").rows
+    assert [(row.density, row.split) for row in rows] == [("C", "Train"), (None, "")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "density"),
+    [
+        ("1", "A"),
+        ("4.0", "D"),
+        ("b", "B"),
+        ("DENSITY C", "C"),
+        ("ACR 2", "B"),
+        ("BI-RADS category d", "D"),
+        ("", None),
+        ("0", "0"),
+        ("5", "5"),
+        ("fatty", "fatty"),
+        ("e", "e"),
+    ],
+)
+def test_density_is_a_letter_where_the_scale_is_known(cell, density):
+    assert parse_density(cell) == density
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -61,6 +107,39 @@ def test_a_quoted_newline_does_not_shift_the_row_numbers(read):
 )
 def test_birads_cells_become_numbers(read, cell, birads):
     assert read(f"image,patient_id,birads\n1.png,P1,{cell}\n").rows[0].label.birads == birads
+
+
+@pytest.mark.parametrize(
+    ("cell", "birads"),
+    [
+        ("BI-RADS 4", (4,)),
+        ("BIRADS 4A", (4,)),
+        ("bi rads: 0", (0,)),
+        ("BI_RADS-6", (6,)),
+        ("BI-RADS Category 5", (5,)),
+        ("category 2", (2,)),
+        ("Cat. 3", (3,)),
+        ("ACR 2", (2,)),
+        ("BI-RADS 4c|BI-RADS 2.0$1", (4, 2, 1)),
+    ],
+)
+def test_a_category_may_follow_the_name_of_its_scale(cell, birads):
+    assert parse_label("", cell).birads == birads
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["4?", "?", "-4", "4 or 5", "4/5", "2,3", "45", "4d", "4.5", "04", "IV", "4a.0", "$", "4||5"],
+)
+def test_what_is_no_category_is_refused_rather_than_guessed(cell):
+    with pytest.raises(Refusal, match="birads"):
+        parse_label("", cell)
+
+
+@pytest.mark.parametrize("cell", ["BI-RADS", "BI-RADS 7", "density 2", "BI-RADS -", "\u0664"])
+def test_a_scale_without_a_category_of_its_own_is_refused(cell):
+    with pytest.raises(Refusal, match="birads"):
+        parse_label("", cell)
 
 
 @pytest.mark.parametrize("cell", ["benign", "Benign", "BENIGN_WITHOUT_CALLBACK"])
@@ -172,6 +251,6 @@ def test_another_encoding_is_an_error_that_says_what_to_do(read):
 
 def test_a_missing_folder_and_a_missing_table_are_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere: no such folder"):
-        read_manifest(tmp_path / "nowhere", "here")
+        read_folder(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"no labels\.csv"):
-        read_manifest(tmp_path, "here")
+        read_folder(tmp_path, "labels")

@@ -1,0 +1,137 @@
+"""Where the findings of an image are outlined, one small reader a format -> mask."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mamfed_client.annotations import coco, dicom_file, inbreast, masks, raster, via
+from mamfed_client.annotations.outlines import (
+    Outlines,
+    any_trouble_unreadable,
+    read_bytes,
+    unreadable,
+)
+from mamfed_client.annotations.shapes import Annotation, Kind, Shape
+from mamfed_client.mammogram import Mask
+from mamfed_client.rejections import Reason, Refusal
+
+Reader = Callable[[bytes, str], Outlines]
+
+TEXT_LIMIT = 64 << 20
+BINARY_LIMIT = 512 << 20
+
+
+class Marked(NamedTuple):
+    """What an image's annotations mark.
+
+    Attributes:
+        mask: Their union, ``(rows, columns)`` bool.
+        resampled: How many were drawn on another size of the image, and fitted.
+        boxes: How many boxes they hold; none is in the mask.
+        points: How many single points; each marks one pixel.
+    """
+
+    mask: Mask
+    resampled: int
+    boxes: int
+    points: int
+
+
+def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int) -> Marked:
+    """Unite the annotations of an image of ``rows`` x ``columns`` pixels.
+
+    Raises:
+        Refusal: One cannot be read (``UNREADABLE_MASK``), is of another aspect than the image
+            (``MASK_SIZE``), or all of them mark nothing but boxes, points beside boxes, or nothing
+            at all (``EMPTY_MASK``).
+    """
+    mask: Mask = np.zeros((rows, columns), dtype=np.bool_)
+    kinds: Counter[Kind] = Counter()
+    resampled, listed = 0, False
+    for annotation in annotations:
+        outlines = _outlines(annotation)
+        shapes, scaled = _scaled(outlines, rows, columns)
+        mask |= raster.draw(shapes, rows, columns)
+        for other in outlines.masks:
+            scaled |= other.shape != (rows, columns)
+            mask |= raster.fit(other, rows, columns)
+            kinds["polygon"] += bool(other.any())
+        kinds.update(shape.kind for shape in shapes)
+        resampled += scaled
+        listed |= outlines.listed
+    _check_marked(mask, kinds, listed)
+    return Marked(mask, resampled, kinds["box"], kinds["point"])
+
+
+def _check_marked(mask: Mask, kinds: Counter[Kind], listed: bool) -> None:
+    """Refuse a mask without an outline; single points are one unless boxes say otherwise."""
+    boxes, points = kinds["box"], kinds["point"]
+    if boxes and boxes + points == kinds.total():
+        beside = f" and {_counted(points, 'point')}" if points else ""
+        found = f"{_counted(boxes, 'box', 'boxes')}{beside}"
+        raise Refusal(Reason.EMPTY_MASK, f"{found} and no outline")
+    if not listed:
+        raise Refusal(Reason.EMPTY_MASK, "the annotation does not list the image")
+    if not mask.any():
+        raise Refusal(Reason.EMPTY_MASK, "the annotation marks nothing in the image")
+
+
+def _counted(count: int, singular: str, plural: str = "") -> str:
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
+def _scaled(outlines: Outlines, rows: int, columns: int) -> tuple[tuple[Shape, ...], bool]:
+    """Bring shapes to the image's size, and say whether that changed them."""
+    if outlines.grid is None or outlines.grid == (rows, columns) or not outlines.shapes:
+        return outlines.shapes, False
+    raster.check_aspect(outlines.grid, rows, columns)
+    height, width = outlines.grid
+    shapes = (raster.scale(shape, rows / height, columns / width) for shape in outlines.shapes)
+    return tuple(shapes), True
+
+
+def _outlines(annotation: Annotation) -> Outlines:
+    """Read one annotation by its suffix, else by its content."""
+    if annotation.path is None:
+        return Outlines(annotation.shapes)
+    suffix = annotation.path.suffix.lower()
+    data = read_bytes(annotation.path, TEXT_LIMIT if suffix in TEXT else BINARY_LIMIT)
+    with any_trouble_unreadable():
+        return (_READERS.get(suffix) or _reader_for(data))(data, annotation.image_name)
+
+
+def _reader_for(data: bytes) -> Reader:
+    """Tell a file without a telling suffix by its content."""
+    if data[128:132] == b"DICM":  # PS3.10 7.1
+        return dicom_file.read
+    if masks.is_picture(data):
+        return masks.read
+    start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"<"):
+        return inbreast.read
+    if start.startswith(b"{"):
+        return _read_json
+    if start.startswith((b"#filename,", b"filename,")):
+        return via.read_csv
+    raise unreadable("an annotation of a format that is not known")
+
+
+def _read_json(data: bytes, image_name: str) -> Outlines:
+    document = json.loads(data)
+    read = coco.read if coco.is_coco(document) else via.read_json
+    return read(document, image_name)
+
+
+TEXT = frozenset({".xml", ".json", ".csv"})
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys((".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), masks.read),
+    **dict.fromkeys((".dcm", ".dicom"), dicom_file.read),
+    ".xml": inbreast.read,
+    ".json": _read_json,
+    ".csv": via.read_csv,
+}

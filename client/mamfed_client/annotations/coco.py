@@ -1,0 +1,113 @@
+"""COCO files (instance segmentation, JSON) -> outlines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mamfed_client.annotations.outlines import Outlines, find_name, unreadable
+from mamfed_client.annotations.shapes import Shape
+from mamfed_client.mammogram import MAX_PIXELS, Mask
+
+POINT_OFFSET = 0.5
+"""COCO's (0, 0) is the corner of the first pixel, ours its centre."""
+
+
+def is_coco(document: Any) -> bool:
+    """Tell a COCO file from VIA's by its keys."""
+    return isinstance(document, dict) and {"images", "annotations"} <= document.keys()
+
+
+def read(document: Any, image_name: str) -> Outlines:
+    """Take one image's polygons, run-length masks and boxes.
+
+    Crowds (``iscrowd``) are taken as any other. A box counts where there is no segmentation.
+
+    Raises:
+        Refusal: Several entries fit the image, or an outline of it is not understood.
+    """
+    images = document["images"]
+    wanted = find_name((image["file_name"] for image in images), image_name)
+    if wanted is None:
+        return Outlines(listed=False)
+    entries = [image for image in images if image["file_name"] == wanted]
+    if len(entries) > 1:
+        raise unreadable(f"{len(entries)} entries fit the image, one is needed")
+    found = [a for a in document["annotations"] if a["image_id"] == entries[0]["id"]]
+    shapes = tuple(shape for annotation in found for shape in _shapes(annotation))
+    masks = tuple(_runs_mask(a["segmentation"]) for a in found if _is_runs(a.get("segmentation")))
+    return Outlines(shapes, masks, _grid(entries[0]))
+
+
+def _grid(image: dict[str, Any]) -> tuple[int, int] | None:
+    if "height" not in image or "width" not in image:
+        return None
+    return int(image["height"]), int(image["width"])
+
+
+def _is_runs(segmentation: Any) -> bool:
+    return isinstance(segmentation, dict)
+
+
+def _shapes(annotation: dict[str, Any]) -> tuple[Shape, ...]:
+    segmentation = annotation.get("segmentation")
+    if _is_runs(segmentation):
+        return ()
+    if segmentation:
+        return tuple(Shape("polygon", _pairs(polygon)) for polygon in segmentation)
+    x, y, width, height = annotation["bbox"]
+    return (Shape("box", _pairs((x, y, x + width, y + height))),)
+
+
+def _pairs(flat: Any) -> tuple[tuple[float, float], ...]:
+    """Pair x and y, and move the origin to the first pixel's centre."""
+    numbers = [float(number) - POINT_OFFSET for number in flat]
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _runs_mask(segmentation: dict[str, Any]) -> Mask:
+    """Lay out run lengths, in turn unmarked and marked, column after column.
+
+    Raises:
+        Refusal: They do not fill the size they claim, or that is too large.
+    """
+    height, width = (int(side) for side in segmentation["size"])
+    counts = segmentation["counts"]
+    runs = _unpacked(counts) if isinstance(counts, str) else [int(count) for count in counts]
+    total = height * width
+    if min(height, width) < 1 or total > MAX_PIXELS:
+        raise unreadable(f"a mask of {width} x {height} pixels")
+    if min(runs, default=-1) < 0 or sum(runs) != total:
+        raise unreadable(f"run lengths that do not fill {width} x {height} pixels")
+    marked = np.arange(len(runs)) % 2 == 1
+    mask: Mask = np.repeat(marked, runs).reshape(width, height).T
+    return mask
+
+
+def _unpacked(text: str) -> list[int]:
+    """Unpack run lengths from COCO's text.
+
+    A character less 48 holds five bits, the lowest first, and a sixth that says whether more
+    follow; the last of the five gives the sign. From the fourth run on it is the difference to the
+    run two before (``rleToString`` in cocoapi's ``maskApi.c``).
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise unreadable("compressed run lengths with a character that has no meaning")
+        if shift > 60:
+            raise unreadable("a compressed run length without end")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise unreadable("compressed run lengths that are cut short")
+    return runs

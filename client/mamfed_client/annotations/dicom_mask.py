@@ -1,0 +1,69 @@
+"""Masks stored as DICOM images, as CBIS-DDSM's -> masks."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+
+from mamfed_client.annotations.outlines import (
+    Outlines,
+    any_trouble_unreadable,
+    read_bytes,
+    unreadable,
+)
+from mamfed_client.codecs import check_deflated, stored_values
+from mamfed_client.mammogram import Mask
+
+FILE_LIMIT = 512 << 20
+
+
+def read(dataset: Dataset, image_name: str = "") -> Outlines:
+    """Read a mask image of one or two grey levels: true where it is the brighter one.
+
+    One level alone marks everything, or nothing if it is 0.
+
+    Raises:
+        Refusal: It cannot be decoded or has more levels: CBIS-DDSM's crops and masks swap places.
+    """
+    values = stored_values(dataset)
+    if not _is_two_valued(values):
+        levels = len(np.unique(values))
+        raise unreadable(f"this is an image, not a mask ({levels} grey levels)")
+    darkest, brightest = values.min(), values.max()
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        darkest, brightest = brightest, darkest
+    marked: Mask = values == brightest if darkest != brightest else values != 0
+    return Outlines(masks=(marked,))
+
+
+def looks_like_mask(path: Path) -> bool:
+    """Tell a mask from the crop of an image: it has at most two grey levels.
+
+    The file is decoded: this is for the few that their names do not tell apart.
+
+    Raises:
+        Refusal: It cannot be read or decoded.
+    """
+    data = read_bytes(path, FILE_LIMIT)
+    with any_trouble_unreadable():
+        return _is_two_valued(stored_values(parse(data)))
+
+
+def parse(data: bytes) -> Dataset:
+    """Parse a DICOM file, once it is known not to inflate without end.
+
+    Raises:
+        Refusal: It inflates too far.
+    """
+    check_deflated(data)
+    return pydicom.dcmread(BytesIO(data))
+
+
+def _is_two_valued(values: npt.NDArray[Any]) -> bool:
+    return bool(((values == values.min()) | (values == values.max())).all())

@@ -1,0 +1,50 @@
+"""INbreast's XML files, Apple property lists as OsiriX exports them -> outlines."""
+
+from __future__ import annotations
+
+import plistlib
+import re
+
+from mamfed_client.annotations.outlines import Outlines, unreadable
+from mamfed_client.annotations.shapes import Shape
+
+NUMBER = r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*"
+POINT = re.compile(rf"\s*\({NUMBER},{NUMBER}\)\s*")
+
+
+def read(data: bytes, image_name: str = "") -> Outlines:
+    """Read every region of the file's first image, whatever its name says it is.
+
+    Masses, calcifications, clusters, distortions, asymmetries and spiculated regions stand side by
+    side in one file. x and y of ``Point_px`` count from the top left. Regions of one or two points
+    are single calcifications: each point marks its pixel.
+
+    Raises:
+        Refusal: It is no such list, or a point is not understood.
+    """
+    try:
+        # plistlib refuses entity declarations, so that none can blow up
+        document = plistlib.loads(data, fmt=plistlib.FMT_XML)
+    except MemoryError:
+        raise
+    except Exception:
+        raise unreadable("not an Apple property list") from None
+    try:
+        regions = document["Images"][0]["ROIs"]
+    except (KeyError, IndexError, TypeError):
+        raise unreadable("a property list without Images[0].ROIs") from None
+    return Outlines(shapes=tuple(shape for region in regions for shape in _shapes(region)))
+
+
+def _shapes(region: dict[str, list[str]]) -> tuple[Shape, ...]:
+    points = tuple(_point(text) for text in region["Point_px"])
+    if len(points) < 3:
+        return tuple(Shape("point", (point,)) for point in points)
+    return (Shape("polygon", points),)
+
+
+def _point(text: str) -> tuple[float, float]:
+    match = POINT.fullmatch(text)
+    if match is None:
+        raise unreadable("a point that is not written (x, y)")
+    return float(match[1]), float(match[2])

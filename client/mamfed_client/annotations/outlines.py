@@ -1,0 +1,111 @@
+"""What a reader of annotations returns, and what all readers share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from mamfed_client.annotations.shapes import Shape
+from mamfed_client.mammogram import Mask
+from mamfed_client.rejections import Reason, Refusal
+
+
+class Outlines(NamedTuple):
+    """What one file marks in one image.
+
+    Attributes:
+        shapes: Its outlines, in pixels of ``grid``.
+        masks: Its masks, each ``(H, W)`` bool of a size of its own.
+        grid: Rows and columns of the image as the file states them; None where it states none.
+        listed: Whether the file says anything of the image.
+    """
+
+    shapes: tuple[Shape, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    grid: tuple[int, int] | None = None
+    listed: bool = True
+
+
+def unreadable(detail: str) -> Refusal:
+    """Name what is wrong with an annotation file."""
+    return Refusal(Reason.UNREADABLE_MASK, detail)
+
+
+@contextmanager
+def any_trouble_unreadable() -> Iterator[None]:
+    """Turn whatever a file brings about into a refusal of the annotation.
+
+    Nine classes of exception were seen to come out of pydicom alone. What they say may quote the
+    file, so neither their words nor those of warnings get anywhere.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Refusal as refusal:
+        if refusal.reason in (Reason.UNREADABLE_MASK, Reason.MASK_SIZE, Reason.EMPTY_MASK):
+            raise
+        raise unreadable(str(refusal)) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise unreadable(f"{type(error).__name__} while reading the annotation") from None
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a whole file of at most ``limit`` bytes.
+
+    Raises:
+        Refusal: It is larger, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise unreadable(f"{type(error).__name__} while reading the file") from None
+    if len(data) > limit:
+        raise unreadable(f"a file larger than {limit >> 20} MiB")
+    return data
+
+
+def find_name(names: Iterable[str], image_name: str) -> str | None:
+    """Find the entry for an image in a file that lists several.
+
+    Folders and capitals do not count. Without an equal name one that differs in its suffix alone
+    is taken: outlines are often drawn on a PNG copy.
+
+    Args:
+        names: The images' names as the file spells them.
+        image_name: File name of the image; empty takes the only entry.
+
+    Returns:
+        The name as the file spells it; None if there is none.
+
+    Raises:
+        Refusal: Several entries fit.
+    """
+    entries = list(dict.fromkeys(names))
+    if not image_name:
+        return _only(entries)
+    for form in (_base_name, _stem):
+        same = [entry for entry in entries if form(entry) == form(image_name)]
+        if same:
+            return _only(same)
+    return None
+
+
+def _only(entries: list[str]) -> str | None:
+    if len(entries) > 1:
+        raise unreadable(f"{len(entries)} entries fit the image, one is needed")
+    return entries[0] if entries else None
+
+
+def _base_name(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name.casefold()
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(_base_name(name)).stem

@@ -1,0 +1,147 @@
+"""Graphics of presentation states and regions of structured reports -> outlines.
+
+Both count from the top left corner of the first pixel: its centre is at (0.5, 0.5) (PS3.3 table
+C.10-5, Graphic Annotation Units PIXEL, and table C.18.6-1, Graphic Data).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydicom.dataset import Dataset
+
+from mamfed_client.annotations.outlines import Outlines, unreadable
+from mamfed_client.annotations.references import referenced, shown_image
+from mamfed_client.annotations.shapes import Shape
+
+CORNER = 0.5
+POINTS_NEEDED = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
+
+
+class Graphic(NamedTuple):
+    """An item with Graphic Type (0070,0023) and Graphic Data (0070,0022).
+
+    Attributes:
+        item: The item.
+        images: SOP Instance UIDs of the images it lies on; empty means all.
+    """
+
+    item: Dataset
+    images: frozenset[str]
+
+
+def read_graphics(dataset: Dataset, image_name: str) -> Outlines:
+    """Read the graphics of a Softcopy Presentation State (PS3.3 C.10.5).
+
+    Raises:
+        Refusal: Graphics are placed on the display instead of the image, are not understood, or
+            lie on several images of which none is named as the image's file.
+    """
+    for annotation in dataset.get("GraphicAnnotationSequence") or ():
+        for item in annotation.get("GraphicObjectSequence") or ():
+            if item.get("GraphicAnnotationUnits") != "PIXEL":
+                raise unreadable("graphics placed on the display; those in pixels are read")
+    series = dataset.get("ReferencedSeriesSequence") or ()
+    shown = referenced(
+        image for item in series for image in item.get("ReferencedImageSequence") or ()
+    )
+    return _outlines(list(_graphics(dataset)), shown, image_name)
+
+
+def read_report(dataset: Dataset, image_name: str) -> Outlines:
+    """Read the spatial coordinates of a Structured Report's content tree (PS3.3 C.18.6).
+
+    Raises:
+        Refusal: They are not understood, count in a slide's total matrix, or lie on several images
+            of which none is named as the image's file.
+    """
+    regions = list(_regions(dataset))
+    if any(region.item.get("PixelOriginInterpretation") == "VOLUME" for region in regions):
+        raise unreadable("coordinates in a total pixel matrix; those of one frame are read")
+    return _outlines(regions, frozenset(), image_name)
+
+
+def _graphics(dataset: Dataset) -> Iterator[Graphic]:
+    for annotation in dataset.get("GraphicAnnotationSequence") or ():
+        images = referenced(annotation.get("ReferencedImageSequence") or ())
+        for item in annotation.get("GraphicObjectSequence") or ():
+            yield Graphic(item, images)
+
+
+def _regions(root: Dataset) -> Iterator[Graphic]:
+    """Walk the content tree, in its order."""
+    items = [root]
+    while items:
+        item = items.pop()
+        children = list(item.get("ContentSequence") or ())
+        if item.get("ValueType") == "SCOORD":
+            yield Graphic(item, _selected_from(children, root))
+        items.extend(reversed(children))
+
+
+def _selected_from(children: list[Dataset], root: Dataset) -> frozenset[str]:
+    """Collect the images that coordinates are selected from, by value or by reference."""
+    targets = [_target(child, root) for child in children]
+    return referenced(
+        reference for target in targets for reference in target.get("ReferencedSOPSequence") or ()
+    )
+
+
+def _target(item: Dataset, root: Dataset) -> Dataset:
+    """Follow Referenced Content Item Identifier (0040,DB73): places from 1, the root first."""
+    places = item.get("ReferencedContentItemIdentifier")
+    if places is None:
+        return item
+    target = root
+    for place in list(places)[1:]:
+        target = target.ContentSequence[place - 1]
+    return target
+
+
+def _outlines(graphics: list[Graphic], shown: frozenset[str], image_name: str) -> Outlines:
+    """Take the graphics that lie on the image."""
+    image = shown_image(shown.union(*(graphic.images for graphic in graphics)), image_name)
+    ours = [graphic.item for graphic in graphics if not graphic.images or image in graphic.images]
+    return Outlines(shapes=tuple(shape for item in ours for shape in _shapes(item)))
+
+
+def _shapes(item: Dataset) -> tuple[Shape, ...]:
+    """Turn a graphic into shapes (PS3.3 C.10.5.1.2, C.18.6.1.2).
+
+    Straight lines stand for an INTERPOLATED curve. An open line, as of a measurement or an arrow,
+    outlines nothing.
+    """
+    kind = item.get("GraphicType")
+    points = _points(item.get("GraphicData"))
+    if len(points) != POINTS_NEEDED.get(kind, len(points)):
+        raise unreadable(f"a {kind} of {len(points)} points, {POINTS_NEEDED[kind]} are needed")
+    if kind in ("POINT", "MULTIPOINT"):
+        return tuple(Shape("point", (point,)) for point in points)
+    if kind == "CIRCLE":
+        radius = math.dist(*points)
+        return (Shape("circle", points[:1], (radius, radius)),)
+    if kind == "ELLIPSE":
+        return (_ellipse(points),)
+    if kind not in ("POLYLINE", "INTERPOLATED"):
+        raise unreadable("a graphic of an unknown kind")
+    if points[0] == points[-1] or item.get("GraphicFilled") == "Y":
+        return (Shape("polygon", points),)
+    return ()
+
+
+def _ellipse(points: tuple[tuple[float, float], ...]) -> Shape:
+    """Take the ends of the major axis, then those of the minor one."""
+    (x, y), (end_x, end_y) = points[:2]
+    radii = math.dist(*points[:2]) / 2, math.dist(*points[2:]) / 2
+    centre = ((x + end_x) / 2, (y + end_y) / 2)
+    return Shape("ellipse", (centre,), radii, math.atan2(end_y - y, end_x - x))
+
+
+def _points(flat: Any) -> tuple[tuple[float, float], ...]:
+    """Pair columns and rows, and move the origin to the first pixel's centre."""
+    numbers = [float(number) - CORNER for number in flat or ()]
+    if not numbers or len(numbers) % 2:
+        raise unreadable("a graphic without an even number of coordinates")
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))

@@ -1,0 +1,139 @@
+"""Files of the VGG Image Annotator (VIA 1 and 2), JSON and CSV -> outlines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mamfed_client.annotations.outlines import Outlines, find_name, read_bytes, unreadable
+from mamfed_client.annotations.shapes import Shape
+
+TEXT_LIMIT = 64 << 20
+LONGEST_CELL = 16 << 20
+NAME_COLUMNS = ("#filename", "filename")
+SHAPE_COLUMN = "region_shape_attributes"
+
+
+class Table(NamedTuple):
+    """A whole VIA table.
+
+    Attributes:
+        shapes: File name as written -> its outlines; none where the image has no region.
+        bad: File names with a row that is not understood, and left out.
+    """
+
+    shapes: dict[str, tuple[Shape, ...]]
+    bad: frozenset[str]
+
+
+def table_shapes(path: Path) -> Table:
+    """Read a VIA table for all its images at once.
+
+    Raises:
+        Refusal: The file cannot be read or is no VIA table.
+    """
+    shapes: dict[str, tuple[Shape, ...]] = {}
+    bad: set[str] = set()
+    for name, cell in _rows(read_bytes(path, TEXT_LIMIT)):
+        try:
+            found = _cell_shapes(cell)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
+            bad.add(name)
+            continue
+        shapes[name] = shapes.get(name, ()) + found
+    return Table(shapes, frozenset(bad))
+
+
+def read_csv(data: bytes, image_name: str) -> Outlines:
+    """Read one image's rows of a VIA table.
+
+    Raises:
+        Refusal: It is no VIA table, or a row of the image is not understood.
+    """
+    rows = list(_rows(data))
+    wanted = find_name((name for name, _ in rows), image_name)
+    shapes = tuple(shape for name, cell in rows if name == wanted for shape in _cell_shapes(cell))
+    return Outlines(shapes, listed=wanted is not None)
+
+
+def read_json(document: Any, image_name: str) -> Outlines:
+    """Take one image's regions of a VIA project or of an export of its annotations.
+
+    Raises:
+        Refusal: It is neither of them.
+    """
+    entries = _entries(document)
+    wanted = find_name((entry["filename"] for entry in entries), image_name)
+    found = [region for entry in entries if entry["filename"] == wanted for region in _of(entry)]
+    shapes = tuple(_shape(region["shape_attributes"]) for region in found)
+    return Outlines(shapes, listed=wanted is not None)
+
+
+def _rows(data: bytes) -> list[tuple[str, str]]:
+    """Take the file name and the shape, as JSON, of each row."""
+    # Only these two columns count; a byte that is not UTF-8 elsewhere costs no row.
+    text = data.decode("utf-8-sig", errors="replace")
+    former = csv.field_size_limit(LONGEST_CELL)
+    try:
+        reader = csv.DictReader(StringIO(text, newline=""))
+        header = reader.fieldnames or ()
+        name_column = next((name for name in NAME_COLUMNS if name in header), None)
+        if name_column is None or SHAPE_COLUMN not in header:
+            raise unreadable("a table without VIA's columns filename and region_shape_attributes")
+        return [(row[name_column] or "", row[SHAPE_COLUMN] or "") for row in reader]
+    except csv.Error:
+        raise unreadable("not a CSV table") from None
+    finally:
+        csv.field_size_limit(former)
+
+
+def _entries(document: Any) -> list[Any]:
+    images = document.get("_via_img_metadata", document) if isinstance(document, dict) else None
+    entries = list(images.values()) if isinstance(images, dict) else []
+    if not entries or not all(isinstance(e, dict) and "filename" in e for e in entries):
+        raise unreadable("JSON that is neither a VIA nor a COCO file")
+    return entries
+
+
+def _of(entry: dict[str, Any]) -> list[Any]:
+    """List an entry's regions: VIA 1 numbers them in an object, VIA 2 has a list."""
+    regions = entry.get("regions") or []
+    return list(regions.values()) if isinstance(regions, dict) else regions
+
+
+def _cell_shapes(cell: str) -> tuple[Shape, ...]:
+    """Read a cell of the table; ``{}`` stands for an image without a region."""
+    attributes = json.loads(cell)
+    return (_shape(attributes),) if attributes else ()
+
+
+def _shape(attributes: Any) -> Shape:
+    kind = attributes["name"]
+    if kind in ("polygon", "polyline"):
+        x, y = (_numbers(attributes[key]) for key in ("all_points_x", "all_points_y"))
+        return Shape(kind, tuple(zip(x, y, strict=True)))
+    if kind == "rect":
+        left, top, width, height = _values(attributes, "x", "y", "width", "height")
+        return Shape("box", ((left, top), (left + width, top + height)))
+    centre = _values(attributes, "cx", "cy")
+    if kind == "point":
+        return Shape("point", (centre,))
+    if kind == "circle":
+        return Shape("circle", (centre,), _values(attributes, "r", "r"))
+    if kind == "ellipse":
+        # Radians from x towards y, as the canvas turns; VIA 1 does not turn ellipses.
+        angle = float(attributes.get("theta") or 0)
+        return Shape("ellipse", (centre,), _values(attributes, "rx", "ry"), angle)
+    raise ValueError("unknown kind of shape")
+
+
+def _values(attributes: Any, *keys: str) -> Any:
+    """Take numbers as a tuple as long as the keys."""
+    return _numbers(attributes[key] for key in keys)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

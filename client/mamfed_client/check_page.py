@@ -1,0 +1,233 @@
+"""The page that a radiologist signs off: what a folder holds, and whether it was read rightly."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mamfed_client.contact_sheet import Drawn, choose, draw, mainly
+from mamfed_client.distributions import (
+    Bars,
+    Histogram,
+    bars,
+    counted,
+    grey_histograms,
+    histogram,
+    log_histogram,
+)
+from mamfed_client.explanations import EXPLANATIONS
+from mamfed_client.intake import Case, Intake
+from mamfed_client.show import BREAST, LESION
+from mamfed_common import __version__
+from mamfed_common.errors import OutputError
+from mamfed_common.files import write_atomic
+from mamfed_common.weights import Purpose
+
+ROWS_NAMED = 8
+"""Of the rows that share a trouble, so many are named."""
+
+SMALLEST_MM, LARGEST_MM = 1e-6, 1e6
+"""Spacings beyond are nonsense, which these show as well."""
+
+SERVES: dict[Purpose, str] = {
+    "malignant": "stage 2",
+    "benign": "stage 1",
+    "without_malignancy": "false alarms",
+}
+SHEETS: dict[Purpose | None, str] = {
+    "malignant": "Malignant, with an outline: stage 2",
+    "benign": "Nothing suspicious known of the patient: stage 1",
+    "without_malignancy": "Not malignant, but not for stage 1: false alarms are counted on them",
+    None: "Readable, but of no use to any stage",
+}
+
+
+def write_check_page(
+    out: Path, document: dict[str, Any], intake: Intake, *, names: bool = False, most: int = 48
+) -> None:
+    """Write one HTML file that needs nothing else, readable by its owner only.
+
+    No patient is named. It shows images: it belongs where the images may be.
+
+    Args:
+        out: The file to write or replace.
+        document: What :func:`mamfed_client.summary.summarise_intake` counted.
+        intake: What was counted.
+        names: Whether file names are shown.
+        most: Number of images on the contact sheet, which are read again.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    check_place(out)
+    drawn, failed = draw(choose(intake.cases, most))
+    page = _render(document, intake, drawn, failed, names=names)
+    try:
+        write_atomic(out, page.encode(errors="replace"))  # names may hold bytes that are no UTF-8
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def check_place(out: Path) -> None:
+    """Refuse before the work, which may take hours.
+
+    Raises:
+        OutputError: The file cannot be written there.
+    """
+    if not os.path.isdir(out.parent):  # unlike Path's, it takes a name that is too long
+        raise OutputError(f"{out}: its folder does not exist; make it, or choose another one")
+    if os.path.isdir(out):
+        raise OutputError(f"{out}: is a folder; name a file, like check.html")
+
+
+def _render(
+    document: dict[str, Any],
+    intake: Intake,
+    drawn: Sequence[Drawn],
+    failed: Sequence[int],
+    *,
+    names: bool,
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("mamfed_client"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(counted=counted, base64=lambda data: b64encode(data).decode())
+    return environment.get_template("check.html").render(
+        document=document,
+        points=_points(document, failed),
+        explanations=EXPLANATIONS,
+        rejected_rows=_rejected_rows(intake),
+        counts=_counts(document, intake.cases),
+        grey=_grey(drawn),
+        histograms=_histograms(intake.cases, drawn),
+        sheets=[(SHEETS[purpose], list(group)) for purpose, group in groupby(drawn, _listed_by)],
+        serves=_serves,
+        drawn=len(drawn),
+        names=names,
+        breast=_css(BREAST),
+        lesion=_css(LESION),
+        version=__version__,
+    )
+
+
+def _points(document: dict[str, Any], failed: Sequence[int]) -> list[tuple[str, str]]:
+    """List what is to be known, or looked at, before the folder is used; and of how many."""
+    counts = [
+        ("Cannot be used", sum(document["rejected"].values()), "image"),
+        ("Kept out of a stage by a rule", sum(document["left_out"].values()), "image"),
+        ("Side of the breast not known", document["lateralities"].get("unknown", 0), "image"),
+        ("Vendor not known", document["vendors"].get("unknown", 0), "image"),
+        ("No pixel spacing: sizes in mm not known", document["without_spacing"], "image"),
+        ("Outline of another size than its image, resampled", document["masks_resampled"], "mask"),
+        ("Same picture under several patients", document["patients_sharing_a_picture"], "patient"),
+        (f"Could not be drawn again ({_rows(failed)})", len(failed), "image"),
+    ]
+    return [(text, counted(count, noun)) for text, count, noun in counts if count]
+
+
+def _rejected_rows(intake: Intake) -> dict[str, str]:
+    """Name rows by reason: a number says where to look, and nothing of a patient."""
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for rejected in intake.rejected:
+        rows[str(rejected.reason)].append(rejected.row_number)
+    return {reason: _rows(numbers) for reason, numbers in rows.items()}
+
+
+def _rows(numbers: Sequence[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:ROWS_NAMED])
+    more = len(numbers) - ROWS_NAMED
+    return f"{'row' if len(numbers) == 1 else 'rows'} {shown}" + (
+        f" and {more:,} more" if more > 0 else ""
+    )
+
+
+def _counts(document: dict[str, Any], cases: Sequence[Case]) -> list[Bars]:
+    without = document["without_spacing"]
+    groups = {
+        "Vendor": document["vendors"],
+        "View": document["views"],
+        "View read from": document["view_from"],
+        "Side": document["lateralities"],
+        "Side read from": document["laterality_from"],
+        "Breast density": document["densities"],
+        "Label": document["labels"],
+        "Pixel spacing": {"known": len(cases) - without, "unknown": without},
+        "Lesion outlined": _outlines(cases),
+    }
+    return [bars(title, counts) for title, counts in groups.items()]
+
+
+def _outlines(cases: Iterable[Case]) -> dict[str, int]:
+    counts = {"on the image's grid": 0, "on another, resampled": 0, "not outlined": 0}
+    as_drawn, resampled, none = counts
+    for case in cases:
+        outlined = as_drawn if not case.outcome.resampled else resampled
+        counts[outlined if case.outcome.lesion_share > 0 else none] += 1
+    return counts
+
+
+def _grey(drawn: Iterable[Drawn]) -> list[Histogram]:
+    levels = defaultdict(list)
+    for picture in sorted(drawn, key=lambda d: d.case.row.vendor or "unknown"):
+        levels[picture.case.row.vendor or "unknown"].append(picture.levels)
+    return grey_histograms(levels)
+
+
+def _histograms(cases: Sequence[Case], drawn: Sequence[Drawn]) -> list[Histogram]:
+    """Measure all images, but for the breast, which only those that were drawn tell."""
+    shares, spacings_mm = _lesion_shares(cases), _spacings_mm(cases)
+    areas_mm2 = {
+        row: shares[row] * c.outcome.rows * c.outcome.columns * spacings_mm[row] ** 2
+        for c in cases
+        if (row := c.row.row_number) in shares and row in spacings_mm
+    }
+    found = [
+        histogram("Height of the image", {c.row.row_number: c.outcome.rows for c in cases}, " px"),
+        histogram("Pixel spacing", spacings_mm, " mm"),
+        histogram(
+            "Share of the image that is breast",
+            {d.case.row.row_number: 100 * d.breast_share for d in drawn},
+            "%",
+        ),
+        log_histogram(
+            "Share of the image that is lesion", {r: 100 * s for r, s in shares.items()}, "%"
+        ),
+        log_histogram("Area of the lesion", areas_mm2, " mm²"),
+    ]
+    return [drawing for drawing in found if drawing is not None]
+
+
+def _lesion_shares(cases: Iterable[Case]) -> dict[int, float]:
+    return {c.row.row_number: c.outcome.lesion_share for c in cases if c.outcome.lesion_share > 0}
+
+
+def _spacings_mm(cases: Iterable[Case]) -> dict[int, float]:
+    """Take spacings as they are said, but none whose square is no number."""
+    return {
+        c.row.row_number: min(max(c.row.spacing_mm, SMALLEST_MM), LARGEST_MM)
+        for c in cases
+        if c.row.spacing_mm is not None
+    }
+
+
+def _listed_by(drawn: Drawn) -> Purpose | None:
+    return mainly(drawn.case)
+
+
+def _serves(case: Case) -> str:
+    return ", ".join(text for purpose, text in SERVES.items() if purpose in case.purposes)
+
+
+def _css(colour: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{level:02x}" for level in colour)

@@ -1,0 +1,150 @@
+"""The pictures on the page of a check: which are chosen, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.decode import Decoder
+from mamfed_client.intake import Case
+from mamfed_client.mammogram import Mask
+from mamfed_client.preprocess import Transform, prepare
+from mamfed_client.rejections import Refusal
+from mamfed_client.show import BREAST, LESION, outline
+from mamfed_common.samples import FULL_SCALE, Sample
+from mamfed_common.seeds import derive_seed
+from mamfed_common.terminal import reading_progress
+from mamfed_common.weights import Purpose
+
+SIDE = 256
+"""Side of a picture in pixels, a little more than it is shown at."""
+LEVELS = 32
+"""Bins of the grey levels."""
+JPEG = (
+    *(cv2.IMWRITE_JPEG_QUALITY, 88),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
+"""Colour keeps its full resolution, or outlines of one pixel smear."""
+
+ORDER: tuple[Purpose, ...] = ("malignant", "benign", "without_malignancy")
+"""By what an image is listed that serves several purposes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture of a prepared image.
+
+    Attributes:
+        case: The image.
+        jpeg: The sample with its outlines, ``SIDE`` square.
+        mirrored: Whether left and right are swapped against the file.
+        outlined: Whether a lesion is outlined.
+        breast_share: Share of the file's image that is breast.
+        levels: ``(LEVELS,)`` float64, shares of the breast's pixels by grey level, black to white.
+    """
+
+    case: Case
+    jpeg: bytes
+    mirrored: bool
+    outlined: bool
+    breast_share: float
+    levels: npt.NDArray[np.float64]
+
+
+def choose(cases: Sequence[Case], most: int) -> list[Case]:
+    """Choose images in turn from every vendor, view and purpose, malignant ones first.
+
+    Within these the choice is random, but always the same: it depends on row numbers alone.
+
+    Returns:
+        At most ``most`` images, ordered by purpose, vendor, view and row.
+    """
+    groups: defaultdict[tuple[int, str, str], list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda c: derive_seed(0, "contact sheet", c.row.row_number)):
+        groups[_group(case)].append(case)
+    turns = zip_longest(*(groups[key] for key in sorted(groups)))
+    chosen = islice((case for turn in turns for case in turn if case is not None), most)
+    return sorted(chosen, key=lambda c: (*_group(c), c.row.row_number))
+
+
+def mainly(case: Case) -> Purpose | None:
+    """Say what an image is listed by; None where it serves nothing."""
+    return next((purpose for purpose in ORDER if purpose in case.purposes), None)
+
+
+def draw(cases: Sequence[Case]) -> tuple[list[Drawn], list[int]]:
+    """Read images once more and draw them, behind a progress bar on stderr.
+
+    Returns:
+        The pictures in the order of ``cases``, and the rows that can no longer be read.
+    """
+    if not cases:
+        return [], []
+    drawn: list[Drawn] = []
+    failed: list[int] = []
+    with Decoder() as decoder, reading_progress("drawing", len(cases)) as done:
+        for case in cases:
+            try:
+                drawn.append(_draw(case, decoder))
+            except Refusal:
+                failed.append(case.row.row_number)
+            done(1, int(case.row.row_number in failed))
+    return drawn, failed
+
+
+def _group(case: Case) -> tuple[int, str, str]:
+    purpose = mainly(case)
+    rank = len(ORDER) if purpose is None else ORDER.index(purpose)
+    return rank, case.row.vendor or "", case.row.view or ""
+
+
+def _draw(case: Case, decoder: Decoder) -> Drawn:
+    row = case.row
+    mammogram, _ = decoder.mammogram(row.image_path, row.allow)
+    mammogram = replace(mammogram, facts=replace(mammogram.facts, laterality=row.laterality))
+    mask: Mask | None = None
+    if "malignant" in case.purposes:
+        mask = decoder.mask(row.annotations, *mammogram.grey.shape)[0].mask
+    sample, transform = prepare(mammogram, mask, SIDE)
+    return Drawn(
+        case=case,
+        jpeg=_jpeg(sample),
+        mirrored=transform.flipped,
+        outlined=bool(sample.mask.any()),
+        breast_share=_breast_share(sample, transform),
+        levels=_levels(sample),
+    )
+
+
+def _jpeg(sample: Sample) -> bytes:
+    grey = (sample.image >> 8).astype(np.uint8)
+    picture = np.repeat(grey[..., None], 3, axis=-1)
+    outline(picture, sample.field, BREAST)
+    for reach in (3, 5):
+        outline(picture, _widened(sample.mask, reach), LESION)
+    _, encoded = cv2.imencode(".jpg", picture[..., ::-1], JPEG)
+    return encoded.tobytes()
+
+
+def _widened(mask: Mask, reach: int) -> Mask:
+    """Let a lesion's line, of two pixels, run around it: a calcification is no wider itself."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    widened: Mask = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    return widened
+
+
+def _breast_share(sample: Sample, transform: Transform) -> float:
+    file_pixels = sample.field.sum() / transform.scale**2
+    return min(1.0, float(file_pixels / (transform.rows * transform.columns)))
+
+
+def _levels(sample: Sample) -> npt.NDArray[np.float64]:
+    inside = sample.image[sample.field]
+    counts, _ = np.histogram(inside, LEVELS, (0, FULL_SCALE + 1))
+    return counts / max(1, inside.size)

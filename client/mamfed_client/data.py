@@ -1,0 +1,172 @@
+"""``mamfed-client data``: from a hospital's folder to trusted training data."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mamfed_client.cache import Store, default_cache_dir
+from mamfed_client.datasets import read_folder
+from mamfed_client.intake import Intake, known_rows, take_in
+from mamfed_client.journal import Journal
+from mamfed_client.manifest import Manifest
+from mamfed_client.prepared import (
+    JOURNAL,
+    LOCK,
+    SAMPLES,
+    alone,
+    is_prepared,
+    prepared_as,
+    save_intake,
+)
+from mamfed_client.pseudonym import pseudonym, read_key, site_secret
+from mamfed_client.rejections import Reason
+from mamfed_client.row_reading import CHECK_SIZE, Task, paths_of
+from mamfed_client.summary import summarise_intake
+from mamfed_common.errors import DataError
+
+BYTES_PER_PIXEL = 3
+"""Of a stored sample: two of image, one of flags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder to take in.
+
+    Attributes:
+        folder: The data set.
+        layout: How it is laid out; None finds out.
+        allow: Reasons for which its files are not refused.
+    """
+
+    folder: Path
+    layout: str | None = None
+    allow: frozenset[Reason] = frozenset()
+
+    def manifest(self) -> Manifest:
+        """List what the folder offers.
+
+        Raises:
+            DataError: The folder or its table cannot be used.
+        """
+        manifest = read_folder(self.folder, self.layout)
+        rows = [replace(row, allow=row.allow | self.allow) for row in manifest.rows]
+        return replace(manifest, rows=rows)
+
+
+def check(
+    source: Source, *, fresh: bool = False, dry_run: bool = False
+) -> tuple[Intake | None, dict[str, Any]]:
+    """Read all files of a folder and change nothing in it.
+
+    What is found is remembered in the user's own cache, under pseudonyms, so that an interrupted
+    check goes on where it was.
+
+    Args:
+        source: What to read.
+        fresh: Whether to read files again that an earlier check has read.
+        dry_run: Whether to say only what would be done.
+
+    Returns:
+        What was taken in, None for a dry run; and counts for people and programs.
+
+    Raises:
+        DataError: The folder or its table cannot be used.
+    """
+    task = Task(CHECK_SIZE, None, site_secret(), verify=fresh)
+    manifest = source.manifest()
+    journal = Journal(default_cache_dir() / "checks" / f"{_folder_key(source, task)}.jsonl")
+    if dry_run:
+        return None, _forecast(manifest, task, journal)
+    intake = take_in(manifest, task, journal, progress="reading")
+    return intake, summarise_intake(intake)
+
+
+def prepare_folder(
+    source: Source,
+    out: Path,
+    *,
+    size: int,
+    key_path: Path | None = None,
+    verify: bool = False,
+    dry_run: bool = False,
+) -> tuple[Intake | None, dict[str, Any]]:
+    """Take in a folder and keep its samples, so that training needs the original files no more.
+
+    It may be killed at any time: started again it goes on, and ends with the same bytes.
+
+    Args:
+        source: What to read.
+        out: The prepared folder.
+        size: Side of the samples in pixels.
+        key_path: Key to encrypt samples with, made if absent; None leaves them in the clear.
+        verify: Whether to read files again though their sizes and times are unchanged.
+        dry_run: Whether to say only what would be done.
+
+    Returns:
+        As :func:`check`.
+
+    Raises:
+        DataError: The folder cannot be used, or ``out`` holds another one's images.
+        OutputError: ``out`` cannot be written.
+    """
+    secret = site_secret()
+    manifest = source.manifest()
+    if dry_run:
+        key = read_key(key_path, "key") if key_path and key_path.is_file() else None
+        task = Task(size, Store(out / SAMPLES, key), secret)
+        forecast = _forecast(manifest, task, Journal(out / JOURNAL))
+        return None, forecast | _disk(forecast["to_read"], out, size)
+    _check_prepared(out, size, encrypted=key_path is not None)
+    with alone(out):
+        key = read_key(key_path, "key") if key_path else None
+        store = Store(out / SAMPLES, key)
+        task = Task(size, store, secret, verify)
+        intake = take_in(manifest, task, Journal(out / JOURNAL), progress="preparing")
+        save_intake(out, intake, size=size, secret=secret, encrypted=key is not None)
+        store.keep_only({case.outcome.digest for case in intake.cases})
+    return intake, summarise_intake(intake)
+
+
+def _check_prepared(out: Path, size: int, *, encrypted: bool) -> None:
+    """Refuse foreign folders, and to mix sizes, or samples in the clear with encrypted ones."""
+    if is_prepared(out):
+        was_size, was_encrypted = prepared_as(out)
+        if (was_size, was_encrypted) != (size, encrypted):
+            raise DataError(
+                f"{out}: prepared at {was_size}, {'' if was_encrypted else 'not '}encrypted; "
+                "choose another folder"
+            )
+    elif out.is_dir() and any(out.iterdir()) and not (out / LOCK).exists():
+        raise DataError(f"{out}: holds other files; choose a new folder")
+
+
+def _forecast(manifest: Manifest, task: Task, journal: Journal) -> dict[str, Any]:
+    """Say what there is to do, without opening an image."""
+    known = known_rows(manifest, task, journal)
+    present = [path for row in manifest.rows for path in paths_of(row) if path.is_file()]
+    return {
+        "dry_run": True,
+        "layout": manifest.layout,
+        "files": len(manifest.rows) + len(manifest.rejected),
+        "already_rejected": len(manifest.rejected),
+        "known": known,
+        "to_read": len(manifest.rows) - known,
+        "bytes": sum(path.stat().st_size for path in set(present)),
+    }
+
+
+def _disk(samples: int, out: Path, size: int) -> dict[str, int]:
+    """Say how much the samples will take, at most, and how much there is."""
+    existing = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    return {
+        "sample_bytes": samples * size * size * BYTES_PER_PIXEL,
+        "free_bytes": shutil.disk_usage(existing).free,
+    }
+
+
+def _folder_key(source: Source, task: Task) -> str:
+    words = [str(source.folder.resolve()), str(source.layout), *sorted(source.allow)]
+    return pseudonym(task.secret, "folder", *words)

@@ -1,0 +1,164 @@
+"""The commands of ``mamfed-client data``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mamfed_client.rejections import Reason
+from mamfed_common.terminal import Format
+
+NOTHING_ACCEPTED = 3
+"""Exit code where not one file can be used."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a folder of mammograms, prepare it for training, look at what came out.",
+)
+
+Folder = Annotated[
+    Path, typer.Argument(help="A data set, or any folder with DICOM files below it.", exists=True)
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="How the folder is laid out: labels, inbreast, cbis-ddsm, vindr-mammo, cdd-cesm, "
+        "mini-mias or dicom. [default: found out]"
+    ),
+]
+Allow = Annotated[
+    list[Reason] | None,
+    typer.Option(
+        help="A reason for which files are not refused, e.g. 'secondary capture'; may be repeated.",
+        metavar="REASON",
+        show_choices=False,
+    ),
+]
+Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+Listed = Annotated[
+    bool,
+    typer.Option("--list", help="Name every file and what became of it; stays on your screen."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; open no image.")]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        help="Key file: encrypts the samples (AES-256-GCM). Made if absent: keep it safe."
+    ),
+]
+
+
+@app.command()
+def check(
+    folder: Folder,
+    layout: Layout = None,
+    allow: Allow = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with histograms and a contact sheet.")
+    ] = None,
+    listed: Listed = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what an earlier check saw.")
+    ] = False,
+    dry_run: DryRun = False,
+    output: Printed = Format.TEXT,
+) -> None:
+    """Read every file, change nothing, and say what each stage could use.
+
+    Counts alone are shown: no patient and, without --list, no file name. Ends with exit code 3
+    where no file can be used. An interrupted check goes on where it was.
+    """
+    from mamfed_client.check_page import check_place, write_check_page
+    from mamfed_client.data import Source, check
+
+    if html is not None:
+        check_place(html)
+    source = Source(folder, layout, frozenset(allow or ()))
+    intake, document = check(source, fresh=fresh, dry_run=dry_run)
+    if intake is not None and html is not None:
+        write_check_page(html, document, intake, names=listed)
+    _finish(intake, document, listed, output)
+
+
+@app.command()
+def prepare(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Folder for the samples: train with it from then on.")],
+    size: Annotated[int, typer.Option(min=32, help="Side of the samples in pixels.")] = 1536,
+    layout: Layout = None,
+    allow: Allow = None,
+    key: Key = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read and compare files again that look unchanged.")
+    ] = False,
+    listed: Listed = False,
+    dry_run: DryRun = False,
+    output: Printed = Format.TEXT,
+) -> None:
+    """Crop, orient and rescale every usable image into a folder that training reads from.
+
+    It may be stopped at any time: the same command goes on from there. New files are added, files
+    that are gone are forgotten. Patients keep their part of the split.
+    """
+    from mamfed_client.data import Source, prepare_folder
+
+    source = Source(folder, layout, frozenset(allow or ()))
+    intake, document = prepare_folder(
+        source, out, size=size, key_path=key, verify=verify, dry_run=dry_run
+    )
+    _finish(intake, document, listed, output)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    row: Annotated[int, typer.Argument(help="Row of the table, or place in the listing.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write. [default: row-ROW.png here]")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
+    output: Printed = Format.TEXT,
+) -> None:
+    """Write one prepared image as PNG: the sample, its outlines, its mask."""
+    from mamfed_client.show import show_row
+
+    facts = show_row(folder, row, out or Path(f"row-{row}.png"), key_path=key)
+    if output is Format.JSON:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        _print_table(facts)
+
+
+def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format) -> None:
+    """Print the result; end with exit code 3 where nothing was accepted."""
+    if intake is not None and listed:
+        from mamfed_client.summary import list_items
+
+        document = document | {"items": list_items(intake)}
+    if output is Format.JSON:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _print_table({k: v for k, v in document.items() if k != "items"})
+        for item in document.get("items", []):
+            reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
+            typer.echo(f"{item['row']}\t{item['file']}\t{reason}")
+    if intake is not None and not document["accepted"]:
+        raise typer.Exit(NOTHING_ACCEPTED)
+
+
+def _print_table(document: Mapping[str, Any]) -> None:
+    """Print names and values; counts by something one below the other."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in document.items():
+        rows = list(value.items()) if isinstance(value, dict) else [("", value)]
+        for position, (key, count) in enumerate(rows or [("", "none")]):
+            shown = "unknown" if count is None else str(count)
+            table.add_row("" if position else name.replace("_", " "), str(key), shown)
+    Console(highlight=False).print(table)

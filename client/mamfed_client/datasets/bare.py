@@ -1,0 +1,74 @@
+"""A folder of DICOM files or pictures without a table -> manifest. The files know the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mamfed_client.cells import Label
+from mamfed_client.datasets.listing import files_below
+from mamfed_client.manifest import Manifest, Row
+from mamfed_client.rejections import Reason, Refusal, rejection
+from mamfed_common.errors import DataError
+
+LAYOUT = "dicom"
+HOLDS = "DICOM files or pictures"
+
+SIDECARS = frozenset(
+    ".csv .tsv .txt .xml .json .yaml .yml .md .rst .pdf .rtf .doc .docx .xls .xlsx .ods .html .htm"
+    " .css .js .zip .tar .gz .tgz .bz2 .xz .7z .rar .log .md5 .sha256 .ini .inf .cfg .db .sqlite"
+    " .py .ipynb .sh .bat .exe .dll .jar .ico".split()
+)
+"""What lies beside images, also on the discs that hospitals burn."""
+
+SIDECAR_NAMES = frozenset({"README", "LICENSE", "LICENCE", "COPYING", "MD5SUMS", "SHA256SUMS"})
+
+
+def is_here(folder: Path) -> bool:
+    """Tell whether any file may be DICOM, whose names often have no suffix, or a picture."""
+    return next(_offered(folder), None) is not None
+
+
+def read(folder: Path) -> Manifest:
+    """List the files below a folder.
+
+    Raises:
+        DataError: There is none that may be an image, or a folder cannot be listed.
+    """
+    rows, rejected = [], []
+    for number, path in enumerate(_offered(folder), start=1):
+        image = path.relative_to(folder).as_posix()
+        try:
+            rows.append(Row(number, image, _inside(folder, path), (), "", Label(None, ())))
+        except Refusal as refusal:
+            rejected.append(rejection(number, image, refusal))
+    if not rows and not rejected:
+        raise DataError(f"{folder}: no {HOLDS} in this folder")
+    return Manifest(folder, LAYOUT, rows, rejected, [])
+
+
+def _offered(folder: Path) -> Iterator[Path]:
+    for path in files_below(folder):
+        if path.suffix.lower() in SIDECARS or path.name.upper() in SIDECAR_NAMES:
+            continue
+        is_listed_already = path.is_dir() and _is_below(folder, path)
+        if path.is_file() or (path.is_symlink() and not is_listed_already):
+            yield path
+
+
+def _inside(folder: Path, path: Path) -> Path:
+    """Return a file's path.
+
+    Raises:
+        Refusal: It is a link that leads out of the folder or nowhere.
+    """
+    if not _is_below(folder, path):
+        raise Refusal(Reason.PATH_LEAVES_FOLDER, "a link to outside the folder")
+    if not path.is_file():
+        raise Refusal(Reason.MISSING_IMAGE, "a link to no file")
+    return path
+
+
+def _is_below(folder: Path, path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

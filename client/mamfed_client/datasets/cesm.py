@@ -1,0 +1,158 @@
+"""CDD-CESM as TCIA gives it -> manifest. Of its contrast pairs the low-energy images are used.
+
+A low-energy image is what a mammogram would be; the subtracted one shows contrast medium.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from mamfed_client.annotations.shapes import Annotation, Shape
+from mamfed_client.annotations.via import table_shapes
+from mamfed_client.cells import (
+    Label,
+    Pathology,
+    parse_density,
+    parse_label,
+    parse_laterality,
+    unite,
+)
+from mamfed_client.datasets.listing import files_below
+from mamfed_client.manifest import (
+    Listed,
+    Manifest,
+    Row,
+    Statement,
+    allowed,
+    assemble,
+    by_image,
+    named,
+    state,
+)
+from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.table import read_table
+from mamfed_common.errors import DataError
+
+LAYOUT = "cdd-cesm"
+IMAGES = "Low energy images of CDD-CESM"
+TABLE = "Radiology-manual-annotations.csv"
+HOLDS = "Radiology-manual-annotations.xlsx or .csv"
+
+NEEDED = ("image_name", "patient_id", "side", "type", "view", "birads")
+PATHOLOGY = "pathology classification/ follow up"
+DENSITY = "breast density (acr)"
+SUBTRACTED = "CM"
+
+
+def is_here(folder: Path) -> bool:
+    """Tell whether the folder has the table of annotations, in either form."""
+    return bool(_named(folder, "annotation", ".csv") or _named(folder, "annotation", ".xlsx"))
+
+
+def read(folder: Path) -> Manifest:
+    """Read the tables of annotations and of regions. Subtracted images speak for patients only.
+
+    Raises:
+        DataError: A table or the images are missing, or a table makes no sense.
+    """
+    if not (folder / IMAGES).is_dir():
+        raise DataError(f"{folder}: no folder {IMAGES!r}")
+    records = read_table(_table(folder), needed=(*NEEDED, PATHOLOGY, DENSITY))
+    listed = by_image(records, lambda record: record.cells["image_name"])
+    low_energy = [one for one in listed if not _is_subtracted(one)]
+    files = {_key(path.name): path for path in files_below(folder / IMAGES)}
+    understand = partial(_row, files=files, regions=_regions(folder))
+    manifest = assemble(folder, LAYOUT, low_energy, understand, _statement)
+    said = [_statement(one) for one in listed if _is_subtracted(one)]
+    manifest.statements.extend(statement for statement in said if statement.patient_id)
+    return manifest
+
+
+def _named(folder: Path, word: str, suffix: str) -> list[Path]:
+    """Find files like ``Radiology-manual-annotations``, whose dashes vary with its versions."""
+    found = [path for path in folder.glob("[Rr]adiology*") if path.suffix.lower() == suffix]
+    return sorted(path for path in found if word in path.name.lower() and path.is_file())
+
+
+def _table(folder: Path) -> Path:
+    tables = _named(folder, "annotation", ".csv")
+    if len(tables) == 1:
+        return tables[0]
+    if tables:
+        raise DataError(f"{folder}: {len(tables)} tables of annotations; keep that of sheet 'all'")
+    hint = f"open the workbook and save its sheet 'all' as {TABLE}, 'CSV UTF-8'"
+    raise DataError(f"{folder}: no {TABLE} in this folder; {hint}")
+
+
+def _key(name: str) -> str:
+    """Compare names without what varies: capitals, suffix, a blank before it as in ``CC .jpg``."""
+    name = name.strip().lower()
+    return PurePath(name).stem.strip() if name.endswith(".jpg") else name
+
+
+class _Regions(NamedTuple):
+    """Outlines by image, and the images of which one is not understood."""
+
+    shapes: dict[str, tuple[Shape, ...]]
+    bad: frozenset[str]
+
+
+def _regions(folder: Path) -> _Regions:
+    """Read the outlines; an image may be listed under several spellings of its name."""
+    regions: defaultdict[str, tuple[Shape, ...]] = defaultdict(tuple)
+    bad: set[str] = set()
+    for path in _named(folder, "segmentation", ".csv"):
+        try:
+            table = table_shapes(path)
+        except Refusal as refusal:
+            raise DataError(f"{path}: {refusal.detail}") from None
+        for name, outlines in table.shapes.items():
+            regions[_key(name)] += outlines
+        bad |= {_key(name) for name in table.bad}
+    return _Regions(regions, frozenset(bad))
+
+
+def _is_subtracted(listed: Listed) -> bool:
+    return listed.records[0].cells["type"].upper() == SUBTRACTED
+
+
+def _row(listed: Listed, files: dict[str, Path], regions: _Regions) -> Row:
+    cells = listed.records[0].cells
+    patient_id = named(cells["patient_id"], "patient_id")
+    label = _label(listed)
+    laterality = parse_laterality(cells["side"])
+    image_path = files.get(_key(listed.image)) if listed.image else None
+    if image_path is None:
+        raise Refusal(Reason.MISSING_IMAGE, f"no such file in {IMAGES!r}")
+    outlines = () if label.pathology is Pathology.NORMAL else _outlines(listed.image, regions)
+    return Row(
+        row_number=listed.row_number,
+        image=listed.image,
+        image_path=image_path,
+        annotations=(Annotation(shapes=outlines),) if outlines else (),
+        patient_id=patient_id,
+        label=label,
+        laterality=laterality,
+        view=cells["view"].upper() or None,
+        density=parse_density(cells[DENSITY]),
+        allow=allowed(laterality),
+    )
+
+
+def _outlines(image: str, regions: _Regions) -> tuple[Shape, ...]:
+    """Return an image's outlines. Without one of them the rest would be a target with a hole."""
+    if _key(image) in regions.bad:
+        raise Refusal(Reason.UNREADABLE_MASK, "a region of the image is not understood")
+    return regions.shapes.get(_key(image), ())
+
+
+def _label(listed: Listed) -> Label:
+    cells = [record.cells for record in listed.records]
+    return unite(parse_label(one[PATHOLOGY], one["birads"]) for one in cells)
+
+
+def _statement(listed: Listed) -> Statement:
+    return state(listed, listed.records[0].cells["patient_id"], _label)

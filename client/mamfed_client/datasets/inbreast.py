@@ -1,0 +1,135 @@
+"""INbreast as it downloads -> manifest: ``INbreast.csv``, ``AllDICOMs/`` and ``AllXML/``.
+
+The patient is known only from a hash in the name of the image,
+``20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.cells import Label, parse_density, parse_label, parse_laterality, unite
+from mamfed_client.datasets.listing import files_below
+from mamfed_client.mammogram import Laterality
+from mamfed_client.manifest import (
+    Listed,
+    Manifest,
+    Row,
+    Statement,
+    allowed,
+    assemble,
+    by_image,
+    state,
+)
+from mamfed_client.rejections import Reason, Refusal, Rejection
+from mamfed_client.table import read_table
+from mamfed_common.errors import DataError
+
+LAYOUT = "inbreast"
+TABLE = "INbreast.csv"
+WORKBOOK = "INbreast.xls"
+IMAGES = "AllDICOMs"
+OUTLINES = "AllXML"
+HOLDS = f"{TABLE} or {WORKBOOK}"
+
+NEEDED = ("laterality", "view", "file name", "acr", "bi-rads")
+
+_NAME = re.compile(r"(\d+)_([0-9a-f]+)_MG_([LR])_([A-Z]+)_ANON\.dcm", re.IGNORECASE)
+
+
+class _File(NamedTuple):
+    """An image and what its name says."""
+
+    path: Path
+    image_id: str
+    patient_id: str
+    laterality: Laterality | None
+    view: str
+
+
+def is_here(folder: Path) -> bool:
+    """Tell whether the folder has the table, in either form."""
+    return (folder / TABLE).is_file() or (folder / WORKBOOK).is_file()
+
+
+def read(folder: Path) -> Manifest:
+    """Read the table and list the images. Those that the table lacks are rejected by name.
+
+    Raises:
+        DataError: The table or the images are missing, or the table makes no sense.
+    """
+    if not (folder / TABLE).is_file():
+        hint = f"open {WORKBOOK} and save it as {TABLE}, 'CSV UTF-8'"
+        raise DataError(f"{folder}: no {TABLE} in this folder; {hint}")
+    if not (folder / IMAGES).is_dir():
+        raise DataError(f"{folder}: no folder {IMAGES} beside {TABLE}")
+    records = read_table(folder / TABLE, needed=NEEDED)
+    found = _files(folder / IMAGES)
+    files = {file.image_id: file for file in found}
+    listed = by_image(records, lambda record: record.cells["file name"])
+    manifest = assemble(
+        folder, LAYOUT, listed, partial(_row, files=files), partial(_statement, files=files)
+    )
+    known = {one.image for one in listed}
+    unlisted = [file for file in found if file.image_id not in known]
+    _reject(manifest, unlisted, after=records[-1].row_number)
+    return manifest
+
+
+def _files(images: Path) -> list[_File]:
+    """Take image names apart. One of another form becomes an image id of its own."""
+    files = []
+    for path in files_below(images):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            image_id, patient_id, side, view = match.groups()
+            files.append(_File(path, image_id, patient_id, parse_laterality(side), view.upper()))
+        else:
+            files.append(_File(path, path.name, "", None, ""))
+    return files
+
+
+def _row(listed: Listed, files: dict[str, _File]) -> Row:
+    cells = listed.records[0].cells
+    label = _label(listed)
+    file = files.get(listed.image)
+    if file is None:
+        raise Refusal(Reason.MISSING_IMAGE, f"no file in {IMAGES} begins with this number")
+    if file.laterality != (parse_laterality(cells["laterality"]) or file.laterality):
+        raise Refusal(Reason.BAD_LATERALITY, "the table and the name of the file disagree")
+    outline = file.path.parents[1] / OUTLINES / f"{file.image_id}.xml"  # normal images have none
+    return Row(
+        row_number=listed.row_number,
+        image=listed.image,
+        image_path=file.path,
+        annotations=(Annotation(outline, file.path.name),) if outline.is_file() else (),
+        patient_id=file.patient_id,
+        label=label,
+        laterality=file.laterality,
+        view=file.view,  # the table says MLO of images whose names say ML or FB
+        density=parse_density(cells["acr"]),
+        allow=allowed(file.laterality),
+    )
+
+
+def _label(listed: Listed) -> Label:
+    return unite(parse_label("", record.cells["bi-rads"]) for record in listed.records)
+
+
+def _statement(listed: Listed, files: dict[str, _File]) -> Statement:
+    file = files.get(listed.image)
+    return state(listed, file.patient_id if file else "", _label)
+
+
+def _reject(manifest: Manifest, unlisted: Sequence[_File], after: int) -> None:
+    """Reject images that the table lacks. Of their patients something is not known."""
+    for number, file in enumerate(unlisted, start=after + 1):
+        detail = f"{TABLE} has no row for this file"
+        manifest.rejected.append(Rejection(number, file.image_id, Reason.BAD_LABEL, detail))
+        if file.patient_id:
+            manifest.statements.append(Statement(number, file.patient_id, None, ""))

@@ -1,0 +1,145 @@
+"""mini-MIAS as it downloads -> manifest: ``Info.txt`` and ``mdb001.pgm`` to ``mdb322.pgm``.
+
+A line is a finding, like ``mdb001 G CIRC B 535 425 197``: tissue, abnormality, severity, centre and
+radius. Images come in pairs of one patient, the odd one the right breast, the even one the left;
+all are MLO.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+from mamfed_client.annotations.shapes import Annotation, Shape
+from mamfed_client.cells import Label, Pathology, unite
+from mamfed_client.datasets.listing import files_below
+from mamfed_client.mammogram import Laterality
+from mamfed_client.manifest import (
+    Listed,
+    Manifest,
+    Row,
+    Statement,
+    allowed,
+    assemble,
+    by_image,
+    state,
+)
+from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.table import Record
+from mamfed_common.errors import DataError
+
+LAYOUT = "mini-mias"
+TABLE = "Info.txt"
+HOLDS = f"{TABLE} with lines like 'mdb001 G CIRC B 535 425 197'"
+
+HEIGHT = 1024
+"""Of all its images, in pixels; y counts from the bottom."""
+
+SPACING_MM = 0.2
+"""mini-MIAS is MIAS reduced to 200 micrometres a pixel."""
+
+TISSUES = {"F": "fatty", "G": "fatty-glandular", "D": "dense-glandular"}
+"""Spelled out: dense-glandular is not the D of BI-RADS."""
+
+_IMAGE = re.compile(r"mdb(\d{3})", re.IGNORECASE)
+_SEVERITIES = {"B": Pathology.BENIGN, "M": Pathology.MALIGNANT}
+
+
+def is_here(folder: Path) -> bool:
+    """Tell whether the folder has a file of that name with such lines in it."""
+    return (folder / TABLE).is_file() and bool(_records(folder / TABLE))
+
+
+def read(folder: Path) -> Manifest:
+    """Read the lines about images; prose and header around them is skipped.
+
+    Raises:
+        DataError: The file is missing or has no such line.
+    """
+    if not is_here(folder):
+        raise DataError(f"{folder}: no {HOLDS} in this folder")
+    listed = by_image(_records(folder / TABLE), lambda record: record.cells["image"])
+    found = [path for path in files_below(folder) if path.suffix.lower() == ".pgm"]
+    files = {path.stem.lower(): path for path in found}
+    return assemble(folder, LAYOUT, listed, partial(_row, files=files), _statement)
+
+
+def _records(path: Path) -> list[Record]:
+    """Take lines about images apart, ``place`` being what follows the severity."""
+    try:
+        lines = path.read_bytes().decode("ascii", "replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        image, tissue, abnormality, severity, *place = [*line.split(), "", "", "", ""]
+        if _IMAGE.fullmatch(image):
+            cells = {"image": image.lower(), "tissue": tissue.upper(), "place": " ".join(place)}
+            cells |= {"abnormality": abnormality.upper(), "severity": severity.upper()}
+            records.append(Record(number, cells, complete=True))
+    return records
+
+
+def _row(listed: Listed, files: dict[str, Path]) -> Row:
+    label = _label(listed)
+    if listed.image not in files:
+        raise Refusal(Reason.MISSING_IMAGE, "no such .pgm file in the folder")
+    tissue = listed.records[0].cells["tissue"]
+    laterality: Laterality = "R" if _number(listed) % 2 else "L"
+    return Row(
+        row_number=listed.row_number,
+        image=listed.image,
+        image_path=files[listed.image],
+        annotations=_annotations(listed, label),
+        patient_id=_patient(listed),
+        label=label,
+        laterality=laterality,
+        view="MLO",
+        spacing_mm=SPACING_MM,
+        density=TISSUES.get(tissue, tissue) or None,
+        allow=allowed(laterality),
+    )
+
+
+def _annotations(listed: Listed, label: Label) -> tuple[Annotation, ...]:
+    """Draw circles around the findings as severe as the image; none if one has no place."""
+    severe = [r for r in listed.records if _one_label(r).pathology is label.pathology]
+    circles = [_circle(record) for record in severe]
+    shapes = tuple(circle for circle in circles if circle)
+    # A target that lacks one of its lesions would call that lesion healthy.
+    return (Annotation(shapes=shapes),) if shapes and len(shapes) == len(circles) else ()
+
+
+def _circle(record: Record) -> Shape | None:
+    """Return the circle, or None where notes or nothing stand for it."""
+    match = re.fullmatch(r"(\d{1,4}) (\d{1,4}) (\d{1,4})", record.cells["place"].strip())
+    if match is None:
+        return None
+    x, y, radius = (float(number) for number in match.groups())
+    return Shape("circle", ((x, HEIGHT - y),), (radius, radius))
+
+
+def _one_label(record: Record) -> Label:
+    if record.cells["abnormality"] == "NORM":
+        return Label(Pathology.NORMAL, ())
+    severity = record.cells["severity"]
+    if severity not in _SEVERITIES:
+        raise Refusal(Reason.BAD_LABEL, "neither NORM nor a severity of B or M")
+    return Label(_SEVERITIES[severity], ())
+
+
+def _label(listed: Listed) -> Label:
+    return unite(_one_label(record) for record in listed.records)
+
+
+def _number(listed: Listed) -> int:
+    return int(listed.image.removeprefix("mdb"))
+
+
+def _patient(listed: Listed) -> str:
+    return f"MIAS{(_number(listed) + 1) // 2:03}"
+
+
+def _statement(listed: Listed) -> Statement:
+    return state(listed, _patient(listed), _label)

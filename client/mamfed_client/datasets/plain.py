@@ -1,0 +1,111 @@
+"""A folder with ``labels.csv`` -> manifest.
+
+``docs/`` describes the table for its authors; ``COLUMNS`` is the list that the code goes by.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.cells import (
+    Label,
+    parse_density,
+    parse_label,
+    parse_laterality,
+    parse_path,
+    parse_spacing,
+)
+from mamfed_client.manifest import Listed, Manifest, Row, Statement, allowed, assemble, named, state
+from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.table import Record, read_table
+from mamfed_common.errors import DataError
+
+LAYOUT = "labels"
+TABLE = "labels.csv"
+HOLDS = TABLE
+COLUMNS = (
+    "image",
+    "mask",
+    "patient_id",
+    "laterality",
+    "view",
+    "pathology",
+    "birads",
+    "density",
+    "finding",
+    "spacing_mm",
+    "vendor",
+    "source",
+    "split",
+)
+
+
+def is_here(folder: Path) -> bool:
+    """Tell whether the folder has the table."""
+    return (folder / TABLE).is_file()
+
+
+def read(folder: Path) -> Manifest:
+    """Read the table. No image is opened.
+
+    Raises:
+        DataError: The table is missing, or as a whole makes no sense.
+    """
+    if not is_here(folder):
+        raise DataError(f"{folder}: no {TABLE} in this folder")
+    records = read_table(folder / TABLE, COLUMNS, needed=("image", "patient_id"))
+    if not {"pathology", "birads"} & records[0].cells.keys():
+        raise DataError(f"{folder / TABLE}: needs a column 'pathology' or 'birads', it has neither")
+    listed = [Listed(r.row_number, r.cells["image"], (r,)) for r in records]
+    return assemble(folder, LAYOUT, listed, partial(_row, folder=folder), _statement)
+
+
+def _row(listed: Listed, folder: Path) -> Row:
+    """Understand one row; the first trouble in the order of these lines is the one reported."""
+    cells = _only(listed).cells
+    patient_id = named(cells["patient_id"], "patient_id")
+    label = _label(listed)
+    laterality = parse_laterality(cells.get("laterality", ""))
+    spacing_mm = parse_spacing(cells.get("spacing_mm", ""))
+    if not listed.image:
+        raise Refusal(Reason.MISSING_IMAGE, "the image cell is empty")
+    image_path = parse_path(folder, listed.image, Reason.MISSING_IMAGE)
+    return Row(
+        row_number=listed.row_number,
+        image=listed.image,
+        image_path=image_path,
+        annotations=_annotations(folder, cells.get("mask", ""), image_path.name),
+        patient_id=patient_id,
+        label=label,
+        laterality=laterality,
+        view=cells.get("view", "").upper() or None,
+        spacing_mm=spacing_mm,
+        vendor=cells.get("vendor") or None,
+        density=parse_density(cells.get("density", "")),
+        split=cells.get("split", ""),
+        allow=allowed(laterality),
+    )
+
+
+def _annotations(folder: Path, cell: str, image_name: str) -> tuple[Annotation, ...]:
+    """Find the files of a mask cell, of any format, several joined by ``|``."""
+    names = [name.strip() for name in cell.split("|") if cell]
+    paths = [parse_path(folder, name, Reason.MISSING_MASK) for name in names]
+    return tuple(Annotation(path, image_name) for path in paths)
+
+
+def _label(listed: Listed) -> Label:
+    cells = _only(listed).cells
+    return parse_label(cells.get("pathology", ""), cells.get("birads", ""))
+
+
+def _statement(listed: Listed) -> Statement:
+    cells = _only(listed).cells
+    return state(listed, cells["patient_id"], _label, cells.get("split", ""))
+
+
+def _only(listed: Listed) -> Record:
+    """Return the row: rows that name an image again are compared, not joined."""
+    return listed.records[0]

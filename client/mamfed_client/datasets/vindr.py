@@ -1,0 +1,112 @@
+"""VinDr-Mammo as PhysioNet gives it -> manifest. A study is a patient; findings have boxes only."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+
+from mamfed_client.annotations.shapes import Annotation, Shape
+from mamfed_client.cells import Label, parse_density, parse_label, parse_laterality, unite
+from mamfed_client.datasets.listing import files_below
+from mamfed_client.manifest import (
+    Listed,
+    Manifest,
+    Row,
+    Statement,
+    allowed,
+    assemble,
+    by_image,
+    named,
+    state,
+)
+from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.table import Record, read_table, stacked
+from mamfed_common.errors import DataError
+
+LAYOUT = "vindr-mammo"
+FINDINGS = "finding_annotations.csv"
+BREASTS = "breast-level_annotations.csv"
+IMAGES = "images"
+HOLDS = FINDINGS
+
+NEEDED = ("study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+Files = dict[tuple[str, str], Path]
+
+
+def is_here(folder: Path) -> bool:
+    """Tell whether the folder has the table of findings."""
+    return (folder / FINDINGS).is_file()
+
+
+def read(folder: Path) -> Manifest:
+    """Read the table of findings and, if it is there, the one of breasts below it.
+
+    An image is labelled by its breast's assessment, which all its rows repeat.
+
+    Raises:
+        DataError: The table or the images are missing, or a table makes no sense.
+    """
+    if not is_here(folder):
+        raise DataError(f"{folder}: no {FINDINGS} in this folder")
+    if not (folder / IMAGES).is_dir():
+        raise DataError(f"{folder}: no folder {IMAGES} beside {FINDINGS}")
+    tables = [read_table(folder / FINDINGS, needed=(*NEEDED, *CORNERS))]
+    if (folder / BREASTS).is_file():
+        tables.append(read_table(folder / BREASTS, needed=NEEDED))
+    listed = by_image(stacked(tables), lambda record: record.cells["image_id"])
+    files = {(p.parent.name, p.stem): p for p in files_below(folder / IMAGES)}
+    return assemble(folder, LAYOUT, listed, partial(_row, files=files), _statement)
+
+
+def _row(listed: Listed, files: Files) -> Row:
+    cells = listed.records[0].cells
+    patient_id = named(cells["study_id"], "study_id")
+    label = _label(listed)
+    laterality = parse_laterality(cells["laterality"])
+    image_path = files.get((patient_id, listed.image))
+    if image_path is None:
+        raise Refusal(Reason.MISSING_IMAGE, f"no such file in its study's folder in {IMAGES}")
+    boxes = tuple(box for record in listed.records for box in _boxes(record))
+    return Row(
+        row_number=listed.row_number,
+        image=listed.image,
+        image_path=image_path,
+        annotations=(Annotation(shapes=boxes),) if boxes else (),
+        patient_id=patient_id,
+        label=label,
+        laterality=laterality,
+        view=cells["view_position"].upper() or None,
+        density=parse_density(cells["breast_density"]),
+        split=cells.get("split", ""),
+        allow=allowed(laterality),
+    )
+
+
+def _boxes(record: Record) -> list[Shape]:
+    """Return the box of a finding, which may reach past the edges; rows without one have none.
+
+    Raises:
+        Refusal: Some of its corners are not numbers.
+    """
+    written = [record.cells.get(name, "") for name in CORNERS]
+    if not any(written):
+        return []
+    try:
+        left, top, right, bottom = (float(cell) for cell in written)
+    except ValueError:
+        left = top = right = bottom = math.nan
+    if not all(math.isfinite(corner) for corner in (left, top, right, bottom)):
+        raise Refusal(Reason.UNREADABLE_MASK, f"{', '.join(CORNERS)} are not four numbers")
+    return [Shape("box", ((left, top), (right, bottom)))]
+
+
+def _label(listed: Listed) -> Label:
+    return unite(parse_label("", record.cells["breast_birads"]) for record in listed.records)
+
+
+def _statement(listed: Listed) -> Statement:
+    cells = listed.records[0].cells
+    return state(listed, cells["study_id"], _label, cells.get("split", ""))

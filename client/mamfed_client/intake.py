@@ -1,0 +1,222 @@
+"""A folder of mammograms -> what can be trained on, and every file that cannot, by reason."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+
+from mamfed_client.decode import Decoder
+from mamfed_client.duplicates import Picture, find_duplicates
+from mamfed_client.journal import Journal
+from mamfed_client.labels import LeftOut, assign_purposes
+from mamfed_client.manifest import Manifest, Row, Statement, linked_patients
+from mamfed_client.outcome import Outcome
+from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
+from mamfed_client.row_reading import Task, is_outlined, label_of, read_row, stat_of
+from mamfed_common.terminal import reading_progress
+from mamfed_common.weights import Purpose
+
+MOST_READERS = 8
+"""A full-size mammogram takes some 300 MB while it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An accepted image.
+
+    Attributes:
+        row: Its row, completed by what the file says.
+        purposes: What it serves, perhaps nothing.
+        outcome: What its files hold.
+    """
+
+    row: Row
+    purposes: frozenset[Purpose]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a folder gave.
+
+    Attributes:
+        layout: How the folder is laid out.
+        cases: The accepted images in the table's order.
+        rejected: The others, likewise.
+        left_out: Accepted images that a rule keeps out of the stages, by reason.
+        statements: What all rows say of their patients.
+        linked: How many patients share a picture with another one, and so their part of the split.
+    """
+
+    layout: str
+    cases: tuple[Case, ...]
+    rejected: tuple[Rejection, ...]
+    left_out: Counter[LeftOut]
+    statements: tuple[Statement, ...]
+    linked: int
+
+    @property
+    def files(self) -> int:
+        """How many images the folder offers."""
+        return len(self.cases) + len(self.rejected)
+
+
+def take_in(
+    manifest: Manifest,
+    task: Task,
+    journal: Journal,
+    *,
+    progress: str = "",
+) -> Intake:
+    """Read all files of a manifest, except those whose outcome is known from an earlier run.
+
+    Args:
+        manifest: What the folder offers.
+        task: How to read.
+        journal: What is known; it grows with every file.
+        progress: What to call the work in a progress bar on stderr; empty shows none.
+
+    Raises:
+        OutputError: Journal or store cannot be written.
+    """
+    outcomes = _outcomes(manifest.rows, task, journal, progress)
+    journal.finish(task.key(row) for row in manifest.rows)
+    accepted = [row for row in manifest.rows if outcomes[row.row_number].reason is None]
+    rows = [_completed(row, outcomes[row.row_number]) for row in accepted]
+    refused = {number: o for number, o in outcomes.items() if o.reason is not None}
+    duplicates, pairs = find_duplicates([_picture(r, outcomes[r.row_number]) for r in rows])
+    nameless = {row.row_number: _NAMELESS for row in rows if not row.patient_id}
+    representative = linked_patients(pairs)
+    left = [_linked(r, representative) for r in rows if r.row_number not in duplicates | nameless]
+    statements = _statements(manifest, rows, representative)
+    purposes, left_out = assign_purposes(left, statements)
+    return Intake(
+        layout=manifest.layout,
+        cases=tuple(Case(r, purposes[r.row_number], outcomes[r.row_number]) for r in left),
+        rejected=_rejected(manifest, refused, nameless | duplicates),
+        left_out=left_out,
+        statements=tuple(statements),
+        linked=len(representative),
+    )
+
+
+_NAMELESS = Refusal(Reason.NO_PATIENT, "neither a table nor the file names one")
+
+
+def known_rows(manifest: Manifest, task: Task, journal: Journal) -> int:
+    """Count the rows whose outcome an earlier run has left."""
+    return sum(_remembered(row, task, journal) is not None for row in manifest.rows)
+
+
+def _outcomes(
+    rows: Sequence[Row], task: Task, journal: Journal, progress: str
+) -> dict[int, Outcome]:
+    """Read rows side by side; hashing, OpenCV and the decoders leave the interpreter's lock."""
+    known = {} if task.verify else {r.row_number: _remembered(r, task, journal) for r in rows}
+    outcomes = {number: outcome for number, outcome in known.items() if outcome is not None}
+    todo = [row for row in rows if row.row_number not in outcomes]
+    with _readers(len(todo)) as (pool, decoders), reading_progress(progress, len(rows)) as done:
+        done(len(outcomes), sum(o.reason is not None for o in outcomes.values()))
+        results = pool.map(partial(_read, task, journal, decoders), todo)
+        for row, outcome in zip(todo, results, strict=True):
+            outcomes[row.row_number] = outcome
+            done(1, int(outcome.reason is not None))
+    return outcomes
+
+
+def _remembered(row: Row, task: Task, journal: Journal) -> Outcome | None:
+    found = journal.find(task.key(row), stat_of(row))
+    if found is None:
+        return None
+    try:
+        outcome = Outcome.from_json(found)
+    except (KeyError, TypeError, ValueError):
+        return None
+    stored = task.store is None or not outcome.digest or task.store.find(outcome.digest)
+    return outcome if stored else None
+
+
+def _read(task: Task, journal: Journal, decoders: SimpleQueue[Decoder], row: Row) -> Outcome:
+    """Read one row with whichever decoder is free."""
+    stat = stat_of(row)
+    decoder = decoders.get()
+    try:
+        outcome = read_row(row, task, decoder)
+    finally:
+        decoders.put(decoder)
+    journal.add(task.key(row), stat, outcome.to_json())
+    return outcome
+
+
+@contextmanager
+def _readers(rows: int) -> Iterator[tuple[ThreadPoolExecutor, SimpleQueue[Decoder]]]:
+    """Start threads and as many decoders; an interruption does not wait for rows in the queue."""
+    count = max(1, min(MOST_READERS, os.cpu_count() or 1, rows))
+    decoders: SimpleQueue[Decoder] = SimpleQueue()
+    pool = ThreadPoolExecutor(count)
+    with ExitStack() as stack:
+        for _ in range(count if rows else 0):
+            decoders.put(stack.enter_context(Decoder()))
+        try:
+            yield pool, decoders
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _completed(row: Row, outcome: Outcome) -> Row:
+    """Fill what the table leaves open with what the file says."""
+    return replace(
+        row,
+        patient_id=row.patient_id or outcome.patient,
+        label=label_of(row, outcome.birads),
+        laterality=outcome.laterality,
+        view=outcome.view,
+        spacing_mm=outcome.spacing_mm,
+        vendor=outcome.vendor,
+    )
+
+
+def _linked(row: Row, representative: Mapping[str, str]) -> Row:
+    return replace(row, patient_id=representative.get(row.patient_id, row.patient_id))
+
+
+def _picture(row: Row, outcome: Outcome) -> Picture:
+    outlined = is_outlined(row)
+    return Picture(
+        row.row_number, row.patient_id, row.label, outlined, outcome.instance, outcome.pixels
+    )
+
+
+def _statements(
+    manifest: Manifest, rows: Sequence[Row], representative: Mapping[str, str]
+) -> list[Statement]:
+    """Let every row speak for its patient, also where only the file knew who that is."""
+    said = {statement.row_number: statement for statement in manifest.statements}
+    for row in rows:
+        split = said[row.row_number].split if row.row_number in said else row.split
+        said[row.row_number] = Statement(row.row_number, row.patient_id, row.label, split)
+    return [
+        replace(s, patient_id=representative.get(s.patient_id, s.patient_id))
+        for _, s in sorted(said.items())
+        if s.patient_id
+    ]
+
+
+def _rejected(
+    manifest: Manifest, refused: Mapping[int, Outcome], refusals: Mapping[int, Refusal]
+) -> tuple[Rejection, ...]:
+    """Join what the table, the files and the comparison of files made unusable, in order."""
+    rejected = list(manifest.rejected)
+    for row in manifest.rows:
+        number = row.row_number
+        if (outcome := refused.get(number)) is not None and outcome.reason is not None:
+            rejected.append(Rejection(number, row.image, outcome.reason, outcome.detail))
+        elif number in refusals:
+            rejected.append(rejection(number, row.image, refusals[number]))
+    return tuple(sorted(rejected, key=lambda r: r.row_number))

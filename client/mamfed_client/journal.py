@@ -1,0 +1,94 @@
+"""What became of each file, written down as it happens: a killed preparation goes on from here.
+
+One JSON object a line, in the order in which files were done; when all are done the lines are
+sorted and rewritten, so that an interrupted run leaves what an undisturbed one does. Files are
+known by a keyed hash of their names and by their sizes and times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from mamfed_client.rejections import Reason
+from mamfed_common.errors import OutputError
+from mamfed_common.files import private_directory, write_atomic
+
+TRIED_AGAIN = frozenset({Reason.TOO_SLOW, Reason.UNSUPPORTED_SYNTAX, Reason.MISSING_IMAGE})
+"""Not remembered: a busier machine, a decoder or a file may make the difference next time."""
+
+
+class Journal:
+    """The record of one folder's files; safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier run left; a line cut off by a kill is skipped.
+
+        Raises:
+            OutputError: The file cannot be read.
+        """
+        self.path = path
+        self._lock = Lock()
+        self._known: dict[str, dict[str, Any]] = {}
+        try:
+            lines = path.read_bytes().splitlines() if path.exists() else []
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
+        for line in lines:
+            record = _parsed(line)
+            if record is not None:
+                self._known[record["key"]] = record
+
+    def find(self, key: str, stat: list[int]) -> dict[str, Any] | None:
+        """Return the outcome of a file that has kept its size and time since."""
+        record = self._known.get(key)
+        return record["outcome"] if record is not None and record["stat"] == stat else None
+
+    def add(self, key: str, stat: list[int], outcome: dict[str, Any]) -> None:
+        """Write an outcome down at once.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        record = {"key": key, "stat": stat, "outcome": outcome}
+        line = _line(record)
+        with self._lock:
+            self._known[key] = record
+            try:
+                private_directory(self.path.parent)
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                with os.fdopen(descriptor, "ab") as file:
+                    # A line of its own, even after one that a kill has cut off.
+                    file.write(b"\n" + line)
+            except OSError as error:
+                raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def finish(self, keys: Iterable[str]) -> None:
+        """Keep the records of these files only, in this order.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        kept = [self._known[key] for key in keys if key in self._known]
+        lasting = [r for r in kept if r["outcome"]["reason"] not in TRIED_AGAIN]
+        try:
+            private_directory(self.path.parent)
+            write_atomic(self.path, b"".join(_line(record) for record in lasting))
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        return record if record.keys() == {"key", "stat", "outcome"} else None
+    except (ValueError, AttributeError):
+        return None

@@ -1,0 +1,233 @@
+"""A prepared folder: samples and what training needs to know of them, without the original files.
+
+``manifest.json`` holds pseudonyms only; without the site's secret nobody finds a patient in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.cells import Label, Pathology
+from mamfed_client.intake import Case, Intake
+from mamfed_client.labels import LeftOut
+from mamfed_client.manifest import Row, Statement
+from mamfed_client.outcome import Outcome
+from mamfed_client.preprocess import PREPARE_VERSION
+from mamfed_client.pseudonym import pseudonym
+from mamfed_client.rejections import Reason, Rejection
+from mamfed_common.errors import DataError, OutputError
+from mamfed_common.files import private_directory, remove_drafts, write_atomic
+from mamfed_common.weights import PARTS, Part
+
+MANIFEST = "manifest.json"
+SAMPLES = "samples"
+JOURNAL = "journal.jsonl"
+SPLITS = "splits.json"
+LOCK = ".lock"
+FORMAT = 1
+
+Parts = dict[str, Part]
+
+
+def is_prepared(folder: Path) -> bool:
+    """Tell whether a folder is one that ``mamfed-client data prepare`` has made."""
+    return (folder / MANIFEST).is_file()
+
+
+def save_intake(folder: Path, intake: Intake, *, size: int, secret: bytes, encrypted: bool) -> None:
+    """Write the manifest of a prepared folder.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+
+    def patient(name: str) -> str:
+        return pseudonym(secret, "patient", name)
+
+    content = {
+        "format": FORMAT,
+        "prepare_version": PREPARE_VERSION,
+        "size": size,
+        "encrypted": encrypted,
+        "layout": intake.layout,
+        "linked": intake.linked,
+        "left_out": {str(reason): count for reason, count in sorted(intake.left_out.items())},
+        "rejected": [[r.row_number, r.reason] for r in intake.rejected],
+        "statements": [
+            [s.row_number, patient(s.patient_id), _label_json(s.label), s.split]
+            for s in intake.statements
+        ],
+        "cases": [_case_json(case, patient(case.row.patient_id)) for case in intake.cases],
+    }
+    try:
+        write_atomic(private_directory(folder) / MANIFEST, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def prepared_as(folder: Path) -> tuple[int, bool]:
+    """Return the size of a prepared folder's samples and whether they are encrypted.
+
+    Raises:
+        DataError: The manifest is damaged.
+    """
+    content = _content(folder)
+    return content["size"], content["encrypted"]
+
+
+def load_intake(folder: Path) -> tuple[Intake, int, bool]:
+    """Read a prepared folder: what it holds, the size of its samples, whether it is encrypted.
+
+    Raises:
+        DataError: It was not made by this version of mamfed, or is damaged.
+    """
+    content = _content(folder)
+    if (content["format"], content["prepare_version"]) != (FORMAT, PREPARE_VERSION):
+        raise DataError(f"{folder}: made by another version of mamfed; prepare the folder again")
+    try:
+        return _intake(content), content["size"], content["encrypted"]
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise _damaged(folder) from None
+
+
+def remembered_parts(
+    folder: Path, what: str, patients: frozenset[str], draw: Callable[[frozenset[str]], Parts]
+) -> Parts:
+    """Return the split of a prepared folder; patients who came later are added to it.
+
+    Args:
+        folder: The prepared folder, which keeps its splits in ``splits.json``.
+        what: Everything that the split is drawn from.
+        patients: Whom it has to place.
+        draw: Draws a split of the patients whom it is given.
+
+    Raises:
+        DataError: The file is damaged.
+        OutputError: The file cannot be written.
+    """
+    path = folder / SPLITS
+    try:
+        splits = json.loads(path.read_bytes()) if path.exists() else {}
+        parts: Parts = {p: part for p, part in splits.get(what, {}).items() if part in PARTS}
+    except (OSError, ValueError, AttributeError):
+        raise DataError(f"{path}: damaged; remove it to draw a new split") from None
+    fresh = patients - parts.keys()
+    if fresh:
+        parts |= draw(fresh)
+        splits[what] = parts
+        try:
+            write_atomic(path, json.dumps(splits, indent=1, sort_keys=True) + "\n")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    return parts
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second preparation out of a folder; a kill leaves no lock behind.
+
+    Raises:
+        DataError: Another process prepares it.
+        OutputError: The folder cannot be written.
+    """
+    try:
+        descriptor = os.open(private_directory(folder) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+    with os.fdopen(descriptor) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(
+                f"{folder}: another process prepares this folder; wait for it"
+            ) from None
+        remove_drafts(folder)
+        yield
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        if not {"format", "prepare_version", "size", "encrypted"} <= content.keys():
+            raise _damaged(folder)
+    except (OSError, ValueError, AttributeError):
+        raise _damaged(folder) from None
+    return content
+
+
+def _damaged(folder: Path) -> DataError:
+    return DataError(f"{folder / MANIFEST}: damaged; remove it and prepare the folder again")
+
+
+def _case_json(case: Case, patient: str) -> dict[str, Any]:
+    return {
+        "row": case.row.row_number,
+        "patient": patient,
+        "label": _label_json(case.row.label),
+        "density": case.row.density,
+        "split": case.row.split,
+        "annotated": bool(case.row.annotations),
+        "purposes": sorted(case.purposes),
+        "outcome": {**case.outcome.to_json(), "patient": ""},
+    }
+
+
+def _intake(content: dict[str, Any]) -> Intake:
+    return Intake(
+        layout=content["layout"],
+        cases=tuple(_case(case) for case in content["cases"]),
+        rejected=tuple(
+            Rejection(number, _name(number), Reason(reason), "")
+            for number, reason in content["rejected"]
+        ),
+        left_out=Counter({LeftOut(reason): n for reason, n in content["left_out"].items()}),
+        statements=tuple(
+            Statement(number, patient, _label(label), split)
+            for number, patient, label, split in content["statements"]
+        ),
+        linked=content["linked"],
+    )
+
+
+def _case(content: dict[str, Any]) -> Case:
+    outcome = Outcome.from_json(content["outcome"])
+    label = _label(content["label"])
+    assert label is not None
+    row = Row(
+        row_number=content["row"],
+        image=_name(content["row"]),
+        image_path=Path(),
+        annotations=(Annotation(),) if content["annotated"] else (),
+        patient_id=content["patient"],
+        label=label,
+        laterality=outcome.laterality,
+        view=outcome.view,
+        spacing_mm=outcome.spacing_mm,
+        vendor=outcome.vendor,
+        density=content["density"],
+        split=content["split"],
+    )
+    return Case(row, frozenset(content["purposes"]), outcome)
+
+
+def _name(row_number: int) -> str:
+    return f"row {row_number}"
+
+
+def _label_json(label: Label | None) -> list[Any] | None:
+    return None if label is None else [label.pathology, list(label.birads)]
+
+
+def _label(content: list[Any] | None) -> Label | None:
+    if content is None:
+        return None
+    pathology, birads = content
+    return Label(None if pathology is None else Pathology(pathology), tuple(birads))

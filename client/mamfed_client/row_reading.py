@@ -1,0 +1,173 @@
+"""One row -> what its files hold, and its sample."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mamfed_client.cache import Store, digest
+from mamfed_client.cells import Label, parse_label
+from mamfed_client.decode import Decoder
+from mamfed_client.labels import is_malignant, is_without_malignancy
+from mamfed_client.mammogram import Facts, Mammogram, Mask
+from mamfed_client.manifest import Row
+from mamfed_client.outcome import Outcome
+from mamfed_client.preprocess import PREPARE_VERSION, prepare
+from mamfed_client.pseudonym import pseudonym
+from mamfed_client.rejections import Reason, Refusal
+
+READING_VERSION = 1
+"""To be raised with every change that makes another outcome of the same files."""
+
+CHECK_SIZE = 256
+"""Where nothing is stored a small sample shows as well whether the breast can be found."""
+
+PIXEL_STEP = 4
+"""Every fourth row and column tell two pictures apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """How rows are read.
+
+    Attributes:
+        size: Side of the samples in pixels.
+        store: Where samples go; None reads without keeping any.
+        secret: The site's, for pseudonyms.
+        verify: Whether to read files, and look at samples, though they look unchanged.
+    """
+
+    size: int
+    store: Store | None
+    secret: bytes
+    verify: bool = False
+
+    def key(self, row: Row) -> str:
+        """Name everything that a row's outcome depends on, apart from what the files hold."""
+        words = [str(row.image_path), *(str(a) for a in row.annotations)]
+        words += [str(row.label), str(row.laterality), str(row.view), str(row.spacing_mm)]
+        words += [str(row.vendor), *sorted(row.allow), str(self.size), str(self.store is None)]
+        return pseudonym(self.secret, "row", *words, f"{PREPARE_VERSION}.{READING_VERSION}")
+
+
+def paths_of(row: Row) -> list[Path]:
+    """List the files that a row is read from."""
+    return [row.image_path, *(a.path for a in row.annotations if a.path is not None)]
+
+
+def stat_of(row: Row) -> list[int]:
+    """Return sizes and times of a row's files; empty where one is missing."""
+    try:
+        stats = [path.stat() for path in paths_of(row)]
+    except OSError:
+        return []
+    return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+
+
+def read_row(row: Row, task: Task, decoder: Decoder) -> Outcome:
+    """Read a row's files and store its sample.
+
+    Raises:
+        OutputError: The store cannot be written.
+    """
+    try:
+        return _accepted(row, task, decoder)
+    except Refusal as refusal:
+        return Outcome.refused(refusal)
+
+
+def is_outlined(row: Row) -> bool:
+    """Tell whether a row has an annotation that may be drawn: a file, or a shape but a box."""
+    return any(a.path or any(s.kind != "box" for s in a.shapes) for a in row.annotations)
+
+
+def label_of(row: Row, birads: str | None) -> Label:
+    """Return a row's label: the table's, else what the file says of its assessment."""
+    if row.label.pathology is not None or row.label.birads or birads is None:
+        return row.label
+    try:
+        return parse_label("", birads)
+    except Refusal:
+        return row.label
+
+
+def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
+    mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
+    mammogram = replace(mammogram, facts=_table_first(row, mammogram.facts))
+    mask, mask_sha256, resampled = _mask(row, mammogram, decoder)
+    name = _stored(row, task, mammogram, mask, image_sha256, mask_sha256)
+    facts, (rows, columns) = mammogram.facts, mammogram.grey.shape
+    return Outcome(
+        image_sha256=image_sha256,
+        digest=name,
+        pixels=_fingerprint(mammogram),
+        patient=pseudonym(task.secret, "patient", facts.patient) if facts.patient else "",
+        instance=pseudonym(task.secret, "instance", facts.instance) if facts.instance else "",
+        laterality=facts.laterality,
+        laterality_source=facts.laterality_source,
+        view=facts.view,
+        view_source=facts.view_source,
+        spacing_mm=facts.spacing_mm,
+        vendor=facts.vendor,
+        model=facts.model,
+        birads=facts.birads,
+        rows=rows,
+        columns=columns,
+        lesion_share=0.0 if mask is None else float(mask.mean()),
+        resampled=resampled,
+    )
+
+
+def _table_first(row: Row, facts: Facts) -> Facts:
+    """Let the table's cells stand before what the file says of itself."""
+    if row.laterality is not None:
+        facts = replace(facts, laterality=row.laterality, laterality_source="table")
+    if row.view is not None:
+        facts = replace(facts, view=row.view, view_source="table")
+    return replace(
+        facts,
+        spacing_mm=row.spacing_mm or facts.spacing_mm,
+        vendor=row.vendor or facts.vendor,
+    )
+
+
+def _mask(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[Mask | None, str, int]:
+    """Read what outlines a malignant row's findings. Only these are targets of training."""
+    if not is_malignant(row.label) or not is_outlined(row):
+        return None, "", 0
+    rows, columns = mammogram.grey.shape
+    marked, sha256 = decoder.mask(row.annotations, rows, columns)
+    if not marked.mask.any():
+        raise Refusal(Reason.EMPTY_MASK, "the row is malignant but its annotation marks nothing")
+    return marked.mask, sha256, marked.resampled
+
+
+def _stored(
+    row: Row,
+    task: Task,
+    mammogram: Mammogram,
+    mask: Mask | None,
+    image_sha256: str,
+    mask_sha256: str,
+) -> str:
+    """Prepare the sample, unless the store has it or nobody would look at it; name it."""
+    if task.store is None:
+        prepare(mammogram, mask, CHECK_SIZE)
+        return ""
+    if mask is None and not is_without_malignancy(label_of(row, mammogram.facts.birads)):
+        prepare(mammogram, mask, CHECK_SIZE)
+        return ""
+    name = digest(image_sha256, mask_sha256, mammogram.facts.laterality, task.size)
+    entry = task.store.find(name)
+    if entry is None or (task.verify and not entry.is_sound()):
+        task.store.add(name, *prepare(mammogram, mask, task.size))
+    return name
+
+
+def _fingerprint(mammogram: Mammogram) -> str:
+    shape = str(mammogram.grey.shape).encode()
+    levels = np.ascontiguousarray(mammogram.grey[::PIXEL_STEP, ::PIXEL_STEP])
+    return hashlib.sha256(shape + levels.tobytes()).hexdigest()[:32]

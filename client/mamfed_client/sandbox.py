@@ -1,0 +1,174 @@
+"""The process in which files are decoded: ``python -P -m mamfed_client.sandbox FD SECONDS``.
+
+One JSON request a line comes in on standard input, one JSON answer a line goes out on standard
+output, and pixels go into the buffer open as FD. Its parent is ``decode.Decoder``. It limits its
+own memory and time, so that a hostile file ends this process at worst; there is no pickle, so that
+it cannot do more than lie about a picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.annotations import read_annotations
+from mamfed_client.annotations.shapes import Annotation, Shape
+from mamfed_client.answers import MAX_TEXT
+from mamfed_client.codecs import check_deflated
+from mamfed_client.reading import read_mammogram
+from mamfed_client.rejections import Reason, Refusal
+
+MAX_MEMORY = 3 << 30
+MAX_OPEN_FILES = 64
+MAX_FILE = 512 << 20
+"""Bytes of a file. The largest mammogram has 53 MB of pixels; a tomosynthesis stack is larger."""
+GRACE_S = 5
+
+Answer = dict[str, Any]
+Buffer = npt.NDArray[np.uint8]
+
+
+def main() -> None:
+    """Answer requests until standard input closes."""
+    descriptor, deadline_s = int(sys.argv[1]), float(sys.argv[2])
+    assert not {"torch", "flwr"} & sys.modules.keys()
+    cv2.setNumThreads(1)
+    answers = _private_output()
+    buffer = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
+    _limit()
+    _write(answers, {"ready": True})
+    for line in sys.stdin.buffer:
+        signal.alarm(int(deadline_s) + GRACE_S)  # should the parent have died, too
+        answer = _answer(line, buffer)
+        signal.alarm(0)
+        _write(answers, answer)
+
+
+def _private_output() -> IO[bytes]:
+    """Keep standard output for answers; what a library prints there vanishes."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return answers
+
+
+def _limit() -> None:
+    limits = {
+        resource.RLIMIT_AS: MAX_MEMORY,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
+    }
+    for limit, value in limits.items():
+        try:
+            resource.setrlimit(limit, (value, value))
+        except (ValueError, OSError):
+            if sys.platform == "linux":  # macOS has no limit of memory
+                raise
+
+
+def _write(answers: IO[bytes], answer: Answer) -> None:
+    answers.write(json.dumps(answer).encode() + b"\n")
+    answers.flush()
+
+
+def _answer(line: bytes, buffer: Buffer) -> Answer:
+    """Do what a request asks; whatever happens meanwhile is a reason."""
+    try:
+        request = json.loads(line)
+        return OPERATIONS[request.pop("op")](buffer, **request)
+    except Refusal as refusal:
+        return _refused(refusal.reason, refusal.detail)
+    except MemoryError:
+        return _refused(Reason.TOO_LARGE, "more memory than decoding may take")
+    except BaseException as error:  # a Rust extension's PanicException is no Exception
+        return _refused(Reason.UNREADABLE_IMAGE, f"{type(error).__name__} while decoding")
+
+
+def _refused(reason: Reason, detail: str) -> Answer:
+    return {"refused": [reason, detail]}
+
+
+def _mammogram(buffer: Buffer, path: str, allow: list[str]) -> Answer:
+    """Put grey levels, and after them what is valid, into the buffer."""
+    data = _file_bytes(Path(path), Reason.MISSING_IMAGE, Reason.UNREADABLE_IMAGE)
+    check_deflated(data)
+    mammogram = read_mammogram(Path(path), frozenset(map(Reason, allow)), data)
+    facts = asdict(mammogram.facts)
+    if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
+        raise Refusal(Reason.UNREADABLE_IMAGE, f"a text of more than {MAX_TEXT} characters")
+    rows, columns = mammogram.grey.shape
+    size = _put(buffer, mammogram.grey, 0)
+    if mammogram.valid is not None:
+        _put(buffer, mammogram.valid, size)
+    return {
+        "rows": rows,
+        "columns": columns,
+        "padded": mammogram.valid is not None,
+        "facts": facts,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> Answer:
+    """Put the mask into the buffer."""
+    parsed = [_annotation(fields) for fields in annotations]
+    digest = hashlib.sha256()
+    for fields, annotation in zip(annotations, parsed, strict=True):
+        digest.update(json.dumps([fields["image_name"], fields["shapes"]]).encode())
+        if annotation.path is not None:
+            data = _file_bytes(annotation.path, Reason.MISSING_MASK, Reason.UNREADABLE_MASK)
+            digest.update(hashlib.sha256(data).digest())
+    marked = read_annotations(parsed, rows, columns)
+    _put(buffer, marked.mask, 0)
+    counts = {"resampled": marked.resampled, "boxes": marked.boxes, "points": marked.points}
+    return {"sha256": digest.hexdigest(), **counts}
+
+
+def _annotation(fields: dict[str, Any]) -> Annotation:
+    path = fields["path"]
+    shapes = tuple(_shape(**shape) for shape in fields["shapes"])
+    return Annotation(None if path is None else Path(path), fields["image_name"], shapes)
+
+
+def _shape(kind: Any, points: Any, radii: Any, angle: float) -> Shape:
+    return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle)
+
+
+def _file_bytes(path: Path, missing: Reason, unreadable: Reason) -> bytes:
+    """Read a file once: what is hashed is what is decoded."""
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise Refusal(Reason.TOO_LARGE, f"a file of more than {MAX_FILE >> 20} MiB")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Refusal(missing, "no such file") from None
+    except OSError as error:
+        raise Refusal(unreadable, os.strerror(error.errno or 0)) from None
+
+
+def _put(buffer: Buffer, image: npt.NDArray[Any], offset: int) -> int:
+    """Copy an image into the buffer and return where it ends."""
+    end = offset + image.nbytes
+    buffer[offset:end].view(image.dtype).reshape(image.shape)[:] = image
+    return end
+
+
+OPERATIONS: dict[str, Callable[..., Answer]] = {"mammogram": _mammogram, "mask": _mask}
+
+if __name__ == "__main__":
+    main()

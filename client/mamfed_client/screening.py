@@ -1,0 +1,242 @@
+"""Which mammograms are plain screening images; each other kind is refused by its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from pydicom import Dataset
+from pydicom.uid import (
+    BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing,
+    BreastTomosynthesisImageStorage,
+    CTImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+
+from mamfed_client.header import codes, items, numbers, text, texts, words
+from mamfed_client.mammogram import Facts
+from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.vendors import magnification, spacings_disagree
+
+TOMOSYNTHESIS_CLASSES = (
+    BreastTomosynthesisImageStorage,
+    BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing,
+)
+MAMMOGRAPHIC_CLASSES = (
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+    *TOMOSYNTHESIS_CLASSES,
+)
+
+CODES = MappingProxyType(
+    {
+        Reason.SPECIMEN: frozenset({"127457009", "G-8310"}),
+        Reason.SPOT: frozenset({"399055006", "R-102D7"}),
+        Reason.MAGNIFICATION: frozenset({"399163009", "R-102D6"}),
+        Reason.IMPLANT_DISPLACED: frozenset({"399209000", "R-102D5"}),
+    }
+)
+"""PS3.16 CID 4014 (the specimen) and CID 4015, as SNOMED CT and as SRT spell them."""
+
+WORDS = MappingProxyType(
+    {
+        Reason.SPECIMEN: ("specimen",),
+        Reason.BIOPSY: ("biopsy", "stereo", "stereotactic", "scout", "prefire", "postfire"),
+        Reason.SPOT: ("spot",),
+        Reason.MAGNIFICATION: ("magnification", "magnified", "mag"),
+        Reason.IMPLANT_DISPLACED: ("implant displaced", "ccid", "mloid", "mlid"),
+        Reason.TOMOSYNTHESIS: ("tomosynthesis",),
+    }
+)
+"""Whole words in texts of one image or series: the code meanings of CID 4014 and 4015, the image
+types of PS3.3 C.8.11.7.1.4, and the ACR's view abbreviations with ID for an implant displaced."""
+TEXTS = ("SeriesDescription", "ProtocolName", "ViewPosition", "BodyPartExamined")
+"""Not Study Description: the biopsy of one breast comes with plain views of the other."""
+
+SYNTHESIZED_TYPES = frozenset({"GENERATED_2D", "TOMO_2D"})
+"""Of (0008,0008) Image Type, PS3.3 C.8.11.7.1.4; vendors write either or only a name."""
+SYNTHESIZED_WORDS = ("c view", "cview", "s view", "v preview", "insight 2d", "intelligent 2d")
+TOMOSYNTHESIS_TYPES = frozenset({"TOMO", "TOMO_PROJ", "TOMOSYNTHESIS", "VOLUME"})
+BIOPSY_TYPES = ("STEREO_", "PREFIRE", "POSTFIRE", "POSTBIOPSY", "POSTMARKER", "TOMO_SCOUT")
+SCOUT_SIDES = (512, 1024)
+
+CAPTURED = frozenset({"DV", "DI", "SD", "WSD", "DRW"})
+"""Conversion types (PS3.3 C.8.6.1) of screens and documents; DF and SI are scans of film."""
+
+CONTACT_MAGNIFICATION = 1.4
+"""A breast on the table is magnified 1.0 to 1.1 times, one on a magnification stand 1.5 to 2."""
+
+
+def check_screening(dataset: Dataset, facts: Facts, allow: frozenset[Reason]) -> None:
+    """Let a plain mammogram pass.
+
+    Args:
+        dataset: The header.
+        facts: What was gathered from it.
+        allow: Reasons that are no reason here, such as a data set's known secondary captures.
+
+    Raises:
+        Refusal: The first reason that holds and is not allowed. No free text is quoted.
+    """
+    for reason, objection in GATES:
+        if reason not in allow and (detail := objection(dataset, facts)):
+            raise Refusal(reason, detail)
+
+
+def is_tomosynthesis(dataset: Dataset) -> bool:
+    """Tell whether slices or projections are stored, in one frame or many."""
+    return bool(_tomosynthesis(dataset, Facts()))
+
+
+def _tomosynthesis(dataset: Dataset, _: Facts) -> str:
+    image_type = {part.upper() for part in texts(dataset, "ImageType")}
+    said = words(text(dataset, "SeriesDescription"))
+    is_stack = (numbers(dataset, "NumberOfFrames") or (1.0,))[0] > 1
+    synthesized = image_type & SYNTHESIZED_TYPES or _first_word(said, SYNTHESIZED_WORDS)
+    if synthesized and not is_stack:
+        return ""
+    if text(dataset, "SOPClassUID") in TOMOSYNTHESIS_CLASSES:
+        return "(0008,0016) SOP Class is of breast tomosynthesis"
+    if image_type & TOMOSYNTHESIS_TYPES:
+        return "(0008,0008) Image Type says tomosynthesis"
+    if _first_word(said, WORDS[Reason.TOMOSYNTHESIS]):
+        return "(0008,103E) Series Description says tomosynthesis"
+    return _breast_as_ct(dataset)
+
+
+def _breast_as_ct(dataset: Dataset) -> str:
+    """Object to slices that an older Hologic unit stored as CT of a breast."""
+    is_ct = text(dataset, "SOPClassUID") == CTImageStorage
+    of_breast = (
+        text(dataset, "Modality").upper() == "MG"
+        or text(dataset, "BodyPartExamined").upper() == "BREAST"
+        or text(dataset, "PositionerType").upper().startswith("MAMMOGRAPHIC")
+    )
+    return "breast slices stored as CT" if is_ct and of_breast else ""
+
+
+def _wrong_modality(dataset: Dataset, _: Facts) -> str:
+    """Object to what is not MG; research exports lose Modality, so it may be absent."""
+    modality = text(dataset, "Modality").upper()
+    if modality == "MG":
+        return ""
+    if modality:
+        return "(0008,0060) Modality is not MG"
+    is_mammographic = text(dataset, "SOPClassUID") in MAMMOGRAPHIC_CLASSES or (
+        text(dataset, "PositionerType").upper().startswith("MAMMOGRAPHIC")
+    )
+    return "" if is_mammographic else "(0008,0060) Modality is missing and no other sign of MG"
+
+
+def _for_processing(dataset: Dataset, _: Facts) -> str:
+    intent = text(dataset, "PresentationIntentType").upper()
+    sop_class = text(dataset, "SOPClassUID")
+    if intent == "FOR PROCESSING":
+        return "(0008,0068) Presentation Intent Type is FOR PROCESSING"
+    is_raw = sop_class == DigitalMammographyXRayImageStorageForProcessing
+    return "(0008,0016) SOP Class is For Processing" if is_raw else ""
+
+
+def _secondary_capture(dataset: Dataset, _: Facts) -> str:
+    sop_class = text(dataset, "SOPClassUID")
+    if f"{sop_class}.".startswith(f"{SecondaryCaptureImageStorage}."):
+        return "(0008,0016) SOP Class is Secondary Capture"
+    is_captured = text(dataset, "ConversionType").upper() in CAPTURED
+    return "(0008,0064) Conversion Type is of a screen or a document" if is_captured else ""
+
+
+def _specimen(dataset: Dataset, _: Facts) -> str:
+    if items(dataset, "SpecimenDescriptionSequence"):
+        return "(0040,0560) Specimen Description Sequence"
+    return _coded_or_said(dataset, Reason.SPECIMEN)
+
+
+def _biopsy(dataset: Dataset, _: Facts) -> str:
+    if any(part.upper().startswith(BIOPSY_TYPES) for part in texts(dataset, "ImageType")):
+        return "(0008,0008) Image Type is of a biopsy"
+    if items(dataset, "BiopsyTargetSequence"):
+        return "(0018,2041) Biopsy Target Sequence"
+    sides = numbers(dataset, "Rows") + numbers(dataset, "Columns")
+    is_scout = len(set(sides)) == 1 and sides[0] in SCOUT_SIDES
+    if is_scout and spacings_disagree(dataset):
+        return f"a scout of {sides[0]:.0f} pixels square whose two spacings disagree"
+    return _coded_or_said(dataset, Reason.BIOPSY)
+
+
+def _spot(dataset: Dataset, _: Facts) -> str:
+    """Object to spot compression; a Partial View is only a breast larger than the detector."""
+    if _first_word(words(text(dataset, "PaddleDescription")), WORDS[Reason.SPOT]):
+        return "(0018,11A4) Paddle Description says spot"
+    return _coded_or_said(dataset, Reason.SPOT)
+
+
+def _magnified(dataset: Dataset, _: Facts) -> str:
+    factor = magnification(dataset)
+    if factor > CONTACT_MAGNIFICATION:
+        return f"(0018,1114) Estimated Radiographic Magnification Factor is {factor:.3g}"
+    return _coded_or_said(dataset, Reason.MAGNIFICATION)
+
+
+def _implant_displaced(dataset: Dataset, _: Facts) -> str:
+    return _coded_or_said(dataset, Reason.IMPLANT_DISPLACED)
+
+
+def _implant(dataset: Dataset, facts: Facts) -> str:
+    """Object to an implant in view; it is present, too, where it was displaced (C.8.11.7)."""
+    present = text(dataset, "BreastImplantPresent").upper() == "YES"
+    in_view = present and not _implant_displaced(dataset, facts)
+    return "(0028,1300) Breast Implant Present is YES" if in_view else ""
+
+
+def _burned_in(dataset: Dataset, _: Facts) -> str:
+    is_burned_in = text(dataset, "BurnedInAnnotation").upper() == "YES"
+    return "(0028,0301) Burned In Annotation is YES" if is_burned_in else ""
+
+
+def _no_laterality(_: Dataset, facts: Facts) -> str:
+    return "" if facts.laterality else "neither the header nor the file name tells left or right"
+
+
+def _coded_or_said(dataset: Dataset, reason: Reason) -> str:
+    """Look for a reason's codes among view and modifiers, then for its words in texts."""
+    views = items(dataset, "ViewCodeSequence")
+    modified = (dataset, *views)  # a modifier belongs into the view's item; some leave it outside
+    coded = codes(dataset, "ViewCodeSequence").union(
+        *(codes(holder, "ViewModifierCodeSequence") for holder in modified)
+    )
+    if coded & CODES.get(reason, frozenset()):
+        return "(0054,0222) View Modifier or (0054,0220) View Code says so"
+    modifiers = [item for one in modified for item in items(one, "ViewModifierCodeSequence")]
+    meanings = [text(item, "CodeMeaning") for item in (*views, *modifiers)]
+    for source, said in (
+        *((key, text(dataset, key)) for key in TEXTS),
+        ("code", " ".join(meanings)),
+    ):
+        if word := _first_word(words(said), WORDS[reason]):
+            return f"{source} says {word}"
+    return ""
+
+
+def _first_word(spelled: str, wanted: tuple[str, ...]) -> str:
+    return next((word for word in wanted if f" {word} " in spelled), "")
+
+
+GATES: tuple[tuple[Reason, Callable[[Dataset, Facts], str]], ...] = (
+    (Reason.TOMOSYNTHESIS, _tomosynthesis),
+    (Reason.WRONG_MODALITY, _wrong_modality),
+    (Reason.FOR_PROCESSING, _for_processing),
+    (Reason.SECONDARY_CAPTURE, _secondary_capture),
+    (Reason.SPECIMEN, _specimen),
+    (Reason.BIOPSY, _biopsy),
+    (Reason.SPOT, _spot),
+    (Reason.MAGNIFICATION, _magnified),
+    (Reason.IMPLANT_DISPLACED, _implant_displaced),
+    (Reason.IMPLANT, _implant),
+    (Reason.BURNED_IN, _burned_in),
+    (Reason.NO_LATERALITY, _no_laterality),
+)
+"""Tomosynthesis first: stored as CT it would only be the wrong modality."""

@@ -1,0 +1,113 @@
+"""``mamfed-client data show``: one prepared image as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.cache import Store
+from mamfed_client.intake import Case
+from mamfed_client.mammogram import Mask
+from mamfed_client.prepared import SAMPLES, load_intake
+from mamfed_client.pseudonym import read_key
+from mamfed_common.errors import DataError, OutputError
+from mamfed_common.files import write_atomic
+from mamfed_common.samples import Sample
+
+Picture = npt.NDArray[np.uint8]
+
+BREAST, LESION = (230, 159, 0), (213, 94, 0)
+"""Okabe and Ito's orange and vermilion, which colour-blind readers tell from grey."""
+PANEL = 768
+"""Longest side of a panel in pixels."""
+
+
+def show_row(
+    folder: Path, row_number: int, out: Path, *, key_path: Path | None = None
+) -> dict[str, Any]:
+    """Write a PNG of three panels: the sample, its outlines, its mask; return what is known of it.
+
+    Args:
+        folder: A prepared folder.
+        row_number: The image's row in the table or listing that it came from.
+        out: The picture to write.
+        key_path: Key of an encrypted folder.
+
+    Raises:
+        DataError: There is no such folder, row or sample.
+        OutputError: The picture cannot be written.
+    """
+    intake, size, encrypted = load_intake(folder)
+    case = next((c for c in intake.cases if c.row.row_number == row_number), None)
+    if case is None:
+        raise DataError(f"{folder}: row {row_number} {_why_not(intake.rejected, row_number)}")
+    if encrypted and key_path is None:
+        raise DataError(f"{folder}: its samples are encrypted; name the key file with --key")
+    key = read_key(key_path, "key", make=False) if encrypted and key_path else None
+    entry = Store(folder / SAMPLES, key).find(case.outcome.digest) if case.outcome.digest else None
+    if entry is None:
+        raise DataError(f"{folder}: row {row_number} serves no stage, so it has no sample")
+    sample = entry.load(case.row.image)
+    _, encoded = cv2.imencode(".png", panels(sample)[..., ::-1])
+    try:
+        write_atomic(out, encoded.tobytes())
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+    return _facts(case, sample, size) | {"picture": str(out)}
+
+
+def panels(sample: Sample) -> Picture:
+    """Return image, outlines and mask side by side, ``(H, 3 W, 3)`` uint8 in RGB."""
+    side = min(PANEL, sample.image.shape[0])
+    grey = cv2.resize(
+        (sample.image >> 8).astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA
+    )
+    field, mask = (_shrunk(flags, side) for flags in (sample.field, sample.mask))
+    image: Picture = np.repeat(grey[..., None], 3, axis=-1)
+    outlined = image.copy()
+    for flags, colour in ((field, BREAST), (mask, LESION)):
+        outline(outlined, flags, colour)
+    black: Picture = np.zeros_like(image)
+    black[mask] = 255
+    return np.concatenate([image, outlined, black], axis=1)
+
+
+def outline(picture: Picture, flags: Mask, colour: tuple[int, int, int]) -> None:
+    """Draw around what is true, into an RGB picture of the same height and width."""
+    found, _ = cv2.findContours(flags.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, found, -1, colour, max(1, picture.shape[0] // 400))
+
+
+def _shrunk(flags: Mask, side: int) -> Mask:
+    """Shrink flags so that a single true pixel stays visible."""
+    share = cv2.resize(flags.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    shrunk: Mask = np.asarray(share > 0)
+    return shrunk
+
+
+def _why_not(rejected: Any, row_number: int) -> str:
+    reasons = [r.reason for r in rejected if r.row_number == row_number]
+    return f"was rejected: {reasons[0]}" if reasons else "is not one of this folder's rows"
+
+
+def _facts(case: Case, sample: Sample, size: int) -> dict[str, Any]:
+    outcome = case.outcome
+    return {
+        "row": case.row.row_number,
+        "laterality": outcome.laterality,
+        "laterality_from": outcome.laterality_source,
+        "view": outcome.view,
+        "view_from": outcome.view_source,
+        "vendor": outcome.vendor,
+        "model": outcome.model,
+        "spacing_mm": outcome.spacing_mm,
+        "file_size": [outcome.columns, outcome.rows],
+        "size": size,
+        "serves": sorted(case.purposes),
+        "breast_share": round(float(sample.field.mean()), 4),
+        "lesion_pixels": int(sample.mask.sum()),
+    }

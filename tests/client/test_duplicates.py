@@ -1,0 +1,58 @@
+import pytest
+
+from mamfed_client.cells import Label, Pathology
+from mamfed_client.duplicates import Picture, find_duplicates
+from mamfed_client.rejections import Reason
+
+NORMAL, BENIGN, MALIGNANT = (Label(pathology, ()) for pathology in Pathology)
+
+
+def picture(row, patient="A", label=BENIGN, outlined=False, instance="", pixels=""):
+    return Picture(row, patient, label, outlined, instance, pixels or f"pixels of {row}")
+
+
+def refused(*pictures):
+    found, pairs = find_duplicates(pictures)
+    assert {refusal.reason for refusal in found.values()} <= {Reason.DUPLICATE_IMAGE}
+    return sorted(found), pairs
+
+
+def test_different_pictures_are_kept():
+    assert refused(picture(1), picture(2, instance="u"), picture(3, instance="v")) == ([], [])
+
+
+def test_images_without_an_identifier_are_not_taken_for_one():
+    assert refused(picture(1, instance=""), picture(2, instance="")) == ([], [])
+
+
+@pytest.mark.parametrize("what", ["instance", "pixels"])
+def test_the_first_of_equal_rows_is_kept(what):
+    same = [picture(row, **{what: "same"}) for row in (4, 7, 9)]
+    assert refused(*same) == ([7, 9], [])
+
+
+def test_the_message_names_the_rows_and_what_they_share():
+    found, _ = find_duplicates([picture(4, pixels="same"), picture(7, pixels="same")])
+    assert found[7].detail == "rows 4, 7 have the same pixels"
+
+
+def test_of_one_patients_rows_the_most_suspicious_is_kept():
+    rows = [
+        picture(1, label=BENIGN, pixels="same"),
+        picture(2, label=MALIGNANT, pixels="same"),
+        picture(3, label=MALIGNANT, outlined=True, pixels="same"),
+    ]
+    assert refused(*rows) == ([1, 2], [])
+
+
+def test_patients_who_share_a_picture_are_linked_and_one_row_is_kept():
+    rows = [picture(1, "A", pixels="same"), picture(2, "B", pixels="same")]
+    assert refused(*rows) == ([2], [("A", "B")])
+
+
+def test_where_two_patients_rows_contradict_each_other_none_is_believed():
+    rows = [
+        picture(1, "A", label=NORMAL, pixels="same"),
+        picture(2, "B", label=MALIGNANT, pixels="same"),
+    ]
+    assert refused(*rows) == ([1, 2], [("A", "B")])
