@@ -102,7 +102,7 @@ def parse_spacing(cell: str) -> float | None:
     """Read a pixel spacing in millimetres; empty is unknown.
 
     Raises:
-        Refusal: Not a positive number with a decimal point.
+        Refusal: Not a number with a decimal point, from 0.001 to 10.
     """
     if not cell:
         return None
@@ -110,8 +110,8 @@ def parse_spacing(cell: str) -> float | None:
         spacing_mm = float(cell)
     except ValueError:
         spacing_mm = math.nan
-    if not 0 < spacing_mm < math.inf:
-        raise Refusal(Reason.BAD_SPACING, f"spacing_mm {cell!r}; a positive number, like 0.07")
+    if not 0.001 <= spacing_mm <= 10:
+        raise Refusal(Reason.BAD_SPACING, f"spacing_mm {cell!r}; millimetres, like 0.07")
     return spacing_mm
 
 

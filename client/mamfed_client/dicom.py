@@ -91,8 +91,13 @@ def _parse_with_meta(data: bytes) -> Dataset:
 
 
 def _check_holds_image(dataset: Dataset) -> None:
-    """Refuse reports, directories, presentation states and segmentations."""
-    sop_class = UID(text(dataset, "SOPClassUID"))
+    """Refuse reports, directories, presentation states and segmentations.
+
+    Of a compressed file that ends within its pixels pydicom returns no element at all; the meta
+    group still tells what it was.
+    """
+    meta = getattr(dataset, "file_meta", Dataset())
+    sop_class = UID(text(dataset, "SOPClassUID") or text(meta, "MediaStorageSOPClassUID"))
     if sop_class == SegmentationStorage:
         raise Refusal(Reason.NO_PIXELS, "a segmentation")
     if "PixelData" in dataset:

@@ -29,8 +29,8 @@ class Facts:
         view: ``CC``, ``MLO`` or what else is said, in capitals.
         view_source: What said so.
         spacing_mm: Distance of pixel centres on the detector or film, in millimetres.
-        vendor: Who made the unit, as the file spells it.
-        model: The unit's model, likewise.
+        vendor: Who made the unit: one name a known maker, else as the file spells it.
+        model: The unit's model, as the file spells it.
         birads: The BI-RADS assessment, as ``4a``.
         patient: The patient's identifier.
         instance: The image's SOP Instance UID (PS3.3 C.12.1).

@@ -40,7 +40,11 @@ VIEW_CODES = MappingProxyType(
 """PS3.16 CID 4014, as SNOMED CT and as SRT spell it, in the abbreviations of the ACR."""
 VIEWS = frozenset(VIEW_CODES.values())
 
-CBIS_PATIENT = re.compile(r"(?:Mass|Calc)-(?:Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)", re.I)
+CBIS_PATIENT = re.compile(
+    r"(?:Mass|Calc)-(?:Training|Test)_(?P<patient>P_\d+)_(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO)",
+    re.I,
+)
+"""CBIS-DDSM writes a name of the image where a patient belongs."""
 
 MAKERS = MappingProxyType(
     {
@@ -85,9 +89,16 @@ def facts(dataset: Dataset, file_name: str) -> Facts:
         vendor=_vendor(dataset),
         model=_name(text(dataset, "ManufacturerModelName")),
         birads=_birads(dataset),
-        patient=text(dataset, "PatientID"),
+        patient=_patient(dataset),
         instance=text(dataset, "SOPInstanceUID"),
     )
+
+
+def _patient(dataset: Dataset) -> str:
+    """Take Patient ID (0010,0020), which is the same on all images of a patient."""
+    patient = text(dataset, "PatientID")
+    cbis = CBIS_PATIENT.match(patient)
+    return cbis["patient"].upper() if cbis else patient
 
 
 def _lateralities(dataset: Dataset, name: str) -> Iterator[tuple[Laterality | None, str]]:
@@ -110,7 +121,7 @@ def _lateralities(dataset: Dataset, name: str) -> Iterator[tuple[Laterality | No
     if len(coded) == 1:
         yield coded.pop(), "AnatomicRegionModifierSequence"
     if cbis := CBIS_PATIENT.match(text(dataset, "PatientID")):
-        yield SIDES[cbis[1].upper()], "PatientID"
+        yield SIDES[cbis["side"].upper()], "PatientID"
     sides, _ = _name_tokens(name)
     if len(sides) == 1:
         yield sides.pop(), FILE_NAME
@@ -134,7 +145,7 @@ def _views(dataset: Dataset, name: str) -> Iterator[tuple[str, str]]:
         if orientation.upper() in VIEWS:
             yield orientation.upper(), "PatientOrientation"
     if cbis := CBIS_PATIENT.match(text(dataset, "PatientID")):
-        yield cbis[2].upper(), "PatientID"
+        yield cbis["view"].upper(), "PatientID"
     _, views = _name_tokens(name)
     if len(views) == 1:
         yield views.pop(), FILE_NAME

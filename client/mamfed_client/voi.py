@@ -55,6 +55,7 @@ def to_grey(stored: Stored, dataset: Dataset) -> tuple[Grey, Mask | None]:
         shown = 1 - shown
     shown[padding] = 0
     table = np.rint(shown * FULL_SCALE).astype(np.uint16)
+    # Signed too by bit pattern: OpenCV's manual offsets signed indices, version 5.0 does not.
     bit_patterns = stored.view(f"u{stored.dtype.itemsize}")
     return cv2.LUT(bit_patterns, table), valid
 

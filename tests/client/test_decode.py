@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import imagecodecs
@@ -16,9 +15,8 @@ from pydicom.uid import JPEGLSLossless, SecondaryCaptureImageStorage
 
 from mamfed_client import answers
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.answers import Nonsense, check_mammogram, check_mask, parse_answer
+from mamfed_client.answers import parse_answer
 from mamfed_client.decode import Decoder
-from mamfed_client.mammogram import Facts
 from mamfed_client.reading import read_mammogram
 from mamfed_client.rejections import Reason, Refusal
 
@@ -134,9 +132,9 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read(pipe, dicom
 
 def test_jpeg_ls_without_an_end_is_refused_where_its_decoder_would_read_on_for_ever(dicom):
     pixels = np.zeros((320, 240), np.uint16)
-    pixels[100:150, 20:90] = np.random.default_rng(0).integers(0, 4096, (50, 70))
+    pixels[100:150, 20:90] = 2000 + np.random.default_rng(0).integers(0, 16, (50, 70))
     stream = bytes(imagecodecs.jpegls_encode(pixels))
-    cut = encapsulate([stream[: len(stream) * 3 // 4]])
+    cut = encapsulate([stream[:-597]])  # found by trying
     with Decoder(deadline_s=5) as decoder, refused(Reason.TRUNCATED):
         decoder.mammogram(dicom(stored=pixels, PixelData=cut, TransferSyntaxUID=JPEGLSLossless))
 
@@ -313,90 +311,3 @@ def test_thousands_of_shapes_go_through_the_pipe(decoder):
     many = tuple(Shape("polygon", SQUARE.points) for _ in range(5000))
     marked, _ = decoder.mask([Annotation(shapes=many)], 40, 50)
     assert marked.mask[15, 15]
-
-
-# Answers of a process that a file has taken over
-
-MAMMOGRAM = {
-    "rows": 3,
-    "columns": 4,
-    "padded": False,
-    "facts": asdict(Facts()),
-    "sha256": "0" * 64,
-}
-MASK = {"resampled": 0, "boxes": 1, "points": 2, "sha256": "a" * 64}
-
-
-def test_honest_answers_are_believed():
-    assert check_mammogram(MAMMOGRAM).facts == Facts()
-    assert check_mask(MASK)[:3] == (0, 1, 2)
-    spoken = asdict(Facts("R", "table", "CC", "table", 0.07, "GE", "m", "4a", "p", "1.2"))
-    assert check_mammogram(MAMMOGRAM | {"facts": spoken}).facts.spacing_mm == 0.07
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        {"rows": 0},
-        {"rows": -3},
-        {"rows": 3.0},
-        {"rows": True},
-        {"rows": "3"},
-        {"rows": 10001, "columns": 4000},
-        {"rows": 1 << 20, "columns": 1},
-        {"padded": 1},
-        {"padded": None},
-        {"sha256": "0" * 63},
-        {"sha256": "g" * 64},
-        {"sha256": "0" * 64 + "\n"},
-        {"sha256": None},
-        {"facts": None},
-        {"facts": {}},
-        {"facts": asdict(Facts()) | {"more": 1}},
-        {"facts": asdict(Facts()) | {"laterality": "B"}},
-        {"facts": asdict(Facts()) | {"spacing_mm": float("inf")}},
-        {"facts": asdict(Facts()) | {"spacing_mm": float("nan")}},
-        {"facts": asdict(Facts()) | {"spacing_mm": True}},
-        {"facts": asdict(Facts()) | {"spacing_mm": "0.1"}},
-        {"facts": asdict(Facts()) | {"patient": None}},
-        {"facts": asdict(Facts()) | {"patient": 5}},
-        {"facts": asdict(Facts()) | {"vendor": "x" * 1025}},
-        {"facts": asdict(Facts()) | {"laterality": []}},
-    ],
-)
-def test_a_lie_about_a_mammogram_is_noticed(lie):
-    with pytest.raises(Nonsense):
-        check_mammogram(MAMMOGRAM | lie)
-
-
-@pytest.mark.parametrize("lie", [{"boxes": -1}, {"points": None}, {"resampled": 1 << 30}])
-def test_a_lie_about_a_mask_is_noticed(lie):
-    with pytest.raises(Nonsense):
-        check_mask(MASK | lie)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"",
-        b"\xff\xff",
-        b"3",
-        b"null",
-        b"[" * 60000,
-        b'{"refused": 1}',
-        b'{"refused": ["truncated"]}',
-        b'{"refused": ["truncated", 5]}',
-        b'{"refused": ["no such reason", ""]}',
-        b'{"refused": [[], ""]}',
-        b'{"refused": ["truncated", "\\u001b[2J"]}',
-        b'{"refused": ["truncated", "' + b"x" * 1025 + b'"]}',
-    ],
-)
-def test_a_line_that_is_no_answer_is_noticed(line):
-    with pytest.raises(Nonsense):
-        parse_answer(line)
-
-
-def test_a_refusal_keeps_its_reason_and_words():
-    with refused(Reason.TRUNCATED, "^truncated: 3 of 4 bytes$"):
-        parse_answer(b'{"refused": ["truncated", "3 of 4 bytes"]}')

@@ -244,3 +244,9 @@ def test_identifiers_are_kept_but_not_shown(tell):
 
 def test_a_bare_header_tells_nothing():
     assert facts(Dataset(), "") == Facts()
+
+
+def test_the_images_of_a_cbis_patient_are_one_patients(tell):
+    names = ("Mass-Test_P_00173_LEFT_CC", "Calc-Training_P_00173_RIGHT_MLO_1")
+    assert {tell(PatientID=name).patient for name in names} == {"P_00173"}
+    assert tell(PatientID="Mass-Test").patient == "Mass-Test"
