@@ -72,8 +72,8 @@ def check(
     Counts alone are shown: no patient and, without --list, no file name. Ends with exit code 3
     where no file can be used. An interrupted check goes on where it was.
     """
-    from mamfed_client.check_page import check_place, write_check_page
     from mamfed_client.data import Source, check
+    from mamfed_client.review.page import check_place, write_check_page
 
     if html is not None:
         check_place(html)
@@ -124,7 +124,7 @@ def show(
     output: Printed = Format.TEXT,
 ) -> None:
     """Write one prepared image as PNG: the sample, its outlines, its mask."""
-    from mamfed_client.show import show_row
+    from mamfed_client.review.show import show_row
 
     facts = show_row(folder, row, out or Path(f"row-{row}.png"), key_path=key)
     if output is Format.JSON:

@@ -89,6 +89,6 @@ def test_a_line_that_is_no_answer_is_noticed(line):
 
 
 def test_a_refusal_keeps_its_reason_and_words():
-    with pytest.raises(Refusal, match="^truncated: 3 of 4 bytes$") as caught:
+    with pytest.raises(Refusal, match=r"^truncated: 3 of 4 bytes$") as caught:
         parse_answer(b'{"refused": ["truncated", "3 of 4 bytes"]}')
     assert caught.value.reason is Reason.TRUNCATED

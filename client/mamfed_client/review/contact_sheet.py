@@ -16,7 +16,7 @@ from mamfed_client.intake import Case
 from mamfed_client.mammogram import Mask
 from mamfed_client.preprocess import Transform, prepare
 from mamfed_client.rejections import Refusal
-from mamfed_client.show import BREAST, LESION, outline
+from mamfed_client.review.show import BREAST, LESION, outline
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.seeds import derive_seed
 from mamfed_common.terminal import reading_progress

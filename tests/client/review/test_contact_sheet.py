@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from mamfed_client.cells import Label
-from mamfed_client.contact_sheet import choose
 from mamfed_client.intake import Case
 from mamfed_client.manifest import Row
 from mamfed_client.outcome import Outcome
+from mamfed_client.review.contact_sheet import choose
 
 
 def case_of(row_number, vendor, view, *purposes):

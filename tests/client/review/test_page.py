@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.check_page import write_check_page
-from mamfed_client.contact_sheet import draw
 from mamfed_client.data import Source, check
-from mamfed_client.explanations import EXPLANATIONS
 from mamfed_client.labels import LeftOut
 from mamfed_client.rejections import Reason
+from mamfed_client.review.contact_sheet import draw
+from mamfed_client.review.explanations import EXPLANATIONS
+from mamfed_client.review.page import write_check_page
 from mamfed_client.summary import summarise_intake
 from mamfed_common.errors import OutputError
 

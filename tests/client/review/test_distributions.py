@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mamfed_client.distributions import bars, grey_histograms, histogram, log_histogram
+from mamfed_client.review.distributions import bars, grey_histograms, histogram, log_histogram
 
 
 def test_a_histogram_has_round_edges_and_names_the_extremes():

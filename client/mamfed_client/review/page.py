@@ -12,8 +12,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mamfed_client.contact_sheet import Drawn, choose, draw, mainly
-from mamfed_client.distributions import (
+from mamfed_client.intake import Case, Intake
+from mamfed_client.review.contact_sheet import Drawn, choose, draw, mainly
+from mamfed_client.review.distributions import (
     Bars,
     Histogram,
     bars,
@@ -22,9 +23,8 @@ from mamfed_client.distributions import (
     histogram,
     log_histogram,
 )
-from mamfed_client.explanations import EXPLANATIONS
-from mamfed_client.intake import Case, Intake
-from mamfed_client.show import BREAST, LESION
+from mamfed_client.review.explanations import EXPLANATIONS
+from mamfed_client.review.show import BREAST, LESION
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
 from mamfed_common.files import write_atomic
@@ -96,7 +96,7 @@ def _render(
     names: bool,
 ) -> str:
     environment = Environment(
-        loader=PackageLoader("mamfed_client"),
+        loader=PackageLoader("mamfed_client.review"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
