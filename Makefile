@@ -3,13 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test check bench bench-intake fuzz clean help
 
 help:
 	@echo "make demo   train three phantom hospitals; open runs/demo/report.html"
 	@echo "make test   run the tests"
 	@echo "make check  ruff, mypy --strict, import-linter"
 	@echo "make bench  measure every performance claim beside its peers"
+	@echo "make bench-intake  images a second by transfer syntax, and where the time goes"
+	@echo "make fuzz   20,000 damaged and hostile files; kill a preparation of 2,000 files ten times"
 	@echo "make clean  remove .venv and caches; runs/ is kept"
 
 demo: .venv/.demo
@@ -24,8 +26,16 @@ check: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.dev
+bench: .venv/.bench
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-intake: .venv/.bench
+	$(BIN)/python benchmarks/intake_chain.py
+	$(BIN)/python benchmarks/intake.py
+
+fuzz: .venv/.dev
+	$(BIN)/python tests/fault/fuzz_files.py --mutants 20000
+	$(BIN)/python tests/fault/kill_prepare.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -42,3 +52,7 @@ $(BIN)/python:
 .venv/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ .venv/.demo
+
+.venv/.bench: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,bench]"
+	@touch $@ .venv/.dev .venv/.demo

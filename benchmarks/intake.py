@@ -1,8 +1,8 @@
 """A mammogram's way from disk to the cache and back, beside a plain pydicom + scikit-image script.
 
 One full-size phantom is written in every transfer syntax. Ours reads it as ``data prepare`` does,
-through the decoding process; the peer decodes with pydicom's own plugins (where these are GPL or
-missing, with our decoder) and goes on as ``intake_chain.py`` shows. In turns, A B A B, one thread.
+through the decoding process; the peer decodes with pydicom's own plugins (where these are GPL, with
+our decoder) and goes on in floating point at full size. In turns, A B A B, one thread.
 Usage: python benchmarks/intake.py [--rows 3328] [--columns 2560] [--size 1536] [--repeats 5]
        [--files 2000] [--format table|json]
 """
@@ -21,15 +21,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pydicom
-from intake_chain import Laps, medians, plain, stage, total
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from intake_chain import Laps, medians, stage, total
+from pydicom.pixels import apply_voi_lut
 from rich.console import Console
 from rich.table import Table
+from skimage import filters, measure, transform
 
 from mamfed_client.cache import Store, digest
-from mamfed_client.codecs import stored_values
 from mamfed_client.data import Source, prepare_folder
 from mamfed_client.decode import Decoder
+from mamfed_client.decoding.codecs import stored_values
 from mamfed_client.mammogram import Mammogram
 from mamfed_client.preprocess import prepare
 from mamfed_client.voi import to_grey
@@ -86,19 +87,23 @@ def through_the_process(path: Path, size: int, decoder: Decoder) -> Laps:
 
 
 def plainly(path: Path, size: int) -> Laps:
-    """Do the same with pydicom and scikit-image."""
+    """Do the same as a script with pydicom and scikit-image does, in floating point."""
     laps = Laps()
-    with stage(laps, "read"):
+    with stage(laps, "whole chain"):
         dataset = pydicom.dcmread(path)
         try:
             stored = dataset.pixel_array
         except (NotImplementedError, RuntimeError, AttributeError):
             stored = stored_values(dataset)
-        levels = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float64)
-        grey = (levels - levels.min()) / (levels.max() - levels.min())
-    mammogram = Mammogram(np.rint(grey * FULL_SCALE).astype(np.uint16))
-    laps |= plain(mammogram, np.zeros(grey.shape, bool), size)
-    return {"whole chain": total([laps["read"], laps["all, no mask"]])}
+        image = apply_voi_lut(stored, dataset).astype(np.float32)
+        image = (image - image.min()) / (image.max() - image.min())
+        labels = measure.label(image > filters.threshold_otsu(image))
+        region = max(measure.regionprops(labels), key=lambda region: region.area)
+        top, left, bottom, right = region.bbox
+        scale = size / max(bottom - top, right - left)
+        shape = (round((bottom - top) * scale), round((right - left) * scale))
+        transform.resize(image[top:bottom, left:right], shape, anti_aliasing=True)
+    return laps
 
 
 def stages(path: Path, size: int, store: Store) -> Laps:
@@ -167,7 +172,7 @@ def prepare_twice(folder: Path, files: int) -> tuple[dict[str, float], dict[str,
     return {name: lap.wall_ms / 1e3 for name, lap in laps.items()}, counts
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run everything."""
     with tempfile.TemporaryDirectory() as name:
         folder, size = Path(name), arguments.size
@@ -232,7 +237,7 @@ def main() -> None:
     parser.add_argument("--format", choices=("table", "json"), default="table")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    found = measure(arguments)
+    found = run_all(arguments)
     if arguments.format == "json":
         print(json.dumps(found))
     else:

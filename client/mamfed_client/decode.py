@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from mamfed_client.annotations import Marked
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.answers import Nonsense, check_mammogram, check_mask, parse_answer
-from mamfed_client.child import Child
+from mamfed_client.decoding.answers import Nonsense, check_mammogram, check_mask, parse_answer
+from mamfed_client.decoding.child import Child
 from mamfed_client.mammogram import MAX_PIXELS, Mammogram, Mask
 from mamfed_client.rejections import Reason, Refusal
 
@@ -113,6 +113,15 @@ class Decoder:
         except Nonsense:
             self._distrust()
         return Marked(mask, said.resampled, said.boxes, said.points), said.sha256
+
+    def is_mask(self, path: Path) -> bool:
+        """Tell whether a DICOM file is a mask of two values rather than an image of many.
+
+        Raises:
+            Refusal: The file cannot be used.
+            MamfedError: No decoding process starts.
+        """
+        return self._ask(op="is_mask", path=str(path.absolute())).get("is_mask") is True
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         """Return the answer to a request.

@@ -13,7 +13,7 @@ from io import BytesIO
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, SegmentationStorage
 
-from mamfed_client.codecs import check_deflated, stored_values
+from mamfed_client.decoding.codecs import check_deflated, stored_values
 from mamfed_client.header import numbers, text
 from mamfed_client.mammogram import MAX_PIXELS, Mammogram
 from mamfed_client.rejections import Reason, Refusal

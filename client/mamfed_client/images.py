@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.codestreams import SOI, jpeg_header
+from mamfed_client.decoding.codestreams import SOI, jpeg_header
 from mamfed_client.mammogram import MAX_PIXELS, Grey, Mammogram
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_common.samples import FULL_SCALE

@@ -17,7 +17,7 @@ from mamfed_client.annotations.outlines import (
     read_bytes,
     unreadable,
 )
-from mamfed_client.codecs import check_deflated, stored_values
+from mamfed_client.decoding.codecs import check_deflated, stored_values
 from mamfed_client.mammogram import Mask
 
 FILE_LIMIT = 512 << 20

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.cells import (
     Label,
@@ -23,6 +22,7 @@ from mamfed_client.cells import (
     unite,
 )
 from mamfed_client.datasets.listing import files_below
+from mamfed_client.decode import Decoder
 from mamfed_client.manifest import (
     Listed,
     Manifest,
@@ -87,13 +87,9 @@ def read(folder: Path) -> Manifest:
     records = stacked(_records(folder / name) for name in names)
     listed = by_image(records, lambda record: _place(record, "image file path"))
     split = _split(listed)
-    return assemble(
-        folder,
-        LAYOUT,
-        listed,
-        partial(_row, files=_files(folder), split=split),
-        partial(_statement, split=split),
-    )
+    with Decoder() as decoder:
+        understand = partial(_row, files=_files(folder), split=split, decoder=decoder)
+        return assemble(folder, LAYOUT, listed, understand, partial(_statement, split=split))
 
 
 def _records(table: Path) -> list[Record]:
@@ -127,7 +123,7 @@ def _split(listed: Sequence[Listed]) -> dict[str, str]:
     return parts
 
 
-def _row(listed: Listed, files: Files, split: dict[str, str]) -> Row:
+def _row(listed: Listed, files: Files, split: dict[str, str], decoder: Decoder) -> Row:
     cells = listed.records[0].cells
     patient_id = named(cells["patient_id"], "patient_id")
     label = _label(listed)
@@ -137,7 +133,7 @@ def _row(listed: Listed, files: Files, split: dict[str, str]) -> Row:
         row_number=listed.row_number,
         image=listed.image,
         image_path=image_path,
-        annotations=_annotations(listed.records, image_path, files),
+        annotations=_annotations(listed.records, image_path, files, decoder),
         patient_id=patient_id,
         label=label,
         laterality=laterality,
@@ -156,7 +152,7 @@ def _image(found: Sequence[Path]) -> Path:
 
 
 def _annotations(
-    records: Sequence[Record], image_path: Path, files: Files
+    records: Sequence[Record], image_path: Path, files: Files, decoder: Decoder
 ) -> tuple[Annotation, ...]:
     """Find the masks of the malignant abnormalities; without any, those of all that are there.
 
@@ -168,14 +164,15 @@ def _annotations(
     masks = []
     for record in malignant or records:
         try:
-            masks.append(_mask(files.get(_place(record, "roi mask file path"), []), image_path))
+            found = files.get(_place(record, "roi mask file path"), [])
+            masks.append(_mask(found, image_path, decoder))
         except Refusal:
             if malignant:
                 raise
     return tuple(Annotation(mask, image_path.name) for mask in masks)
 
 
-def _mask(found: Sequence[Path], image_path: Path) -> Path:
+def _mask(found: Sequence[Path], image_path: Path, decoder: Decoder) -> Path:
     """Tell the mask from the crop by its size where that is clear, else by its content."""
     if not found:
         raise Refusal(Reason.MISSING_MASK, "no files in the mask's folder that the table names")
@@ -184,15 +181,15 @@ def _mask(found: Sequence[Path], image_path: Path) -> Path:
     if len(found) == 1 or len(sized) == 1:
         return [*sized, *found][0]
     by_size = sorted(found, key=lambda path: path.stat().st_size)
-    mask = next((path for path in by_size if _is_mask(path)), None)
+    mask = next((path for path in by_size if _is_mask(path, decoder)), None)
     if mask is None:
         raise Refusal(Reason.UNREADABLE_MASK, f"none of the {len(found)} files is a mask")
     return mask
 
 
-def _is_mask(path: Path) -> bool:
+def _is_mask(path: Path, decoder: Decoder) -> bool:
     try:
-        return looks_like_mask(path)
+        return decoder.is_mask(path)
     except Refusal:  # another file may be whole
         return False
 

@@ -6,7 +6,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import FileMetaDataset
 
-from mamfed_client.codecs import MAX_INFLATED, check_deflated
+from mamfed_client.decoding.codecs import MAX_INFLATED, check_deflated
 from mamfed_client.rejections import Reason, Refusal
 
 

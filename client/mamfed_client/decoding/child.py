@@ -19,6 +19,10 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
+    # Freed memory is kept for the next image: fresh pages cost as much as an uncompressed one.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
 }
 
 
@@ -36,7 +40,14 @@ class Child:
             MamfedError: It does not start.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mamfed_client.sandbox", str(buffer), str(deadline_s)],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "mamfed_client.decoding.sandbox",
+                str(buffer),
+                str(deadline_s),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries quote the file there
@@ -55,7 +66,7 @@ class Child:
             self.end()
             raise MamfedError(
                 "the decoding process does not start; "
-                "`python -m mamfed_client.sandbox 0 20` should say why"
+                "`python -m mamfed_client.decoding.sandbox 0 20` should say why"
             ) from None
         except BaseException:
             self.end()

@@ -10,8 +10,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from mamfed_client.codecs import stored_values
-from mamfed_client.codestreams import jpeg2000_header, jpeg_header
+from mamfed_client.decoding.codecs import stored_values
+from mamfed_client.decoding.codestreams import jpeg2000_header, jpeg_header
 from mamfed_client.mammogram import MAX_PIXELS
 from mamfed_client.rejections import Reason, Refusal
 
@@ -425,6 +425,13 @@ def progressive():
 
 def test_a_process_that_nothing_installed_reads_is_refused():
     refusal = refused(compressed(uid.JPEGLosslessSV1, progressive(), bits=8))
+    assert refusal.reason is Reason.UNSUPPORTED_SYNTAX
+
+
+def test_dct_of_16_bits_which_gdcm_writes_is_refused():
+    stream = bytearray(STREAMS["jpeg-12"][1])
+    stream[stream.find(b"\xff\xc1") + 4] = 16
+    refusal = refused(compressed(uid.JPEGExtended12Bit, stream))
     assert refusal.reason is Reason.UNSUPPORTED_SYNTAX
 
 

@@ -1,4 +1,4 @@
-"""The process in which files are decoded: ``python -P -m mamfed_client.sandbox FD SECONDS``.
+"""The process in which files are decoded: ``python -P -m`` this module, a descriptor, seconds.
 
 One JSON request a line comes in on standard input, one JSON answer a line goes out on standard
 output, and pixels go into the buffer open as FD. Its parent is ``decode.Decoder``. It limits its
@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mamfed_client.annotations import read_annotations
+from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.answers import MAX_TEXT
-from mamfed_client.codecs import check_deflated
+from mamfed_client.decoding.answers import MAX_TEXT
 from mamfed_client.reading import read_mammogram
 from mamfed_client.rejections import Reason, Refusal
 
@@ -106,7 +106,6 @@ def _refused(reason: Reason, detail: str) -> Answer:
 def _mammogram(buffer: Buffer, path: str, allow: list[str]) -> Answer:
     """Put grey levels, and after them what is valid, into the buffer."""
     data = _file_bytes(Path(path), Reason.MISSING_IMAGE, Reason.UNREADABLE_IMAGE)
-    check_deflated(data)
     mammogram = read_mammogram(Path(path), frozenset(map(Reason, allow)), data)
     facts = asdict(mammogram.facts)
     if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
@@ -139,6 +138,11 @@ def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> An
     return {"sha256": digest.hexdigest(), **counts}
 
 
+def _is_mask(_: Buffer, path: str) -> Answer:
+    """Tell whether a DICOM file is a mask rather than an image."""
+    return {"is_mask": looks_like_mask(Path(path))}
+
+
 def _annotation(fields: dict[str, Any]) -> Annotation:
     path = fields["path"]
     shapes = tuple(_shape(**shape) for shape in fields["shapes"])
@@ -168,7 +172,11 @@ def _put(buffer: Buffer, image: npt.NDArray[Any], offset: int) -> int:
     return end
 
 
-OPERATIONS: dict[str, Callable[..., Answer]] = {"mammogram": _mammogram, "mask": _mask}
+OPERATIONS: dict[str, Callable[..., Answer]] = {
+    "mammogram": _mammogram,
+    "mask": _mask,
+    "is_mask": _is_mask,
+}
 
 if __name__ == "__main__":
     main()

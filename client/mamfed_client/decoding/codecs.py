@@ -14,7 +14,7 @@ from pydicom.filereader import _read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from mamfed_client.compressed import (
+from mamfed_client.decoding.compressed import (
     Stored,
     Words,
     decode_jpeg,
@@ -22,7 +22,7 @@ from mamfed_client.compressed import (
     decode_jpeg_ls,
     decode_rle,
 )
-from mamfed_client.pixel_layout import Layout, element, read_layout
+from mamfed_client.decoding.pixel_layout import Layout, element, read_layout
 from mamfed_client.rejections import Reason, Refusal
 
 NATIVE = frozenset(
@@ -169,14 +169,15 @@ def _installed(dataset: Dataset, syntax: UID, layout: Layout) -> Words:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise Refusal(Reason.UNSUPPORTED_SYNTAX, name) from None
+    unread = Refusal(Reason.UNSUPPORTED_SYNTAX, f"{name}, in a variant that is not read")
     if not decoder.is_available:
-        raise Refusal(Reason.UNSUPPORTED_SYNTAX, f"{name}, in a variant that is not read")
+        raise unread
     try:
         pixels, _ = decoder.as_array(dataset, index=0, raw=True)
     except MemoryError:
         raise
-    except Exception:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the compressed pixels are broken") from None
+    except Exception:  # broken, or pillow given 12 bits: both are not read
+        raise unread from None
     return Words(pixels, layout.stored)
 
 

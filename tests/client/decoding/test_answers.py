@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mamfed_client.answers import Nonsense, check_mammogram, check_mask, parse_answer
+from mamfed_client.decoding.answers import Nonsense, check_mammogram, check_mask, parse_answer
 from mamfed_client.mammogram import Facts
 from mamfed_client.rejections import Reason, Refusal
 
