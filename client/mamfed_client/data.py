@@ -15,7 +15,9 @@ from mamfed_client.manifest import Manifest
 from mamfed_client.prepared import (
     JOURNAL,
     LOCK,
+    MANIFEST,
     SAMPLES,
+    Kind,
     alone,
     is_prepared,
     prepared_as,
@@ -119,25 +121,32 @@ def prepare_folder(
         task = Task(size, Store(out / SAMPLES, key), secret)
         forecast = _forecast(manifest, task, Journal(out / JOURNAL))
         return None, forecast | _disk(forecast["to_read"], out, size)
-    _check_prepared(out, size, encrypted=key_path is not None)
+    known_as = pseudonym(secret, "folder", str(source.folder.resolve()))
+    kind = Kind(known_as, size, encrypted=key_path is not None)
+    _check_prepared(out, kind)
     with alone(out):
         key = read_key(key_path, "key") if key_path else None
         store = Store(out / SAMPLES, key)
         task = Task(size, store, secret, verify)
         intake = take_in(manifest, task, Journal(out / JOURNAL), progress="preparing")
-        save_intake(out, intake, size=size, secret=secret, encrypted=key is not None)
+        save_intake(out, intake, kind, secret)
         store.keep_only({case.outcome.digest for case in intake.cases})
     return intake, summarise_intake(intake)
 
 
-def _check_prepared(out: Path, size: int, *, encrypted: bool) -> None:
-    """Refuse foreign folders, and to mix sizes, or samples in the clear with encrypted ones."""
+def _check_prepared(out: Path, kind: Kind) -> None:
+    """Refuse other files' folders; and to mix data sets, sizes, samples in the clear or not."""
     if is_prepared(out):
-        was_size, was_encrypted = prepared_as(out)
-        if (was_size, was_encrypted) != (size, encrypted):
+        was = prepared_as(out)
+        if (was.size, was.encrypted) != (kind.size, kind.encrypted):
             raise DataError(
-                f"{out}: prepared at {was_size}, {'' if was_encrypted else 'not '}encrypted; "
+                f"{out}: prepared at {was.size}, {'' if was.encrypted else 'not '}encrypted; "
                 "choose another folder"
+            )
+        if was.source != kind.source:
+            raise DataError(
+                f"{out}: prepared from another folder; choose a new one, or remove {MANIFEST} "
+                "there if the data set has only moved"
             )
     elif out.is_dir() and any(out.iterdir()) and not (out / LOCK).exists():
         raise DataError(f"{out}: holds other files; choose a new folder")

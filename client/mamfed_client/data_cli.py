@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mamfed_client.rejections import Reason
-from mamfed_common.terminal import Format
+from mamfed_common.terminal import Format, console
 
 NOTHING_ACCEPTED = 3
 """Exit code where not one file can be used."""
@@ -60,6 +60,9 @@ def check(
     html: Annotated[
         Path | None, typer.Option(help="Write a page with histograms and a contact sheet.")
     ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Write a labels.csv to fill in, for a folder without one.")
+    ] = None,
     listed: Listed = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget what an earlier check saw.")
@@ -72,15 +75,20 @@ def check(
     Counts alone are shown: no patient and, without --list, no file name. Ends with exit code 3
     where no file can be used. An interrupted check goes on where it was.
     """
+    from mamfed_client.blank_table import check_free, write_blank_table
     from mamfed_client.data import Source, check
     from mamfed_client.review.page import check_place, write_check_page
 
     if html is not None:
         check_place(html)
+    if table is not None:
+        check_free(table)
     source = Source(folder, layout, frozenset(allow or ()))
     intake, document = check(source, fresh=fresh, dry_run=dry_run)
     if intake is not None and html is not None:
         write_check_page(html, document, intake, names=listed)
+    if intake is not None and table is not None:
+        write_blank_table(table, intake)
     _finish(intake, document, listed, output)
 
 
@@ -146,8 +154,12 @@ def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format)
         for item in document.get("items", []):
             reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
             typer.echo(f"{item['row']}\t{item['file']}\t{reason}")
-    if intake is not None and not document["accepted"]:
+    if intake is None:
+        return
+    if not document["accepted"]:
         raise typer.Exit(NOTHING_ACCEPTED)
+    if document["layout"] == "dicom":
+        console().print("no table says what the images show: see 'check --table labels.csv'")
 
 
 def _print_table(document: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.cells import Label, Pathology
@@ -42,7 +42,21 @@ def is_prepared(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def save_intake(folder: Path, intake: Intake, *, size: int, secret: bytes, encrypted: bool) -> None:
+class Kind(NamedTuple):
+    """What a prepared folder was made of, and how.
+
+    Attributes:
+        source: Pseudonym of the folder that its images came from.
+        size: Side of its samples in pixels.
+        encrypted: Whether they are encrypted.
+    """
+
+    source: str
+    size: int
+    encrypted: bool
+
+
+def save_intake(folder: Path, intake: Intake, kind: Kind, secret: bytes) -> None:
     """Write the manifest of a prepared folder.
 
     Raises:
@@ -55,8 +69,7 @@ def save_intake(folder: Path, intake: Intake, *, size: int, secret: bytes, encry
     content = {
         "format": FORMAT,
         "prepare_version": PREPARE_VERSION,
-        "size": size,
-        "encrypted": encrypted,
+        **kind._asdict(),
         "layout": intake.layout,
         "linked": intake.linked,
         "left_out": {str(reason): count for reason, count in sorted(intake.left_out.items())},
@@ -73,14 +86,14 @@ def save_intake(folder: Path, intake: Intake, *, size: int, secret: bytes, encry
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def prepared_as(folder: Path) -> tuple[int, bool]:
-    """Return the size of a prepared folder's samples and whether they are encrypted.
+def prepared_as(folder: Path) -> Kind:
+    """Return what a prepared folder was made of.
 
     Raises:
         DataError: The manifest is damaged.
     """
     content = _content(folder)
-    return content["size"], content["encrypted"]
+    return Kind(*(content[name] for name in Kind._fields))
 
 
 def load_intake(folder: Path) -> tuple[Intake, int, bool]:
@@ -156,7 +169,7 @@ def alone(folder: Path) -> Iterator[None]:
 def _content(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-        if not {"format", "prepare_version", "size", "encrypted"} <= content.keys():
+        if not {"format", "prepare_version", *Kind._fields} <= content.keys():
             raise _damaged(folder)
     except (OSError, ValueError, AttributeError):
         raise _damaged(folder) from None

@@ -47,7 +47,8 @@ class Task:
 
     def key(self, row: Row) -> str:
         """Name everything that a row's outcome depends on, apart from what the files hold."""
-        words = [str(row.image_path), *(str(a) for a in row.annotations)]
+        words = [str(path.absolute()) for path in paths_of(row)]
+        words += [f"{a.image_name} {a.shapes}" for a in row.annotations]
         words += [str(row.label), str(row.laterality), str(row.view), str(row.spacing_mm)]
         words += [str(row.vendor), *sorted(row.allow), str(self.size), str(self.store is None)]
         return pseudonym(self.secret, "row", *words, f"{PREPARE_VERSION}.{READING_VERSION}")

@@ -1,5 +1,6 @@
 """``mamfed-client data check``, ``prepare`` and ``show`` on folders in real file formats."""
 
+import csv
 import hashlib
 import json
 import os
@@ -102,19 +103,42 @@ def test_a_folder_of_nothing_usable_ends_with_exit_code_3(check, folder):
     assert check(folder.path, code=3)["accepted"] == 0
 
 
-def test_a_folder_without_a_table_is_read_by_its_dicom_files(check, tmp_path, drawing):
+@pytest.fixture
+def export(tmp_path, drawing):
+    """A folder of two DICOM files without a table; one is no mammogram."""
     breast = np.rint(drawing.breast()[0] * 4095).astype(np.uint16)
     (tmp_path / "export").mkdir()
     usual = {"Modality": "MG", "ImageLaterality": "R", "ViewPosition": "MLO"}
     drawing.dicom(tmp_path / "export/a", breast, Manufacturer="HOLOGIC, Inc.", **usual)
     drawing.dicom(tmp_path / "export/b.dcm", breast, **usual | {"Modality": "CR"})
-    found = check(tmp_path / "export")
+    return tmp_path / "export"
+
+
+def test_a_folder_without_a_table_is_read_by_its_dicom_files(check, export):
+    found = check(export)
     assert (found["layout"], found["files"], found["accepted"]) == ("dicom", 2, 1)
     assert found["rejected"] == {"wrong modality": 1}
     assert found["views"] == {"MLO": 1}
     assert found["lateralities"] == {"R": 1}
     assert found["patients"] == 1
     assert found["left_out"] == {"no pathology and no BI-RADS category": 1}
+
+
+def test_a_blank_table_of_a_folder_without_one_is_filled_in_and_read(call, check, export):
+    result = call("check", export, "--table", export / "labels.csv")
+    assert "no table says what the images show" in " ".join(result.output.split())
+    with (export / "labels.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["image"], row["laterality"], row["view"]) == ("a", "R", "MLO")
+    assert (row["vendor"], row["pathology"], row["mask"]) == ("Hologic", "", "")
+    assert "secret" not in row["patient_id"]
+    with (export / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row | {"birads": "2"})
+    assert check(export)["stage1"] == {"images": 1, "patients": 1}
+    result = call("check", export, "--table", export / "labels.csv", code=1)
+    assert "exists; name another file" in str(result.exception)
 
 
 def test_the_same_picture_under_another_name_is_one(check, folder):
@@ -226,12 +250,15 @@ def test_an_encrypted_folder_needs_its_key(prepare, mixed, tmp_path):
     assert cohort.samples("malignant", "train")[0].mask.any()
 
 
-def test_a_prepared_folder_takes_no_other_size_and_no_foreign_folder(call, mixed, tmp_path):
+def test_a_prepared_folder_takes_no_other_size_and_no_other_data_set(call, mixed, tmp_path):
     call("prepare", mixed, "--out", tmp_path / "out", "--size", 64)
     result = call("prepare", mixed, "--out", tmp_path / "out", "--size", 96, code=1)
     assert "prepared at 64" in str(result.exception)
     result = call("prepare", mixed, "--out", tmp_path, "--size", 64, code=1)
     assert "holds other files" in str(result.exception)
+    mixed.rename(tmp_path / "moved")
+    result = call("prepare", tmp_path / "moved", "--out", tmp_path / "out", "--size", 64, code=1)
+    assert "prepared from another folder" in str(result.exception)
 
 
 def test_what_has_gone_from_the_folder_goes_from_the_samples(prepare, folder, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 
+from mamfed_client.preprocess import prepare
 from mamfed_client.reading import read_mammogram
 from mamfed_common.seeds import generator
 from mamfed_simulations.encode import LOSSY, NEAR, SYNTAXES, encode, stored_pixels
@@ -248,3 +249,15 @@ def test_the_client_reads_the_same_image_from_every_vendor_and_syntax(
     facts = mammogram.facts
     assert (facts.laterality, facts.view) == (scene.laterality, scene.view)
     assert facts.spacing_mm == VENDORS[vendor].detector.spacing_mm
+
+
+@pytest.mark.parametrize(("vendor", "syntax"), VENDOR_SYNTAX)
+def test_a_mask_finds_its_way_back_to_the_file_of_every_vendor_and_syntax(
+    variants, scene, vendor, syntax
+):
+    mammogram = read_mammogram(variants[vendor, syntax].path)
+    sample, transform = prepare(mammogram, scene.mask, 512)
+    back = transform.invert(sample.mask) >= 0.5
+    seen = scene.mask if mammogram.valid is None else scene.mask & mammogram.valid
+    assert seen.sum() > 50
+    assert (back & seen).sum() / (back | seen).sum() >= 0.98
