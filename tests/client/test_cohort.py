@@ -55,6 +55,21 @@ def test_a_patients_images_are_in_one_part(load, mixed):
     assert all(len(part) == 1 for part in parts.values())
 
 
+def test_patients_who_share_a_picture_are_in_one_part(load, mixed):
+    mixed.write()
+    images = mixed.path / "images"
+    (images / "6.png").write_bytes((images / "2.png").read_bytes())  # of B1
+    for seed in range(5):
+        cohort = load(mixed, seed=seed)
+        parts = {
+            image.part
+            for image in cohort.placed
+            if mixed.rows[image.case.row.row_number - 2]["patient_id"] in ("B0", "B1")
+        }
+        assert len(parts) == 1
+        assert cohort.intake.linked == 2
+
+
 def test_the_order_of_rows_changes_neither_split_nor_samples(load, mixed):
     first = {image.case.row.image: image.part for image in load(mixed).placed}
     mixed.rows.reverse()

@@ -124,6 +124,15 @@ def test_a_folder_without_a_table_is_read_by_its_dicom_files(check, export):
     assert found["left_out"] == {"no pathology and no BI-RADS category": 1}
 
 
+def test_a_file_that_names_no_patient_is_rejected_where_no_table_does(check, export, drawing):
+    breast = np.rint(drawing.breast(seed=1)[0] * 4095).astype(np.uint16)
+    usual = {"Modality": "MG", "ImageLaterality": "R", "PatientID": "", "SOPInstanceUID": "1.2.3"}
+    drawing.dicom(export / "c.dcm", breast, **usual)
+    found = check(export)
+    assert found["rejected"] == {"no patient": 1, "wrong modality": 1}
+    assert (found["files"], found["accepted"]) == (3, 1)
+
+
 def test_a_blank_table_of_a_folder_without_one_is_filled_in_and_read(call, check, export):
     result = call("check", export, "--table", export / "labels.csv")
     assert "no table says what the images show" in " ".join(result.output.split())
@@ -146,6 +155,7 @@ def test_the_same_picture_under_another_name_is_one(check, folder):
     content = (folder.path / "images/1.png").read_bytes()
     (folder.path / "images/2.png").write_bytes(content)
     found = check(folder.path)
+    assert (found["files"], found["accepted"]) == (2, 1)
     assert found["rejected"] == {"duplicate image": 1}
     assert found["patients_sharing_a_picture"] == 2
 
