@@ -1,6 +1,7 @@
 """Small mammograms in real file formats, drawn rather than photographed."""
 
 import csv
+import json
 
 import cv2
 import numpy as np
@@ -8,6 +9,9 @@ import pydicom
 import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from typer.testing import CliRunner
+
+from mamfed_client.cli import app
 
 HEADER = ["image", "mask", "patient_id", "laterality", "view", "pathology", "birads"]
 
@@ -113,3 +117,68 @@ def drawing():
         dicom = staticmethod(write_dicom)
 
     return Drawing
+
+
+@pytest.fixture
+def call():
+    def invoke(*words, code=0):
+        result = CliRunner().invoke(app, ["data", *map(str, words)])
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def check(call):
+    def run(folder, *options, code=0):
+        return json.loads(call("check", folder, "--format", "json", *options, code=code).stdout)
+
+    return run
+
+
+@pytest.fixture
+def prepare(call):
+    def run(folder, out, *options):
+        words = ("prepare", folder, "--out", out, "--size", 64, "--format", "json", *options)
+        return json.loads(call(*words).stdout)
+
+    return run
+
+
+@pytest.fixture
+def mixed(folder):
+    """Two benign patients, two malignant ones with masks, and three rows that cannot be used."""
+    folder.benign("P-one", density="b").benign("P-two").malignant("P-three").malignant("P-four")
+    folder.malignant("P-five").benign("P-six").benign("P-seven")
+    folder.write()
+    (folder.path / "masks/5.png").unlink()
+    (folder.path / "images/6.png").write_bytes(b"no picture")
+    cut = (folder.path / "images/7.png").read_bytes()
+    (folder.path / "images/7.png").write_bytes(cut[: len(cut) // 2])
+    return folder.path
+
+
+@pytest.fixture
+def export(tmp_path, drawing):
+    """A folder of two DICOM files without a table; one is no mammogram."""
+    breast = np.rint(drawing.breast()[0] * 4095).astype(np.uint16)
+    (tmp_path / "export").mkdir()
+    usual = {"Modality": "MG", "ImageLaterality": "R", "ViewPosition": "MLO"}
+    drawing.dicom(tmp_path / "export/a", breast, Manufacturer="HOLOGIC, Inc.", **usual)
+    drawing.dicom(tmp_path / "export/b.dcm", breast, **usual | {"Modality": "CR"})
+    return tmp_path / "export"
+
+
+@pytest.fixture
+def content_of():
+    """Tells every file of a folder and its bytes."""
+
+    def read(folder):
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+
+    return read

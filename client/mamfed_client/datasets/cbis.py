@@ -64,7 +64,9 @@ HEADER_BYTES = 16384
 
 Files = dict[str, list[Path]]
 
-_FOLDER = re.compile(r"(?:Mass|Calc)-(?:Training|Test)_P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO)(?:_\d+)?")
+_FOLDER = re.compile(
+    r"(?:Mass|Calc)-(?:Training|Test)_(?P<picture>P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO))(?:_\d+)?"
+)
 
 
 def is_here(folder: Path) -> bool:
@@ -85,10 +87,12 @@ def read(folder: Path) -> Manifest:
     if not names:
         raise DataError(f"{folder}: none of {', '.join(TABLES)} in this folder")
     records = stacked(_records(folder / name) for name in names)
-    listed = by_image(records, lambda record: _place(record, "image file path"))
+    files = _files(folder)
+    first = _first_folders(records, files)
+    listed = by_image(records, lambda record: first[_place(record, "image file path")])
     split = _split(listed)
     with Decoder() as decoder:
-        understand = partial(_row, files=_files(folder), split=split, decoder=decoder)
+        understand = partial(_row, files=files, split=split, decoder=decoder)
         return assemble(folder, LAYOUT, listed, understand, partial(_statement, split=split))
 
 
@@ -112,6 +116,30 @@ def _files(folder: Path) -> Files:
 def _place(record: Record, column: str) -> str:
     """Return the first part of a path cell: the rest is not as downloads name it."""
     return re.split(r"[/\\]", record.cells[column])[0]
+
+
+def _first_folders(records: Sequence[Record], files: Files) -> dict[str, str]:
+    """Return folder of an image -> the first folder that holds the same picture, mostly itself.
+
+    A breast with a mass and with calcifications has a folder for each. Taken for two images, one
+    would be left out as a duplicate, and with it a malignant finding's mask.
+    """
+    first: dict[str, str] = {}
+    shown: dict[str, str] = {}
+    for name in dict.fromkeys(_place(record, "image file path") for record in records):
+        match = _FOLDER.fullmatch(name)
+        earlier = shown.setdefault(match["picture"], name) if match else name
+        first[name] = earlier if _hold_one_image(files, name, earlier) else name
+    return first
+
+
+def _hold_one_image(files: Files, *names: str) -> bool:
+    """Tell whether each folder has one file, of the same size but for the header."""
+    found = [files.get(name, []) for name in names]
+    if any(len(paths) != 1 for paths in found):
+        return False
+    sizes = [paths[0].stat().st_size for paths in found]
+    return max(sizes) - min(sizes) <= HEADER_BYTES
 
 
 def _split(listed: Sequence[Listed]) -> dict[str, str]:

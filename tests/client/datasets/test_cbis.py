@@ -202,6 +202,34 @@ def test_row_numbers_go_on_from_table_to_table(download):
     assert [statement.row_number for statement in manifest.statements] == [2, 4]
 
 
+def in_both_tables(download, first, second):
+    """One breast's image with a malignant mass and a malignant calcification; rows of it."""
+    masks = []
+    for kind, part, content in (("mass", "train", first), ("calc", "test", second)):
+        image = download.row(kind=kind, part=part)
+        if content is not None:
+            download.file(image, content)
+        masks.append(download.file(f"{image}_1", "mask"))
+    return download.read(), masks
+
+
+def test_one_picture_in_the_tables_of_masses_and_of_calcifications_takes_the_masks_of_both(
+    download,
+):
+    manifest, masks = in_both_tables(download, bytes(90_000), bytes(90_700))
+    (row,) = manifest.rows
+    assert row.image == "Mass-Training_P_00001_LEFT_CC"
+    assert masks_of(row) == masks
+    assert (row.split, manifest.rejected, len(manifest.statements)) == ("", [], 1)
+
+
+@pytest.mark.parametrize("second", [bytes(90_000 + 17_000), None])
+def test_images_of_one_view_that_differ_in_size_or_are_missing_stay_apart(download, second):
+    manifest, masks = in_both_tables(download, bytes(90_000), second)
+    assert masks_of(manifest.rows[0]) == masks[:1]
+    assert len(manifest.rows) + len(manifest.rejected) == 2
+
+
 def test_the_official_split_is_taken(download):
     download.file(download.row("P_00001", "BENIGN"))
     download.file(download.row("P_00001", "BENIGN", kind="calc"))
@@ -214,7 +242,7 @@ def test_the_official_split_is_taken(download):
 
 def test_a_split_that_puts_a_patient_in_two_parts_is_left_aside(download):
     download.file(download.row("P_00001", "BENIGN"))
-    download.file(download.row("P_00001", "BENIGN", kind="calc", part="test"))
+    download.file(download.row("P_00001", "BENIGN", kind="calc", part="test", side="RIGHT"))
     download.file(download.row("P_00002", "BENIGN", part="test"))
     manifest = download.read()
     assert [row.split for row in manifest.rows] == ["", "", ""]

@@ -1,7 +1,5 @@
-"""``mamfed-client data check``, ``prepare`` and ``show`` on folders in real file formats."""
+"""``mamfed-client data prepare`` and ``show`` on folders in real file formats."""
 
-import csv
-import hashlib
 import json
 import os
 import signal
@@ -12,170 +10,11 @@ import time
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from mamfed_client.cli import app
 from mamfed_client.cohort import load_cohort
 from mamfed_common.errors import DataError
 
-RUN = CliRunner()
 SECRETS = ("secret-id", "Secret", "P-one", "P-two")
-
-
-@pytest.fixture
-def call():
-    def invoke(*words, code=0):
-        result = RUN.invoke(app, ["data", *map(str, words)])
-        assert result.exit_code == code, result.output + repr(result.exception)
-        return result
-
-    return invoke
-
-
-@pytest.fixture
-def check(call):
-    def run(folder, *options, code=0):
-        return json.loads(call("check", folder, "--format", "json", *options, code=code).stdout)
-
-    return run
-
-
-@pytest.fixture
-def prepare(call):
-    def run(folder, out, *options):
-        words = ("prepare", folder, "--out", out, "--size", 64, "--format", "json", *options)
-        return json.loads(call(*words).stdout)
-
-    return run
-
-
-@pytest.fixture
-def mixed(folder):
-    """Two benign patients, two malignant ones with masks, and three rows that cannot be used."""
-    folder.benign("P-one", density="b").benign("P-two").malignant("P-three").malignant("P-four")
-    folder.malignant("P-five").benign("P-six").benign("P-seven")
-    folder.write()
-    (folder.path / "masks/5.png").unlink()
-    (folder.path / "images/6.png").write_bytes(b"no picture")
-    cut = (folder.path / "images/7.png").read_bytes()
-    (folder.path / "images/7.png").write_bytes(cut[: len(cut) // 2])
-    return folder.path
-
-
-def content_of(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def test_check_counts_what_each_stage_could_use_and_every_reject(check, mixed):
-    found = check(mixed)
-    assert (found["files"], found["accepted"], found["layout"]) == (7, 4, "labels")
-    assert found["rejected"]["missing mask"] == 1
-    assert sum(found["rejected"].values()) == 3
-    assert found["stage1"] == {"images": 2, "patients": 2}
-    assert found["stage2"] == {"images": 2, "patients": 2}
-    assert found["densities"] == {"unknown": 3, "B": 1}
-
-
-def test_check_changes_nothing_and_names_nobody(call, mixed):
-    before = content_of(mixed)
-    result = call("check", mixed)
-    assert content_of(mixed) == before
-    for word in ("P-one", "images/", ".png"):
-        assert word not in result.output
-
-
-def test_list_names_every_file_and_what_became_of_it(check, mixed):
-    items = check(mixed, "--list")["items"]
-    assert [item["file"] for item in items] == [f"images/{n}.png" for n in range(1, 8)]
-    assert [item["status"] for item in items] == ["accepted"] * 4 + ["rejected"] * 3
-    assert items[4]["reason"] == "missing mask"
-    assert items[0].keys() >= {"reason", "laterality", "view", "vendor", "spacing_mm"}
-    assert (items[0]["laterality"], items[0]["view"]) == ("L", "CC")
-
-
-def test_a_folder_of_nothing_usable_ends_with_exit_code_3(check, folder):
-    folder.benign("P-one").write()
-    (folder.path / "images/1.png").write_bytes(b"")
-    assert check(folder.path, code=3)["accepted"] == 0
-
-
-@pytest.fixture
-def export(tmp_path, drawing):
-    """A folder of two DICOM files without a table; one is no mammogram."""
-    breast = np.rint(drawing.breast()[0] * 4095).astype(np.uint16)
-    (tmp_path / "export").mkdir()
-    usual = {"Modality": "MG", "ImageLaterality": "R", "ViewPosition": "MLO"}
-    drawing.dicom(tmp_path / "export/a", breast, Manufacturer="HOLOGIC, Inc.", **usual)
-    drawing.dicom(tmp_path / "export/b.dcm", breast, **usual | {"Modality": "CR"})
-    return tmp_path / "export"
-
-
-def test_a_folder_without_a_table_is_read_by_its_dicom_files(check, export):
-    found = check(export)
-    assert (found["layout"], found["files"], found["accepted"]) == ("dicom", 2, 1)
-    assert found["rejected"] == {"wrong modality": 1}
-    assert found["views"] == {"MLO": 1}
-    assert found["lateralities"] == {"R": 1}
-    assert found["patients"] == 1
-    assert found["left_out"] == {"no pathology and no BI-RADS category": 1}
-
-
-def test_a_file_that_names_no_patient_is_rejected_where_no_table_does(check, export, drawing):
-    breast = np.rint(drawing.breast(seed=1)[0] * 4095).astype(np.uint16)
-    usual = {"Modality": "MG", "ImageLaterality": "R", "PatientID": "", "SOPInstanceUID": "1.2.3"}
-    drawing.dicom(export / "c.dcm", breast, **usual)
-    found = check(export)
-    assert found["rejected"] == {"no patient": 1, "wrong modality": 1}
-    assert (found["files"], found["accepted"]) == (3, 1)
-
-
-def test_a_blank_table_of_a_folder_without_one_is_filled_in_and_read(call, check, export):
-    result = call("check", export, "--table", export / "labels.csv")
-    assert "no table says what the images show" in " ".join(result.output.split())
-    with (export / "labels.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert (row["image"], row["laterality"], row["view"]) == ("a", "R", "MLO")
-    assert (row["vendor"], row["pathology"], row["mask"]) == ("Hologic", "", "")
-    assert "secret" not in row["patient_id"]
-    with (export / "labels.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row | {"birads": "2"})
-    assert check(export)["stage1"] == {"images": 1, "patients": 1}
-    result = call("check", export, "--table", export / "labels.csv", code=1)
-    assert "exists; name another file" in str(result.exception)
-
-
-def test_the_same_picture_under_another_name_is_one(check, folder):
-    folder.benign("P-one").benign("P-two").write()
-    content = (folder.path / "images/1.png").read_bytes()
-    (folder.path / "images/2.png").write_bytes(content)
-    found = check(folder.path)
-    assert (found["files"], found["accepted"]) == (2, 1)
-    assert found["rejected"] == {"duplicate image": 1}
-    assert found["patients_sharing_a_picture"] == 2
-
-
-def test_an_allowed_reason_is_no_reason(check, tmp_path, drawing):
-    breast = np.rint(drawing.breast()[0] * 4095).astype(np.uint16)
-    usual = {"Modality": "MG", "ImageLaterality": "R", "BurnedInAnnotation": "YES"}
-    (tmp_path / "export").mkdir()
-    drawing.dicom(tmp_path / "export/a.dcm", breast, **usual)
-    assert check(tmp_path / "export", code=3)["rejected"] == {"burned-in annotation": 1}
-    assert check(tmp_path / "export", "--allow", "burned-in annotation")["accepted"] == 1
-
-
-def test_a_second_check_reads_nothing_until_a_file_changes(check, mixed, monkeypatch):
-    first = check(mixed)
-    monkeypatch.setattr("mamfed_client.intake.read_row", None)
-    assert check(mixed) == first
-    assert check(mixed, "--dry-run")["to_read"] == 0
-    os.utime(mixed / "images/1.png", ns=(1, 1))
-    assert check(mixed, "--dry-run")["to_read"] == 1
 
 
 def test_a_dry_run_opens_no_image_and_writes_nothing(prepare, mixed, tmp_path):
@@ -214,7 +53,9 @@ def test_another_size_than_the_prepared_one_is_refused(prepare, mixed, tmp_path)
         )
 
 
-def test_nothing_in_a_prepared_folder_names_a_patient_or_a_file(prepare, tmp_path, drawing):
+def test_nothing_in_a_prepared_folder_names_a_patient_or_a_file(
+    prepare, tmp_path, drawing, content_of
+):
     breast = np.rint(drawing.breast()[0] * 4095).astype(np.uint16)
     folder = tmp_path / "P-one"
     folder.mkdir()
@@ -225,6 +66,37 @@ def test_nothing_in_a_prepared_folder_names_a_patient_or_a_file(prepare, tmp_pat
             assert word not in name
             assert word.encode() not in content
         assert (tmp_path / "out" / name).stat().st_mode & 0o077 == 0
+
+
+def test_a_prepared_folder_knows_patients_of_a_table_by_pseudonyms_only(prepare, mixed, tmp_path):
+    prepare(mixed, tmp_path / "out")
+    content = (tmp_path / "out/manifest.json").read_text() + (
+        tmp_path / "out/journal.jsonl"
+    ).read_text()
+    for word in ("P-one", "P-seven", "images", ".png"):
+        assert word not in content
+
+
+def test_what_kills_left_behind_is_cleared_away(prepare, folder, tmp_path):
+    folder.benign("P-one").write()
+    prepare(folder.path, tmp_path / "out")
+    left = [tmp_path / "out/.manifest.json.x.draft", tmp_path / "out/samples/ab/.y.z.draft"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half a file")
+    prepare(folder.path, tmp_path / "out")
+    assert not any(path.exists() for path in left)
+
+
+def test_allowing_a_reason_later_reads_the_refused_files_again(call, prepare, tmp_path, drawing):
+    breast = np.rint(drawing.breast()[0] * 4095).astype(np.uint16)
+    (tmp_path / "export").mkdir()
+    usual = {"Modality": "MG", "ImageLaterality": "R", "BurnedInAnnotation": "YES"}
+    drawing.dicom(tmp_path / "export/a.dcm", breast, **usual)
+    words = ("prepare", tmp_path / "export", "--out", tmp_path / "out", "--size", 64)
+    call(*words, code=3)
+    found = prepare(tmp_path / "export", tmp_path / "out", "--allow", "burned-in annotation")
+    assert found["accepted"] == 1
 
 
 def test_a_patient_keeps_his_part_of_the_split_when_others_come(prepare, folder, tmp_path):
@@ -281,7 +153,7 @@ def test_what_has_gone_from_the_folder_goes_from_the_samples(prepare, folder, tm
     assert len(list((tmp_path / "out/samples").glob("*/*"))) == 1
 
 
-def test_verify_finds_a_changed_file_and_a_damaged_sample(prepare, folder, tmp_path, drawing):
+def test_verify_finds_a_changed_file_and_a_damaged_sample(prepare, folder, tmp_path, content_of):
     folder.benign("P-one").benign("P-two").write()
     prepare(folder.path, tmp_path / "out")
     good = content_of(tmp_path / "out/samples")
@@ -317,11 +189,7 @@ def test_show_writes_a_picture_and_says_what_is_known(call, prepare, mixed, tmp_
     assert "not one of this folder's rows" in str(result.exception)
 
 
-def sha256_of(folder):
-    return {n: hashlib.sha256(c).hexdigest() for n, c in content_of(folder).items()}
-
-
-def test_killed_at_any_time_prepare_ends_with_the_same_bytes(folder, tmp_path):
+def test_killed_at_any_time_prepare_ends_with_the_same_bytes(folder, tmp_path, content_of):
     for number in range(15):
         folder.malignant(f"P{number}").benign(f"N{number}")
     folder.write()
@@ -339,7 +207,7 @@ def test_killed_at_any_time_prepare_ends_with_the_same_bytes(folder, tmp_path):
         killed.send_signal(signal.SIGKILL)
         killed.wait()
     assert start(tmp_path / "killed").wait(60) == 0
-    assert sha256_of(tmp_path / "killed") == sha256_of(tmp_path / "undisturbed")
+    assert content_of(tmp_path / "killed") == content_of(tmp_path / "undisturbed")
 
 
 def test_two_preparations_of_one_folder_keep_out_of_each_others_way(call, mixed, tmp_path):
