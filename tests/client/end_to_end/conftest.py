@@ -24,9 +24,11 @@ BRIGHT = 0.8
 
 
 class Scene(NamedTuple):
-    """A drawn breast: ``(H, W)`` float32 in 0..1, its lesion as ``(H, W)`` bool and as a circle."""
+    """A drawn breast: ``(H, W)`` float32 in 0..1, and where it and its lesion, a circle, are."""
 
+    side: str
     grey: np.ndarray
+    breast: np.ndarray
     lesion: np.ndarray
     x: int
     y: int
@@ -50,10 +52,10 @@ def draw(side, seed, *, lesion=False, at=(0.28, 0.38), rows=431, columns=337):
     levels = np.where(inside, 0.35 + 0.15 * np.cos(x / 23) * np.cos(y / 27) + noise, 0).clip(0, 1)
     centre_x, centre_y, radius = round(columns * at[0]), round(rows * at[1]), round(rows * 0.08)
     if side == "R":
-        levels, centre_x = levels[:, ::-1], columns - 1 - centre_x
+        levels, inside, centre_x = levels[:, ::-1], inside[:, ::-1], columns - 1 - centre_x
     disk = (x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2
     grey = np.where(disk, 0.9, levels) if lesion else levels
-    return Scene(grey.astype(np.float32), disk & lesion, centre_x, centre_y, radius)
+    return Scene(side, grey.astype(np.float32), inside, disk & lesion, centre_x, centre_y, radius)
 
 
 def write_dicom(path, grey, *, bits=12, syntax="explicit", inverted=False, **elements):
@@ -154,36 +156,39 @@ def call(*words):
 def check_lesion():
     """Check that a sample's mask lies on the lesions drawn and on what is bright in its image."""
 
-    def check(taken, name, lesion):
+    def check(taken, name, scene):
         sample = taken.sample(name)
-        expected = taken.transform(name).apply_mask(lesion)
+        expected = taken.transform(name).apply_mask(scene.lesion)
         bright = sample.image > BRIGHT * np.iinfo(np.uint16).max
         assert expected.sum() > 300
         assert overlap(sample.mask, expected) > 0.9
         assert overlap(sample.mask, bright) > 0.9
         other = sample.field & ~sample.mask
         assert sample.image[sample.mask].mean() > 1.8 * sample.image[other].mean()
-        check_upright(sample)
+        check_breast(taken, name, scene)
 
     return check
 
 
 @pytest.fixture(scope="session")
 def check_normal():
-    """Check that a sample shows a breast and marks nothing."""
+    """Check that a sample shows the breast drawn and marks nothing."""
 
-    def check(taken, name):
-        sample = taken.sample(name)
-        assert not sample.mask.any()
-        check_upright(sample)
+    def check(taken, name, scene):
+        assert not taken.sample(name).mask.any()
+        check_breast(taken, name, scene)
 
     return check
 
 
-def check_upright(sample):
-    """The chest wall is at the left, and only the breast is bright."""
-    half = sample.field.shape[1] // 2
-    assert sample.field[:, :half].sum() > 1.5 * sample.field[:, half:].sum() > 0
+def check_breast(taken, name, scene):
+    """The breast drawn is the field, its chest wall fills the left edge, and around it is black."""
+    sample = taken.sample(name)
+    assert taken.items[name]["laterality"] == scene.side
+    assert overlap(sample.field, taken.transform(name).apply_mask(scene.breast)) > 0.95
+    columns = np.flatnonzero(sample.field.any(axis=0))
+    assert sample.field[:, columns[0] + 2].mean() > 0.8
+    assert sample.field[:, columns[-1] - 2].mean() < 0.4
     assert sample.image[sample.field].mean() > 0.2 * np.iinfo(np.uint16).max
     assert not sample.image[~sample.field].any()
 
