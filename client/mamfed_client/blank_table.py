@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 from mamfed_client.intake import Intake
@@ -14,12 +15,15 @@ FILLED = ("image", "patient_id", "laterality", "view", "spacing_mm", "vendor")
 TO_FILL = ("pathology", "birads", "density", "mask")
 
 
-def write_blank_table(out: Path, intake: Intake) -> None:
+def write_blank_table(out: Path, intake: Intake) -> int:
     """Write one row an accepted image; patients are pseudonyms, labels and masks are left open.
 
     Args:
         out: The table, which must not exist: labels that someone has filled in are not replaced.
         intake: What the folder gave.
+
+    Returns:
+        How many images are left out since a table cannot hold their names.
 
     Raises:
         OutputError: It exists, or cannot be written.
@@ -28,13 +32,21 @@ def write_blank_table(out: Path, intake: Intake) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FILLED, *TO_FILL], restval="", lineterminator="\n")
     writer.writeheader()
-    for row in (case.row for case in intake.cases):
+    rows = [case.row for case in intake.cases if _can_be_named(case.row.image)]
+    for row in rows:
         said = {name: getattr(row, name) for name in FILLED}
         writer.writerow({name: "" if value is None else value for name, value in said.items()})
     try:
         write_atomic(out, text.getvalue())
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+    return len(intake.cases) - len(rows)
+
+
+def _can_be_named(image: str) -> bool:
+    """Tell whether a table's cell can hold a file name and lead back to the file."""
+    odd = image != image.strip() or "\\" in image or ":" in image or image[:1] in "=+-@"
+    return image.isprintable() and not odd
 
 
 def check_free(out: Path) -> None:
@@ -47,3 +59,5 @@ def check_free(out: Path) -> None:
         raise OutputError(f"{out}: exists; name another file")
     if not out.parent.is_dir():
         raise OutputError(f"{out}: its folder does not exist; make it, or choose another one")
+    if not os.access(out.parent, os.W_OK):
+        raise OutputError(f"{out}: its folder cannot be written; choose another one")

@@ -173,7 +173,9 @@ def _take_in(
     known_as = pseudonym(task.secret, "folder", str(folder.resolve()), str(size))
     journal = Journal(cache_dir / "journals" / f"{known_as}.jsonl")
     title = f"preparing {name}" if progress else ""
-    return take_in(manifest, task, journal, progress=title), store
+    intake = take_in(manifest, task, journal, progress=title)
+    journal.finish(task.key(row) for row in manifest.rows)
+    return intake, store
 
 
 def _entry(store: Store, case: Case, folder: Path) -> Entry:

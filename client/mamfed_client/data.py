@@ -21,6 +21,7 @@ from mamfed_client.prepared import (
     alone,
     is_prepared,
     prepared_as,
+    prepared_images,
     save_intake,
 )
 from mamfed_client.pseudonym import pseudonym, read_key, site_secret
@@ -53,6 +54,8 @@ class Source:
         Raises:
             DataError: The folder or its table cannot be used.
         """
+        if is_prepared(self.folder):
+            raise DataError(f"{self.folder}: a prepared folder; name the one it was made from")
         manifest = read_folder(self.folder, self.layout)
         rows = [replace(row, allow=row.allow | self.allow) for row in manifest.rows]
         return replace(manifest, rows=rows)
@@ -83,6 +86,7 @@ def check(
     if dry_run:
         return None, _forecast(manifest, task, journal)
     intake = take_in(manifest, task, journal, progress="reading")
+    journal.finish(task.key(row) for row in manifest.rows)
     return intake, summarise_intake(intake)
 
 
@@ -122,22 +126,53 @@ def prepare_folder(
         forecast = _forecast(manifest, task, Journal(out / JOURNAL))
         return None, forecast | _disk(forecast["to_read"], out, size)
     known_as = pseudonym(secret, "folder", str(source.folder.resolve()))
-    kind = Kind(known_as, size, encrypted=key_path is not None)
+    _check_place(out, source.folder)
+    key = read_key(key_path, "key", make=not is_prepared(out)) if key_path else None
+    key_known_as = pseudonym(key, "key") if key else ""
+    kind = Kind(known_as, size, key is not None, key_known_as, pseudonym(secret, "secret"))
     _check_prepared(out, kind)
     with alone(out):
-        key = read_key(key_path, "key") if key_path else None
         store = Store(out / SAMPLES, key)
         task = Task(size, store, secret, verify)
-        intake = take_in(manifest, task, Journal(out / JOURNAL), progress="preparing")
+        journal = Journal(out / JOURNAL)
+        intake = take_in(manifest, task, journal, progress="preparing")
+        _check_loss(out, intake)
+        journal.finish(task.key(row) for row in manifest.rows)
         save_intake(out, intake, kind, secret)
         store.keep_only({case.outcome.digest for case in intake.cases})
     return intake, summarise_intake(intake)
 
 
+def _check_place(out: Path, folder: Path) -> None:
+    """Refuse other files' folders, and to write into the data set itself."""
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{out}: lies in the data set's own folder; choose one outside")
+    if out.is_dir() and any(out.iterdir()) and not (is_prepared(out) or (out / LOCK).exists()):
+        raise DataError(f"{out}: holds other files; choose a new folder")
+
+
+def _check_loss(out: Path, intake: Intake) -> None:
+    """Refuse to forget most of a prepared folder because a disk is not mounted."""
+    if not is_prepared(out):
+        return
+    before, now = prepared_images(out), len(intake.cases)
+    if 2 * now < before:
+        raise DataError(
+            f"{out}: of {before} images {now} are left; is a disk missing? The prepared folder is "
+            "as it was; if this is meant, choose a new one"
+        )
+
+
 def _check_prepared(out: Path, kind: Kind) -> None:
-    """Refuse other files' folders; and to mix data sets, sizes, samples in the clear or not."""
+    """Refuse to mix data sets, sizes, keys, secrets, or samples in the clear with others."""
     if is_prepared(out):
         was = prepared_as(out)
+        if was.secret != kind.secret:
+            raise DataError(
+                f"{out}: prepared under another site secret; put that back (see MAMFED_SECRET)"
+            )
+        if was.encrypted and kind.encrypted and was.key != kind.key:
+            raise DataError(f"{out}: encrypted under another key; name that one with --key")
         if (was.size, was.encrypted) != (kind.size, kind.encrypted):
             raise DataError(
                 f"{out}: prepared at {was.size}, {'' if was.encrypted else 'not '}encrypted; "
@@ -148,8 +183,6 @@ def _check_prepared(out: Path, kind: Kind) -> None:
                 f"{out}: prepared from another folder; choose a new one, or remove {MANIFEST} "
                 "there if the data set has only moved"
             )
-    elif out.is_dir() and any(out.iterdir()) and not (out / LOCK).exists():
-        raise DataError(f"{out}: holds other files; choose a new folder")
 
 
 def _forecast(manifest: Manifest, task: Task, journal: Journal) -> dict[str, Any]:

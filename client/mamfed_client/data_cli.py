@@ -88,7 +88,9 @@ def check(
     if intake is not None and html is not None:
         write_check_page(html, document, intake, names=listed)
     if intake is not None and table is not None:
-        write_blank_table(table, intake)
+        left_out = write_blank_table(table, intake)
+        if left_out:
+            console().print(f"{left_out} files have names that a table cannot hold; rename them")
     _finish(intake, document, listed, output)
 
 
@@ -153,7 +155,7 @@ def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format)
         _print_table({k: v for k, v in document.items() if k != "items"})
         for item in document.get("items", []):
             reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
-            typer.echo(f"{item['row']}\t{item['file']}\t{reason}")
+            typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
     if intake is None:
         return
     if not document["accepted"]:
@@ -162,15 +164,21 @@ def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format)
         console().print("no table says what the images show: see 'check --table labels.csv'")
 
 
+def printable(text: str) -> str:
+    """Escape what would break the line or speak to the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _print_table(document: Mapping[str, Any]) -> None:
     """Print names and values; counts by something one below the other."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in document.items():
         rows = list(value.items()) if isinstance(value, dict) else [("", value)]
         for position, (key, count) in enumerate(rows or [("", "none")]):
-            shown = "unknown" if count is None else str(count)
-            table.add_row("" if position else name.replace("_", " "), str(key), shown)
+            shown = Text("unknown" if count is None else str(count))
+            table.add_row("" if position else name.replace("_", " "), Text(str(key)), shown)
     Console(highlight=False).print(table)

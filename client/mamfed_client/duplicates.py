@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mamfed_client.cells import Label
 from mamfed_client.labels import is_malignant, is_without_malignancy
+from mamfed_client.manifest import some_rows
 from mamfed_client.rejections import Reason, Refusal
 
 
@@ -47,7 +48,7 @@ def find_duplicates(
     refused: dict[int, Refusal] = {}
     pairs: list[tuple[str, str]] = []
     for what, same in _groups(pictures):
-        numbers = ", ".join(str(picture.row_number) for picture in same)
+        numbers = some_rows(picture.row_number for picture in same)
         refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} have the same {what}")
         kept = _chosen(same)
         for picture in same:

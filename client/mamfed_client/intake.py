@@ -19,6 +19,7 @@ from mamfed_client.manifest import Manifest, Row, Statement, linked_patients
 from mamfed_client.outcome import Outcome
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
 from mamfed_client.row_reading import Task, is_outlined, label_of, read_row, stat_of
+from mamfed_client.split import declared_parts
 from mamfed_common.terminal import reading_progress
 from mamfed_common.weights import Purpose
 
@@ -83,10 +84,11 @@ def take_in(
         progress: What to call the work in a progress bar on stderr; empty shows none.
 
     Raises:
+        DataError: The split that the table declares cannot be used.
         OutputError: Journal or store cannot be written.
     """
+    declared_parts(manifest.statements)
     outcomes = _outcomes(manifest.rows, task, journal, progress)
-    journal.finish(task.key(row) for row in manifest.rows)
     accepted = [row for row in manifest.rows if outcomes[row.row_number].reason is None]
     rows = [_completed(row, outcomes[row.row_number]) for row in accepted]
     refused = {number: o for number, o in outcomes.items() if o.reason is not None}

@@ -18,8 +18,16 @@ from mamfed_client.rejections import Reason
 from mamfed_common.errors import OutputError
 from mamfed_common.files import private_directory, write_atomic
 
-TRIED_AGAIN = frozenset({Reason.TOO_SLOW, Reason.UNSUPPORTED_SYNTAX, Reason.MISSING_IMAGE})
-"""Not remembered: a busier machine, a decoder or a file may make the difference next time."""
+TRIED_AGAIN = frozenset(
+    {
+        Reason.TOO_SLOW,
+        Reason.DECODER_CRASHED,
+        Reason.UNSUPPORTED_SYNTAX,
+        Reason.MISSING_IMAGE,
+        Reason.MISSING_MASK,
+    }
+)
+"""Not remembered: an idle machine, a decoder, a file or a permission may be there next time."""
 
 
 class Journal:
@@ -46,7 +54,10 @@ class Journal:
     def find(self, key: str, stat: list[int]) -> dict[str, Any] | None:
         """Return the outcome of a file that has kept its size and time since."""
         record = self._known.get(key)
-        return record["outcome"] if record is not None and record["stat"] == stat else None
+        if record is None or record["stat"] != stat or _is_tried_again(record):
+            return None
+        outcome: dict[str, Any] = record["outcome"]
+        return outcome
 
     def add(self, key: str, stat: list[int], outcome: dict[str, Any]) -> None:
         """Write an outcome down at once.
@@ -74,12 +85,16 @@ class Journal:
             OutputError: The file cannot be written.
         """
         kept = [self._known[key] for key in keys if key in self._known]
-        lasting = [r for r in kept if r["outcome"]["reason"] not in TRIED_AGAIN]
+        lasting = [record for record in kept if not _is_tried_again(record)]
         try:
             private_directory(self.path.parent)
             write_atomic(self.path, b"".join(_line(record) for record in lasting))
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+
+def _is_tried_again(record: dict[str, Any]) -> bool:
+    return record["outcome"].get("reason") in TRIED_AGAIN
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -89,6 +104,8 @@ def _line(record: dict[str, Any]) -> bytes:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        return record if record.keys() == {"key", "stat", "outcome"} else None
-    except (ValueError, AttributeError):
+        whole = record.keys() == {"key", "stat", "outcome"}
+        sound = whole and isinstance(record["key"], str) and isinstance(record["outcome"], dict)
+        return record if sound else None
+    except (ValueError, AttributeError, RecursionError):
         return None

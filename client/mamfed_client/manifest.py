@@ -169,6 +169,13 @@ def allowed(laterality: Laterality | None, *reasons: Reason) -> frozenset[Reason
     return frozenset(reasons) | ({Reason.NO_LATERALITY} if laterality else set())
 
 
+def some_rows(row_numbers: Iterable[int], most: int = 8) -> str:
+    """Name some rows and count the others: a folder may hold thousands of one picture."""
+    numbers = list(row_numbers)
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more
+
+
 def linked_patients(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Find patients who must stay in one part of the split, as they share images.
 
@@ -201,7 +208,7 @@ def _duplicates(rows: list[Row]) -> dict[int, Rejection]:
     duplicates = {}
     for same in by_path.values():
         agree = len({(row.patient_id, row.label, row.annotations) for row in same}) == 1
-        numbers = ", ".join(str(row.row_number) for row in same)
+        numbers = some_rows(row.row_number for row in same)
         for row in same[1:] if agree else same:
             refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} name the same image")
             duplicates[row.row_number] = rejection(row.row_number, row.image, refusal)

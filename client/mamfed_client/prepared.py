@@ -49,11 +49,15 @@ class Kind(NamedTuple):
         source: Pseudonym of the folder that its images came from.
         size: Side of its samples in pixels.
         encrypted: Whether they are encrypted.
+        key: Pseudonym of the key, empty without.
+        secret: Pseudonym of the site's secret, which all other pseudonyms come from.
     """
 
     source: str
     size: int
     encrypted: bool
+    key: str
+    secret: str
 
 
 def save_intake(folder: Path, intake: Intake, kind: Kind, secret: bytes) -> None:
@@ -96,6 +100,15 @@ def prepared_as(folder: Path) -> Kind:
     return Kind(*(content[name] for name in Kind._fields))
 
 
+def prepared_images(folder: Path) -> int:
+    """Count the images of a prepared folder.
+
+    Raises:
+        DataError: The manifest is damaged.
+    """
+    return len(_content(folder).get("cases", ()))
+
+
 def load_intake(folder: Path) -> tuple[Intake, int, bool]:
     """Read a prepared folder: what it holds, the size of its samples, whether it is encrypted.
 
@@ -107,7 +120,7 @@ def load_intake(folder: Path) -> tuple[Intake, int, bool]:
         raise DataError(f"{folder}: made by another version of mamfed; prepare the folder again")
     try:
         return _intake(content), content["size"], content["encrypted"]
-    except (ValueError, KeyError, TypeError, AssertionError):
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
         raise _damaged(folder) from None
 
 
@@ -167,6 +180,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _content(folder: Path) -> dict[str, Any]:
+    if not is_prepared(folder):
+        raise DataError(f"{folder}: not a prepared folder; mamfed-client data prepare makes one")
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         if not {"format", "prepare_version", *Kind._fields} <= content.keys():

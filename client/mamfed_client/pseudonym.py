@@ -66,7 +66,10 @@ def pseudonym(secret: bytes, *words: str) -> str:
 
     Without the secret nobody can try names out until one fits.
     """
-    message = b"".join(len(data).to_bytes(8) + data for data in (word.encode() for word in words))
+    message = b"".join(
+        len(data).to_bytes(8) + data
+        for data in (word.encode(errors="surrogateescape") for word in words)
+    )
     return hmac.new(secret, message, hashlib.sha256).hexdigest()[:32]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Task:
 
     def key(self, row: Row) -> str:
         """Name everything that a row's outcome depends on, apart from what the files hold."""
-        words = [str(path.absolute()) for path in paths_of(row)]
+        words = [os.path.realpath(path) for path in paths_of(row)]
         words += [f"{a.image_name} {a.shapes}" for a in row.annotations]
         words += [str(row.label), str(row.laterality), str(row.view), str(row.spacing_mm)]
         words += [str(row.vendor), *sorted(row.allow), str(self.size), str(self.store is None)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -31,11 +32,11 @@ def summarise_intake(intake: Intake) -> dict[str, Any]:
         "patients": _patients(cases),
         "patients_sharing_a_picture": intake.linked,
         "vendors": tally(c.row.vendor or "unknown" for c in cases),
-        "views": tally(c.row.view or "unknown" for c in cases),
+        "views": tally(_word(c.row.view) for c in cases),
         "lateralities": tally(c.row.laterality or "unknown" for c in cases),
         "laterality_from": tally(c.outcome.laterality_source or "nowhere" for c in cases),
         "view_from": tally(c.outcome.view_source or "nowhere" for c in cases),
-        "densities": tally(c.row.density or "unknown" for c in cases),
+        "densities": tally(_word(c.row.density) for c in cases),
         "labels": tally(_label(c) for c in cases),
         "without_spacing": sum(c.row.spacing_mm is None for c in cases),
         "masks_resampled": sum(c.outcome.resampled for c in cases),
@@ -76,6 +77,13 @@ def _rejected_item(rejected: Rejection) -> dict[str, Any]:
         "spacing_mm": None,
         "serves": [],
     }
+
+
+def _word(value: str | None) -> str:
+    """Show one short word; cells that have shifted may hold what nobody should read here."""
+    if not value:
+        return "unknown"
+    return value if re.fullmatch(r"[A-Za-z0-9-]{1,20}", value) else "other"
 
 
 def _label(case: Case) -> str:

@@ -107,9 +107,11 @@ def _check_known(path: Path, header: list[str], known: Collection[str]) -> None:
     if unknown:
         close = get_close_matches(unknown[0], known, n=1)
         hint = f", did you mean {close[0]!r}?" if close else ";"
+        # Without a header the first row is a patient's: what resembles no column is not quoted.
+        found = repr(unknown[0]) if close else f"in place {header.index(unknown[0]) + 1}"
         own = f"name a column of your own {IGNORED_PREFIX}..."
         names = ", ".join(known)
-        raise DataError(f"{path}: unknown column {unknown[0]!r}{hint} known are {names}; {own}")
+        raise DataError(f"{path}: unknown column {found}{hint} known are {names}; {own}")
 
 
 def _record(row_number: int, cells: list[str], header: list[str]) -> Record:

@@ -5,6 +5,9 @@ import os
 
 import numpy as np
 
+from mamfed_client.outcome import Outcome
+from mamfed_client.rejections import Reason, Refusal
+
 
 def test_check_counts_what_each_stage_could_use_and_every_reject(check, mixed):
     found = check(mixed)
@@ -73,6 +76,40 @@ def test_a_blank_table_of_a_folder_without_one_is_filled_in_and_read(call, check
     assert check(export)["stage1"] == {"images": 1, "patients": 1}
     result = call("check", export, "--table", export / "labels.csv", code=1)
     assert "exists; name another file" in str(result.exception)
+
+
+def test_odd_names_and_texts_cost_nothing(call, export, drawing, tmp_path):
+    breast = np.rint(drawing.breast(seed=1)[0] * 4095).astype(np.uint16)
+    usual = {"Modality": "MG", "ImageLaterality": "L", "Manufacturer": "Acme [/x]"}
+    drawing.dicom(tmp_path / "odd.dcm", breast, SOPInstanceUID="1.2.3", **usual)
+    odd = os.fsencode(export) + b"/new\nline \xff.dcm"
+    os.rename(tmp_path / "odd.dcm", odd)
+    result = call("check", export, "--list", "--table", export / "labels.csv")
+    assert "Acme [/x]" in result.stdout
+    assert "new\\nline \\udcff.dcm" in result.stdout
+    assert "1 files have names that a table cannot hold" in result.output
+
+
+def test_a_page_does_not_replace_an_image(call, export):
+    result = call("check", export, "--html", export / "b.dcm", code=1)
+    assert "the page is HTML" in str(result.exception)
+    assert (export / "b.dcm").read_bytes()[128:132] == b"DICM"
+
+
+def test_a_split_that_leaks_is_found_before_training(call, folder):
+    folder.benign("P1", split="test").benign("P1", split="train").write()
+    result = call("check", folder.path, code=1)
+    assert "two parts: rows 2, 3" in str(result.exception)
+
+
+def test_a_decoder_that_died_is_tried_again(check, export, monkeypatch):
+    def died(row, task, decoder):
+        return Outcome.refused(Refusal(Reason.DECODER_CRASHED, "SIGTERM"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mamfed_client.intake.read_row", died)
+        assert check(export, code=3)["rejected"] == {"decoder crashed": 2}
+    assert check(export)["accepted"] == 1
 
 
 def test_the_same_picture_under_another_name_is_one(check, folder):

@@ -143,6 +143,43 @@ def test_a_prepared_folder_takes_no_other_size_and_no_other_data_set(call, mixed
     assert "prepared from another folder" in str(result.exception)
 
 
+def test_another_key_or_another_secret_is_refused_before_anything_is_read(
+    call, prepare, mixed, tmp_path, content_of
+):
+    out, words = tmp_path / "out", ("prepare", mixed, "--out", tmp_path / "out", "--size", 64)
+    prepare(mixed, out, "--key", tmp_path / "key")
+    before = content_of(out)
+    result = call(*words, "--key", tmp_path / "typo", code=1)
+    assert "no key there" in str(result.exception)
+    (tmp_path / "typo").write_bytes(bytes(32))
+    (tmp_path / "typo").chmod(0o600)
+    result = call(*words, "--key", tmp_path / "typo", code=1)
+    assert "encrypted under another key" in str(result.exception)
+    (tmp_path / "cache/secret").unlink()
+    result = call(*words, "--key", tmp_path / "key", code=1)
+    assert "another site secret" in str(result.exception)
+    assert content_of(out) == before
+
+
+def test_a_disk_that_is_not_mounted_does_not_empty_the_prepared_folder(
+    call, prepare, mixed, tmp_path, content_of
+):
+    prepare(mixed, tmp_path / "out")
+    before = content_of(tmp_path / "out")
+    (mixed / "images").rename(tmp_path / "unmounted")
+    result = call("prepare", mixed, "--out", tmp_path / "out", "--size", 64, code=1)
+    assert "of 4 images 0 are left; is a disk missing?" in str(result.exception)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_the_output_is_not_written_into_the_data_set(call, prepare, mixed, tmp_path):
+    result = call("prepare", mixed, "--out", mixed / "out", code=1)
+    assert "lies in the data set's own folder" in str(result.exception)
+    prepare(mixed, tmp_path / "out")
+    result = call("check", tmp_path / "out", code=1)
+    assert "a prepared folder" in str(result.exception)
+
+
 def test_what_has_gone_from_the_folder_goes_from_the_samples(prepare, folder, tmp_path):
     folder.benign("P-one").benign("P-two").write()
     prepare(folder.path, tmp_path / "out")
@@ -187,6 +224,10 @@ def test_show_writes_a_picture_and_says_what_is_known(call, prepare, mixed, tmp_
     assert "row 6 was rejected: missing mask" in str(result.exception)
     result = call("show", tmp_path / "out", 99, code=1)
     assert "not one of this folder's rows" in str(result.exception)
+    result = call("show", tmp_path / "out", 4, "--out", mixed / "images/4.dcm", code=1)
+    assert "the picture is PNG" in str(result.exception)
+    result = call("show", mixed, 4, code=1)
+    assert "not a prepared folder" in str(result.exception)
 
 
 def test_killed_at_any_time_prepare_ends_with_the_same_bytes(folder, tmp_path, content_of):

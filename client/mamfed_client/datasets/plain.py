@@ -72,11 +72,14 @@ def _row(listed: Listed, folder: Path) -> Row:
     if not listed.image:
         raise Refusal(Reason.MISSING_IMAGE, "the image cell is empty")
     image_path = parse_path(folder, listed.image, Reason.MISSING_IMAGE)
+    annotations = _annotations(folder, cells.get("mask", ""), image_path.name)
+    if any(annotation.path == image_path for annotation in annotations):
+        raise Refusal(Reason.UNREADABLE_MASK, "the mask cell names the image itself")
     return Row(
         row_number=listed.row_number,
         image=listed.image,
         image_path=image_path,
-        annotations=_annotations(folder, cells.get("mask", ""), image_path.name),
+        annotations=annotations,
         patient_id=patient_id,
         label=label,
         laterality=laterality,

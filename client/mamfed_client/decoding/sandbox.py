@@ -105,7 +105,7 @@ def _refused(reason: Reason, detail: str) -> Answer:
 
 def _mammogram(buffer: Buffer, path: str, allow: list[str]) -> Answer:
     """Put grey levels, and after them what is valid, into the buffer."""
-    data = _file_bytes(Path(path), Reason.MISSING_IMAGE, Reason.UNREADABLE_IMAGE)
+    data = _file_bytes(Path(path), Reason.MISSING_IMAGE)
     mammogram = read_mammogram(Path(path), frozenset(map(Reason, allow)), data)
     facts = asdict(mammogram.facts)
     if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
@@ -130,7 +130,7 @@ def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> An
     for fields, annotation in zip(annotations, parsed, strict=True):
         digest.update(json.dumps([fields["image_name"], fields["shapes"]]).encode())
         if annotation.path is not None:
-            data = _file_bytes(annotation.path, Reason.MISSING_MASK, Reason.UNREADABLE_MASK)
+            data = _file_bytes(annotation.path, Reason.MISSING_MASK)
             digest.update(hashlib.sha256(data).digest())
     marked = read_annotations(parsed, rows, columns)
     _put(buffer, marked.mask, 0)
@@ -153,8 +153,11 @@ def _shape(kind: Any, points: Any, radii: Any, angle: float) -> Shape:
     return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle)
 
 
-def _file_bytes(path: Path, missing: Reason, unreadable: Reason) -> bytes:
-    """Read a file once: what is hashed is what is decoded."""
+def _file_bytes(path: Path, missing: Reason) -> bytes:
+    """Read a file once: what is hashed is what is decoded.
+
+    A file that may not be read now, or whose disk fails, counts as missing: it is tried again.
+    """
     try:
         if path.stat().st_size > MAX_FILE:
             raise Refusal(Reason.TOO_LARGE, f"a file of more than {MAX_FILE >> 20} MiB")
@@ -162,7 +165,7 @@ def _file_bytes(path: Path, missing: Reason, unreadable: Reason) -> bytes:
     except FileNotFoundError:
         raise Refusal(missing, "no such file") from None
     except OSError as error:
-        raise Refusal(unreadable, os.strerror(error.errno or 0)) from None
+        raise Refusal(missing, os.strerror(error.errno or 0)) from None
 
 
 def _put(buffer: Buffer, image: npt.NDArray[Any], offset: int) -> int:

@@ -83,8 +83,12 @@ def check_place(out: Path) -> None:
     """
     if not os.path.isdir(out.parent):  # unlike Path's, it takes a name that is too long
         raise OutputError(f"{out}: its folder does not exist; make it, or choose another one")
+    if not os.access(out.parent, os.W_OK):
+        raise OutputError(f"{out}: its folder cannot be written; choose another one")
     if os.path.isdir(out):
         raise OutputError(f"{out}: is a folder; name a file, like check.html")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"{out}: the page is HTML; name a file like check.html")
 
 
 def _render(

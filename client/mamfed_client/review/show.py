@@ -41,6 +41,8 @@ def show_row(
         DataError: There is no such folder, row or sample.
         OutputError: The picture cannot be written.
     """
+    if out.suffix.lower() != ".png":
+        raise OutputError(f"{out}: the picture is PNG; name a file like row-{row_number}.png")
     intake, size, encrypted = load_intake(folder)
     case = next((c for c in intake.cases if c.row.row_number == row_number), None)
     if case is None:

@@ -322,7 +322,7 @@ def test_where_a_page_cannot_be_written_is_found_before_anything_is_drawn(tmp_pa
 
 def test_a_name_that_no_disk_takes_is_an_output_error(intake, tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
-        write_check_page(tmp_path / ("x" * 300), summarise_intake(intake), intake, most=0)
+        write_check_page(tmp_path / ("x" * 300 + ".html"), summarise_intake(intake), intake, most=0)
 
 
 def test_every_reason_is_explained():
