@@ -93,7 +93,7 @@ def plainly(path: Path, size: int) -> Laps:
         dataset = pydicom.dcmread(path)
         try:
             stored = dataset.pixel_array
-        except (NotImplementedError, RuntimeError, AttributeError):
+        except (NotImplementedError, RuntimeError, AttributeError):  # only GPL plugins would
             stored = stored_values(dataset)
         image = apply_voi_lut(stored, dataset).astype(np.float32)
         image = (image - image.min()) / (image.max() - image.min())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 
 from mamfed_client.intake import Intake
 from mamfed_common.errors import OutputError
-from mamfed_common.files import write_atomic
+from mamfed_common.files import check_folder_of, write_atomic
 
 FILLED = ("image", "patient_id", "laterality", "view", "spacing_mm", "vendor")
 TO_FILL = ("pathology", "birads", "density", "mask")
@@ -57,7 +56,4 @@ def check_free(out: Path) -> None:
     """
     if out.exists():
         raise OutputError(f"{out}: exists; name another file")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out}: its folder does not exist; make it, or choose another one")
-    if not os.access(out.parent, os.W_OK):
-        raise OutputError(f"{out}: its folder cannot be written; choose another one")
+    check_folder_of(out)

@@ -12,8 +12,8 @@ from mamfed_client.cache import Entry, Store
 from mamfed_client.datasets import read_folder
 from mamfed_client.intake import Case, Intake, take_in
 from mamfed_client.journal import Journal
-from mamfed_client.prepared import SAMPLES, is_prepared, load_intake, remembered_parts
-from mamfed_client.pseudonym import pseudonym, read_key, site_secret
+from mamfed_client.prepared import SAMPLES, is_prepared, load_intake, open_store, remembered_parts
+from mamfed_client.pseudonym import pseudonym, site_secret
 from mamfed_client.row_reading import Task
 from mamfed_client.split import declared_parts, draw_parts, strata
 from mamfed_common.errors import DataError
@@ -158,10 +158,7 @@ def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Inta
             f"{folder}: prepared at {prepared_size}, the plan asks for {size}; "
             f"run mamfed-client data prepare --size {size} into another folder"
         )
-    if encrypted and key_path is None:
-        raise DataError(f"{folder}: its samples are encrypted; name the key file with --key")
-    key = read_key(key_path, "key", make=False) if encrypted and key_path else None
-    return intake, Store(folder / SAMPLES, key)
+    return intake, open_store(folder, key_path, encrypted=encrypted)
 
 
 def _take_in(

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.cache import Store
 from mamfed_client.cells import Label, Pathology
 from mamfed_client.intake import Case, Intake
 from mamfed_client.labels import LeftOut
 from mamfed_client.manifest import Row, Statement
 from mamfed_client.outcome import Outcome
 from mamfed_client.preprocess import PREPARE_VERSION
-from mamfed_client.pseudonym import pseudonym
+from mamfed_client.pseudonym import pseudonym, read_key
 from mamfed_client.rejections import Reason, Rejection
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import private_directory, remove_drafts, write_atomic
@@ -122,6 +123,19 @@ def load_intake(folder: Path) -> tuple[Intake, int, bool]:
         return _intake(content), content["size"], content["encrypted"]
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
         raise _damaged(folder) from None
+
+
+def open_store(folder: Path, key_path: Path | None, *, encrypted: bool) -> Store:
+    """Open the samples of a prepared folder.
+
+    Raises:
+        DataError: They are encrypted and no key is named, or the file is no key.
+    """
+    if not encrypted:
+        return Store(folder / SAMPLES)
+    if key_path is None:
+        raise DataError(f"{folder}: its samples are encrypted; name the key file with --key")
+    return Store(folder / SAMPLES, read_key(key_path, "key", make=False))
 
 
 def remembered_parts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from mamfed_client.manifest import Statement
+from mamfed_client.manifest import Statement, some_rows
 from mamfed_common.errors import DataError
 from mamfed_common.seeds import derive_seed
 from mamfed_common.weights import Part
@@ -39,16 +39,22 @@ def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
         return None
     empty = [s.row_number for s in statements if not s.split]
     if empty:
-        raise DataError(f"column 'split' is filled on some rows but empty on {_listed(empty)}")
+        raise DataError(
+            f"column 'split' is filled on some rows but empty on rows {some_rows(empty, most=10)}"
+        )
     unknown = [s.row_number for s in statements if s.split.lower() not in SPELLINGS]
     if unknown:
-        raise DataError(f"column 'split' is none of train, val, test on {_listed(unknown)}")
+        raise DataError(
+            f"column 'split' is none of train, val, test on rows {some_rows(unknown, most=10)}"
+        )
     first: dict[str, Statement] = {}
     for statement in statements:
         earlier = first.setdefault(statement.patient_id, statement)
         if SPELLINGS[earlier.split.lower()] != SPELLINGS[statement.split.lower()]:
             pair = [earlier.row_number, statement.row_number]
-            raise DataError(f"column 'split' puts one patient in two parts: {_listed(pair)}")
+            raise DataError(
+                f"column 'split' puts one patient in two parts: rows {some_rows(pair, most=10)}"
+            )
     return {patient: SPELLINGS[s.split.lower()] for patient, s in first.items()}
 
 
@@ -122,9 +128,3 @@ def _share(patients: int, fraction: float, enough: int) -> int:
     """Round a share to whole patients: at least one of ``enough``, never all of them."""
     least = 1 if patients >= enough and fraction > 0 else 0
     return min(max(least, round(patients * fraction)), max(0, patients - 1))
-
-
-def _listed(row_numbers: Sequence[int]) -> str:
-    shown = ", ".join(str(number) for number in row_numbers[:10])
-    more = len(row_numbers) - 10
-    return f"rows {shown}" + (f" and {more} more" if more > 0 else "")

@@ -6,11 +6,25 @@ import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from mamfed_common.errors import OutputError
+
 
 def private_directory(path: Path) -> Path:
     """Make a directory that only its owner may enter (0700), and missing parents; return it."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
+
+
+def check_folder_of(path: Path) -> None:
+    """Refuse a file to be written before the work for it, which may take hours.
+
+    Raises:
+        OutputError: Its folder does not exist or cannot be written.
+    """
+    if not os.path.isdir(path.parent):  # unlike Path's, it takes a name that is too long
+        raise OutputError(f"{path}: its folder does not exist; make it, or choose another one")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: its folder cannot be written; choose another one")
 
 
 DRAFT = ".draft"

@@ -27,7 +27,7 @@ def read(data: bytes, image_name: str = "") -> Outlines:
         document = plistlib.loads(data, fmt=plistlib.FMT_XML)
     except MemoryError:
         raise
-    except Exception:
+    except Exception:  # expat's errors and whatever plistlib trips over
         raise unreadable("not an Apple property list") from None
     try:
         regions = document["Images"][0]["ROIs"]

@@ -158,7 +158,7 @@ def _codestream(dataset: Dataset) -> bytes:
         return b"".join(generate_fragments(buffer))
     except MemoryError:
         raise
-    except Exception:
+    except Exception:  # pydicom's classes vary, and their words may quote the file
         raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data's fragments are broken") from None
 
 

@@ -161,7 +161,7 @@ def _decoded(decode: Callable[[bytes], Stored], data: bytes) -> Stored:
         return decode(data)
     except MemoryError:
         raise
-    except Exception:
+    except Exception:  # each codec has its own class, which the package does not export
         if data.rstrip(b"\0").endswith(EOI):
             raise Refusal(Reason.UNREADABLE_IMAGE, "the compressed pixels are broken") from None
         raise Refusal(Reason.TRUNCATED, "the compressed pixels end early") from None

@@ -27,7 +27,7 @@ from mamfed_client.review.explanations import EXPLANATIONS
 from mamfed_client.review.show import BREAST, LESION
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
-from mamfed_common.files import write_atomic
+from mamfed_common.files import check_folder_of, write_atomic
 from mamfed_common.weights import Purpose
 
 ROWS_NAMED = 8
@@ -81,10 +81,7 @@ def check_place(out: Path) -> None:
     Raises:
         OutputError: The file cannot be written there.
     """
-    if not os.path.isdir(out.parent):  # unlike Path's, it takes a name that is too long
-        raise OutputError(f"{out}: its folder does not exist; make it, or choose another one")
-    if not os.access(out.parent, os.W_OK):
-        raise OutputError(f"{out}: its folder cannot be written; choose another one")
+    check_folder_of(out)
     if os.path.isdir(out):
         raise OutputError(f"{out}: is a folder; name a file, like check.html")
     if out.suffix.lower() not in (".html", ".htm"):

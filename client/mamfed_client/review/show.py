@@ -9,11 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.cache import Store
 from mamfed_client.intake import Case
 from mamfed_client.mammogram import Mask
-from mamfed_client.prepared import SAMPLES, load_intake
-from mamfed_client.pseudonym import read_key
+from mamfed_client.prepared import load_intake, open_store
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import write_atomic
 from mamfed_common.samples import Sample
@@ -47,10 +45,8 @@ def show_row(
     case = next((c for c in intake.cases if c.row.row_number == row_number), None)
     if case is None:
         raise DataError(f"{folder}: row {row_number} {_why_not(intake.rejected, row_number)}")
-    if encrypted and key_path is None:
-        raise DataError(f"{folder}: its samples are encrypted; name the key file with --key")
-    key = read_key(key_path, "key", make=False) if encrypted and key_path else None
-    entry = Store(folder / SAMPLES, key).find(case.outcome.digest) if case.outcome.digest else None
+    store = open_store(folder, key_path, encrypted=encrypted)
+    entry = store.find(case.outcome.digest) if case.outcome.digest else None
     if entry is None:
         raise DataError(f"{folder}: row {row_number} serves no stage, so it has no sample")
     sample = entry.load(case.row.image)
