@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from mamfed_client.admission import Refused
+from mamfed_client.gate import Gate, OpenGate
 from mamfed_client.site import Site, load_site
 from mamfed_common.device import choose_device
+from mamfed_common.errors import DataError
+from mamfed_common.local_state import RoundKeeper
 from mamfed_common.metrics import summarise
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.state import State, state_of
+from mamfed_common.state import State, state_of, state_sha256
 from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.training import TRAINERS, OnStep, Turn, evaluate
 from mamfed_common.weights import (
     EVALUATED_ON,
+    FAULTS,
     TRAINED_ON,
     EvaluateTask,
+    Fault,
     Query,
     TrainReport,
     TrainTask,
-    pack,
     unpack_body,
     unpack_state,
 )
 
 logger = logging.getLogger(__name__)
-
-SITE_FAILED = 2
-"""Flower's ``CLIENT_APP_RAISED_EXCEPTION``; all that the coordinator learns of a failure here."""
 
 Handler = Callable[[RecordDict, Site], RecordDict]
 
@@ -42,6 +45,9 @@ def make_client_app(
     device: str = "auto",
     threads: int | None = None,
     on_step: OnStep | None = None,
+    gate: Gate | None = None,
+    keep: Path | None = None,
+    keep_seconds: float = 60.0,
 ) -> ClientApp:
     """Make the ClientApp of one site, or of all simulated ones.
 
@@ -50,44 +56,78 @@ def make_client_app(
         device: Where to train: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads to use. Equal numbers give equal bits; None leaves torch's choice.
         on_step: Called after each training step, for a progress bar.
+        gate: What decides which requests are answered and what leaves; None, in a simulation:
+            all and everything.
+        keep: Folder in which the round under way is kept; None: a kill costs the round.
+        keep_seconds: How much training a kill may cost.
     """
-    app = ClientApp()
+    app, door = ClientApp(), gate or OpenGate()
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
         if threads is not None:
             torch.set_num_threads(threads)
         try:
             return Message(handler(message.content, site_of(context)), reply_to=message)
-        except Exception:  # an exception's text may hold paths or patients: it stays here
-            logger.exception("this site could not answer a %s", message.metadata.message_type)
-            return Message(Error(SITE_FAILED, "see the site's log"), reply_to=message)
+        except Exception as error:  # its text may hold paths or patients: it stays here
+            fault = _refuse(error, message.metadata.message_type, door)
+            return Message(Error(fault, FAULTS[fault]), reply_to=message)
 
     def train(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
+        door.admit(task)
+        start = unpack_state(content, _expected(task.plan))
+        samples = load_site(site, task.plan).samples([TRAINED_ON[task.stage]], "train")
+        door.admit_cases(len(samples))
         result = TRAINERS[task.stage](
-            unpack_state(content, _expected(task.plan)),
-            load_site(site, task.plan).samples([TRAINED_ON[task.stage]], "train"),
+            start,
+            samples,
             task.plan,
             Turn(site.name, task.server_round),
             device=choose_device(device),
             on_step=on_step,
+            keep=RoundKeeper(keep, _name_of(task, start, site), keep_seconds) if keep else None,
         )
         report = TrainReport(num_examples=result.num_examples, loss=result.loss)
-        return pack(report, result.state)
+        return door.release(task, report, result.state, start)
 
     def score(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, EvaluateTask)
+        door.admit(task)
         samples = load_site(site, task.plan).samples(EVALUATED_ON, task.part)
         state = unpack_state(content, _expected(task.plan))
-        return pack(summarise(evaluate(state, samples, task.plan, device=choose_device(device))))
+        scores = evaluate(state, samples, task.plan, device=choose_device(device))
+        return door.release(task, summarise(scores))
 
     def describe(content: RecordDict, site: Site) -> RecordDict:
-        return pack(load_site(site, unpack_body(content, Query).plan).describe())
+        query = unpack_body(content, Query)
+        door.admit(query)
+        return door.release(query, load_site(site, query.plan).describe())
 
     app.query()(lambda message, context: answer(message, context, describe))
     app.train()(lambda message, context: answer(message, context, train))
     app.evaluate()(lambda message, context: answer(message, context, score))
     return app
+
+
+def _refuse(error: Exception, message_type: str, door: OpenGate) -> Fault:
+    """Log what went wrong; return the code that may travel."""
+    if isinstance(error, Refused):
+        logger.warning("this site refused a %s: %s", message_type, error)
+        fault = error.fault
+    else:
+        logger.error("this site could not answer a %s", message_type, exc_info=error)
+        fault = Fault.DATA_UNUSABLE if isinstance(error, DataError) else Fault.FAILED
+    try:
+        return door.release_fault(fault)
+    except Exception:
+        logger.exception("the refusal could not be recorded")
+        return Fault.FAILED
+
+
+def _name_of(task: TrainTask, start: State, site: Site) -> str:
+    """Name a round by all that decides its result."""
+    words = (task.plan.sha256(), task.stage, task.server_round, state_sha256(start), site.name)
+    return " ".join(map(str, words))
 
 
 def _expected(plan: TrainingPlan) -> State:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mamfed_client import data_cli
+from mamfed_client import audit_cli, data_cli, enrol_cli, node_cli, plan_cli
 from mamfed_common import terminal
 
 app = typer.Typer(
@@ -18,6 +18,10 @@ app = typer.Typer(
     "model on them.",
 )
 app.add_typer(data_cli.app, name="data")
+enrol_cli.register(app)
+node_cli.register(app)
+app.add_typer(plan_cli.app, name="plan")
+app.add_typer(audit_cli.app, name="audit")
 
 
 @app.callback()

@@ -6,7 +6,10 @@
     |-- CheckpointError   5  a checkpoint is damaged or of another network
     |-- WeightsError      6  weights do not fit the network that the plan describes
     |-- RunError          7  the federated run failed, e.g. its quorum was not met
-    `-- OutputError       8  a result cannot be written where it was asked for
+    |-- OutputError       8  a result cannot be written where it was asked for
+    |-- SetupError        9  keys, certificates, site.yaml or server.yaml cannot be used
+    |-- LinkError        10  the server cannot be reached, or does not take this site in
+    `-- AuditError       11  the audit log has been changed or cut
 
 Exit code 0 is success and 2 a mistake on the command line (typer's own). The message is one
 line: what was found, what was expected, what to do. It never holds a patient's identity.
@@ -55,3 +58,21 @@ class OutputError(MamfedError):
     """A result cannot be written where the user asked for it."""
 
     exit_code = 8
+
+
+class SetupError(MamfedError):
+    """Keys, certificates, a request, a welcome, ``site.yaml`` or ``server.yaml`` cannot be used."""
+
+    exit_code = 9
+
+
+class LinkError(MamfedError):
+    """The server cannot be reached, or refused this site."""
+
+    exit_code = 10
+
+
+class AuditError(MamfedError):
+    """The audit log is not what was written: a line is missing, added or changed."""
+
+    exit_code = 11

@@ -68,6 +68,8 @@ def score_image(image: str, predicted: BoolImage, mask: BoolImage) -> ImageScore
 class SiteScore(Config):
     """One site's result, as it may leave the site: means and the counts behind them.
 
+    None stands for a mean over no image, and for what the site's policy withholds.
+
     Attributes:
         images: Images with malignancy, behind ``dice``.
         dice: Their mean Dice, 0..1.
@@ -77,17 +79,18 @@ class SiteScore(Config):
         false_positive_pixels: Mean marked pixels on an image without malignancy.
     """
 
-    images: int = Field(ge=0)
+    images: int | None = Field(ge=0)
     dice: float | None = Field(ge=0, le=1)
-    lesions: int = Field(ge=0)
-    lesions_found: int = Field(ge=0)
-    images_without_malignancy: int = Field(ge=0)
+    lesions: int | None = Field(ge=0)
+    lesions_found: int | None = Field(ge=0)
+    images_without_malignancy: int | None = Field(ge=0)
     false_positive_pixels: float | None = Field(ge=0)
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of malignant regions that were found; None where there are none."""
-        return self.lesions_found / self.lesions if self.lesions else None
+        """Share of malignant regions that were found; None where there are none, or withheld."""
+        found = self.lesions_found
+        return found / self.lesions if self.lesions and found is not None else None
 
 
 def summarise(scores: Sequence[ImageScore]) -> SiteScore:

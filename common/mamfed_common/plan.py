@@ -39,7 +39,9 @@ class StagePlan(Config):
         learning_rate: AdamW's peak. It warms up over the stage's first tenth and falls along a
             cosine to nearly 0 at the stage's end, across rounds.
         quorum: Accepted replies without which a round, and so the run, fails.
-        deadline_seconds: How long the server waits for the answers of a round.
+        deadline_seconds: The longest that the server waits for a site's answer in a round.
+        min_deadline_seconds: The shortest, however quick the site was before: a site is given
+            three times what its slowest of the last rounds took, between the two.
     """
 
     rounds: int = Field(ge=0)
@@ -48,6 +50,7 @@ class StagePlan(Config):
     learning_rate: float = Field(gt=0, le=1)
     quorum: int = Field(default=1, ge=1)
     deadline_seconds: float = Field(default=43200, gt=0)
+    min_deadline_seconds: float = Field(default=900, gt=0)
 
 
 class EvaluationPlan(Config):
@@ -70,6 +73,26 @@ class EvaluationPlan(Config):
         return self
 
 
+class FederationPlan(Config):
+    """How sites on other machines are waited for and trusted.
+
+    Attributes:
+        min_sites: No aggregate is ever made of fewer accepted updates: what is averaged over one
+            site is that site's model. A simulation, where all data lies on one machine, ignores it.
+        join_seconds: How long the first round waits for approved sites that have not come, once
+            enough of them are there.
+        offline_seconds: How long a round waits for a site that lost its connection.
+        max_update_norm_ratio: An update whose distance from the round's starting weights is more
+            than this many times the median of the round's updates is refused (three updates or
+            more).
+    """
+
+    min_sites: int = Field(default=3, ge=1)
+    join_seconds: float = Field(default=600, ge=0)
+    offline_seconds: float = Field(default=300, ge=0)
+    max_update_norm_ratio: float = Field(default=10, gt=1)
+
+
 class TrainingPlan(Config):
     """Everything that a run is.
 
@@ -84,6 +107,7 @@ class TrainingPlan(Config):
         corruption: What stage 1 does to its inputs.
         augmentation: How training images are moved, in both stages.
         evaluation: How results are measured.
+        federation: How sites on other machines are waited for and trusted.
     """
 
     image_size: int = Field(default=1536, ge=32, le=8192)
@@ -95,6 +119,7 @@ class TrainingPlan(Config):
     corruption: CorruptionConfig = CorruptionConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     evaluation: EvaluationPlan = EvaluationPlan()
+    federation: FederationPlan = FederationPlan()
 
     @model_validator(mode="after")
     def _train_at_all(self) -> Self:

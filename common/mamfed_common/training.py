@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from mamfed_common.augmentation import move, vary_intensity
 from mamfed_common.corruption import corrupt
 from mamfed_common.device import autocast
+from mamfed_common.local_state import Position, RoundKeeper
+from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
 from mamfed_common.losses import reconstruction_loss, segmentation_loss
 from mamfed_common.metrics import ImageScore, score_image
 from mamfed_common.plan import Stage, TrainingPlan
@@ -35,20 +37,6 @@ OnStep = Callable[[], None]
 Batch = tuple[Tensor, Tensor]
 
 
-class TrainingResult(NamedTuple):
-    """What one site's share of one round gives.
-
-    Attributes:
-        state: The trained weights, float32 on the CPU.
-        num_examples: Images that the site trained on; its weight in the average.
-        loss: Mean training loss over the last local epoch.
-    """
-
-    state: State
-    num_examples: int
-    loss: float
-
-
 class Turn(NamedTuple):
     """Whose turn it is: the site, and the round within the stage, counted from 1."""
 
@@ -64,6 +52,7 @@ def pretrain(
     *,
     device: torch.device,
     on_step: OnStep | None = None,
+    keep: RoundKeeper | None = None,
 ) -> TrainingResult:
     """Stage 1: train the backbone to reconstruct corrupted benign mammograms.
 
@@ -74,6 +63,8 @@ def pretrain(
         turn: Whose turn it is.
         device: Where to do it.
         on_step: Called after each step, for a progress bar.
+        keep: Keeps the round on disk. One that was cut short goes on where it was last kept,
+            and one that is over gives its result again.
 
     Raises:
         WeightsError: ``state`` is not of the plan's network.
@@ -91,6 +82,7 @@ def pretrain(
         _Batches(samples, plan, Stage.PRETRAINING, turn, make_pair),
         device,
         on_step,
+        keep,
     )
 
 
@@ -102,6 +94,7 @@ def finetune(
     *,
     device: torch.device,
     on_step: OnStep | None = None,
+    keep: RoundKeeper | None = None,
 ) -> TrainingResult:
     """Stage 2: train the whole network on malignant mammograms and their masks.
 
@@ -120,6 +113,7 @@ def finetune(
         _Batches(samples, plan, Stage.FINETUNING, turn, make_pair),
         device,
         on_step,
+        keep,
     )
 
 
@@ -220,12 +214,20 @@ class _Batches:
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.samples) / self.stage_plan.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield (input, target), each ``(N, 1, S, S)`` float32 in 0..1."""
+    def since(self, start: Position) -> Iterator[tuple[int, int, Batch]]:
+        """Yield (epoch, step, batch) of all that is left of the round."""
+        for epoch in range(start.epoch, self.stage_plan.local_epochs):
+            first = start.step if epoch == start.epoch else 0
+            for step, batch in enumerate(self.epoch(epoch, first), first):
+                yield epoch, step, batch
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield (input, target), each ``(N, 1, S, S)`` float32 in 0..1, from a step on."""
         names = (self.stage, self.turn.site, self.turn.server_round, epoch)
         order = generator(self.plan.seed, "order", *names).permutation(len(self.samples))
-        for start in range(0, len(order), self.stage_plan.batch_size):
-            indices = [int(i) for i in order[start : start + self.stage_plan.batch_size]]
+        size = self.stage_plan.batch_size
+        for start in range(first_step * size, len(order), size):
+            indices = [int(i) for i in order[start : start + size]]
             pairs = [
                 self.make_pair(self.samples[i], generator(self.plan.seed, "image", *names, i))
                 for i in indices
@@ -245,30 +247,41 @@ def _fit(
     batches: _Batches,
     device: torch.device,
     on_step: OnStep | None,
+    keep: RoundKeeper | None,
 ) -> TrainingResult:
-    """Train one site's share of one round, with a fresh AdamW."""
+    """Train one site's share of one round, with a fresh AdamW or one that a kill cut short."""
+    if keep and (result := keep.result()):
+        return result
     network.train()
-    parameters = list(network.parameters())
     optimiser = torch.optim.AdamW(
-        parameters, batches.stage_plan.learning_rate, weight_decay=WEIGHT_DECAY
+        network.parameters(), batches.stage_plan.learning_rate, weight_decay=WEIGHT_DECAY
     )
-    total = 0.0
-    for epoch in range(batches.stage_plan.local_epochs):
-        total = 0.0
-        for step, (inputs, targets) in enumerate(batches.epoch(epoch)):
-            factor = learning_rate_factor(batches.progress(epoch, step))
-            optimiser.param_groups[0]["lr"] = batches.stage_plan.learning_rate * factor
-            with autocast(device, batches.plan.precision):
-                loss = loss_of(inputs.to(device), targets.to(device))
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-            optimiser.step()
-            total += float(loss.detach()) * len(inputs)
-            if on_step:
-                on_step()
     count = len(batches.samples)
-    return TrainingResult(state_of(network), count, total / count)
+    start = keep.resume(network, optimiser, count) if keep else Position()
+    loss_sum = start.loss_sum
+    for epoch, step, (inputs, targets) in batches.since(start):
+        factor = learning_rate_factor(batches.progress(epoch, step))
+        optimiser.param_groups[0]["lr"] = batches.stage_plan.learning_rate * factor
+        with autocast(device, batches.plan.precision):
+            loss = loss_of(inputs.to(device), targets.to(device))
+        _descend(optimiser, loss)
+        loss_sum = (loss_sum if step else 0.0) + float(loss.detach()) * len(inputs)
+        if keep:
+            keep.step(network, optimiser, Position(epoch, step + 1, loss_sum), count)
+        if on_step:
+            on_step()
+    result = TrainingResult(state_of(network), count, loss_sum / count)
+    if keep:
+        keep.finish(result)
+    return result
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take one step down the clipped gradient of a loss."""
+    optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], MAX_GRADIENT_NORM)
+    optimiser.step()
 
 
 def _to_tensor(images: Sequence[np.ndarray]) -> Tensor:

@@ -17,6 +17,7 @@ Everything read from the other side is checked here; what fails raises WeightsEr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -44,10 +45,50 @@ EVALUATED_ON: tuple[Purpose, ...] = ("malignant", "without_malignancy")
 """Dice where there is malignancy, false alarms where there is none."""
 
 
-class Query(Config):
-    """Ask a site what it has for a plan."""
+class Fault(IntEnum):
+    """Why a site gives no answer: all that travels; the text stays in the site's log.
+
+    The first is Flower's own ``CLIENT_APP_RAISED_EXCEPTION``; Flower's others are below 100.
+    """
+
+    FAILED = 2
+    PLAN_NOT_SIGNED = 101
+    PLAN_NOT_APPROVED = 102
+    PLAN_OUTSIDE_POLICY = 103
+    NOT_AT_THIS_HOUR = 104
+    TOO_FEW_CASES = 105
+    MAY_NOT_LEAVE = 106
+    OTHER_VERSION = 107
+    DATA_UNUSABLE = 108
+
+
+FAULTS: dict[int, str] = {
+    Fault.FAILED: "the site failed; its own log says why",
+    Fault.PLAN_NOT_SIGNED: "the site trusts no key that signed this plan",
+    Fault.PLAN_NOT_APPROVED: "the site has not approved this plan yet",
+    Fault.PLAN_OUTSIDE_POLICY: "the site's policy does not allow this plan",
+    Fault.NOT_AT_THIS_HOUR: "the site does not train at this hour",
+    Fault.TOO_FEW_CASES: "the site has fewer cases than its policy asks for",
+    Fault.MAY_NOT_LEAVE: "the site's policy does not let this answer leave",
+    Fault.OTHER_VERSION: "the site runs another version of mamfed or Flower",
+    Fault.DATA_UNUSABLE: "the site cannot use its data",
+}
+
+
+class Order(Config):
+    """What every request of a coordinator brings.
+
+    Attributes:
+        plan: The plan.
+        signature: Ed25519 over it (``mamfed_common.signing``), base64; empty in a simulation.
+    """
 
     plan: TrainingPlan
+    signature: str = ""
+
+
+class Query(Order):
+    """Ask a site what it has for a plan."""
 
 
 class SiteDescription(Config):
@@ -77,25 +118,28 @@ class SiteDescription(Config):
         return self.images.get(TRAINED_ON[stage], {}).get("train", 0)
 
 
-class TrainTask(Config):
+class TrainTask(Order):
     """Train one round of a stage."""
 
-    plan: TrainingPlan
     stage: Stage
     server_round: int = Field(ge=1)
 
 
 class TrainReport(Config):
-    """What a site says of its training; the weights travel beside it."""
+    """What a site says of its training; the weights travel beside it.
 
-    num_examples: int = Field(ge=1)
-    loss: float
+    Attributes:
+        num_examples: Images that it trained on; its weight in the average.
+        loss: Mean loss over the last local epoch; None where the site's policy withholds it.
+    """
+
+    num_examples: int = Field(ge=1, strict=True)  # else JSON's true and 7.0 would count
+    loss: float | None
 
 
-class EvaluateTask(Config):
+class EvaluateTask(Order):
     """Score the weights on one part of the site's data."""
 
-    plan: TrainingPlan
     part: Part
 
 

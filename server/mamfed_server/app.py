@@ -1,230 +1,278 @@
-"""The coordinator's Flower ServerApp: one plan, two stages, one run folder."""
+"""The coordinator's run: one plan, two stages, one run folder.
+
+:func:`run_job` does it over any transport; :func:`make_server_app` wraps it for Flower's own
+engines. In a round the best checkpoint is written first, then the round's line, then the latest
+checkpoint, from which a killed run goes on: whatever the kill came between, that round is done
+again, with the same bits.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
-from mamfed_common.errors import RunError
+from mamfed_common.checkpoint import load_checkpoint
+from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.seeds import derive_seed
 from mamfed_common.state import State, state_of
 from mamfed_common.subtraction import build_network
-from mamfed_common.weights import Part, SiteDescription
-from mamfed_server.participants import check_stages, evaluators, stages_of, trainers
-from mamfed_server.rounds import Nodes, evaluate_sites, find_sites, mean_dice_of, train_round
-from mamfed_server.runs import RoundRecord, RunFolder
+from mamfed_common.weights import EvaluateTask, Part, TrainTask
+from mamfed_server.approved import ApprovedRoster
+from mamfed_server.deadlines import evaluation_deadlines, training_deadlines
+from mamfed_server.events import EventLog
+from mamfed_server.exchange import Link, Stopped
+from mamfed_server.job import Job
+from mamfed_server.participants import check_stages
+from mamfed_server.resume import Resumed, check_same_plan, load_last_good, positions, reopen
+from mamfed_server.roster import Roster, find_sites
+from mamfed_server.rounds import Scores, TrainingRound, evaluate_sites, mean_dice_of
+from mamfed_server.runs import UPDATES, RoundRecord, RunFolder
+from mamfed_server.selection import Selection
+from mamfed_server.summary import summarise_run
+from mamfed_server.transport import GridTransport, Transport
+from mamfed_server.updates import UpdateFolder
 
-NODES_DEADLINE_SECONDS = 300.0
+__all__ = ["Job", "make_server_app", "run_job"]
 
-
-@dataclass(frozen=True)
-class Job:
-    """What one ServerApp is to do.
-
-    Attributes:
-        plan: The plan.
-        folder: The run folder to make.
-        num_nodes: Nodes to wait for.
-        arm: What the run is called in ``summary.json``.
-        training_sites: Sites that may train; None for all.
-        validation_sites: Sites that choose the best round; None for all.
-        test_sites: Sites whose test patients the result is measured on; None for all.
-        on_round: Called after every round.
-    """
-
-    plan: TrainingPlan
-    folder: Path
-    num_nodes: int
-    arm: str = "federated"
-    training_sites: frozenset[str] | None = None
-    validation_sites: frozenset[str] | None = None
-    test_sites: frozenset[str] | None = None
-    on_round: Callable[[RoundRecord], None] | None = None
+FEW_SITES = 3
+"""Of the average over fewer, each site can work out what the others sent, or nearly so."""
 
 
 def make_server_app(job: Job) -> ServerApp:
-    """Make the ServerApp that does a job.
+    """Make the ServerApp that does a job over Flower's Grid (Flower 1.41-1.42).
 
-    Its main function raises RunError where the run fails; what was reached stays in the folder.
+    Its main function raises what :func:`run_job` does.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        started = time.monotonic()
-        sites = find_sites(
-            grid, job.plan, num_nodes=job.num_nodes, deadline_seconds=NODES_DEADLINE_SECONDS
-        )
-        run = _Run(job, grid, sites)
-        run.warnings += check_stages(job.plan, run.descriptions, job.training_sites)
-        run.folder.create(job.plan)
-        try:
-            run.train()
-            run.test()
-        except RunError as error:
-            run.finish("failed", time.monotonic() - started, str(error))
-            raise
-        run.finish("finished", time.monotonic() - started)
+        run_job(job, GridTransport(grid))
 
     return app
 
 
-@dataclass
+def run_job(job: Job, transport: Transport) -> dict[str, Any]:
+    """Do a job; what was reached stays in its folder.
+
+    Returns:
+        What ``summary.json`` holds. Of a run that had finished already, that alone.
+
+    Raises:
+        RunError: The run failed, e.g. too few updates of a round were accepted.
+        Stopped: It was asked to stop; it can go on.
+        PlanError: The folder to go on in holds a run of another plan.
+        OutputError: The folder cannot be made, or holds something else.
+    """
+    folder = RunFolder(job.folder)
+    if job.resume and folder.holds_run():
+        check_same_plan(folder, job.plan)
+        if folder.is_finished():
+            return folder.read_summary()
+    run = _Run(job, transport)
+    try:
+        return run.whole()
+    finally:
+        run.roster.close()
+
+
 class _Run:
     """A job under way."""
 
-    job: Job
-    grid: Grid
-    sites: Mapping[str, tuple[int, SiteDescription]]
-    best_dice: float | None = None
-    chosen: State = field(default_factory=dict)
-    chosen_by: str = "last round"
-    warnings: list[str] = field(default_factory=list)
-    test_scores: dict[str, SiteScore] = field(default_factory=dict)
-
-    @property
-    def plan(self) -> TrainingPlan:
-        return self.job.plan
-
-    @property
-    def descriptions(self) -> dict[str, SiteDescription]:
-        return {site: description for site, (_, description) in self.sites.items()}
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.job.folder)
-
-    def train(self) -> None:
-        """Run all rounds of both stages; checkpoint after each."""
-        seed = derive_seed(self.plan.seed, "weights")
-        state = state_of(build_network(self.plan.network, seed))
-        for stage in stages_of(self.plan):
-            for server_round in range(1, self.plan.stage(stage).rounds + 1):
-                state = self._round(state, stage, server_round)
-
-    def test(self) -> None:
-        """Measure the chosen weights on the held-out test patients of every site."""
-        if self.plan.finetuning.rounds == 0:
-            return
-        nodes = self._evaluators("test", self.job.test_sites)
-        self.test_scores, failures = evaluate_sites(
-            self.grid, self.chosen, self.plan, "test", nodes
+    def __init__(self, job: Job, transport: Transport) -> None:
+        self.job = job
+        self.plan: TrainingPlan = job.plan
+        self.folder = RunFolder(job.folder)
+        self.log = EventLog(job.on_event)
+        self.roster = Roster(job)
+        self.link = Link(
+            transport,
+            offline_seconds=job.plan.federation.offline_seconds,
+            stopping=job.stopping,
+            on_presence=lambda node_id, online: self.roster.presence(node_id, online),
+            on_asked_again=lambda site, why: self.log.write("asked again", site=site, reason=why),
         )
-        self.warnings += [f"test: {site}: {reason}" for site, reason in failures.items()]
+        self.selection = Selection(self.folder, self.plan)
+        self.test_scores: dict[str, SiteScore] = {}
+        self.started = time.monotonic()
+        self.earlier_seconds = 0.0
 
-    def finish(self, status: str, seconds: float, reason: str = "") -> None:
-        """Write ``summary.json``."""
-        self.folder.write_summary(self._summary(status, seconds, reason))
+    def whole(self) -> dict[str, Any]:
+        """Run what is left of the job; return its summary."""
+        if self.job.names is None:  # a simulation that cannot start leaves nothing behind
+            self.roster = find_sites(self.link, self.job)
+            self._warn(*check_stages(self.plan, self.roster.descriptions, self.job.training_sites))
+        resumed = self._open()
+        try:
+            self._gather(resumed)
+            self._train(resumed)
+            self._test()
+        except Stopped:
+            self.log.write("stopped")
+            self._finish("stopped")
+            raise
+        except MamfedError as error:
+            self.log.write("failed", reason=str(error))
+            self._finish("failed", str(error))
+            raise
+        self.log.write("finished")
+        return self._finish("finished")
+
+    def _open(self) -> Resumed:
+        """Make the run folder, or go on in it."""
+        if not (self.job.resume and self.folder.holds_run()):
+            self.folder.create(self.plan)
+            self.log.open(self.folder.path)
+            self._say("started", 0)
+            return Resumed(0, None, [], [])
+        resumed = reopen(self.folder, self.plan)
+        self.log.open(self.folder.path)
+        self.selection.restore(resumed)
+        self.earlier_seconds = sum(record.seconds for record in self.folder.rounds())
+        for note in resumed.notes:
+            self.log.write("checkpoint damaged", warning=note)
+        redone = [f"{stage} {server_round}" for stage, server_round in resumed.redone]
+        # ``mamfed-server start`` makes the folder of a new run before this process starts.
+        kind = "resumed" if self.log.events() else "started"
+        self._say(kind, resumed.done, redone=redone)
+        return resumed
+
+    def _say(self, kind: str, done: int, **facts: Any) -> None:
+        """Note which round comes next; None where only the test is left."""
+        stage, server_round = (*positions(self.plan), (None, None))[done]
+        self.log.write(
+            kind,
+            plan_sha256=self.plan.sha256(),
+            stage=stage,
+            server_round=server_round,
+            flower_run=self.job.flower_run,
+            **facts,
+        )
+
+    def _gather(self, resumed: Resumed) -> None:
+        """Wait for the sites of a federation."""
+        if self.job.names is None:
+            return
+        if (floor := self.job.min_sites) < FEW_SITES:
+            self._warn(
+                f"min_sites is {floor}: an average over {floor} sites shows each of them what the "
+                "others sent"
+            )
+        self.roster = ApprovedRoster(self.job, self.link, self.log)
+        order = positions(self.plan)
+        stage, _ = order[min(resumed.done, len(order) - 1)]
+        self.roster.gather(stage)
+        try:
+            warnings = check_stages(self.plan, self.roster.descriptions, self.job.training_sites)
+        except RunError as error:  # of a later stage, for which sites may still come
+            warnings = [str(error)]
+        self._warn(*warnings)
+
+    def _train(self, resumed: Resumed) -> None:
+        """Run the rounds that are left; checkpoint after each."""
+        state = self._start()
+        for stage, server_round in positions(self.plan)[resumed.done :]:
+            state = self._round(state, stage, server_round)
+
+    def _start(self) -> State:
+        checkpoint, _ = load_last_good(self.folder)
+        if checkpoint:
+            return checkpoint.state
+        return state_of(build_network(self.plan.network, derive_seed(self.plan.seed, "weights")))
 
     def _round(self, state: State, stage: Stage, server_round: int) -> State:
         started = time.monotonic()
-        declared = {site: d.training_images(stage) for site, d in self.descriptions.items()}
-        trainers = self._trainers(stage)
-        averaged, record = train_round(
-            self.grid, state, self.plan, stage, server_round, trainers, declared
-        )
-        self.warnings += [
-            f"{stage} round {server_round}: {site} left out: {reason}"
-            for site, reason in record.refused.items()
-        ]
+        averaged, record = self._train_round(state, stage, server_round)
         if averaged is not None and stage is Stage.FINETUNING:
             record = self._validate(averaged, record)
         record = record.model_copy(update={"seconds": time.monotonic() - started})
-        self.folder.append_round(record)
         if averaged is None:
+            self.folder.append_round(record)
             raise RunError(
-                f"{stage} round {server_round}: {len(record.accepted)} of {len(trainers)} updates "
-                f"accepted, quorum is {self.plan.stage(stage).quorum}"
+                f"{stage} round {server_round}: {len(record.accepted)} of {len(record.expected)} "
+                f"updates accepted, quorum is {self.job.need(stage)}"
             )
-        self._checkpoint(averaged, record)
+        self.selection.keep(averaged, record)
         if self.job.on_round:
             self.job.on_round(record)
         return averaged
 
-    def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
-        nodes = self._evaluators("val", self.job.validation_sites)
-        scores, failures = evaluate_sites(self.grid, state, self.plan, "val", nodes)
-        self.warnings += [
-            f"validation of round {record.server_round}: {site}: {reason}"
-            for site, reason in failures.items()
-        ]
-        update = {"validation": scores, "mean_validation_dice": mean_dice_of(scores)}
-        return record.model_copy(update=update)
-
-    def _checkpoint(self, state: State, record: RoundRecord) -> None:
-        """Write ``latest``, and ``best`` and ``final`` where this round is such."""
-        checkpoint = Checkpoint(
-            state=state,
-            facts=CheckpointFacts(
+    def _train_round(
+        self, state: State, stage: Stage, server_round: int
+    ) -> tuple[State | None, RoundRecord]:
+        self.roster.refresh()
+        nodes, descriptions = self.roster.trainers(stage), self.roster.descriptions
+        where = {"stage": stage, "server_round": server_round}
+        self.log.write("round", **where, sites=list(nodes))
+        training = TrainingRound(
+            task=TrainTask(
                 plan=self.plan,
-                plan_sha256=self.plan.sha256(),
-                stage=record.stage,
-                server_round=record.server_round,
-                expected=record.expected,
-                accepted=tuple(record.accepted),
-                refused=record.refused,
-                validation=record.validation,
-                mean_validation_dice=record.mean_validation_dice,
+                signature=self.job.signature,
+                stage=stage,
+                server_round=server_round,
             ),
+            start=state,
+            declared_images={site: descriptions[site].training_images(stage) for site in nodes},
+            updates=UpdateFolder(self.folder.path / UPDATES),
+            need=self.job.need(stage),
+            on_wrong_count=self.roster.ask_anew,
         )
-        self.folder.save("latest", checkpoint)
-        last_stage = stages_of(self.plan)[-1]
-        is_last = record.stage is last_stage and (
-            record.server_round == self.plan.stage(last_stage).rounds
-        )
-        dice = record.mean_validation_dice
-        is_best = dice is not None and (self.best_dice is None or dice > self.best_dice)
-        if is_best or (is_last and self.best_dice is None):
-            self.chosen = state
-            self.folder.save("best", checkpoint)
-        if is_best:
-            self.best_dice, self.chosen_by = dice, "validation Dice"
-        if is_last:
-            self.folder.save("final", checkpoint)
+        deadlines = training_deadlines(self.plan, stage, self.folder.rounds(), nodes)
+        averaged, record = training.run(self.link, nodes, deadlines)
+        for site, reason in record.refused.items():
+            warning = f"{stage} round {server_round}: {site} left out: {reason}"
+            self.log.write("refused", **where, site=site, warning=warning)
+        return averaged, record
 
-    def _summary(self, status: str, seconds: float, reason: str) -> dict[str, Any]:
-        rounds = self.folder.rounds()
-        complete = status == "finished" and not any(record.refused for record in rounds)
-        return {
+    def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
+        found = self._evaluate(state, "val", f"validation of round {record.server_round}")
+        return record.model_copy(
+            update={
+                "validation": found.scores,
+                "mean_validation_dice": mean_dice_of(found.scores),
+                "validation_durations": found.durations,
+            }
+        )
+
+    def _test(self) -> None:
+        """Measure the chosen weights on the held-out test patients of every site."""
+        if self.plan.finetuning.rounds == 0:
+            return
+        self.roster.refresh()
+        self.log.write("test")
+        chosen = load_checkpoint(self.folder.checkpoint_path("best")).state
+        self.test_scores = self._evaluate(chosen, "test", "test").scores
+
+    def _evaluate(self, state: State, part: Part, what: str) -> Scores:
+        nodes = self.roster.evaluators(part)
+        deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
+        task = EvaluateTask(plan=self.plan, signature=self.job.signature, part=part)
+        found = evaluate_sites(self.link, state, task, nodes, self.roster.descriptions, deadlines)
+        for site, reason in found.failures.items():
+            self.log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")
+        return found
+
+    def _warn(self, *warnings: str) -> None:
+        for warning in warnings:
+            self.log.write("warning", warning=warning)
+
+    def _finish(self, status: str, reason: str = "") -> dict[str, Any]:
+        """Write ``summary.json``; return what it holds."""
+        found = summarise_run(
+            self.job, self.roster, self.selection, self.test_scores, self.log.warnings()
+        )
+        seconds = self.earlier_seconds + time.monotonic() - self.started
+        summary = {
             "status": status,
             "reason": reason,
-            "complete": complete,
-            "arms": {
-                self.job.arm: {
-                    "mean_dice": mean_dice_of(self.test_scores),
-                    "sites": {s: score.model_dump() for s, score in self.test_scores.items()},
-                }
-            },
-            "checkpoint": self._result_path(),
-            "checkpoint_chosen_by": self.chosen_by,
-            "best_validation_dice": self.best_dice,
-            "plan_sha256": self.plan.sha256(),
-            "stages": {stage: list(self._trainers(stage)) for stage in stages_of(self.plan)},
-            "sites": {site: d.model_dump() for site, d in self.descriptions.items()},
-            "rounds": len(rounds),
-            "warnings": self.warnings,
+            **found,
+            "complete": status == "finished" and found["complete"],
             "seconds": round(seconds, 1),
         }
-
-    def _result_path(self) -> str | None:
-        """Return the best checkpoint, or in a run that failed before it the latest one."""
-        paths = [self.folder.checkpoint_path(name) for name in ("best", "latest")]
-        return next((str(path.resolve()) for path in paths if path.exists()), None)
-
-    def _trainers(self, stage: Stage) -> Nodes:
-        return self._nodes(trainers(self.descriptions, stage, self.job.training_sites))
-
-    def _evaluators(self, part: Part, chosen: frozenset[str] | None) -> Nodes:
-        return self._nodes(evaluators(self.descriptions, part, chosen))
-
-    def _nodes(self, names: list[str]) -> Nodes:
-        return {name: self.sites[name][0] for name in names}
+        self.folder.write_summary(summary)
+        return summary

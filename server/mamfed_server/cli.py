@@ -10,14 +10,18 @@ import typer
 
 from mamfed_common import terminal
 from mamfed_common.terminal import Format
+from mamfed_server import init_cli, run_cli, sites_cli
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Coordinate a mamfed federation. So far: check a plan, and read a run folder.",
+    help="Coordinate a mamfed federation: admit sites, run a plan to its end, read what came out.",
 )
 
+
+app.command()(init_cli.init)
+app.add_typer(sites_cli.app, name="sites")
 
 FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
 
@@ -73,6 +77,9 @@ def show(
     for warning in summary["warnings"]:
         typer.echo(f"  warning: {warning}")
     typer.echo(f"  checkpoint: {summary['checkpoint']}")
+
+
+run_cli.register(app)
 
 
 def main() -> None:

@@ -1,215 +1,196 @@
-"""The two-stage round loop on Flower's ``Grid`` (Flower 1.41-1.42).
+"""One round: ask sites to train, check what they send, average it; or ask them to score weights.
 
 Stock FedAvg keeps every reply in memory, lets one NaN poison the model and counts replies before
-it looks at them. Here each reply is pulled by its id, in the order of the sites' names, checked,
-and added to a running mean: memory holds one reply, arrival order changes no bit, and the quorum
-counts accepted updates.
+it looks at them. Here each update is checked and put on disk as it arrives, and the round's updates
+are averaged in the order of the sites' names: memory holds one, arrival order changes no bit, and
+the quorum counts accepted updates.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from flwr.app import Message, MessageType, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import MessageType, RecordDict
 
-from mamfed_common.errors import RunError, WeightsError
+from mamfed_common.errors import WeightsError
 from mamfed_common.metrics import SiteScore
-from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import State
 from mamfed_common.weights import (
     EvaluateTask,
-    Part,
-    Query,
     SiteDescription,
+    TrainReport,
     TrainTask,
     pack,
-    unpack_body,
-    unpack_update,
     wire_bytes,
 )
-from mamfed_server.aggregation import RunningMean
+from mamfed_server.events import utc_now
+from mamfed_server.exchange import Link, Nodes, Reply
 from mamfed_server.runs import Contribution, RoundRecord
-
-POLL_SECONDS = 0.05
-Nodes = Mapping[str, int]
-"""Flower's node id by the name of the site."""
+from mamfed_server.updates import UpdateFolder
+from mamfed_server.validation import WrongCountError, read_score, read_update, too_far
 
 
-class Reply(NamedTuple):
-    """What came back from one site: content, or the reason why there is none."""
+@dataclass
+class TrainingRound:
+    """A round of training under way.
 
-    content: RecordDict | None
-    reason: str = ""
-
-
-def find_sites(
-    grid: Grid, plan: TrainingPlan, *, num_nodes: int, deadline_seconds: float
-) -> dict[str, tuple[int, SiteDescription]]:
-    """Wait for nodes and ask each what it has.
-
-    Args:
-        grid: The federation.
-        plan: The plan to describe the data for.
-        num_nodes: Nodes to wait for.
-        deadline_seconds: How long to wait for them, and then for their answers.
-
-    Returns:
-        Node id and description by the name of the site, in the order of the names.
-
-    Raises:
-        RunError: Too few nodes came, one did not describe itself, or two have the same name.
+    Attributes:
+        task: What the sites are asked.
+        start: Weights that they start from.
+        declared_images: How many training images each said it has.
+        updates: Where accepted updates lie until they are averaged.
+        need: How many must be accepted.
+        on_wrong_count: Called with a site whose update claims another number of examples.
     """
-    node_ids = _wait_for_nodes(grid, num_nodes, deadline_seconds)
-    nodes = {f"node {node_id}": node_id for node_id in node_ids}
-    sites: dict[str, tuple[int, SiteDescription]] = {}
-    request = pack(Query(plan=plan))
-    for name, reply in _ask(grid, nodes, MessageType.QUERY, request, deadline_seconds):
+
+    task: TrainTask
+    start: State
+    declared_images: Mapping[str, int]
+    updates: UpdateFolder
+    need: int
+    on_wrong_count: Callable[[str], None]
+    _reports: dict[str, TrainReport] = field(default_factory=dict)
+    _norms: dict[str, float] = field(default_factory=dict)
+    _refused: dict[str, str] = field(default_factory=dict)
+    _answered: list[str] = field(default_factory=list)
+    _durations: dict[str, float] = field(default_factory=dict)
+    _bytes_received: int = 0
+
+    def run(
+        self, link: Link, nodes: Nodes, deadlines: Mapping[str, float]
+    ) -> tuple[State | None, RoundRecord]:
+        """Train the round.
+
+        Args:
+            link: The way to the sites.
+            nodes: The sites to ask. Where they are fewer than needed, none is.
+            deadlines: How long each is waited for, in seconds.
+
+        Returns:
+            The new weights, None where too few updates were accepted, and the record of the round.
+
+        Raises:
+            Stopped: The run was asked to stop.
+        """
+        started, started_at = time.monotonic(), utc_now()
+        self.updates.clear()
+        sent, request = 0, pack(self.task, self.start)
+        request_bytes = wire_bytes(request)
+        if len(nodes) >= self.need:
+            sent = link.ask(MessageType.TRAIN, request, nodes, deadlines, self._take)
+        self._refuse_outliers()
+        record = RoundRecord(
+            stage=self.task.stage,
+            server_round=self.task.server_round,
+            expected=tuple(nodes),
+            answered=tuple(sorted(self._answered)),
+            accepted=self._contributions(),
+            refused=dict(sorted(self._refused.items())),
+            bytes_sent=request_bytes * sent,
+            bytes_received=self._bytes_received,
+            started_at=started_at,
+            deadlines=dict(deadlines),
+            durations=dict(sorted(self._durations.items())),
+        )
+        averaged = self._average() if len(self._reports) >= self.need else None
+        self.updates.clear()
+        seconds = time.monotonic() - started
+        return averaged, record.model_copy(update={"seconds": seconds})
+
+    def _take(self, site: str, reply: Reply) -> None:
+        if reply.seconds is not None:
+            self._durations[site] = round(reply.seconds, 3)
         if reply.content is None:
-            raise RunError(f"{name} did not describe its data: {reply.reason}")
-        description = unpack_body(reply.content, SiteDescription)
-        if description.site in sites:
-            raise RunError(f"two nodes say that they are site {description.site!r}")
-        sites[description.site] = (nodes[name], description)
-    return dict(sorted(sites.items()))
-
-
-def train_round(
-    grid: Grid,
-    state: State,
-    plan: TrainingPlan,
-    stage: Stage,
-    server_round: int,
-    nodes: Nodes,
-    declared_images: Mapping[str, int],
-) -> tuple[State | None, RoundRecord]:
-    """Ask sites to train one round, and average what they send back.
-
-    Args:
-        grid: The federation.
-        state: Weights that the sites start from.
-        plan: The plan.
-        stage: The stage.
-        server_round: The round, counted from 1 within the stage.
-        nodes: The sites to ask.
-        declared_images: How many training images each site said it has; an update that claims
-            another number is refused, for the number is its weight.
-
-    Returns:
-        The new weights, None where the quorum was not met, and the record of the round.
-    """
-    started = time.monotonic()
-    request = pack(TrainTask(plan=plan, stage=stage, server_round=server_round), state)
-    deadline = plan.stage(stage).deadline_seconds
-    mean, received = RunningMean(), 0
-    answered: list[str] = []
-    examples: dict[str, tuple[int, float]] = {}
-    refused: dict[str, str] = {}
-    for site, reply in _ask(grid, nodes, MessageType.TRAIN, request, deadline):
-        if reply.content is None:
-            refused[site] = reply.reason
-            continue
-        answered.append(site)
-        received += wire_bytes(reply.content)
+            self._refused[site] = reply.reason
+            return
+        self._answered.append(site)
+        self._bytes_received += wire_bytes(reply.content)
         try:
-            update = unpack_update(reply.content, state)
-            _check_examples(update.report.num_examples, declared_images[site])
+            self._accept(site, reply.content)
         except WeightsError as error:
-            refused[site] = str(error)
-            continue
-        mean.add(update.state, update.report.num_examples)
-        examples[site] = (update.report.num_examples, update.report.loss)
-    record = RoundRecord(
-        stage=stage,
-        server_round=server_round,
-        expected=tuple(nodes),
-        answered=tuple(answered),
-        accepted={
-            site: Contribution(num_examples=n, share=n / mean.total_weight, loss=loss)
-            for site, (n, loss) in examples.items()
-        },
-        refused=refused,
-        bytes_sent=wire_bytes(request) * len(nodes),
-        bytes_received=received,
-        seconds=time.monotonic() - started,
-    )
-    enough = mean.updates >= plan.stage(stage).quorum
-    return (mean.result() if enough else None), record
+            self._refused[site] = str(error)
+            if isinstance(error, WrongCountError):
+                self.on_wrong_count(site)
+
+    def _accept(self, site: str, content: RecordDict) -> None:
+        update = read_update(content, self.start, self.declared_images[site])
+        self.updates.keep(site, update.state)
+        self._reports[site] = update.report
+        self._norms[site] = update.norm
+
+    def _refuse_outliers(self) -> None:
+        ratio = self.task.plan.federation.max_update_norm_ratio
+        for site, reason in too_far(self._norms, ratio).items():
+            self._refused[site] = reason
+            del self._reports[site]
+
+    def _contributions(self) -> dict[str, Contribution]:
+        total = sum(report.num_examples for report in self._reports.values())
+        return {
+            site: Contribution(
+                num_examples=report.num_examples,
+                share=report.num_examples / total,
+                loss=report.loss,
+            )
+            for site, report in sorted(self._reports.items())
+        }
+
+    def _average(self) -> State:
+        return self.updates.average({site: r.num_examples for site, r in self._reports.items()})
+
+
+class Scores(NamedTuple):
+    """What came of asking sites to score weights.
+
+    Attributes:
+        scores: Each site's score, in the order of their names.
+        failures: The reason for each site that gave none.
+        durations: Seconds until each answered, its whole deadline where it let that pass.
+    """
+
+    scores: dict[str, SiteScore]
+    failures: dict[str, str]
+    durations: dict[str, float]
 
 
 def evaluate_sites(
-    grid: Grid, state: State, plan: TrainingPlan, part: Part, nodes: Nodes
-) -> tuple[dict[str, SiteScore], dict[str, str]]:
+    link: Link,
+    state: State,
+    task: EvaluateTask,
+    nodes: Nodes,
+    descriptions: Mapping[str, SiteDescription],
+    deadlines: Mapping[str, float],
+) -> Scores:
     """Ask sites to score weights on one part of their data.
 
-    Returns:
-        Each site's score, and the reason for each site that gave none.
+    Raises:
+        Stopped: The run was asked to stop.
     """
-    scores: dict[str, SiteScore] = {}
-    failures: dict[str, str] = {}
-    request = pack(EvaluateTask(plan=plan, part=part), state)
-    deadline = plan.finetuning.deadline_seconds
-    for site, reply in _ask(grid, nodes, MessageType.EVALUATE, request, deadline):
+    found = Scores({}, {}, {})
+
+    def take(site: str, reply: Reply) -> None:
+        if reply.seconds is not None:
+            found.durations[site] = round(reply.seconds, 3)
         try:
             if reply.content is None:
                 raise WeightsError(reply.reason)
-            scores[site] = unpack_body(reply.content, SiteScore)
+            score = read_score(reply.content, descriptions[site], task.part, task.plan)
+            found.scores[site] = score
         except WeightsError as error:
-            failures[site] = str(error)
-    return scores, failures
+            found.failures[site] = str(error)
+
+    link.ask(MessageType.EVALUATE, pack(task, state), nodes, deadlines, take)
+    return Scores(
+        scores=dict(sorted(found.scores.items())),
+        failures=dict(sorted(found.failures.items())),
+        durations=dict(sorted(found.durations.items())),
+    )
 
 
 def mean_dice_of(scores: Mapping[str, SiteScore]) -> float | None:
     """Return the mean over sites of their mean Dice; sites without such images do not count."""
     values = [score.dice for score in scores.values() if score.dice is not None]
     return sum(values) / len(values) if values else None
-
-
-def _check_examples(claimed: int, declared: int) -> None:
-    if claimed != declared:
-        raise WeightsError(f"claims {claimed} examples but declared {declared} training images")
-
-
-def _ask(
-    grid: Grid, nodes: Nodes, message_type: str, request: RecordDict, deadline_seconds: float
-) -> Iterator[tuple[str, Reply]]:
-    """Send one request to sites; yield their replies in the order of the sites' names."""
-    deadline = time.monotonic() + deadline_seconds
-    sent: dict[str, str] = {}
-    for site in sorted(nodes):
-        message = Message(
-            request, dst_node_id=nodes[site], message_type=message_type, ttl=deadline_seconds
-        )
-        (sent[site],) = grid.push_messages([message])
-    for site, message_id in sent.items():
-        reply = _pull(grid, message_id, lambda: time.monotonic() < deadline)
-        if reply is None:
-            yield site, Reply(None, f"no answer within {deadline_seconds:g} s")
-        elif reply.has_error():
-            # Only the code: a site's own words stay at the site.
-            yield site, Reply(None, f"the site failed (Flower error {reply.error.code})")
-        else:
-            yield site, Reply(reply.content)
-
-
-def _pull(grid: Grid, message_id: str, in_time: Callable[[], bool]) -> Message | None:
-    while True:
-        waiting = in_time()
-        for reply in grid.pull_messages([message_id]):
-            return reply
-        if not waiting:
-            return None
-        time.sleep(POLL_SECONDS)
-
-
-def _wait_for_nodes(grid: Grid, num_nodes: int, deadline_seconds: float) -> Sequence[int]:
-    deadline = time.monotonic() + deadline_seconds
-    while len(node_ids := sorted(grid.get_node_ids())) < num_nodes:
-        if time.monotonic() > deadline:
-            raise RunError(
-                f"{len(node_ids)} of {num_nodes} nodes came within {deadline_seconds:g} s"
-            )
-        time.sleep(POLL_SECONDS)
-    return node_ids

@@ -1,13 +1,18 @@
 """The run folder: what was asked, what happened in every round, and what came out.
 
-====================================  =========================================================
-``plan.yaml``                         the resolved plan
-``rounds.jsonl``                      one line a round, see :class:`RoundRecord`
-``checkpoints/latest.safetensors``    after every round (``.json`` beside each)
-``checkpoints/best.safetensors``      highest mean validation Dice of stage 2
-``checkpoints/final.safetensors``     after the last round
-``summary.json``                      who took part, how it ended, test results
-====================================  =========================================================
+=======================================  ======================================================
+``plan.yaml``                            the resolved plan
+``rounds.jsonl``                         one line a round, see :class:`RoundRecord`
+``events.jsonl``                         what happened when, see ``events.py``
+``sites.json``                           what the sites described, in a federation
+``updates/``                             updates of the round under way
+``checkpoints/latest.safetensors``       after every round (``.json`` beside each)
+``checkpoints/previous.safetensors``     the round before it
+``checkpoints/best.safetensors``         highest mean validation Dice of stage 2
+``checkpoints/final.safetensors``        after the last round
+``summary.json``                         who took part, how it ended, test results; there is
+                                         none while the run goes on
+=======================================  ======================================================
 """
 
 from __future__ import annotations
@@ -15,19 +20,25 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
 from mamfed_common.config import Config
 from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.files import DRAFT, private_directory, remove_drafts, write_atomic
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.weights import SiteDescription
+from mamfed_server.lines import append_line, read_lines
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
+SITES, UPDATES = "sites.json", "updates"
+NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
+"""``next`` is whole and on disk before ``latest`` becomes ``previous``, and lasts a moment."""
 
 
 class Contribution(Config):
@@ -35,7 +46,7 @@ class Contribution(Config):
 
     num_examples: int
     share: float
-    loss: float
+    loss: float | None
 
 
 class RoundRecord(Config):
@@ -53,6 +64,10 @@ class RoundRecord(Config):
         bytes_sent: Bytes of weights sent to sites for training.
         bytes_received: Bytes of weights received in updates, refused ones too.
         seconds: How long the round took, validation included.
+        started_at: When it started, UTC, ISO 8601.
+        deadlines: How long each site was waited for, in seconds.
+        durations: Seconds until each site answered, its whole deadline where it let that pass.
+        validation_durations: Likewise for the validation.
     """
 
     stage: Stage
@@ -66,6 +81,20 @@ class RoundRecord(Config):
     bytes_sent: int = Field(default=0, ge=0)
     bytes_received: int = Field(default=0, ge=0)
     seconds: float = 0.0
+    started_at: str = ""
+    deadlines: dict[str, float] = Field(default_factory=dict)
+    durations: dict[str, float] = Field(default_factory=dict)
+    validation_durations: dict[str, float] = Field(default_factory=dict)
+
+
+class KnownSite(Config):
+    """An approved site's node, and what the site has."""
+
+    node_id: int
+    description: SiteDescription
+
+
+_KNOWN_SITES = TypeAdapter(dict[str, KnownSite])
 
 
 class RunFolder:
@@ -84,20 +113,44 @@ class RunFolder:
         try:
             self._keep_earlier_run()
             private_directory(self.path)
+            write_atomic(self.path / PLAN, plan.to_yaml())  # the first: it makes this a run folder
             private_directory(self.path / CHECKPOINTS)
-            write_atomic(self.path / PLAN, plan.to_yaml())
         except OSError as error:
             raise OutputError(
                 f"{self.path}: cannot make the run folder: {error.strerror}"
             ) from None
 
+    def reopen(self) -> None:
+        """Remove what a kill has left half done, and the account of how the run last ended.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        try:
+            private_directory(self.path / CHECKPOINTS)
+            remove_drafts(self.path)
+            (self.path / SUMMARY).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot go on here: {error.strerror}") from None
+
+    def holds_run(self) -> bool:
+        """Tell whether there is a run in the folder."""
+        return (self.path / PLAN).is_file()
+
+    def is_finished(self) -> bool:
+        """Tell whether the run has come to its end."""
+        try:
+            return bool(self.read_summary()["status"] == "finished")
+        except DataError:
+            return False
+
     def _keep_earlier_run(self) -> None:
         """Rename an earlier run to ``NAME.1``, ``NAME.2`` ...: no result is ever overwritten."""
-        if self.path.is_dir() and not any(self.path.iterdir()):
+        if self.path.is_dir() and all(path.name.endswith(DRAFT) for path in self.path.iterdir()):
             return
         if not self.path.exists():
             return
-        if not (self.path / PLAN).is_file():
+        if not self.holds_run():
             raise OutputError(f"{self.path}: exists and is not a run folder; choose another")
         numbers = itertools.count(1)
         names = (self.path.with_name(f"{self.path.name}.{n}") for n in numbers)
@@ -108,23 +161,71 @@ class RunFolder:
         return self.path / CHECKPOINTS / f"{name}.safetensors"
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
-        """Write the ``latest``, ``best`` or ``final`` checkpoint."""
+        """Write the ``best`` or ``final`` checkpoint."""
         save_checkpoint(self.checkpoint_path(name), checkpoint)
+
+    def save_latest(self, checkpoint: Checkpoint) -> None:
+        """Write ``latest``; what it was becomes ``previous``."""
+        self.save(NEXT, checkpoint)
+        self.promote_next()
+
+    def promote_next(self) -> None:
+        """Make ``next`` the latest checkpoint; nothing where there is none."""
+        if self.checkpoint_path(NEXT).exists() and self.checkpoint_path(LATEST).exists():
+            self._move(LATEST, PREVIOUS)
+        self._move(NEXT, LATEST)
+        self._sync_names()
+
+    def set_aside(self, name: str) -> None:
+        """Keep a damaged checkpoint as ``damaged``, out of the way of those to come."""
+        self._move(name, DAMAGED)
+
+    def _move(self, name: str, new_name: str) -> None:
+        for suffix in (".safetensors", ".json"):
+            path = self.checkpoint_path(name).with_suffix(suffix)
+            if path.exists():
+                path.replace(self.checkpoint_path(new_name).with_suffix(suffix))
+
+    def _sync_names(self) -> None:
+        """Bring renamed files to disk under their new names."""
+        descriptor = os.open(self.path / CHECKPOINTS, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def append_round(self, record: RoundRecord) -> None:
         """Add a line to ``rounds.jsonl`` and make sure that it is on disk."""
-        descriptor = os.open(self.path / ROUNDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "a", encoding="utf-8") as handle:
-            handle.write(record.model_dump_json() + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_line(self.path / ROUNDS, record.model_dump_json())
 
     def rounds(self) -> list[RoundRecord]:
-        """Read ``rounds.jsonl``; empty where no round has ended."""
-        path = self.path / ROUNDS
-        if not path.exists():
-            return []
-        return [RoundRecord.model_validate_json(line) for line in path.read_text().splitlines()]
+        """Read ``rounds.jsonl``; empty where no round has ended.
+
+        A line that cannot be read ends it: what a power cut has left behind is done again.
+        """
+        records = []
+        for line in read_lines(self.path / ROUNDS):
+            try:
+                records.append(RoundRecord.model_validate_json(line))
+            except ValidationError:
+                break
+        return records
+
+    def keep_rounds(self, records: Sequence[RoundRecord]) -> None:
+        """Write ``rounds.jsonl`` anew."""
+        text = "".join(record.model_dump_json() + "\n" for record in records)
+        write_atomic(self.path / ROUNDS, text)
+
+    def write_sites(self, sites: dict[str, KnownSite]) -> None:
+        """Write what is known of the sites."""
+        write_atomic(self.path / SITES, _KNOWN_SITES.dump_json(sites, indent=2) + b"\n")
+
+    def read_sites(self) -> dict[str, KnownSite]:
+        """Read what was known of the sites; empty where that cannot be read: they are asked."""
+        try:
+            return _KNOWN_SITES.validate_json((self.path / SITES).read_bytes())
+        except (OSError, ValidationError):
+            return {}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""

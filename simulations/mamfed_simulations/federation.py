@@ -1,4 +1,4 @@
-"""One federation on one machine: the real ServerApp and ClientApp, in process or on Ray.
+"""One federation on one machine: the real round loop and ClientApp, in process or on Ray.
 
 The in-process engine answers each message when its reply is pulled, so memory holds one site's
 work at a time. Ray is Flower's own simulation engine; both give the same bits.
@@ -10,16 +10,16 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context
 from flwr.clientapp import ClientApp
 
 from mamfed_client.app import make_client_app
 from mamfed_client.site import Site
 from mamfed_common.errors import MamfedError
 from mamfed_common.training import OnStep
-from mamfed_server.app import Job, make_server_app
+from mamfed_server.app import Job, make_server_app, run_job
 from mamfed_simulations.engine import Engine
-from mamfed_simulations.grid import InProcessGrid
+from mamfed_simulations.grid import InProcessTransport
 
 
 def run_federation(
@@ -54,9 +54,7 @@ def run_federation(
         _run_on_ray(make_client_app(site_of, device=device, threads=threads), job, threads)
         return
     client_app = make_client_app(site_of, device=device, threads=threads, on_step=on_step)
-    grid = InProcessGrid(client_app, len(ordered))
-    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    make_server_app(job)(grid, context)
+    run_job(job, InProcessTransport(client_app, len(ordered)))
 
 
 def _run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:

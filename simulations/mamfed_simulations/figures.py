@@ -134,7 +134,8 @@ def _draw_losses(axes: Axes, rounds: Sequence[RoundRecord], looks: Looks) -> Non
     if not rounds:
         _say(axes, "no rounds")
     for site in sorted({site for r in rounds for site in r.expected}):
-        losses = [r.accepted[site].loss if site in r.accepted else math.nan for r in rounds]
+        accepted = [r.accepted.get(site) for r in rounds]
+        losses = [math.nan if c is None else _number(c.loss) for c in accepted]
         axes.plot([r.server_round for r in rounds], losses, label=site, **looks[site])
         lost = [r.server_round for r in rounds if site not in r.accepted]
         if lost:

@@ -1,22 +1,20 @@
-"""Flower's Grid without Flower's network: the in-process engine of a simulation."""
+"""A federation without a network: the in-process engine of a simulation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 
-class InProcessGrid(Grid):
+class InProcessTransport:
     """Sites are called directly, one at a time, when their replies are pulled."""
 
     def __init__(self, client_app: ClientApp, num_nodes: int) -> None:
-        """Make a grid of ``num_nodes`` nodes, told apart by their ``partition-id``."""
+        """Make ``num_nodes`` nodes, told apart by their ``partition-id``."""
         self._client_app = client_app
         self._contexts = {
             node_id: Context(
@@ -33,39 +31,28 @@ class InProcessGrid(Grid):
         TaskIdentity.run_id = TaskIdentity.task_id = 1
         TaskIdentity.node_id = 0
 
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of all nodes."""
-        return list(self._contexts)
+    def online(self) -> Mapping[int, str]:
+        """Return all nodes; none ever restarts."""
+        return dict.fromkeys(self._contexts, "")
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Keep messages until their replies are pulled."""
-        message_ids = []
-        for message in messages:
-            message_id = uuid4().hex
-            message.metadata.__dict__["_message_id"] = message_id
-            self._waiting[message_id] = message
-            message_ids.append(message_id)
-        return message_ids
+    def push(
+        self, node_id: int, message_type: str, content: RecordDict, ttl_seconds: float
+    ) -> str | None:
+        """Keep a request until its reply is pulled."""
+        message = Message(content, dst_node_id=node_id, message_type=message_type, ttl=ttl_seconds)
+        message_id = uuid4().hex
+        message.metadata.__dict__["_message_id"] = message_id
+        self._waiting[message_id] = message
+        return message_id
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Let the addressed sites answer now."""
-        pending = [self._waiting.pop(i) for i in message_ids if i in self._waiting]
-        return [self._client_app(m, self._contexts[m.metadata.dst_node_id]) for m in pending]
+    def pull(self, message_id: str) -> Message | None:
+        """Let the addressed site answer now."""
+        message = self._waiting.pop(message_id, None)
+        if message is None:
+            return None
+        return self._client_app(message, self._contexts[message.metadata.dst_node_id])
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Push messages and pull their replies."""
-        return self.pull_messages(self.push_messages(messages))
-
-    @property
-    def run(self) -> Any:
-        """Not known: there is no SuperLink."""
-        raise NotImplementedError("an in-process grid has no Flower run")
-
-    def set_run(self, run: Any) -> None:
-        """Do nothing: there is no SuperLink."""
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Not offered: deprecated by Flower in favour of ``Message``."""
-        raise NotImplementedError("use flwr.app.Message")
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Drop requests that are not answered yet."""
+        for message_id in message_ids:
+            self._waiting.pop(message_id, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,7 @@ def _dice_by_arm(arms: Sequence[ArmResult]) -> dict[str, dict[str, float]]:
 
 
 def _images_note(arms: Sequence[ArmResult], site: str) -> str:
-    counts = {arm.scores[site].images for arm in arms if site in arm.scores}
+    counts = {arm.scores[site].images or 0 for arm in arms if site in arm.scores}
     return counted(max(counts, default=0), "image")
 
 
@@ -205,7 +206,7 @@ def _caveats(arms: Sequence[ArmResult], rated: Sequence[str]) -> list[str]:
     few = [
         site
         for site in rated
-        if any(site in arm.rated and arm.scores[site].images < SMALL for arm in arms)
+        if any(site in arm.rated and (arm.scores[site].images or 0) < SMALL for arm in arms)
     ]
     sentences = ["One run with one seed: small differences may be chance."] if len(arms) > 1 else []
     if few:
@@ -276,7 +277,7 @@ def _duration(seconds: float) -> str:
 
 
 def _mean_loss(record: RoundRecord) -> float:
-    return sum(c.share * c.loss for c in record.accepted.values())
+    return sum(c.share * (math.nan if c.loss is None else c.loss) for c in record.accepted.values())
 
 
 def _megabytes(size: int) -> str:

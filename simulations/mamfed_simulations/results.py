@@ -124,7 +124,7 @@ def verdict(arms: Sequence[ArmResult]) -> list[str]:
     if not arms or arms[-1].mean_dice is None:
         return ["No Dice was measured on held-out images."]
     *others, first = arms
-    images = sum(first.scores[site].images for site in first.rated)
+    images = sum(first.scores[site].images or 0 for site in first.rated)
     sentence = (
         f"{first.label.capitalize()}: mean Dice {dice_text(first.mean_dice)} over "
         f"{counted(len(first.rated), 'site')} "
@@ -145,7 +145,7 @@ def measures(plan: TrainingPlan) -> list[Measure]:
             "site's held-out images with malignancy. A pixel is marked where the probability is "
             f"{plan.evaluation.threshold:g} or more.",
             purpose="malignant",
-            count=lambda score: score.images,
+            count=lambda score: score.images or 0,
             value=_dice_value,
             total="Mean of sites",
         ),
@@ -154,7 +154,7 @@ def measures(plan: TrainingPlan) -> list[Measure]:
             caption="Malignant regions in the same images. One counts as found when at least "
             f"{FOUND_SHARE:.0%} of its pixels are marked.",
             purpose="malignant",
-            count=lambda score: score.images,
+            count=lambda score: score.images or 0,
             value=_lesions_value,
             total="All sites",
         ),
@@ -163,7 +163,7 @@ def measures(plan: TrainingPlan) -> list[Measure]:
             caption="Mean number of marked pixels on a held-out image without malignancy, out of "
             f"the {plan.image_size**2:,} of the plan's square grid.",
             purpose="without_malignancy",
-            count=lambda score: score.images_without_malignancy,
+            count=lambda score: score.images_without_malignancy or 0,
             value=_false_positive_value,
             total="Mean of sites",
         ),
@@ -252,8 +252,8 @@ def _dice_value(scores: Sequence[SiteScore]) -> Cell | None:
 
 
 def _lesions_value(scores: Sequence[SiteScore]) -> Cell | None:
-    lesions = sum(score.lesions for score in scores)
-    found = sum(score.lesions_found for score in scores)
+    lesions = sum(score.lesions or 0 for score in scores)
+    found = sum(score.lesions_found or 0 for score in scores)
     return Cell(f"{found} of {lesions}", f"{found / lesions:.0%}") if lesions else None
 
 

@@ -1,18 +1,31 @@
 """The real ClientApp on a real folder, asked by Flower's own messages."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message, RecordDict
 
 from mamfed_client.app import make_client_app
+from mamfed_client.audit import read_record
+from mamfed_client.gate import open_gate
+from mamfed_client.plans import Decision, PlanStore
+from mamfed_client.settings import SiteHome
 from mamfed_client.site import Site
+from mamfed_common.enrolment import Welcome, write_document
+from mamfed_common.errors import SetupError
+from mamfed_common.keys import openssh_text
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage
+from mamfed_common.signing import sign_plan
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
 from mamfed_common.weights import (
+    FAULTS,
     EvaluateTask,
+    Fault,
     Query,
     SiteDescription,
     TrainTask,
@@ -20,7 +33,7 @@ from mamfed_common.weights import (
     unpack_body,
     unpack_update,
 )
-from mamfed_simulations.grid import InProcessGrid
+from mamfed_simulations.grid import InProcessTransport
 
 
 @pytest.fixture
@@ -33,11 +46,11 @@ def site(folder, tmp_path):
 @pytest.fixture
 def ask(site):
     app = make_client_app(lambda context: site, device="cpu", threads=1)
-    grid = InProcessGrid(app, 1)
+    transport = InProcessTransport(app, 1)
 
     def send(kind: str, content: RecordDict) -> Message:
-        message = Message(content, dst_node_id=1, message_type=kind)
-        (reply,) = grid.send_and_receive([message])
+        reply = transport.pull(transport.push(1, kind, content, 60))
+        assert reply is not None
         return reply
 
     return send
@@ -76,7 +89,7 @@ def test_what_went_wrong_stays_at_the_site(ask, site, tiny_plan, caplog):
         reply = ask("query", pack(Query(plan=tiny_plan)))
     assert reply.has_error()
     assert reply.error.code == 2
-    assert reply.error.reason == "see the site's log"
+    assert reply.error.reason == FAULTS[2]
     assert "labels.csv" in caplog.text
 
 
@@ -89,3 +102,169 @@ def test_weights_of_another_network_are_refused_by_the_site(ask, tiny_plan):
     del state["subtraction.gain"]
     task = TrainTask(plan=tiny_plan, stage=Stage.PRETRAINING, server_round=1)
     assert ask("train", pack(task, state)).has_error()
+
+
+KEY = Ed25519PrivateKey.generate()
+ALL = {
+    "plans": {"approval": "within-bounds"},
+    "release": {
+        "arrays": ["*"],
+        "metrics": ["counts", "num_examples", "loss", "images", "dice"],
+    },
+}
+
+
+def write_policy(home, policy):
+    """Write a site.yaml whose data lies in the folder ``site``; its size differs with its text."""
+    text = yaml.safe_dump(
+        {"name": "here", "data": [{"name": "a", "folder": "x"}], "policy": policy}
+    )
+    home.settings_path.write_text(text)
+
+
+@pytest.fixture
+def guarded(site, tmp_path):
+    """A site behind the gate of a real home."""
+    home = SiteHome(tmp_path / "home")
+    home.path.mkdir()
+    write_policy(home, ALL)
+    welcome = Welcome(
+        federation="fed",
+        site="here",
+        server="127.0.0.1:9443",
+        ca_certificate="none",
+        certificate="none",
+        plan_key=openssh_text(KEY.public_key()),
+    )
+    write_document(home.welcome, welcome)
+    steps = []
+
+    def start():
+        app = make_client_app(
+            lambda context: site,
+            device="cpu",
+            threads=1,
+            on_step=lambda: steps.append(1),
+            gate=open_gate(home),
+            keep=home.state,
+            keep_seconds=0,
+        )
+        return InProcessTransport(app, 1)
+
+    transport = start()
+
+    def send(kind: str, body, state=None, transport=transport) -> Message:
+        order = body.model_copy(update={"signature": sign_plan(KEY, body.plan)})
+        return transport.pull(transport.push(1, kind, pack(order, state), 60))
+
+    return SimpleNamespace(home=home, ask=send, start=start, steps=steps)
+
+
+def test_behind_the_gate_the_same_bits_leave(ask, guarded, tiny_plan):
+    state = state_of(build_network(tiny_plan.network, 0))
+    for stage in Stage:
+        task = TrainTask(plan=tiny_plan, stage=stage, server_round=1)
+        simulated = unpack_update(ask("train", pack(task, state)).content, state)
+        deployed = unpack_update(guarded.ask("train", task, state).content, state)
+        assert state_sha256(deployed.state) == state_sha256(simulated.state)
+        assert deployed.report == simulated.report
+    score = guarded.ask("evaluate", EvaluateTask(plan=tiny_plan, part="test"), state)
+    assert set(unpack_body(score.content, SiteScore).model_dump(exclude_none=True)) == {
+        "images",
+        "dice",
+    }
+    entries = read_record(guarded.home.audit).entries
+    assert [entry.kind for entry in entries] == ["train", "train", "evaluate"]
+    assert "SECRET" not in guarded.home.audit.read_text()
+
+
+def test_a_round_asked_again_is_answered_without_training(guarded, tiny_plan):
+    state = state_of(build_network(tiny_plan.network, 0))
+    task = TrainTask(plan=tiny_plan, stage=Stage.FINETUNING, server_round=1)
+    first = unpack_update(guarded.ask("train", task, state).content, state)
+    trained = len(guarded.steps)
+    assert trained > 0
+    again = guarded.ask("train", task, state, transport=guarded.start())
+    assert state_sha256(unpack_update(again.content, state).state) == state_sha256(first.state)
+    assert len(guarded.steps) == trained
+    guarded.ask("train", task.model_copy(update={"server_round": 2}), state)
+    assert len(guarded.steps) == 2 * trained
+
+
+def test_an_unsigned_plan_is_refused_before_anything_is_read(guarded, tiny_plan, site):
+    (site.cohorts[0][1] / "labels.csv").unlink()
+    app = make_client_app(lambda context: site, device="cpu", gate=open_gate(guarded.home))
+    transport = InProcessTransport(app, 1)
+    reply = transport.pull(transport.push(1, "query", pack(Query(plan=tiny_plan)), 60))
+    assert reply.error.code == Fault.PLAN_NOT_SIGNED
+    assert reply.error.reason == FAULTS[Fault.PLAN_NOT_SIGNED]
+
+
+def test_edits_of_the_policy_and_decisions_bite_at_the_next_message(guarded, tiny_plan, caplog):
+    def code():
+        reply = guarded.ask("query", Query(plan=tiny_plan))
+        return reply.error.code if reply.has_error() else None
+
+    assert code() is None
+    write_policy(guarded.home, ALL | {"bounds": {"max_image_size": 32, "max_rounds": 2}})
+    assert code() == Fault.PLAN_OUTSIDE_POLICY
+    write_policy(guarded.home, ALL | {"plans": {"approval": "manual"}})
+    assert code() == Fault.PLAN_NOT_APPROVED
+    PlanStore(guarded.home.plans).decide(tiny_plan.sha256(), Decision.APPROVED)
+    assert code() is None
+    with caplog.at_level(logging.WARNING):
+        write_policy(guarded.home, ALL | {"polisy": 1})
+        assert code() == Fault.FAILED
+    assert "unknown key 'policy.polisy'" in caplog.text
+    write_policy(guarded.home, ALL)
+    assert code() is None
+    faults = [e.values for e in read_record(guarded.home.audit).entries if e.kind == "fault"]
+    assert faults == [{"fault": code} for code in (103, 102, 2)]
+
+
+def test_the_refusal_says_a_code_and_the_log_says_the_rest(guarded, tiny_plan, site, caplog):
+    (site.cohorts[0][1] / "labels.csv").write_text("nonsense of patient SECRET-M1\n")
+    with caplog.at_level(logging.ERROR):
+        reply = guarded.ask("query", Query(plan=tiny_plan.changed(seed=9)))
+    assert reply.error.code == Fault.DATA_UNUSABLE
+    assert "labels.csv" in caplog.text
+    assert "labels" not in reply.error.reason
+    (entry,) = read_record(guarded.home.audit).entries
+    assert entry.values == {"fault": 108}
+
+
+def test_too_few_cases_are_found_out_before_training(guarded, tiny_plan):
+    write_policy(guarded.home, ALL | {"min_training_cases": 5})
+    state = state_of(build_network(tiny_plan.network, 0))
+    task = TrainTask(plan=tiny_plan, stage=Stage.PRETRAINING, server_round=1)
+    assert guarded.ask("train", task, state).error.code == Fault.TOO_FEW_CASES
+    assert not guarded.steps
+
+
+def test_with_nothing_allowed_nothing_leaves_but_codes(guarded, tiny_plan):
+    write_policy(guarded.home, {"plans": {"approval": "within-bounds"}})
+    state = state_of(build_network(tiny_plan.network, 0))
+    asked = [
+        ("query", Query(plan=tiny_plan), None),
+        ("train", TrainTask(plan=tiny_plan, stage=Stage.PRETRAINING, server_round=1), state),
+        ("evaluate", EvaluateTask(plan=tiny_plan, part="test"), state),
+    ]
+    for kind, body, weights in asked:
+        reply = guarded.ask(kind, body, weights)
+        assert reply.error.code == Fault.MAY_NOT_LEAVE
+        assert not reply.has_content()
+    assert not guarded.steps
+
+
+def test_what_cannot_be_recorded_does_not_leave(guarded, tiny_plan):
+    assert guarded.ask("query", Query(plan=tiny_plan)).has_content()
+    guarded.home.audit.write_text("")
+    reply = guarded.ask("query", Query(plan=tiny_plan))
+    assert not reply.has_content()
+    assert reply.error.code == Fault.FAILED
+
+
+def test_a_home_without_a_welcome_has_no_gate(guarded):
+    guarded.home.welcome.unlink()
+    with pytest.raises(SetupError, match="welcome"):
+        open_gate(guarded.home)

@@ -61,6 +61,14 @@ def test_nothing_global_is_drawn_from(tiny_plan):
     assert state_sha256(first.state) == state_sha256(second.state)
 
 
+def test_the_network_in_training_draws_nothing_from_torch(tiny_plan):
+    """So a round cut short needs no random state to go on (``local_state``)."""
+    network = load_network(initial(tiny_plan), tiny_plan, CPU).train()
+    before = torch.get_rng_state()
+    network(torch.zeros(2, 1, 32, 32)).sum().backward()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_weights_given_are_not_written_to(tiny_plan):
     state = initial(tiny_plan)
     before = state_sha256(state)
@@ -133,6 +141,16 @@ def test_weights_of_another_network_are_refused(tiny_plan):
         pretrain(state, [blob_sample(0)], tiny_plan, TURN, device=CPU)
 
 
+def test_the_loss_is_that_of_the_last_epoch_alone(tiny_plan):
+    stages = {"batch_size": 2, "learning_rate": 1e-12, "rounds": 1}
+    losses = []
+    for epochs in (1, 3):
+        plan = longer(tiny_plan, pretraining={**stages, "local_epochs": epochs})
+        samples = [blob_sample(seed) for seed in range(3)]
+        losses.append(pretrain(initial(plan), samples, plan, TURN, device=CPU).loss)
+    assert losses[1] < 2 * losses[0]  # three epochs added up would be three times as much
+
+
 def test_the_learning_rate_warms_up_peaks_and_falls():
     factors = [learning_rate_factor(progress) for progress in (0, 0.05, 0.1, 0.55, 1)]
     assert factors == pytest.approx([0.01, 0.5, 1, 0.5, 0.001])
@@ -194,7 +212,7 @@ def test_named_seeds_differ_by_name_and_not_by_process():
 
 
 def test_the_science_never_imports_flower():
-    """Only weights.py may; import-linter holds the same for indirect imports."""
+    """Only the wire and the bundle may; import-linter holds the same for indirect imports."""
     for path in Path(mamfed_common.__file__).parent.glob("*.py"):
         tree = ast.parse(path.read_text())
         names = [
@@ -203,4 +221,5 @@ def test_the_science_never_imports_flower():
             if isinstance(node, ast.Import | ast.ImportFrom)
             for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
         ]
-        assert path.name == "weights.py" or not any(n.startswith("flwr") for n in names)
+        may = path.name in ("weights.py", "bundle.py")
+        assert may or not any(name.startswith("flwr") for name in names)

@@ -1,115 +1,37 @@
-"""The real ServerApp over the real in-process grid, with sites that misbehave one by one."""
+"""The round loop over three sites, some of which misbehave."""
 
+import gc
 import json
 import math
 import stat
+import weakref
+from io import BytesIO
+from zipfile import ZipFile
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import Array, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from tests.server.sites import (
+    IMAGES,
+    NAMES,
+    NODES,
+    Scripted,
+    Sites,
+    description,
+    final,
+    run,
+    score,
+    with_federation,
+    with_stages,
+)
 
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import OutputError, RunError
-from mamfed_common.metrics import SiteScore
-from mamfed_common.state import State, state_of, state_sha256
-from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.weights import (
-    EvaluateTask,
-    SiteDescription,
-    TrainReport,
-    TrainTask,
-    pack,
-    unpack_body,
-    unpack_state,
-)
+from mamfed_common.state import state_sha256
+from mamfed_common.weights import ARRAYS, TrainReport, pack
 from mamfed_server.app import Job, make_server_app
 from mamfed_server.runs import RunFolder
-from mamfed_simulations.grid import InProcessGrid
-
-NAMES = ("ada", "bea", "cleo")
-IMAGES = {"ada": 10, "bea": 20, "cleo": 30}
-
-
-def description(site: str, *, benign: int | None = None, malignant: int | None = None):
-    images = {
-        "benign": {"train": IMAGES[site] if benign is None else benign},
-        "malignant": {
-            "train": IMAGES[site] if malignant is None else malignant,
-            "val": 1,
-            "test": 1,
-        },
-    }
-    return SiteDescription(
-        site=site, images=images, patients={}, rows=9, rejected={}, left_out={}, vendors={}
-    )
-
-
-def step(state: State, site: str) -> State:
-    """Training that is easy to follow: add the site's number to every weight."""
-    return {name: tensor + NAMES.index(site) for name, tensor in state.items()}
-
-
-class Sites:
-    """A ClientApp of three honest sites; tests replace single answers."""
-
-    def __init__(self):
-        self.train_answer = {}
-        self.descriptions = {site: description(site) for site in NAMES}
-        self.val_dice = {}
-
-    def app(self) -> ClientApp:
-        app = ClientApp()
-        app.query()(self.query)
-        app.train()(self.train)
-        app.evaluate()(self.evaluate)
-        return app
-
-    def query(self, message: Message, context: Context) -> Message:
-        return Message(pack(self.descriptions[self.name(context)]), reply_to=message)
-
-    def train(self, message: Message, context: Context) -> Message:
-        site = self.name(context)
-        task = unpack_body(message.content, TrainTask)
-        expected = state_of(MalignancyNetwork(task.plan.network))
-        state = step(unpack_state(message.content, expected), site)
-        report = TrainReport(num_examples=IMAGES[site], loss=0.25)
-        if site in self.train_answer:
-            return self.train_answer[site](message, task, state)
-        return Message(pack(report, state), reply_to=message)
-
-    def evaluate(self, message: Message, context: Context) -> Message:
-        task = unpack_body(message.content, EvaluateTask)
-        round_dice = self.val_dice.get(self.name(context), [0.5])
-        dice = round_dice.pop(0) if task.part == "val" and len(round_dice) > 1 else round_dice[0]
-        score = SiteScore(
-            images=1,
-            dice=dice,
-            lesions=1,
-            lesions_found=1,
-            images_without_malignancy=0,
-            false_positive_pixels=None,
-        )
-        return Message(pack(score), reply_to=message)
-
-    @staticmethod
-    def name(context: Context) -> str:
-        return NAMES[context.node_config["partition-id"]]
-
-
-def run(sites: Sites, plan, folder, **job):
-    grid = InProcessGrid(sites.app(), len(NAMES))
-    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    make_server_app(Job(plan=plan, folder=folder, num_nodes=len(NAMES), **job))(grid, context)
-    return RunFolder(folder)
-
-
-def with_quorum(plan, quorum):
-    stages = {
-        name: {**getattr(plan, name).model_dump(), "quorum": quorum}
-        for name in ("pretraining", "finetuning")
-    }
-    return plan.changed(**stages)
+from mamfed_server.transport import GridTransport
 
 
 def test_an_undisturbed_run_leaves_everything_in_its_folder(tmp_path, tiny_plan):
@@ -133,9 +55,9 @@ def test_an_undisturbed_run_leaves_everything_in_its_folder(tmp_path, tiny_plan)
 def test_the_average_is_weighted_by_examples(tmp_path, tiny_plan):
     """Sites add 0, 1 and 2 a round; weights 10:20:30 make that 4/3, three rounds make it 4."""
     folder = run(Sites(), tiny_plan, tmp_path / "run")
-    final = load_checkpoint(folder.checkpoint_path("final")).state
+    weights = load_checkpoint(folder.checkpoint_path("final")).state
     start = 0.1  # the offset's initial value
-    torch.testing.assert_close(final["subtraction.offset"], torch.tensor([start + 4.0]))
+    torch.testing.assert_close(weights["subtraction.offset"], torch.tensor([start + 4.0]))
     shares = {site: c.share for site, c in folder.rounds()[0].accepted.items()}
     assert shares == pytest.approx({"ada": 1 / 6, "bea": 1 / 3, "cleo": 1 / 2})
 
@@ -149,6 +71,10 @@ def refused_with(answer, tmp_path, plan):
     honest = load_checkpoint(folder.checkpoint_path("final")).state["subtraction.offset"]
     # 0 and 2 with weights 10 and 30: 1.5 a round, three rounds
     torch.testing.assert_close(honest, torch.tensor([0.1 + 4.5]))
+    without = run(Sites(), plan, tmp_path / "honest", training_sites=frozenset({"ada", "cleo"}))
+    assert [final(folder, name) for name in ("best", "final")] == [
+        final(without, name) for name in ("best", "final")
+    ]
     summary = folder.read_summary()
     assert summary["complete"] is False
     assert any("bea left out" in warning for warning in summary["warnings"])
@@ -191,6 +117,196 @@ def test_another_number_of_examples_than_declared_is_refused(tmp_path, tiny_plan
     assert f"claims {claimed} examples" in refused_with(answer, tmp_path, tiny_plan)
 
 
+@pytest.mark.parametrize(
+    "written", ["-5", "0", "1e18", "1e400", "20.0", "true", '"20"', "NaN", "null", "9" * 5000]
+)
+def test_a_number_of_examples_that_is_no_count_is_refused(tmp_path, tiny_plan, written):
+    def answer(message, task, state):
+        content = pack(TrainReport(num_examples=20, loss=1), state)
+        body = f'{{"num_examples": {written}, "loss": 0.5}}'
+        content["body"] = ConfigRecord({"json": body})
+        return Message(content, reply_to=message)
+
+    assert refused_with(answer, tmp_path, tiny_plan)
+
+
+@pytest.mark.parametrize(
+    "record", [ConfigRecord({"name": "x"}), MetricRecord({"n": 1}), ConfigRecord()]
+)
+def test_an_extra_record_is_refused_and_its_name_goes_nowhere(tmp_path, tiny_plan, record):
+    def answer(message, task, state):
+        content = pack(TrainReport(num_examples=20, loss=1), state)
+        content["Jane Doe"] = record
+        return Message(content, reply_to=message)
+
+    reason = refused_with(answer, tmp_path, tiny_plan)
+    assert reason == "sends 1 records that were not asked for"
+    written = [p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()]
+    assert not any(b"Jane" in content for content in written)
+
+
+def test_a_word_beside_the_body_is_refused(tmp_path, tiny_plan):
+    def answer(message, task, state):
+        content = pack(TrainReport(num_examples=20, loss=1), state)
+        content["body"]["patient"] = "Jane Doe"
+        return Message(content, reply_to=message)
+
+    assert "not asked for" in refused_with(answer, tmp_path, tiny_plan)
+
+
+def test_an_unknown_array_is_refused_and_its_name_goes_nowhere(tmp_path, tiny_plan):
+    def answer(message, task, state):
+        return reply(message, {**state, "Jane Doe": torch.ones(2)})
+
+    assert refused_with(answer, tmp_path, tiny_plan) == (
+        "sends 1 arrays that the network does not have"
+    )
+
+
+def test_bytes_that_break_the_decoder_are_refused(tmp_path, tiny_plan):
+    zipped = BytesIO()
+    with ZipFile(zipped, "w") as archive:
+        archive.writestr("x", b"x")
+
+    def answer(message, task, state):
+        content = pack(TrainReport(num_examples=20, loss=1), state)
+        for data in (zipped.getvalue(), zipped.getvalue()[:-9]):
+            content[ARRAYS]["subtraction.gain"] = Array("float32", (1,), "numpy.ndarray", data)
+        return Message(content, reply_to=message)
+
+    assert "BadZipFile" in refused_with(answer, tmp_path, tiny_plan)
+
+
+def test_an_update_of_fifty_times_the_length_is_refused(tmp_path, tiny_plan):
+    def answer(message, task, state):
+        return reply(message, {name: tensor + 100 - 1 for name, tensor in state.items()})
+
+    reason = refused_with(answer, tmp_path, tiny_plan)
+    # ada moves by 0, cleo by 2, bea by 100: the median is cleo's, 50 times smaller
+    assert "is over 10 times the median" in reason
+
+
+def test_an_update_within_the_plans_ratio_is_accepted(tmp_path, tiny_plan):
+    sites = Sites()
+    sites.train_answer["bea"] = lambda message, task, state: reply(
+        message, {name: tensor + 100 - 1 for name, tensor in state.items()}
+    )
+    plan = with_federation(tiny_plan, max_update_norm_ratio=51)
+    assert set(run(sites, plan, tmp_path / "run").rounds()[0].accepted) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        score(0.9, images=2),
+        score(0.9, lesions_found=2),
+        score(0.9, images_without_malignancy=1),
+        score(0.9, false_positive_pixels=32 * 32 + 1),
+        score(0.9, images=0),
+    ],
+)
+def test_a_result_over_more_than_was_declared_does_not_count(tmp_path, tiny_plan, claim):
+    sites = Sites()
+    honest = sites.evaluate
+
+    def evaluate(message, context):
+        if sites.name(context) == "bea":
+            return Message(pack(claim), reply_to=message)
+        return honest(message, context)
+
+    sites.evaluate = evaluate
+    folder = run(sites, tiny_plan, tmp_path / "run")
+    assert all("bea" not in record.validation for record in folder.rounds())
+    summary = folder.read_summary()
+    assert set(summary["arms"]["federated"]["sites"]) == {"ada", "cleo"}
+    assert [w.split(": ")[:2] for w in summary["warnings"]] == [
+        ["validation of round 1", "bea"],
+        ["validation of round 2", "bea"],
+        ["test", "bea"],
+    ]
+
+
+def test_no_average_is_made_of_fewer_sites_than_the_floor(tmp_path, tiny_plan):
+    sites = Sites()
+    sites.train_answer["bea"] = lambda message, *_: Message(Error(2, "x"), reply_to=message)
+    with pytest.raises(RunError, match="2 of 3 updates accepted, quorum is 3"):
+        run(sites, tiny_plan, tmp_path / "run", min_sites=3)
+    assert not (tmp_path / "run" / "checkpoints" / "latest.safetensors").exists()
+
+
+def test_fewer_sites_than_the_floor_are_not_asked_to_train_for_nothing(tmp_path, tiny_plan):
+    sites = Sites()
+    with pytest.raises(RunError, match="0 of 2 updates accepted, quorum is 3"):
+        run(sites, tiny_plan, tmp_path / "r", min_sites=3, training_sites=frozenset(NAMES[:2]))
+    assert sites.trained == []
+
+
+def test_updates_lie_on_disk_during_the_round_only(tmp_path, tiny_plan):
+    sites, seen = Sites(), []
+    folder = tmp_path / "run"
+
+    def answer(message, task, state):
+        seen.append(sorted(path.name for path in (folder / "updates").iterdir()))
+        return reply(message, state, num_examples=IMAGES["cleo"])
+
+    sites.train_answer["cleo"] = answer
+    run(sites, tiny_plan, folder)
+    assert seen[0] == ["ada.safetensors", "bea.safetensors"]
+    assert list((folder / "updates").iterdir()) == []
+
+
+def test_weights_are_let_go_before_the_next_are_taken(tmp_path, tiny_plan):
+    """Without the collector's help: it may not come for hours."""
+    weights, alive = [], []
+
+    class Watched(Scripted):
+        def push(self, node_id, message_type, content, ttl_seconds):
+            if ARRAYS in content and node_id == 1:
+                weights.append(weakref.ref(content[ARRAYS]["subtraction.gain"]))
+            return super().push(node_id, message_type, content, ttl_seconds)
+
+        def pull(self, message_id):
+            alive.append(sum(array() is not None for array in weights))
+            message = super().pull(message_id)
+            if message is not None and ARRAYS in message.content:
+                weights.append(weakref.ref(message.content[ARRAYS]["subtraction.gain"]))
+            return message
+
+    gc.disable()
+    try:
+        run(Sites(), tiny_plan, tmp_path / "run", Watched(Sites()))
+    finally:
+        gc.enable()
+    assert len(weights) == 3 * (1 + 3) + 2 + 1
+    assert max(alive) == 1  # the request's own
+
+
+def test_over_flowers_grid_the_bits_are_the_same(tmp_path, tiny_plan):
+    """A Grid of the few methods that the transport calls; Ray's own is in tests/simulations."""
+    sites = Sites()
+    inside = Scripted(sites)
+
+    class OwnGrid:
+        def get_node_ids(self):
+            return list(inside.online())
+
+        def push_messages(self, messages):
+            return [
+                inside.push(m.metadata.dst_node_id, m.metadata.message_type, m.content, 9)
+                for m in messages
+            ]
+
+        def pull_messages(self, message_ids):
+            return [inside.pull(message_id) for message_id in message_ids]
+
+    job = Job(plan=tiny_plan, folder=tmp_path / "grid", num_nodes=3)
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+    assert GridTransport(OwnGrid()).online() == {1: "", 2: "", 3: ""}
+    make_server_app(job)(OwnGrid(), context)
+    direct = run(Sites(), tiny_plan, tmp_path / "direct")
+    assert final(RunFolder(job.folder)) == final(direct)
+
+
 def test_a_nan_loss_is_refused(tmp_path, tiny_plan):
     def answer(message, task, state):
         content = pack(TrainReport(num_examples=20, loss=1), state)
@@ -205,7 +321,8 @@ def test_a_failed_site_is_named_without_its_words(tmp_path, tiny_plan):
         return Message(Error(2, "/data/patient-12345.dcm exploded"), reply_to=message)
 
     reason = refused_with(answer, tmp_path, tiny_plan)
-    assert reason == "the site failed (Flower error 2)"
+    assert reason == "the site failed; its own log says why"
+    assert "12345" not in (tmp_path / "run" / "events.jsonl").read_text()
 
 
 def test_a_failed_site_is_welcomed_back_in_the_next_round(tmp_path, tiny_plan):
@@ -226,25 +343,9 @@ def test_a_site_that_never_answers_is_left_out_after_the_deadline(tmp_path, tiny
         pretraining={**tiny_plan.pretraining.model_dump(), "rounds": 0},
         finetuning={**tiny_plan.finetuning.model_dump(), "rounds": 1, "deadline_seconds": 0.3},
     )
-    sites = Sites()
-    app = sites.app()
-
-    class Silent(InProcessGrid):
-        def pull_messages(self, message_ids):
-            kept = [
-                i
-                for i in message_ids
-                if i in self._waiting
-                and not (
-                    self._waiting[i].metadata.message_type == "train"
-                    and self._waiting[i].metadata.dst_node_id == 1
-                )
-            ]
-            return super().pull_messages(kept)
-
-    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    folder = RunFolder(tmp_path / "run")
-    make_server_app(Job(plan=plan, folder=folder.path, num_nodes=3))(Silent(app, 3), context)
+    transport = Scripted(Sites())
+    transport.silent = {NODES["ada"]: {"train"}}
+    folder = run(Sites(), plan, tmp_path / "run", transport)
     record = folder.rounds()[0]
     assert record.refused == {"ada": "no answer within 0.3 s"}
     assert record.answered == ("bea", "cleo")
@@ -260,7 +361,7 @@ def test_a_failed_quorum_fails_the_run_and_keeps_what_was_reached(tmp_path, tiny
 
     sites.train_answer["bea"] = answer
     with pytest.raises(RunError, match="finetuning round 2: 2 of 3 updates accepted, quorum is 3"):
-        run(sites, with_quorum(tiny_plan, 3), tmp_path / "run")
+        run(sites, with_stages(tiny_plan, quorum=3), tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     summary = folder.read_summary()
     assert (summary["status"], summary["complete"]) == ("failed", False)
@@ -273,7 +374,7 @@ def test_a_run_that_fails_at_once_names_no_checkpoint(tmp_path, tiny_plan):
     sites = Sites()
     sites.train_answer["bea"] = lambda message, *_: Message(Error(2, "x"), reply_to=message)
     with pytest.raises(RunError):
-        run(sites, with_quorum(tiny_plan, 3), tmp_path / "run")
+        run(sites, with_stages(tiny_plan, quorum=3), tmp_path / "run")
     assert RunFolder(tmp_path / "run").read_summary()["checkpoint"] is None
 
 
@@ -287,7 +388,7 @@ def test_a_run_that_fails_in_the_second_stage_names_what_it_reached(tmp_path, ti
 
     sites.train_answer["bea"] = answer
     with pytest.raises(RunError):
-        run(sites, with_quorum(tiny_plan, 3), tmp_path / "run")
+        run(sites, with_stages(tiny_plan, quorum=3), tmp_path / "run")
     checkpoint = RunFolder(tmp_path / "run").read_summary()["checkpoint"]
     assert checkpoint == str(tmp_path / "run" / "checkpoints" / "latest.safetensors")
 
@@ -304,7 +405,7 @@ def test_a_quorum_above_the_usable_sites_fails_before_anything_is_written(tmp_pa
     sites = Sites()
     sites.descriptions["ada"] = description("ada", benign=0)
     with pytest.raises(RunError, match="2 sites have usable benign training cases"):
-        run(sites, with_quorum(tiny_plan, 3), tmp_path / "run")
+        run(sites, with_stages(tiny_plan, quorum=3), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

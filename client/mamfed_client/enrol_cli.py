@@ -1,0 +1,167 @@
+"""``mamfed-client init``, ``enroll`` and ``join``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common.terminal import console
+
+if TYPE_CHECKING:
+    from mamfed_client.settings import SiteHome
+    from mamfed_common.enrolment import Welcome
+
+Home = Annotated[
+    Path, typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (init, enroll, join):
+        app.command()(command)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="This site's home, made if absent.")],
+    name: Annotated[str, typer.Option(help="What the federation calls this site.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="A data set's folder; NAME=FOLDER, repeated, where there are several.",
+            metavar="[NAME=]FOLDER",
+        ),
+    ],
+    allow_model: Annotated[
+        bool,
+        typer.Option("--allow-model", help="Let weights leave, and the counts that they need."),
+    ] = False,
+    allow_metrics: Annotated[
+        bool, typer.Option("--allow-metrics", help="Let results leave.")
+    ] = False,
+) -> None:
+    """Make a site's home: its keys, and site.yaml, where everything is denied unless allowed.
+
+    What is there is kept: neither keys nor site.yaml are ever overwritten.
+    """
+    from mamfed_client.first_settings import first_settings
+    from mamfed_client.identity import make_keys
+    from mamfed_client.settings import SiteHome, SiteSettings, load_site_settings
+    from mamfed_common.documents import validated
+    from mamfed_common.files import private_directory, write_atomic
+
+    home = SiteHome(folder)
+    cohorts = _cohorts(name, data)
+    folders = [{"name": cohort, "folder": path} for cohort, path in cohorts]
+    validated(SiteSettings, {"name": name, "data": folders}, "mamfed-client init")
+    private_directory(folder)
+    if is_new := not home.settings_path.exists():
+        text = first_settings(name, cohorts, allow_model=allow_model, allow_metrics=allow_metrics)
+        write_atomic(home.settings_path, text)
+    settings = load_site_settings(home)
+    made_keys = make_keys(home)
+    for private in (home.certs, home.plans, home.state, home.logs):
+        private_directory(private)
+    typer.echo(f"site.yaml: {'made' if is_new else 'kept, without these options'}")
+    typer.echo(f"keys: {'made' if made_keys else 'kept'}")
+    release = settings.policy.release
+    _say_release(bool(release.arrays), bool(release.metrics))
+    _tell(f"next: read {home.settings_path}, then mamfed-client enroll --home {folder}")
+
+
+def enroll(
+    home: Home = Path("."),
+    contact: Annotated[str, typer.Option(help="Whom the coordinator phones.")] = "",
+    new_keys: Annotated[
+        bool, typer.Option("--new-keys", help="Put the keys aside and make new ones first.")
+    ] = False,
+) -> None:
+    """Write request.json for the coordinator. Run it again to renew the certificate."""
+    from mamfed_client import identity
+    from mamfed_client.settings import SiteHome, load_site_settings
+    from mamfed_common.enrolment import write_document
+
+    place = SiteHome(home)
+    name = load_site_settings(place).name
+    if new_keys and place.keys.exists():
+        typer.echo(f"old keys: in {identity.replace_keys(place)}; delete them when they are no use")
+        _tell("this site cannot connect until it has joined by the answer to the new request")
+    request = identity.build_request(place, name, contact)
+    write_document(place.request, request)
+    typer.echo(f"request: {place.request}")
+    typer.echo(f"fingerprint: {request.fingerprint()}")
+    _tell(
+        "next: send the request to the coordinator, read the fingerprint to them when they phone, "
+        "then mamfed-client join the welcome that comes back"
+    )
+
+
+def join(
+    welcome: Annotated[Path, typer.Argument(help="The welcome that the coordinator sent.")],
+    home: Home = Path("."),
+    yes: Annotated[bool, typer.Option("--yes", help="The fingerprint was compared.")] = False,
+) -> None:
+    """Take the coordinator's welcome: its address, its keys, this site's certificate.
+
+    A running site takes a renewed certificate without a restart.
+    """
+    from mamfed_client import identity
+    from mamfed_client.settings import SiteHome, load_site_settings
+    from mamfed_common.enrolment import read_welcome
+
+    place, answer = SiteHome(home), read_welcome(welcome)
+    identity.check_own(place, answer, load_site_settings(place).name)
+    _show(answer)
+    if identity.is_known(place, answer):
+        _tell("the authority and the plan key are those that this site trusts already")
+    elif not yes:
+        _confirm(place)
+    identity.join(place, answer)
+    typer.echo(f"joined: {place.welcome}")
+    _tell("next: mamfed-client preflight, then mamfed-client start")
+
+
+def _show(answer: Welcome) -> None:
+    end = answer.site_certificate().not_valid_after_utc
+    typer.echo(f"federation: {answer.federation}")
+    typer.echo(f"server: {answer.server}")
+    typer.echo(f"contact: {answer.contact or 'none given'}")
+    typer.echo(f"certificate valid until: {end:%Y-%m-%d}")
+    typer.echo(f"fingerprint of authority and plan key: {answer.fingerprint()}")
+
+
+def _confirm(home: SiteHome) -> None:
+    if home.welcome.exists():
+        _tell("warning: another authority or plan key than the one that this site trusts so far")
+    typer.confirm("Did the coordinator read the same over the phone?", abort=True, err=True)
+
+
+def _cohorts(site: str, data: list[str]) -> list[tuple[str, Path]]:
+    """Read ``--data``; a single folder takes the site's name, as in ``mamfed-simulate``."""
+    from mamfed_common.errors import SetupError
+
+    if len(data) == 1 and Path(data[0]).is_dir():
+        return [(site, Path(data[0]).absolute())]
+    cohorts = []
+    for text in data:
+        name, separator, folder = text.partition("=")
+        if not separator and len(data) > 1:
+            raise SetupError(f"--data {text}: expected NAME=FOLDER, as there are several")
+        path = Path(folder if separator else text)
+        if not path.is_dir():
+            raise SetupError(f"--data {text}: no such folder")
+        cohorts.append((name, path.absolute()))
+    return cohorts
+
+
+def _say_release(model: bool, metrics: bool) -> None:
+    typer.echo(f"model may leave: {'yes' if model else 'no'}")
+    typer.echo(f"metrics may leave: {'yes' if metrics else 'no'}")
+    if not (model and metrics):
+        _tell("this site cannot train until policy.release in site.yaml lets arrays and counts out")
+
+
+def _tell(text: str) -> None:
+    console().print(text, soft_wrap=True, markup=False)

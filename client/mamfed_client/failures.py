@@ -1,0 +1,73 @@
+"""Why the coordinator cannot be reached, in words of its own for each cause."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import httpx
+
+_UNTRUSTED = (18, 19, 20, 21)
+"""OpenSSL's verification errors for a chain that does not end at the authority."""
+
+
+def explain(error: BaseException, server: str) -> str:
+    """Say in one line why the coordinator cannot be reached; ``server`` is its ``host:port``."""
+    for cause in causes(error):
+        if words := _words(cause):
+            return f"{server}: {words}"
+    return f"{server}: {type(error).__name__}"
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, ten deep at most."""
+    seen = 0
+    while error is not None and seen < 10:
+        yield error
+        error, seen = error.__cause__ or error.__context__, seen + 1
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _certificate_words(error)
+    if isinstance(error, ssl.SSLError):
+        return _tls_words(error)
+    if isinstance(error, socket.gaierror):
+        return "no such host name; check welcome.json and the name servers"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: no server there, or a firewall"
+    if isinstance(error, ConnectionResetError):
+        return "connection reset by the other side"
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return "no answer in time: a firewall, or the server hangs"
+    if isinstance(error, httpx.ProxyError):
+        return f"the proxy did not let it through ({error})"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "closed without an answer: it may not accept this site's certificate"
+    return (error.strerror or "") if isinstance(error, OSError) else ""
+
+
+def _certificate_words(error: ssl.SSLCertVerificationError) -> str:
+    clock = f"this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    if error.verify_code == 9:
+        return f"the server's certificate is not valid yet; {clock}"
+    if error.verify_code == 10:
+        return f"the server's certificate has expired; {clock}"
+    if error.verify_code in _UNTRUSTED:
+        return "the server's certificate is of another authority than the welcome's"
+    if error.verify_code in (62, 64):
+        return "the server's certificate is for another host name"
+    return f"the server's certificate was refused: {error.verify_message}"
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    reason = (error.reason or str(error)).lower().replace("_", " ")
+    if "wrong version number" in reason or "record layer" in reason:
+        return "it does not speak TLS"
+    if ("alert" in reason and "certificate" in reason) or "unknown ca" in reason:
+        return f"it does not accept this site's certificate ({reason})"
+    if "eof" in reason:
+        return "it closed the connection while TLS was being set up"
+    return f"TLS failed: {reason}"

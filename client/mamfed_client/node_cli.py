@@ -1,0 +1,80 @@
+"""``mamfed-client preflight``, ``start`` and ``status``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mamfed_common.terminal import Format, console
+
+Home = Annotated[
+    Path,
+    typer.Option(
+        "--home", envvar="MAMFED_SITE_HOME", help="The site's home, made by mamfed-client init."
+    ),
+]
+Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
+COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+
+
+def start(home: Home = Path(".")) -> None:
+    """Take part: talk to the coordinator and train when asked, until stopped."""
+    from mamfed_client.settings import SiteHome
+    from mamfed_client.supervisor import run_site
+
+    raise SystemExit(run_site(SiteHome(home), console()))
+
+
+def status(home: Home = Path("."), printed: Printed = Format.TEXT) -> None:
+    """Say how this site is doing, whether it runs or not."""
+    from mamfed_client.overview import overview
+    from mamfed_client.settings import SiteHome
+
+    found = overview(SiteHome(home))
+    if printed is Format.JSON:
+        typer.echo(json.dumps(found.model_dump(mode="json"), indent=2))
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
+def preflight(
+    home: Home = Path("."),
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Plan to be ready for. [default: the newest one that came]"),
+    ] = None,
+    skip_training: Annotated[
+        bool, typer.Option("--skip-training", help="Try no training step.")
+    ] = False,
+    printed: Printed = Format.TEXT,
+) -> None:
+    """Check whether this site can take part; exit code 9 where something fails."""
+    from mamfed_client.preflight import Check, Preflight, choose_plan, refuse_failed
+    from mamfed_client.settings import SiteHome
+    from mamfed_common.plan import read_plan
+
+    site = SiteHome(home)
+    wanted = read_plan(plan) if plan else choose_plan(site)
+    found: list[Check] = []
+    screen = console()
+    for check in Preflight(site, wanted, train=not skip_training).run():
+        found.append(check)
+        if printed is Format.TEXT:
+            colour = COLOURS[check.outcome]
+            screen.print(f"[{colour}]{check.outcome}[/]  {check.name}: ", end="")
+            screen.print(check.words, markup=False, soft_wrap=True)
+    if printed is Format.JSON:
+        body = {"plan_sha256": wanted.sha256(), "checks": [check._asdict() for check in found]}
+        typer.echo(json.dumps(body, indent=2))
+    refuse_failed(found)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``mamfed-client``."""
+    for command in (preflight, start, status):
+        app.command()(command)

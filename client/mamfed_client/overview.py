@@ -1,0 +1,82 @@
+"""``mamfed-client status``: the running processes' own words, and what lies in the site's home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mamfed_client.audit import head_path_of, read_head
+from mamfed_client.certificate import days_left, site_certificate
+from mamfed_client.plans import PlanStore
+from mamfed_client.settings import SiteHome, load_site_settings
+from mamfed_client.status import Status, holder, read_status
+from mamfed_client.supervisor import words
+from mamfed_common.config import Config
+from mamfed_common.errors import SetupError
+
+
+class Overview(Config):
+    """How a site is doing.
+
+    Attributes:
+        site: Its name.
+        running: Whether ``mamfed-client start`` runs.
+        status: What its processes last said.
+        certificate_days: For how many days its certificate is still valid; None: it has none.
+        pending_plans: Plans that wait for a decision, by SHA-256.
+        audit_lines: Lines of the audit log.
+    """
+
+    site: str
+    running: bool
+    status: Status
+    certificate_days: int | None
+    pending_plans: tuple[str, ...]
+    audit_lines: int
+
+    def lines(self) -> Iterator[str]:
+        """Say it in lines."""
+        state = self.status
+        yield f"site {self.site}: {words(state) if self.running else 'not running'}"
+        if state.last_contact is not None:
+            yield f"last contact: {state.last_contact:%Y-%m-%d %H:%M:%S} UTC"
+        if self.running and state.task is not None:
+            yield f"now: {state.task.words()}, {state.task.steps} steps"
+        if state.error and state.state not in ("refused", "unreachable"):
+            yield f"last error: {state.error}"
+        days = self.certificate_days
+        yield "certificate: none yet" if days is None else f"certificate: {days} days left"
+        yield f"audit: {self.audit_lines} lines"
+        for sha256 in self.pending_plans:
+            yield f"plan {sha256[:12]} waits: mamfed-client plan show {sha256[:12]}"
+
+
+def overview(home: SiteHome) -> Overview:
+    """Look at a site's home.
+
+    Raises:
+        SetupError: ``site.yaml`` or the store of plans cannot be read.
+        AuditError: The audit log's head is missing or damaged.
+    """
+    settings, store = load_site_settings(home), PlanStore(home.plans)
+    decided, allowed = store.decisions(), settings.policy.plans.allowed
+    manual = settings.policy.plans.approval == "manual"
+    plans = [plan.sha256 for plan in store.plans() if manual and plan.sha256 not in decided]
+    running = holder(home) is not None
+    status = read_status(home)
+    if not running:
+        status = status.model_copy(update={"state": "stopped", "task": None})
+    return Overview(
+        site=settings.name,
+        running=running,
+        status=status,
+        certificate_days=_certificate_days(home),
+        pending_plans=tuple(sha256 for sha256 in plans if not sha256.startswith(allowed)),
+        audit_lines=read_head(home.audit).count if head_path_of(home.audit).exists() else 0,
+    )
+
+
+def _certificate_days(home: SiteHome) -> int | None:
+    try:
+        return days_left(site_certificate(home))
+    except SetupError:
+        return None

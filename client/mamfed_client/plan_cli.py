@@ -1,0 +1,155 @@
+"""The commands of ``mamfed-client plan``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common.terminal import Format
+
+if TYPE_CHECKING:  # these bring torch, which a help text can do without
+    from mamfed_client.plans import Decision, PlanStore, StoredPlan
+    from mamfed_client.policy import Policy
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Plans that the coordinator sent: look at them, approve or refuse them.",
+)
+
+Home = Annotated[
+    Path, typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False)
+]
+Name = Annotated[str, typer.Argument(help="The plan's SHA-256, or as much of it as is unique.")]
+Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
+
+@app.command("list")
+def list_plans(home: Home = Path(), output: Printed = Format.TEXT) -> None:
+    """List the plans that came with a good signature, the newest last, and what becomes of each."""
+    policy, store = _open(home)
+    rows = [_row(policy, store, stored) for stored in store.plans()]
+    if output is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        typer.echo("no plan has come yet")
+    else:
+        for row in rows:
+            typer.echo(f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="As for approve; without it, the newest plan.")] = "",
+    home: Home = Path(),
+    output: Printed = Format.TEXT,
+) -> None:
+    """Say in words what a plan does, and hold it against this site's bounds."""
+    from mamfed_client.admission import check_bounds
+
+    policy, store = _open(home)
+    stored = store.find(name) if name else _newest(store)
+    row = _row(policy, store, stored)
+    if output is Format.JSON:
+        bounds = [check._asdict() for check in check_bounds(policy, stored.plan)]
+        more = {"plan": stored.plan.model_dump(mode="json"), "bounds": bounds}
+        typer.echo(json.dumps(row | more, indent=2))
+        return
+    typer.echo(f"Plan {stored.sha256}, came {row['came']}: {row['standing']}")
+    typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
+
+
+@app.command()
+def approve(name: Name, home: Home = Path(), output: Printed = Format.TEXT) -> None:
+    """Approve a plan. The bounds in site.yaml hold for it all the same."""
+    from mamfed_client.plans import Decision
+
+    _decide(home, name, Decision.APPROVED, output)
+
+
+@app.command()
+def refuse(name: Name, home: Home = Path(), output: Printed = Format.TEXT) -> None:
+    """Refuse a plan, an approved one too: from the next message on it gets nothing more."""
+    from mamfed_client.plans import Decision
+
+    _decide(home, name, Decision.REFUSED, output)
+
+
+def _open(home: Path) -> tuple[Policy, PlanStore]:
+    from mamfed_client.plans import PlanStore
+    from mamfed_client.settings import SiteHome, load_site_settings
+
+    site = SiteHome(home)
+    return load_site_settings(site).policy, PlanStore(site.plans)
+
+
+def _newest(store: PlanStore) -> StoredPlan:
+    from mamfed_common.errors import SetupError
+
+    plans = store.plans()
+    if not plans:
+        raise SetupError("no plan has come yet; the coordinator's server sends it")
+    return plans[-1]
+
+
+def _decide(home: Path, name: str, decision: Decision, output: Format) -> None:
+    policy, store = _open(home)
+    stored = store.find(name)
+    record = store.decide(stored.sha256, decision)
+    row = _row(policy, store, stored)
+    if output is Format.JSON:
+        typer.echo(json.dumps(row | record.model_dump(mode="json")))
+        return
+    typer.echo(f"plan {stored.sha256[:12]}: {record.decision.value} by {record.by}")
+    if row["standing"] != record.decision.value:
+        typer.echo(
+            f"it is still {row['standing']}: see mamfed-client plan show {stored.sha256[:12]}"
+        )
+
+
+def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, object]:
+    from mamfed_client.admission import standing
+
+    found = standing(policy, stored.plan, store.decisions())
+    came = stored.came.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"plan_sha256": stored.sha256, "came": came, "standing": found.value}
+
+
+def _in_words(stored: StoredPlan) -> Iterator[str]:
+    """Say what the plan makes this site do."""
+    from mamfed_common.plan import Stage
+
+    plan = stored.plan
+    yield f"It trains on images of {plan.image_size} x {plan.image_size} pixels."
+    for stage in Stage:
+        part = plan.stage(stage)
+        if not part.rounds:
+            yield f"It leaves out {stage.value}."
+            continue
+        yield (
+            f"In {stage.value}: {part.rounds} rounds, in each of them {part.local_epochs} passes "
+            f"over this site's images, {part.batch_size} images a step, learning rate up to "
+            f"{part.learning_rate:g}; an answer within {part.deadline_seconds / 3600:g} h."
+        )
+    yield (
+        f"Of this site's patients {plan.evaluation.test_fraction:.0%} are kept for the test and "
+        f"{plan.evaluation.validation_fraction:.0%} to choose the best round."
+    )
+    yield f"The server averages the updates of {plan.federation.min_sites} sites or more."
+
+
+def _against_bounds(policy: Policy, stored: StoredPlan) -> Iterator[str]:
+    """Say for each bound what was found and what is allowed, then what is withheld."""
+    from mamfed_client.admission import check_bounds
+    from mamfed_client.policy import missing_for_training
+
+    for name, found, allowed, fits in check_bounds(policy, stored.plan):
+        side = "at least" if name == "min_sites" else "at most"
+        verdict = "ok" if fits else "NOT ALLOWED"
+        yield f"{name}: {found:g}, allowed {side} {allowed:g}: {verdict}"
+    if policy.bounds.hours:
+        yield f"This site answers at {policy.bounds.hours} only, local time."
+    yield from missing_for_training(policy, stored.plan)

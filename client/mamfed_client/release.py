@@ -1,0 +1,78 @@
+"""What of an answer a site's policy lets leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mamfed_client.admission import Refused
+from mamfed_client.policy import COUNTS, Policy, missing_for_training
+from mamfed_client.vendors import MAKERS
+from mamfed_common.config import Config
+from mamfed_common.metrics import SiteScore
+from mamfed_common.weights import (
+    EvaluateTask,
+    Fault,
+    Order,
+    SiteDescription,
+    TrainReport,
+    TrainTask,
+)
+
+KNOWN_VENDORS = frozenset([*MAKERS, "unknown"])
+OTHER_VENDOR = "other"
+BEHIND = {
+    "dice": ("images",),
+    "lesions": ("images",),
+    "lesions_found": ("images", "lesions"),
+    "false_positive_pixels": ("images_without_malignancy",),
+}
+"""Values of a ``SiteScore``: the count of images behind each, then what else it needs."""
+
+
+def why_withheld(policy: Policy, order: Order) -> str:
+    """Say why no answer to an order could leave; empty where one can."""
+    allowed = set(policy.release.metrics)
+    if isinstance(order, TrainTask):
+        return "; ".join(missing_for_training(policy, order.plan))
+    if isinstance(order, EvaluateTask):
+        return "" if allowed & SiteScore.model_fields.keys() else "no value of a score may leave"
+    return "" if COUNTS in allowed else f"policy.release.metrics lacks {COUNTS!r}"
+
+
+def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
+    """Return of an answer's values what may leave.
+
+    Raises:
+        Refused: Without the rest it is no answer.
+    """
+    if withheld := why_withheld(policy, order):
+        raise Refused(Fault.MAY_NOT_LEAVE, withheld)
+    if isinstance(answer, SiteDescription):
+        return answer.model_copy(update={"vendors": _known_vendors(answer.vendors)})
+    if isinstance(answer, TrainReport):
+        few = answer.num_examples < policy.min_cases_to_report
+        return answer.model_copy(update={"loss": None} if few or _denied(policy, "loss") else {})
+    assert isinstance(answer, SiteScore)
+    return answer.model_copy(update=dict.fromkeys(_withheld_of_score(policy, answer)))
+
+
+def _withheld_of_score(policy: Policy, score: SiteScore) -> Iterator[str]:
+    """Yield what of a score stays: what is not allowed, or is over too little, or over unknown."""
+    for name in SiteScore.model_fields:
+        behind = BEHIND.get(name, ())
+        few = any(0 < (getattr(score, c) or 0) < policy.min_cases_to_report for c in behind[:1])
+        if few or any(_denied(policy, needed) for needed in (name, *behind)):
+            yield name
+
+
+def _denied(policy: Policy, name: str) -> bool:
+    return name not in policy.release.metrics
+
+
+def _known_vendors(vendors: Mapping[str, int]) -> dict[str, int]:
+    """Count unknown makers together: theirs is free text, which may hold anything."""
+    counts: dict[str, int] = {}
+    for name, count in vendors.items():
+        key = name if name in KNOWN_VENDORS else OTHER_VENDOR
+        counts[key] = counts.get(key, 0) + count
+    return counts

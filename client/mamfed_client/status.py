@@ -1,0 +1,111 @@
+"""How a site is doing: ``status.json``, written by its three processes, read by people."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mamfed_client.settings import SiteHome
+from mamfed_common.config import Config
+from mamfed_common.documents import read_json
+from mamfed_common.errors import SetupError
+from mamfed_common.files import write_atomic
+
+STARTS_OVER = 75
+"""Exit code of a process that must be started again (EX_TEMPFAIL)."""
+REFUSED = 77
+"""Exit code of a node that the coordinator did not take in (EX_NOPERM): tried again later."""
+
+State = Literal["stopped", "connecting", "online", "training", "refused", "unreachable"]
+
+
+class Task(Config):
+    """What the worker is doing.
+
+    Attributes:
+        kind: What it was asked: ``query``, ``train`` or ``evaluate``.
+        stage: The stage trained, empty where none is.
+        server_round: The round within the stage, 0 where none is trained.
+        steps: Training steps done.
+    """
+
+    kind: str
+    stage: str = ""
+    server_round: int = 0
+    steps: int = 0
+
+    def words(self) -> str:
+        """Say it in a few words."""
+        return f"{self.kind} {self.stage} round {self.server_round}" if self.stage else self.kind
+
+
+class Status(Config):
+    """How a site is doing.
+
+    Attributes:
+        state: What the node last knew.
+        since: Since when.
+        last_contact: When the server last answered.
+        server: The server's ``host:port``.
+        supervisor_pid: The process of ``mamfed-client start``, 0 where there is none.
+        node_pid: Its child that talks to the server.
+        worker_pid: Its child that trains.
+        task: What the worker is doing.
+        error: The last thing that went wrong, until the server answers again.
+    """
+
+    state: State = "stopped"
+    since: datetime | None = None
+    last_contact: datetime | None = None
+    server: str = ""
+    supervisor_pid: int = 0
+    node_pid: int = 0
+    worker_pid: int = 0
+    task: Task | None = None
+    error: str = ""
+
+
+def read_status(home: SiteHome) -> Status:
+    """Return a site's last status; one that cannot be read counts as none."""
+    try:
+        return read_json(Status, home.status)
+    except SetupError:
+        return Status()
+
+
+def update_status(home: SiteHome, **changes: Any) -> Status:
+    """Change some of a site's status; ``since`` follows ``state``. Returns it whole."""
+    with _locked(home.path / ".status.lock"):
+        before = read_status(home)
+        if changes.get("state", before.state) != before.state:
+            changes["since"] = datetime.now(UTC)
+        after = before.model_copy(update=changes)
+        if after != before:
+            write_atomic(home.status, after.model_dump_json(indent=2) + "\n")
+    return after
+
+
+def holder(home: SiteHome) -> int | None:
+    """Return the process id of the site's running supervisor, None where none runs."""
+    with suppress(OSError), home.lock.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = lock.read().strip()
+            return int(text) if text.isdigit() else 0
+    return None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""``mamfed-client start``: a node and a worker, watched and started again for weeks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from rich.console import Console
+
+from mamfed_client.certificate import site_certificate
+from mamfed_client.settings import SiteHome, load_site_settings
+from mamfed_client.status import REFUSED, State, Status, holder, read_status, update_status
+from mamfed_common.certificates import check_validity
+from mamfed_common.enrolment import Welcome, check_welcome, read_welcome
+from mamfed_common.errors import LinkError, SetupError
+from mamfed_common.files import private_directory
+from mamfed_common.keys import read_key
+from mamfed_common.supervision import Change, Child, child_environment, supervise
+from mamfed_common.versions import check_flower
+
+REFUSED_SECONDS = 60.0
+"""How long until a site that was refused asks again: it may have been approved meanwhile."""
+FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
+"""Exit codes of a child after which starting it again would not help."""
+FOLLOW_SECONDS = 0.5
+
+WORDS: dict[State, str] = {
+    "stopped": "stopped",
+    "connecting": "connecting to {server}",
+    "online": "online: {server} answers",
+    "training": "working: {task}",
+    "refused": "refused by the coordinator: {error}",
+    "unreachable": "not reachable: {error}",
+}
+
+
+def check_start(home: SiteHome) -> Welcome:
+    """Check all that a site needs to start; nothing is contacted.
+
+    Raises:
+        SetupError: Flower, ``site.yaml``, a key, the welcome or the certificate cannot be used.
+    """
+    check_flower()
+    settings = load_site_settings(home)
+    if not home.welcome.exists():
+        raise SetupError(
+            f"{home.welcome}: not found; enrol by mamfed-client enroll, then mamfed-client join "
+            "the coordinator's answer"
+        )
+    welcome = read_welcome(home.welcome)
+    if welcome.site != settings.name:
+        raise SetupError(
+            f"{home.settings_path}: found the name {settings.name!r}, the welcome is for "
+            f"{welcome.site!r}; they must be the same"
+        )
+    keys = [read_key(path, EllipticCurvePrivateKey) for path in (home.tls_key, home.node_key)]
+    check_welcome(welcome, keys[0].public_key(), keys[1].public_key())
+    check_validity(site_certificate(home), datetime.now(UTC), "this site's certificate")
+    return welcome
+
+
+def run_site(home: SiteHome, console: Console) -> int:
+    """Keep a site's node and worker running until stopped; return the exit code to end with.
+
+    Raises:
+        SetupError: Something needed is not there, or the site is running already.
+        LinkError: The coordinator runs another version.
+    """
+    with only_one(home):
+        welcome = check_start(home)
+        console.print(f"site {welcome.site} of {welcome.federation}; Ctrl-C stops it")
+        update_status(
+            home, state="connecting", error="", server=welcome.server, supervisor_pid=os.getpid()
+        )
+        try:
+            with _Follower(home, console):
+                code = supervise(
+                    children_of(home),
+                    together=True,
+                    stopping=threading.Event(),
+                    final_codes=FINAL_CODES,
+                    delays={REFUSED: REFUSED_SECONDS},
+                    on_change=lambda change: _tell(home, console, change),
+                )
+        finally:
+            error = read_status(home).error
+            update_status(
+                home, state="stopped", supervisor_pid=0, node_pid=0, worker_pid=0, task=None
+            )
+    if code in FINAL_CODES:
+        kind = SetupError if code == SetupError.exit_code else LinkError
+        raise kind(error or f"a process ended for good; see {home.logs}")
+    return code
+
+
+def children_of(home: SiteHome) -> list[Child]:
+    """Return a site's two processes.
+
+    They are started again together: a worker's message is known to its node alone, and a node that
+    starts anew is asked again by the coordinator.
+    """
+    environment = child_environment(home.path / "flower")
+    path = str(home.path.absolute())
+    return [
+        Child(
+            name,
+            (sys.executable, "-m", f"mamfed_client.{name}", path),
+            home.logs / f"{name}.log",
+            environment,
+        )
+        for name in ("node", "worker")
+    ]
+
+
+@contextmanager
+def only_one(home: SiteHome) -> Iterator[None]:
+    """Hold the site's lock.
+
+    Raises:
+        SetupError: Another process holds it, or the home cannot be written.
+    """
+    try:
+        private_directory(home.path)
+        descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetupError(f"{home.lock}: cannot be written: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(
+                f"{home.path}: this site is running already (process {holder(home)}); stop it first"
+            ) from None
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def words(status: Status) -> str:
+    """Say how a site is doing in one line."""
+    task = status.task.words() if status.task else "a message"
+    return WORDS[status.state].format(server=status.server, error=status.error, task=task)
+
+
+def _tell(home: SiteHome, console: Console, change: Change) -> None:
+    update_status(home, **{f"{change.name}_pid": change.pid if change.event == "started" else 0})
+    if change.event == "started" and change.name == "node":
+        update_status(home, state="connecting", task=None)
+    if change.event == "ended" and change.code != REFUSED and change.delay_seconds is not None:
+        console.print(
+            f"the {change.name} process ended (code {change.code}); again in "
+            f"{change.delay_seconds:g} s, its log says why"
+        )
+
+
+class _Follower:
+    """Prints a line for each change of the site's state."""
+
+    def __init__(self, home: SiteHome, console: Console) -> None:
+        self._home = home
+        self._console = console
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        said = ""
+        while not self._done.wait(FOLLOW_SECONDS):
+            line = words(read_status(self._home))
+            if line != said:
+                said = line
+                self._console.print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}", soft_wrap=True)

@@ -1,0 +1,230 @@
+"""The round that a site is training, kept on its own disk: a kill costs minutes, not the round.
+
+Two safetensors files at most in a folder, named after the round they belong to: how far it is
+(weights, AdamW's moments, position) and, once it is over, its result for a server that asks again.
+No random state is kept: every draw of training is named (``mamfed_common.seeds``) and torch's own
+generator is never drawn from. On a CPU a round that was cut short ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple, TypeVar
+
+from pydantic import ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mamfed_common import __version__
+from mamfed_common.config import Config
+from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.state import State, state_of, state_sha256
+
+logger = logging.getLogger(__name__)
+
+FACTS, CHECKSUM = "mamfed", "sha256"
+"""Keys of a file's header."""
+NETWORK, OPTIMISER = "network.", "optimiser."
+"""How the names of a file's tensors begin."""
+KEPT_FILE = re.compile(r"\.?([0-9a-f]{16})\.(?:progress|result)\.safetensors(?:\..+\.draft)?")
+
+
+class TrainingResult(NamedTuple):
+    """What one site's share of one round gives.
+
+    Attributes:
+        state: The trained weights, float32 on the CPU.
+        num_examples: Images that the site trained on; its weight in the average.
+        loss: Mean training loss over the last local epoch.
+    """
+
+    state: State
+    num_examples: int
+    loss: float
+
+
+class Position(NamedTuple):
+    """How far a round is.
+
+    Attributes:
+        epoch: The local epoch under way, counted from 0.
+        step: Its next step, counted from 0; the number of its steps where the last one is done.
+        loss_sum: The loss of each of the epoch's images so far, added up.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+
+
+class _Facts(Config):
+    """What a file says of itself: the round it belongs to, and the mamfed that wrote it.
+
+    A training that diverges has losses that are not finite; they are kept as they are.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
+
+    what: str
+    mamfed_version: str = __version__
+    num_examples: int = Field(ge=1)
+
+
+class _ProgressFacts(_Facts):
+    epoch: int = Field(ge=0)
+    step: int = Field(ge=0)
+    loss_sum: float
+
+
+class _ResultFacts(_Facts):
+    loss: float
+
+
+AnyFacts = TypeVar("AnyFacts", bound=_Facts)
+
+
+class RoundKeeper:
+    """Keeps one round of one site in a folder; the files of other rounds there are removed."""
+
+    def __init__(self, folder: Path, what: str, every_seconds: float = 60.0) -> None:
+        """Open the folder (made if missing, 0700) for a round.
+
+        Args:
+            folder: Where the files lie.
+            what: All that decides the round: plan, stage, round, starting weights, site.
+            every_seconds: How much training a kill may cost; 0 keeps every step.
+        """
+        self._folder = private_directory(folder)
+        self._what = what
+        self._name = hashlib.sha256(what.encode()).hexdigest()[:16]
+        self._every_seconds = every_seconds
+        self._kept_at = monotonic()
+        self._remove_others()
+
+    def resume(self, network: nn.Module, optimiser: Optimizer, num_examples: int) -> Position:
+        """Put a fresh network and optimiser where the round was last kept.
+
+        Args:
+            network: The round's network; its weights are replaced if something was kept.
+            optimiser: A fresh optimiser over ``network.parameters()``.
+            num_examples: Images of the round. With another number than before it starts anew.
+
+        Returns:
+            Where to go on: the start where nothing usable was kept.
+        """
+        kept = self._read("progress", _ProgressFacts)
+        if kept is None:
+            return Position()
+        facts, tensors = kept
+        if facts.num_examples != num_examples:
+            logger.warning("the round starts anew: the number of images has changed")
+            return Position()
+        network.load_state_dict(_below(NETWORK, tensors))
+        groups = optimiser.state_dict()["param_groups"]
+        moments = _by_parameter(_below(OPTIMISER, tensors))
+        optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        logger.info("the round goes on at epoch %d, step %d", facts.epoch, facts.step)
+        return Position(facts.epoch, facts.step, facts.loss_sum)
+
+    def step(
+        self, network: nn.Module, optimiser: Optimizer, position: Position, num_examples: int
+    ) -> None:
+        """Keep the round as it is between two steps, if it is time."""
+        if monotonic() - self._kept_at < self._every_seconds:
+            return
+        facts = _ProgressFacts(what=self._what, num_examples=num_examples, **position._asdict())
+        moments = {
+            f"{OPTIMISER}{index}.{key}": value.detach().cpu()
+            for index, values in optimiser.state_dict()["state"].items()
+            for key, value in values.items()
+        }
+        weights = {f"{NETWORK}{name}": value for name, value in state_of(network).items()}
+        self._write("progress", facts, weights | moments)
+        self._kept_at = monotonic()
+
+    def finish(self, result: TrainingResult) -> None:
+        """Keep the result of the whole round, and no longer the way to it."""
+        facts = _ResultFacts(what=self._what, num_examples=result.num_examples, loss=result.loss)
+        if self._write("result", facts, result.state):
+            self._path("progress").unlink(missing_ok=True)
+
+    def result(self) -> TrainingResult | None:
+        """Return the kept result; None where the round is not over, or its file is damaged."""
+        kept = self._read("result", _ResultFacts)
+        return kept and TrainingResult(kept[1], kept[0].num_examples, kept[0].loss)
+
+    def _path(self, kind: str) -> Path:
+        return self._folder / f"{self._name}.{kind}.safetensors"
+
+    def _remove_others(self) -> None:
+        for path in self._folder.iterdir():
+            found = KEPT_FILE.fullmatch(path.name)
+            if found and (found[1] != self._name or path.suffix != ".safetensors"):
+                path.unlink(missing_ok=True)
+
+    def _write(self, kind: str, facts: _Facts, tensors: Mapping[str, Tensor]) -> bool:
+        """Write a file; a full disk costs what was to be kept, never the round itself."""
+        text = facts.model_dump_json()
+        header = {FACTS: text, CHECKSUM: _checksum(text, tensors)}
+        try:
+            write_atomic(self._path(kind), save(dict(tensors), metadata=header))
+        except OSError as error:
+            logger.warning("cannot keep the round (%s); a kill now would cost it", error.strerror)
+            return False
+        return True
+
+    def _read(self, kind: str, facts_kind: type[AnyFacts]) -> tuple[AnyFacts, State] | None:
+        path = self._path(kind)
+        if not path.exists():
+            return None
+        try:
+            facts, tensors = _read_file(path, facts_kind)
+        except (OSError, SafetensorError, ValidationError, _DamagedError):
+            logger.warning("%s is damaged and will not be used", path.name)
+            return None
+        if (facts.what, facts.mamfed_version) != (self._what, __version__):
+            logger.warning("%s is of another round or mamfed and will not be used", path.name)
+            return None
+        return facts, tensors
+
+
+class _DamagedError(Exception):
+    """The content of a file is not what its checksum says."""
+
+
+def _read_file(path: Path, facts_kind: type[AnyFacts]) -> tuple[AnyFacts, State]:
+    with safe_open(path, framework="pt", device="cpu") as handle:
+        header = handle.metadata() or {}
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+    text = header.get(FACTS, "")
+    if header.get(CHECKSUM) != _checksum(text, tensors):
+        raise _DamagedError
+    return facts_kind.model_validate_json(text), tensors
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(f"{state_sha256(tensors)}\n{text}".encode()).hexdigest()
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> State:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _by_parameter(moments: Mapping[str, Tensor]) -> dict[int, State]:
+    """Turn ``{"3.exp_avg": tensor}`` into ``{3: {"exp_avg": tensor}}``, as torch has it."""
+    parameters: dict[int, State] = {}
+    for name, tensor in moments.items():
+        index, _, key = name.partition(".")
+        parameters.setdefault(int(index), {})[key] = tensor
+    return parameters

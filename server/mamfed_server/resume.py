@@ -1,0 +1,112 @@
+"""Where a run starts: at its beginning, or after the last checkpoint of an earlier process."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
+from mamfed_common.errors import CheckpointError, PlanError
+from mamfed_common.plan import Stage, TrainingPlan, read_plan
+from mamfed_server.participants import stages_of
+from mamfed_server.runs import LATEST, NEXT, PLAN, PREVIOUS, RoundRecord, RunFolder
+
+Position = tuple[Stage, int]
+"""A stage and its round, counted from 1."""
+
+
+class Resumed(NamedTuple):
+    """What an earlier process has left.
+
+    Attributes:
+        done: How many rounds are done.
+        best: The facts of the best checkpoint so far, where there is one.
+        redone: Rounds that had ended but have to be done again.
+        notes: What was damaged.
+    """
+
+    done: int
+    best: CheckpointFacts | None
+    redone: list[Position]
+    notes: list[str]
+
+
+def positions(plan: TrainingPlan) -> list[Position]:
+    """Return all rounds of a run in their order."""
+    return [
+        (stage, server_round)
+        for stage in stages_of(plan)
+        for server_round in range(1, plan.stage(stage).rounds + 1)
+    ]
+
+
+def position_of(facts: CheckpointFacts | RoundRecord) -> Position:
+    """Return the round that a checkpoint or a record is of."""
+    return facts.stage, facts.server_round
+
+
+def check_same_plan(folder: RunFolder, plan: TrainingPlan) -> None:
+    """Refuse to go on in a folder with another plan.
+
+    Raises:
+        PlanError: The folder's run follows another plan, or its plan cannot be read.
+    """
+    found, asked = read_plan(folder.path / PLAN).sha256(), plan.sha256()
+    if found != asked:
+        raise PlanError(
+            f"{folder.path}: holds a run of plan {found}, asked for plan {asked}; "
+            "go on with its own plan, or choose another run name"
+        )
+
+
+def load_last_good(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
+    """Return the furthest checkpoint that is whole, and a note for each that is not."""
+    checkpoint, damaged = _find_last_good(folder)
+    return checkpoint, list(damaged.values())
+
+
+def reopen(folder: RunFolder, plan: TrainingPlan) -> Resumed:
+    """Prepare a run folder for going on: what follows the last good checkpoint is forgotten.
+
+    Raises:
+        PlanError: The folder's run follows another plan.
+        OutputError: The folder cannot be written.
+    """
+    check_same_plan(folder, plan)
+    folder.reopen()
+    checkpoint, damaged = _find_last_good(folder)
+    for name in damaged:
+        folder.set_aside(name)
+    folder.promote_next()
+    order = positions(plan)
+    done = order.index(position_of(checkpoint.facts)) + 1 if checkpoint else 0
+    records = folder.rounds()
+    kept = [record for record in records if position_of(record) in order[:done]]
+    folder.keep_rounds(kept)
+    best, notes = _read_best(folder)
+    redone = [position_of(record) for record in records[len(kept) :]]
+    return Resumed(done, best, redone, [*damaged.values(), *notes])
+
+
+def _find_last_good(folder: RunFolder) -> tuple[Checkpoint | None, dict[str, str]]:
+    """Look at ``next`` first: it is there only where a kill came before its renaming."""
+    damaged: dict[str, str] = {}
+    for name in (NEXT, LATEST, PREVIOUS):
+        path = folder.checkpoint_path(name)
+        if not path.exists():
+            continue
+        try:
+            return load_checkpoint(path), damaged
+        except CheckpointError as error:
+            damaged[name] = f"{error}; using the one before it"
+    return None, damaged
+
+
+def _read_best(folder: RunFolder) -> tuple[CheckpointFacts | None, list[str]]:
+    path = folder.checkpoint_path("best")
+    if not path.exists():
+        return None, []
+    try:
+        return load_checkpoint(path).facts, []
+    except CheckpointError as error:
+        folder.set_aside("best")
+        return None, [f"{error}; the choice of the best round starts again"]

@@ -1,0 +1,167 @@
+"""``mamfed-server start | status | runs | stop | resume | export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common import terminal
+from mamfed_common.terminal import Format
+
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_server.settings import ServerHome
+
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home, made by init."
+    ),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
+RunArgument = Annotated[str, typer.Argument(help="The run's name, see mamfed-server runs.")]
+
+
+def start(
+    plan: Annotated[Path, typer.Option(help="The training plan, YAML.")],
+    run: Annotated[
+        str, typer.Option(help="Name of the run. [default: of the plan's file and hash]")
+    ] = "",
+    home: HomeOption = Path("."),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")
+    ] = False,
+) -> None:
+    """Run a federation to its end: listen for sites, train both stages, start again after a crash.
+
+    Started again with the same plan, it goes on from the last good checkpoint. Exit code 0: the
+    run finished, or was stopped. 7: it failed; its checkpoints are kept.
+    """
+    from mamfed_common.plan import read_plan
+    from mamfed_server.settings import ServerHome
+
+    chosen = read_plan(plan)
+    _start(ServerHome(home), chosen, run or f"{plan.stem}-{chosen.sha256()[:8]}", dry_run)
+
+
+def resume(run: RunArgument, home: HomeOption = Path(".")) -> None:
+    """Go on with a run that was stopped, died or failed, from its last good checkpoint."""
+    from mamfed_common.plan import read_plan
+    from mamfed_server.settings import ServerHome
+
+    place = ServerHome(home)
+    _start(place, read_plan(_run_folder(place.runs, run) / "plan.yaml"), run, dry_run=False)
+
+
+def stop(home: HomeOption = Path(".")) -> None:
+    """Stop the server that runs in this home; its run can go on later (resume)."""
+    import os
+    import signal
+    import time
+
+    from mamfed_server.board import running_server
+
+    pid = running_server(home)
+    if pid is None:
+        typer.echo("no server runs here")
+        return
+    os.kill(pid, signal.SIGTERM)
+    while running_server(home) == pid:
+        time.sleep(0.1)
+    typer.echo("stopped")
+
+
+def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
+    """Say what the server does now: the run, its round, who is connected, who is waited for."""
+    from mamfed_server.board import read_board, running_server
+
+    pid, board = running_server(home), read_board(home)
+    board["supervisor_pid"] = pid
+    if pid is None and board.get("state") not in ("finished", "failed", "stopped"):
+        board["state"] = "not running"
+    if output is Format.JSON:
+        typer.echo(json.dumps(board, indent=2))
+        return
+    typer.echo(f"{board.get('state')}: run {board.get('run', '-')}, as of {board.get('time', '-')}")
+    event = board.get("last_event", {})
+    facts = ", ".join(f"{k} {_plain(v)}" for k, v in event.items() if k not in ("time", "event"))
+    if event:
+        typer.echo(f"  last: {event['event']} at {event['time']}{': ' * bool(facts)}{facts}")
+    for site, when in sorted(board.get("last_contact", {}).items()):
+        typer.echo(f"  {site}: last contact {when}")
+
+
+def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
+    """List the runs in this home: how each ended, and how far it came."""
+    from mamfed_server.board import read_board, running_server
+    from mamfed_server.overview import overview
+    from mamfed_server.settings import ServerHome
+
+    active = read_board(home).get("run") if running_server(home) is not None else None
+    rows = overview(ServerHome(home).runs, active)
+    if output is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        dice = row["best_validation_dice"]
+        result = "" if dice is None else f", best validation Dice {dice:.3f}"
+        reason = f" ({row['reason']})" if row["reason"] else ""
+        typer.echo(
+            f"{row['run']}: {row['status']}, {row['rounds']} of {row['rounds_planned']} rounds"
+            f"{result}, plan {row['plan_sha256'][:12]}{reason}"
+        )
+
+
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    home: HomeOption = Path("."),
+    checkpoint: Annotated[str, typer.Option(help="best, final or latest.")] = "best",
+) -> None:
+    """Copy a run's result to a folder of its own: checked weights, plan, rounds, summary.
+
+    Nothing in it belongs to one site alone but its name and its counts.
+    """
+    from mamfed_server.overview import export_run
+    from mamfed_server.settings import ServerHome
+
+    folder = _run_folder(ServerHome(home).runs, run)
+    for path in export_run(folder, checkpoint, out):
+        typer.echo(str(path))
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the coordinator's."""
+    for command in (start, resume, stop, status, runs, export):
+        app.command()(command)
+
+
+def _start(home: ServerHome, plan: TrainingPlan, run: str, dry_run: bool) -> None:
+    from mamfed_server.supervisor import check_start, run_server
+
+    shown = terminal.console()
+    for line in check_start(home, plan, run):
+        shown.print(line)
+    if dry_run:
+        return
+    code = run_server(home, plan, run, shown)
+    if code:
+        raise typer.Exit(code)
+
+
+def _run_folder(runs: Path, run: str) -> Path:
+    from mamfed_common.errors import RunError
+
+    folder = runs / run
+    if Path(run).name != run or not (folder / "plan.yaml").is_file():
+        raise RunError(f"{runs}: no run {run!r} there; mamfed-server runs lists them")
+    return folder
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,70 @@
+"""The checkpoints of a run: the last two rounds, the best one, and the final one."""
+
+from __future__ import annotations
+
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.state import State
+from mamfed_server.resume import Resumed, load_last_good, position_of, positions
+from mamfed_server.runs import RoundRecord, RunFolder
+
+BY_DICE, BY_ORDER = "validation Dice", "last round"
+
+
+class Selection:
+    """Writes checkpoints, and chooses the best round by its mean validation Dice.
+
+    Attributes:
+        best_dice: That of the best round so far.
+        chosen_by: Why the ``best`` checkpoint is the best.
+    """
+
+    def __init__(self, folder: RunFolder, plan: TrainingPlan) -> None:
+        """Start with no round."""
+        self._folder, self._plan = folder, plan
+        self.best_dice: float | None = None
+        self.chosen_by = BY_ORDER
+
+    def restore(self, resumed: Resumed) -> None:
+        """Take up the choice of an earlier process, and write what its last round may lack."""
+        if resumed.best and resumed.best.mean_validation_dice is not None:
+            self.best_dice, self.chosen_by = resumed.best.mean_validation_dice, BY_DICE
+        if resumed.done < len(positions(self._plan)):
+            return
+        checkpoint, _ = load_last_good(self._folder)
+        assert checkpoint is not None, "rounds are done only where there is a checkpoint"
+        if resumed.best is None:
+            self._folder.save("best", checkpoint)
+        self._folder.save("final", checkpoint)
+
+    def keep(self, state: State, record: RoundRecord) -> None:
+        """Write a round: its line between the best checkpoint and the latest, see ``app.py``."""
+        checkpoint = self._checkpoint(state, record)
+        dice = record.mean_validation_dice
+        is_last = self._is_last(record)
+        is_best = dice is not None and (self.best_dice is None or dice > self.best_dice)
+        if is_best or (is_last and self.best_dice is None):
+            self._folder.save("best", checkpoint)
+        if is_best:
+            self.best_dice, self.chosen_by = dice, BY_DICE
+        self._folder.append_round(record)
+        self._folder.save_latest(checkpoint)
+        if is_last:
+            self._folder.save("final", checkpoint)
+
+    def _checkpoint(self, state: State, record: RoundRecord) -> Checkpoint:
+        facts = CheckpointFacts(
+            plan=self._plan,
+            plan_sha256=self._plan.sha256(),
+            stage=record.stage,
+            server_round=record.server_round,
+            expected=record.expected,
+            accepted=tuple(record.accepted),
+            refused=record.refused,
+            validation=record.validation,
+            mean_validation_dice=record.mean_validation_dice,
+        )
+        return Checkpoint(state=state, facts=facts)
+
+    def _is_last(self, round_: RoundRecord | CheckpointFacts) -> bool:
+        return position_of(round_) == positions(self._plan)[-1]

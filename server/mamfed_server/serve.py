@@ -1,0 +1,159 @@
+"""The coordinator's server process: SuperLink, listener and round loop, for one run.
+
+``python -m mamfed_server.serve HOME RUN`` is started, watched and started again by
+``mamfed-server start``; it goes on where the run folder says. Everything that it needs to know is
+in the home and in the run folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_public_key,
+)
+
+from mamfed_common import terminal
+from mamfed_common.errors import LinkError, MamfedError
+from mamfed_common.plan import TrainingPlan, read_plan
+from mamfed_common.signing import sign_plan
+from mamfed_common.state import State, state_of
+from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.supervision import hold_lifeline
+
+terminal.set_environment()
+
+from mamfed_server.app import run_job  # noqa: E402 - Flower must be told first
+from mamfed_server.board import Board  # noqa: E402
+from mamfed_server.front import Front  # noqa: E402
+from mamfed_server.guard import Guard, Limits  # noqa: E402
+from mamfed_server.job import Job  # noqa: E402
+from mamfed_server.pki import load_plan_key  # noqa: E402
+from mamfed_server.runs import PLAN  # noqa: E402
+from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
+from mamfed_server.sites import Registry, SiteEntry  # noqa: E402
+from mamfed_server.superlink import LinkTransport, SuperLink  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+BOARD_SECONDS = 5.0
+ANSWER_OVERHEAD = 64 * 2**20
+"""Bytes of an answer beyond twice the weights: the body, and Flower's headers of each part."""
+
+
+def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
+    """Serve one run until it ends.
+
+    Args:
+        home: The coordinator's home.
+        run: Name of the run, whose folder holds its plan.
+        stopping: Set it to stop; the run can go on later.
+
+    Raises:
+        MamfedError: The run failed, was stopped, or could not be served.
+    """
+    settings, registry = load_settings(home), Registry(home)
+    plan = read_plan(home.runs / run / PLAN)
+    limits = _limits(settings, plan)
+    link = SuperLink()
+    board = Board(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
+    front = Front(
+        Guard(link, registry, limits, board.contact),
+        settings.bind,
+        settings.port,
+        ca=home.ca,
+        certificate=home.server_certificate,
+        key=home.server_key,
+        limits=limits,
+    )
+    board.set(state="listening", address=f"{settings.bind}:{front.start()}")
+    logger.info("listening on %s:%s", settings.bind, settings.port)
+    ticker = threading.Thread(target=_tick, args=(board, front, stopping), daemon=True)
+    ticker.start()
+    job = Job(
+        plan=plan,
+        folder=home.runs / run,
+        names=lambda: _nodes(link, registry.entries()),
+        min_sites=plan.federation.min_sites,
+        signature=sign_plan(load_plan_key(home), plan),
+        resume=True,
+        flower_run=link.run_id,
+        stopping=stopping.is_set,
+        on_event=board.event,
+    )
+    try:
+        summary = run_job(job, LinkTransport(link, limits.answer_bytes))
+        board.set(state=summary["status"])
+    except MamfedError as error:
+        board.set(state="stopped" if error.exit_code == 0 else "failed", reason=str(error))
+        raise
+    finally:
+        link.close()
+        front.stop()
+
+
+def main() -> None:
+    """Run ``python -m mamfed_server.serve HOME RUN``."""
+    hold_lifeline()
+    os.umask(0o077)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        serve(ServerHome(Path(sys.argv[1])), sys.argv[2], stopping)
+    except MamfedError as error:
+        logger.error("%s", " ".join(str(error).split()))
+        sys.exit(error.exit_code)
+
+
+def _nodes(link: SuperLink, entries: Mapping[str, SiteEntry]) -> dict[str, int]:
+    """Return the node of each site that may take part, registering those that are new."""
+    return {
+        name: link.node_of(_pem(entry))
+        for name, entry in sorted(entries.items())
+        if entry.status == "active"
+    }
+
+
+def _pem(entry: SiteEntry) -> bytes:
+    key = load_ssh_public_key(entry.node_public_key.encode())
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _limits(settings: ServerSettings, plan: TrainingPlan) -> Limits:
+    return Limits(
+        body_bytes=settings.max_body_mib * 2**20,
+        body_seconds=settings.body_seconds,
+        connections_per_address=settings.connections_per_address,
+        answer_bytes=2 * _size(state_of(MalignancyNetwork(plan.network))) + ANSWER_OVERHEAD,
+    )
+
+
+def _size(state: State) -> int:
+    return sum(tensor.nbytes for tensor in state.values())
+
+
+def _tick(board: Board, front: Front, stopping: threading.Event) -> None:
+    """Keep the status fresh, and take a renewed server certificate."""
+    while not stopping.wait(BOARD_SECONDS):
+        board.write()
+        try:
+            if front.reload():
+                logger.info("took the new server certificate")
+        except (LinkError, OSError) as error:
+            logger.error("%s", error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""A coordinator's home folder and its ``server.yaml``.
+
+==================  ===========================================================================
+``server.yaml``     what the server is called, where it listens, what it puts up with
+``ca/``             ``ca.pem`` and ``ca.key``: the federation's authority. Back it up, offline
+``tls/``            ``server.pem`` and ``server.key``
+``plan.key``        signs plans; ``plan.pub`` is what sites check them by. Back it up
+``sites/``          one file a site: its key, its certificates, whether it may take part
+``runs/``           one folder a run
+``status.json``     how it goes now
+``logs/``           what the processes say
+``server.lock``     held by a running ``mamfed-server start``
+==================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from mamfed_common.config import Config
+from mamfed_common.documents import read_yaml, yaml_value
+from mamfed_common.enrolment import FederationName, Words
+from mamfed_common.errors import SetupError
+
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*")
+"""What a host may be called (RFC 1123, 2.1)."""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_host(text: str) -> str:
+    if not _is_address(text) and not HOST_NAME.fullmatch(text):
+        raise ValueError(f"found {text!r}, expected a host name or an IP address, without port")
+    return text
+
+
+def _check_address(text: str) -> str:
+    if not _is_address(text):
+        raise ValueError(f"found {text!r}, expected an IP address of this machine, e.g. 0.0.0.0")
+    return text
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
+
+
+class ServerSettings(Config):
+    """A coordinator's ``server.yaml``.
+
+    Attributes:
+        name: The federation's name, which its authority's certificate carries.
+        hosts: Names and addresses by which sites reach the server; the first is in welcomes.
+        bind: Address of this machine to listen on.
+        port: Port to listen on.
+        contact: Whom sites phone.
+        max_body_mib: Largest body of a request, in MiB; Flower's parts are 5 MiB.
+        body_seconds: How long a body may take to come.
+        connections_per_address: Connections open at once from one address.
+        certificate_days: How long new certificates are valid.
+    """
+
+    name: FederationName
+    hosts: tuple[Host, ...] = Field(min_length=1)
+    bind: Annotated[str, AfterValidator(_check_address)] = "0.0.0.0"
+    port: int = Field(default=9443, ge=1, le=65535)
+    contact: Words = ""
+    max_body_mib: int = Field(default=8, ge=6, le=1024)
+    body_seconds: float = Field(default=60, gt=0, le=3600)
+    connections_per_address: int = Field(default=64, ge=1, le=1000)
+    certificate_days: int = Field(default=397, ge=1, le=3650)
+
+    def address(self) -> str:
+        """Return ``host:port`` as sites are told; an IPv6 address stands in brackets."""
+        host = f"[{self.hosts[0]}]" if ":" in self.hosts[0] else self.hosts[0]
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ServerHome:
+    """Where everything of a coordinator lies."""
+
+    path: Path
+
+    @property
+    def settings_path(self) -> Path:
+        """Return ``server.yaml``."""
+        return self.path / "server.yaml"
+
+    @property
+    def ca(self) -> Path:
+        """Return the certificate of the federation's authority, PEM."""
+        return self.path / "ca" / "ca.pem"
+
+    @property
+    def ca_key(self) -> Path:
+        """Return the authority's key: EC P-384, PEM."""
+        return self.path / "ca" / "ca.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        """Return the server's certificate, PEM."""
+        return self.path / "tls" / "server.pem"
+
+    @property
+    def server_key(self) -> Path:
+        """Return the key of the server's certificate: EC P-384, PEM."""
+        return self.path / "tls" / "server.key"
+
+    @property
+    def plan_key(self) -> Path:
+        """Return the key that signs plans: Ed25519, PEM."""
+        return self.path / "plan.key"
+
+    @property
+    def plan_public_key(self) -> Path:
+        """Return the public half of the key that signs plans: OpenSSH."""
+        return self.path / "plan.pub"
+
+    @property
+    def sites(self) -> Path:
+        """Return the folder of approved sites."""
+        return self.path / "sites"
+
+    @property
+    def runs(self) -> Path:
+        """Return the folder of runs."""
+        return self.path / "runs"
+
+    @property
+    def status(self) -> Path:
+        """Return the file that says how it goes."""
+        return self.path / "status.json"
+
+    @property
+    def logs(self) -> Path:
+        """Return the folder of logs."""
+        return self.path / "logs"
+
+    @property
+    def lock(self) -> Path:
+        """Return the file that a running server holds locked."""
+        return self.path / "server.lock"
+
+
+def load_settings(home: ServerHome) -> ServerSettings:
+    """Read a coordinator's ``server.yaml``.
+
+    Raises:
+        SetupError: There is none, or a key in it is unknown, missing or wrong; it is named.
+    """
+    if not home.settings_path.exists():
+        raise SetupError(
+            f"{home.settings_path}: not found; make a coordinator's home by mamfed-server init, "
+            "or name it by --home"
+        )
+    return read_yaml(ServerSettings, home.settings_path)
+
+
+def settings_text(settings: ServerSettings) -> str:
+    """Write settings as YAML with a comment for each key."""
+    values = {key: yaml_value(value) for key, value in settings.model_dump(mode="json").items()}
+    return TEXT.format(**values)
+
+
+TEXT = """\
+# mamfed-server: this coordinator's settings. Take effect when the server is started.
+
+# The federation's name. Its authority's certificate carries it: it cannot change any more.
+name: {name}
+
+# Names and addresses by which sites reach the server; the first is what new sites are told. The
+# server's certificate holds them all: after a change, mamfed-server sites rotate.
+hosts: {hosts}
+
+# Address of this machine to listen on: 0.0.0.0 is all of IPv4, "::" all of IPv6.
+bind: {bind}
+
+# The one port that sites must reach (TCP, TLS 1.3).
+port: {port}
+
+# Whom sites phone to compare fingerprints.
+contact: {contact}
+
+# Largest body of a request, in MiB. Models travel in parts of 5 MiB: 8 is enough for any.
+max_body_mib: {max_body_mib}
+
+# How long a body may take to come, in seconds.
+body_seconds: {body_seconds}
+
+# Connections open at once from one address. Sites behind one firewall share an address.
+connections_per_address: {connections_per_address}
+
+# How long new certificates are valid, in days. Sites renew by enroll, approve and join.
+certificate_days: {certificate_days}
+"""

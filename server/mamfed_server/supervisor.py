@@ -1,0 +1,190 @@
+"""``mamfed-server start``: checks, then a server process that is watched and started again."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mamfed_common.errors import PlanError, RunError, SetupError
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.supervision import Change, Child, child_environment, supervise
+from mamfed_common.versions import check_flower
+from mamfed_server.board import only_server
+from mamfed_server.events import read_events
+from mamfed_server.participants import stages_of
+from mamfed_server.pki import load_plan_key, load_server_certificate
+from mamfed_server.resume import check_same_plan
+from mamfed_server.runs import RunFolder
+from mamfed_server.settings import ServerHome, load_settings
+from mamfed_server.sites import load_sites
+
+FINAL_CODES = frozenset({0, 3, 5, 6, 7, 9})
+"""Exit codes of the server process after which starting it again would not help."""
+
+MAX_DEATHS = 10
+"""Deaths in a row without a round in between, after which the run is given up."""
+
+FOLLOW_SECONDS = 0.5
+SAFE_MIN_SITES = 3
+
+
+def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]:
+    """Check all that a run needs, and say what it will be; nothing is written.
+
+    Raises:
+        SetupError: Flower, the settings, a key or a certificate cannot be used, or no site may
+            take part.
+        PlanError: The run's folder holds another plan.
+    """
+    if Path(run).name != run or run.startswith("."):
+        raise PlanError(f"found the run name {run!r}, expected the plain name of a folder")
+    check_flower()
+    settings = load_settings(home)
+    load_plan_key(home)
+    days = _days_left(home)
+    sites = sorted(name for name, e in load_sites(home).items() if e.status == "active")
+    need = max([plan.federation.min_sites, *(plan.stage(s).quorum for s in stages_of(plan))])
+    if len(sites) < need:
+        raise SetupError(
+            f"{len(sites)} sites are approved, the plan needs {need}; mamfed-server sites approve"
+        )
+    folder = RunFolder(home.runs / run)
+    if folder.holds_run():
+        check_same_plan(folder, plan)
+    yield f"run {run}, plan {plan.sha256()}"
+    yield f"listening on {settings.bind}:{settings.port}, server certificate for {days} more days"
+    yield f"approved sites: {', '.join(sites)}"
+    rounds = ", ".join(f"{plan.stage(s).rounds} rounds of {s}" for s in stages_of(plan))
+    yield f"{rounds}; an average of at least {need} sites"
+    if plan.federation.min_sites < SAFE_MIN_SITES:
+        yield (
+            f"warning: min_sites is {plan.federation.min_sites}: an average over fewer than "
+            f"{SAFE_MIN_SITES} sites shows them what the others sent"
+        )
+
+
+def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console) -> int:
+    """Run the server process until the run ends; return the exit code to end with.
+
+    Raises:
+        SetupError: Another server runs in this home.
+        OutputError: The run folder cannot be made.
+    """
+    with only_server(home.path):
+        folder = RunFolder(home.runs / run)
+        if not folder.holds_run():
+            folder.create(plan)
+        stopping = threading.Event()
+        watch = _Deaths(folder, console, stopping)
+        child = Child(
+            "server",
+            (sys.executable, "-m", "mamfed_server.serve", str(home.path.absolute()), run),
+            home.logs / "server.log",
+            child_environment(home.path / "flower"),
+        )
+        with _Follower(folder, plan, console):
+            code = supervise(
+                [child],
+                together=False,
+                stopping=stopping,
+                final_codes=FINAL_CODES,
+                on_change=watch.changed,
+            )
+    console.print(_ending(folder, code or watch.code))
+    return code or watch.code
+
+
+def _days_left(home: ServerHome) -> int:
+    """Return how long the server's certificate is still valid."""
+    left = load_server_certificate(home).not_valid_after_utc - datetime.now(UTC)
+    if left <= timedelta():
+        raise SetupError(
+            f"{home.server_certificate}: ended {-left.days} days ago; mamfed-server sites rotate"
+        )
+    return left.days
+
+
+class _Deaths:
+    """Says when the server process died, and gives up where it never gets on."""
+
+    def __init__(self, folder: RunFolder, console: Console, stopping: threading.Event) -> None:
+        self._folder = folder
+        self._console = console
+        self._stopping = stopping
+        self._rounds = -1
+        self._count = 0
+        self.code = 0
+
+    def changed(self, change: Change) -> None:
+        if change.event != "ended" or change.delay_seconds is None:
+            return
+        self._console.print(
+            f"the server process ended (code {change.code}); again in {change.delay_seconds:g} s, "
+            "its log says why"
+        )
+        rounds = len(self._folder.rounds())
+        self._count = self._count + 1 if rounds == self._rounds else 1
+        self._rounds = rounds
+        if self._count >= MAX_DEATHS:
+            self._console.print(f"given up after {MAX_DEATHS} deaths without a round in between")
+            self.code = RunError.exit_code
+            self._stopping.set()
+
+
+class _Follower:
+    """Shows a run's rounds and events while another process writes them."""
+
+    def __init__(self, folder: RunFolder, plan: TrainingPlan, console: Console) -> None:
+        self._folder = folder
+        self._total = sum(plan.stage(stage).rounds for stage in stages_of(plan))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._bar.start()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._bar.stop()
+
+    def _follow(self) -> None:
+        task = self._bar.add_task("rounds", total=self._total)
+        seen = len(read_events(self._folder.path))
+        while True:
+            last = self._done.wait(FOLLOW_SECONDS)
+            self._bar.update(task, completed=len(self._folder.rounds()))
+            events = read_events(self._folder.path)
+            for event in events[seen:]:
+                facts = {k: v for k, v in event.items() if k not in ("time", "event")}
+                self._bar.console.print(f"{event['time']} {event['event']}{_facts(facts)}")
+            seen = len(events)
+            if last:
+                return
+
+
+def _facts(facts: dict[str, object]) -> str:
+    return "".join(f" {key}={value}" for key, value in facts.items())
+
+
+def _ending(folder: RunFolder, code: int) -> str:
+    if code:
+        return f"failed (exit code {code}); the run folder {folder.path} keeps what was reached"
+    summary = folder.read_summary()
+    if summary["status"] == "stopped":
+        return f"stopped; mamfed-server resume {folder.path.name} goes on"
+    return f"{summary['status']}; checkpoint: {summary['checkpoint']}"

@@ -1,0 +1,63 @@
+"""How the round loop reaches sites, whatever carries the messages.
+
+:class:`GridTransport` goes over a Flower ``Grid`` (a simulation); ``superlink.LinkTransport`` over
+the SuperLink of this process (a federation between machines).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+
+class Transport(Protocol):
+    """Messages to nodes and their replies."""
+
+    def online(self) -> Mapping[int, str]:
+        """Return the nodes that are connected: by id, a stamp that changes when one restarts.
+
+        A node that restarted has forgotten what it was asked.
+        """
+
+    def push(
+        self, node_id: int, message_type: str, content: RecordDict, ttl_seconds: float
+    ) -> str | None:
+        """Send a request; return its id, None where the node cannot be sent to now."""
+
+    def pull(self, message_id: str) -> Message | None:
+        """Return the reply to a request where there is one, once."""
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Drop requests whose replies are no longer wanted."""
+
+
+class GridTransport:
+    """A Flower Grid, whose nodes never restart (Flower 1.41-1.42)."""
+
+    def __init__(self, grid: Grid) -> None:
+        """Send over this grid."""
+        self._grid = grid
+
+    def online(self) -> Mapping[int, str]:
+        """Return all nodes."""
+        return dict.fromkeys(sorted(self._grid.get_node_ids()), "")
+
+    def push(
+        self, node_id: int, message_type: str, content: RecordDict, ttl_seconds: float
+    ) -> str | None:
+        """Send a request."""
+        message = Message(content, dst_node_id=node_id, message_type=message_type, ttl=ttl_seconds)
+        (message_id,) = self._grid.push_messages([message])
+        return message_id
+
+    def pull(self, message_id: str) -> Message | None:
+        """Return a reply."""
+        for reply in self._grid.pull_messages([message_id]):
+            return reply
+        return None
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Do nothing: a simulation ends with its process."""

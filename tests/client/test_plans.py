@@ -1,0 +1,134 @@
+"""Plans that came, decisions about them, and the commands that show both."""
+
+import getpass
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from mamfed_client.cli import app
+from mamfed_client.plans import Decision, PlanStore
+from mamfed_common.errors import SetupError
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "site.yaml").write_text(
+        "name: here\ndata: [{name: a, folder: data}]\npolicy: {bounds: {hours: '19:00-07:00'}}\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def store(home):
+    return PlanStore(home / "plans")
+
+
+@pytest.fixture
+def run(home):
+    def invoke(*words, code=0):
+        result = CliRunner().invoke(app, ["plan", *words, "--home", str(home)])
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result.stdout if code == 0 else result.exception
+
+    return invoke
+
+
+def test_a_plan_is_kept_once_and_for_its_owner_only(store, home, tiny_plan):
+    store.remember(tiny_plan)
+    path = home / "plans" / f"{tiny_plan.sha256()}.yaml"
+    before = path.stat()
+    store.remember(tiny_plan)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert before.st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    (stored,) = store.plans()
+    assert stored.plan == tiny_plan
+
+
+def test_a_plan_is_found_by_the_start_of_its_name(store, tiny_plan):
+    store.remember(tiny_plan)
+    store.remember(tiny_plan.changed(seed=1))
+    assert store.find(tiny_plan.sha256()[:12].upper()).plan == tiny_plan
+    for prefix in ("", "xyz"):
+        with pytest.raises(SetupError, match="expected 1"):
+            store.find(prefix)
+
+
+def test_a_plan_that_was_changed_on_disk_is_named(store, home, tiny_plan):
+    store.remember(tiny_plan)
+    path = home / "plans" / f"{tiny_plan.sha256()}.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    with pytest.raises(SetupError, match="expected the one it is named after"):
+        store.plans()
+
+
+def test_the_last_decision_counts_and_all_are_kept(store, home, tiny_plan):
+    name = tiny_plan.sha256()
+    assert store.decisions() == {}
+    store.decide(name, Decision.APPROVED)
+    store.decide(name, Decision.REFUSED)
+    assert store.decisions() == {name: Decision.REFUSED}
+    assert [record.decision for record in store.history()] == ["approved", "refused"]
+    assert {record.by for record in store.history()} == {getpass.getuser()}
+    assert (home / "plans" / "decisions.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_decision_is_no_decision(store, home, tiny_plan):
+    store.decide(tiny_plan.sha256(), Decision.REFUSED)
+    path = home / "plans" / "decisions.jsonl"
+    path.write_text(path.read_text().replace("refused", "perhaps"))
+    with pytest.raises(SetupError, match=r"decisions\.jsonl:1"):
+        store.decisions()
+
+
+def test_the_list_says_what_becomes_of_each_plan(run, store, tiny_plan):
+    assert "no plan has come yet" in run("list")
+    big = tiny_plan.changed(image_size=4096)
+    for plan in (tiny_plan, big):
+        store.remember(plan)
+    rows = json.loads(run("list", "--format", "json"))
+    found = {row["plan_sha256"]: row["standing"] for row in rows}
+    assert found == {tiny_plan.sha256(): "pending", big.sha256(): "outside bounds"}
+    assert f"{tiny_plan.sha256()[:12]}  came" in run("list")
+
+
+def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):
+    store.remember(tiny_plan.changed(image_size=4096))
+    text = run("show")
+    assert "images of 4096 x 4096 pixels" in text
+    assert "In pretraining: 1 rounds, in each of them 1 passes" in text
+    assert "image_size: 4096, allowed at most 2048: NOT ALLOWED" in text
+    assert "min_sites: 3, allowed at least 3: ok" in text
+    assert "19:00-07:00" in text
+    assert "lacks 'counts'" in text
+    document = json.loads(run("show", "--format", "json"))
+    assert document["plan"]["image_size"] == 4096
+    checks = {check["name"]: check["fits"] for check in document["bounds"]}
+    assert checks == {
+        "image_size": False,
+        "rounds": True,
+        "local_epochs": True,
+        "learning_rate": True,
+        "batch_size": True,
+        "min_sites": True,
+    }
+
+
+def test_a_person_approves_and_refuses(run, store, tiny_plan):
+    store.remember(tiny_plan)
+    name = tiny_plan.sha256()
+    assert "approved by" in run("approve", name[:8])
+    assert store.decisions() == {name: Decision.APPROVED}
+    assert json.loads(run("refuse", name, "--format", "json"))["standing"] == "refused"
+    assert isinstance(run("approve", "0000", code=1), SetupError)
+
+
+def test_approving_a_plan_outside_the_bounds_says_that_it_stays_out(run, store, tiny_plan):
+    plan = tiny_plan.changed(image_size=4096)
+    store.remember(plan)
+    assert "still outside bounds" in run("approve", plan.sha256())
+
+
+def test_showing_without_any_plan_is_an_error(run):
+    assert "no plan has come yet" in str(run("show", code=1))

@@ -1,0 +1,32 @@
+"""Three small phantom hospitals and a plan that trains on them in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mamfed_common.augmentation import AugmentationConfig
+from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
+from mamfed_common.unet import NetworkConfig
+from mamfed_simulations.vendors import VENDORS, write_cohort
+
+
+def write_phantoms(folder: Path, benign: int = 8, malignant: int = 10) -> dict[str, Path]:
+    """Write a cohort a vendor; return the folders by name."""
+    folders = {}
+    for name, look in VENDORS.items():
+        folders[name] = folder / name
+        write_cohort(folders[name], look, benign=benign, malignant=malignant, seed=0)
+    return folders
+
+
+def small_plan(pretraining: int = 1, finetuning: int = 2, **federation: float) -> TrainingPlan:
+    """Return a plan of seconds a round, with deadlines that suit a test."""
+    stage = {"batch_size": 2, "deadline_seconds": 180, "min_deadline_seconds": 60}
+    return TrainingPlan(
+        image_size=64,
+        network=NetworkConfig(channels=(8, 16, 32), first_skip_level=1, stem=1),
+        pretraining=StagePlan(rounds=pretraining, learning_rate=8e-3, **stage),
+        finetuning=StagePlan(rounds=finetuning, learning_rate=5e-3, **stage),
+        augmentation=AugmentationConfig(max_rotation_degrees=0, max_log_scale=0),
+        federation=FederationPlan(**{"join_seconds": 120, "offline_seconds": 120, **federation}),
+    )
