@@ -3,11 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench bench-intake fuzz clean help
+.PHONY: demo test check federation chaos bench bench-intake fuzz clean help
 
 help:
 	@echo "make demo   train three phantom hospitals; open runs/demo/report.html"
 	@echo "make test   run the tests"
+	@echo "make federation  enrol three phantom hospitals and train between real processes over TLS"
+	@echo "make chaos  the same, killing server, sites and workers at random; prints its seed"
 	@echo "make check  ruff, mypy --strict, import-linter"
 	@echo "make bench  measure every performance claim beside its peers"
 	@echo "make bench-intake  images a second by transfer syntax, and where the time goes"
@@ -25,6 +27,12 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+federation: .venv/.demo
+	$(BIN)/python tests/federation/run_federation.py
+
+chaos: .venv/.demo
+	$(BIN)/python tests/federation/chaos.py
 
 bench: .venv/.bench
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

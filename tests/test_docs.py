@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -12,12 +13,24 @@ import mamfed_server.cli
 import mamfed_simulations.cli
 from mamfed_client.datasets import LAYOUTS
 from mamfed_client.datasets.plain import COLUMNS
+from mamfed_client.policy import MetricName
 from mamfed_client.rejections import Reason
+from mamfed_client.settings import SiteSettings
 from mamfed_common import errors
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.config import Config
+from mamfed_common.documents import yaml_value
+from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
+from mamfed_common.weights import FAULTS
+from mamfed_server.runs import RoundRecord
+from mamfed_server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "deploy/README.md",
+    ROOT / "deploy/RUNBOOK.md",
+]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 
@@ -45,15 +58,18 @@ def test_every_command_is_documented(command):
 
 
 def test_no_page_names_a_command_that_does_not_exist():
-    named = set(re.findall(r"mamfed-(?:client|server|simulate) (?:data [a-z]+|[a-z]+)", TEXT))
-    assert named <= COMMANDS | {"mamfed-client data"}
+    groups = {command.rpartition(" ")[0] for command in COMMANDS if command.count(" ") == 2}
+    words = "|".join(group.split()[1] for group in groups)
+    command = rf"mamfed-(?:client|server|simulate) (?:(?:{words}) [a-z]+|[a-z]+)"
+    assert set(re.findall(command, TEXT)) <= COMMANDS | groups
 
 
-def test_every_exit_code_is_documented():
-    page = (ROOT / "docs/researcher.md").read_text()
+@pytest.mark.parametrize("page", ["docs/researcher.md", "deploy/README.md"])
+def test_every_exit_code_is_documented(page):
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
     codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.MamfedError)}
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.M)} == codes | {0, 2, 130}
+    found = re.findall(r"^\| (\d+) \|", (ROOT / page).read_text(), re.M)
+    assert {int(code) for code in found} == codes | {0, 2, 130}
 
 
 def test_every_column_reason_and_plan_key_is_documented():
@@ -62,6 +78,87 @@ def test_every_column_reason_and_plan_key_is_documented():
     assert not [name for name in LAYOUTS if f"`{name}`" not in data.read_text()]
     assert not [reason for reason in Reason if f"`{reason}`" not in data.read_text()]
     assert not [key for key in TrainingPlan.model_fields if f"`{key}`" not in plan.read_text()]
+
+
+def _settings(model, prefix=""):
+    """Yield each key of a YAML file, dots between levels, with its default as YAML."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if inspect.isclass(kind) and issubclass(kind, Config):
+            yield from _settings(kind, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else _as_yaml(field.default)
+            yield f"{prefix}{name}", default
+
+
+def _as_yaml(value):
+    return f"`{yaml_value(list(value) if isinstance(value, tuple) else value)}`"
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "model", "prefix"),
+    [
+        ("site.md", "site.yaml", SiteSettings, ""),
+        ("coordinator.md", "server.yaml", ServerSettings, ""),
+        ("coordinator.md", "Deadlines and quorum", FederationPlan, "federation."),
+    ],
+)
+def test_a_table_holds_every_key_with_its_default(page, heading, model, prefix):
+    expected = dict(_settings(model, prefix))
+    found = dict(_rows(page, heading))
+    assert {key: found.get(key) for key in expected} == expected
+    others = {key for key in found if key.startswith(prefix)} - expected.keys()
+    assert not others if not prefix else all(key.startswith("federation.") for key in others)
+
+
+def test_the_plan_s_deadlines_and_quorum_have_their_defaults():
+    found = dict(_rows("coordinator.md", "Deadlines and quorum"))
+    for key in ("quorum", "deadline_seconds", "min_deadline_seconds"):
+        names = f"pretraining.{key}`, `finetuning.{key}"
+        assert found[names] == _as_yaml(StagePlan.model_fields[key].default)
+
+
+def _section(page, heading):
+    text = (ROOT / "docs" / page).read_text()
+    return re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
+
+
+def _rows(page, heading):
+    """Return the first two cells of each row that begins with code."""
+    return re.findall(r"^\| `(.+?)` \| ?(.*?) ?\|", _section(page, heading), re.M)
+
+
+def test_every_code_that_a_site_sends_is_documented_in_its_own_words():
+    text = _section("site.md", "What leaves your site")
+    assert {
+        int(code): words for code, words in re.findall(r"^\| (\d+) \| (.+) \|$", text, re.M)
+    } == {int(code): words for code, words in FAULTS.items()}
+
+
+def test_every_value_that_may_leave_is_documented():
+    text = _section("site.md", "What leaves your site")
+    assert not [name for name in (*get_args(MetricName), "arrays") if f"`{name}`" not in text]
+
+
+def test_every_key_of_a_round_and_every_event_is_documented():
+    text = _section("coordinator.md", "What a run folder says")
+    assert not [key for key in RoundRecord.model_fields if f"`{key}`" not in text]
+    source = "".join(path.read_text() for path in (ROOT / "server/mamfed_server").glob("*.py"))
+    written = set(
+        re.findall(r"""log\.write\(\s*"([a-z ]+)"(?: if \w+ else "([a-z ]+)")?""", source)
+    )
+    events = {name for pair in written for name in pair if name} | {"started", "resumed"}
+    table = text.split("| event | means |")[1].split("\n\n")[0]
+    first_cells = "".join(re.findall(r"^\| (`.+?) \|", table, re.M))
+    assert set(re.findall(r"`([a-z ]+)`", first_cells)) == events
+
+
+def test_every_decision_is_in_the_index():
+    folder = ROOT / "docs/decisions"
+    index = (folder / "README.md").read_text()
+    assert not [
+        path for path in folder.glob("0*.md") if f"[{path.name[:4]}]({path.name})" not in index
+    ]
 
 
 def test_every_link_to_a_file_leads_somewhere():

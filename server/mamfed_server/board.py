@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.files import write_atomic
 from mamfed_server.events import Event, utc_now
 
 STATUS = "status.json"
-LOCK = "server.lock"
 
 
 class Board:
@@ -59,40 +54,3 @@ def read_board(home: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-@contextmanager
-def only_server(home: Path) -> Iterator[None]:
-    """Keep a second ``mamfed-server start`` out of a home; a kill leaves no lock behind.
-
-    Raises:
-        SetupError: One is running.
-    """
-    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SetupError(
-                f"{home}: a server runs here already (pid {file.read().strip()}); "
-                "stop it by mamfed-server stop"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def running_server(home: Path) -> int | None:
-    """Return the process id of the ``mamfed-server start`` that runs in a home."""
-    try:
-        with (home / LOCK).open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return int(file.read())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise LinkError(f"{home / LOCK}: a server starts or ends just now; try again") from error
-    return None

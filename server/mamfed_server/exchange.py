@@ -17,7 +17,7 @@ from flwr.common.constant import ErrorCode
 
 from mamfed_common.errors import MamfedError
 from mamfed_common.weights import FAULTS
-from mamfed_server.transport import Transport
+from mamfed_server.transport import UNREAD, Transport
 
 POLL_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
@@ -258,7 +258,7 @@ class Exchange:
             self._link.on_asked_again(site, "its node lost the request")
             return None
         if code != ErrorCode.CLIENT_APP_CRASHED:
-            reason = FAULTS.get(code, f"the site failed (Flower error {code})")
+            reason = (FAULTS | UNREAD).get(code, f"the site failed (Flower error {code})")
             return Reply(None, reason, ask.elapsed())
         ask.crashes += 1
         if ask.crashes < MAX_CRASHES:

@@ -62,23 +62,27 @@ def stop(home: HomeOption = Path(".")) -> None:
     import signal
     import time
 
-    from mamfed_server.board import running_server
+    from mamfed_common.lock import holder
+    from mamfed_server.settings import ServerHome
 
-    pid = running_server(home)
-    if pid is None:
+    lock = ServerHome(home).lock
+    pid = holder(lock)
+    if not pid:
         typer.echo("no server runs here")
         return
     os.kill(pid, signal.SIGTERM)
-    while running_server(home) == pid:
+    while holder(lock) == pid:
         time.sleep(0.1)
     typer.echo("stopped")
 
 
 def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
     """Say what the server does now: the run, its round, who is connected, who is waited for."""
-    from mamfed_server.board import read_board, running_server
+    from mamfed_common.lock import holder
+    from mamfed_server.board import read_board
+    from mamfed_server.settings import ServerHome
 
-    pid, board = running_server(home), read_board(home)
+    pid, board = holder(ServerHome(home).lock), read_board(home)
     board["supervisor_pid"] = pid
     if pid is None and board.get("state") not in ("finished", "failed", "stopped"):
         board["state"] = "not running"
@@ -96,12 +100,14 @@ def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> 
 
 def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
     """List the runs in this home: how each ended, and how far it came."""
-    from mamfed_server.board import read_board, running_server
+    from mamfed_common.lock import holder
+    from mamfed_server.board import read_board
     from mamfed_server.overview import overview
     from mamfed_server.settings import ServerHome
 
-    active = read_board(home).get("run") if running_server(home) is not None else None
-    rows = overview(ServerHome(home).runs, active)
+    place = ServerHome(home)
+    active = None if holder(place.lock) is None else read_board(home).get("run")
+    rows = overview(place.runs, active)
     if output is Format.JSON:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -120,6 +126,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     home: HomeOption = Path("."),
     checkpoint: Annotated[str, typer.Option(help="best, final or latest.")] = "best",
+    output: FormatOption = Format.TEXT,
 ) -> None:
     """Copy a run's result to a folder of its own: checked weights, plan, rounds, summary.
 
@@ -129,8 +136,11 @@ def export(
     from mamfed_server.settings import ServerHome
 
     folder = _run_folder(ServerHome(home).runs, run)
-    for path in export_run(folder, checkpoint, out):
-        typer.echo(str(path))
+    files = [str(path) for path in export_run(folder, checkpoint, out)]
+    if output is Format.JSON:
+        files = [json.dumps({"run": run, "checkpoint": checkpoint, "files": files}, indent=2)]
+    for line in files:
+        typer.echo(line)
 
 
 def register(app: typer.Typer) -> None:

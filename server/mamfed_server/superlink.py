@@ -51,6 +51,7 @@ from google.protobuf.message import DecodeError
 from mamfed_common.bundle import FAB_ID, FAB_VERSION, bundle, bundle_sha256
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.versions import check_flower, flower_version
+from mamfed_server.transport import TOO_LARGE, UNREAD, UNREADABLE
 
 TASK_HEARTBEAT_SECONDS = 15.0
 """Flower fails a run whose task is silent for 60 s."""
@@ -60,9 +61,6 @@ VERSION_HEADER = FLWR_PACKAGE_VERSION_METADATA_KEY.lower()
 FLEET = "/v1/fleet/"
 ACTIVATE_NODE, PUSH_MESSAGES = f"{FLEET}activate-node", f"{FLEET}push-messages"
 PUSH_OBJECT = f"{FLEET}push-object"
-
-TOO_LARGE, UNREADABLE = 201, 202
-"""Codes of answers that are refused before they are read."""
 
 _PARTS: tuple[tuple[Callable[..., Any], str], ...] = (
     (create_app, "config superlink_lifespan_class"),
@@ -254,24 +252,24 @@ class LinkTransport:
             ids = [node.object_id for node in iterate_object_tree(tree)]
             parts = {i: self._state.get_object(self._link.run_id, i) for i in ids}
         except NoObjectInStoreError:
-            return self._fail(message_id, ErrorCode.MESSAGE_UNAVAILABLE, "its parts never came")
+            return self._fail(message_id, ErrorCode.MESSAGE_UNAVAILABLE)
         if any(part is None for part in parts.values()):
-            return self._fail(message_id, ErrorCode.MESSAGE_UNAVAILABLE, "its parts never came")
+            return self._fail(message_id, ErrorCode.MESSAGE_UNAVAILABLE)
         contents = {i: part for i, part in parts.items() if part}
         if sum(map(len, contents.values())) > self._max_answer_bytes:
-            return self._fail(message_id, TOO_LARGE, "larger than any answer can be")
+            return self._fail(message_id, TOO_LARGE)
         if len(contents) < len(parts):
             return None
         try:
             message = inflate_object_from_contents(reply.metadata.message_id, contents)
             assert isinstance(message, Message)
         except Exception:  # what a hostile site sends may fail in any way
-            return self._fail(message_id, UNREADABLE, "cannot be put together")
+            return self._fail(message_id, UNREADABLE)
         self.forget([message_id])
         return message
 
-    def _fail(self, message_id: str, code: int, reason: str) -> Message:
-        answer = Message(Error(code, reason), reply_to=self._asked[message_id])
+    def _fail(self, message_id: str, code: int) -> Message:
+        answer = Message(Error(code, UNREAD.get(code, "")), reply_to=self._asked[message_id])
         self.forget([message_id])
         return answer
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mamfed_common.errors import PlanError, RunError, SetupError
+from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
 from mamfed_common.versions import check_flower
-from mamfed_server.board import only_server
 from mamfed_server.events import read_events
 from mamfed_server.participants import stages_of
 from mamfed_server.pki import load_plan_key, load_server_certificate
@@ -76,7 +76,7 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
         SetupError: Another server runs in this home.
         OutputError: The run folder cannot be made.
     """
-    with only_server(home.path):
+    with only_one(home.lock, "a server"):
         folder = RunFolder(home.runs / run)
         if not folder.holds_run():
             folder.create(plan)

@@ -12,6 +12,13 @@ from typing import Protocol
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+TOO_LARGE, UNREADABLE = 201, 202
+UNREAD = {
+    TOO_LARGE: "its answer is larger than any can be",
+    UNREADABLE: "its answer cannot be put together",
+}
+"""Codes of answers that a transport refuses before they are read."""
+
 
 class Transport(Protocol):
     """Messages to nodes and their replies."""

@@ -20,13 +20,12 @@ from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import Query, pack, unpack_body, wire_bytes
 from mamfed_server import superlink
 from mamfed_server.superlink import (
-    TOO_LARGE,
-    UNREADABLE,
     LinkTransport,
     SuperLink,
     claimed_node,
     key_of,
 )
+from mamfed_server.transport import TOO_LARGE, UNREADABLE
 
 MEGABYTE = 1 << 20
 

@@ -1,0 +1,115 @@
+"""``python hostile_worker.py HOME=KIND ...``: sites that train as asked and spoil what they send.
+
+Each site is a real node and a real worker, in processes of their own; only the answer is changed,
+after the site's gate, as a hostile administrator could: the coordinator must find out by the answer
+alone. The processes are forked from this one, because fourteen imports of torch take a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ConfigRecord, Context, Message, MessageType, RecordDict
+
+from mamfed_client.flower_parts import start_log
+from mamfed_client.node import run_node
+from mamfed_client.settings import SiteHome
+from mamfed_client.worker import Answers, Progress, Worker, installed_answers
+from mamfed_common.weights import ARRAYS, BODY, JSON
+
+NAME = "Doe^Jane"
+"""What the extra record carries; it must appear nowhere at the coordinator."""
+
+Spoil = Callable[[RecordDict], None]
+
+
+def _change_first(content: RecordDict, change: Callable[[Any], Any]) -> None:
+    arrays = content.array_records[ARRAYS]
+    name = next(name for name, array in arrays.items() if array.numpy().ndim > 0)
+    arrays[name] = Array(change(arrays[name].numpy()))
+
+
+def _with_nan(values: Any) -> Any:
+    spoiled = values.copy()
+    spoiled.flat[-1] = np.nan
+    return spoiled
+
+
+def _remove_last(content: RecordDict) -> None:
+    arrays = content.array_records[ARRAYS]
+    del arrays[list(arrays)[-1]]
+
+
+def _claim(content: RecordDict, num_examples: int) -> None:
+    body = content.config_records[BODY]
+    body[JSON] = json.dumps({**json.loads(str(body[JSON])), "num_examples": num_examples})
+
+
+def _add_name(content: RecordDict) -> None:
+    content["patient"] = ConfigRecord({"name": NAME})
+
+
+SPOILS: dict[str, Spoil] = {
+    "nan": partial(_change_first, change=_with_nan),
+    "shape": partial(_change_first, change=lambda values: values[..., None]),
+    "missing": _remove_last,
+    "negative": partial(_claim, num_examples=-5),
+    "none": partial(_claim, num_examples=0),
+    "vast": partial(_claim, num_examples=10**18),
+    "name": _add_name,
+}
+
+
+def spoiled(answers: Answers, spoil: Spoil) -> Answers:
+    """Return answers whose trained weights are spoiled after the gate."""
+
+    def app(message: Message, context: Context) -> Message:
+        reply = answers.app(message, context)
+        if message.metadata.message_type == MessageType.TRAIN and not reply.has_error():
+            spoil(reply.content)
+        return reply
+
+    return Answers(app, answers.release_fault)
+
+
+def run_worker(home: SiteHome, kind: str) -> None:
+    """Work for a site's node."""
+    progress = Progress(home)
+    Worker(home, spoiled(installed_answers(home, progress), SPOILS[kind]), progress).run()
+
+
+def start(home: SiteHome, run: Callable[[], None]) -> None:
+    """Run a part of a site in a process of its own."""
+    if os.fork():
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["FLWR_HOME"] = str(home.path / "flower")
+    try:
+        run()
+    finally:
+        os._exit(1)
+
+
+def main() -> None:
+    """Run the sites given on the command line until SIGTERM."""
+    start_log()
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+    for word in sys.argv[1:]:
+        path, _, kind = word.rpartition("=")
+        home = SiteHome(Path(path))
+        start(home, partial(run_node, home))
+        start(home, partial(run_worker, home, kind))
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A federation between real processes, two stages long: its bits, its records, its files."""
+
+import csv
+import json
+import stat
+
+import pytest
+from tests.federation.deployment import Deployment, simulated_sha256, wait_until
+from tests.federation.phantoms import small_plan
+
+from mamfed_common.plan import read_plan
+
+ROUNDS = {"pretraining": [1], "finetuning": [1, 2]}
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A plan of three rounds, alone in its folder."""
+    plan = tmp_path_factory.mktemp("federation") / "plan.yaml"
+    plan.write_text(small_plan(pretraining=1, finetuning=2).to_yaml())
+    return plan
+
+
+@pytest.fixture(scope="module")
+def finished(phantoms, planned):
+    """A deployment whose run has finished; its sites go on waiting for the next one."""
+    with Deployment(planned.parent, phantoms) as federation:
+        federation.start_server(planned)
+        for name in phantoms:
+            federation.start_site(name)
+        assert federation.wait_for_end() == 0, federation.story()
+        yield federation
+
+
+@pytest.fixture(scope="module")
+def simulated(finished, planned, phantoms):
+    """The name of the weights of the same run by ``mamfed-simulate``."""
+    return simulated_sha256(finished.folder, planned, phantoms)
+
+
+def printed(federation, *argv):
+    """Run a command with ``--format json`` and return what it prints."""
+    return json.loads(federation.command(*argv, "--format", "json").stdout)
+
+
+def files_of(*folders):
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_weights_equal_those_of_a_simulation_bit_for_bit(finished, simulated):
+    assert finished.weights_sha256() == simulated
+
+
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(finished, planned, simulated):
+    finished.start_server(planned, run="stopped")
+    wait_until(lambda: bool(finished.rounds("stopped")), "the first round ends")
+    finished.command("mamfed-server", "stop", "--home", finished.server_home)
+    assert finished.wait_for_end() == 0
+    done = len(finished.rounds("stopped"))
+    assert 1 <= done < 3
+    folder = finished.run_folder("stopped")
+    assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
+    finished.start("server", "mamfed-server", "resume", "stopped", "--home", finished.server_home)
+    assert finished.wait_for_end() == 0, finished.story()
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    (resumed,) = (event for event in events if event["event"] == "resumed")
+    assert (resumed["stage"], resumed["server_round"]) == ("finetuning", done)
+    assert finished.weights_sha256("stopped") == simulated
+
+
+def test_the_rounds_say_who_took_part_and_what_it_took(finished, phantoms):
+    rounds = finished.rounds()
+    assert [(r["stage"], r["server_round"]) for r in rounds] == [
+        (stage, number) for stage, numbers in ROUNDS.items() for number in numbers
+    ]
+    for record in rounds:
+        assert record["expected"] == record["answered"] == sorted(phantoms)
+        assert list(record["accepted"]) == sorted(phantoms)
+        assert record["refused"] == {}
+        assert record["bytes_sent"] == record["bytes_received"] > 0
+        assert sum(site["share"] for site in record["accepted"].values()) == pytest.approx(1)
+
+
+def test_the_coordinators_commands_say_what_happened(finished, planned, tmp_path):
+    home, plan = finished.server_home, read_plan(planned)
+    assert printed(finished, "mamfed-server", "status", "--home", home)["state"] == "finished"
+    runs = {r["run"]: r for r in printed(finished, "mamfed-server", "runs", "--home", home)}
+    assert runs["run"]["status"] == "finished"
+    assert runs["run"]["rounds"] == runs["run"]["rounds_planned"] == 3
+    assert runs["run"]["plan_sha256"] == plan.sha256()
+    shown = printed(finished, "mamfed-server", "show", finished.run_folder())
+    assert shown["status"] == "finished"
+    assert shown["complete"] is True
+    out = tmp_path / "result"
+    argv = ("export", "run", "--home", home, "--checkpoint", "final", "--out", out)
+    made = printed(finished, "mamfed-server", *argv)
+    assert sorted(made["files"]) == sorted(str(path) for path in out.iterdir())
+    facts = json.loads((out / "model.json").read_text())
+    assert facts["weights_sha256"] == finished.weights_sha256()
+
+
+def test_every_site_says_what_left_it_and_its_record_is_whole(finished, phantoms, planned):
+    for name in phantoms:
+        home = finished.site_home(name)
+        whole = printed(finished, "mamfed-client", "audit", "verify", "--home", home)
+        report = printed(finished, "mamfed-client", "audit", "report", "--home", home)
+        lines = [json.loads(line) for line in (home / "audit.jsonl").read_text().splitlines()]
+        assert whole["lines"] == report["lines"] == len(lines)
+        assert report["rounds"] == ROUNDS
+        assert report["faults"] == {}
+        assert report["to"] == ["Test"]
+        assert list(report["plans"]) == [read_plan(planned).sha256()]
+        trained = [line for line in lines if line["kind"] == "train"][:3]
+        sent = [sum(array["bytes"] for array in line["weights"]) for line in trained]
+        assert all(0 < size < line["bytes"] for size, line in zip(sent, trained, strict=True))
+
+
+def test_a_record_with_a_line_less_is_found_out(finished, phantoms, tmp_path):
+    home = finished.site_home(min(phantoms))
+    for name in ("site.yaml", "audit.head"):
+        (tmp_path / name).write_bytes((home / name).read_bytes())
+    lines = (home / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "audit.jsonl").write_bytes(b"".join([*lines[:2], *lines[3:]]))
+    finished.command("mamfed-client", "audit", "verify", "--home", tmp_path, code=11)
+
+
+def test_every_site_says_how_it_is_doing(finished, phantoms):
+    for name in phantoms:
+        home = finished.site_home(name)
+        found = printed(finished, "mamfed-client", "status", "--home", home)
+        assert (found["site"], found["running"]) == (name, True)
+        assert found["pending_plans"] == []
+        assert found["certificate_days"] > 300
+        assert found["audit_lines"] == len((home / "audit.jsonl").read_text().splitlines())
+
+
+def test_every_file_of_coordinator_and_sites_is_their_owners_alone(finished):
+    for top in (finished.server_home, finished.folder / "sites"):
+        for path in top.rglob("*"):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            assert mode == (0o700 if path.is_dir() else 0o600), f"{path}: {mode:o}"
+
+
+def test_nothing_that_is_kept_or_said_names_a_patient_an_image_or_a_folder(finished, phantoms):
+    secrets = set()
+    for folder in phantoms.values():
+        rows = list(csv.DictReader((folder / "labels.csv").open()))
+        secrets |= {row[key] for row in rows for key in ("patient_id", "image", "mask")}
+        secrets |= {row["image"].rpartition("/")[2] for row in rows}
+        secrets.add(str(folder))
+    secrets = {secret.encode() for secret in secrets - {""}}
+    assert len(secrets) > 3 * 7
+    sites = finished.folder / "sites"
+    outputs = list(finished.folder.glob("*.out"))
+    # site.yaml names the folder of mammograms: that is where a site writes it down.
+    kept = [path for path in files_of(sites) if path.name != "site.yaml"]
+    for path in [*files_of(finished.server_home), *kept, *outputs]:
+        content = path.read_bytes() + str(path).encode()
+        assert not [secret for secret in secrets if secret in content], path
+    assert any(secret in (sites / "aurora" / "site.yaml").read_bytes() for secret in secrets)
