@@ -11,6 +11,10 @@ train      plan, stage, round,      weights, number of examples, loss
 evaluate   plan, part, weights      means and the counts behind them
 =========  =======================  ===================================
 
+Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests an
+array on each of two hops, which for a hundred small arrays costs seconds before any training
+(``benchmarks/federation_round.py``). Nothing in it is ever unpickled.
+
 Everything read from the other side is checked here; what fails raises WeightsError.
 """
 
@@ -20,10 +24,10 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Literal, NamedTuple, TypeVar
 
-import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mamfed_common.config import SITE_NAME, Config
@@ -32,6 +36,8 @@ from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import State, check_state
 
 ARRAYS = "arrays"
+WEIGHTS = "weights"
+SAFETENSORS = "safetensors"
 BODY = "body"
 JSON = "json"
 
@@ -157,9 +163,8 @@ def pack(body: Config, state: Mapping[str, Tensor] | None = None) -> RecordDict:
     """Pack a body, and weights where they belong to it, for the wire."""
     content = RecordDict({BODY: ConfigRecord({JSON: body.model_dump_json()})})
     if state is not None:
-        content[ARRAYS] = ArrayRecord(
-            {name: Array(tensor.detach().numpy()) for name, tensor in state.items()}
-        )
+        data = save({name: tensor.detach() for name, tensor in state.items()})
+        content[ARRAYS] = ArrayRecord({WEIGHTS: Array("uint8", (len(data),), SAFETENSORS, data)})
     return content
 
 
@@ -190,7 +195,14 @@ def unpack_state(content: RecordDict, expected: Mapping[str, Tensor]) -> State:
     records = content.array_records
     if set(records) != {ARRAYS}:
         raise WeightsError(f"message has array records {sorted(records)}, expected [{ARRAYS!r}]")
-    state = {name: _to_tensor(name, array) for name, array in records[ARRAYS].items()}
+    if set(records[ARRAYS]) != {WEIGHTS}:
+        raise WeightsError(f"message has {len(records[ARRAYS])} arrays, expected [{WEIGHTS!r}]")
+    try:
+        state: State = load(records[ARRAYS][WEIGHTS].data)
+    except (SafetensorError, ValueError, TypeError, KeyError, OverflowError) as error:
+        raise WeightsError(f"its weights cannot be decoded ({type(error).__name__})") from None
+    if unknown := state.keys() - expected.keys():  # their names may hold anything
+        raise WeightsError(f"sends {len(unknown)} arrays that the network does not have")
     check_state(state, expected)
     return state
 
@@ -211,13 +223,3 @@ def wire_bytes(content: RecordDict) -> int:
     return sum(
         len(array.data) for record in content.array_records.values() for array in record.values()
     )
-
-
-def _to_tensor(name: str, array: Array) -> Tensor:
-    try:
-        values = np.asarray(array.numpy())
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise WeightsError(f"array {name!r} cannot be decoded ({type(error).__name__})") from None
-    if values.dtype.kind not in "fiu":
-        raise WeightsError(f"array {name!r} has dtype {values.dtype}, expected numbers")
-    return torch.from_numpy(values.copy())

@@ -107,6 +107,9 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    flower = logging.getLogger("flwr")
+    flower.setLevel(logging.INFO)  # else four lines a second for each site that waits
+    flower.handlers.clear()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

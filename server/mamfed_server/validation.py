@@ -83,9 +83,6 @@ def read_update(content: RecordDict, start: State, declared_images: int) -> Cand
     """
     with _whatever_it_holds():
         _check_records(content, {ARRAYS, BODY})
-        for record in content.array_records.values():
-            if unknown := record.keys() - start.keys():
-                raise WeightsError(f"sends {len(unknown)} arrays that the network does not have")
         state, report = unpack_update(content, start)
         if report.num_examples != declared_images:
             raise WrongCountError(

@@ -1,5 +1,7 @@
-import numpy as np
+import pickle
+
 import pytest
+import safetensors.torch
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
@@ -9,6 +11,8 @@ from mamfed_common.state import check_state, state_of, state_sha256
 from mamfed_common.subtraction import build_network
 from mamfed_common.unet import NetworkConfig
 from mamfed_common.weights import (
+    ARRAYS,
+    WEIGHTS,
     SiteDescription,
     TrainReport,
     TrainTask,
@@ -36,7 +40,7 @@ def test_a_task_crosses_the_wire_whole(tiny_plan):
 
 def test_wire_bytes_counts_the_arrays():
     floats = sum(tensor.numel() for tensor in STATE.values())
-    assert 4 * floats <= wire_bytes(pack(REPORT, STATE)) <= 4 * floats + 200 * len(STATE)
+    assert 4 * floats <= wire_bytes(pack(REPORT, STATE)) <= 4 * floats + 120 * len(STATE)
 
 
 def changed(**arrays: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -51,7 +55,6 @@ GAIN = "subtraction.gain"
     ("state", "reason"),
     [
         (changed(**{GAIN: None}), "'subtraction.gain' is missing"),
-        (changed(extra=torch.ones(1)), "'extra' is not of this network"),
         (changed(**{GAIN: torch.ones(2)}), r"shape \(2,\), expected \(1,\)"),
         (changed(**{GAIN: torch.ones(1, dtype=torch.float64)}), "dtype torch.float64"),
         (changed(**{GAIN: torch.tensor([float("nan")])}), "NaN or infinity"),
@@ -65,19 +68,52 @@ def test_weights_that_do_not_fit_are_refused_in_both_directions(state, reason):
         check_state(state, STATE)
 
 
-def test_an_array_whose_bytes_lie_about_their_shape_is_refused():
+def test_unknown_arrays_are_counted_not_named():
+    with pytest.raises(WeightsError, match=r"^sends 1 arrays that the network does not have$"):
+        unpack_state(pack(REPORT, changed(patient=torch.ones(1))), STATE)
+
+
+def with_data(data: bytes) -> RecordDict:
     content = pack(REPORT, STATE)
-    honest = content["arrays"][GAIN]
-    content["arrays"][GAIN] = Array(honest.dtype, honest.shape, honest.stype, b"not npy")
+    content[ARRAYS][WEIGHTS] = Array("uint8", (len(data),), "numpy.ndarray", data)
+    return content
+
+
+def test_the_weights_are_a_safetensors_text():
+    assert set(safetensors.torch.load(pack(REPORT, STATE)[ARRAYS][WEIGHTS].data)) == set(STATE)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 8, 20, -1])
+def test_a_text_that_was_cut_is_refused(cut):
+    whole = pack(REPORT, STATE)[ARRAYS][WEIGHTS].data
     with pytest.raises(WeightsError, match="cannot be decoded"):
-        unpack_state(content, STATE)
+        unpack_state(with_data(whole[:cut]), STATE)
 
 
-def test_an_object_array_is_refused_not_unpickled():
+def test_a_header_that_lies_about_a_shape_is_refused():
+    whole = pack(REPORT, STATE)[ARRAYS][WEIGHTS].data
+    lying = whole.replace(
+        b'"subtraction.gain":{"dtype":"F32","shape":[1]',
+        b'"subtraction.gain":{"dtype":"F32","shape":[2]',
+    )
+    assert lying != whole
+    with pytest.raises(WeightsError, match="cannot be decoded"):
+        unpack_state(with_data(lying), STATE)
+
+
+def test_a_pickle_is_refused_not_unpickled():
+    class Evil:
+        def __reduce__(self):
+            return pytest.fail, ("unpickled",)
+
+    with pytest.raises(WeightsError, match="cannot be decoded"):
+        unpack_state(with_data(pickle.dumps(Evil())), STATE)
+
+
+def test_a_second_array_is_refused():
     content = pack(REPORT, STATE)
-    text = np.array(["x"])
-    content["arrays"][GAIN] = Array(text)
-    with pytest.raises(WeightsError, match="expected numbers"):
+    content[ARRAYS]["more"] = content[ARRAYS][WEIGHTS]
+    with pytest.raises(WeightsError, match=r"2 arrays, expected"):
         unpack_state(content, STATE)
 
 

@@ -14,16 +14,17 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
 from flwr.app import Array, ConfigRecord, Context, Message, MessageType, RecordDict
+from safetensors.torch import load, save
 
 from mamfed_client.flower_parts import start_log
 from mamfed_client.node import run_node
 from mamfed_client.settings import SiteHome
 from mamfed_client.worker import Answers, Progress, Worker, installed_answers
-from mamfed_common.weights import ARRAYS, BODY, JSON
+from mamfed_common.state import State
+from mamfed_common.weights import ARRAYS, BODY, JSON, SAFETENSORS, WEIGHTS
 
 NAME = "Doe^Jane"
 """What the extra record carries; it must appear nowhere at the coordinator."""
@@ -31,21 +32,25 @@ NAME = "Doe^Jane"
 Spoil = Callable[[RecordDict], None]
 
 
-def _change_first(content: RecordDict, change: Callable[[Any], Any]) -> None:
+def _change(content: RecordDict, change: Callable[[State], None]) -> None:
     arrays = content.array_records[ARRAYS]
-    name = next(name for name, array in arrays.items() if array.numpy().ndim > 0)
-    arrays[name] = Array(change(arrays[name].numpy()))
+    state = load(arrays[WEIGHTS].data)
+    change(state)
+    data = save(state)
+    arrays[WEIGHTS] = Array("uint8", (len(data),), SAFETENSORS, data)
 
 
-def _with_nan(values: Any) -> Any:
-    spoiled = values.copy()
-    spoiled.flat[-1] = np.nan
-    return spoiled
+def _with_nan(state: State) -> None:
+    next(iter(state.values())).view(-1)[-1] = torch.nan
 
 
-def _remove_last(content: RecordDict) -> None:
-    arrays = content.array_records[ARRAYS]
-    del arrays[list(arrays)[-1]]
+def _with_another_shape(state: State) -> None:
+    name = next(iter(state))
+    state[name] = state[name][..., None]
+
+
+def _remove_last(state: State) -> None:
+    del state[list(state)[-1]]
 
 
 def _claim(content: RecordDict, num_examples: int) -> None:
@@ -58,9 +63,9 @@ def _add_name(content: RecordDict) -> None:
 
 
 SPOILS: dict[str, Spoil] = {
-    "nan": partial(_change_first, change=_with_nan),
-    "shape": partial(_change_first, change=lambda values: values[..., None]),
-    "missing": _remove_last,
+    "nan": partial(_change, change=_with_nan),
+    "shape": partial(_change, change=_with_another_shape),
+    "missing": partial(_change, change=_remove_last),
     "negative": partial(_claim, num_examples=-5),
     "none": partial(_claim, num_examples=0),
     "vast": partial(_claim, num_examples=10**18),

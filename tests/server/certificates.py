@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -56,6 +57,15 @@ class Authority:
             -1,
             3650,
         )
+
+    @classmethod
+    def of(cls, certificate, key):
+        """The authority whose files these are, as whoever stole its key has it."""
+        found = cls.__new__(cls)
+        found.certificate = x509.load_pem_x509_certificate(certificate.read_bytes())
+        found.key = load_pem_private_key(key.read_bytes(), None)
+        found.name = found.certificate.subject
+        return found
 
     def server(self, key, host="127.0.0.1", start_days=-1, days=30):
         names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))])

@@ -213,7 +213,7 @@ def test_a_site_with_a_new_key_describes_itself_again(tmp_path, tiny_plan):
     plan = with_federation(tiny_plan, join_seconds=0, offline_seconds=0.1)
     names = {"ada": ADA, "bea": CLEO}
     sites = Sites()
-    sites.descriptions["cleo"] = description("bea")
+    sites.descriptions["cleo"] = description("bea", benign=30, malignant=30)
     rounds = []
 
     def on_round(record):

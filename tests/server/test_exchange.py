@@ -31,6 +31,12 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
+def tiny_plan(tiny_plan):
+    """A lost request fails the test rather than keeping it for twelve hours."""
+    return with_stages(tiny_plan, deadline_seconds=30)
+
+
+@pytest.fixture
 def undisturbed(tmp_path, tiny_plan):
     return final(run(Sites(), tiny_plan, tmp_path / "undisturbed"))
 

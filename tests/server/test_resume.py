@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load
 from tests.server.sites import NAMES, NODES, Scripted, Sites, final, run, with_stages
 
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import OutputError, PlanError, RunError
 from mamfed_common.state import state_sha256
+from mamfed_common.weights import ARRAYS, WEIGHTS
 from mamfed_server.events import read_events
 from mamfed_server.exchange import Stopped
 from mamfed_server.resume import load_last_good
@@ -29,7 +31,7 @@ class Scored(Sites):
     """Sites whose validation depends on the weights only: the second round is the best."""
 
     def evaluate(self, message, context):
-        offset = float(message.content["arrays"]["subtraction.offset"].numpy().item())
+        offset = load(message.content[ARRAYS][WEIGHTS].data)["subtraction.offset"].item()
         rounds_done = round((offset - 0.1) / (4 / 3))  # a round moves every weight by 4/3
         self.val_dice = {site: [dice[max(rounds_done - 3, 0) % 3]] for site, dice in DICE.items()}
         return super().evaluate(message, context)
