@@ -8,10 +8,11 @@ from mamfed_client.audit import head_path_of, read_head
 from mamfed_client.certificate import days_left, site_certificate
 from mamfed_client.plans import PlanStore
 from mamfed_client.settings import SiteHome, load_site_settings
-from mamfed_client.status import Status, holder, read_status
+from mamfed_client.status import Status, read_status
 from mamfed_client.supervisor import words
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
+from mamfed_common.lock import holder
 
 
 class Overview(Config):
@@ -61,7 +62,7 @@ def overview(home: SiteHome) -> Overview:
     decided, allowed = store.decisions(), settings.policy.plans.allowed
     manual = settings.policy.plans.approval == "manual"
     plans = [plan.sha256 for plan in store.plans() if manual and plan.sha256 not in decided]
-    running = holder(home) is not None
+    running = holder(home.lock) is not None
     status = read_status(home)
     if not running:
         status = status.model_copy(update={"state": "stopped", "task": None})

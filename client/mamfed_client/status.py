@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -88,17 +88,6 @@ def update_status(home: SiteHome, **changes: Any) -> Status:
         if after != before:
             write_atomic(home.status, after.model_dump_json(indent=2) + "\n")
     return after
-
-
-def holder(home: SiteHome) -> int | None:
-    """Return the process id of the site's running supervisor, None where none runs."""
-    with suppress(OSError), home.lock.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = lock.read().strip()
-            return int(text) if text.isdigit() else 0
-    return None
 
 
 @contextmanager

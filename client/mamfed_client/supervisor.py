@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -15,12 +12,13 @@ from rich.console import Console
 
 from mamfed_client.certificate import site_certificate
 from mamfed_client.settings import SiteHome, load_site_settings
-from mamfed_client.status import REFUSED, State, Status, holder, read_status, update_status
+from mamfed_client.status import REFUSED, State, Status, read_status, update_status
 from mamfed_common.certificates import check_validity
 from mamfed_common.enrolment import Welcome, check_welcome, read_welcome
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.files import private_directory
 from mamfed_common.keys import read_key
+from mamfed_common.lock import only_one
 from mamfed_common.supervision import Change, Child, child_environment, supervise
 from mamfed_common.versions import check_flower
 
@@ -72,7 +70,8 @@ def run_site(home: SiteHome, console: Console) -> int:
         SetupError: Something needed is not there, or the site is running already.
         LinkError: The coordinator runs another version.
     """
-    with only_one(home):
+    private_directory(home.path)
+    with only_one(home.lock, "this site"):
         welcome = check_start(home)
         console.print(f"site {welcome.site} of {welcome.federation}; Ctrl-C stops it")
         update_status(
@@ -116,32 +115,6 @@ def children_of(home: SiteHome) -> list[Child]:
         )
         for name in ("node", "worker")
     ]
-
-
-@contextmanager
-def only_one(home: SiteHome) -> Iterator[None]:
-    """Hold the site's lock.
-
-    Raises:
-        SetupError: Another process holds it, or the home cannot be written.
-    """
-    try:
-        private_directory(home.path)
-        descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupError(f"{home.lock}: cannot be written: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(
-                f"{home.path}: this site is running already (process {holder(home)}); stop it first"
-            ) from None
-        os.truncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def words(status: Status) -> str:

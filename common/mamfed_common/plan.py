@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mamfed_common.augmentation import AugmentationConfig
 from mamfed_common.config import Config
 from mamfed_common.corruption import CorruptionConfig
+from mamfed_common.documents import UniqueKeyLoader, validated
 from mamfed_common.errors import PlanError
 from mamfed_common.unet import NetworkConfig
 
@@ -155,12 +156,7 @@ def validate_plan(values: Any, origin: str) -> TrainingPlan:
     Raises:
         PlanError: Some key is unknown or some value is not allowed; all such keys are named.
     """
-    if not isinstance(values, dict):
-        raise PlanError(f"{origin}: found {type(values).__name__}, expected a mapping of plan keys")
-    try:
-        return TrainingPlan.model_validate(values)
-    except ValidationError as error:
-        raise PlanError(f"{origin}: {_describe(error)}") from None
+    return validated(TrainingPlan, values, origin, PlanError)
 
 
 def parse_plan(text: str, origin: str) -> TrainingPlan:
@@ -170,7 +166,7 @@ def parse_plan(text: str, origin: str) -> TrainingPlan:
         PlanError: The text is not YAML, holds a key twice, or is not a plan.
     """
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise PlanError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
     return validate_plan({} if values is None else values, origin)
@@ -188,31 +184,3 @@ def read_plan(path: Path) -> TrainingPlan:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise PlanError(f"{path}: cannot read the plan: {reason}") from None
     return parse_plan(text, str(path))
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is an error instead of a silent choice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _describe(error: ValidationError) -> str:
-    """Turn pydantic's report into one line: every culprit, what was found and what was wrong."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "plan"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}")
-        elif item["type"] == "value_error":
-            lines.append(f"{key}: {item['ctx']['error']}")
-        else:
-            message = item["msg"][0].lower() + item["msg"][1:]
-            lines.append(f"{key}: found {item['input']!r}, {message}")
-    return "; ".join(lines)

@@ -24,11 +24,7 @@ AGAIN_SECONDS = 1.0
 """No site is asked twice within this time, however quickly its node fails."""
 MAX_CRASHES = 3
 LOST = frozenset(
-    {
-        ErrorCode.MESSAGE_UNAVAILABLE,
-        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
-        ErrorCode.NODE_UNAVAILABLE,
-    }
+    {ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE}
 )
 """Flower's codes for work that a node took with it: nothing is wrong with the site."""
 

@@ -9,9 +9,10 @@ from flwr.cli.build import build_fab_from_files
 from tests.client.loopback import Coordinator, Processes, wait_for, wait_for_state
 
 from mamfed_client.node import RUNTIME_FILE
-from mamfed_client.status import STARTS_OVER, holder, read_status
+from mamfed_client.status import STARTS_OVER, read_status
 from mamfed_client.worker import Progress, Worker
 from mamfed_common.bundle import PYPROJECT
+from mamfed_common.lock import holder
 from mamfed_common.plan import Stage
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
@@ -172,7 +173,7 @@ def test_a_site_whose_worker_is_killed_mid_training_is_back_by_itself(
     before = coordinator.transport.online()[coordinator.node_id]
     status = wait_for(lambda: (s := read_status(home)).task and s.task.steps > 2 and s)
     assert (status.task.stage, status.task.server_round) == ("finetuning", 1)
-    assert status.worker_pid != running.pid == holder(home)
+    assert status.worker_pid != running.pid == holder(home.lock)
     os.kill(status.worker_pid, signal.SIGKILL)
     wait_for(lambda: coordinator.transport.online().get(coordinator.node_id, before) != before)
     reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
@@ -181,7 +182,7 @@ def test_a_site_whose_worker_is_killed_mid_training_is_back_by_itself(
     assert running.wait(25) == 0
     status = read_status(home)
     assert (status.state, status.supervisor_pid, status.worker_pid) == ("stopped", 0, 0)
-    assert holder(home) is None
+    assert holder(home.lock) is None
     said = running.log.read_text()
     assert "online" in said
     assert "the worker process ended" in said

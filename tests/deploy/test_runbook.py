@@ -2,20 +2,31 @@
 
 import ast
 import re
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
 
+from mamfed_client.audit import AuditLog
+from mamfed_client.audit_report import verify
+from mamfed_client.failures import explain
+from mamfed_client.settings import SiteHome
+from mamfed_client.supervisor import only_one
+from mamfed_common.errors import MamfedError
+from mamfed_common.files import write_atomic
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import FAULTS
+from mamfed_server.board import only_server
+from mamfed_server.init_cli import init
+from mamfed_server.resume import check_same_plan
+from mamfed_server.runs import RunFolder
+from mamfed_server.settings import ServerHome
+from mamfed_server.supervisor import check_start
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 RUNBOOK = ROOT / "deploy/RUNBOOK.md"
 ROW = re.compile(r"^\| (`.*?) \| (.+?) \| (.+?) \|$", re.M)
 ROWS = ROW.findall(RUNBOOK.read_text())
-OPTION_OR_FILE = re.compile(r"\.?[a-z_.]+: [a-z]+")
 
 
 def texts_of(source):
@@ -61,3 +72,79 @@ def test_every_code_that_a_site_can_send_has_a_row():
     missing = [text for text in FAULTS.values() if text not in quoted]
     # That one is a bundle or a message that this mamfed does not know; versions have their row.
     assert missing == ["the site runs another version of mamfed or Flower"]
+
+
+# Provoked: what is really said, of each kind that costs next to nothing to bring about.
+
+
+@pytest.fixture
+def home(tmp_path):
+    init(tmp_path / "server", "Test", ["127.0.0.1"])
+    return ServerHome(tmp_path / "server")
+
+
+def said_by(act):
+    with pytest.raises(MamfedError) as caught:
+        act()
+    return str(caught.value)
+
+
+def has_a_row(said):
+    """Tell whether a row quotes what was said."""
+    quotes = [quote for row in ROWS for quote in re.findall(r"`([^`]+)`", row[0])]
+    patterns = (re.escape(quote).replace(re.escape("..."), ".+") for quote in quotes)
+    return any(re.search(pattern, said) for pattern in patterns)
+
+
+def test_what_nobody_says_has_no_row():
+    assert not has_a_row("127.0.0.1:9443: the coordinator is on holiday")
+
+
+def test_a_start_that_cannot_be_is_in_the_runbook(home):
+    def start():
+        return list(check_start(home, TrainingPlan(), "first"))
+
+    assert has_a_row(said := said_by(start)), said  # no site is approved
+    assert "sites are approved" in said
+    home.plan_key.chmod(0o644)
+    assert has_a_row(said := said_by(start)), said
+    assert "chmod 600" in said
+
+
+def test_a_lost_plan_key_is_in_the_runbook(home):
+    home.plan_key.unlink()
+    assert has_a_row(said := said_by(lambda: init(home.path, "Test", ["127.0.0.1"]))), said
+
+
+def test_another_plan_under_a_run_s_name_is_in_the_runbook(home):
+    folder = RunFolder(home.runs / "first")
+    folder.create(TrainingPlan())
+    assert has_a_row(said := said_by(lambda: check_same_plan(folder, TrainingPlan(seed=1)))), said
+
+
+def test_a_second_server_and_a_second_site_are_in_the_runbook(home, tmp_path):
+    with only_server(home.path):
+        assert has_a_row(said := said_by(only_server(home.path).__enter__)), said
+    with only_one(SiteHome(tmp_path / "site")):
+        assert has_a_row(said := said_by(only_one(SiteHome(tmp_path / "site")).__enter__)), said
+
+
+def test_a_changed_audit_log_is_in_the_runbook(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    for fault in (2, 101):
+        AuditLog(path).append("fault", to="Test", values={"fault": fault})
+    write_atomic(path, path.read_text().replace("101", "102"))
+    assert has_a_row(said := said_by(lambda: verify(path))), said
+
+
+def test_a_server_that_is_not_there_is_in_the_runbook():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+    with pytest.raises(ConnectionRefusedError) as refused:
+        socket.create_connection(address)
+    with pytest.raises(socket.gaierror) as unknown:
+        socket.getaddrinfo("mamfed.invalid", 9443)
+    for error in (refused.value, unknown.value, TimeoutError()):
+        said = explain(error, "mamfed.invalid:9443")
+        assert has_a_row(said), said

@@ -51,6 +51,7 @@ def put_certificate(home, authority, name, node_key=None, **validity):
 
 
 def put_node_key(home, key):
+    home.node_key.unlink()
     write_site_key(home.node_key, key, openssh=True)
     return home
 

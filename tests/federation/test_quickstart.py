@@ -1,7 +1,7 @@
 """The quick starts of docs/coordinator.md and docs/site.md, typed as they stand, by four people.
 
-Each person has a home folder and a terminal, in which a page's blocks are run as bash. What is
-changed of them is what a reader changes: the names, the folder of mammograms, the host and the plan.
+Each person has a home folder and a terminal, in which a page's blocks are run as bash. Changed is
+what a reader changes: the site's name, the folder of mammograms, the host and the plan.
 """
 
 import contextlib
