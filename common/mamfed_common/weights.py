@@ -182,7 +182,9 @@ def unpack_body(content: RecordDict, kind: type[Body]) -> Body:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = str(first["loc"][0]) if first["loc"] else ""
+        if key and key not in kind.model_fields:  # an unknown key may say anything
+            raise WeightsError(f"{kind.__name__}: holds a key that was not asked for") from None
         raise WeightsError(f"{kind.__name__}.{key}: {first['msg']}") from None
 
 

@@ -152,3 +152,26 @@ def test_a_site_name_is_plain(name):
         SiteDescription(
             site=name, images={}, patients={}, rows=0, rejected={}, left_out={}, vendors={}
         )
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"num_examples": 1, "loss": 1, "Jane Doe": 1}', '{"num_examples": {"Jane Doe": 1}}'],
+)
+def test_no_word_of_a_body_that_is_refused_is_repeated(body):
+    content = RecordDict({"body": ConfigRecord({"json": body})})
+    with pytest.raises(WeightsError) as caught:
+        unpack_body(content, TrainReport)
+    assert "Jane" not in str(caught.value)
+
+
+def test_a_strange_vendor_is_refused_without_its_name():
+    body = SiteDescription(
+        site="a", images={}, patients={}, rows=0, rejected={}, left_out={}, vendors={"GE": 3}
+    ).model_dump_json()
+    content = RecordDict(
+        {"body": ConfigRecord({"json": body.replace("3", '"x"').replace("GE", "Jane")})}
+    )
+    with pytest.raises(WeightsError) as caught:
+        unpack_body(content, SiteDescription)
+    assert "Jane" not in str(caught.value)
