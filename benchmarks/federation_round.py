@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -171,6 +172,8 @@ def our_ends(folder: Path, trained: int, evaluated: int) -> list[float]:
     plan = folder / "plan.yaml"
     plan.write_text(small_plan(trained, evaluated).to_yaml())
     with Deployment(folder, data) as federation:
+        for name in data:
+            federation.change_policy(name, bounds={"min_min_sites": 2})
         federation.start_server(plan)
         federation.wait_for_listener()
         for name in data:
@@ -227,8 +230,7 @@ def flowers_ends(folder: Path, trained: int, evaluated: int) -> list[float]:
 
 
 def listens(port: int) -> bool:
-    import socket
-
+    """Tell whether something takes connections on a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

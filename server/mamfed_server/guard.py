@@ -34,7 +34,7 @@ from mamfed_server.superlink import (
     PUSH_OBJECT,
     VERSION_HEADER,
     SuperLink,
-    claimed_node,
+    check_sender,
     key_of,
 )
 
@@ -133,7 +133,8 @@ class Guard:
         key = _key(headers)
         site = await self._who(peer, _fingerprint(key))
         body = await self._body(headers, receive)
-        self._check_sender(path, body, key)
+        if path == PUSH_MESSAGES:
+            _check_sender(body)
         self._count(path, site, len(body))
         if path == ACTIVATE_NODE:
             self._link.welcome_back(self._link.node_of(key))
@@ -169,14 +170,6 @@ class Guard:
             raise Denied(408, f"the body took over {self._limits.body_seconds:g} s") from None
         return bytes(body)
 
-    def _check_sender(self, path: str, body: bytes, key: bytes) -> None:
-        try:
-            node = claimed_node(path, body)
-        except LinkError as error:
-            raise Denied(400, str(error)) from None
-        if node is not None and node != self._link.state.get_node_id_by_public_key(key):
-            raise Denied(403, "the message was pushed in another site's name")
-
     def _count(self, path: str, site: str, length: int) -> None:
         """Refuse parts of an answer beyond what any answer can be."""
         if path == PUSH_MESSAGES:
@@ -211,6 +204,13 @@ def _key(headers: dict[str, bytes]) -> bytes:
         return key_of(headers.get(KEY_HEADER, b""))
     except LinkError as error:
         raise Denied(403, str(error)) from None
+
+
+def _check_sender(body: bytes) -> None:
+    try:
+        check_sender(body)
+    except LinkError as error:
+        raise Denied(400, str(error)) from None
 
 
 def _fingerprint(key: bytes) -> str:

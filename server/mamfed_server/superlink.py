@@ -288,25 +288,22 @@ def key_of(header: bytes) -> bytes:
     return pem
 
 
-def claimed_node(path: str, body: bytes) -> int | None:
-    """Return the node in whose name a message is pushed; None for other requests.
+def check_sender(body: bytes) -> None:
+    """Check that the messages of a push are the sender's own.
 
-    Flower checks who sends a request, but not that the message inside is the sender's own.
+    Flower checks that a request's node is the key's (401 where it is not, as of a node that has
+    not noticed a new server), but not that the messages inside are that node's.
 
     Raises:
-        LinkError: The body is not what the path calls for.
+        LinkError: They are not, or the body is no push.
     """
-    if path != PUSH_MESSAGES:
-        return None
     request = PushMessagesRequest()
     try:
         request.ParseFromString(body)
     except DecodeError:
         raise LinkError("its message cannot be read") from None
-    sources = {message.metadata.src_node_id for message in request.messages_list}
-    if len(sources) != 1:
-        raise LinkError("it pushed no message, or messages of several nodes")
-    return int(sources.pop())
+    if any(m.metadata.src_node_id != request.node.node_id for m in request.messages_list):
+        raise LinkError("the message was pushed in another site's name")
 
 
 def _config() -> SuperLinkLifespanConfig:

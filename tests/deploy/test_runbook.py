@@ -10,13 +10,11 @@ import pytest
 from mamfed_client.audit import AuditLog
 from mamfed_client.audit_report import verify
 from mamfed_client.failures import explain
-from mamfed_client.settings import SiteHome
-from mamfed_client.supervisor import only_one
 from mamfed_common.errors import MamfedError
 from mamfed_common.files import write_atomic
+from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import FAULTS
-from mamfed_server.board import only_server
 from mamfed_server.init_cli import init
 from mamfed_server.resume import check_same_plan
 from mamfed_server.runs import RunFolder
@@ -122,11 +120,10 @@ def test_another_plan_under_a_run_s_name_is_in_the_runbook(home):
     assert has_a_row(said := said_by(lambda: check_same_plan(folder, TrainingPlan(seed=1)))), said
 
 
-def test_a_second_server_and_a_second_site_are_in_the_runbook(home, tmp_path):
-    with only_server(home.path):
-        assert has_a_row(said := said_by(only_server(home.path).__enter__)), said
-    with only_one(SiteHome(tmp_path / "site")):
-        assert has_a_row(said := said_by(only_one(SiteHome(tmp_path / "site")).__enter__)), said
+@pytest.mark.parametrize("what", ["a server", "this site"])
+def test_a_second_one_is_in_the_runbook(tmp_path, what):
+    with only_one(tmp_path / "lock", what):
+        assert has_a_row(said := said_by(only_one(tmp_path / "lock", what).__enter__)), said
 
 
 def test_a_changed_audit_log_is_in_the_runbook(tmp_path):

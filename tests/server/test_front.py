@@ -44,7 +44,9 @@ from tests.server.certificates import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.versions import MAMFED_HEADER, flower_version
+from mamfed_common.weights import Query, pack
 from mamfed_server import front
 from mamfed_server.front import Front
 from mamfed_server.guard import Guard, Limits
@@ -317,9 +319,6 @@ def test_a_message_in_another_sites_name_is_refused(federation):
     one, other = federation.site("a"), federation.site("b")
     one_id, other_id = one.activate(), other.activate()
     transport = LinkTransport(federation.link, 1000)
-    from mamfed_common.plan import TrainingPlan
-    from mamfed_common.weights import Query, pack
-
     transport.push(other_id, "query", pack(Query(plan=TrainingPlan())), 60.0)
     (asked,) = federation.link.state.get_message_ins(other_id, 1)
     forged = Message(pack(Query(plan=TrainingPlan())), reply_to=asked)
@@ -329,8 +328,21 @@ def test_a_message_in_another_sites_name_is_refused(federation):
         messages_list=[message_to_proto(forged)],
         message_object_trees=[get_object_tree(forged)],
     )
-    assert "another site's name" in refusal(one.post("push-messages", push), 403)
+    assert "another site's name" in refusal(one.post("push-messages", push), 400)
+    push.node.node_id = other_id
+    assert one.post("push-messages", push).status_code == 401
     assert federation.link.state.num_message_res() == 0
+
+
+def test_a_push_to_the_server_before_is_told_to_start_over(federation):
+    """Flower's 401, by which a node connects anew, and no refusal that lasts."""
+    site = federation.site("a")
+    site.activate()
+    message = Message(pack(Query(plan=TrainingPlan())), dst_node_id=7, message_type="query")
+    message.metadata.__dict__["_message_id"] = message.object_id
+    message.metadata.__dict__["_src_node_id"] = 7
+    push = PushMessagesRequest(node=Node(node_id=7), messages_list=[message_to_proto(message)])
+    assert site.post("push-messages", push).status_code == 401
 
 
 def test_a_body_larger_than_allowed_is_refused_before_it_is_read(federation):

@@ -23,7 +23,7 @@ from mamfed_server import superlink
 from mamfed_server.superlink import (
     LinkTransport,
     SuperLink,
-    claimed_node,
+    check_sender,
     key_of,
 )
 from mamfed_server.transport import TOO_LARGE, UNREADABLE
@@ -227,9 +227,6 @@ def test_a_key_that_is_none_is_refused():
         key_of(b"!!!")
 
 
-def test_only_pushed_messages_claim_a_node():
-    assert claimed_node("/v1/fleet/pull-messages", b"\xff\xff") is None
+def test_a_push_that_cannot_be_read_is_refused():
     with pytest.raises(superlink.LinkError, match="cannot be read"):
-        claimed_node("/v1/fleet/push-messages", b"\xff\xff")
-    with pytest.raises(superlink.LinkError, match="no message"):
-        claimed_node("/v1/fleet/push-messages", b"")
+        check_sender(b"\xff\xff")
