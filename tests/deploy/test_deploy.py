@@ -1,6 +1,5 @@
 """Everything in deploy/ is read by the program it is for, and names only what exists."""
 
-import fcntl
 import json
 import os
 import re
@@ -19,8 +18,8 @@ import mamfed_client.cli
 import mamfed_server.cli
 from mamfed_client.settings import SiteHome, load_site_settings
 from mamfed_common import errors
+from mamfed_common.lock import only_one
 from mamfed_common.plan import read_plan
-from mamfed_server.board import only_server
 from mamfed_server.settings import ServerHome, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -165,8 +164,10 @@ def health(path, home):
 def test_an_image_is_well_only_while_its_program_runs(path, tmp_path):
     shutil.copy(DEPLOY / "examples/site.yaml", tmp_path)
     assert not health(path, tmp_path)
-    with only_server(tmp_path), SiteHome(tmp_path).lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (
+        only_one(ServerHome(tmp_path).lock, "a server"),
+        only_one(SiteHome(tmp_path).lock, "this site"),
+    ):
         assert health(path, tmp_path)
 
 
