@@ -14,8 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Take part in a mamfed federation: look at your mammograms, prepare them, join, decide what "
-    "may leave, train when asked, see what left.",
+    help="Take part in a mamfed federation: look at your mammograms, prepare them, join, decide "
+    "what may leave, train when asked, see what left.",
 )
 app.add_typer(data_cli.app, name="data")
 enrol_cli.register(app)
