@@ -1,7 +1,7 @@
 """The approved sites of a federation: they come when they come, restart, leave and return.
 
-Names are those of the sites' certificates. What a site has described is kept in the run folder: a
-site that trains for hours could not answer a server that has just restarted.
+Names are those of the sites' certificates. A server that restarts asks every site anew what it has:
+its nodes are new to it, and whoever was at work has dropped it (``mamfed_client.node``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from mamfed_server.events import EventLog
 from mamfed_server.exchange import Exchange, Link, Reply
 from mamfed_server.job import Job
 from mamfed_server.roster import Member, Roster
-from mamfed_server.runs import KnownSite, RunFolder
 from mamfed_server.validation import read_description
 
 PATIENCE_SECONDS = 30.0
@@ -31,12 +30,11 @@ class ApprovedRoster(Roster):
     """The sites that the coordinator has approved."""
 
     def __init__(self, job: Job, link: Link, log: EventLog) -> None:
-        """Start with the sites that the run folder knows and that are still approved."""
+        """Start with no site."""
         super().__init__(job)
         assert job.names is not None, "a roster of approved sites needs their names"
         self._names = job.names
         self._link, self._log = link, log
-        self._folder = RunFolder(job.folder)
         self._approved: Mapping[str, int] = {}
         request = pack(Query(plan=job.plan, signature=job.signature))
         self._queries = Exchange(link, MessageType.QUERY, request)
@@ -44,8 +42,6 @@ class ApprovedRoster(Roster):
         self._reasons: dict[str, str] = {}
         self._again_at: dict[str, float] = {}
         self._said: dict[str, Any] = {}
-        for site, known in self._folder.read_sites().items():
-            self._members[site] = Member(known.node_id, known.description)
 
     def gather(self, stage: Stage) -> None:
         """Wait until a stage can start: without limit for enough sites, then for the others.
@@ -121,7 +117,6 @@ class ApprovedRoster(Roster):
             return
         self._reasons.pop(site, None)
         self._members[site] = Member(self._approved[site], description)
-        self._write()
         self._log.write("described", site=site)
 
     def _read(self, site: str, reply: Reply) -> SiteDescription:
@@ -133,16 +128,8 @@ class ApprovedRoster(Roster):
         return description
 
     def _forget(self, sites: Iterable[str]) -> None:
-        forgotten = [self._members.pop(site) for site in sites if site in self._members]
-        if forgotten:
-            self._write()
-
-    def _write(self) -> None:
-        known = {
-            site: KnownSite(node_id=node_id, description=description)
-            for site, (node_id, description) in sorted(self._members.items())
-        }
-        self._folder.write_sites(known)
+        for site in sites:
+            self._members.pop(site, None)
 
     def _missing(self, online: Mapping[int, str]) -> dict[str, str]:
         """Return the approved sites that cannot take part yet, and why."""

@@ -7,6 +7,7 @@ import logging
 import ssl
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Front:
                 headers=[(MAMFED_HEADER, __version__), (FLOWER_HEADER, flower_version())],
             )
         )
-        self._thread = threading.Thread(target=self._server.run, daemon=True, name="front")
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="front")
 
     def start(self) -> int:
         """Listen; return the port.
@@ -108,6 +109,10 @@ class Front:
         except (ssl.SSLError, OSError) as error:
             raise LinkError(f"{self._certificate}: cannot be used: {error.strerror}") from None
         return True
+
+    def _serve(self) -> None:
+        with suppress(SystemExit):  # uvicorn's way to say that the address is taken
+            self._server.run()
 
     def stop(self) -> None:
         """Stop listening."""

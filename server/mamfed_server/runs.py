@@ -4,7 +4,6 @@
 ``plan.yaml``                            the resolved plan
 ``rounds.jsonl``                         one line a round, see :class:`RoundRecord`
 ``events.jsonl``                         what happened when, see ``events.py``
-``sites.json``                           what the sites described, in a federation
 ``updates/``                             updates of the round under way
 ``checkpoints/latest.safetensors``       after every round (``.json`` beside each)
 ``checkpoints/previous.safetensors``     the round before it
@@ -24,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
 from mamfed_common.config import Config
@@ -32,11 +31,10 @@ from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import DRAFT, private_directory, remove_drafts, write_atomic
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.weights import SiteDescription
 from mamfed_server.lines import append_line, read_lines
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
-SITES, UPDATES = "sites.json", "updates"
+UPDATES = "updates"
 NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 """``next`` is whole and on disk before ``latest`` becomes ``previous``, and lasts a moment."""
 
@@ -85,16 +83,6 @@ class RoundRecord(Config):
     deadlines: dict[str, float] = Field(default_factory=dict)
     durations: dict[str, float] = Field(default_factory=dict)
     validation_durations: dict[str, float] = Field(default_factory=dict)
-
-
-class KnownSite(Config):
-    """An approved site's node, and what the site has."""
-
-    node_id: int
-    description: SiteDescription
-
-
-_KNOWN_SITES = TypeAdapter(dict[str, KnownSite])
 
 
 class RunFolder:
@@ -215,17 +203,6 @@ class RunFolder:
         """Write ``rounds.jsonl`` anew."""
         text = "".join(record.model_dump_json() + "\n" for record in records)
         write_atomic(self.path / ROUNDS, text)
-
-    def write_sites(self, sites: dict[str, KnownSite]) -> None:
-        """Write what is known of the sites."""
-        write_atomic(self.path / SITES, _KNOWN_SITES.dump_json(sites, indent=2) + b"\n")
-
-    def read_sites(self) -> dict[str, KnownSite]:
-        """Read what was known of the sites; empty where that cannot be read: they are asked."""
-        try:
-            return _KNOWN_SITES.validate_json((self.path / SITES).read_bytes())
-        except (OSError, ValidationError):
-            return {}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
