@@ -83,6 +83,8 @@ def start_log() -> None:
     flower = logging.getLogger("flwr")
     flower.setLevel(logging.INFO)
     flower.handlers.clear()
+    # The node says what is wrong once; without a server, Flower says 40 times a minute that it is.
+    flower.addFilter(lambda record: not str(record.msg).startswith("Connection attempt failed"))
 
 
 def _found(module: str, name: str) -> Any:

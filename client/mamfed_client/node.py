@@ -44,7 +44,9 @@ from mamfed_common.supervision import hold_lifeline
 logger = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 90.0
-"""How long nothing may come of the line: three of Flower's heartbeats."""
+"""How long nothing may be tried on the line: three of Flower's heartbeats."""
+LONELY_TIMES = 10
+"""So many times as long an idle node tries in vain, as between two runs, until it starts anew."""
 EAGER_SECONDS = 60.0
 """How long after a message another one is looked for eagerly."""
 EAGER_PAUSE, IDLE_PAUSE, REPLY_PAUSE = 0.25, 2.0, 0.1
@@ -88,6 +90,7 @@ class Watchdog:
         """Watch a link."""
         self._link = link
         self._silence_seconds = silence_seconds
+        self._lonely_seconds = LONELY_TIMES * silence_seconds
         self._told: tuple[str, str] = ("", "")
         self._told_at = float("-inf")
 
@@ -97,17 +100,21 @@ class Watchdog:
         while True:
             self.tell()
             if self.is_silent():
-                self._link.start_over(f"silent for {self._silence_seconds:.0f} s")
+                self._link.start_over(f"silent for {self._quiet_seconds():.0f} s")
             time.sleep(pause)
 
     def is_silent(self) -> bool:
         """Tell whether the node must be started again.
 
-        An idle one, when no answer came. One that has work goes on with it while the server is
-        away for an hour, as long as it still tries.
+        One that no longer tries. As long as it does, one that has work goes on with it while the
+        server is away for an hour, and an idle one is not worth torch's start every 90 s.
         """
-        last = self._link.attempt_at if self._link.busy else self._link.contact_at
-        return monotonic() - last > self._silence_seconds
+        tried = monotonic() - self._link.attempt_at
+        lonely = not self._link.busy and self._quiet_seconds() > self._lonely_seconds
+        return tried > self._silence_seconds or lonely
+
+    def _quiet_seconds(self) -> float:
+        return monotonic() - self._link.contact_at
 
     def tell(self) -> None:
         """Bring the status up to date where it changed, or the contact is old."""

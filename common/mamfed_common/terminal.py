@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from mamfed_common import __version__
-from mamfed_common.errors import MamfedError
+from mamfed_common.errors import MamfedError, OutputError
 
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -126,6 +126,10 @@ def run(app: typer.Typer) -> None:
     except MamfedError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full or read-only disk, a file in a folder's place
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(OutputError.exit_code)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)

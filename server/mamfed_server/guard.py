@@ -10,6 +10,7 @@ one line of JSON.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections import Counter
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 HEALTH = "/health"
 PEER = "mamfed.peer"
 """Where the listener puts the client's certificate (DER) in a request's scope."""
+COLLECT_BYTES = 32 * 2**20
+"""Bodies after which Python's collector runs. What answers a request leaves it and its answer in
+reference cycles (Flower 1.41-1.42): ten sites' were seen to hold 1 GB until the collector ran."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -106,6 +110,7 @@ class Guard:
         self._limits = limits
         self._on_contact = on_contact
         self._sent: Counter[str] = Counter()
+        self._uncollected = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -117,7 +122,14 @@ class Guard:
             logger.info("%s %s: %s", denied.status, scope["path"], denied.detail)
             await _answer(send, denied)
             return
-        await self._link.app(scope, _replay(body, receive), send)
+        self._uncollected += len(body)
+
+        async def count(event: MutableMapping[str, Any]) -> None:
+            self._uncollected += len(event.get("body", b""))
+            await send(event)
+
+        await self._link.app(scope, _replay(body, receive), count)
+        self._collect()
 
     async def _admit(self, scope: Scope, receive: Receive) -> bytes:
         path, headers = str(scope["path"]), {k.decode().lower(): v for k, v in scope["headers"]}
@@ -140,6 +152,11 @@ class Guard:
             self._link.welcome_back(self._link.node_of(key))
         self._on_contact(site)
         return body
+
+    def _collect(self) -> None:
+        if self._uncollected >= COLLECT_BYTES:
+            self._uncollected = 0
+            gc.collect()
 
     async def _who(self, peer: bytes, node: str | None) -> str:
         try:

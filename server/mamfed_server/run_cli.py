@@ -63,9 +63,8 @@ def stop(home: HomeOption = Path(".")) -> None:
     import time
 
     from mamfed_common.lock import holder
-    from mamfed_server.settings import ServerHome
 
-    lock = ServerHome(home).lock
+    lock = _place(home).lock
     pid = holder(lock)
     if not pid:
         typer.echo("no server runs here")
@@ -80,9 +79,8 @@ def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> 
     """Say what the server does now: the run, its round, who is connected, who is waited for."""
     from mamfed_common.lock import holder
     from mamfed_server.board import read_board
-    from mamfed_server.settings import ServerHome
 
-    pid, board = holder(ServerHome(home).lock), read_board(home)
+    pid, board = holder(_place(home).lock), read_board(home)
     board["supervisor_pid"] = pid
     if pid is None and board.get("state") not in ("finished", "failed", "stopped"):
         board["state"] = "not running"
@@ -103,9 +101,8 @@ def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> No
     from mamfed_common.lock import holder
     from mamfed_server.board import read_board
     from mamfed_server.overview import overview
-    from mamfed_server.settings import ServerHome
 
-    place = ServerHome(home)
+    place = _place(home)
     active = None if holder(place.lock) is None else read_board(home).get("run")
     rows = overview(place.runs, active)
     if output is Format.JSON:
@@ -160,6 +157,20 @@ def _start(home: ServerHome, plan: TrainingPlan, run: str, dry_run: bool) -> Non
     code = run_server(home, plan, run, shown)
     if code:
         raise typer.Exit(code)
+
+
+def _place(home: Path) -> ServerHome:
+    """Return the home, which a command that only looks needs as well: not another folder."""
+    from mamfed_common.errors import SetupError
+    from mamfed_server.settings import ServerHome
+
+    place = ServerHome(home)
+    if not place.settings_path.is_file():
+        raise SetupError(
+            f"{place.settings_path}: not found; make a coordinator's home by mamfed-server init, "
+            "or name it by --home"
+        )
+    return place
 
 
 def _run_folder(runs: Path, run: str) -> Path:

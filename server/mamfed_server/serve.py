@@ -7,6 +7,7 @@ in the home and in the run folder.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -103,6 +104,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
 def main() -> None:
     """Run ``python -m mamfed_server.serve HOME RUN``."""
     hold_lifeline()
+    gc.freeze()  # the guard collects often: let it not look at what torch and Flower have loaded
     os.umask(0o077)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr

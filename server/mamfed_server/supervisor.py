@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from errno import EADDRINUSE
 from pathlib import Path
+from time import monotonic, sleep
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mamfed_common.errors import PlanError, RunError, SetupError
+from mamfed_common.errors import LinkError, PlanError, RunError, SetupError
 from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
@@ -20,8 +24,8 @@ from mamfed_server.events import read_events
 from mamfed_server.participants import stages_of
 from mamfed_server.pki import load_plan_key, load_server_certificate
 from mamfed_server.resume import check_same_plan
-from mamfed_server.runs import RunFolder
-from mamfed_server.settings import ServerHome, load_settings
+from mamfed_server.runs import SUMMARY, RunFolder
+from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 from mamfed_server.sites import load_sites
 
 FINAL_CODES = frozenset({0, 3, 5, 6, 7, 9})
@@ -32,6 +36,9 @@ MAX_DEATHS = 10
 
 FOLLOW_SECONDS = 0.5
 SAFE_MIN_SITES = 3
+
+PORT_SECONDS = 5.0
+"""How long a server that was killed just now may still hold its port."""
 
 
 def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]:
@@ -74,9 +81,11 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
 
     Raises:
         SetupError: Another server runs in this home.
+        LinkError: The address cannot be listened on.
         OutputError: The run folder cannot be made.
     """
     with only_one(home.lock, "a server"):
+        _check_address(load_settings(home))
         folder = RunFolder(home.runs / run)
         if not folder.holds_run():
             folder.create(plan)
@@ -108,6 +117,25 @@ def _days_left(home: ServerHome) -> int:
             f"{home.server_certificate}: ended {-left.days} days ago; mamfed-server sites rotate"
         )
     return left.days
+
+
+def _check_address(settings: ServerSettings) -> None:
+    """Refuse an address that cannot be listened on, before a server dies of it ten times."""
+    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+    deadline = monotonic() + PORT_SECONDS
+    while True:
+        try:
+            socket.create_server((settings.bind, settings.port), family=family).close()
+        except OSError as error:
+            number = error.errno or 0
+            if number != EADDRINUSE or monotonic() > deadline:
+                raise LinkError(
+                    f"cannot listen on {settings.bind}:{settings.port}; is another server "
+                    f"running? ({os.strerror(number)})"
+                ) from None
+            sleep(0.1)
+        else:
+            return
 
 
 class _Deaths:
@@ -184,6 +212,8 @@ def _facts(facts: dict[str, object]) -> str:
 def _ending(folder: RunFolder, code: int) -> str:
     if code:
         return f"failed (exit code {code}); the run folder {folder.path} keeps what was reached"
+    if not (folder.path / SUMMARY).exists():
+        return f"stopped before its start; mamfed-server resume {folder.path.name} goes on"
     summary = folder.read_summary()
     if summary["status"] == "stopped":
         return f"stopped; mamfed-server resume {folder.path.name} goes on"

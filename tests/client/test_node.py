@@ -228,10 +228,17 @@ def link(home):
 def test_a_node_at_work_outlasts_an_absent_server_as_long_as_it_tries(link):
     watchdog = Watchdog(link, silence_seconds=90)
     link.contact_at -= 1000
-    assert watchdog.is_silent()
     link.busy = True
     assert not watchdog.is_silent()
     link.attempt_at -= 91
+    assert watchdog.is_silent()
+
+
+def test_an_idle_node_that_tries_in_vain_is_started_anew_rarely(link):
+    watchdog = Watchdog(link, silence_seconds=90)
+    link.contact_at -= 850
+    assert not watchdog.is_silent()
+    link.contact_at -= 100
     assert watchdog.is_silent()
 
 

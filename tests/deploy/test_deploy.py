@@ -162,7 +162,8 @@ def health(path, home):
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=name_of)
 def test_an_image_is_well_only_while_its_program_runs(path, tmp_path):
-    shutil.copy(DEPLOY / "examples/site.yaml", tmp_path)
+    for settings in ("server.yaml", "site.yaml"):
+        shutil.copy(DEPLOY / "examples" / settings, tmp_path)
     assert not health(path, tmp_path)
     with (
         only_one(ServerHome(tmp_path).lock, "a server"),

@@ -5,7 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from mamfed_common.errors import DataError, PlanError
+from mamfed_common.errors import DataError, OutputError, PlanError, SetupError
 from mamfed_common.plan import parse_plan
 from mamfed_server.cli import app
 
@@ -61,6 +61,23 @@ def test_a_mistake_is_one_line_and_an_exit_code(tmp_path):
     assert result.returncode == PlanError.exit_code == 3
     assert result.stderr.count("\n") == 1
     assert "unknown key 'epochs'" in result.stderr
+
+
+def test_a_file_in_the_place_of_a_home_is_one_line_and_an_exit_code(tmp_path):
+    home = tmp_path / "home"
+    home.write_text("")
+    code = "from mamfed_server.cli import main; main()"
+    options = ["init", str(home), "--name", "North", "--host", "localhost"]
+    result = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
+    assert result.returncode == OutputError.exit_code == 8
+    assert result.stderr == f"error: {home}: File exists\n"
+
+
+@pytest.mark.parametrize("command", ["status", "runs", "stop"])
+def test_a_command_that_only_looks_does_not_take_another_folder_for_an_idle_home(tmp_path, command):
+    result = runner.invoke(app, [command, "--home", str(tmp_path)])
+    assert isinstance(result.exception, SetupError)
+    assert "server.yaml: not found" in str(result.exception)
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_install(tmp_path):
