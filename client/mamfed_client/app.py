@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from mamfed_client.admission import Refused
 from mamfed_client.gate import Gate, OpenGate
 from mamfed_client.site import Site, load_site
+from mamfed_common.batches import Turn
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError
 from mamfed_common.local_state import RoundKeeper
@@ -20,7 +21,7 @@ from mamfed_common.metrics import summarise
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.state import State, state_of, state_sha256
 from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.training import TRAINERS, OnStep, Turn, evaluate
+from mamfed_common.training import TRAINERS, OnStep, evaluate
 from mamfed_common.weights import (
     EVALUATED_ON,
     FAULTS,

@@ -68,22 +68,23 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
 
     Args:
         site: The site.
-        plan: Of it, image size, seed and the shares of the split matter.
+        plan: Of it, image size and the split's seed and shares matter.
         progress: Whether to show a progress bar on stderr while images are prepared.
 
     Raises:
         DataError: A cohort cannot be used.
     """
+    split_seed = plan.evaluation.split_seed
     val_fraction = plan.evaluation.validation_fraction
     test_fraction = plan.evaluation.test_fraction
-    key = (site, plan.image_size, plan.seed, val_fraction, test_fraction)
+    key = (site, plan.image_size, split_seed, val_fraction, test_fraction)
     if key not in _loaded:
         cohorts = [
             load_cohort(
                 name,
                 folder,
                 size=plan.image_size,
-                seed=plan.seed,
+                seed=split_seed,
                 val_fraction=val_fraction,
                 test_fraction=test_fraction,
                 cache_dir=site.cache,

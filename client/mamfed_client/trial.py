@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 
 from mamfed_client.site import SiteData
+from mamfed_common.batches import Turn
 from mamfed_common.device import choose_device
 from mamfed_common.errors import SetupError
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import state_of
 from mamfed_common.subtraction import build_network
-from mamfed_common.training import TRAINERS, Turn
+from mamfed_common.training import TRAINERS
 from mamfed_common.weights import TRAINED_ON
 
 

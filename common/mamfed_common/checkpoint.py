@@ -44,6 +44,8 @@ class CheckpointFacts(Config):
         refused: Sites whose update is not, each with the reason.
         validation: Each site's validation result, where there is one.
         mean_validation_dice: Mean over sites of their validation Dice, which chooses the best.
+        threshold: Probability from which a pixel is marked, as validation chose it; None: the
+            plan's.
     """
 
     format: int = FORMAT
@@ -58,6 +60,7 @@ class CheckpointFacts(Config):
     refused: dict[str, str] = Field(default_factory=dict)
     validation: dict[str, SiteScore] = Field(default_factory=dict)
     mean_validation_dice: float | None = None
+    threshold: float | None = Field(default=None, gt=0, lt=1)
 
 
 class Checkpoint(NamedTuple):

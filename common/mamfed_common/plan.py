@@ -61,11 +61,14 @@ class EvaluationPlan(Config):
         validation_fraction: Share of each site's patients that choose the best round.
         test_fraction: Share of each site's patients that no training or choice ever sees.
         threshold: Probability from which a pixel counts as malignant.
+        split_seed: Draws which patients are held out; apart from ``seed``, so that repeated
+            trainings are measured on the same patients.
     """
 
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    split_seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Self:
@@ -75,7 +78,7 @@ class EvaluationPlan(Config):
 
 
 class FederationPlan(Config):
-    """How sites on other machines are waited for and trusted.
+    """How sites are waited for and trusted, and how unlike ones are kept together.
 
     Attributes:
         min_sites: No aggregate is ever made of fewer accepted updates: what is averaged over one
@@ -86,12 +89,15 @@ class FederationPlan(Config):
         max_update_norm_ratio: An update whose distance from the round's starting weights is more
             than this many times the median of the round's updates is refused (three updates or
             more).
+        proximal_mu: FedProx (Li et al., 2020): pulls a site's weights towards the round's
+            starting weights; 0 is FedAvg.
     """
 
     min_sites: int = Field(default=3, ge=1)
     join_seconds: float = Field(default=600, ge=0)
     offline_seconds: float = Field(default=300, ge=0)
     max_update_norm_ratio: float = Field(default=10, gt=1)
+    proximal_mu: float = Field(default=0, ge=0)
 
 
 class TrainingPlan(Config):
@@ -99,7 +105,7 @@ class TrainingPlan(Config):
 
     Attributes:
         image_size: Side of the square grid that every mammogram is brought to, in pixels.
-        seed: Origin of every random choice (``mamfed_common.seeds``).
+        seed: Origin of every random choice but the split of patients (``mamfed_common.seeds``).
         precision: ``float32``; ``bfloat16`` runs the network by autocast; ``auto`` takes bfloat16
             on a CUDA device that has it and float32 elsewhere.
         network: The U-Net.
@@ -108,7 +114,7 @@ class TrainingPlan(Config):
         corruption: What stage 1 does to its inputs.
         augmentation: How training images are moved, in both stages.
         evaluation: How results are measured.
-        federation: How sites on other machines are waited for and trusted.
+        federation: How sites are waited for and trusted, and how unlike ones are kept together.
     """
 
     image_size: int = Field(default=1536, ge=32, le=8192)

@@ -37,13 +37,13 @@ class Subtraction(nn.Module):
 
 
 class MalignancyNetwork(nn.Module):
-    """The U-Net (``backbone``) and the layer that subtracts its output from its input."""
+    """The U-Net (``backbone``) and, on top of it, the head that ``NetworkConfig.head`` names."""
 
     def __init__(self, config: NetworkConfig) -> None:
         """Make the network with random weights; see :func:`build_network` for seeded ones."""
         super().__init__()
         self.backbone = UNet(config)
-        self.subtraction = Subtraction()
+        self.subtraction = Subtraction() if config.head == "subtraction" else None
 
     def reconstruct(self, image: Tensor) -> Tensor:
         """Stage 1: ``(N, 1, H, W)`` in 0..1 -> the healthy tissue it should show, same shape."""
@@ -51,7 +51,8 @@ class MalignancyNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Stage 2: ``(N, 1, H, W)`` in 0..1 -> logits of malignancy, same shape."""
-        return cast(Tensor, self.subtraction(image, self.reconstruct(image)))
+        output = self.reconstruct(image)
+        return output if self.subtraction is None else cast(Tensor, self.subtraction(image, output))
 
 
 def build_network(config: NetworkConfig, seed: int) -> MalignancyNetwork:

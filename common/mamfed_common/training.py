@@ -1,8 +1,7 @@
 """Both stages and their evaluation: weights in, weights and metrics out. No federation here.
 
-Reproducible on a CPU: the same weights, samples, plan, names and thread count give the same bits.
-Order, augmentation and corruption come from generators named after site, stage, round, epoch and
-image, so nothing depends on what was drawn before.
+Reproducible on a CPU: the same weights, samples, plan, names and thread count give the same bits
+(``mamfed_common.batches`` says what is drawn, and from what).
 """
 
 from __future__ import annotations
@@ -15,16 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mamfed_common.augmentation import move, vary_intensity
-from mamfed_common.corruption import corrupt
+from mamfed_common.batches import Batches, Turn, to_tensor
 from mamfed_common.device import autocast
 from mamfed_common.local_state import Position, RoundKeeper
 from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
 from mamfed_common.losses import reconstruction_loss, segmentation_loss
 from mamfed_common.metrics import ImageScore, score_image
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.samples import FULL_SCALE, Sample
-from mamfed_common.seeds import generator
+from mamfed_common.samples import Sample
 from mamfed_common.state import State, check_state, state_of
 from mamfed_common.subtraction import MalignancyNetwork
 
@@ -34,14 +31,7 @@ WEIGHT_DECAY = 1e-5
 MAX_GRADIENT_NORM = 1.0
 
 OnStep = Callable[[], None]
-Batch = tuple[Tensor, Tensor]
-
-
-class Turn(NamedTuple):
-    """Whose turn it is: the site, and the round within the stage, counted from 1."""
-
-    site: str
-    server_round: int
+OnEpoch = Callable[[int], None]
 
 
 def pretrain(
@@ -69,21 +59,9 @@ def pretrain(
     Raises:
         WeightsError: ``state`` is not of the plan's network.
     """
-
-    def make_pair(sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        clean = move(sample, plan.augmentation, rng)
-        return corrupt(clean.image, clean.field, plan.corruption, rng), clean.image
-
     network = load_network(state, plan, device)
-    loss = reconstruction_loss()
-    return _fit(
-        network,
-        lambda inputs, clean: loss(network.reconstruct(inputs).float(), clean),
-        _Batches(samples, plan, Stage.PRETRAINING, turn, make_pair),
-        device,
-        on_step,
-        keep,
-    )
+    batches = Batches(samples, plan, Stage.PRETRAINING, turn)
+    return fit(network, batches, device=device, on_step=on_step, keep=keep)
 
 
 def finetune(
@@ -100,21 +78,9 @@ def finetune(
 
     Arguments and errors are those of :func:`pretrain`; ``samples`` are malignant ones.
     """
-
-    def make_pair(sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        moved = vary_intensity(move(sample, plan.augmentation, rng), plan.augmentation, rng)
-        return moved.image, moved.mask.astype(np.uint16) * np.uint16(FULL_SCALE)
-
     network = load_network(state, plan, device)
-    loss = segmentation_loss()
-    return _fit(
-        network,
-        lambda inputs, masks: loss(network(inputs).float(), masks),
-        _Batches(samples, plan, Stage.FINETUNING, turn, make_pair),
-        device,
-        on_step,
-        keep,
-    )
+    batches = Batches(samples, plan, Stage.FINETUNING, turn)
+    return fit(network, batches, device=device, on_step=on_step, keep=keep)
 
 
 TRAINERS = {Stage.PRETRAINING: pretrain, Stage.FINETUNING: finetune}
@@ -130,19 +96,37 @@ def evaluate(
 ) -> list[ImageScore]:
     """Score the malignancy map of every sample, in their order, one image at a time.
 
+    Args:
+        state: Weights of the plan's network.
+        samples: What to score, of any kind.
+        plan: Of it, network, precision and threshold matter.
+        device: Where to do it.
+        on_step: Called after each image.
+
     Raises:
         WeightsError: ``state`` is not of the plan's network.
     """
     network = load_network(state, plan, device)
-    scores = []
-    for sample in samples:
-        probability = predict(network, sample, plan, device).malignancy
-        scores.append(
-            score_image(sample.name, probability >= plan.evaluation.threshold, sample.mask)
-        )
+    scores = score_samples(network, samples, plan, device=device)
+    found = []
+    for score in scores:
+        found.append(score)
         if on_step:
             on_step()
-    return scores
+    return found
+
+
+def score_samples(
+    network: nn.Module,
+    samples: Iterable[Sample],
+    plan: TrainingPlan,
+    *,
+    device: torch.device,
+) -> Iterator[ImageScore]:
+    """Yield the score of every sample by a network that gives logits, as :func:`evaluate` does."""
+    for sample in samples:
+        marked = malignancy_of(network, sample, plan, device) >= plan.evaluation.threshold
+        yield score_image(sample.name, marked, sample.mask)
 
 
 class Prediction(NamedTuple):
@@ -158,18 +142,30 @@ class Prediction(NamedTuple):
 
 
 @torch.no_grad()
+def malignancy_of(
+    network: nn.Module, sample: Sample, plan: TrainingPlan, device: torch.device
+) -> np.ndarray:
+    """Return the probability of malignancy by a network that gives logits: ``(S, S)`` float32.
+
+    Nothing outside the breast is ever malignant.
+    """
+    network.eval()
+    image = to_tensor([sample.image]).to(device)
+    with autocast(device, plan.precision):
+        malignancy = network(image).float().sigmoid()
+    return np.where(sample.field, malignancy[0, 0].cpu().numpy(), np.float32(0))
+
+
+@torch.no_grad()
 def predict(
     network: MalignancyNetwork, sample: Sample, plan: TrainingPlan, device: torch.device
 ) -> Prediction:
-    """Run the network on one sample. Nothing outside the breast is ever malignant."""
+    """Run the network on one sample, and show what its backbone draws beside the map."""
     network.eval()
-    image = _to_tensor([sample.image]).to(device)
     with autocast(device, plan.precision):
-        reconstruction = network.reconstruct(image).float()
-        malignancy = network.subtraction(image, reconstruction).sigmoid()
+        reconstruction = network.reconstruct(to_tensor([sample.image]).to(device)).float()
     return Prediction(
-        reconstruction[0, 0].cpu().numpy(),
-        np.where(sample.field, malignancy[0, 0].float().cpu().numpy(), np.float32(0)),
+        reconstruction[0, 0].cpu().numpy(), malignancy_of(network, sample, plan, device)
     )
 
 
@@ -192,99 +188,83 @@ def learning_rate_factor(progress: float) -> float:
     return max(0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))), 0.001)
 
 
-class _Batches:
-    """A site's batches of one round: tensors made on the fly, in a seeded order."""
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        plan: TrainingPlan,
-        stage: Stage,
-        turn: Turn,
-        make_pair: Callable[[Sample, np.random.Generator], tuple[np.ndarray, np.ndarray]],
-    ) -> None:
-        self.samples = samples
-        self.plan = plan
-        self.stage = stage
-        self.stage_plan = plan.stage(stage)
-        self.turn = turn
-        self.make_pair = make_pair
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.samples) / self.stage_plan.batch_size)
-
-    def since(self, start: Position) -> Iterator[tuple[int, int, Batch]]:
-        """Yield (epoch, step, batch) of all that is left of the round."""
-        for epoch in range(start.epoch, self.stage_plan.local_epochs):
-            first = start.step if epoch == start.epoch else 0
-            for step, batch in enumerate(self.epoch(epoch, first), first):
-                yield epoch, step, batch
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield (input, target), each ``(N, 1, S, S)`` float32 in 0..1, from a step on."""
-        names = (self.stage, self.turn.site, self.turn.server_round, epoch)
-        order = generator(self.plan.seed, "order", *names).permutation(len(self.samples))
-        size = self.stage_plan.batch_size
-        for start in range(first_step * size, len(order), size):
-            indices = [int(i) for i in order[start : start + size]]
-            pairs = [
-                self.make_pair(self.samples[i], generator(self.plan.seed, "image", *names, i))
-                for i in indices
-            ]
-            inputs, targets = zip(*pairs, strict=True)
-            yield _to_tensor(inputs), _to_tensor(targets)
-
-    def progress(self, epoch: int, step: int) -> float:
-        """Return how far through the whole stage a step of this round is, 0..1."""
-        in_round = (epoch + step / self.steps_per_epoch) / self.stage_plan.local_epochs
-        return (self.turn.server_round - 1 + in_round) / self.stage_plan.rounds
-
-
-def _fit(
-    network: MalignancyNetwork,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    batches: _Batches,
+def fit(
+    network: nn.Module,
+    batches: Batches,
+    *,
     device: torch.device,
-    on_step: OnStep | None,
-    keep: RoundKeeper | None,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+    keep: RoundKeeper | None = None,
 ) -> TrainingResult:
-    """Train one site's share of one round, with a fresh AdamW or one that a kill cut short."""
+    """Train a network on one round's batches, with a fresh AdamW or one that a kill cut short.
+
+    Args:
+        network: On ``device``. It gives logits ``(N, 1, S, S)``; for stage 1 it must also
+            ``reconstruct``. Its weights are trained in place.
+        batches: The round.
+        device: Where to do it.
+        on_step: Called after each step.
+        on_epoch: Called with an epoch, counted from 0, when it is over. Where a kill cut the round
+            short, the epoch under way then may be told twice.
+        keep: Keeps the round on disk, see :func:`pretrain`.
+    """
     if keep and (result := keep.result()):
         return result
     network.train()
+    stage, loss_of = batches.stage_plan, _loss_of(network, batches.stage)
     optimiser = torch.optim.AdamW(
-        network.parameters(), batches.stage_plan.learning_rate, weight_decay=WEIGHT_DECAY
+        network.parameters(), stage.learning_rate, weight_decay=WEIGHT_DECAY
     )
     count = len(batches.samples)
+    anchor = [parameter.detach().clone() for parameter in network.parameters()]
     start = keep.resume(network, optimiser, count) if keep else Position()
     loss_sum = start.loss_sum
-    for epoch, step, (inputs, targets) in batches.since(start):
-        factor = learning_rate_factor(batches.progress(epoch, step))
-        optimiser.param_groups[0]["lr"] = batches.stage_plan.learning_rate * factor
-        with autocast(device, batches.plan.precision):
-            loss = loss_of(inputs.to(device), targets.to(device))
-        _descend(optimiser, loss)
-        loss_sum = (loss_sum if step else 0.0) + float(loss.detach()) * len(inputs)
-        if keep:
-            keep.step(network, optimiser, Position(epoch, step + 1, loss_sum), count)
-        if on_step:
-            on_step()
+    for epoch in range(start.epoch, stage.local_epochs):
+        first = start.step if epoch == start.epoch else 0
+        for step, (inputs, targets) in enumerate(batches.epoch(epoch, first), first):
+            factor = learning_rate_factor(batches.progress(epoch, step))
+            optimiser.param_groups[0]["lr"] = stage.learning_rate * factor
+            with autocast(device, batches.plan.precision):
+                loss = loss_of(inputs.to(device), targets.to(device))
+            _descend(optimiser, loss, anchor, batches.plan.federation.proximal_mu)
+            loss_sum = (loss_sum if step else 0.0) + float(loss.detach()) * len(inputs)
+            if keep:
+                keep.step(network, optimiser, Position(epoch, step + 1, loss_sum), count)
+            if on_step:
+                on_step()
+        if on_epoch:
+            on_epoch(epoch)
+            network.train()
     result = TrainingResult(state_of(network), count, loss_sum / count)
     if keep:
         keep.finish(result)
     return result
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Take one step down the clipped gradient of a loss."""
+def _loss_of(network: nn.Module, stage: Stage) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what a stage minimises, of inputs and targets."""
+    if stage is Stage.FINETUNING:
+        segmentation = segmentation_loss()
+        return lambda images, masks: segmentation(network(images).float(), masks)
+    assert isinstance(network, MalignancyNetwork), "only our own network reconstructs"
+    reconstruction = reconstruction_loss()
+    return lambda inputs, clean: reconstruction(network.reconstruct(inputs).float(), clean)
+
+
+def _descend(
+    optimiser: torch.optim.Optimizer, loss: Tensor, anchor: Sequence[Tensor], proximal_mu: float
+) -> None:
+    """Take one step down the clipped gradient of a loss.
+
+    FedProx (Li et al., 2020) adds ``mu / 2`` times the squared distance from the round's starting
+    weights to the loss: its gradient is added here, where no graph of it is needed.
+    """
+    parameters = optimiser.param_groups[0]["params"]
     optimiser.zero_grad()
     torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], MAX_GRADIENT_NORM)
+    if proximal_mu:
+        for parameter, start in zip(parameters, anchor, strict=True):
+            parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
+    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
     optimiser.step()
-
-
-def _to_tensor(images: Sequence[np.ndarray]) -> Tensor:
-    """Stack ``(S, S)`` uint16 arrays into ``(N, 1, S, S)`` float32 in 0..1."""
-    stacked = np.stack(images)[:, None].astype(np.float32)
-    return torch.from_numpy(stacked).div_(FULL_SCALE)

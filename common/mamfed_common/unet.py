@@ -28,11 +28,15 @@ class NetworkConfig(Config):
             it have none. ``len(channels) - 1`` removes all long skips.
         stem: Side of the pixel-unshuffle block in front of level 0. 1 works at full resolution;
             2 and 4 cost about a third and a sixth of the time (``docs/benchmarks.md``).
+        head: What stage 2 supervises: ``subtraction``, the difference between input and output
+            (the paper's discriminative segmentation), or ``direct``, the output itself (its fully
+            supervised baseline).
     """
 
     channels: tuple[int, ...] = Field(default=(32, 64, 128, 256, 256, 256), min_length=2)
     first_skip_level: int = Field(default=1, ge=0)
     stem: Literal[1, 2, 4] = 2
+    head: Literal["subtraction", "direct"] = "subtraction"
 
     @model_validator(mode="after")
     def _check_levels(self) -> Self:

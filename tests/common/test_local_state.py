@@ -12,11 +12,12 @@ import pytest
 import torch
 from tests.conftest import blob_sample
 
+from mamfed_common.batches import Turn
 from mamfed_common.local_state import Position, RoundKeeper, TrainingResult
 from mamfed_common.plan import StagePlan
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
-from mamfed_common.training import Turn, finetune, pretrain
+from mamfed_common.training import finetune, pretrain
 
 CPU = torch.device("cpu")
 TURN = Turn("site", 1)
@@ -75,6 +76,15 @@ def test_a_round_killed_at_any_step_ends_with_the_same_bits(tmp_path, plan, stag
     resumed, taken = train(stage, plan, keeper(tmp_path))
     assert taken == STEPS - step
     assert same_bits(resumed, whole)
+
+
+def test_a_killed_round_of_fedprox_is_still_held_to_where_it_started(tmp_path, plan):
+    held = plan.changed(federation={"proximal_mu": 5.0})
+    whole, _ = train(finetune, held)
+    with pytest.raises(Killed):
+        train(finetune, held, keeper(tmp_path), stop_after=3)
+    assert same_bits(train(finetune, held, keeper(tmp_path))[0], whole)
+    assert not same_bits(train(finetune, plan)[0], whole)
 
 
 def test_a_round_killed_after_every_step_ends_with_the_same_bits(tmp_path, plan):

@@ -39,6 +39,15 @@ def test_both_stages_train_weights_of_the_same_names():
     assert {n for n in network.state_dict() if not n.startswith("backbone.")} == outside
 
 
+def test_the_direct_head_supervises_the_output_itself():
+    direct = build_network(CONFIG.model_copy(update={"head": "direct"}), seed=0)
+    image = torch.rand(1, 1, 16, 16)
+    torch.testing.assert_close(direct(image), direct.reconstruct(image))
+    assert all(name.startswith("backbone.") for name in direct.state_dict())
+    subtracting = build_network(CONFIG, seed=0).state_dict()
+    assert all(torch.equal(value, subtracting[n]) for n, value in direct.state_dict().items())
+
+
 def test_the_seed_decides_the_weights_and_leaves_the_process_alone():
     before = torch.random.get_rng_state()
     first, again, other = (build_network(CONFIG, seed) for seed in (1, 1, 2))

@@ -7,6 +7,7 @@ import torch
 from tests.conftest import blob_sample
 
 import mamfed_common
+from mamfed_common.batches import Batches, Turn
 from mamfed_common.device import choose_device
 from mamfed_common.errors import PlanError, WeightsError
 from mamfed_common.plan import Stage, StagePlan
@@ -14,14 +15,14 @@ from mamfed_common.seeds import derive_seed, generator
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
 from mamfed_common.training import (
-    Turn,
-    _Batches,
     evaluate,
     finetune,
+    fit,
     learning_rate_factor,
     load_network,
     predict,
     pretrain,
+    score_samples,
 )
 
 CPU = torch.device("cpu")
@@ -165,25 +166,72 @@ def test_the_first_step_of_a_stage_is_as_small_as_the_warm_up_says(tiny_plan):
     assert furthest == pytest.approx(0.01 * peak, rel=0.05)
 
 
+class Recording(list):
+    """Samples that note which of them is read."""
+
+    def __init__(self, samples):
+        super().__init__(samples)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
 def test_every_round_and_epoch_has_an_order_of_its_own(tiny_plan):
-    samples = [blob_sample(seed) for seed in range(12)]
+    samples = Recording(blob_sample(seed) for seed in range(12))
     orders = set()
     for server_round in (1, 2):
-        seen = []
-
-        def record(sample, rng, seen=seen):
-            seen.append(sample.name)
-            return sample.image, sample.image
-
-        turn = Turn("site", server_round)
-        batches = _Batches(samples, tiny_plan, Stage.PRETRAINING, turn, record)
+        batches = Batches(samples, tiny_plan, Stage.PRETRAINING, Turn("site", server_round))
         for epoch in (0, 1):
-            seen.clear()
+            samples.read.clear()
             sizes = [len(inputs) for inputs, _ in batches.epoch(epoch)]
             assert sizes == [2] * 6
-            assert sorted(seen) == sorted(sample.name for sample in samples)
-            orders.add(tuple(seen))
+            assert sorted(samples.read) == list(range(12))
+            orders.add(tuple(samples.read))
     assert len(orders) == 4
+
+
+def test_each_epoch_is_told_when_it_is_over(tiny_plan):
+    plan = longer(tiny_plan, finetuning={"rounds": 1, "local_epochs": 3, "learning_rate": 1e-3})
+    network = load_network(initial(plan), plan, CPU)
+    batches = Batches([blob_sample(0)], plan, Stage.FINETUNING, TURN)
+    told, scores = [], []
+
+    def on_epoch(epoch):
+        told.append((epoch, state_sha256(state_of(network))))
+        scores.extend(score_samples(network, [blob_sample(1)], plan, device=CPU))
+
+    fit(network, batches, device=CPU, on_epoch=on_epoch)
+    assert [epoch for epoch, _ in told] == [0, 1, 2]
+    assert len({weights for _, weights in told}) == 3
+    assert network.training
+    assert [score.image for score in scores] == ["image-1"] * 3
+    quiet = load_network(initial(plan), plan, CPU)
+    fit(quiet, batches, device=CPU)
+    assert state_sha256(state_of(quiet)) == told[-1][1], "looking at it must not change it"
+
+
+def test_fedprox_keeps_weights_near_those_the_round_started_from(tiny_plan):
+    def moved(proximal_mu):
+        plan = longer(
+            tiny_plan, finetuning={"rounds": 1, "local_epochs": 8, "learning_rate": 1e-2}
+        ).changed(federation={"proximal_mu": proximal_mu})
+        start = initial(plan)
+        trained = finetune(start, [blob_sample(0)], plan, TURN, device=CPU).state
+        return sum(float((trained[n] - start[n]).square().sum()) for n in start) ** 0.5
+
+    free, held, tight = (moved(mu) for mu in (0.0, 1.0, 100.0))
+    assert tight < held < free
+
+
+def test_the_first_step_of_fedprox_is_that_of_fedavg(tiny_plan):
+    """At its starting weights the pull has no gradient."""
+    held = tiny_plan.changed(federation={"proximal_mu": 10.0})
+    states = [
+        finetune(initial(p), [blob_sample(0)], p, TURN, device=CPU).state for p in (tiny_plan, held)
+    ]
+    assert state_sha256(states[0]) == state_sha256(states[1])
 
 
 def test_gradients_are_clipped(tiny_plan, monkeypatch):
