@@ -21,11 +21,11 @@ from mamfed_common.metrics import summarise
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.state import State, state_of, state_sha256
 from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.training import TRAINERS, OnStep, evaluate
+from mamfed_common.training import OnStep, evaluate
+from mamfed_common.training import train as train_round
 from mamfed_common.weights import (
     EVALUATED_ON,
     FAULTS,
-    TRAINED_ON,
     EvaluateTask,
     Fault,
     Query,
@@ -77,14 +77,16 @@ def make_client_app(
         task = unpack_body(content, TrainTask)
         door.admit(task)
         start = unpack_state(content, _expected(task.plan))
-        samples = load_site(site, task.plan).samples([TRAINED_ON[task.stage]], "train")
+        samples, benign = load_site(site, task.plan).training(task.stage)
         door.admit_cases(len(samples))
-        result = TRAINERS[task.stage](
+        result = train_round(
+            task.stage,
             start,
             samples,
             task.plan,
             Turn(site.name, task.server_round),
             device=choose_device(device),
+            benign=benign,
             on_step=on_step,
             keep=RoundKeeper(keep, _name_of(task, start, site), keep_seconds) if keep else None,
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mamfed_client.cohort import Cohort, load_cohort
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.samples import Sample
-from mamfed_common.weights import PURPOSES, Part, Purpose, SiteDescription
+from mamfed_common.weights import PURPOSES, TRAINED_ON, Part, Purpose, SiteDescription
 
 Key = TypeVar("Key", bound=str)
 
@@ -48,6 +48,11 @@ class SiteData:
     def samples(self, purposes: Iterable[Purpose], part: Part) -> Sequence[Sample]:
         """Return the images of some purposes and one part of the split, read when looked at."""
         return Joined(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
+
+    def training(self, stage: Stage) -> tuple[Sequence[Sample], Sequence[Sample]]:
+        """Return the training images of a stage, and in stage 2 the benign ones beside them."""
+        benign: list[Purpose] = ["benign"] if stage is Stage.FINETUNING else []
+        return self.samples([TRAINED_ON[stage]], "train"), self.samples(benign, "train")
 
     def describe(self) -> SiteDescription:
         """Count what is here; nothing in it identifies a patient."""

@@ -14,8 +14,7 @@ from mamfed_common.errors import SetupError
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import state_of
 from mamfed_common.subtraction import build_network
-from mamfed_common.training import TRAINERS
-from mamfed_common.weights import TRAINED_ON
+from mamfed_common.training import train
 
 
 class Trial(NamedTuple):
@@ -45,7 +44,7 @@ def try_step(
         SetupError: The GPU's memory is too small for the plan.
         PlanError: The device is not there.
     """
-    samples = data.samples([TRAINED_ON[stage]], "train")
+    samples, benign = data.training(stage)
     if not len(samples):
         return None
     if threads is not None:
@@ -57,7 +56,8 @@ def try_step(
     started = monotonic()
     try:
         state = state_of(build_network(once.network, once.seed))
-        TRAINERS[stage](state, batch, once, Turn(data.name, 1), device=device)
+        turn = Turn(data.name, 1)
+        train(stage, state, batch, once, turn, device=device, benign=benign)
     except torch.OutOfMemoryError:
         raise SetupError(
             f"{device}: its memory is too small for {plan.image_size} pixels and batches of "

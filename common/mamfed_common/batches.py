@@ -20,7 +20,6 @@ from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.seeds import generator
 
-Batch = tuple[Tensor, Tensor]
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -31,11 +30,31 @@ class Turn(NamedTuple):
     server_round: int
 
 
+class Batch(NamedTuple):
+    """One step's images, each ``(N, 1, S, S)`` float32 in 0..1.
+
+    Attributes:
+        inputs: What the network is given.
+        targets: What it should make of it: the clean image in stage 1, the mask in stage 2.
+        benign: Benign images that it should go on reconstructing in stage 2, half as many; None
+            where the plan asks for none or the site has none.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    benign: Tensor | None
+
+
 class Batches:
     """A site's batches of one round of a stage."""
 
     def __init__(
-        self, samples: Sequence[Sample], plan: TrainingPlan, stage: Stage, turn: Turn
+        self,
+        samples: Sequence[Sample],
+        plan: TrainingPlan,
+        stage: Stage,
+        turn: Turn,
+        benign: Sequence[Sample] = (),
     ) -> None:
         """Read nothing yet.
 
@@ -44,8 +63,10 @@ class Batches:
             plan: What to do.
             stage: The stage.
             turn: Whose turn it is.
+            benign: In stage 2, the site's benign training images.
         """
         self.samples = samples
+        self.benign = benign if stage is Stage.FINETUNING and plan.losses.benign else ()
         self.plan = plan
         self.stage = stage
         self.stage_plan = plan.stage(stage)
@@ -57,7 +78,7 @@ class Batches:
         return math.ceil(len(self.samples) / self.stage_plan.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield (input, target), each ``(N, 1, S, S)`` float32 in 0..1, from a step on."""
+        """Yield the batches of one pass over the images, from a step on."""
         names = (self.stage, self.turn.site, self.turn.server_round, epoch)
         order = generator(self.plan.seed, "order", *names).permutation(len(self.samples))
         size = self.stage_plan.batch_size
@@ -68,7 +89,21 @@ class Batches:
                 for i in indices
             ]
             inputs, targets = zip(*pairs, strict=True)
-            yield to_tensor(inputs), to_tensor(targets)
+            yield Batch(to_tensor(inputs), to_tensor(targets), self._beside(names, start // size))
+
+    def _beside(self, names: tuple[str | int, ...], step: int) -> Tensor | None:
+        """Return the benign images of a step: the next of a seeded order, again and again."""
+        if not len(self.benign):
+            return None
+        order = generator(self.plan.seed, "benign order", *names).permutation(len(self.benign))
+        count = max(1, self.stage_plan.batch_size // 2)
+        images = []
+        for position in range(step * count, (step + 1) * count):
+            rng = generator(self.plan.seed, "benign image", *names, position)
+            sample = self.benign[int(order[position % len(order)])]
+            moved = move(sample, self.plan.augmentation, rng)
+            images.append(vary_intensity(moved, self.plan.augmentation, rng).image)
+        return to_tensor(images)
 
     def progress(self, epoch: int, step: int) -> float:
         """Return how far through the whole stage a step of this round is, 0..1."""

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from monai.losses import DiceCELoss
+from pydantic import Field
 from torch import nn
 
-BCE_WEIGHT = 0.3
-"""Weight of the cross-entropy beside the Dice loss; the best of those tried in the lab."""
+from mamfed_common.config import Config
+
+
+class LossConfig(Config):
+    """What the parts of stage 2's loss weigh beside Dice (``docs/decisions/0003-subtraction.md``).
+
+    Attributes:
+        cross_entropy: Weight of the cross-entropy.
+        benign: Weight of the reconstruction of benign images: so that the difference stays near
+            zero on healthy tissue. Half as many benign images as malignant ones are in each step.
+            A site that has none goes without, and so does the ``direct`` head.
+    """
+
+    cross_entropy: float = Field(default=0.3, ge=0)
+    benign: float = Field(default=2.0, ge=0)
 
 
 def reconstruction_loss() -> nn.Module:
-    """Return stage 1's loss: mean squared error of ``(N, 1, H, W)`` intensities in 0..1.
-
-    L1 lost the lead of the pretraining in the lab (``docs/decisions/0003-subtraction.md``).
-    """
+    """Return stage 1's loss: mean squared error of ``(N, 1, H, W)`` intensities in 0..1."""
     return nn.MSELoss()
 
 
-def segmentation_loss() -> nn.Module:
+def segmentation_loss(config: LossConfig) -> nn.Module:
     """Return stage 2's loss of logits and masks, both ``(N, 1, H, W)``: Dice and cross-entropy.
 
     Dice is taken image by image, smoothed by one pixel, so an empty mask has a gradient too.
     """
     loss: nn.Module = DiceCELoss(
-        sigmoid=True, lambda_ce=BCE_WEIGHT, smooth_nr=1.0, smooth_dr=1.0, batch=False
+        sigmoid=True, lambda_ce=config.cross_entropy, smooth_nr=1.0, smooth_dr=1.0, batch=False
     )
     return loss

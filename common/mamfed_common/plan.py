@@ -20,6 +20,7 @@ from mamfed_common.config import Config
 from mamfed_common.corruption import CorruptionConfig
 from mamfed_common.documents import UniqueKeyLoader, validated
 from mamfed_common.errors import PlanError
+from mamfed_common.losses import LossConfig
 from mamfed_common.unet import NetworkConfig
 
 
@@ -113,6 +114,7 @@ class TrainingPlan(Config):
         finetuning: Stage 2, over sites that hold malignant cases with masks.
         corruption: What stage 1 does to its inputs.
         augmentation: How training images are moved, in both stages.
+        losses: What the parts of stage 2's loss weigh.
         evaluation: How results are measured.
         federation: How sites are waited for and trusted, and how unlike ones are kept together.
     """
@@ -125,6 +127,7 @@ class TrainingPlan(Config):
     finetuning: StagePlan = StagePlan(rounds=15, local_epochs=3, learning_rate=3e-3)
     corruption: CorruptionConfig = CorruptionConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    losses: LossConfig = LossConfig()
     evaluation: EvaluationPlan = EvaluationPlan()
     federation: FederationPlan = FederationPlan()
 

@@ -13,27 +13,35 @@ from torch import Tensor, nn
 
 from mamfed_common.unet import NetworkConfig, UNet
 
-# Fixed or other starting values did worse in the lab (docs/decisions/0003-subtraction.md).
-INITIAL_GAIN = 1 / 0.03
+# Chosen by measurement (docs/decisions/0003-subtraction.md).
+INITIAL_GAIN = 10.0
 INITIAL_OFFSET = 0.1
 
 
 class Subtraction(nn.Module):
     """Turns what the reconstruction left out into logits: ``gain * (difference - offset)``.
 
-    The paper leaves open what stands between the difference and the loss. Both numbers are
-    learned: at the start, tissue that is 0.1 brighter than its reconstruction is even odds.
+    The paper leaves open what stands between the difference and the loss. Here the difference is
+    averaged over a few pixels, because a network without top skips cannot redraw the image's
+    finest texture and the map would inherit it; gain and offset are learned. At the start, tissue
+    that is 0.1 brighter than its reconstruction is even odds.
     """
 
-    def __init__(self) -> None:
-        """Start at the gain and offset that trained best in the lab."""
+    def __init__(self, smoothing: int) -> None:
+        """Start at the gain and offset that trained best; average over ``smoothing`` pixels."""
         super().__init__()
         self.gain = nn.Parameter(torch.tensor([INITIAL_GAIN]))
         self.offset = nn.Parameter(torch.tensor([INITIAL_OFFSET]))
+        self.smooth = (
+            nn.AvgPool2d(smoothing, 1, smoothing // 2, count_include_pad=False)
+            if smoothing > 1
+            else nn.Identity()
+        )
 
     def forward(self, image: Tensor, reconstruction: Tensor) -> Tensor:
         """Return logits of malignancy, ``(N, 1, H, W)``, for images of that shape in 0..1."""
-        return self.gain * ((image - reconstruction) - self.offset)
+        difference = self.smooth((image - reconstruction).float())
+        return cast(Tensor, self.gain * (difference - self.offset))
 
 
 class MalignancyNetwork(nn.Module):
@@ -43,7 +51,7 @@ class MalignancyNetwork(nn.Module):
         """Make the network with random weights; see :func:`build_network` for seeded ones."""
         super().__init__()
         self.backbone = UNet(config)
-        self.subtraction = Subtraction() if config.head == "subtraction" else None
+        self.subtraction = Subtraction(config.smoothing) if config.head == "subtraction" else None
 
     def reconstruct(self, image: Tensor) -> Tensor:
         """Stage 1: ``(N, 1, H, W)`` in 0..1 -> the healthy tissue it should show, same shape."""

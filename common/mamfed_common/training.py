@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mamfed_common.batches import Batches, Turn, to_tensor
+from mamfed_common.batches import Batch, Batches, Turn, to_tensor
 from mamfed_common.device import autocast
 from mamfed_common.local_state import Position, RoundKeeper
 from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
@@ -34,24 +34,31 @@ OnStep = Callable[[], None]
 OnEpoch = Callable[[int], None]
 
 
-def pretrain(
+def train(
+    stage: Stage,
     state: State,
     samples: Sequence[Sample],
     plan: TrainingPlan,
     turn: Turn,
     *,
     device: torch.device,
+    benign: Sequence[Sample] = (),
     on_step: OnStep | None = None,
     keep: RoundKeeper | None = None,
 ) -> TrainingResult:
-    """Stage 1: train the backbone to reconstruct corrupted benign mammograms.
+    """Train one site's share of one round of a stage.
+
+    Stage 1 trains the backbone to reconstruct corrupted benign mammograms, stage 2 the whole
+    network to find what is malignant, while it goes on reconstructing benign ones.
 
     Args:
+        stage: The stage.
         state: Weights to start from, of the plan's network.
-        samples: The site's benign training images.
+        samples: The site's training images of the stage: benign ones, or malignant ones.
         plan: What to do.
         turn: Whose turn it is.
         device: Where to do it.
+        benign: In stage 2, the site's benign training images, for ``plan.losses.benign``.
         on_step: Called after each step, for a progress bar.
         keep: Keeps the round on disk. One that was cut short goes on where it was last kept,
             and one that is over gives its result again.
@@ -60,30 +67,8 @@ def pretrain(
         WeightsError: ``state`` is not of the plan's network.
     """
     network = load_network(state, plan, device)
-    batches = Batches(samples, plan, Stage.PRETRAINING, turn)
+    batches = Batches(samples, plan, stage, turn, benign)
     return fit(network, batches, device=device, on_step=on_step, keep=keep)
-
-
-def finetune(
-    state: State,
-    samples: Sequence[Sample],
-    plan: TrainingPlan,
-    turn: Turn,
-    *,
-    device: torch.device,
-    on_step: OnStep | None = None,
-    keep: RoundKeeper | None = None,
-) -> TrainingResult:
-    """Stage 2: train the whole network on malignant mammograms and their masks.
-
-    Arguments and errors are those of :func:`pretrain`; ``samples`` are malignant ones.
-    """
-    network = load_network(state, plan, device)
-    batches = Batches(samples, plan, Stage.FINETUNING, turn)
-    return fit(network, batches, device=device, on_step=on_step, keep=keep)
-
-
-TRAINERS = {Stage.PRETRAINING: pretrain, Stage.FINETUNING: finetune}
 
 
 def evaluate(
@@ -207,12 +192,12 @@ def fit(
         on_step: Called after each step.
         on_epoch: Called with an epoch, counted from 0, when it is over. Where a kill cut the round
             short, the epoch under way then may be told twice.
-        keep: Keeps the round on disk, see :func:`pretrain`.
+        keep: Keeps the round on disk, see :func:`train`.
     """
     if keep and (result := keep.result()):
         return result
     network.train()
-    stage, loss_of = batches.stage_plan, _loss_of(network, batches.stage)
+    stage, loss_of = batches.stage_plan, _loss_of(network, batches, device)
     optimiser = torch.optim.AdamW(
         network.parameters(), stage.learning_rate, weight_decay=WEIGHT_DECAY
     )
@@ -222,13 +207,13 @@ def fit(
     loss_sum = start.loss_sum
     for epoch in range(start.epoch, stage.local_epochs):
         first = start.step if epoch == start.epoch else 0
-        for step, (inputs, targets) in enumerate(batches.epoch(epoch, first), first):
+        for step, batch in enumerate(batches.epoch(epoch, first), first):
             factor = learning_rate_factor(batches.progress(epoch, step))
             optimiser.param_groups[0]["lr"] = stage.learning_rate * factor
             with autocast(device, batches.plan.precision):
-                loss = loss_of(inputs.to(device), targets.to(device))
+                loss = loss_of(batch)
             _descend(optimiser, loss, anchor, batches.plan.federation.proximal_mu)
-            loss_sum = (loss_sum if step else 0.0) + float(loss.detach()) * len(inputs)
+            loss_sum = (loss_sum if step else 0.0) + float(loss.detach()) * len(batch.inputs)
             if keep:
                 keep.step(network, optimiser, Position(epoch, step + 1, loss_sum), count)
             if on_step:
@@ -242,14 +227,31 @@ def fit(
     return result
 
 
-def _loss_of(network: nn.Module, stage: Stage) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return what a stage minimises, of inputs and targets."""
-    if stage is Stage.FINETUNING:
-        segmentation = segmentation_loss()
-        return lambda images, masks: segmentation(network(images).float(), masks)
-    assert isinstance(network, MalignancyNetwork), "only our own network reconstructs"
+def _loss_of(
+    network: nn.Module, batches: Batches, device: torch.device
+) -> Callable[[Batch], Tensor]:
+    """Return what a round minimises, batch by batch."""
     reconstruction = reconstruction_loss()
-    return lambda inputs, clean: reconstruction(network.reconstruct(inputs).float(), clean)
+
+    def redrawing(inputs: Tensor, clean: Tensor) -> Tensor:
+        assert isinstance(network, MalignancyNetwork), "only our own network reconstructs"
+        drawn = network.reconstruct(inputs.to(device)).float()
+        return cast(Tensor, reconstruction(drawn, clean.to(device)))
+
+    if batches.stage is Stage.PRETRAINING:
+        return lambda batch: redrawing(batch.inputs, batch.targets)
+    weights = batches.plan.losses
+    segmentation = segmentation_loss(weights)
+    subtracts = isinstance(network, MalignancyNetwork) and network.subtraction is not None
+
+    def segmenting(batch: Batch) -> Tensor:
+        logits = network(batch.inputs.to(device)).float()
+        loss = cast(Tensor, segmentation(logits, batch.targets.to(device)))
+        if batch.benign is None or not subtracts:
+            return loss
+        return loss + weights.benign * redrawing(batch.benign, batch.benign)
+
+    return segmenting
 
 
 def _descend(

@@ -31,17 +31,22 @@ class NetworkConfig(Config):
         head: What stage 2 supervises: ``subtraction``, the difference between input and output
             (the paper's discriminative segmentation), or ``direct``, the output itself (its fully
             supervised baseline).
+        smoothing: Side of the window, in pixels, over which the difference is averaged before it
+            becomes logits; 1 does not.
     """
 
     channels: tuple[int, ...] = Field(default=(32, 64, 128, 256, 256, 256), min_length=2)
     first_skip_level: int = Field(default=1, ge=0)
     stem: Literal[1, 2, 4] = 2
     head: Literal["subtraction", "direct"] = "subtraction"
+    smoothing: int = Field(default=5, ge=1, le=63)
 
     @model_validator(mode="after")
     def _check_levels(self) -> Self:
         if min(self.channels) < 1:
             raise ValueError("channels must all be at least 1")
+        if self.smoothing % 2 == 0:
+            raise ValueError(f"smoothing {self.smoothing} is even; a window has a middle pixel")
         if self.first_skip_level >= len(self.channels):
             raise ValueError(
                 f"first_skip_level {self.first_skip_level} is below the lowest of the "

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from tests.conftest import blob_sample
 
 from mamfed_common.batches import Turn
 from mamfed_common.local_state import Position, RoundKeeper, TrainingResult
-from mamfed_common.plan import StagePlan
+from mamfed_common.plan import Stage, StagePlan
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
-from mamfed_common.training import finetune, pretrain
+from mamfed_common.training import train as train_stage
 
 CPU = torch.device("cpu")
 TURN = Turn("site", 1)
@@ -28,6 +29,9 @@ STEPS = 4
 
 class Killed(Exception):
     pass
+
+
+pretrain, finetune = (partial(train_stage, stage) for stage in Stage)
 
 
 @pytest.fixture
@@ -246,7 +250,7 @@ from mamfed_common.local_state import RoundKeeper
 from mamfed_common.plan import read_plan
 from mamfed_common.state import state_of
 from mamfed_common.subtraction import build_network
-from mamfed_common.training import finetune
+from tests.common.test_local_state import finetune
 
 torch.set_num_threads(1)
 plan = read_plan(Path(sys.argv[1]))

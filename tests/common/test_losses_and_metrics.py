@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mamfed_common.losses import BCE_WEIGHT, segmentation_loss
+from mamfed_common.losses import LossConfig, segmentation_loss
 from mamfed_common.metrics import dice, score_image, summarise
 
 
@@ -64,13 +64,13 @@ def test_the_segmentation_loss_is_dice_and_weighted_cross_entropy():
     p = logits.sigmoid()
     expected_dice = 1 - (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
     bce = -(target * p.log() + (1 - target) * (1 - p).log()).mean()
-    expected = expected_dice + BCE_WEIGHT * bce
-    torch.testing.assert_close(segmentation_loss()(logits, target), expected)
+    expected = expected_dice + LossConfig().cross_entropy * bce
+    torch.testing.assert_close(segmentation_loss(LossConfig())(logits, target), expected)
 
 
 def test_an_empty_mask_has_a_finite_loss_that_falls_with_the_prediction():
     target = torch.zeros(1, 1, 4, 4)
-    loss = segmentation_loss()
+    loss = segmentation_loss(LossConfig())
     low, high = loss(torch.full_like(target, -5), target), loss(torch.full_like(target, 5), target)
     assert torch.isfinite(low)
     assert low < high

@@ -1,4 +1,5 @@
 import ast
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +17,31 @@ from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
 from mamfed_common.training import (
     evaluate,
-    finetune,
     fit,
     learning_rate_factor,
     load_network,
     predict,
-    pretrain,
     score_samples,
+    train,
 )
 
 CPU = torch.device("cpu")
 TURN = Turn("site", 1)
+pretrain, finetune = (partial(train, stage) for stage in Stage)
 
 
 def initial(plan):
     return state_of(build_network(plan.network, 0))
 
 
-@pytest.mark.parametrize("train", [pretrain, finetune])
-def test_the_same_seed_gives_the_same_bits(tiny_plan, train):
+@pytest.mark.parametrize("stage", Stage)
+def test_the_same_seed_gives_the_same_bits(tiny_plan, stage):
     samples = [blob_sample(seed) for seed in range(3)]
-    runs = [train(initial(tiny_plan), samples, tiny_plan, TURN, device=CPU) for _ in range(2)]
+    runs = [
+        train(stage, initial(tiny_plan), samples, tiny_plan, TURN, device=CPU) for _ in range(2)
+    ]
     assert state_sha256(runs[0].state) == state_sha256(runs[1].state)
-    other = train(initial(tiny_plan), samples, tiny_plan.changed(seed=1), TURN, device=CPU)
+    other = train(stage, initial(tiny_plan), samples, tiny_plan.changed(seed=1), TURN, device=CPU)
     assert state_sha256(other.state) != state_sha256(runs[0].state)
 
 
@@ -178,6 +181,56 @@ class Recording(list):
         return super().__getitem__(index)
 
 
+BENIGN = [blob_sample(seed, malignant=False) for seed in range(50, 53)]
+
+
+def test_benign_images_beside_malignant_ones_keep_being_reconstructed(tiny_plan):
+    stage = {"rounds": 1, "local_epochs": 40, "batch_size": 2, "learning_rate": 5e-3}
+    plan = longer(tiny_plan, finetuning=stage)
+    errors = []
+    for weight in (0.0, 2.0):
+        asked = plan.changed(losses={"benign": weight})
+        start, samples = initial(plan), [blob_sample(seed) for seed in range(4)]
+        state = finetune(start, samples, asked, TURN, device=CPU, benign=BENIGN).state
+        network = load_network(state, plan, CPU)
+        sample = blob_sample(60, malignant=False)
+        drawn = predict(network, sample, plan, CPU).reconstruction
+        errors.append(float(np.square(drawn - sample.image / 65535).mean()))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_benign_images_change_nothing_where_the_plan_gives_them_no_weight(tiny_plan):
+    plan = tiny_plan.changed(losses={"benign": 0.0})
+    states = [
+        finetune(initial(plan), [blob_sample(0)], plan, TURN, device=CPU, benign=benign).state
+        for benign in ([], BENIGN)
+    ]
+    assert state_sha256(states[0]) == state_sha256(states[1])
+
+
+def test_the_direct_head_has_no_reconstruction_to_keep(tiny_plan):
+    network = {**tiny_plan.network.model_dump(), "head": "direct"}
+    plan = tiny_plan.changed(network=network)
+    states = [
+        finetune(initial(plan), [blob_sample(0)], plan, TURN, device=CPU, benign=benign).state
+        for benign in ([], BENIGN)
+    ]
+    assert state_sha256(states[0]) == state_sha256(states[1])
+
+
+def test_half_as_many_benign_images_each_in_its_turn(tiny_plan):
+    benign = Recording(BENIGN)
+    plan = longer(tiny_plan, finetuning={"rounds": 1, "batch_size": 4, "learning_rate": 1e-3})
+    samples = [blob_sample(seed) for seed in range(12)]
+    batches = Batches(samples, plan, Stage.FINETUNING, TURN, benign)
+    assert [len(batch.benign) for batch in batches.epoch(0)] == [2, 2, 2]
+    assert sorted(benign.read) == [0, 0, 1, 1, 2, 2]
+    (last,) = list(batches.epoch(0, first_step=2))
+    torch.testing.assert_close(last.benign, list(batches.epoch(0))[2].benign)
+    pretraining = Batches(samples, plan, Stage.PRETRAINING, TURN, benign)
+    assert next(pretraining.epoch(0)).benign is None
+
+
 def test_every_round_and_epoch_has_an_order_of_its_own(tiny_plan):
     samples = Recording(blob_sample(seed) for seed in range(12))
     orders = set()
@@ -185,7 +238,7 @@ def test_every_round_and_epoch_has_an_order_of_its_own(tiny_plan):
         batches = Batches(samples, tiny_plan, Stage.PRETRAINING, Turn("site", server_round))
         for epoch in (0, 1):
             samples.read.clear()
-            sizes = [len(inputs) for inputs, _ in batches.epoch(epoch)]
+            sizes = [len(batch.inputs) for batch in batches.epoch(epoch)]
             assert sizes == [2] * 6
             assert sorted(samples.read) == list(range(12))
             orders.add(tuple(samples.read))
