@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check federation chaos bench bench-intake fuzz clean help
+.PHONY: demo test check federation chaos bench bench-intake bench-recipe fuzz clean help
 
 help:
 	@echo "make demo   train three phantom hospitals; open runs/demo/report.html"
@@ -13,6 +13,7 @@ help:
 	@echo "make check  ruff, mypy --strict, import-linter"
 	@echo "make bench  measure every performance claim beside its peers"
 	@echo "make bench-intake  images a second by transfer syntax, and where the time goes"
+	@echo "make bench-recipe  the trials behind stage 2's recipe, on real images; hours"
 	@echo "make fuzz   20,000 damaged and hostile files; kill a preparation of 2,000 files ten times"
 	@echo "make clean  remove .venv and caches; runs/ is kept"
 
@@ -35,11 +36,14 @@ chaos: .venv/.demo
 	$(BIN)/python tests/federation/chaos.py
 
 bench: .venv/.bench
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/recipe%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-intake: .venv/.bench
 	$(BIN)/python benchmarks/intake_chain.py
 	$(BIN)/python benchmarks/intake.py
+
+bench-recipe: .venv/.bench
+	$(BIN)/python benchmarks/recipe.py
 
 fuzz: .venv/.dev
 	$(BIN)/python tests/fault/fuzz_files.py --mutants 20000

@@ -12,13 +12,14 @@ from flwr.clientapp import ClientApp
 
 from mamfed_client.admission import Refused
 from mamfed_client.gate import Gate, OpenGate
+from mamfed_client.local_norms import LocalNorms
 from mamfed_client.site import Site, load_site
 from mamfed_common.batches import Turn
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError
 from mamfed_common.local_state import RoundKeeper
 from mamfed_common.metrics import summarise
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.state import State, state_of, state_sha256
 from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.training import OnStep, evaluate
@@ -49,6 +50,7 @@ def make_client_app(
     gate: Gate | None = None,
     keep: Path | None = None,
     keep_seconds: float = 60.0,
+    norms: Path,
 ) -> ClientApp:
     """Make the ClientApp of one site, or of all simulated ones.
 
@@ -61,6 +63,7 @@ def make_client_app(
             all and everything.
         keep: Folder in which the round under way is kept; None: a kill costs the round.
         keep_seconds: How much training a kill may cost.
+        norms: Folder in which each site keeps its own norms where the plan asks for local ones.
     """
     app, door = ClientApp(), gate or OpenGate()
 
@@ -77,19 +80,23 @@ def make_client_app(
         task = unpack_body(content, TrainTask)
         door.admit(task)
         start = unpack_state(content, _expected(task.plan))
+        own = _local_norms(norms, site, task.plan)
+        begin = own.to_train_from(start, task.stage, task.server_round) if own else start
         samples, benign = load_site(site, task.plan).training(task.stage)
         door.admit_cases(len(samples))
         result = train_round(
             task.stage,
-            start,
+            begin,
             samples,
             task.plan,
             Turn(site.name, task.server_round),
             device=choose_device(device),
             benign=benign,
             on_step=on_step,
-            keep=RoundKeeper(keep, _name_of(task, start, site), keep_seconds) if keep else None,
+            keep=RoundKeeper(keep, _name_of(task, begin, site), keep_seconds) if keep else None,
         )
+        if own:
+            own.keep(result.state, task.stage, task.server_round)
         report = TrainReport(num_examples=result.num_examples, loss=result.loss)
         return door.release(task, report, result.state, start)
 
@@ -98,7 +105,10 @@ def make_client_app(
         door.admit(task)
         samples = load_site(site, task.plan).samples(EVALUATED_ON, task.part)
         state = unpack_state(content, _expected(task.plan))
-        scores = evaluate(state, samples, task.plan, device=choose_device(device))
+        if own := _local_norms(norms, site, task.plan):
+            state = own.to_score(state, task.stage, task.server_round)
+        plan = with_threshold(task.plan, task.threshold)
+        scores = evaluate(state, samples, plan, device=choose_device(device))
         return door.release(task, summarise(scores))
 
     def describe(content: RecordDict, site: Site) -> RecordDict:
@@ -125,6 +135,10 @@ def _refuse(error: Exception, message_type: str, door: OpenGate) -> Fault:
     except Exception:
         logger.exception("the refusal could not be recorded")
         return Fault.FAILED
+
+
+def _local_norms(folder: Path, site: Site, plan: TrainingPlan) -> LocalNorms | None:
+    return LocalNorms(folder / site.name, plan) if plan.federation.local_norms else None
 
 
 def _name_of(task: TrainTask, start: State, site: Site) -> str:

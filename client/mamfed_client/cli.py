@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -42,28 +43,49 @@ def evaluate(
     site: Annotated[
         str, typer.Option(help="What the run called this data; it seeds the split.")
     ] = "",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability from which a pixel is marked. [default: the checkpoint's, or its "
+            "plan's]"
+        ),
+    ] = None,
+    min_images: Annotated[
+        int | None,
+        typer.Option(help="Report no stratum of fewer images. [default: a policy's, 1]", min=1),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[
         Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
+    output: Annotated[
+        terminal.Format, typer.Option("--format", help="How to print the result.")
+    ] = terminal.Format.TEXT,
 ) -> None:
-    """Score a model on a folder of mammograms: Dice, sensitivity, false-positive area, counts.
+    """Score a model on a folder of mammograms: Dice, lesions found, false alarms, by group.
 
     The images stay where they are. The JSON names images as labels.csv does: keep it at your site.
     """
     from mamfed_client.evaluation import evaluate_folder
+    from mamfed_client.evaluation_report import sentences, without_images
 
-    evaluate_folder(
+    result = evaluate_folder(
         checkpoint,
         data,
         out,
         part=part,
         site=site,
+        threshold=threshold,
+        min_images=min_images,
         device=device,
         cache_dir=cache,
         key_path=key,
     )
+    if output is terminal.Format.JSON:
+        typer.echo(json.dumps(without_images(result), indent=2))
+    else:
+        typer.echo("\n".join(sentences(result)))
 
 
 def main() -> None:

@@ -138,7 +138,7 @@ def load_cohort(
         raise DataError(_nothing_usable(folder, intake))
 
     def draw(patients: frozenset[str]) -> dict[str, Part]:
-        groups = [group & patients for group in _strata(usable)]
+        groups = [group & patients for group in patient_strata(usable)]
         return draw_parts(groups, name, seed, val_fraction, test_fraction)
 
     patients = frozenset(case.row.patient_id for case in usable)
@@ -184,7 +184,7 @@ def _entry(store: Store, case: Case, folder: Path) -> Entry:
     return entry
 
 
-def _strata(cases: Sequence[Case]) -> list[set[str]]:
+def patient_strata(cases: Sequence[Case]) -> list[set[str]]:
     """Group patients by the rarest purpose they serve and by vendor: every part gets of each."""
     rarest: list[Purpose] = ["malignant", "benign", "without_malignancy"]
     return strata(

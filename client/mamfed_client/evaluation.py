@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from rich.progress import track
 
 from mamfed_client.cache import default_cache_dir
-from mamfed_client.cohort import Cohort
-from mamfed_client.site import Joined, Site, load_site
+from mamfed_client.cohort import Cohort, Placed, StoredSamples
+from mamfed_client.evaluation_report import Evaluated, document_of
+from mamfed_client.policy import Policy
+from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import write_atomic
-from mamfed_common.metrics import ImageScore, summarise
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.strata import ImageFacts
 from mamfed_common.terminal import console
 from mamfed_common.training import evaluate
 from mamfed_common.weights import EVALUATED_ON, PARTS, Part
+
+Image = TypeVar("Image")
 
 
 def evaluate_folder(
@@ -29,6 +34,8 @@ def evaluate_folder(
     *,
     part: str = "all",
     site: str = "",
+    threshold: float | None = None,
+    min_images: int | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
     key_path: Path | None = None,
@@ -41,6 +48,9 @@ def evaluate_folder(
         out: JSON file to write.
         part: ``all``, or ``train``, ``val`` or ``test`` of the run's own split.
         site: What the run called this data; needed to find its split again.
+        threshold: Probability from which a pixel is marked; None: the checkpoint's, which
+            validation chose, or else its plan's.
+        min_images: Images without which a stratum is withheld; None: a policy's default.
         device: Where to run the network.
         cache_dir: Where prepared images are kept.
         key_path: Key of a prepared folder that is encrypted.
@@ -49,6 +59,7 @@ def evaluate_folder(
         CheckpointError: The checkpoint cannot be used.
         DataError: The folder cannot be used, or no image is left to score.
         OutputError: ``out`` cannot be written.
+        PlanError: ``threshold`` is not between 0 and 1.
     """
     if part != "all" and part not in PARTS:
         raise DataError(f"--part {part!r}: expected one of all, {', '.join(PARTS)}")
@@ -56,17 +67,30 @@ def evaluate_folder(
         raise DataError(f"--part {part} needs --site, the name that this data had in the run")
     if not out.parent.is_dir():
         raise OutputError(f"{out}: folder {out.parent} does not exist")
-    state, facts = load_checkpoint(checkpoint_path)
+    state, checkpoint = load_checkpoint(checkpoint_path)
+    plan, threshold_from = _with_threshold(checkpoint, threshold)
     name = site or data.resolve().name
     here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
-    found = load_site(here, facts.plan, progress=True)
-    parts = PARTS if part == "all" else [cast(Part, part)]
-    samples = Joined(found.samples(EVALUATED_ON, p) for p in parts)
-    if not samples:
+    cohort = load_site(here, plan, progress=True).cohorts[0]
+    placed = _placed(cohort, part)
+    if not placed:
         raise DataError(f"{data}: no image to score in part {part!r}")
-    shown = track(samples, "scoring", console=console(), transient=True)
-    scores = evaluate(state, shown, facts.plan, device=choose_device(device))
-    result = _document(scores, found.cohorts[0], facts, part)
+    facts = {image.case.row.image: _facts_of(image) for image in _shown(placed, "looking")}
+    scores = evaluate(
+        state,
+        _shown(StoredSamples(placed), "scoring"),
+        plan,
+        device=choose_device(device),
+        spacing_mm={image: f.spacing_mm for image, f in facts.items() if f.spacing_mm},
+    )
+    evaluated = Evaluated(scores, facts, min_images or Policy().min_cases_to_report)
+    result = {
+        **document_of(evaluated),
+        "part": part,
+        "threshold": plan.evaluation.threshold,
+        "threshold_from": threshold_from,
+        **_origin(checkpoint, cohort),
+    }
     try:
         write_atomic(out, json.dumps(result, indent=2) + "\n")
     except OSError as error:
@@ -74,36 +98,59 @@ def evaluate_folder(
     return result
 
 
-def _document(
-    scores: Sequence[ImageScore], cohort: Cohort, facts: CheckpointFacts, part: str
-) -> dict[str, Any]:
-    """Lay out the JSON: means, the counts behind them, then all images in the table's order."""
-    summary = summarise(scores)
-    place = {image.case.row.image: number for number, image in enumerate(cohort.placed)}
-    scores = sorted(scores, key=lambda score: place[score.image])
+def _with_threshold(checkpoint: CheckpointFacts, asked: float | None) -> tuple[TrainingPlan, str]:
+    """Return the checkpoint's plan with the threshold to use, and where that comes from."""
+    plan = checkpoint.plan
+    if asked is None and checkpoint.threshold is None:
+        return plan, "plan"
+    threshold = checkpoint.threshold if asked is None else asked
+    evaluation = {**plan.evaluation.model_dump(), "threshold": threshold}
+    changed = plan.changed("--threshold", evaluation=evaluation)
+    return changed, "checkpoint" if asked is None else "--threshold"
+
+
+def _placed(cohort: Cohort, part: str) -> list[Placed]:
+    """Return a part's images that can be scored, in the table's order."""
+    parts = PARTS if part == "all" else [cast(Part, part)]
+    return [
+        image
+        for image in cohort.placed
+        if image.part in parts and not image.case.purposes.isdisjoint(EVALUATED_ON)
+    ]
+
+
+def _facts_of(image: Placed) -> ImageFacts:
+    """Gather what is known of an image beside its pixels; its pixel size is of the plan's grid."""
+    row = image.case.row
+    spacing_mm = None
+    if row.spacing_mm is not None:
+        spacing_mm = row.spacing_mm / image.entry.transform().scale
+    return ImageFacts(
+        patient=row.patient_id,
+        groups={
+            "vendor": row.vendor,
+            "density": row.density,
+            "view": row.view,
+            "laterality": row.laterality,
+        },
+        breast_pixels=int(image.entry.load(row.image).field.sum()),
+        spacing_mm=spacing_mm,
+    )
+
+
+def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
+    """Say which model this is, and what of the folder was not scored."""
     return {
-        "mean_dice": summary.dice,
-        "images": summary.images,
-        "sensitivity": summary.sensitivity,
-        "lesions": summary.lesions,
-        "lesions_found": summary.lesions_found,
-        "images_without_malignancy": summary.images_without_malignancy,
-        "false_positive_pixels": summary.false_positive_pixels,
-        "part": part,
-        "threshold": facts.plan.evaluation.threshold,
-        "image_size": facts.plan.image_size,
+        "image_size": checkpoint.plan.image_size,
         "rejected": dict(cohort.counts.rejected),
         "left_out": dict(cohort.counts.left_out),
-        "plan_sha256": facts.plan_sha256,
-        "weights_sha256": facts.weights_sha256,
-        "stage": facts.stage,
-        "server_round": facts.server_round,
-        "per_image": [_row(score) for score in scores if score.lesion_pixels],
-        "per_image_without_malignancy": [_row(s) for s in scores if not s.lesion_pixels],
+        "plan_sha256": checkpoint.plan_sha256,
+        "weights_sha256": checkpoint.weights_sha256,
+        "stage": checkpoint.stage,
+        "server_round": checkpoint.server_round,
         "notice": "research use only",
     }
 
 
-def _row(score: ImageScore) -> dict[str, Any]:
-    row = score._asdict()
-    return row if score.lesion_pixels else {**row, "dice": None}
+def _shown(images: Sequence[Image], doing: str) -> Iterable[Image]:
+    return track(images, doing, console=console(), transient=True)

@@ -39,6 +39,10 @@ MetricName = Literal[
     "lesions_found",
     "images_without_malignancy",
     "false_positive_pixels",
+    "iou",
+    "auroc",
+    "sensitivity_at_1",
+    "dice_at",
 ]
 """Everything but arrays that can leave, named as in ``TrainReport`` and ``SiteScore``."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from mamfed_client.admission import Refused
 from mamfed_client.policy import COUNTS, Policy, missing_for_training
@@ -20,13 +21,30 @@ from mamfed_common.weights import (
 
 KNOWN_VENDORS = frozenset([*MAKERS, "unknown"])
 OTHER_VENDOR = "other"
+
+
+class Behind(NamedTuple):
+    """What a value of a ``SiteScore`` stands on.
+
+    Attributes:
+        images: Counts of images, each of which must be large enough.
+        other: Values without which it may not leave either.
+    """
+
+    images: tuple[str, ...]
+    other: tuple[str, ...] = ()
+
+
 BEHIND = {
-    "dice": ("images",),
-    "lesions": ("images",),
-    "lesions_found": ("images", "lesions"),
-    "false_positive_pixels": ("images_without_malignancy",),
+    "dice": Behind(("images",)),
+    "iou": Behind(("images",)),
+    "dice_at": Behind(("images",)),
+    "lesions": Behind(("images",)),
+    "lesions_found": Behind(("images",), ("lesions",)),
+    "false_positive_pixels": Behind(("images_without_malignancy",)),
+    "auroc": Behind(("images", "images_without_malignancy")),
+    "sensitivity_at_1": Behind(("images", "images_without_malignancy"), ("lesions",)),
 }
-"""Values of a ``SiteScore``: the count of images behind each, then what else it needs."""
 
 
 def why_withheld(policy: Policy, order: Order) -> str:
@@ -59,9 +77,10 @@ def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
 def _withheld_of_score(policy: Policy, score: SiteScore) -> Iterator[str]:
     """Yield what of a score stays: what is not allowed, or is over too little, or over unknown."""
     for name in SiteScore.model_fields:
-        behind = BEHIND.get(name, ())
-        few = any(0 < (getattr(score, c) or 0) < policy.min_cases_to_report for c in behind[:1])
-        if few or any(_denied(policy, needed) for needed in (name, *behind)):
+        behind = BEHIND.get(name, Behind(()))
+        counts = [getattr(score, count) or 0 for count in behind.images]
+        few = any(0 < count < policy.min_cases_to_report for count in counts)
+        if few or any(_denied(policy, needed) for needed in (name, *behind.images, *behind.other)):
             yield name
 
 

@@ -212,6 +212,7 @@ def installed_answers(home: SiteHome, progress: Progress) -> Answers:
         gate=gate,
         keep=home.state,
         keep_seconds=settings.checkpoint_seconds,
+        norms=home.state / "norms",
     )
     return Answers(app, gate.release_fault)
 

@@ -20,7 +20,7 @@ class LossConfig(Config):
     """
 
     cross_entropy: float = Field(default=0.3, ge=0)
-    benign: float = Field(default=2.0, ge=0)
+    benign: float = Field(default=0.5, ge=0)
 
 
 def reconstruction_loss() -> nn.Module:

@@ -61,7 +61,8 @@ class EvaluationPlan(Config):
     Attributes:
         validation_fraction: Share of each site's patients that choose the best round.
         test_fraction: Share of each site's patients that no training or choice ever sees.
-        threshold: Probability from which a pixel counts as malignant.
+        threshold: Probability from which a pixel counts as malignant on validation patients; on
+            test patients the one that was best on validation (``CheckpointFacts.threshold``).
         split_seed: Draws which patients are held out; apart from ``seed``, so that repeated
             trainings are measured on the same patients.
     """
@@ -92,6 +93,8 @@ class FederationPlan(Config):
             more).
         proximal_mu: FedProx (Li et al., 2020): pulls a site's weights towards the round's
             starting weights; 0 is FedAvg.
+        local_norms: FedBN (Li et al., 2021): each site goes on with, and is measured with, the
+            instance norms that it trained itself; the average has everyone's.
     """
 
     min_sites: int = Field(default=3, ge=1)
@@ -99,6 +102,7 @@ class FederationPlan(Config):
     offline_seconds: float = Field(default=300, ge=0)
     max_update_norm_ratio: float = Field(default=10, gt=1)
     proximal_mu: float = Field(default=0, ge=0)
+    local_norms: bool = False
 
 
 class TrainingPlan(Config):
@@ -124,7 +128,7 @@ class TrainingPlan(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     network: NetworkConfig = NetworkConfig()
     pretraining: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=4e-3)
-    finetuning: StagePlan = StagePlan(rounds=15, local_epochs=3, learning_rate=3e-3)
+    finetuning: StagePlan = StagePlan(rounds=15, local_epochs=3, learning_rate=1e-3)
     corruption: CorruptionConfig = CorruptionConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     losses: LossConfig = LossConfig()
@@ -157,6 +161,14 @@ class TrainingPlan(Config):
             PlanError: A new value is not allowed.
         """
         return validate_plan({**self.model_dump(), **values}, origin)
+
+
+def with_threshold(plan: TrainingPlan, threshold: float | None) -> TrainingPlan:
+    """Return a plan that marks pixels from another probability on; None changes nothing."""
+    if threshold is None:
+        return plan
+    evaluation = plan.evaluation.model_copy(update={"threshold": threshold})
+    return plan.model_copy(update={"evaluation": evaluation})
 
 
 def validate_plan(values: Any, origin: str) -> TrainingPlan:

@@ -7,8 +7,8 @@ Reproducible on a CPU: the same weights, samples, plan, names and thread count g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -77,6 +77,7 @@ def evaluate(
     plan: TrainingPlan,
     *,
     device: torch.device,
+    spacing_mm: Mapping[str, float] | None = None,
     on_step: OnStep | None = None,
 ) -> list[ImageScore]:
     """Score the malignancy map of every sample, in their order, one image at a time.
@@ -86,13 +87,14 @@ def evaluate(
         samples: What to score, of any kind.
         plan: Of it, network, precision and threshold matter.
         device: Where to do it.
+        spacing_mm: Distance of the grid's pixel centres by image, where it is known.
         on_step: Called after each image.
 
     Raises:
         WeightsError: ``state`` is not of the plan's network.
     """
     network = load_network(state, plan, device)
-    scores = score_samples(network, samples, plan, device=device)
+    scores = score_samples(network, samples, plan, device=device, spacing_mm=spacing_mm)
     found = []
     for score in scores:
         found.append(score)
@@ -107,22 +109,30 @@ def score_samples(
     plan: TrainingPlan,
     *,
     device: torch.device,
+    spacing_mm: Mapping[str, float] | None = None,
 ) -> Iterator[ImageScore]:
     """Yield the score of every sample by a network that gives logits, as :func:`evaluate` does."""
     for sample in samples:
-        marked = malignancy_of(network, sample, plan, device) >= plan.evaluation.threshold
-        yield score_image(sample.name, marked, sample.mask)
+        probability = malignancy_of(network, sample, plan, device)
+        yield score_image(
+            sample.name,
+            probability,
+            sample.mask,
+            plan.evaluation.threshold,
+            (spacing_mm or {}).get(sample.name),
+        )
 
 
 class Prediction(NamedTuple):
-    """What the network makes of one image: two ``(S, S)`` float32 arrays.
+    """What a network makes of one image: two ``(S, S)`` float32 arrays.
 
     Attributes:
-        reconstruction: The healthy tissue that the backbone draws, about 0..1.
+        reconstruction: The healthy tissue that the backbone draws, about 0..1; None of a network
+            that subtracts nothing.
         malignancy: Probability of malignancy, 0..1; 0 outside the breast.
     """
 
-    reconstruction: np.ndarray
+    reconstruction: np.ndarray | None
     malignancy: np.ndarray
 
 
@@ -141,17 +151,22 @@ def malignancy_of(
     return np.where(sample.field, malignancy[0, 0].cpu().numpy(), np.float32(0))
 
 
+def subtracts(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
+    """Tell whether a network's logits come from the difference between input and output."""
+    return isinstance(network, MalignancyNetwork) and network.subtraction is not None
+
+
 @torch.no_grad()
 def predict(
-    network: MalignancyNetwork, sample: Sample, plan: TrainingPlan, device: torch.device
+    network: nn.Module, sample: Sample, plan: TrainingPlan, device: torch.device
 ) -> Prediction:
-    """Run the network on one sample, and show what its backbone draws beside the map."""
-    network.eval()
+    """Run a network that gives logits on one sample, and show what it reconstructs."""
+    malignancy = malignancy_of(network, sample, plan, device)
+    if not subtracts(network):
+        return Prediction(None, malignancy)
     with autocast(device, plan.precision):
         reconstruction = network.reconstruct(to_tensor([sample.image]).to(device)).float()
-    return Prediction(
-        reconstruction[0, 0].cpu().numpy(), malignancy_of(network, sample, plan, device)
-    )
+    return Prediction(reconstruction[0, 0].cpu().numpy(), malignancy)
 
 
 def load_network(state: State, plan: TrainingPlan, device: torch.device) -> MalignancyNetwork:
@@ -242,12 +257,11 @@ def _loss_of(
         return lambda batch: redrawing(batch.inputs, batch.targets)
     weights = batches.plan.losses
     segmentation = segmentation_loss(weights)
-    subtracts = isinstance(network, MalignancyNetwork) and network.subtraction is not None
 
     def segmenting(batch: Batch) -> Tensor:
         logits = network(batch.inputs.to(device)).float()
         loss = cast(Tensor, segmentation(logits, batch.targets.to(device)))
-        if batch.benign is None or not subtracts:
+        if batch.benign is None or not subtracts(network):
             return loss
         return loss + weights.benign * redrawing(batch.benign, batch.benign)
 

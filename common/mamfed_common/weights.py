@@ -144,9 +144,19 @@ class TrainReport(Config):
 
 
 class EvaluateTask(Order):
-    """Score the weights on one part of the site's data."""
+    """Score the weights on one part of the site's data.
+
+    Attributes:
+        part: The part.
+        stage: The stage that the weights are of.
+        server_round: The round of that stage that they were averaged in.
+        threshold: Probability from which a pixel is marked; None: the plan's.
+    """
 
     part: Part
+    stage: Stage
+    server_round: int = Field(ge=1)
+    threshold: float | None = Field(default=None, gt=0, lt=1)
 
 
 class Update(NamedTuple):

@@ -230,7 +230,8 @@ class _Run:
         return averaged, record
 
     def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
-        found = self._evaluate(state, "val", f"validation of round {record.server_round}")
+        task = self._score_task("val", record.stage, record.server_round)
+        found = self._evaluate(state, task, f"validation of round {record.server_round}")
         return record.model_copy(
             update={
                 "validation": found.scores,
@@ -245,13 +246,25 @@ class _Run:
             return
         self.roster.refresh()
         self.log.write("test")
-        chosen = load_checkpoint(self.folder.checkpoint_path("best")).state
-        self.test_scores = self._evaluate(chosen, "test", "test").scores
+        state, facts = load_checkpoint(self.folder.checkpoint_path("best"))
+        task = self._score_task("test", facts.stage, facts.server_round, facts.threshold)
+        self.test_scores = self._evaluate(state, task, "test").scores
 
-    def _evaluate(self, state: State, part: Part, what: str) -> Scores:
-        nodes = self.roster.evaluators(part)
+    def _score_task(
+        self, part: Part, stage: Stage, server_round: int, threshold: float | None = None
+    ) -> EvaluateTask:
+        return EvaluateTask(
+            plan=self.plan,
+            signature=self.job.signature,
+            part=part,
+            stage=stage,
+            server_round=server_round,
+            threshold=threshold,
+        )
+
+    def _evaluate(self, state: State, task: EvaluateTask, what: str) -> Scores:
+        nodes = self.roster.evaluators(task.part)
         deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
-        task = EvaluateTask(plan=self.plan, signature=self.job.signature, part=part)
         found = evaluate_sites(self.link, state, task, nodes, self.roster.descriptions, deadlines)
         for site, reason in found.failures.items():
             self.log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")

@@ -1,8 +1,15 @@
-"""The checkpoints of a run: the last two rounds, the best one, and the final one."""
+"""The checkpoints of a run: the last two rounds, the best one, and the final one.
+
+The best round is the one with the highest mean over sites of their validation Dice; the threshold
+of its checkpoint is chosen on the same patients.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
+from mamfed_common.metrics import THRESHOLDS, SiteScore
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.state import State
 from mamfed_server.resume import Resumed, load_last_good, position_of, positions
@@ -17,6 +24,7 @@ class Selection:
     Attributes:
         best_dice: That of the best round so far.
         chosen_by: Why the ``best`` checkpoint is the best.
+        threshold: The threshold that its validation chose; None: the plan's.
     """
 
     def __init__(self, folder: RunFolder, plan: TrainingPlan) -> None:
@@ -24,11 +32,13 @@ class Selection:
         self._folder, self._plan = folder, plan
         self.best_dice: float | None = None
         self.chosen_by = BY_ORDER
+        self.threshold: float | None = None
 
     def restore(self, resumed: Resumed) -> None:
         """Take up the choice of an earlier process, and write what its last round may lack."""
         if resumed.best and resumed.best.mean_validation_dice is not None:
             self.best_dice, self.chosen_by = resumed.best.mean_validation_dice, BY_DICE
+            self.threshold = resumed.best.threshold
         if resumed.done < len(positions(self._plan)):
             return
         checkpoint, _ = load_last_good(self._folder)
@@ -47,6 +57,7 @@ class Selection:
             self._folder.save("best", checkpoint)
         if is_best:
             self.best_dice, self.chosen_by = dice, BY_DICE
+            self.threshold = checkpoint.facts.threshold
         self._folder.append_round(record)
         self._folder.save_latest(checkpoint)
         if is_last:
@@ -63,8 +74,27 @@ class Selection:
             refused=record.refused,
             validation=record.validation,
             mean_validation_dice=record.mean_validation_dice,
+            threshold=choose_threshold(record.validation),
         )
         return Checkpoint(state=state, facts=facts)
 
     def _is_last(self, round_: RoundRecord | CheckpointFacts) -> bool:
         return position_of(round_) == positions(self._plan)[-1]
+
+
+def choose_threshold(validation: Mapping[str, SiteScore]) -> float | None:
+    """Return the threshold with the highest mean over sites of their validation Dice.
+
+    Args:
+        validation: Each site's score of one round.
+
+    Returns:
+        One of ``metrics.THRESHOLDS``, of equal ones the nearest to 0.5; None where no site says
+        what its Dice would be at them.
+    """
+    known = [score.dice_at for score in validation.values() if score.dice_at is not None]
+    if not known:
+        return None
+    means = [sum(values) / len(known) for values in zip(*known, strict=True)]
+    best = max(range(len(means)), key=lambda i: (means[i], -abs(THRESHOLDS[i] - 0.5)))
+    return THRESHOLDS[best]

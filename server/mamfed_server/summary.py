@@ -39,6 +39,7 @@ def summarise_run(
         "checkpoint": _result_path(folder),
         "checkpoint_chosen_by": selection.chosen_by,
         "best_validation_dice": selection.best_dice,
+        "threshold": selection.threshold,
         "plan_sha256": job.plan.sha256(),
         "stages": {stage: list(roster.trainers(stage)) for stage in stages_of(job.plan)},
         "sites": {site: d.model_dump() for site, d in roster.descriptions.items()},

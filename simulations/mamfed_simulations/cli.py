@@ -14,6 +14,7 @@ import typer
 from mamfed_common import terminal
 from mamfed_common.terminal import Format
 from mamfed_simulations.engine import Engine
+from mamfed_simulations.study.cli import app as study_app
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Simulate a federation of hospitals on this machine, with phantoms or with your data.",
 )
+app.add_typer(study_app, name="experiment")
 
 
 Out = Annotated[Path, typer.Option(help="Run folder. An earlier run there becomes NAME.1, ...")]

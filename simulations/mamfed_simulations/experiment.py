@@ -17,7 +17,7 @@ from mamfed_common import __version__
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.device import choose_device
 from mamfed_common.metrics import ImageScore
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.training import evaluate, load_network, predict
 from mamfed_common.weights import SiteDescription
 from mamfed_server.runs import RoundRecord, RunFolder
@@ -127,7 +127,8 @@ def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
     plan = experiment.plan
     if not plan.finetuning.rounds:
         return []
-    state, _ = load_checkpoint(checkpoint)
+    state, facts = load_checkpoint(checkpoint)
+    plan = with_threshold(plan, facts.threshold)
     network = load_network(state, plan, device)
     cases = []
     for site in experiment.sites:

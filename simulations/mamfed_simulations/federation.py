@@ -50,10 +50,15 @@ def run_federation(
     def site_of(context: Context) -> Site:
         return ordered[int(context.node_config["partition-id"])]
 
+    norms = job.folder.absolute() / "norms"
     if engine is Engine.RAY:
-        _run_on_ray(make_client_app(site_of, device=device, threads=threads), job, threads)
+        _run_on_ray(
+            make_client_app(site_of, device=device, threads=threads, norms=norms), job, threads
+        )
         return
-    client_app = make_client_app(site_of, device=device, threads=threads, on_step=on_step)
+    client_app = make_client_app(
+        site_of, device=device, threads=threads, on_step=on_step, norms=norms
+    )
     run_job(job, InProcessTransport(client_app, len(ordered)))
 
 

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
-from mamfed_common.metrics import BoolImage
+from mamfed_common.detection import BoolImage
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.training import Prediction
 from mamfed_simulations.figures import ORANGE, SKY, to_png
@@ -51,7 +51,7 @@ class Case:
         site: The site that holds it.
         image: Its name in the site's table.
         vendor: Who made the machine.
-        dice: Dice of prediction and truth at the plan's threshold, 0..1.
+        dice: Dice of prediction and truth, 0..1.
         sample: The prepared image and its truth.
         prediction: What the chosen network makes of it.
     """
@@ -122,7 +122,10 @@ def _draw_case(panels: Sequence[Axes], case: Case, threshold: float) -> None:
     malignancy, truth = case.prediction.malignancy, case.sample.mask
     pictures = (image, case.prediction.reconstruction, malignancy, truth.astype(np.float32))
     for panel, picture in zip(panels, pictures, strict=False):
-        _show(panel, _shrunk(picture))
+        if picture is None:
+            _write(panel, 0.5, 0.5, "none", ha="center", va="center", fontsize=9)
+        else:
+            _show(panel, _shrunk(picture))
     predicted = malignancy >= threshold
     left, top, side = _window(truth | predicted)
     part = (slice(top, top + side), slice(left, left + side))

@@ -74,10 +74,10 @@ def draw_curves(
     )
     looks = _site_looks(rounds)
     for number, stage in enumerate(Stage, start=1):
-        _frame(panels[stage], f"Stage {number}, {stage}: training loss")
+        frame(panels[stage], f"Stage {number}, {stage}: training loss")
         _draw_losses(panels[stage], [r for r in rounds if r.stage is stage], looks)
     finetuning = [r for r in rounds if r.stage is Stage.FINETUNING]
-    _frame(panels["dice"], "Stage 2, finetuning: Dice on validation patients")
+    frame(panels["dice"], "Stage 2, finetuning: Dice on validation patients")
     _draw_validation(panels["dice"], finetuning, looks)
     _draw_other_arms(panels["dice"], other_rounds, looks)
     if record := chosen_round(finetuning):
@@ -98,7 +98,7 @@ def draw_dice_bars(groups: Sequence[BarGroup]) -> bytes:
     width = 0.8 / len(arms)
     figure = Figure(figsize=(max(7.0, 1.9 * len(groups)), 3.8), layout="constrained")
     axes = figure.subplots()
-    _frame(axes, "Mean Dice on held-out images with malignancy", rounds=False)
+    frame(axes, "Mean Dice on held-out images with malignancy", rounds=False)
     for index, arm in enumerate(arms):
         offset = (index - (len(arms) - 1) / 2) * width
         dice = {place + offset: group.dice[arm] for place, group in enumerate(groups)}
@@ -205,7 +205,7 @@ def _draw_bars(axes: Axes, arm: str, dice: Mapping[float, float | None], width: 
             axes.text(place, value + 0.015, f"{value:.2f}", ha="center", fontsize=9)
 
 
-def _frame(axes: Axes, title: str, *, rounds: bool = True) -> None:
+def frame(axes: Axes, title: str, *, rounds: bool = True) -> None:
     """Prepare an empty plot; its horizontal axis counts rounds, or nothing."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=8)
     axes.spines[["top", "right"]].set_visible(False)

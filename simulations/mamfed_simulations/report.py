@@ -74,6 +74,12 @@ class ReportData:
     environment: Mapping[str, str]
     cases_chosen_by: str = ""
 
+    @property
+    def threshold(self) -> float:
+        """Probability from which the federated arm marks a pixel on test images."""
+        chosen: float | None = self.summary.get("threshold")
+        return self.plan.evaluation.threshold if chosen is None else chosen
+
 
 @dataclass(frozen=True)
 class Status:
@@ -129,7 +135,7 @@ def _draw_figures(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -
     if any(arm.rated for arm in arms):
         figures[DICE] = draw_dice_bars(_bar_groups(arms, sites))
     if report.cases:
-        figures[FIGURE2] = draw_figure2(report.cases, report.plan.evaluation.threshold)
+        figures[FIGURE2] = draw_figure2(report.cases, report.threshold)
     return figures
 
 
@@ -190,7 +196,10 @@ def _render(
         caveats=_caveats(arms, rated),
         not_trained=[(arm, reasons) for arm in arms if (reasons := arm.not_trained)],
         status=status_of(report, arms, sites),
-        tables=[(measure, rows_of(measure, arms, sites)) for measure in measures(report.plan)],
+        tables=[
+            (measure, rows_of(measure, arms, sites))
+            for measure in measures(report.plan, report.threshold)
+        ],
         tested=rated,
         across=across_rows(arms, rated),
         chosen=chosen_round(report.rounds),

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mamfed_common.metrics import FOUND_SHARE, SiteScore
+from mamfed_common.detection import FOUND_SHARE
+from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import SiteDescription
 from mamfed_server.rounds import mean_dice_of
@@ -136,14 +137,14 @@ def verdict(arms: Sequence[ArmResult]) -> list[str]:
     return [f"{sentence}.", _fair_comparison(arms), *_against_local(arms)]
 
 
-def measures(plan: TrainingPlan) -> list[Measure]:
+def measures(plan: TrainingPlan, threshold: float) -> list[Measure]:
     """Return the tables of results."""
     return [
         Measure(
             title="Dice",
             caption="Overlap of marked and malignant pixels, 0 none to 1 all: the mean over a "
-            "site's held-out images with malignancy. A pixel is marked where the probability is "
-            f"{plan.evaluation.threshold:g} or more.",
+            "site's held-out images with malignancy. A pixel is marked from the probability on "
+            f"that each arm's validation patients chose (federated: {threshold:g}).",
             purpose="malignant",
             count=lambda score: score.images or 0,
             value=_dice_value,

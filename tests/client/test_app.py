@@ -35,6 +35,8 @@ from mamfed_common.weights import (
 )
 from mamfed_simulations.grid import InProcessTransport
 
+SCORING = {"part": "test", "stage": Stage.FINETUNING, "server_round": 1}
+
 
 @pytest.fixture
 def site(folder, tmp_path):
@@ -44,8 +46,8 @@ def site(folder, tmp_path):
 
 
 @pytest.fixture
-def ask(site):
-    app = make_client_app(lambda context: site, device="cpu", threads=1)
+def ask(site, tmp_path):
+    app = make_client_app(lambda context: site, device="cpu", threads=1, norms=tmp_path / "norms")
     transport = InProcessTransport(app, 1)
 
     def send(kind: str, content: RecordDict) -> Message:
@@ -76,7 +78,7 @@ def test_training_returns_new_weights_and_the_declared_number(ask, tiny_plan):
 
 def test_evaluation_returns_means_and_counts_only(ask, tiny_plan):
     state = state_of(build_network(tiny_plan.network, 0))
-    reply = ask("evaluate", pack(EvaluateTask(plan=tiny_plan, part="test"), state))
+    reply = ask("evaluate", pack(EvaluateTask(plan=tiny_plan, **SCORING), state))
     score = unpack_body(reply.content, SiteScore)
     assert score.images == 1
     assert score.images_without_malignancy == 1
@@ -148,6 +150,7 @@ def guarded(site, tmp_path):
             gate=open_gate(home),
             keep=home.state,
             keep_seconds=0,
+            norms=home.state / "norms",
         )
         return InProcessTransport(app, 1)
 
@@ -168,7 +171,7 @@ def test_behind_the_gate_the_same_bits_leave(ask, guarded, tiny_plan):
         deployed = unpack_update(guarded.ask("train", task, state).content, state)
         assert state_sha256(deployed.state) == state_sha256(simulated.state)
         assert deployed.report == simulated.report
-    score = guarded.ask("evaluate", EvaluateTask(plan=tiny_plan, part="test"), state)
+    score = guarded.ask("evaluate", EvaluateTask(plan=tiny_plan, **SCORING), state)
     assert set(unpack_body(score.content, SiteScore).model_dump(exclude_none=True)) == {
         "images",
         "dice",
@@ -193,7 +196,9 @@ def test_a_round_asked_again_is_answered_without_training(guarded, tiny_plan):
 
 def test_an_unsigned_plan_is_refused_before_anything_is_read(guarded, tiny_plan, site):
     (site.cohorts[0][1] / "labels.csv").unlink()
-    app = make_client_app(lambda context: site, device="cpu", gate=open_gate(guarded.home))
+    app = make_client_app(
+        lambda context: site, device="cpu", gate=open_gate(guarded.home), norms=guarded.home.state
+    )
     transport = InProcessTransport(app, 1)
     reply = transport.pull(transport.push(1, "query", pack(Query(plan=tiny_plan)), 60))
     assert reply.error.code == Fault.PLAN_NOT_SIGNED
@@ -247,7 +252,7 @@ def test_with_nothing_allowed_nothing_leaves_but_codes(guarded, tiny_plan):
     asked = [
         ("query", Query(plan=tiny_plan), None),
         ("train", TrainTask(plan=tiny_plan, stage=Stage.PRETRAINING, server_round=1), state),
-        ("evaluate", EvaluateTask(plan=tiny_plan, part="test"), state),
+        ("evaluate", EvaluateTask(plan=tiny_plan, **SCORING), state),
     ]
     for kind, body, weights in asked:
         reply = guarded.ask(kind, body, weights)

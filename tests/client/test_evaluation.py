@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from mamfed_client.cli import app
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
-from mamfed_common.errors import CheckpointError, DataError, OutputError
+from mamfed_common.errors import CheckpointError, DataError, OutputError, PlanError
 from mamfed_common.plan import Stage
 from mamfed_common.state import state_of
 from mamfed_common.subtraction import build_network
@@ -14,17 +14,17 @@ from mamfed_common.subtraction import build_network
 runner = CliRunner()
 
 
+def save(path, plan, **changes):
+    facts = CheckpointFacts(
+        plan=plan, plan_sha256=plan.sha256(), stage=Stage.FINETUNING, server_round=2, **changes
+    )
+    save_checkpoint(path, Checkpoint(state_of(build_network(plan.network, 0)), facts))
+    return path
+
+
 @pytest.fixture
 def checkpoint(tmp_path, tiny_plan):
-    path = tmp_path / "best.safetensors"
-    facts = CheckpointFacts(
-        plan=tiny_plan,
-        plan_sha256=tiny_plan.sha256(),
-        stage=Stage.FINETUNING,
-        server_round=2,
-    )
-    save_checkpoint(path, Checkpoint(state_of(build_network(tiny_plan.network, 0)), facts))
-    return path
+    return save(tmp_path / "best.safetensors", tiny_plan)
 
 
 @pytest.fixture
@@ -89,3 +89,114 @@ def test_a_missing_checkpoint_folder_or_place_is_named(checkpoint, data, tmp_pat
     result = evaluate(checkpoint, data, missing / "r.json")
     assert isinstance(result.exception, OutputError)
     assert str(missing) in str(result.exception)
+
+
+def evaluated(checkpoint, data, tmp_path, *options):
+    out = tmp_path / "result.json"
+    assert evaluate(checkpoint, data, out, *options).exit_code == 0
+    return json.loads(out.read_text())
+
+
+def test_every_figure_has_an_interval_over_patients_and_its_counts(checkpoint, data, tmp_path):
+    result = evaluated(checkpoint, data, tmp_path)
+    dice = result["intervals"]["dice"]
+    assert dice["value"] == pytest.approx(result["mean_dice"])
+    assert (dice["patients"], dice["images"]) == (5, 5)
+    assert dice["low"] <= dice["value"] <= dice["high"]
+    sensitivity = result["intervals"]["sensitivity"]
+    assert sensitivity["value"] == pytest.approx(result["lesions_found"] / result["lesions"])
+    assert result["intervals"]["auroc"]["value"] == pytest.approx(result["auroc"])
+    assert result["intervals"]["auroc"]["images"] == 10
+    alarms = result["intervals"]["false_positive_pixels"]
+    assert (alarms["value"], alarms["images"]) == (result["false_positive_pixels"], 5)
+
+
+def test_the_froc_curve_is_over_all_images(checkpoint, data, tmp_path):
+    froc = evaluated(checkpoint, data, tmp_path)["froc"]
+    assert (froc["images"], froc["lesions"]) == (10, 5)
+    assert list(froc["sensitivity_at"]) == ["0.25", "0.5", "1", "2"]
+    assert len(froc["false_positives_per_image"]) == len(froc["sensitivity"])
+
+
+def test_the_pixel_size_is_that_of_the_plans_grid(checkpoint, folder, tmp_path):
+    folder.malignant("M0", spacing_mm="0.5").malignant("M1").benign("B0")
+    options = ("--threshold", "0.001")  # everything in the breast is marked
+    result = evaluated(checkpoint, folder.write(), tmp_path, *options)
+    known, unknown = result["per_image"]
+    # The crop of the breast, 152 rows of 181 at 0.5 mm and a margin, on the grid's side.
+    size = result["image_size"]
+    breast_mm = 2 * 0.42 * 181 * 0.5
+    assert 0 < known["hausdorff95_mm"] < breast_mm
+    assert unknown["hausdorff95_mm"] is None
+    assert result["hausdorff95_left_out"] == {"no pixel size": 1, "nothing marked": 0}
+    assert result["intervals"]["hausdorff95_mm"]["images"] == 1
+    # The lesion is a disc 15 pixels of 0.5 mm in radius: 177 mm2.
+    assert [s["value"] for s in result["strata"] if s["property"] == "lesion_mm2"] == [
+        "up to 314 mm2"
+    ]
+    grid_mm = (177 / known["lesion_pixels"]) ** 0.5
+    assert grid_mm == pytest.approx(breast_mm / size, rel=0.1)
+
+
+def test_a_larger_pixel_gives_a_larger_distance_in_proportion(checkpoint, folder, tmp_path):
+    for number, spacing in enumerate(("0.1", "0.3")):
+        folder.malignant(f"M{number}", spacing_mm=spacing)
+    result = evaluated(checkpoint, folder.write(), tmp_path, "--threshold", "0.001")
+    small, large = (row["hausdorff95_mm"] for row in result["per_image"])
+    assert large == pytest.approx(3 * small, rel=0.05)
+
+
+def test_images_with_malignancy_are_reported_by_what_the_table_says(checkpoint, folder, tmp_path):
+    for number, vendor in enumerate(("ge", "ge", "ge", "fuji")):
+        folder.malignant(f"M{number}", vendor=vendor, density="C").benign(f"B{number}")
+    result = evaluated(checkpoint, folder.write(), tmp_path, "--min-images", "2")
+    strata = {(s["property"], s["value"]): s for s in result["strata"]}
+    assert strata["vendor", "ge"]["images"] == 3
+    assert strata["vendor", "ge"]["dice"]["patients"] == 3
+    assert strata["density", "C"]["lesions"] == 4
+    assert strata["view", "CC"]["images"] == 4
+    assert ("vendor", "fuji") not in strata
+    reason = "fewer than 2 images"
+    withheld = {"property": "vendor", "strata": 1, "images": 1, "reason": reason}
+    assert withheld in result["strata_withheld"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "options", "threshold", "origin"),
+    [
+        (None, (), 0.5, "plan"),
+        (0.3, (), 0.3, "checkpoint"),
+        (0.3, ("--threshold", "0.7"), 0.7, "--threshold"),
+    ],
+)
+def test_the_threshold_says_where_it_comes_from(
+    tiny_plan, data, tmp_path, chosen, options, threshold, origin
+):
+    checkpoint = save(tmp_path / "best.safetensors", tiny_plan, threshold=chosen)
+    result = evaluated(checkpoint, data, tmp_path, *options)
+    assert (result["threshold"], result["threshold_from"]) == (threshold, origin)
+
+
+def test_a_lower_threshold_marks_more(checkpoint, data, tmp_path):
+    low, high = (
+        evaluated(checkpoint, data, tmp_path, "--threshold", at)["false_positive_pixels"]
+        for at in ("0.01", "0.99")
+    )
+    assert low > high
+
+
+def test_an_impossible_threshold_is_refused(checkpoint, data, tmp_path):
+    result = evaluate(checkpoint, data, tmp_path / "r.json", "--threshold", "1.5")
+    assert isinstance(result.exception, PlanError)
+    assert "--threshold" in str(result.exception)
+
+
+def test_the_result_is_printed_with_counts_and_without_naming_an_image(checkpoint, data, tmp_path):
+    out = tmp_path / "result.json"
+    printed = evaluate(checkpoint, data, out).stdout
+    assert "Dice:" in printed
+    assert "5 images, 5 patients" in printed
+    assert "Hausdorff 95 in mm: n/a, over no image" in printed
+    as_json = evaluate(checkpoint, data, out, "--format", "json").stdout
+    assert json.loads(as_json)["mean_dice"] == json.loads(out.read_text())["mean_dice"]
+    assert "images/" not in printed + as_json

@@ -34,6 +34,7 @@ from mamfed_common.weights import (
 )
 
 KEY = Ed25519PrivateKey.generate()
+SCORING = {"part": "test", "stage": Stage.FINETUNING, "server_round": 1}
 SCORE = SiteScore(
     images=9,
     dice=0.625,
@@ -41,6 +42,10 @@ SCORE = SiteScore(
     lesions_found=7,
     images_without_malignancy=4,
     false_positive_pixels=12.5,
+    iou=0.5125,
+    auroc=0.875,
+    sensitivity_at_1=0.75,
+    dice_at=(0.5, 0.5, 0.5, 0.5, 0.625, 0.5, 0.5, 0.5, 0.5),
 )
 DESCRIPTION = SiteDescription(
     site="here",
@@ -168,7 +173,7 @@ def test_more_rounds_than_the_plan_has_are_not_trained(place):
             TrainTask,
             {"stage": "pretraining", "server_round": 1},
         ),
-        (("counts", "num_examples", "loss"), ("*",), EvaluateTask, {"part": "test"}),
+        (("counts", "num_examples", "loss"), ("*",), EvaluateTask, SCORING),
     ],
 )
 def test_what_could_not_leave_is_not_begun(place, metrics, arrays, kind, values):
@@ -243,14 +248,18 @@ def test_a_loss_leaves_only_where_it_may(place, update, metrics, more, loss):
          {"false_positive_pixels", "images_without_malignancy"}),
         (["false_positive_pixels", "images_without_malignancy"], 5, {"images_without_malignancy"}),
         (SiteScore.model_fields, 10, {"images", "images_without_malignancy"}),
-        (SiteScore.model_fields, 9, set(SiteScore.model_fields) - {"false_positive_pixels"}),
+        (SiteScore.model_fields, 9,
+         set(SiteScore.model_fields) - {"false_positive_pixels", "auroc", "sensitivity_at_1"}),
+        (["auroc", "images"], 1, {"images"}),
+        (["sensitivity_at_1", "images", "images_without_malignancy"], 1,
+         {"images", "images_without_malignancy"}),
     ],
 )  # fmt: skip
 def test_of_a_score_leaves_what_is_allowed_and_over_enough_images(place, metrics, least, kept):
     place.allow(*metrics, min_cases_to_report=least)
-    content = place.gate.release(place.order(EvaluateTask, part="test"), SCORE)
-    expected = {name: value for name, value in SCORE if name in kept}
-    assert unpack_body(content, SiteScore).model_dump(exclude_none=True) == expected
+    content = place.gate.release(place.order(EvaluateTask, **SCORING), SCORE)
+    expected = SCORE.model_dump(mode="json", include=kept)
+    assert unpack_body(content, SiteScore).model_dump(mode="json", exclude_none=True) == expected
     assert place.entries()[-1].values == expected
     for name in {"dice", "false_positive_pixels"} - kept:
         assert str(getattr(SCORE, name)) not in str(content)
@@ -259,7 +268,7 @@ def test_of_a_score_leaves_what_is_allowed_and_over_enough_images(place, metrics
 def test_what_is_over_one_image_is_over_few(place):
     place.allow(*SiteScore.model_fields, min_cases_to_report=2)
     one = SCORE.model_copy(update={"images": 1})
-    content = place.gate.release(place.order(EvaluateTask, part="test"), one)
+    content = place.gate.release(place.order(EvaluateTask, **SCORING), one)
     score = unpack_body(content, SiteScore)
     assert (score.images, score.dice, score.lesions, score.lesions_found) == (1, None, None, None)
 
@@ -267,7 +276,7 @@ def test_what_is_over_one_image_is_over_few(place):
 def test_counts_over_no_image_leave_as_they_are(place):
     place.allow(*SiteScore.model_fields, min_cases_to_report=5)
     nothing = SCORE.model_copy(update={"images": 0, "dice": None, "lesions": 0, "lesions_found": 0})
-    content = place.gate.release(place.order(EvaluateTask, part="test"), nothing)
+    content = place.gate.release(place.order(EvaluateTask, **SCORING), nothing)
     assert unpack_body(content, SiteScore).lesions == 0
 
 
@@ -335,5 +344,5 @@ def test_a_code_that_leaves_is_recorded_with_its_plan(place):
 
 def test_no_line_holds_what_may_not_leave(place):
     place.allow("images")
-    place.gate.release(place.order(EvaluateTask, part="test"), SCORE)
+    place.gate.release(place.order(EvaluateTask, **SCORING), SCORE)
     assert json.loads(place.path.read_text())["values"] == {"images": 9}

@@ -264,7 +264,7 @@ def test_a_site_without_held_out_images_reads_no_images() -> None:
     summary = make_report().summary
     summary["arms"]["federated"]["sites"]["beta"] = score(0, None)
     summary["sites"]["beta"] = description("beta", 0)
-    dice, *_ = measures(PLAN)
+    dice, *_ = measures(PLAN, 0.5)
     rows = rows_of(dice, read_arms(summary)[-1:], read_sites(summary))
     assert [(row.name, row.images, row.small) for row in rows] == [
         ("alpha", "12", False),

@@ -1,0 +1,1 @@
+"""Studies: several trainings under one budget on one data set, without federation."""

@@ -1,0 +1,161 @@
+"""``mamfed-simulate experiment``: the paper's comparison, and peers, on a user's own data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common import terminal
+from mamfed_common.terminal import Format
+
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.study.rows import Row
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train several ways under one budget and say which is better, with intervals. "
+    "The same command again goes on where it stopped.",
+)
+
+Data = Annotated[Path, typer.Option(help="Data set with annotated malignant cases.")]
+Pretraining = Annotated[
+    list[Path] | None,
+    typer.Option(help="Data set of which every benign image is pretrained on too; repeat."),
+]
+Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one goes on.")]
+PlanFile = Annotated[Path | None, typer.Option(help="Training plan. [default: see plan]")]
+Size = Annotated[int | None, typer.Option(help="Side of the square images, pixels.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of stage 2. [default: the plan's rounds x epochs]")
+]
+PretrainingEpochs = Annotated[int | None, typer.Option(min=1, help="Epochs of stage 1; likewise.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings of each row, with seeds 0, 1, ...")]
+Folds = Annotated[
+    int | None,
+    typer.Option(min=2, help="Cross-validate: every patient is tested once. [default: one split]"),
+]
+Rows = Annotated[str | None, typer.Option(help="Some rows only, with commas. [default: all]")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count images and steps, and stop.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all cores]")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
+]
+Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
+
+
+TABLE1_HELP = """Train the four rows of the paper's table 1 and compare them.
+
+Supervised or discriminative, pretrained or from scratch, under one budget. With an INbreast folder
+and --size 1536 this is the paper's protocol: 80 % of the patients to train, 20 % to test, masses
+and calcifications together, BI-RADS above 3 malignant, 1 and 2 pretrained on. Of the patients, the
+plan's validation_fraction chooses the epoch.
+
+Example: mamfed-simulate experiment table1 --data INbreast --size 1536 --out runs/table1
+"""
+
+PEERS_HELP = """Train what you would otherwise pick, with the same data, steps and evaluation.
+
+MONAI's BasicUNet, smp.Unet(resnet34) and nnU-Net's PlainConvUNet, each from random weights under
+Dice and cross-entropy, beside mamfed's own recipe. Needs pip install 'mamfed[peers]'.
+
+Example: mamfed-simulate experiment peers --data INbreast --size 512 --out runs/peers
+"""
+
+
+def _command(kind: str, teaches: str) -> Callable[..., None]:
+    """Make the command of one kind of study; all take the same options."""
+
+    def command(
+        data: Data,
+        out: Out,
+        pretraining_data: Pretraining = None,
+        plan: PlanFile = None,
+        size: Size = None,
+        epochs: Epochs = None,
+        pretraining_epochs: PretrainingEpochs = None,
+        seeds: Seeds = 1,
+        folds: Folds = None,
+        rows: Rows = None,
+        dry_run: DryRun = False,
+        device: Device = "auto",
+        threads: Threads = None,
+        cache: Cache = None,
+        output: Output = Format.TEXT,
+    ) -> None:
+        import torch
+
+        from mamfed_client.cache import default_cache_dir
+        from mamfed_common.device import choose_device
+        from mamfed_simulations.study.data import load_study_data
+        from mamfed_simulations.study.design import Design, Study, carry_out
+        from mamfed_simulations.study.report import result_table, write_report
+
+        chosen_device = choose_device(device)
+        threads = threads or os.cpu_count() or 1
+        chosen_plan = _plan(plan, size, epochs, pretraining_epochs)
+        chosen_rows = _rows(kind, rows)
+        prepared = load_study_data(
+            data, pretraining_data or [], chosen_plan, folds, cache or default_cache_dir()
+        )
+        design = Design(
+            kind=kind, plan=chosen_plan, folds=folds, data=prepared.sha256, threads=threads
+        )
+        study = Study(
+            design=design,
+            rows=chosen_rows,
+            seeds=tuple(range(seeds)),
+            data=prepared,
+            folder=out,
+            title=f"mamfed {kind}: {data.name} at {chosen_plan.image_size} x "
+            f"{chosen_plan.image_size}",
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        )
+        for line in study.lines():
+            terminal.console().print(line)
+        if dry_run:
+            return
+        torch.set_num_threads(threads)
+        carry_out(study, chosen_device)
+        results = write_report(study, chosen_device)
+        terminal.console().print(result_table(results))
+        terminal.console().print(f"report: {out / 'report.html'}")
+        if output is Format.JSON:
+            typer.echo(json.dumps(results, indent=2))
+
+    command.__doc__ = teaches
+    return command
+
+
+def _plan(
+    path: Path | None, size: int | None, epochs: int | None, pretraining_epochs: int | None
+) -> TrainingPlan:
+    from mamfed_common.plan import TrainingPlan, read_plan
+    from mamfed_simulations.study.design import one_round
+
+    chosen = TrainingPlan() if path is None else read_plan(path)
+    if size is not None:
+        chosen = chosen.changed("--size", image_size=size)
+    return one_round(chosen, epochs, pretraining_epochs)
+
+
+def _rows(kind: str, names: str | None) -> tuple[Row, ...]:
+    from mamfed_simulations.study.rows import PEER_ROWS, TABLE1
+
+    offered = {row.name: row for row in (TABLE1 if kind == "table1" else PEER_ROWS)}
+    wanted = list(offered) if names is None else names.split(",")
+    if unknown := [name for name in wanted if name not in offered]:
+        raise typer.BadParameter(f"--rows {unknown[0]!r}: expected some of {', '.join(offered)}")
+    return tuple(offered[name] for name in dict.fromkeys(wanted))
+
+
+app.command("table1")(_command("table1", TABLE1_HELP))
+app.command("peers")(_command("peers", PEERS_HELP))

@@ -1,0 +1,177 @@
+"""What a study trains and measures on: one data set in folds of patients, and benign images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mamfed_client.cohort import Cohort, Placed, StoredSamples, patient_strata
+from mamfed_client.site import Joined, Site, load_site
+from mamfed_client.split import draw_parts
+from mamfed_common.errors import DataError
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.samples import Sample
+from mamfed_common.seeds import derive_seed
+from mamfed_common.weights import PARTS, Part
+
+Parts = Mapping[str, Part]
+
+
+class Fold(NamedTuple):
+    """One division of the patients; a patient is in one part only.
+
+    Attributes:
+        training: Malignant images to train on.
+        validation: Malignant images that choose the epoch.
+        test: Malignant images that no training or choice sees.
+        test_patients: Whose each test image is, as a number within the study.
+        benign: Benign training images, of this data set and of those for pretraining.
+    """
+
+    training: Sequence[Sample]
+    validation: Sequence[Sample]
+    test: Sequence[Sample]
+    test_patients: tuple[int, ...]
+    benign: Sequence[Sample]
+
+    def counts(self) -> dict[str, int]:
+        """Count images by part, and the patients that are tested."""
+        return {
+            "training": len(self.training),
+            "validation": len(self.validation),
+            "test": len(self.test),
+            "test patients": len(set(self.test_patients)),
+            "benign": len(self.benign),
+        }
+
+
+class StudyData(NamedTuple):
+    """The folds of a study, and what of its folders was not used.
+
+    Attributes:
+        folds: The divisions; one unless cross-validation was asked for.
+        left_out: Lines for people: what was left out or rejected, with counts.
+        sha256: Name of the images and their division.
+    """
+
+    folds: tuple[Fold, ...]
+    left_out: tuple[str, ...]
+    sha256: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return the counts for files and reports; nothing in it names a patient."""
+        return {
+            "folds": [fold.counts() for fold in self.folds],
+            "left_out": list(self.left_out),
+        }
+
+
+def load_study_data(
+    data: Path,
+    pretraining: Sequence[Path],
+    plan: TrainingPlan,
+    folds: int | None,
+    cache: Path,
+) -> StudyData:
+    """Prepare the folders of a study behind progress bars, and divide the patients.
+
+    Args:
+        data: The data set with malignant cases.
+        pretraining: More folders, of which every benign image is pretrained on.
+        plan: Of it, image size and the split's seed and shares matter.
+        folds: None divides once, by the plan's shares or the table's own split column. A number
+            tests every patient once; of the others the plan's validation share chooses the epoch.
+        cache: Where prepared images are kept.
+
+    Raises:
+        DataError: A folder cannot be used, or a fold lacks images for some part.
+    """
+    cohort = _cohort(data, plan, cache)
+    others = [_cohort(folder, plan, cache) for folder in pretraining]
+    more = [benign_of(other, PARTS) for other in others]
+    numbers = {p: i for i, p in enumerate(dict.fromkeys(_patient(p) for p in cohort.placed))}
+    if folds is None:
+        divisions: list[Parts] = [{_patient(p): p.part for p in cohort.placed}]
+    else:
+        divisions = _cross(cohort, plan, folds)
+    made = tuple(_fold(cohort.placed, parts, numbers, more) for parts in divisions)
+    for number, fold in enumerate(made):
+        _check(fold, number, data)
+    left_out = tuple(line for c in (cohort, *others) for line in _left_out(c))
+    return StudyData(made, left_out, _sha256(cohort.placed, divisions, others))
+
+
+def benign_of(cohort: Cohort, parts: Sequence[Part]) -> Sequence[Sample]:
+    """Return a cohort's benign images of some parts."""
+    return Joined(cohort.samples("benign", part) for part in parts)
+
+
+def _cohort(folder: Path, plan: TrainingPlan, cache: Path) -> Cohort:
+    site = Site(folder.name, ((folder.name, folder.absolute()),), cache)
+    return load_site(site, plan, progress=True).cohorts[0]
+
+
+def _patient(image: Placed) -> str:
+    return image.case.row.patient_id
+
+
+def _cross(cohort: Cohort, plan: TrainingPlan, folds: int) -> list[Parts]:
+    """Deal the patients of each stratum out to the folds' test parts, in a seeded order."""
+    seed, name = plan.evaluation.split_seed, cohort.name
+    groups = patient_strata([image.case for image in cohort.placed])
+    dealt: dict[str, int] = {}
+    for group in groups:
+        ordered = sorted(group, key=lambda patient: derive_seed(seed, "fold", name, patient))
+        dealt |= {patient: (len(dealt) + i) % folds for i, patient in enumerate(ordered)}
+    share = plan.evaluation.validation_fraction
+    divisions: list[Parts] = []
+    for fold in range(folds):
+        rest = [{p for p in group if dealt[p] != fold} for group in groups]
+        parts = draw_parts(rest, f"{name} fold {fold}", seed, share, 0.0)
+        divisions.append(parts | {p: "test" for p, where in dealt.items() if where == fold})
+    return divisions
+
+
+def _fold(
+    placed: Sequence[Placed],
+    parts: Parts,
+    numbers: Mapping[str, int],
+    more: Sequence[Sequence[Sample]],
+) -> Fold:
+    def chosen(purpose: str, part: Part) -> list[Placed]:
+        return [i for i in placed if purpose in i.case.purposes and parts[_patient(i)] == part]
+
+    test = chosen("malignant", "test")
+    return Fold(
+        training=StoredSamples(chosen("malignant", "train")),
+        validation=StoredSamples(chosen("malignant", "val")),
+        test=StoredSamples(test),
+        test_patients=tuple(numbers[_patient(image)] for image in test),
+        benign=Joined([StoredSamples(chosen("benign", "train")), *more]),
+    )
+
+
+def _check(fold: Fold, number: int, folder: Path) -> None:
+    for part, count in fold.counts().items():
+        if not count:
+            where = f"fold {number}: " if number else ""
+            advice = "give --pretraining-data" if part == "benign" else "more patients are needed"
+            raise DataError(f"{folder}: {where}no image for {part}: {advice}")
+
+
+def _sha256(placed: Sequence[Placed], divisions: Sequence[Parts], others: Sequence[Cohort]) -> str:
+    own = [(i.case.outcome.digest, [parts[_patient(i)] for parts in divisions]) for i in placed]
+    more = [[image.case.outcome.digest for image in other.placed] for other in others]
+    return hashlib.sha256(json.dumps([own, more]).encode()).hexdigest()
+
+
+def _left_out(cohort: Cohort) -> list[str]:
+    counts = cohort.counts
+    return [
+        f"{cohort.name}: {count} {word}: {reason}"
+        for word, reasons in (("rejected", counts.rejected), ("left out", counts.left_out))
+        for reason, count in reasons.items()
+    ]

@@ -1,0 +1,181 @@
+"""What a study is, and carrying it out: the same command again goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich.progress
+import torch
+
+from mamfed_common.config import Config
+from mamfed_common.documents import read_json
+from mamfed_common.errors import OutputError
+from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.lock import only_one
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.terminal import console
+from mamfed_simulations.study.data import StudyData
+from mamfed_simulations.study.rows import Row
+from mamfed_simulations.study.trials import Unit, run_unit
+
+KEEP_SECONDS = 60.0
+"""How much training a kill may cost."""
+
+
+class Design(Config):
+    """What decides a study's figures, kept as ``study.json``; rows and seeds may be added later.
+
+    Attributes:
+        kind: ``table1`` or ``peers``.
+        plan: Each stage is one round of all its epochs; the seed is the units' own.
+        folds: Cross-validation, or None for one split.
+        data: SHA-256 over the prepared images and their division.
+        threads: CPU threads: other numbers give other bits.
+    """
+
+    kind: str
+    plan: TrainingPlan
+    folds: int | None
+    data: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study to carry out.
+
+    Attributes:
+        design: What it is.
+        rows: What to train.
+        seeds: The seed of each training of a row.
+        data: What to train on.
+        folder: Where everything goes.
+        title: Heading of the report.
+        command: The command line, for the report.
+    """
+
+    design: Design
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    data: StudyData
+    folder: Path
+    title: str
+    command: str
+
+    def units(self, row: Row | None = None) -> list[Unit]:
+        """Return the units, of one row or all, seed by seed: early results are comparable."""
+        what = hashlib.sha256(self.design.model_dump_json().encode()).hexdigest()
+        return [
+            Unit(chosen, number, fold, with_seed(self.design.plan, seed), self.folder, what)
+            for seed in self.seeds
+            for number, fold in enumerate(self.data.folds)
+            for chosen in ([row] if row else self.rows)
+        ]
+
+    def lines(self) -> list[str]:
+        """Say for people what is to be trained, on what, and what is left of it."""
+        units = self.units()
+        steps = sum(unit.steps(Stage.FINETUNING) for unit in units)
+        folds = [
+            f"fold {number}: " + ", ".join(f"{name} {n}" for name, n in fold.counts().items())
+            for number, fold in enumerate(self.data.folds)
+        ]
+        return [
+            *self.data.left_out,
+            *folds,
+            f"{len(units)} trainings of stage 2 ({len(self.rows)} rows, {len(self.seeds)} seeds, "
+            f"{len(folds)} folds; {steps:,} steps), {sum(unit.done for unit in units)} done before",
+        ]
+
+
+def one_round(
+    plan: TrainingPlan, epochs: int | None, pretraining_epochs: int | None
+) -> TrainingPlan:
+    """Return a plan whose stages are one round each, of the given epochs or all of the plan's."""
+    asked = {Stage.FINETUNING: epochs, Stage.PRETRAINING: pretraining_epochs}
+    stages = {}
+    for stage, wanted in asked.items():
+        old = plan.stage(stage)
+        count = wanted or old.rounds * old.local_epochs or 1
+        stages[stage.value] = old.model_copy(update={"rounds": 1, "local_epochs": count})
+    return plan.model_copy(update=stages)
+
+
+def with_seed(plan: TrainingPlan, seed: int) -> TrainingPlan:
+    """Return a plan with another seed; the patients stay divided as they are."""
+    return plan.model_copy(update={"seed": seed})
+
+
+def carry_out(study: Study, device: torch.device) -> None:
+    """Train every unit that is not done yet, behind a progress bar.
+
+    Raises:
+        OutputError: The folder holds a study of another design; the first key is named.
+        SetupError: Another process works in the folder.
+    """
+    private_directory(study.folder)
+    with only_one(study.folder / "study.lock", "this study"):
+        _remember(study.folder, study.design)
+        write_atomic(study.folder / "plan.yaml", study.design.plan.to_yaml())
+        open_units = [unit for unit in study.units() if not unit.done]
+        with _progress() as display:
+            for unit, on_step in _told(display, study, open_units):
+                run_unit(unit, device, on_step, KEEP_SECONDS)
+
+
+def _remember(folder: Path, design: Design) -> None:
+    path = folder / "study.json"
+    if not path.exists():
+        write_atomic(path, design.model_dump_json(indent=2))
+        return
+    before = read_json(Design, path).model_dump(mode="json")
+    for key, value in _flat(design.model_dump(mode="json")):
+        if (old := dict(_flat(before)).get(key)) != value:
+            raise OutputError(
+                f"{path}: the study here has {key} {json.dumps(old)}, this one "
+                f"{json.dumps(value)}: choose another --out, or the same options"
+            )
+
+
+def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _told(
+    display: rich.progress.Progress, study: Study, units: Sequence[Unit]
+) -> Iterator[tuple[Unit, Callable[[], None]]]:
+    """Yield each unit with what to call after a step; the bar is over all units' stage 2."""
+    total = sum(unit.steps(Stage.FINETUNING) for unit in study.units())
+    done = total - sum(unit.steps(Stage.FINETUNING) for unit in units)
+    everything = display.add_task("all units", total=total, completed=done)
+    for unit in units:
+        both = unit.steps(Stage.FINETUNING)
+        both += unit.steps(Stage.PRETRAINING) if unit.row.pretrained else 0
+        task = display.add_task(unit.name, total=both)
+
+        def on_step(task: rich.progress.TaskID = task) -> None:
+            display.advance(task)
+
+        yield unit, on_step
+        display.remove_task(task)
+        display.advance(everything, unit.steps(Stage.FINETUNING))
+
+
+def _progress() -> rich.progress.Progress:
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
+        console=console(),
+    )

@@ -1,0 +1,125 @@
+"""What the units of a study say together: the paper's three figures a row, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mamfed_common.intervals import Interval, mean, paired_difference, patient_bootstrap
+from mamfed_simulations.study.rows import OURS, Row
+from mamfed_simulations.study.trials import Unit, chosen_epoch, read_epochs
+
+WINDOW = 10
+"""Epochs at either end that are averaged ("on 10 eps" in the paper's table 1)."""
+
+
+class Statistic(NamedTuple):
+    """One figure of a row.
+
+    Attributes:
+        label: Its column.
+        meaning: What it is, and how far to trust it.
+    """
+
+    label: str
+    meaning: str
+
+
+STATISTICS = {
+    "max": Statistic(
+        "Dice, max",
+        "highest mean Dice on the test images over all epochs: chosen on the test images, so "
+        "optimistic, as the paper's maximum presumably is",
+    ),
+    "first_ten": Statistic("first ten", f"mean test Dice of the first {WINDOW} epochs"),
+    "last_ten": Statistic("last ten", f"mean test Dice of the last {WINDOW} epochs"),
+    "chosen": Statistic(
+        "chosen by validation",
+        "test Dice at the epoch that validation images chose: what a user may expect",
+    ),
+}
+
+
+class RowScores(NamedTuple):
+    """Test Dice of one row.
+
+    Attributes:
+        row: The row.
+        epochs: ``(seeds, epochs, images)``, the images of all folds.
+        chosen: ``(seeds, images)``, at each unit's chosen epoch.
+        patients: Whose each image is.
+        validation_epochs: Each unit's chosen epoch, counted from 1.
+        cpu_seconds: CPU time of training stage 2, all units together.
+    """
+
+    row: Row
+    epochs: np.ndarray
+    chosen: np.ndarray
+    patients: tuple[int, ...]
+    validation_epochs: tuple[int, ...]
+    cpu_seconds: float
+
+    def values(self, statistic: str) -> np.ndarray:
+        """Return what a statistic is taken of, images on the last axis."""
+        return {
+            "max": self.epochs,
+            "first_ten": self.epochs[:, :WINDOW],
+            "last_ten": self.epochs[:, -WINDOW:],
+            "chosen": self.chosen,
+        }[statistic]
+
+
+def scores_of(row: Row, units: Sequence[Unit]) -> RowScores:
+    """Read the finished units of a row, of every seed and fold."""
+    seeds = sorted({unit.plan.seed for unit in units})
+    test, chosen, best, seconds = [], [], [], 0.0
+    for seed in seeds:
+        own = [unit for unit in units if unit.plan.seed == seed]
+        read = [read_epochs(unit.path) for unit in own]
+        picked = [chosen_epoch(epochs) for epochs in read]
+        by_fold = [np.array([epoch["test"] for epoch in epochs]) for epochs in read]
+        test.append(np.concatenate(by_fold, axis=1))
+        chosen.append(np.concatenate([t[e] for t, e in zip(by_fold, picked, strict=True)]))
+        best += [epoch + 1 for epoch in picked]
+        seconds += sum(epoch["training_cpu_seconds"] for epochs in read for epoch in epochs)
+    first = [unit for unit in units if unit.plan.seed == seeds[0]]
+    patients = tuple(p for unit in first for p in unit.fold.test_patients)
+    return RowScores(row, np.stack(test), np.stack(chosen), patients, tuple(best), seconds)
+
+
+def mean_of_maxima(values: np.ndarray) -> float:
+    """Return the mean over seeds of the highest epoch's mean over images."""
+    return float(values.mean(axis=-1).max(axis=-1).mean())
+
+
+def results_of(scores: Sequence[RowScores]) -> dict[str, Any]:
+    """Return every row's figures with intervals, and what it lacks against our own row."""
+    ours = next((s for s in scores if s.row.name == OURS), None)
+    return {s.row.name: _row(s, ours if ours is not s else None) for s in scores}
+
+
+def _row(scores: RowScores, ours: RowScores | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "label": scores.row.label,
+        "seeds": len(scores.epochs),
+        "epochs": scores.epochs.shape[1],
+        "chosen_epochs": list(scores.validation_epochs),
+        "training_cpu_seconds": round(scores.cpu_seconds, 1),
+        "curve": np.round(scores.epochs.mean(axis=-1), 4).tolist(),
+    }
+    for name in STATISTICS:
+        statistic = mean_of_maxima if name == "max" else mean
+        values = scores.values(name)
+        row[name] = as_dict(patient_bootstrap(scores.patients, values, statistic))
+        if ours:
+            difference = paired_difference(scores.patients, values, ours.values(name), statistic)
+            row[name]["ours_minus_this"] = as_dict(difference)
+    return row
+
+
+def as_dict(interval: Interval) -> dict[str, Any]:
+    """Return an interval for JSON, rounded to what it can say."""
+    rounded = {k: None if v is None else round(v, 4) for k, v in interval._asdict().items()}
+    return {**rounded, "patients": interval.patients, "images": interval.images}

@@ -1,0 +1,69 @@
+"""The rows of a study: which network each trains, and from what.
+
+All rows of a study share data, batches, augmentation, optimiser and steps. Rows whose head
+subtracts also go on reconstructing benign images in stage 2, as the plan says (``losses.benign``);
+the fully supervised rows are the paper's baseline and never see benign images in stage 2.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.seeds import derive_seed
+from mamfed_common.subtraction import build_network
+from mamfed_simulations.peers import PEERS
+
+OURS = "discriminative-pretrained"
+"""The row that others are compared with."""
+
+
+class Row(NamedTuple):
+    """One way to train.
+
+    Attributes:
+        name: Its key in files and options.
+        label: What readers know it as.
+        head: What stage 2 supervises (``NetworkConfig.head``); a peer has a head of its own.
+        pretrained: Whether stage 1 comes first.
+    """
+
+    name: str
+    label: str
+    head: Literal["subtraction", "direct", "peer"]
+    pretrained: bool
+
+    def plan(self, plan: TrainingPlan) -> TrainingPlan:
+        """Return the study's plan with this row's head."""
+        if self.head == "peer":
+            return plan
+        network = plan.network.model_copy(update={"head": self.head})
+        return plan.model_copy(update={"network": network})
+
+    def build(self, plan: TrainingPlan) -> nn.Module:
+        """Build the row's network with the initial weights of the plan's seed."""
+        if self.head == "peer":
+            return PEERS[self.name].build(plan.image_size, initial_seed(plan))
+        return build_network(self.plan(plan).network, initial_seed(plan))
+
+
+TABLE1 = (
+    Row("supervised-scratch", "Supervised, from scratch", "direct", False),
+    Row("supervised-pretrained", "Supervised, pretrained", "direct", True),
+    Row("discriminative-scratch", "Discriminative, from scratch", "subtraction", False),
+    Row(OURS, "Discriminative, pretrained", "subtraction", True),
+)
+"""The rows of the paper's table 1."""
+
+PEER_ROWS = (
+    *(Row(name, peer.label, "peer", False) for name, peer in PEERS.items()),
+    Row(OURS, "mamfed: discriminative, pretrained", "subtraction", True),
+)
+"""What users would otherwise pick, and the recipe of this project beside it."""
+
+
+def initial_seed(plan: TrainingPlan) -> int:
+    """Return the seed of the initial weights, the same for every row."""
+    return derive_seed(plan.seed, "initial weights")

@@ -1,0 +1,160 @@
+"""Training one unit of a study, a row with a seed on a fold, in a folder where it can go on.
+
+Both stages are one round each of the plan's epochs, so AdamW and its schedule live through. After
+each epoch every validation and test image is scored; ``epochs.jsonl`` keeps that, by position: no
+name of an image or a patient is ever written.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from mamfed_common.batches import Batches, Turn
+from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.local_state import RoundKeeper
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.samples import Sample
+from mamfed_common.state import State, state_of
+from mamfed_common.subtraction import build_network
+from mamfed_common.training import OnStep, fit, score_samples
+from mamfed_simulations.study.data import Fold
+from mamfed_simulations.study.rows import Row, initial_seed
+
+TURN = Turn("study", 1)
+EPOCHS, CHOSEN = "epochs.jsonl", "chosen.safetensors"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One training of a study.
+
+    Attributes:
+        row: What is trained.
+        fold_number: The fold's number.
+        fold: Its images.
+        plan: The study's plan with this unit's seed.
+        folder: The study's folder.
+        what: What the study is; kept weights of another one are not used.
+    """
+
+    row: Row
+    fold_number: int
+    fold: Fold
+    plan: TrainingPlan
+    folder: Path
+    what: str
+
+    @property
+    def name(self) -> str:
+        """The unit's folder below ``units``."""
+        return f"{self.row.name}-seed{self.plan.seed}-fold{self.fold_number}"
+
+    @property
+    def path(self) -> Path:
+        """Where the unit keeps its files."""
+        return self.folder / "units" / self.name
+
+    @property
+    def done(self) -> bool:
+        """Whether every epoch has been trained and scored."""
+        return len(read_epochs(self.path)) == self.plan.finetuning.local_epochs
+
+    def steps(self, stage: Stage) -> int:
+        """Count the training steps of a stage."""
+        images = len(self.fold.training if stage is Stage.FINETUNING else self.fold.benign)
+        stage_plan = self.plan.stage(stage)
+        return -(-images // stage_plan.batch_size) * stage_plan.local_epochs
+
+
+def run_unit(unit: Unit, device: torch.device, on_step: OnStep, every_seconds: float) -> None:
+    """Train a unit from where it stopped; what is done is not done again.
+
+    Args:
+        unit: What to train.
+        device: Where to do it.
+        on_step: Called after each training step of either stage.
+        every_seconds: How much training a kill may cost.
+    """
+    network = unit.row.build(unit.plan)
+    if unit.row.pretrained:
+        backbone = _pretrained(unit, device, on_step, every_seconds)
+        network.load_state_dict(backbone, strict=False)
+    network.to(device)
+    plan = unit.row.plan(unit.plan)
+    benign = unit.fold.benign if unit.row.head == "subtraction" else ()
+    batches = Batches(unit.fold.training, plan, Stage.FINETUNING, TURN, benign)
+    keep = RoundKeeper(unit.path, f"{unit.what} {unit.name}", every_seconds)
+    record = _Record(unit, plan, network, device)
+    fit(network, batches, device=device, on_step=on_step, on_epoch=record.epoch, keep=keep)
+
+
+def _pretrained(unit: Unit, device: torch.device, on_step: OnStep, every_seconds: float) -> State:
+    """Return the backbone after stage 1, which all rows of a seed and fold share."""
+    name = f"pretraining-seed{unit.plan.seed}-fold{unit.fold_number}"
+    folder = private_directory(unit.folder / "units" / name)
+    keep = RoundKeeper(folder, f"{unit.what} {name}", every_seconds)
+    network = build_network(unit.plan.network, initial_seed(unit.plan)).to(device)
+    batches = Batches(unit.fold.benign, unit.plan, Stage.PRETRAINING, TURN)
+    state = fit(network, batches, device=device, on_step=on_step, keep=keep).state
+    return {name: value for name, value in state.items() if name.startswith("backbone.")}
+
+
+class _Record:
+    """Scores a unit's network after each epoch and keeps what it made of each image."""
+
+    def __init__(
+        self, unit: Unit, plan: TrainingPlan, network: nn.Module, device: torch.device
+    ) -> None:
+        self._unit, self._plan, self._network, self._device = unit, plan, network, device
+        self._trained_since = time.process_time()
+
+    def epoch(self, epoch: int) -> None:
+        """Add the epoch to the file, and keep its weights if validation likes them best."""
+        seconds = time.process_time() - self._trained_since
+        fold, path = self._unit.fold, self._unit.path
+        line = {
+            "epoch": epoch,
+            "validation": self._dice(fold.validation),
+            "test": self._dice(fold.test),
+            "training_cpu_seconds": round(seconds, 2),
+        }
+        earlier = [e for e in read_epochs(path) if e["epoch"] < epoch]
+        epochs = [*earlier, line]
+        if chosen_epoch(epochs) == epoch:
+            write_atomic(path / CHOSEN, save(state_of(self._network)))
+        write_atomic(path / EPOCHS, "".join(json.dumps(e) + "\n" for e in epochs))
+        self._trained_since = time.process_time()
+
+    def _dice(self, samples: Sequence[Sample]) -> list[float]:
+        scores = score_samples(self._network, samples, self._plan, device=self._device)
+        return [round(score.dice, 6) for score in scores]
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """Return a unit's epochs so far, in their order."""
+    path = folder / EPOCHS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def chosen_epoch(epochs: Sequence[dict[str, Any]]) -> int:
+    """Return the first epoch with the highest mean Dice on validation images, from 0."""
+    return int(np.argmax([np.mean(epoch["validation"]) for epoch in epochs]))
+
+
+def chosen_network(unit: Unit, device: torch.device) -> nn.Module:
+    """Return the network of a finished unit's chosen epoch."""
+    network = unit.row.build(unit.plan)
+    network.load_state_dict(load_file(unit.path / CHOSEN))
+    return network.to(device)
