@@ -80,7 +80,7 @@ def make_client_app(
         task = unpack_body(content, TrainTask)
         door.admit(task)
         start = unpack_state(content, _expected(task.plan))
-        own = _local_norms(norms, site, task.plan)
+        own = _local_norms(norms, site, task)
         begin = own.to_train_from(start, task.stage, task.server_round) if own else start
         samples, benign = load_site(site, task.plan).training(task.stage)
         door.admit_cases(len(samples))
@@ -105,7 +105,7 @@ def make_client_app(
         door.admit(task)
         samples = load_site(site, task.plan).samples(EVALUATED_ON, task.part)
         state = unpack_state(content, _expected(task.plan))
-        if own := _local_norms(norms, site, task.plan):
+        if own := _local_norms(norms, site, task):
             state = own.to_score(state, task.stage, task.server_round)
         plan = with_threshold(task.plan, task.threshold)
         scores = evaluate(state, samples, plan, device=choose_device(device))
@@ -137,8 +137,10 @@ def _refuse(error: Exception, message_type: str, door: OpenGate) -> Fault:
         return Fault.FAILED
 
 
-def _local_norms(folder: Path, site: Site, plan: TrainingPlan) -> LocalNorms | None:
-    return LocalNorms(folder / site.name, plan) if plan.federation.local_norms else None
+def _local_norms(folder: Path, site: Site, task: TrainTask | EvaluateTask) -> LocalNorms | None:
+    if not task.plan.federation.local_norms:
+        return None
+    return LocalNorms(folder / site.name, task.plan, task.run)
 
 
 def _name_of(task: TrainTask, start: State, site: Site) -> str:

@@ -8,6 +8,7 @@ network. One that trained puts its own norms in place of the average's before it
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from pathlib import Path
@@ -27,11 +28,19 @@ KEPT = re.compile(r"(\d{4})\.safetensors")
 
 
 class LocalNorms:
-    """One site's norms after each round of one plan; a few kB each."""
+    """One site's norms after each round of one run; a few kB each."""
 
-    def __init__(self, folder: Path, plan: TrainingPlan) -> None:
-        """Open the site's folder, which is made if missing (0700)."""
-        self._folder = private_directory(folder / plan.sha256()[:16])
+    def __init__(self, folder: Path, plan: TrainingPlan, run: str = "") -> None:
+        """Open the site's folder, which is made if missing (0700).
+
+        Args:
+            folder: Where the site keeps all its norms.
+            plan: The plan that the run follows.
+            run: What the coordinator calls the run: the same plan may be run again, and a site
+                that misses its first rounds must not go on with the norms of the run before.
+        """
+        name = hashlib.sha256(f"{plan.sha256()} {run}".encode()).hexdigest()[:16]
+        self._folder = private_directory(folder / name)
         self._names = norm_names(plan)
 
     def keep(self, state: State, stage: Stage, server_round: int) -> None:

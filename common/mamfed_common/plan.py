@@ -23,6 +23,8 @@ from mamfed_common.errors import PlanError
 from mamfed_common.losses import LossConfig
 from mamfed_common.unet import NetworkConfig
 
+MAX_ADAM_STEP = 0.1
+
 
 class Stage(StrEnum):
     """The two stages of a run, in their order."""
@@ -95,6 +97,12 @@ class FederationPlan(Config):
             starting weights; 0 is FedAvg.
         local_norms: FedBN (Li et al., 2021): each site goes on with, and is measured with, the
             instance norms that it trained itself; the average has everyone's.
+        server_optimiser: What the server does with a round's mean update: ``none`` takes it as it
+            is (FedAvg); ``momentum`` is FedAvgM (Hsu et al., 2019), ``adam`` FedAdam (Reddi et
+            al., 2021). Each stage begins with a fresh one.
+        server_learning_rate: Its step. With ``momentum`` 1 is FedAvg with a memory; ``adam`` moves
+            every weight by about this much a round, so at most 0.1. ``none`` has no use for it.
+        server_momentum: How much of the rounds before it remembers.
     """
 
     min_sites: int = Field(default=3, ge=1)
@@ -103,6 +111,18 @@ class FederationPlan(Config):
     max_update_norm_ratio: float = Field(default=10, gt=1)
     proximal_mu: float = Field(default=0, ge=0)
     local_norms: bool = False
+    server_optimiser: Literal["none", "momentum", "adam"] = "none"
+    server_learning_rate: float = Field(default=1, gt=0)
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _adam_takes_small_steps(self) -> Self:
+        if self.server_optimiser == "adam" and self.server_learning_rate > MAX_ADAM_STEP:
+            raise ValueError(
+                f"server_learning_rate is {self.server_learning_rate:g}, by about which adam moves "
+                f"every weight a round; at most {MAX_ADAM_STEP:g}, for example 0.01"
+            )
+        return self
 
 
 class TrainingPlan(Config):

@@ -281,6 +281,8 @@ def _descend(
     torch.autograd.backward(loss)
     if proximal_mu:
         for parameter, start in zip(parameters, anchor, strict=True):
+            if parameter.grad is None:  # stage 1 does not use the head
+                continue
             parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
     nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
     optimiser.step()

@@ -7,8 +7,10 @@ type       the server sends         a site answers
 =========  =======================  ===================================
 query      plan                     its name and counts of images
 train      plan, stage, round,      weights, number of examples, loss
+           run, weights
+evaluate   plan, part, stage,       means and the counts behind them
+           round, run, threshold,
            weights
-evaluate   plan, part, weights      means and the counts behind them
 =========  =======================  ===================================
 
 Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests an
@@ -125,10 +127,18 @@ class SiteDescription(Config):
 
 
 class TrainTask(Order):
-    """Train one round of a stage."""
+    """Train one round of a stage.
+
+    Attributes:
+        stage: The stage.
+        server_round: The round, counted from 1 within the stage.
+        run: What the coordinator calls the run; empty in a simulation. What a site keeps between
+            rounds (``federation.local_norms``) serves the run that it is of.
+    """
 
     stage: Stage
     server_round: int = Field(ge=1)
+    run: str = Field(default="", max_length=255)
 
 
 class TrainReport(Config):
@@ -150,12 +160,14 @@ class EvaluateTask(Order):
         part: The part.
         stage: The stage that the weights are of.
         server_round: The round of that stage that they were averaged in.
+        run: As in a :class:`TrainTask`.
         threshold: Probability from which a pixel is marked; None: the plan's.
     """
 
     part: Part
     stage: Stage
     server_round: int = Field(ge=1)
+    run: str = Field(default="", max_length=255)
     threshold: float | None = Field(default=None, gt=0, lt=1)
 
 

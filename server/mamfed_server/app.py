@@ -31,8 +31,9 @@ from mamfed_server.participants import check_stages
 from mamfed_server.resume import Resumed, check_same_plan, load_last_good, positions, reopen
 from mamfed_server.roster import Roster, find_sites
 from mamfed_server.rounds import Scores, TrainingRound, evaluate_sites, mean_dice_of
-from mamfed_server.runs import UPDATES, RoundRecord, RunFolder
+from mamfed_server.runs import CHECKPOINTS, UPDATES, RoundRecord, RunFolder
 from mamfed_server.selection import Selection
+from mamfed_server.server_optimiser import ServerOptimiser
 from mamfed_server.summary import summarise_run
 from mamfed_server.transport import GridTransport, Transport
 from mamfed_server.updates import UpdateFolder
@@ -98,6 +99,7 @@ class _Run:
             on_asked_again=lambda site, why: self.log.write("asked again", site=site, reason=why),
         )
         self.selection = Selection(self.folder, self.plan)
+        self.optimiser = ServerOptimiser(self.plan, self.folder.path / CHECKPOINTS, self._warn)
         self.test_scores: dict[str, SiteScore] = {}
         self.started = time.monotonic()
         self.earlier_seconds = 0.0
@@ -215,6 +217,7 @@ class _Run:
                 signature=self.job.signature,
                 stage=stage,
                 server_round=server_round,
+                run=self.job.run,
             ),
             start=state,
             declared_images={site: descriptions[site].training_images(stage) for site in nodes},
@@ -223,11 +226,13 @@ class _Run:
             on_wrong_count=self.roster.ask_anew,
         )
         deadlines = training_deadlines(self.plan, stage, self.folder.rounds(), nodes)
-        averaged, record = training.run(self.link, nodes, deadlines)
+        mean, record = training.run(self.link, nodes, deadlines)
         for site, reason in record.refused.items():
             warning = f"{stage} round {server_round}: {site} left out: {reason}"
             self.log.write("refused", **where, site=site, warning=warning)
-        return averaged, record
+        if mean is None:
+            return None, record
+        return self.optimiser.step(state, mean, (stage, server_round)), record
 
     def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
         task = self._score_task("val", record.stage, record.server_round)
@@ -259,6 +264,7 @@ class _Run:
             part=part,
             stage=stage,
             server_round=server_round,
+            run=self.job.run,
             threshold=threshold,
         )
 

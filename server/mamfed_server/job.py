@@ -33,6 +33,7 @@ class Job:
         signature: The coordinator's, over the plan; it goes with every request.
         resume: Go on with the run in the folder where there is one of this plan. Otherwise an
             earlier run is moved aside.
+        run: What sites are told that the run is called; empty in a simulation.
         flower_run: Flower's number of the run, for the event log.
         query_again_seconds: How long after a site's refusal to describe itself it is asked again.
         stopping: Tells whether the run is to stop now.
@@ -51,6 +52,7 @@ class Job:
     min_sites: int = 1
     signature: str = ""
     resume: bool = False
+    run: str = ""
     flower_run: int | None = None
     query_again_seconds: float = 15.0
     stopping: Callable[[], bool] = _go_on

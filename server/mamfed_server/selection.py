@@ -24,7 +24,8 @@ class Selection:
     Attributes:
         best_dice: That of the best round so far.
         chosen_by: Why the ``best`` checkpoint is the best.
-        threshold: The threshold that its validation chose; None: the plan's.
+        threshold: The threshold that the validation of the ``best`` checkpoint chose; None: the
+            plan's.
     """
 
     def __init__(self, folder: RunFolder, plan: TrainingPlan) -> None:
@@ -38,13 +39,14 @@ class Selection:
         """Take up the choice of an earlier process, and write what its last round may lack."""
         if resumed.best and resumed.best.mean_validation_dice is not None:
             self.best_dice, self.chosen_by = resumed.best.mean_validation_dice, BY_DICE
+        if resumed.best:
             self.threshold = resumed.best.threshold
         if resumed.done < len(positions(self._plan)):
             return
         checkpoint, _ = load_last_good(self._folder)
         assert checkpoint is not None, "rounds are done only where there is a checkpoint"
         if resumed.best is None:
-            self._folder.save("best", checkpoint)
+            self._save_best(checkpoint)
         self._folder.save("final", checkpoint)
 
     def keep(self, state: State, record: RoundRecord) -> None:
@@ -54,14 +56,17 @@ class Selection:
         is_last = self._is_last(record)
         is_best = dice is not None and (self.best_dice is None or dice > self.best_dice)
         if is_best or (is_last and self.best_dice is None):
-            self._folder.save("best", checkpoint)
+            self._save_best(checkpoint)
         if is_best:
             self.best_dice, self.chosen_by = dice, BY_DICE
-            self.threshold = checkpoint.facts.threshold
         self._folder.append_round(record)
         self._folder.save_latest(checkpoint)
         if is_last:
             self._folder.save("final", checkpoint)
+
+    def _save_best(self, checkpoint: Checkpoint) -> None:
+        self._folder.save("best", checkpoint)
+        self.threshold = checkpoint.facts.threshold
 
     def _checkpoint(self, state: State, record: RoundRecord) -> Checkpoint:
         facts = CheckpointFacts(

@@ -86,6 +86,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         min_sites=plan.federation.min_sites,
         signature=sign_plan(load_plan_key(home), plan),
         resume=True,
+        run=run,
         flower_run=link.run_id,
         stopping=stopping.is_set,
         on_event=board.event,

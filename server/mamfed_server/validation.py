@@ -113,8 +113,7 @@ def read_score(
         _check_at_most(
             "false positive pixels", score.false_positive_pixels or 0, plan.image_size**2
         )
-        if score.dice is not None and not images:
-            raise WeightsError("reports a Dice over no image")
+        _check_has_something_behind(score)
         return score
 
 
@@ -165,6 +164,21 @@ def _check_records(content: RecordDict, expected: set[str]) -> None:
         extra |= set(records[BODY]) - {JSON}
     if extra:
         raise WeightsError(f"sends {len(extra)} records that were not asked for")
+
+
+def _check_has_something_behind(score: SiteScore) -> None:
+    images, others = score.images or 0, score.images_without_malignancy or 0
+    behind = {
+        "dice": images,
+        "iou": images,
+        "dice_at": images,
+        "auroc": min(images, others),
+        "sensitivity_at_1": score.lesions or 0,
+        "false_positive_pixels": others,
+    }
+    for name, count in behind.items():
+        if getattr(score, name) is not None and not count:
+            raise WeightsError(f"reports {name} over nothing")
 
 
 def _check_at_most(what: str, found: float, allowed: float) -> None:

@@ -99,6 +99,31 @@ def centralised_arm(sites: Sequence[Site], plan: TrainingPlan, folder: Path) -> 
     return Arm(CENTRALISED, (*sites, pooled), job)
 
 
+def leave_one_out_arms(
+    sites: Sequence[Site],
+    descriptions: Mapping[str, SiteDescription],
+    plan: TrainingPlan,
+    folder: Path,
+) -> list[Arm]:
+    """Return one arm a site that has malignant test images: all others train and choose."""
+    arms = []
+    for site in sites:
+        if not descriptions[site.name].images.get("malignant", {}).get("test", 0):
+            continue
+        others = frozenset(other.name for other in sites if other is not site)
+        job = Job(
+            plan=_with_quorum_of_one(plan),
+            folder=folder / f"without-{site.name}",
+            num_nodes=len(sites),
+            arm="leave-one-out",
+            training_sites=others,
+            validation_sites=others,
+            test_sites=frozenset({site.name}),
+        )
+        arms.append(Arm(f"without-{site.name}", tuple(sites), job))
+    return arms
+
+
 def merge_local(summaries: Mapping[str, dict[str, Any]], not_trained: dict[str, str]) -> Any:
     """Merge the local arms into one: each site's own model on its own held-out patients.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +12,18 @@ import typer
 
 from mamfed_common import terminal
 from mamfed_common.terminal import Format
+from mamfed_simulations.comparison_cli import federation
 from mamfed_simulations.engine import Engine
+from mamfed_simulations.options import (
+    Cache,
+    Device,
+    DryRun,
+    Output,
+    PlanFile,
+    Size,
+    Threads,
+    site_folders,
+)
 from mamfed_simulations.study.cli import app as study_app
 
 if TYPE_CHECKING:
@@ -26,24 +36,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Simulate a federation of hospitals on this machine, with phantoms or with your data.",
 )
+study_app.command("federation")(federation)
 app.add_typer(study_app, name="experiment")
 
 
 Out = Annotated[Path, typer.Option(help="Run folder. An earlier run there becomes NAME.1, ...")]
 EngineOption = Annotated[
     Engine, typer.Option(help="process: one site at a time, here. ray: Flower's own engine.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, help="CPU threads a site. Same number, same bits. [default: all cores]"),
-]
-Cache = Annotated[
-    Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
-]
-Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check the data, say what would be done, and stop.")
 ]
 
 
@@ -54,7 +53,7 @@ def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
 
 @app.command()
 def plan(
-    size: Annotated[int | None, typer.Option(help="Side of the square images, pixels.")] = None,
+    size: Size = None,
     demo: Annotated[bool, typer.Option("--demo", help="The demo's plan instead.")] = False,
 ) -> None:
     """Print the default training plan as YAML: save it, change it, give it to run --plan.
@@ -102,12 +101,9 @@ def run(
         list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
     ],
     out: Out,
-    plan: Annotated[Path | None, typer.Option(help="Training plan. [default: see plan]")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the square images, pixels.")] = None,
+    plan: PlanFile = None,
+    size: Size = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the plan's seed.")] = None,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Also train local-only and centralised arms.")
-    ] = False,
     dry_run: DryRun = False,
     engine: EngineOption = Engine.PROCESS,
     device: Device = "auto",
@@ -118,7 +114,8 @@ def run(
     """Run a two-stage federation on your own folders of mammograms.
 
     A folder holds labels.csv, images and masks (docs/data.md). A site with benign cases takes part
-    in stage 1, one with annotated malignant cases in stage 2.
+    in stage 1, one with annotated malignant cases in stage 2. To compare it with other ways to
+    train: mamfed-simulate experiment federation.
 
     Example: mamfed-simulate run --site a=data/a --site b=data/b --size 256 --out runs/first
     """
@@ -129,33 +126,14 @@ def run(
         chosen = chosen.changed("--size", image_size=size)
     if seed is not None:
         chosen = chosen.changed("--seed", seed=seed)
-    folders = _folders(site)
-    experiment = _experiment(folders, chosen, out, engine, device, threads, cache, compare=compare)
+    folders = site_folders(site)
+    experiment = _experiment(folders, chosen, out, engine, device, threads, cache, compare=False)
     _simulate(experiment, output, dry_run=dry_run)
 
 
 def main() -> None:
     """Run ``mamfed-simulate``."""
     terminal.run(app)
-
-
-def _folders(sites: list[str]) -> dict[str, Path]:
-    """Read ``NAME=FOLDER`` options; the same name or a malformed one is a usage error."""
-    from mamfed_common.config import SITE_NAME
-
-    folders: dict[str, Path] = {}
-    for text in sites:
-        name, separator, folder = text.partition("=")
-        if not separator or not name or not folder:
-            raise typer.BadParameter(f"--site {text!r}: expected NAME=FOLDER")
-        if not re.fullmatch(SITE_NAME, name):
-            raise typer.BadParameter(
-                f"--site {name!r}: a name has up to 64 letters, digits, dots, - and _"
-            )
-        if name in folders:
-            raise typer.BadParameter(f"--site {name!r} is given twice")
-        folders[name] = Path(folder)
-    return folders
 
 
 def _experiment(

@@ -278,6 +278,18 @@ def test_fedprox_keeps_weights_near_those_the_round_started_from(tiny_plan):
     assert tight < held < free
 
 
+def test_fedprox_holds_stage_1_too_where_the_head_has_no_gradient(tiny_plan):
+    def moved(proximal_mu):
+        plan = longer(
+            tiny_plan, pretraining={"rounds": 1, "local_epochs": 8, "learning_rate": 1e-2}
+        ).changed(federation={"proximal_mu": proximal_mu})
+        start = initial(plan)
+        trained = pretrain(start, [blob_sample(0)], plan, TURN, device=CPU).state
+        return sum(float((trained[n] - start[n]).square().sum()) for n in start) ** 0.5
+
+    assert moved(100.0) < moved(0.0)
+
+
 def test_the_first_step_of_fedprox_is_that_of_fedavg(tiny_plan):
     """At its starting weights the pull has no gradient."""
     held = tiny_plan.changed(federation={"proximal_mu": 10.0})

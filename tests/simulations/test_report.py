@@ -125,7 +125,7 @@ def make_report() -> ReportData:
     finetuning = [record(Stage.FINETUNING, n, d) for n, d in enumerate(dice, start=1)]
     return ReportData(
         title="A report",
-        command="mamfed-simulate run --compare",
+        command="mamfed-simulate demo",
         plan=PLAN,
         summary=summary,
         rounds=[record(Stage.PRETRAINING, 1, None), *finetuning],
@@ -232,7 +232,7 @@ def test_every_site_and_number_is_shown(page: Page) -> None:
     for words in (PLAN.sha256(), "/runs/a/checkpoints/best.safetensors", "1 min 15 s", "2.13.0"):
         assert words in page.text
     assert "learning_rate: 0.001" in page.text
-    assert "mamfed-simulate run --compare" in page.text
+    assert "mamfed-simulate demo" in page.text
 
 
 def test_the_verdict_compares_arms_over_the_same_sites_only() -> None:

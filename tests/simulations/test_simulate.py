@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mamfed_client.site import Site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import DataError, MamfedError, OutputError, PlanError, RunError
+from mamfed_common.metrics import THRESHOLDS
 from mamfed_common.plan import parse_plan
 from mamfed_common.state import state_sha256
+from mamfed_simulations.arms import describe_sites
 from mamfed_simulations.cli import app
 from mamfed_simulations.demo import demo_plan
+from mamfed_simulations.experiment import Experiment, simulate
+from mamfed_simulations.progress import Progress
 from mamfed_simulations.vendors import VENDORS, write_cohort
 
 runner = CliRunner()
@@ -48,10 +53,27 @@ def weights(out, name="final"):
 
 def test_a_run_ends_with_a_summary_and_a_report(tmp_path, folders, plan):
     out = tmp_path / "run"
-    result = run(folders, out, "--plan", plan, "--compare", "--format", "json")
+    result = run(folders, out, "--plan", plan, "--format", "json")
     assert result.exit_code == 0, result.output
     summary = json.loads((out / "summary.json").read_text())
     assert json.loads(result.stdout) == summary
+    assert set(summary["arms"]) == {"federated"}
+    assert Path(summary["checkpoint"]) == out / "checkpoints" / "best.safetensors"
+    assert summary["plan_sha256"] == parse_plan(plan.read_text(), "p").sha256()
+    assert summary["threshold"] == load_checkpoint(Path(summary["checkpoint"])).facts.threshold
+    assert summary["threshold"] in THRESHOLDS
+    assert summary["seconds"] > 0
+    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "figure2.png").exists()
+
+
+def test_the_demo_compares_with_each_site_alone_and_with_all_data_pooled(
+    tmp_path, folders, tiny_plan
+):
+    sites = tuple(Site(n, ((n, f),), tmp_path / "cache") for n, f in sorted(folders.items()))
+    experiment = Experiment(sites=sites, plan=tiny_plan, out=tmp_path / "run", compare=True)
+    with Progress() as progress:
+        summary = simulate(experiment, describe_sites(sites, tiny_plan), progress)
     assert set(summary["arms"]) == {"federated", "local", "centralised"}
     for arm in summary["arms"].values():
         assert set(arm["sites"]) == set(folders)
@@ -59,11 +81,6 @@ def test_a_run_ends_with_a_summary_and_a_report(tmp_path, folders, plan):
         assert arm["mean_dice"] == pytest.approx(sum(values) / len(values))
         assert all(site["images"] == 2 for site in arm["sites"].values())
     assert set(summary["arms"]["local"]["across"]["aurora"]) == set(folders)
-    assert Path(summary["checkpoint"]) == out / "checkpoints" / "best.safetensors"
-    assert summary["plan_sha256"] == parse_plan(plan.read_text(), "p").sha256()
-    assert summary["seconds"] > 0
-    assert (out / "report.html").stat().st_size > 10_000
-    assert (out / "figure2.png").exists()
 
 
 def test_the_same_command_twice_gives_equal_checkpoints(tmp_path, folders, plan):

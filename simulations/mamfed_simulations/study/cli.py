@@ -14,6 +14,16 @@ import typer
 
 from mamfed_common import terminal
 from mamfed_common.terminal import Format
+from mamfed_simulations.options import (
+    Cache,
+    Device,
+    DryRun,
+    Output,
+    PlanFile,
+    Seeds,
+    Size,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
@@ -31,26 +41,15 @@ Pretraining = Annotated[
     typer.Option(help="Data set of which every benign image is pretrained on too; repeat."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one goes on.")]
-PlanFile = Annotated[Path | None, typer.Option(help="Training plan. [default: see plan]")]
-Size = Annotated[int | None, typer.Option(help="Side of the square images, pixels.")]
 Epochs = Annotated[
     int | None, typer.Option(min=1, help="Epochs of stage 2. [default: the plan's rounds x epochs]")
 ]
 PretrainingEpochs = Annotated[int | None, typer.Option(min=1, help="Epochs of stage 1; likewise.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Trainings of each row, with seeds 0, 1, ...")]
 Folds = Annotated[
     int | None,
     typer.Option(min=2, help="Cross-validate: every patient is tested once. [default: one split]"),
 ]
 Rows = Annotated[str | None, typer.Option(help="Some rows only, with commas. [default: all]")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Count images and steps, and stop.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all cores]")]
-Cache = Annotated[
-    Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
-]
-Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
-
 
 TABLE1_HELP = """Train the four rows of the paper's table 1 and compare them.
 
@@ -95,9 +94,10 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
 
         from mamfed_client.cache import default_cache_dir
         from mamfed_common.device import choose_device
+        from mamfed_simulations.pages import for_terminal
         from mamfed_simulations.study.data import load_study_data
         from mamfed_simulations.study.design import Design, Study, carry_out
-        from mamfed_simulations.study.report import result_table, write_report
+        from mamfed_simulations.study.report import write_report
 
         chosen_device = choose_device(device)
         threads = threads or os.cpu_count() or 1
@@ -125,8 +125,9 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
             return
         torch.set_num_threads(threads)
         carry_out(study, chosen_device)
-        results = write_report(study, chosen_device)
-        terminal.console().print(result_table(results))
+        account, results = write_report(study, chosen_device)
+        for table in account.tables:
+            terminal.console().print(for_terminal(table))
         terminal.console().print(f"report: {out / 'report.html'}")
         if output is Format.JSON:
             typer.echo(json.dumps(results, indent=2))

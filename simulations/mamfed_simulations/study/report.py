@@ -2,70 +2,127 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
-from rich.table import Table
 
 from mamfed_common import __version__
-from mamfed_common.files import write_atomic
 from mamfed_common.training import predict
 from mamfed_simulations.figure2 import Case, draw_figure2
+from mamfed_simulations.pages import Account, Picture, Table, interval_text
 from mamfed_simulations.study.curves import draw_study_curves
 from mamfed_simulations.study.design import Study
-from mamfed_simulations.study.results import STATISTICS, RowScores, results_of, scores_of
+from mamfed_simulations.study.results import (
+    STATISTICS,
+    RowResult,
+    RowScores,
+    results_of,
+    scores_of,
+)
 from mamfed_simulations.study.trials import chosen_network
 
-Results = dict[str, Any]
 
+def write_report(study: Study, device: torch.device) -> tuple[Account, dict[str, Any]]:
+    """Write everything a finished study has to say.
 
-def write_report(study: Study, device: torch.device) -> Results:
-    """Write everything a finished study has to say; return what ``results.json`` holds."""
+    Returns:
+        The account, and what ``results.json`` holds.
+    """
     scores = [scores_of(row, study.units(row)) for row in study.rows]
-    results: Results = {
+    rows = results_of(scores)
+    results = {
         "title": study.title,
         "mamfed_version": __version__,
         "seeds": list(study.seeds),
         "data": study.data.describe(),
         "plan_sha256": study.design.plan.sha256(),
-        "rows": results_of(scores),
+        "rows": {row.scores.row.name: row.values() for row in rows},
     }
+    account = Account(
+        title=study.title,
+        command=study.command,
+        plan=study.design.plan,
+        tables=_tables(rows),
+        notes=_notes(study, scores),
+        pictures=_pictures(study, scores, device),
+    )
+    account.write(study.folder, results)
+    return account, results
+
+
+def _tables(rows: Sequence[RowResult]) -> list[Table]:
+    heads = [statistic.label for statistic in STATISTICS.values()]
+    tables = [
+        Table(
+            "Dice on test images [95 % over patients]",
+            ["row", *heads, "CPU s, stage 2"],
+            [
+                [
+                    row.scores.row.label,
+                    *(interval_text(row.figures[name]) for name in STATISTICS),
+                    f"{row.scores.cpu_seconds:,.0f}",
+                ]
+                for row in rows
+            ],
+        )
+    ]
+    if compared := [row for row in rows if row.ours_minus_this]:
+        tables.append(
+            Table(
+                "Discriminative, pretrained, minus each other row, patient by patient",
+                ["minus", *heads],
+                [
+                    [
+                        row.scores.row.label,
+                        *(interval_text(row.ours_minus_this[n], signed=True) for n in STATISTICS),
+                    ]
+                    for row in compared
+                ],
+            )
+        )
+    return tables
+
+
+def _notes(study: Study, scores: Sequence[RowScores]) -> list[str]:
+    counts = [
+        ", ".join(f"{name} {count}" for name, count in fold.counts().items())
+        for fold in study.data.folds
+    ]
+    epochs = scores[0].epochs.shape[1]
+    notes = [
+        f"Images: {'; '.join(counts)}.",
+        f"{len(study.seeds)} trainings a row and fold, {epochs} epochs of stage 2 each. Intervals: "
+        "95 %, bootstrap over test patients; they do not hold the seeds' own scatter.",
+        "All rows: the plan's threshold. Supervised rows see no benign image in stage 2.",
+        *(f"{s.label}: {s.meaning}." for s in STATISTICS.values()),
+        *study.data.left_out,
+    ]
+    if epochs < 20:
+        notes.append(f"With {epochs} epochs the first and the last ten overlap.")
+    return notes
+
+
+def _pictures(study: Study, scores: Sequence[RowScores], device: torch.device) -> list[Picture]:
     cases = [case for score in scores for case in _cases(study, score, device)]
-    pictures = {
-        "curves.png": draw_study_curves({s.row.label: s.epochs.mean(axis=-1) for s in scores}),
-        "figure2.png": draw_figure2(cases, study.design.plan.evaluation.threshold),
-    }
-    for name, png in pictures.items():
-        write_atomic(study.folder / name, png)
-    write_atomic(study.folder / "results.json", json.dumps(results, indent=2))
-    write_atomic(study.folder / "results.md", _markdown(study, results))
-    write_atomic(study.folder / "report.html", _page(study, results, pictures))
-    return results
-
-
-def result_table(results: Mapping[str, Any]) -> Table:
-    """Lay out the rows' figures for a terminal."""
-    table = Table(title=f"{results['title']}: Dice on test images [95 % over patients]")
-    table.add_column("row")
-    for statistic in STATISTICS.values():
-        table.add_column(statistic.label, justify="right")
-    for row in results["rows"].values():
-        table.add_row(row["label"], *(interval_text(row[name]) for name in STATISTICS))
-    return table
-
-
-def interval_text(interval: Mapping[str, Any], *, signed: bool = False) -> str:
-    """Write ``0.512 [0.430, 0.590]``; one patient has no interval."""
-    form = "+.3f" if signed else ".3f"
-    if interval["low"] is None:
-        return f"{interval['value']:{form}} [n/a]"
-    ends = f"{interval['low']:{form}}, {interval['high']:{form}}"
-    return f"{interval['value']:{form}} [{ends}]"
+    return [
+        Picture(
+            "curves.png",
+            "Training",
+            "Mean test Dice by epoch, a line a row",
+            "Line: mean over seeds; band: from the lowest seed to the highest.",
+            draw_study_curves({s.row.label: s.epochs.mean(axis=-1) for s in scores}),
+        ),
+        Picture(
+            "figure2.png",
+            "Figure 2: best, median and worst test image of each row",
+            "Input, reconstruction, output, ground truth and contours of three images a row",
+            "At the epoch that validation chose, first seed and fold. A supervised row draws "
+            "no tissue. The pictures are a site's own: keep this page where the images may be.",
+            draw_figure2(cases, study.design.plan.evaluation.threshold),
+        ),
+    ]
 
 
 def _cases(study: Study, scores: RowScores, device: torch.device) -> list[Case]:
@@ -80,80 +137,3 @@ def _cases(study: Study, scores: RowScores, device: torch.device) -> list[Case]:
         prediction = predict(network, sample, unit.row.plan(unit.plan), device)
         cases.append(Case(scores.row.label, "", "", float(dice[index]), sample, prediction))
     return cases
-
-
-def _markdown(study: Study, results: Results) -> str:
-    heads = [s.label for s in STATISTICS.values()]
-    lines = [
-        f"# {results['title']}",
-        "",
-        f"`{study.command}`",
-        "",
-        "| row | " + " | ".join(heads) + " | CPU s, stage 2 |",
-        "|---" * (len(heads) + 2) + "|",
-    ]
-    for row in results["rows"].values():
-        cells = [interval_text(row[name]) for name in STATISTICS]
-        seconds = f"{row['training_cpu_seconds']:,.0f}"
-        lines.append("| " + " | ".join([row["label"], *cells, seconds]) + " |")
-    lines += ["", *_differences(results), "", *(f"- {line}" for line in _notes(study, results))]
-    return "\n".join(lines) + "\n"
-
-
-def _differences(results: Results) -> list[str]:
-    """Return our row minus each other, paired by patient, as a Markdown table."""
-    others = [row for row in results["rows"].values() if "ours_minus_this" in row["max"]]
-    if not others:
-        return []
-    heads = [s.label for s in STATISTICS.values()]
-    rows = [
-        "| "
-        + " | ".join(
-            [
-                f"minus {row['label']}",
-                *(interval_text(row[n]["ours_minus_this"], signed=True) for n in STATISTICS),
-            ]
-        )
-        + " |"
-        for row in others
-    ]
-    return [
-        "| discriminative, pretrained | " + " | ".join(heads) + " |",
-        "|---" * (len(heads) + 1) + "|",
-        *rows,
-    ]
-
-
-def _notes(study: Study, results: Results) -> list[str]:
-    folds = results["data"]["folds"]
-    counts = "; ".join(", ".join(f"{n} {name}" for name, n in fold.items()) for fold in folds)
-    epochs = next(iter(results["rows"].values()))["epochs"]
-    notes = [
-        f"Images: {counts}.",
-        f"{len(study.seeds)} trainings a row and fold, {epochs} epochs of stage 2 each. Intervals: "
-        "95 %, bootstrap over test patients; they do not hold the seeds' own scatter.",
-        *(f"{s.label}: {s.meaning}." for s in STATISTICS.values()),
-        *study.data.left_out,
-    ]
-    if epochs < 20:
-        notes.append(f"With {epochs} epochs the first and the last ten overlap.")
-    return notes
-
-
-def _page(study: Study, results: Results, pictures: Mapping[str, bytes]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mamfed_simulations"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["interval"] = interval_text
-    return environment.get_template("study.html.j2").render(
-        results=results,
-        statistics=STATISTICS,
-        notes=_notes(study, results),
-        command=study.command,
-        plan=study.design.plan.to_yaml(),
-        pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
-    )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mamfed_common.intervals import Interval, mean, paired_difference, patient_bootstrap
+from mamfed_simulations.pages import interval_values
 from mamfed_simulations.study.rows import OURS, Row
 from mamfed_simulations.study.trials import Unit, chosen_epoch, read_epochs
 
@@ -94,32 +95,48 @@ def mean_of_maxima(values: np.ndarray) -> float:
     return float(values.mean(axis=-1).max(axis=-1).mean())
 
 
-def results_of(scores: Sequence[RowScores]) -> dict[str, Any]:
+class RowResult(NamedTuple):
+    """A row's figures.
+
+    Attributes:
+        scores: What they are of.
+        figures: Each statistic with its interval.
+        ours_minus_this: Our own row minus this one, paired by patient; empty for our own.
+    """
+
+    scores: RowScores
+    figures: dict[str, Interval]
+    ours_minus_this: dict[str, Interval]
+
+    def values(self) -> dict[str, Any]:
+        """Return the row for JSON."""
+        differences = {name: interval_values(d) for name, d in self.ours_minus_this.items()}
+        return {
+            "label": self.scores.row.label,
+            "seeds": len(self.scores.epochs),
+            "epochs": self.scores.epochs.shape[1],
+            "chosen_epochs": list(self.scores.validation_epochs),
+            "training_cpu_seconds": round(self.scores.cpu_seconds, 1),
+            "curve": np.round(self.scores.epochs.mean(axis=-1), 4).tolist(),
+            **{name: interval_values(figure) for name, figure in self.figures.items()},
+            "ours_minus_this": differences,
+        }
+
+
+def results_of(scores: Sequence[RowScores]) -> list[RowResult]:
     """Return every row's figures with intervals, and what it lacks against our own row."""
     ours = next((s for s in scores if s.row.name == OURS), None)
-    return {s.row.name: _row(s, ours if ours is not s else None) for s in scores}
+    return [_result(s, ours if ours is not s else None) for s in scores]
 
 
-def _row(scores: RowScores, ours: RowScores | None) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "label": scores.row.label,
-        "seeds": len(scores.epochs),
-        "epochs": scores.epochs.shape[1],
-        "chosen_epochs": list(scores.validation_epochs),
-        "training_cpu_seconds": round(scores.cpu_seconds, 1),
-        "curve": np.round(scores.epochs.mean(axis=-1), 4).tolist(),
-    }
+def _result(scores: RowScores, ours: RowScores | None) -> RowResult:
+    figures, differences = {}, {}
     for name in STATISTICS:
         statistic = mean_of_maxima if name == "max" else mean
         values = scores.values(name)
-        row[name] = as_dict(patient_bootstrap(scores.patients, values, statistic))
+        figures[name] = patient_bootstrap(scores.patients, values, statistic)
         if ours:
-            difference = paired_difference(scores.patients, values, ours.values(name), statistic)
-            row[name]["ours_minus_this"] = as_dict(difference)
-    return row
-
-
-def as_dict(interval: Interval) -> dict[str, Any]:
-    """Return an interval for JSON, rounded to what it can say."""
-    rounded = {k: None if v is None else round(v, 4) for k, v in interval._asdict().items()}
-    return {**rounded, "patients": interval.patients, "images": interval.images}
+            differences[name] = paired_difference(
+                scores.patients, values, ours.values(name), statistic
+            )
+    return RowResult(scores, figures, differences)

@@ -1,0 +1,114 @@
+"""``mamfed-simulate experiment federation``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mamfed_common import terminal
+from mamfed_common.terminal import Format
+from mamfed_simulations.options import (
+    Cache,
+    Device,
+    DryRun,
+    Output,
+    PlanFile,
+    Seeds,
+    Size,
+    Threads,
+    site_folders,
+)
+
+ARM_LIST = "local,centralised,fedavg,fedprox,fedbn,leave-one-out"
+
+
+def federation(
+    site: Annotated[
+        list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder; an unfinished comparison goes on.")],
+    arms: Annotated[str, typer.Option(help="Which to compare, with commas.")] = ARM_LIST,
+    plan: PlanFile = None,
+    size: Size = None,
+    seeds: Seeds = 1,
+    mu: Annotated[
+        float, typer.Option(min=0, help="FedProx's weight where the plan has none.")
+    ] = 0.01,
+    dry_run: DryRun = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    cache: Cache = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Compare ways to train over several sites, each measured at every site's test patients.
+
+    local: each alone. centralised: all data pooled. fedavg, fedprox, fedbn: federations.
+    leave-one-out: the others train, and the site that they never saw is measured. An arm that
+    fails is said and the exit code is 7; the others go on.
+
+    Example: mamfed-simulate experiment federation --site a=data/a --site b=data/b --size 256
+    --seeds 3 --out runs/federation
+    """
+    from mamfed_client.cache import default_cache_dir
+    from mamfed_client.site import Site
+    from mamfed_common.device import choose_device
+    from mamfed_common.errors import RunError
+    from mamfed_common.files import private_directory
+    from mamfed_common.lock import only_one
+    from mamfed_common.plan import TrainingPlan, read_plan
+    from mamfed_simulations.arms import describe_sites
+    from mamfed_simulations.comparison import ARMS, Comparison, compare
+    from mamfed_simulations.comparison_report import account_of, results_of
+    from mamfed_simulations.pages import for_terminal
+    from mamfed_simulations.progress import Progress
+    from mamfed_simulations.tables import data_table, reasons
+
+    choose_device(device)
+    wanted = tuple(dict.fromkeys(arms.split(",")))
+    if unknown := [name for name in wanted if name not in ARMS]:
+        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}")
+    chosen = TrainingPlan() if plan is None else read_plan(plan)
+    if size is not None:
+        chosen = chosen.changed("--size", image_size=size)
+    cache_dir = cache or default_cache_dir()
+    comparison = Comparison(
+        sites=tuple(
+            Site(name, ((name, folder.absolute()),), cache_dir)
+            for name, folder in sorted(site_folders(site).items())
+        ),
+        plan=chosen,
+        out=out,
+        arms=wanted,
+        seeds=tuple(range(seeds)),
+        proximal_mu=mu,
+        device=device,
+        threads=threads or os.cpu_count() or 1,
+    )
+    shown = terminal.console()
+    descriptions = describe_sites(comparison.sites, chosen, progress=True)
+    shown.print(data_table(descriptions, chosen))
+    left_out = reasons(descriptions)
+    for line in left_out:
+        shown.print(line)
+    if dry_run:
+        return
+    private_directory(out)
+    with only_one(out / "comparison.lock", "this comparison"), Progress() as progress:
+        outcomes = compare(comparison, progress)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    account = account_of(comparison, outcomes, command, left_out)
+    results = results_of(comparison, outcomes)
+    account.write(out, results)
+    for table in account.tables:
+        shown.print(for_terminal(table))
+    shown.print(f"report: {out / 'report.html'}")
+    if output is Format.JSON:
+        typer.echo(json.dumps(results, indent=2))
+    if failed := [name for name, o in outcomes.items() if any(", seed " in w for w in o.missing)]:
+        raise RunError(f"{', '.join(failed)}: some federations failed; the report says why")

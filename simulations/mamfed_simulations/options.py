@@ -1,0 +1,48 @@
+"""Options that several commands of ``mamfed-simulate`` share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mamfed_common.terminal import Format
+
+PlanFile = Annotated[
+    Path | None, typer.Option(help="Training plan. [default: see mamfed-simulate plan]")
+]
+Size = Annotated[int | None, typer.Option(help="Side of the square images, pixels.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings of each, with seeds 0, 1, ...")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the data, say what would be done, and stop.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads a site. Same number, same bits. [default: all cores]"),
+]
+Cache = Annotated[
+    Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
+]
+Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
+
+
+def site_folders(sites: list[str]) -> dict[str, Path]:
+    """Read ``NAME=FOLDER`` options; the same name or a malformed one is a usage error."""
+    from mamfed_common.config import SITE_NAME
+
+    folders: dict[str, Path] = {}
+    for text in sites:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder:
+            raise typer.BadParameter(f"--site {text!r}: expected NAME=FOLDER")
+        if not re.fullmatch(SITE_NAME, name):
+            raise typer.BadParameter(
+                f"--site {name!r}: a name has up to 64 letters, digits, dots, - and _"
+            )
+        if name in folders:
+            raise typer.BadParameter(f"--site {name!r} is given twice")
+        folders[name] = Path(folder)
+    return folders

@@ -1,0 +1,129 @@
+"""One account of an experiment in three forms: a terminal's tables, Markdown and a web page."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import rich.table
+
+from mamfed_common import __version__
+from mamfed_common.files import write_atomic
+from mamfed_common.intervals import Interval
+from mamfed_common.plan import TrainingPlan
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first column names the rows.
+
+    Attributes:
+        title: What stands above it.
+        heads: Names of the columns.
+        rows: One text a column.
+    """
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        file: Name of its PNG file.
+        title: Heading above it.
+        alt: What it shows, for who cannot see it.
+        caption: What to know about it.
+        png: Its bytes.
+    """
+
+    file: str
+    title: str
+    alt: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Account:
+    """All that an experiment has to say.
+
+    Attributes:
+        title: Heading.
+        command: The command line.
+        plan: The plan.
+        tables: Its figures.
+        notes: What to know about them, with counts.
+        pictures: What people would rather look at.
+    """
+
+    title: str
+    command: str
+    plan: TrainingPlan
+    tables: Sequence[Table]
+    notes: Sequence[str]
+    pictures: Sequence[Picture]
+
+    def write(self, folder: Path, results: Mapping[str, Any]) -> None:
+        """Write ``results.json``, ``results.md``, ``report.html`` and the pictures."""
+        for picture in self.pictures:
+            write_atomic(folder / picture.file, picture.png)
+        write_atomic(folder / "results.json", json.dumps(results, indent=2))
+        write_atomic(folder / "results.md", self.markdown())
+        write_atomic(folder / "report.html", self.html())
+
+    def markdown(self) -> str:
+        """Return title, command, tables and notes as Markdown."""
+        parts = [f"# {self.title}", f"`{self.command}`", *map(_markdown, self.tables)]
+        return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)]) + "\n"
+
+    def html(self) -> str:
+        """Return one page that needs no network."""
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("mamfed_simulations"),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+        page = environment.get_template("account.html.j2")
+        return page.render(account=self, version=__version__)
+
+
+def for_terminal(table: Table) -> rich.table.Table:
+    """Lay a table out for a terminal."""
+    laid = rich.table.Table(title=table.title)
+    for index, head in enumerate(table.heads):
+        laid.add_column(head, justify="right" if index else "left")
+    for row in table.rows:
+        laid.add_row(*row)
+    return laid
+
+
+def interval_text(interval: Interval, *, signed: bool = False) -> str:
+    """Write ``0.512 [0.430, 0.590]``; one patient has no interval."""
+    form = "+.3f" if signed else ".3f"
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:{form}} [n/a]"
+    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+
+
+def interval_values(interval: Interval) -> dict[str, Any]:
+    """Return an interval for JSON, its figures rounded to what they can say."""
+    figures = {k: getattr(interval, k) for k in ("value", "low", "high")}
+    rounded = {k: None if v is None else round(v, 4) for k, v in figures.items()}
+    return {**rounded, "patients": interval.patients, "images": interval.images}
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.heads, ["---"] * len(table.heads), *table.rows]
+    return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
