@@ -94,7 +94,8 @@ class ServerOptimiser:
         try:
             kept = _read(path, weights_sha256)
         except (OSError, SafetensorError, ValidationError, ValueError) as error:
-            reason = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+            missing = isinstance(error, FileNotFoundError)
+            reason = "missing" if missing else "damaged, or of other weights"
             self._warn(f"{path.name} is {reason}: the server's optimiser starts anew")
             return
         for key, tensor in kept.items():

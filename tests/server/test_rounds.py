@@ -196,6 +196,10 @@ def test_an_update_within_the_plans_ratio_is_accepted(tmp_path, tiny_plan):
         score(0.9, images_without_malignancy=1),
         score(0.9, false_positive_pixels=32 * 32 + 1),
         score(0.9, images=0),
+        score(None, images=0, iou=0.5),
+        score(None, images=0, dice_at=(0.5,) * 9),
+        score(0.9, auroc=0.5),
+        score(0.9, lesions=0, lesions_found=0, sensitivity_at_1=1),
     ],
 )
 def test_a_result_over_more_than_was_declared_does_not_count(tmp_path, tiny_plan, claim):
