@@ -60,7 +60,7 @@ def test_every_command_is_documented(command):
 def test_no_page_names_a_command_that_does_not_exist():
     groups = {command.rpartition(" ")[0] for command in COMMANDS if command.count(" ") == 2}
     words = "|".join(group.split()[1] for group in groups)
-    command = rf"mamfed-(?:client|server|simulate) (?:(?:{words}) [a-z]+|[a-z]+)"
+    command = rf"mamfed-(?:client|server|simulate) (?:(?:{words}) [a-z0-9]+|[a-z]+)"
     assert set(re.findall(command, TEXT)) <= COMMANDS | groups
 
 

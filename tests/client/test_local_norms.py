@@ -90,6 +90,15 @@ def test_another_plan_does_not_see_the_norms(norms, tiny_plan, tmp_path):
     assert values(other.to_score(state, FINE, 1), state) == {9.0}
 
 
+def test_another_run_of_the_plan_does_not_see_the_norms(norms, tiny_plan, tmp_path):
+    norms.keep(weights(tiny_plan, 1.0), FINE, 1)
+    state = weights(tiny_plan, 9.0)
+    other = LocalNorms(tmp_path / "norms", tiny_plan, "second")
+    assert values(other.to_train_from(state, FINE, 2), state) == {9.0}
+    same = LocalNorms(tmp_path / "norms", tiny_plan)
+    assert values(same.to_train_from(state, FINE, 2), norm_names(tiny_plan)) == {1.0}
+
+
 def test_a_damaged_file_is_passed_over_and_said(norms, tiny_plan, tmp_path, caplog):
     norms.keep(weights(tiny_plan, 1.0), FINE, 1)
     norms.keep(weights(tiny_plan, 2.0), FINE, 2)
