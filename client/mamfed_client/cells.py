@@ -38,6 +38,8 @@ _PATHOLOGIES = {
     **{pathology.value: pathology for pathology in Pathology},
     "benign_without_callback": Pathology.BENIGN,  # CBIS-DDSM
 }
+_MASS = re.compile(r"mass|nodule|tumou?r|\b(?:circ|spic|misc)\b", re.IGNORECASE)
+_CALCIFICATION = re.compile(r"calc", re.IGNORECASE)
 _CATEGORY = r"(?:(?:category|cat\.?)[ :_-]*)?"
 _BIRADS = re.compile(  # pandas writes 4 as 4.0
     rf"(?:(?:bi[ _-]?rads|acr)[ :_-]*)?{_CATEGORY}(?:([0-6])(?:\.0)?|(4)[abc])", re.IGNORECASE
@@ -74,6 +76,21 @@ def unite(labels: Iterable[Label]) -> Label:
     said = {label.pathology for label in labels}
     worst = next((p for p in reversed(Pathology) if p in said), None)
     return Label(worst, tuple(dict.fromkeys(c for label in labels for c in label.birads)))
+
+
+def parse_kind(finding: str) -> str | None:
+    """Read what a table calls an image's findings, of which only the kind is kept.
+
+    Returns:
+        ``mass``, ``calcification``, ``both`` or ``other``; None where nothing is said. MIAS calls
+        circumscribed, spiculated and ill-defined masses ``CIRC``, ``SPIC`` and ``MISC``.
+    """
+    mass, calcification = _MASS.search(finding), _CALCIFICATION.search(finding)
+    if mass and calcification:
+        return "both"
+    if mass or calcification:
+        return "mass" if mass else "calcification"
+    return "other" if finding.strip() else None
 
 
 def parse_density(cell: str) -> str | None:

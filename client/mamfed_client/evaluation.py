@@ -130,6 +130,7 @@ def _facts_of(image: Placed) -> ImageFacts:
         groups={
             "vendor": row.vendor,
             "density": row.density,
+            "kind": row.kind,
             "view": row.view,
             "laterality": row.laterality,
         },

@@ -36,6 +36,7 @@ class Row:
         spacing_mm: Distance of pixel centres in millimetres, likewise.
         vendor: Who made the unit, likewise.
         density: BI-RADS density ``A`` to ``D``, or what else the table says.
+        kind: Kind of its findings (``cells.parse_kind``).
         split: The part of the split that the table puts it in, as written.
         allow: Reasons for which files of this data set are not refused.
     """
@@ -51,6 +52,7 @@ class Row:
     spacing_mm: float | None = None
     vendor: str | None = None
     density: str | None = None
+    kind: str | None = None
     split: str = ""
     allow: frozenset[Reason] = frozenset()
 

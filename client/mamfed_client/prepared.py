@@ -215,6 +215,7 @@ def _case_json(case: Case, patient: str) -> dict[str, Any]:
         "patient": patient,
         "label": _label_json(case.row.label),
         "density": case.row.density,
+        "kind": case.row.kind,
         "split": case.row.split,
         "annotated": bool(case.row.annotations),
         "purposes": sorted(case.purposes),
@@ -255,6 +256,7 @@ def _case(content: dict[str, Any]) -> Case:
         spacing_mm=outcome.spacing_mm,
         vendor=outcome.vendor,
         density=content["density"],
+        kind=content.get("kind"),
         split=content["split"],
     )
     return Case(row, frozenset(content["purposes"]), outcome)

@@ -5,7 +5,6 @@ Strata are of images with malignancy. One with fewer of them than a site may rep
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
@@ -22,9 +21,6 @@ BANDS_MM2 = (79, 314)
 """Areas of discs 10 and 20 mm across, the sizes at which TNM's T1b and T1c end."""
 BANDS_SHARE = (0.005, 0.02)
 """About the same shares of a breast of 150 cm2, where the pixel size is not known."""
-
-_MASS = re.compile(r"mass|nodule|tumou?r", re.IGNORECASE)
-_CALCIFICATION = re.compile(r"calc", re.IGNORECASE)
 
 
 class ImageFacts(NamedTuple):
@@ -127,16 +123,6 @@ def lesion_size(score: ImageScore, facts: ImageFacts) -> tuple[str, str]:
     if facts.spacing_mm is not None:
         return "lesion_mm2", _band(pixels * facts.spacing_mm**2, BANDS_MM2, "{} mm2")
     return "lesion_share", _band(pixels / facts.breast_pixels, BANDS_SHARE, "{:.1%} of the breast")
-
-
-def lesion_kind(finding: str) -> str:
-    """Say what a table's words for an image's findings are: mass, calcification, both or other."""
-    mass, calcification = _MASS.search(finding), _CALCIFICATION.search(finding)
-    if mass and calcification:
-        return "both"
-    if mass or calcification:
-        return "mass" if mass else "calcification"
-    return "other" if finding.strip() else UNKNOWN
 
 
 def found_and_lesions(scores: Sequence[ImageScore]) -> npt.NDArray[np.int64]:

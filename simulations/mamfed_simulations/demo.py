@@ -18,7 +18,10 @@ def demo_plan(seed: int = 0, size: int = 128) -> TrainingPlan:
     return TrainingPlan(
         image_size=size,
         seed=seed,
-        network=NetworkConfig(channels=(16, 32, 64, 128, 128), first_skip_level=2, stem=1),
+        # A window of 5 pixels would wipe out lesions that are a few pixels wide.
+        network=NetworkConfig(
+            channels=(16, 32, 64, 128, 128), first_skip_level=2, stem=1, smoothing=1
+        ),
         pretraining=StagePlan(rounds=4, local_epochs=4, batch_size=2, learning_rate=8e-3),
         finetuning=StagePlan(rounds=10, local_epochs=4, batch_size=2, learning_rate=5e-3),
         # So short a training has no time to learn rotated and scaled breasts too.

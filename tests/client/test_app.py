@@ -76,6 +76,21 @@ def test_training_returns_new_weights_and_the_declared_number(ask, tiny_plan):
         assert update.report.num_examples == description.training_images(stage)
 
 
+def test_own_norms_serve_the_run_that_they_are_of(ask, tiny_plan):
+    federation = {**tiny_plan.federation.model_dump(), "local_norms": True}
+    plan = tiny_plan.changed(federation=federation)
+    state = state_of(build_network(plan.network, 0))
+
+    def trained(server_round, run):
+        task = TrainTask(plan=plan, stage=Stage.FINETUNING, server_round=server_round, run=run)
+        return state_sha256(unpack_update(ask("train", pack(task, state)).content, state).state)
+
+    without_own = trained(2, "first")
+    trained(1, "first")
+    assert trained(2, "first") != without_own
+    assert trained(2, "second") == without_own
+
+
 def test_evaluation_returns_means_and_counts_only(ask, tiny_plan):
     state = state_of(build_network(tiny_plan.network, 0))
     reply = ask("evaluate", pack(EvaluateTask(plan=tiny_plan, **SCORING), state))

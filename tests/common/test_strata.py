@@ -2,7 +2,7 @@ import pytest
 from tests.common.maps import mask, sure
 
 from mamfed_common.metrics import score_image
-from mamfed_common.strata import ImageFacts, lesion_kind, lesion_size, stratify
+from mamfed_common.strata import ImageFacts, lesion_size, stratify
 
 LESION = [(0, 0), (0, 1)]
 
@@ -89,17 +89,3 @@ def test_the_largest_lesion_decides():
     truth = mask((0, 0), (4, 0), (4, 1), (4, 2))
     score = score_image("1", sure(), truth, 0.5)
     assert lesion_size(score, facts("a", spacing_mm=7.0))[1] == "up to 314 mm2"  # 49, 147
-
-
-@pytest.mark.parametrize(
-    ("finding", "kind"),
-    [
-        ("Mass", "mass"),
-        ("calcification", "calcification"),
-        ("Suspicious Calcification; mass", "both"),
-        ("architectural distortion", "other"),
-        ("", "unknown"),
-    ],
-)
-def test_a_tables_words_are_read_as_kinds_of_lesions(finding, kind):
-    assert lesion_kind(finding) == kind

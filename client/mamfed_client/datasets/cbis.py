@@ -17,6 +17,7 @@ from mamfed_client.cells import (
     Label,
     Pathology,
     parse_density,
+    parse_kind,
     parse_label,
     parse_laterality,
     unite,
@@ -167,6 +168,7 @@ def _row(listed: Listed, files: Files, split: dict[str, str], decoder: Decoder) 
         laterality=laterality,
         view=cells["image view"].upper() or None,
         density=parse_density(cells.get("breast_density", cells.get("breast density", ""))),
+        kind=parse_kind(" ".join(r.cells.get("abnormality type", "") for r in listed.records)),
         split=split.get(patient_id, ""),
         allow=allowed(laterality, Reason.SECONDARY_CAPTURE),
     )

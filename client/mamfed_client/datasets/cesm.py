@@ -16,6 +16,7 @@ from mamfed_client.cells import (
     Label,
     Pathology,
     parse_density,
+    parse_kind,
     parse_label,
     parse_laterality,
     unite,
@@ -138,6 +139,7 @@ def _row(listed: Listed, files: dict[str, Path], regions: _Regions) -> Row:
         laterality=laterality,
         view=cells["view"].upper() or None,
         density=parse_density(cells[DENSITY]),
+        kind=parse_kind(cells.get("findings", "")),
         allow=allowed(laterality),
     )
 

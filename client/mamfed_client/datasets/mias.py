@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.cells import Label, Pathology, unite
+from mamfed_client.cells import Label, Pathology, parse_kind, unite
 from mamfed_client.datasets.listing import files_below
 from mamfed_client.mammogram import Laterality
 from mamfed_client.manifest import (
@@ -30,6 +30,8 @@ from mamfed_client.table import Record
 from mamfed_common.errors import DataError
 
 LAYOUT = "mini-mias"
+NOTHING = "NORM"
+"""What stands for an abnormality where there is none."""
 TABLE = "Info.txt"
 HOLDS = f"{TABLE} with lines like 'mdb001 G CIRC B 535 425 197'"
 
@@ -86,6 +88,7 @@ def _row(listed: Listed, files: dict[str, Path]) -> Row:
     if listed.image not in files:
         raise Refusal(Reason.MISSING_IMAGE, "no such .pgm file in the folder")
     tissue = listed.records[0].cells["tissue"]
+    found = {record.cells["abnormality"] for record in listed.records}
     laterality: Laterality = "R" if _number(listed) % 2 else "L"
     return Row(
         row_number=listed.row_number,
@@ -98,6 +101,7 @@ def _row(listed: Listed, files: dict[str, Path]) -> Row:
         view="MLO",
         spacing_mm=SPACING_MM,
         density=TISSUES.get(tissue, tissue) or None,
+        kind=parse_kind(" ".join(found - {NOTHING})),
         allow=allowed(laterality),
     )
 
@@ -121,7 +125,7 @@ def _circle(record: Record) -> Shape | None:
 
 
 def _one_label(record: Record) -> Label:
-    if record.cells["abnormality"] == "NORM":
+    if record.cells["abnormality"] == NOTHING:
         return Label(Pathology.NORMAL, ())
     severity = record.cells["severity"]
     if severity not in _SEVERITIES:

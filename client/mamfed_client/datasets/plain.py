@@ -12,6 +12,7 @@ from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.cells import (
     Label,
     parse_density,
+    parse_kind,
     parse_label,
     parse_laterality,
     parse_path,
@@ -87,6 +88,7 @@ def _row(listed: Listed, folder: Path) -> Row:
         spacing_mm=spacing_mm,
         vendor=cells.get("vendor") or None,
         density=parse_density(cells.get("density", "")),
+        kind=parse_kind(cells.get("finding", "")),
         split=cells.get("split", ""),
         allow=allowed(laterality),
     )

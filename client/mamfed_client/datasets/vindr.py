@@ -7,7 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.cells import Label, parse_density, parse_label, parse_laterality, unite
+from mamfed_client.cells import (
+    Label,
+    parse_density,
+    parse_kind,
+    parse_label,
+    parse_laterality,
+    unite,
+)
 from mamfed_client.datasets.listing import files_below
 from mamfed_client.manifest import (
     Listed,
@@ -80,6 +87,7 @@ def _row(listed: Listed, files: Files) -> Row:
         laterality=laterality,
         view=cells["view_position"].upper() or None,
         density=parse_density(cells["breast_density"]),
+        kind=parse_kind(" ".join(r.cells.get("finding_categories", "") for r in listed.records)),
         split=cells.get("split", ""),
         allow=allowed(laterality),
     )

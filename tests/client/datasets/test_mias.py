@@ -48,6 +48,7 @@ def test_a_line_is_understood_and_its_circle_counts_from_the_bottom(read, tmp_pa
     assert row.label == Label(Pathology.BENIGN, ())
     assert (row.laterality, row.view, row.spacing_mm) == ("R", "MLO", 0.2)
     assert (row.density, row.allow) == ("fatty-glandular", {Reason.NO_LATERALITY})
+    assert row.kind == "mass"
 
 
 def test_a_pair_is_one_patient_the_odd_one_her_right_breast(read):
@@ -61,6 +62,7 @@ def test_a_pair_is_one_patient_the_odd_one_her_right_breast(read):
     ]
     assert {row.label for row in manifest.rows} == {Label(Pathology.NORMAL, ())}
     assert [row.density for row in manifest.rows][1:3] == ["fatty", "dense-glandular"]
+    assert {row.kind for row in manifest.rows} == {None}
     assert [row.annotations for row in manifest.rows] == [()] * 4
 
 

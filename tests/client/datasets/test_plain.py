@@ -1,7 +1,7 @@
 import pytest
 
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.cells import Label, Pathology, parse_density, parse_label
+from mamfed_client.cells import Label, Pathology, parse_density, parse_kind, parse_label
 from mamfed_client.datasets import read_folder
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_common.errors import DataError
@@ -63,6 +63,33 @@ def test_the_file_need_not_tell_the_breast_that_the_table_tells(read):
 def test_density_and_split_are_taken(read):
     rows = read("image,patient_id,birads,density,split\n1.png,P1,1,3,Train\n2.png,P2,1,,\n").rows
     assert [(row.density, row.split) for row in rows] == [("C", "Train"), (None, "")]
+
+
+def test_of_a_finding_only_its_kind_is_kept(read):
+    text = (
+        "image,patient_id,birads,finding\n1.png,P1,5,Mass near the scar of Ms Miller\n2.png,P2,1,\n"
+    )
+    assert [row.kind for row in read(text).rows] == ["mass", None]
+
+
+@pytest.mark.parametrize(
+    ("finding", "kind"),
+    [
+        ("Mass", "mass"),
+        ("High density mass with speculated margin", "mass"),
+        ("['Nodule']", "mass"),
+        ("SPIC", "mass"),
+        ("calcification", "calcification"),
+        ("Suspicious Calcification; mass", "both"),
+        ("CIRC CALC", "both"),
+        ("architectural distortion", "other"),
+        ("ARCH", "other"),
+        ("", None),
+        (" ", None),
+    ],
+)
+def test_a_tables_words_are_read_as_kinds_of_lesions(finding, kind):
+    assert parse_kind(finding) == kind
 
 
 @pytest.mark.parametrize(
