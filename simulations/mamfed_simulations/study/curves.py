@@ -19,7 +19,7 @@ def draw_study_curves(rows: Mapping[str, np.ndarray]) -> bytes:
     """
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots()
-    frame(axes, "Mean Dice on the test images, by epoch of stage 2", rounds=False)
+    frame(axes, "Mean Dice on the test images, by epoch of stage 2")
     axes.set_xlabel("epoch")
     looks = zip(cycle(SITE_COLOURS), cycle([(), *DASHES]), strict=False)
     for (label, dice), (colour, dashes) in zip(rows.items(), looks, strict=False):
