@@ -26,10 +26,19 @@ from tests.server.sites import (
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import OutputError, RunError
 from mamfed_common.state import state_sha256
-from mamfed_common.weights import ARRAYS, WEIGHTS, TrainReport, pack
-from mamfed_server.app import Job, make_server_app
+from mamfed_common.weights import (
+    ARRAYS,
+    WEIGHTS,
+    EvaluateTask,
+    TrainReport,
+    TrainTask,
+    pack,
+    unpack_body,
+)
+from mamfed_server.app import Job, make_server_app, run_job
 from mamfed_server.runs import RunFolder
 from mamfed_server.transport import GridTransport
+from mamfed_simulations.grid import InProcessTransport
 
 
 def test_an_undisturbed_run_leaves_everything_in_its_folder(tmp_path, tiny_plan):
@@ -421,6 +430,26 @@ def test_the_best_round_is_that_of_the_highest_mean_validation_dice(tmp_path, ti
     assert load_checkpoint(folder.checkpoint_path("best")).facts.server_round == 1
     assert load_checkpoint(folder.checkpoint_path("final")).facts.server_round == 2
     assert folder.read_summary()["best_validation_dice"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", ["", "second"])
+def test_sites_are_told_which_run_it_is(tmp_path, tiny_plan, name):
+    sites, told = Sites(), set()
+
+    def listening(answer, task):
+        def listen(message, context):
+            told.add((task, unpack_body(message.content, task).run))
+            return answer(message, context)
+
+        return listen
+
+    sites.train = listening(sites.train, TrainTask)
+    sites.evaluate = listening(sites.evaluate, EvaluateTask)
+    run_job(
+        Job(plan=tiny_plan, folder=tmp_path / "run", num_nodes=3, run=name),
+        InProcessTransport(sites.app(), 3),
+    )
+    assert told == {(TrainTask, name), (EvaluateTask, name)}
 
 
 def test_two_nodes_of_one_name_are_refused(tmp_path, tiny_plan):
