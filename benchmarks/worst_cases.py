@@ -25,7 +25,8 @@ BANDS = (0.0, 0.03, 0.1, 1.0)
 
 def dice_of(study: Path, row: str) -> np.ndarray:
     read = [read_epochs(path) for path in sorted((study / "units").glob(f"{row}-seed*-fold0"))]
-    return np.array([epochs[chosen_epoch(epochs)]["test"] for epochs in read]).mean(axis=0)
+    dice = np.array([epochs[chosen_epoch(epochs)]["test"] for epochs in read])
+    return np.asarray(dice.mean(axis=0))
 
 
 def main() -> None:
