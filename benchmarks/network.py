@@ -1,4 +1,4 @@
-"""One training step at 1536 x 1536: our U-Nets beside MONAI's BasicUNet, in one process.
+"""One training step at 1536 x 1536: our U-Nets beside the peers, in one process.
 
 Usage: python benchmarks/network.py [--size 1536] [--repeats 3]
 """
@@ -9,10 +9,10 @@ import argparse
 import time
 
 import torch
-from monai.networks.nets import BasicUNet
 from torch import nn
 
 from mamfed_common.unet import InstanceNorm, NetworkConfig, UNet
+from mamfed_simulations.peers import PEERS
 
 
 class StockNormUNet(UNet):
@@ -46,7 +46,7 @@ def main() -> None:
         "ours, stem 2, torch's InstanceNorm2d": StockNormUNet(NetworkConfig()),
         "ours, stem 1": UNet(full),
         "ours, stem 4": UNet(quarter),
-        "MONAI BasicUNet": BasicUNet(spatial_dims=2, in_channels=1, out_channels=1),
+        **{peer.label: peer.build(arguments.size, 0) for peer in PEERS.values()},
     }
     image = torch.rand(1, 1, arguments.size, arguments.size)
     for network in networks.values():

@@ -18,11 +18,11 @@ from mamfed_client.local_norms import LocalNorms
 from mamfed_client.site import Joined, Site, SiteData, load_site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.device import choose_device
-from mamfed_common.errors import MamfedError
+from mamfed_common.errors import MamfedError, PlanError
 from mamfed_common.metrics import ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.training import evaluate
-from mamfed_common.weights import Purpose, SiteDescription
+from mamfed_common.weights import EVALUATED_ON, Purpose, SiteDescription
 from mamfed_server.runs import RunFolder
 from mamfed_simulations.arms import (
     Arm,
@@ -155,6 +155,8 @@ def _outcome(comparison: Comparison, name: str, progress: Progress) -> ArmOutcom
             try:
                 _train(comparison, arm, progress)
                 scores = _scores(comparison, arm, measured)
+            except PlanError:  # the folder holds a comparison of another plan
+                raise
             except MamfedError as error:
                 missing |= {f"{site}, seed {seed}": str(error) for site in measured}
                 progress.say(f"{arm.name}, seed {seed}: {error}")
@@ -197,12 +199,9 @@ def _scores(
         if plan.federation.local_norms:
             norms = LocalNorms(job.folder.absolute() / "norms" / site.name, job.plan)
             own = norms.to_score(state, facts.stage, facts.server_round)
-        images = Joined([_tested(load_site(site, plan), purpose) for purpose in MEASURED])
+        images = Joined([_tested(load_site(site, plan), purpose) for purpose in EVALUATED_ON])
         found[site.name] = evaluate(own, images, plan, device=device)
     return found
-
-
-MEASURED: tuple[Purpose, ...] = ("malignant", "without_malignancy")
 
 
 def _tested(data: SiteData, purpose: Purpose) -> StoredSamples:
@@ -212,7 +211,7 @@ def _tested(data: SiteData, purpose: Purpose) -> StoredSamples:
 
 def _result(data: SiteData, runs: Sequence[Sequence[ImageScore]], size: int) -> SiteResult:
     """Gather one site's scores over seeds."""
-    placed = [image for purpose in MEASURED for image in _tested(data, purpose).placed]
+    placed = [image for purpose in EVALUATED_ON for image in _tested(data, purpose).placed]
     ids = [image.case.row.patient_id for image in placed]
     numbers = {patient: number for number, patient in enumerate(dict.fromkeys(ids))}
     with_lesion = [bool(score.lesion_pixels) for score in runs[0]]

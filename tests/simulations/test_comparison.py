@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.errors import RunError
+from mamfed_common.errors import PlanError, RunError
 from mamfed_common.state import state_sha256
 from mamfed_simulations.cli import app
 from mamfed_simulations.comparison import ARMS, ArmOutcome, SiteResult
@@ -121,6 +121,14 @@ def test_an_arm_that_fails_is_said_and_the_others_go_on(root, tmp_path, tiny_pla
     assert found["arms"]["fedavg"]["sites"] == {}
     assert "a, seed 0" in found["arms"]["fedavg"]["missing"]
     assert found["arms"]["centralised"]["sites"]["a"]["dice"]["images"] == 4
+
+
+def test_another_plan_in_the_same_folder_is_refused(root, plan, tmp_path, tiny_plan):
+    out = tmp_path / "out"
+    assert run(root, plan, out, "--arms", "fedavg").exit_code == 0
+    other = tmp_path / "other.yaml"
+    other.write_text(tiny_plan.model_copy(update={"seed": 0, "image_size": 48}).to_yaml())
+    assert isinstance(run(root, other, out, "--arms", "fedavg").exception, PlanError)
 
 
 def test_a_dry_run_counts_and_writes_nothing(root, plan, tmp_path):
