@@ -6,7 +6,13 @@ from mamfed_client.site import Site
 from mamfed_common.errors import DataError
 from mamfed_common.plan import Stage
 from mamfed_common.weights import SiteDescription
-from mamfed_simulations.arms import centralised_arm, federated_arm, local_arms, merge_local
+from mamfed_simulations.arms import (
+    centralised_arm,
+    federated_arm,
+    leave_one_out_arms,
+    local_arms,
+    merge_local,
+)
 
 SITES = [Site(name, ((name, Path("/data") / name),), Path("/cache")) for name in ("a", "b", "c")]
 OUT = Path("/runs/x")
@@ -62,6 +68,18 @@ def test_in_the_centralised_arm_only_the_pool_trains_and_only_hospitals_measure(
     assert pool.cohorts == tuple(site.cohorts[0] for site in SITES)
     assert arm.job.validation_sites == arm.job.test_sites == {"a", "b", "c"}
     assert arm.job.num_nodes == 4
+
+
+def test_a_site_that_is_left_out_neither_trains_nor_chooses(tiny_plan):
+    tested = {
+        name: d.model_copy(update={"images": {**d.images, "malignant": {"test": count}}})
+        for (name, d), count in zip(DESCRIPTIONS.items(), (2, 1, 0), strict=True)
+    }
+    arms = leave_one_out_arms(SITES, tested, tiny_plan, OUT)
+    assert [arm.name for arm in arms] == ["without-a", "without-b"], "c has nothing to be tested on"
+    job = arms[0].job
+    assert job.training_sites == job.validation_sites == {"b", "c"}
+    assert job.test_sites == {"a"}
 
 
 def test_a_site_called_centralised_cannot_be_compared(tiny_plan):

@@ -1,6 +1,7 @@
 """``experiment table1`` from the command line, small and whole, on phantoms."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -157,6 +158,20 @@ def test_a_study_that_was_killed_ends_with_the_same_figures(finished, root, plan
     process.wait()
     assert not (out / "results.json").exists()
     assert run(root, plan, out, "--seeds", "2").exit_code == 0
+    assert without_times(out / "results.json") == without_times(finished / "results.json")
+
+
+def test_an_epoch_that_a_kill_made_happen_twice_counts_once(finished, root, plan, tmp_path):
+    """The epoch had been scored, but the last kept weights were from before it."""
+    out = tmp_path / "cut"
+    shutil.copytree(finished, out)
+    unit = out / "units" / "discriminative-pretrained-seed1-fold0"
+    epochs = (unit / "epochs.jsonl").read_text().splitlines(keepends=True)
+    (unit / "epochs.jsonl").write_text(epochs[0])
+    for path in unit.glob("*.result.safetensors"):
+        path.unlink()
+    assert run(root, plan, out, "--seeds", "2").exit_code == 0
+    assert len(read_epochs(unit)) == EPOCHS
     assert without_times(out / "results.json") == without_times(finished / "results.json")
 
 
