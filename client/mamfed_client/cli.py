@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mamfed_client import audit_cli, data_cli, enrol_cli, node_cli, plan_cli
+from mamfed_client.prediction import cli as prediction_cli
 from mamfed_common import terminal
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ enrol_cli.register(app)
 node_cli.register(app)
 app.add_typer(plan_cli.app, name="plan")
 app.add_typer(audit_cli.app, name="audit")
+prediction_cli.register(app)
 
 
 @app.callback()
@@ -46,17 +48,20 @@ def evaluate(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Probability from which a pixel is marked. [default: the checkpoint's, or its "
-            "plan's]"
+            help="Probability from which a pixel is marked.",
+            show_default="the checkpoint's, or its plan's",
         ),
     ] = None,
     min_images: Annotated[
         int | None,
-        typer.Option(help="Report no stratum of fewer images. [default: a policy's, 1]", min=1),
+        typer.Option(
+            help="Report no stratum of fewer images.", show_default="a policy's, 1", min=1
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[
-        Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
+        Path | None,
+        typer.Option(help="Where prepared images are kept.", show_default="~/.cache/mamfed"),
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
     output: Annotated[

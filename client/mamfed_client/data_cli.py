@@ -27,7 +27,8 @@ Layout = Annotated[
     str | None,
     typer.Option(
         help="How the folder is laid out: labels, inbreast, cbis-ddsm, vindr-mammo, cdd-cesm, "
-        "mini-mias or dicom. [default: found out]"
+        "mini-mias or dicom.",
+        show_default="found out",
     ),
 ]
 Allow = Annotated[
@@ -128,7 +129,7 @@ def show(
     folder: Annotated[Path, typer.Argument(help="A prepared folder.")],
     row: Annotated[int, typer.Argument(help="Row of the table, or place in the listing.")],
     out: Annotated[
-        Path | None, typer.Option(help="Picture to write. [default: row-ROW.png here]")
+        Path | None, typer.Option(help="Picture to write.", show_default="row-ROW.png here")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
     output: Printed = Format.TEXT,

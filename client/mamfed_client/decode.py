@@ -21,7 +21,13 @@ import numpy.typing as npt
 
 from mamfed_client.annotations import Marked
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.decoding.answers import Nonsense, check_mammogram, check_mask, parse_answer
+from mamfed_client.decoding.answers import (
+    Nonsense,
+    check_mammogram,
+    check_mask,
+    check_source,
+    parse_answer,
+)
 from mamfed_client.decoding.child import Child
 from mamfed_client.mammogram import MAX_PIXELS, Mammogram, Mask
 from mamfed_client.rejections import Reason, Refusal
@@ -122,6 +128,21 @@ class Decoder:
             MamfedError: No decoding process starts.
         """
         return self._ask(op="is_mask", path=str(path.absolute())).get("is_mask") is True
+
+    def source(self, path: Path) -> dict[str, str]:
+        """Read what an object derived from a DICOM file needs of its header, by keyword.
+
+        All of it identifies the patient.
+
+        Raises:
+            Refusal: The file cannot be used.
+            MamfedError: No decoding process starts.
+        """
+        answer = self._ask(op="source", path=str(path.absolute()))
+        try:
+            return check_source(answer)
+        except Nonsense:
+            self._distrust()
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         """Return the answer to a request.

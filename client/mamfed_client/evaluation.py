@@ -18,7 +18,6 @@ from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import write_atomic
-from mamfed_common.plan import TrainingPlan
 from mamfed_common.strata import ImageFacts
 from mamfed_common.terminal import console
 from mamfed_common.training import evaluate
@@ -68,7 +67,7 @@ def evaluate_folder(
     if not out.parent.is_dir():
         raise OutputError(f"{out}: folder {out.parent} does not exist")
     state, checkpoint = load_checkpoint(checkpoint_path)
-    plan, threshold_from = _with_threshold(checkpoint, threshold)
+    plan, threshold_from = checkpoint.plan_at(threshold)
     name = site or data.resolve().name
     here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
     cohort = load_site(here, plan, progress=True).cohorts[0]
@@ -96,17 +95,6 @@ def evaluate_folder(
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
     return result
-
-
-def _with_threshold(checkpoint: CheckpointFacts, asked: float | None) -> tuple[TrainingPlan, str]:
-    """Return the checkpoint's plan with the threshold to use, and where that comes from."""
-    plan = checkpoint.plan
-    if asked is None and checkpoint.threshold is None:
-        return plan, "plan"
-    threshold = checkpoint.threshold if asked is None else asked
-    evaluation = {**plan.evaluation.model_dump(), "threshold": threshold}
-    changed = plan.changed("--threshold", evaluation=evaluation)
-    return changed, "checkpoint" if asked is None else "--threshold"
 
 
 def _placed(cohort: Cohort, part: str) -> list[Placed]:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import SimpleQueue
 
-from mamfed_client.decode import Decoder
 from mamfed_client.duplicates import Picture, find_duplicates
 from mamfed_client.journal import Journal
 from mamfed_client.labels import LeftOut, assign_purposes
 from mamfed_client.manifest import Manifest, Row, Statement, linked_patients
 from mamfed_client.outcome import Outcome
+from mamfed_client.readers import Readers, readers
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
 from mamfed_client.row_reading import Task, is_outlined, label_of, read_row, stat_of
 from mamfed_client.split import declared_parts
 from mamfed_common.terminal import reading_progress
 from mamfed_common.weights import Purpose
-
-MOST_READERS = 8
-"""A full-size mammogram takes some 300 MB while it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +116,9 @@ def _outcomes(
     known = {} if task.verify else {r.row_number: _remembered(r, task, journal) for r in rows}
     outcomes = {number: outcome for number, outcome in known.items() if outcome is not None}
     todo = [row for row in rows if row.row_number not in outcomes]
-    with _readers(len(todo)) as (pool, decoders), reading_progress(progress, len(rows)) as done:
+    with readers(len(todo)) as side_by_side, reading_progress(progress, len(rows)) as done:
         done(len(outcomes), sum(o.reason is not None for o in outcomes.values()))
-        results = pool.map(partial(_read, task, journal, decoders), todo)
+        results = side_by_side.pool.map(partial(_read, task, journal, side_by_side), todo)
         for row, outcome in zip(todo, results, strict=True):
             outcomes[row.row_number] = outcome
             done(1, int(outcome.reason is not None))
@@ -144,31 +137,13 @@ def _remembered(row: Row, task: Task, journal: Journal) -> Outcome | None:
     return outcome if stored else None
 
 
-def _read(task: Task, journal: Journal, decoders: SimpleQueue[Decoder], row: Row) -> Outcome:
+def _read(task: Task, journal: Journal, side_by_side: Readers, row: Row) -> Outcome:
     """Read one row with whichever decoder is free."""
     stat = stat_of(row)
-    decoder = decoders.get()
-    try:
+    with side_by_side.decoder() as decoder:
         outcome = read_row(row, task, decoder)
-    finally:
-        decoders.put(decoder)
     journal.add(task.key(row), stat, outcome.to_json())
     return outcome
-
-
-@contextmanager
-def _readers(rows: int) -> Iterator[tuple[ThreadPoolExecutor, SimpleQueue[Decoder]]]:
-    """Start threads and as many decoders; an interruption does not wait for rows in the queue."""
-    count = max(1, min(MOST_READERS, os.cpu_count() or 1, rows))
-    decoders: SimpleQueue[Decoder] = SimpleQueue()
-    pool = ThreadPoolExecutor(count)
-    with ExitStack() as stack:
-        for _ in range(count if rows else 0):
-            decoders.put(stack.enter_context(Decoder()))
-        try:
-            yield pool, decoders
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _completed(row: Row, outcome: Outcome) -> Row:

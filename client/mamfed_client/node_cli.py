@@ -46,7 +46,7 @@ def preflight(
     home: Home = Path("."),
     plan: Annotated[
         Path | None,
-        typer.Option(help="Plan to be ready for. [default: the newest one that came]"),
+        typer.Option(help="Plan to be ready for.", show_default="the newest one that came"),
     ] = None,
     skip_training: Annotated[
         bool, typer.Option("--skip-training", help="Try no training step.")

@@ -172,10 +172,10 @@ def remembered_parts(
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep a second preparation out of a folder; a kill leaves no lock behind.
+    """Keep a second process out of a folder; a kill leaves no lock behind.
 
     Raises:
-        DataError: Another process prepares it.
+        DataError: Another process works in it.
         OutputError: The folder cannot be written.
     """
     try:
@@ -187,7 +187,7 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(
-                f"{folder}: another process prepares this folder; wait for it"
+                f"{folder}: another process works in this folder; wait for it"
             ) from None
         remove_drafts(folder)
         yield

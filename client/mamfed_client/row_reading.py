@@ -98,7 +98,7 @@ def label_of(row: Row, birads: str | None) -> Label:
 
 def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
     mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
-    mammogram = replace(mammogram, facts=_table_first(row, mammogram.facts))
+    mammogram = replace(mammogram, facts=table_first(row, mammogram.facts))
     mask, mask_sha256, resampled = _mask(row, mammogram, decoder)
     name = _stored(row, task, mammogram, mask, image_sha256, mask_sha256)
     facts, (rows, columns) = mammogram.facts, mammogram.grey.shape
@@ -123,7 +123,7 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
     )
 
 
-def _table_first(row: Row, facts: Facts) -> Facts:
+def table_first(row: Row, facts: Facts) -> Facts:
     """Let the table's cells stand before what the file says of itself."""
     if row.laterality is not None:
         facts = replace(facts, laterality=row.laterality, laterality_source="table")

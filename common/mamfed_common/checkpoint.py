@@ -62,6 +62,22 @@ class CheckpointFacts(Config):
     mean_validation_dice: float | None = None
     threshold: float | None = Field(default=None, gt=0, lt=1)
 
+    def plan_at(self, threshold: float | None) -> tuple[TrainingPlan, str]:
+        """Return the plan with the threshold to use, and where that comes from.
+
+        Args:
+            threshold: What a user asked for; None: the checkpoint's, or else its plan's.
+
+        Raises:
+            PlanError: It is not between 0 and 1.
+        """
+        if threshold is None and self.threshold is None:
+            return self.plan, "plan"
+        chosen = self.threshold if threshold is None else threshold
+        evaluation = {**self.plan.evaluation.model_dump(), "threshold": chosen}
+        changed = self.plan.changed("--threshold", evaluation=evaluation)
+        return changed, "checkpoint" if threshold is None else "--threshold"
+
 
 class Checkpoint(NamedTuple):
     """Weights and what they are."""
@@ -103,6 +119,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except WeightsError as error:
         raise CheckpointError(f"{path}: not of the network it names: {error}") from None
     return Checkpoint(state=state, facts=facts)
+
+
+def require_finetuned(path: Path, facts: CheckpointFacts) -> None:
+    """Refuse a model of stage 1, which draws healthy tissue and has not learned to mark any.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    if facts.stage is not Stage.FINETUNING:
+        raise CheckpointError(
+            f"{path}: of {facts.stage}, round {facts.server_round}: it marks nothing yet; "
+            f"name a checkpoint of {Stage.FINETUNING}"
+        )
 
 
 def _read_facts(path: Path, text: str | None) -> CheckpointFacts:

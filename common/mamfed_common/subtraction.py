@@ -59,8 +59,14 @@ class MalignancyNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Stage 2: ``(N, 1, H, W)`` in 0..1 -> logits of malignancy, same shape."""
+        return self.explain(image)[0]
+
+    def explain(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits, and the healthy tissue that they come from; None of a plain U-Net."""
         output = self.reconstruct(image)
-        return output if self.subtraction is None else cast(Tensor, self.subtraction(image, output))
+        if self.subtraction is None:
+            return output, None
+        return cast(Tensor, self.subtraction(image, output)), output
 
 
 def build_network(config: NetworkConfig, seed: int) -> MalignancyNetwork:

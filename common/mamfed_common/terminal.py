@@ -44,6 +44,7 @@ EXTRAS = {
     "pydicom": "client",
     "imagecodecs": "client",
     "jinja2": "client",
+    "highdicom": "client",
     "matplotlib": "simulations",
     "ray": "ray",
 }

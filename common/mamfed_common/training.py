@@ -158,15 +158,25 @@ def subtracts(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, sample: Sample, plan: TrainingPlan, device: torch.device
-) -> Prediction:
-    """Run a network that gives logits on one sample, and show what it reconstructs."""
-    malignancy = malignancy_of(network, sample, plan, device)
-    if not subtracts(network):
-        return Prediction(None, malignancy)
+    network: nn.Module, samples: Sequence[Sample], plan: TrainingPlan, device: torch.device
+) -> list[Prediction]:
+    """Run a network that gives logits on samples of one size, and show what it reconstructs."""
+    network.eval()
+    images = to_tensor([sample.image for sample in samples]).to(device)
     with autocast(device, plan.precision):
-        reconstruction = network.reconstruct(to_tensor([sample.image]).to(device)).float()
-    return Prediction(reconstruction[0, 0].cpu().numpy(), malignancy)
+        if isinstance(network, MalignancyNetwork):
+            logits, redrawn = network.explain(images)
+        else:
+            logits, redrawn = network(images), None
+    malignancy = logits.float().sigmoid()[:, 0].cpu().numpy()
+    reconstruction = None if redrawn is None else redrawn.float()[:, 0].cpu().numpy()
+    return [
+        Prediction(
+            None if reconstruction is None else reconstruction[index],
+            np.where(sample.field, malignancy[index], np.float32(0)),
+        )
+        for index, sample in enumerate(samples)
+    ]
 
 
 def load_network(state: State, plan: TrainingPlan, device: torch.device) -> MalignancyNetwork:

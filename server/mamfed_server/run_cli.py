@@ -28,7 +28,7 @@ RunArgument = Annotated[str, typer.Argument(help="The run's name, see mamfed-ser
 def start(
     plan: Annotated[Path, typer.Option(help="The training plan, YAML.")],
     run: Annotated[
-        str, typer.Option(help="Name of the run. [default: of the plan's file and hash]")
+        str, typer.Option(help="Name of the run.", show_default="of the plan's file and hash")
     ] = "",
     home: HomeOption = Path("."),
     dry_run: Annotated[

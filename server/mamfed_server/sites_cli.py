@@ -33,7 +33,7 @@ def approve(
     request: Annotated[Path, typer.Argument(help="The request.json that a site sent.")],
     home: Home = Path("."),
     out: Annotated[
-        Path | None, typer.Option(help="Welcome to write. [default: HOME/NAME.welcome.json]")
+        Path | None, typer.Option(help="Welcome to write.", show_default="HOME/NAME.welcome.json")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take a new key of a known site; revoke its old one.")
@@ -105,7 +105,7 @@ def revoke(
 def rotate(
     home: Home = Path("."),
     days: Annotated[
-        int | None, typer.Option(help="How long it is valid. [default: server.yaml's]", min=1)
+        int | None, typer.Option(help="How long it is valid.", show_default="server.yaml's", min=1)
     ] = None,
 ) -> None:
     """Give the server a new certificate for the hosts in server.yaml; name sites that end soon.

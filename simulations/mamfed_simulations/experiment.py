@@ -146,7 +146,7 @@ def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
                     vendor=vendors[sample.name],
                     dice=scores[index].dice,
                     sample=sample,
-                    prediction=predict(network, sample, plan, device),
+                    prediction=predict(network, [sample], plan, device)[0],
                 )
             )
     return cases

@@ -11,7 +11,7 @@ import typer
 from mamfed_common.terminal import Format
 
 PlanFile = Annotated[
-    Path | None, typer.Option(help="Training plan. [default: see mamfed-simulate plan]")
+    Path | None, typer.Option(help="Training plan.", show_default="see mamfed-simulate plan")
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the square images, pixels.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Trainings of each, with seeds 0, 1, ...")]
@@ -21,10 +21,13 @@ DryRun = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads a site. Same number, same bits. [default: all cores]"),
+    typer.Option(
+        min=1, help="CPU threads a site. Same number, same bits.", show_default="all cores"
+    ),
 ]
 Cache = Annotated[
-    Path | None, typer.Option(help="Where prepared images are kept. [default: ~/.cache/mamfed]")
+    Path | None,
+    typer.Option(help="Where prepared images are kept.", show_default="~/.cache/mamfed"),
 ]
 Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
 

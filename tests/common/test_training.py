@@ -117,7 +117,7 @@ def test_finetuning_learns_to_find_what_is_malignant(tiny_plan):
 def test_nothing_outside_the_breast_is_ever_malignant(tiny_plan):
     sample = blob_sample(0)._replace(field=np.zeros((32, 32), bool))
     network = load_network(initial(tiny_plan), tiny_plan, CPU)
-    assert predict(network, sample, tiny_plan, CPU).malignancy.max() == 0
+    assert predict(network, [sample], tiny_plan, CPU)[0].malignancy.max() == 0
 
 
 def test_steps_are_reported_one_by_one(tiny_plan):
@@ -194,7 +194,7 @@ def test_benign_images_beside_malignant_ones_keep_being_reconstructed(tiny_plan)
         state = finetune(start, samples, asked, TURN, device=CPU, benign=BENIGN).state
         network = load_network(state, plan, CPU)
         sample = blob_sample(60, malignant=False)
-        drawn = predict(network, sample, plan, CPU).reconstruction
+        drawn = predict(network, [sample], plan, CPU)[0].reconstruction
         errors.append(float(np.square(drawn - sample.image / 65535).mean()))
     assert errors[1] < 0.5 * errors[0]
 

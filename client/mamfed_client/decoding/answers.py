@@ -8,7 +8,7 @@ import re
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from mamfed_client.mammogram import MAX_PIXELS, Facts
+from mamfed_client.mammogram import MAX_PIXELS, SOURCE_KEYWORDS, Facts
 from mamfed_client.rejections import Reason, Refusal
 
 MAX_TEXT = 1024
@@ -79,6 +79,19 @@ def check_mask(answer: dict[str, Any]) -> MaskAnswer:
     """
     resampled, boxes, points = (_count(answer, name) for name in ("resampled", "boxes", "points"))
     return MaskAnswer(resampled, boxes, points, _sha256(answer))
+
+
+def check_source(answer: dict[str, Any]) -> dict[str, str]:
+    """Check an answer to the operation ``source``: known keywords, short texts.
+
+    Raises:
+        Nonsense: It is not one.
+    """
+    said = answer.get("source")
+    _hold(isinstance(said, dict) and said.keys() <= set(SOURCE_KEYWORDS))
+    assert isinstance(said, dict)
+    _hold(all(_is_text(text) for text in said.values()))
+    return said
 
 
 def _refusal(said: Any) -> Refusal:

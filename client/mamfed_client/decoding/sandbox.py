@@ -28,6 +28,7 @@ from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.decoding.answers import MAX_TEXT
+from mamfed_client.dicom import read_source
 from mamfed_client.reading import read_mammogram
 from mamfed_client.rejections import Reason, Refusal
 
@@ -149,6 +150,11 @@ def _annotation(fields: dict[str, Any]) -> Annotation:
     return Annotation(None if path is None else Path(path), fields["image_name"], shapes)
 
 
+def _source(_: Buffer, path: str) -> Answer:
+    """Say what an object derived from a DICOM file needs of its header."""
+    return {"source": read_source(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
+
+
 def _shape(kind: Any, points: Any, radii: Any, angle: float) -> Shape:
     return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle)
 
@@ -179,6 +185,7 @@ OPERATIONS: dict[str, Callable[..., Answer]] = {
     "mammogram": _mammogram,
     "mask": _mask,
     "is_mask": _is_mask,
+    "source": _source,
 }
 
 if __name__ == "__main__":

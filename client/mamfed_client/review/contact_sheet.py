@@ -16,7 +16,7 @@ from mamfed_client.intake import Case
 from mamfed_client.mammogram import Mask
 from mamfed_client.preprocess import Transform, prepare
 from mamfed_client.rejections import Refusal
-from mamfed_client.review.show import BREAST, LESION, outline
+from mamfed_client.review.show import BREAST, LESION, outline, widened
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.seeds import derive_seed
 from mamfed_common.terminal import reading_progress
@@ -127,16 +127,9 @@ def _jpeg(sample: Sample) -> bytes:
     picture = np.repeat(grey[..., None], 3, axis=-1)
     outline(picture, sample.field, BREAST)
     for reach in (3, 5):
-        outline(picture, _widened(sample.mask, reach), LESION)
+        outline(picture, widened(sample.mask, reach), LESION)
     _, encoded = cv2.imencode(".jpg", picture[..., ::-1], JPEG)
     return encoded.tobytes()
-
-
-def _widened(mask: Mask, reach: int) -> Mask:
-    """Let a lesion's line, of two pixels, run around it: a calcification is no wider itself."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    widened: Mask = cv2.dilate(mask.astype(np.uint8), kernel) > 0
-    return widened
 
 
 def _breast_share(sample: Sample, transform: Transform) -> float:

@@ -64,7 +64,7 @@ def panels(sample: Sample) -> Picture:
     grey = cv2.resize(
         (sample.image >> 8).astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA
     )
-    field, mask = (_shrunk(flags, side) for flags in (sample.field, sample.mask))
+    field, mask = (shrunk(flags, (side, side)) for flags in (sample.field, sample.mask))
     image: Picture = np.repeat(grey[..., None], 3, axis=-1)
     outlined = image.copy()
     for flags, colour in ((field, BREAST), (mask, LESION)):
@@ -80,11 +80,18 @@ def outline(picture: Picture, flags: Mask, colour: tuple[int, int, int]) -> None
     cv2.drawContours(picture, found, -1, colour, max(1, picture.shape[0] // 400))
 
 
-def _shrunk(flags: Mask, side: int) -> Mask:
-    """Shrink flags so that a single true pixel stays visible."""
-    share = cv2.resize(flags.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-    shrunk: Mask = np.asarray(share > 0)
-    return shrunk
+def widened(flags: Mask, reach: int) -> Mask:
+    """Let an outline of two pixels run around a finding: a calcification is no wider itself."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    wide: Mask = cv2.dilate(flags.astype(np.uint8), kernel) > 0
+    return wide
+
+
+def shrunk(flags: Mask, size: tuple[int, int]) -> Mask:
+    """Shrink flags to a width and a height so that a single true pixel stays visible."""
+    share = cv2.resize(flags.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    small: Mask = np.asarray(share > 0)
+    return small
 
 
 def _why_not(rejected: Any, row_number: int) -> str:

@@ -42,14 +42,17 @@ Pretraining = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one goes on.")]
 Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Epochs of stage 2. [default: the plan's rounds x epochs]")
+    int | None,
+    typer.Option(min=1, help="Epochs of stage 2.", show_default="the plan's rounds x epochs"),
 ]
 PretrainingEpochs = Annotated[int | None, typer.Option(min=1, help="Epochs of stage 1; likewise.")]
 Folds = Annotated[
     int | None,
-    typer.Option(min=2, help="Cross-validate: every patient is tested once. [default: one split]"),
+    typer.Option(
+        min=2, help="Cross-validate: every patient is tested once.", show_default="one split"
+    ),
 ]
-Rows = Annotated[str | None, typer.Option(help="Some rows only, with commas. [default: all]")]
+Rows = Annotated[str | None, typer.Option(help="Some rows only, with commas.", show_default="all")]
 
 TABLE1_HELP = """Train the four rows of the paper's table 1 and compare them.
 

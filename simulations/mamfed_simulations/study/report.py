@@ -134,6 +134,6 @@ def _cases(study: Study, scores: RowScores, device: torch.device) -> list[Case]:
     cases = []
     for index in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
         sample = unit.fold.test[int(index)]
-        prediction = predict(network, sample, unit.row.plan(unit.plan), device)
+        (prediction,) = predict(network, [sample], unit.row.plan(unit.plan), device)
         cases.append(Case(scores.row.label, "", "", float(dice[index]), sample, prediction))
     return cases

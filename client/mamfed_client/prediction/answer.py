@@ -1,0 +1,245 @@
+"""One image: what the network is shown, and all that is made of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from mamfed_client.decode import Decoder
+from mamfed_client.images import SUFFIXES
+from mamfed_client.mammogram import Facts, Grey, Pixels
+from mamfed_client.prediction.lesions import Lesion, Marked, mark
+from mamfed_client.prediction.model import NOTICE, Model
+from mamfed_client.prediction.pictures import (
+    draw_difference,
+    draw_outlines,
+    draw_reconstruction,
+    hung,
+    labelled,
+    to_jpeg,
+    to_png,
+    whole,
+)
+from mamfed_client.prediction.segmentation import (
+    Encoding,
+    Origin,
+    SourceError,
+    encode_segmentation,
+)
+from mamfed_client.prediction.sources import Source
+from mamfed_client.preprocess import prepare
+from mamfed_client.pseudonym import pseudonym
+from mamfed_client.row_reading import table_first
+from mamfed_client.transform import Transform
+from mamfed_common.samples import Sample
+from mamfed_common.training import Prediction
+
+MARKED, RECONSTRUCTION, DIFFERENCE = "overlay", "reconstruction", "difference"
+ON_PAGE = "page-"
+"""How the names of pictures begin that the study's page shows."""
+SEGMENTATION = "segmentation.dcm"
+NO_HEADER = "a picture has no DICOM header to refer to"
+PREPARED = "a prepared sample has no DICOM header to refer to; name the original file"
+
+
+class View(NamedTuple):
+    """An image as the network sees it, and what is known of it.
+
+    Attributes:
+        identity: Its pseudonym, by its content.
+        source: What the user pointed at.
+        sample: Its sample.
+        transform: The way from the file's grid to the sample's.
+        grey: ``(H, W)`` uint16 on the file's grid; of a prepared sample, what that holds.
+        facts: What table and file say.
+        header: What ``Decoder.source`` says; None without a DICOM file.
+        study: Pseudonym of what belongs on one page.
+    """
+
+    identity: str
+    source: Source
+    sample: Sample
+    transform: Transform
+    grey: Grey
+    facts: Facts
+    header: Mapping[str, str] | None
+    study: str
+
+
+class Answer(NamedTuple):
+    """What is kept of an image: files by name, and the record that goes with them."""
+
+    files: dict[str, bytes]
+    record: dict[str, Any]
+
+
+def view_of(source: Source, identity: str, size: int, decoder: Decoder, secret: bytes) -> View:
+    """Read an image and prepare it as training would.
+
+    Raises:
+        DataError: It cannot be used.
+        MamfedError: No decoding process starts.
+    """
+    if source.entry is not None:
+        return _prepared_view(source, identity, secret)
+    row = source.row
+    mammogram, _ = decoder.mammogram(row.image_path, row.allow)
+    mammogram = replace(mammogram, facts=table_first(row, mammogram.facts))
+    sample, transform = prepare(mammogram, None, size, source.name)
+    header = None
+    if row.image_path.suffix.lower() not in SUFFIXES:
+        header = decoder.source(row.image_path)
+    return View(
+        identity,
+        source,
+        sample,
+        transform,
+        mammogram.grey,
+        mammogram.facts,
+        header,
+        pseudonym(secret, "study", *_study(row.patient_id, mammogram.facts, header, identity)),
+    )
+
+
+def _study(
+    patient_id: str, facts: Facts, header: Mapping[str, str] | None, identity: str
+) -> tuple[str, ...]:
+    """Say what an image shares with those of one visit: the patient and the date.
+
+    Not the Study Instance UID first: collections give every image one of its own.
+    """
+    said = header or {}
+    patient = patient_id or facts.patient
+    if patient:
+        return patient, said.get("StudyDate", "")
+    return (said.get("StudyInstanceUID") or identity,)
+
+
+def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
+    assert source.entry is not None
+    assert source.outcome is not None
+    sample, transform = source.entry.load(source.name), source.entry.transform()
+    said = source.outcome
+    facts = Facts(
+        laterality=said.laterality,
+        laterality_source=said.laterality_source,
+        view=said.view,
+        view_source=said.view_source,
+        spacing_mm=said.spacing_mm,
+        vendor=said.vendor,
+    )
+    grey = transform.invert(sample.image).astype("uint16")
+    study = pseudonym(secret, "study", source.row.patient_id, "")
+    return View(identity, source, sample, transform, grey, facts, None, study)
+
+
+def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding) -> Answer:
+    """Make files and record of what the network says of an image."""
+    probability = view.transform.invert(prediction.malignancy)
+    marked = mark(probability, model.threshold, view.facts.spacing_mm)
+    files, shown_at = _pictures(view, prediction, marked)
+    segmentation, why_not = _segmentation(view, marked, probability, model, encoding)
+    if segmentation is not None:
+        files[SEGMENTATION] = segmentation
+    record = {
+        **_image(view),
+        **_findings(probability, marked, view.facts),
+        "model": model.to_json(),
+        "segmentation": None if segmentation is None else SEGMENTATION,
+        "segmentation_missing": why_not,
+        "pictures": sorted(name for name in files if name != SEGMENTATION),
+        "difference_shown_at_full_colour": shown_at,
+        "notice": NOTICE,
+    }
+    return Answer(files, record)
+
+
+def _pictures(
+    view: View, prediction: Prediction, marked: Marked
+) -> tuple[dict[str, bytes], float | None]:
+    """Draw what people look at: whole images as PNG, and the breast for the study's page.
+
+    Returns:
+        The files, and the difference that stands for full colour, None without a reconstruction.
+    """
+    drawn = {MARKED: draw_outlines(view.grey, marked.mask)}
+    shown_at = None
+    if prediction.reconstruction is not None:
+        drawn[RECONSTRUCTION] = draw_reconstruction(prediction.reconstruction, view.transform)
+        drawn[DIFFERENCE], shown_at = draw_difference(
+            view.sample, prediction.reconstruction, view.transform
+        )
+    frame = hung(view.transform, view.facts.laterality)
+    on_page = {
+        name: frame.show(picture, (view.transform.rows, view.transform.columns))
+        for name, picture in drawn.items()
+    }
+    for picture, framed in ((drawn[MARKED], whole(view.grey.shape)), (on_page[MARKED], frame)):
+        labelled(picture, marked.lesions, framed)
+    files = {f"{name}.png": to_png(picture) for name, picture in drawn.items()}
+    files |= {f"{ON_PAGE}{name}.jpg": to_jpeg(picture) for name, picture in on_page.items()}
+    return files, shown_at
+
+
+def _segmentation(
+    view: View, marked: Marked, probability: Pixels, model: Model, encoding: Encoding
+) -> tuple[bytes | None, str]:
+    """Return the DICOM file, or None and why there is none."""
+    if view.header is None:
+        return None, PREPARED if view.source.entry is not None else NO_HEADER
+    pixels = marked.mask if encoding == "binary" else probability
+    origin = Origin(model.facts.weights_sha256, model.facts.plan_sha256, model.threshold)
+    regions = len(marked.lesions) + marked.left_out
+    try:
+        return encode_segmentation(pixels, view.header, view.facts, regions, origin), ""
+    except SourceError as error:
+        return None, str(error)
+
+
+def _image(view: View) -> dict[str, Any]:
+    """Say which image this is, and how the network saw it."""
+    facts, way = view.facts, view.transform
+    return {
+        "image": view.identity,
+        "source": view.source.name,
+        "study": view.study,
+        "laterality": facts.laterality,
+        "laterality_from": facts.laterality_source,
+        "view": facts.view,
+        "view_from": facts.view_source,
+        "vendor": facts.vendor,
+        "rows": way.rows,
+        "columns": way.columns,
+        "spacing_mm": facts.spacing_mm,
+        "breast_box": [way.top, way.bottom, way.left, way.right],
+        "chest_wall": "right" if way.flipped else "left",
+    }
+
+
+def _findings(probability: Pixels, marked: Marked, facts: Facts) -> dict[str, Any]:
+    """Say what is marked; nothing is said, too."""
+    return {
+        "score": float(probability.max()),
+        "score_is": "the highest probability of any pixel",
+        "marked_pixels": int(marked.mask.sum()),
+        "lesions": [
+            _lesion(number, lesion, facts) for number, lesion in enumerate(marked.lesions, 1)
+        ],
+        "lesions_left_out": marked.left_out,
+    }
+
+
+def _lesion(number: int, lesion: Lesion, facts: Facts) -> dict[str, Any]:
+    return {
+        "number": number,
+        "score": lesion.score,
+        "peak": lesion.peak,
+        "centre_row": lesion.centre_row,
+        "centre_column": lesion.centre_column,
+        "box": list(lesion.box),
+        "pixels": lesion.pixels,
+        "area_mm2": lesion.area_mm2,
+        "laterality": facts.laterality,
+        "view": facts.view,
+    }

@@ -1,0 +1,147 @@
+"""The command ``mamfed-client predict``."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mamfed_client.data_cli import NOTHING_ACCEPTED, Allow, Layout, Listed, printable
+from mamfed_common.terminal import Format
+
+
+class Encoding(StrEnum):
+    """What a segmentation holds of each pixel."""
+
+    BINARY = "binary"
+    FRACTIONAL = "fractional"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``mamfed-client``."""
+    app.command()(predict)
+
+
+def predict(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN...", help="Files, folders with images below them, or prepared folders."
+        ),
+    ],
+    checkpoint: Annotated[
+        Path, typer.Option(help="A run's checkpoint, e.g. runs/demo/checkpoints/best.safetensors.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the predictions of this one model.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability from which a pixel is marked.",
+            show_default="the checkpoint's, or its plan's",
+        ),
+    ] = None,
+    segmentation: Annotated[
+        Encoding,
+        typer.Option(help="binary: what is marked. fractional: every pixel's probability."),
+    ] = Encoding.BINARY,
+    row: Annotated[
+        list[int] | None, typer.Option(help="Row of a prepared folder; may be repeated.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Images at once.", show_default="1 on a CPU, 4 on a GPU", min=1),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    layout: Layout = None,
+    allow: Allow = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Key file of encrypted prepared folders.")
+    ] = None,
+    listed: Listed = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    output: Annotated[Format, typer.Option("--format", help="How to print the result.")] = (
+        Format.TEXT
+    ),
+) -> None:
+    """Run a model on your own studies: DICOM segmentations, pictures, and a page a study.
+
+    Research use only. Start with OUT/index.html; OUT/predictions.json has all figures. Results name
+    patients and files: keep them where the images may be. An interrupted call goes on where it was.
+
+    mamfed-client predict study/ --checkpoint best.safetensors --out predictions/
+
+    Ends with exit code 3 where no image can be used.
+    """
+    from mamfed_client.prediction.predict import Request, predict_images
+
+    request = Request(
+        checkpoint=checkpoint,
+        inputs=tuple(inputs),
+        out=out,
+        threshold=threshold,
+        encoding=segmentation.value,
+        batch=batch,
+        device=device,
+        rows=frozenset(row or ()),
+        layout=layout,
+        allow=frozenset(allow or ()),
+        key_path=key,
+    )
+    document = predict_images(request, dry_run=dry_run)
+    if output is Format.JSON:
+        typer.echo(json.dumps(document if listed else without_images(document), indent=2))
+    else:
+        typer.echo("\n".join([*sentences(document), *(_lines(document) if listed else ())]))
+        if not dry_run:
+            typer.echo(f"open {out / 'index.html'}")
+    if not dry_run and not document["images"]:
+        raise typer.Exit(NOTHING_ACCEPTED)
+
+
+def without_images(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what names files."""
+    return {key: value for key, value in document.items() if not key.startswith("per_")}
+
+
+def sentences(document: dict[str, Any]) -> list[str]:
+    """Say in words what was done, or what would be."""
+    model = document["model"]
+    said = [
+        f"model {model['weights_sha256'][:12]}, {model['stage']} round {model['server_round']}, "
+        f"marks from probability {model['threshold']:g} ({model['threshold_from']})"
+    ]
+    if document.get("dry_run"):
+        said.append(f"would predict {document['to_predict']} of {document['offered']} images")
+    else:
+        said.append(
+            f"{document['predicted']} predicted now; {document['images']} here in "
+            f"{document['studies']} studies: {document['with_lesions']} with regions marked, "
+            f"{document['without_lesions']} without"
+        )
+    said += [f"{document[key]} {words}" for key, words in ASIDES.items() if document[key]]
+    said += [f"{count} cannot be used: {why}" for why, count in document["rejected"].items()]
+    missing = document.get("without_segmentation", {})
+    said += [f"{count} without a DICOM segmentation: {why}" for why, count in missing.items()]
+    if document.get("side_unknown"):
+        said.append(f"{document['side_unknown']} of unknown side, shown as in the file")
+    return [*said, "research use only"]
+
+
+ASIDES = {"done_before": "done before", "duplicates": "offered twice"}
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    """Name every image and what became of it."""
+    lines = [
+        f"{printable(r['source'])}\t{len(r['lesions'])} marked\t{r['score']:.3f}\t{r['image']}"
+        for r in document.get("per_image", ())
+    ]
+    return lines + [
+        f"{printable(r['source'])}\t{r['reason']}: {printable(r['detail'])}"
+        for r in document.get("per_rejected", ())
+    ]

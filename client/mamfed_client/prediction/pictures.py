@@ -1,0 +1,169 @@
+"""A prediction as pictures in the image file's own orientation, at reading size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.mammogram import Grey, Laterality, Mask
+from mamfed_client.prediction.lesions import Lesion
+from mamfed_client.review.contact_sheet import JPEG
+from mamfed_client.review.show import LESION, Picture, outline, shrunk, widened
+from mamfed_client.transform import Box, Transform
+from mamfed_common.samples import FULL_SCALE, Sample
+
+LONGEST_SIDE = 1600
+"""Pixels of the longer side, at most: a mammogram as a screen shows it."""
+HUNG_SIDE = 900
+"""Likewise of one on a study's page."""
+ROOM = 9
+"""Pixels between a finding and its outline, so that the line covers nothing of it."""
+BRIGHTER, DARKER = (230, 159, 0), (86, 180, 233)
+"""Okabe and Ito's orange and sky blue."""
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+SMALLEST_RANGE = 0.1
+"""Differences below are texture; a range of less would blow them up."""
+
+
+class Frame(NamedTuple):
+    """The part of an image file's grid that a picture shows, and how.
+
+    Attributes:
+        box: The part.
+        mirrored: Whether left and right are swapped.
+        width: Of the picture in pixels.
+        height: Likewise.
+    """
+
+    box: Box
+    mirrored: bool
+    width: int
+    height: int
+
+    def show(self, picture: Picture, shape: tuple[int, int]) -> Picture:
+        """Cut the part out of a picture of a whole image of ``shape``, and hang it."""
+        height, width = picture.shape[:2]
+        part = self.box.scaled(shape, (height, width))
+        cut = picture[part.top : part.bottom, part.left : part.right]
+        small = cv2.resize(cut, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        shown: Picture = np.ascontiguousarray(small[:, ::-1] if self.mirrored else small)
+        return shown
+
+    def place(self, box: Box) -> tuple[float, float]:
+        """Return where the upper right corner of a box of the file's grid lies: x and y, 0..1."""
+        column = box.left if self.mirrored else box.right
+        x = (column - self.box.left) / (self.box.right - self.box.left)
+        y = (box.top - self.box.top) / (self.box.bottom - self.box.top)
+        return (1 - x if self.mirrored else x), y
+
+
+def whole(shape: tuple[int, ...]) -> Frame:
+    """Return the frame that shows a file's image as it is, at reading size."""
+    return Frame(Box(0, shape[0], 0, shape[1]), False, *reading_size(shape, LONGEST_SIDE))
+
+
+def hung(transform: Transform, laterality: Laterality | None) -> Frame:
+    """Return the frame that shows a breast as radiologists hang it: the chest wall to the middle.
+
+    The right breast stands at the left, its chest wall at its right. One of unknown side stands as
+    in its file.
+    """
+    box = Box(transform.top, transform.bottom, transform.left, transform.right)
+    size = reading_size((box.bottom - box.top, box.right - box.left), HUNG_SIDE)
+    mirrored = laterality is not None and transform.flipped != (laterality == "R")
+    return Frame(box, mirrored, *size)
+
+
+def draw_outlines(grey: Grey, mask: Mask) -> Picture:
+    """Outline what is marked, ``(h, w, 3)`` uint8 in RGB at reading size.
+
+    Args:
+        grey: ``(H, W)`` uint16, tissue bright.
+        mask: ``(H, W)`` bool: what is marked.
+    """
+    size = reading_size(grey.shape, LONGEST_SIDE)
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) >> 8
+    picture: Picture = np.repeat(small.astype(np.uint8)[..., None], 3, axis=-1)
+    flags = shrunk(mask, size)
+    if flags.any():
+        outline(picture, widened(flags, 2 * ROOM + 5), (0, 0, 0))
+        outline(picture, widened(flags, 2 * ROOM), LESION)
+    return picture
+
+
+def labelled(picture: Picture, lesions: Sequence[Lesion], frame: Frame) -> Picture:
+    """Write number and score beside each lesion, into a picture of that frame."""
+    height, width = picture.shape[:2]
+    letters = max(height / 1600, 0.45)
+    for number, lesion in enumerate(lesions, start=1):
+        text = f"{number}: {lesion.score:.2f}"
+        (long, high), _ = cv2.getTextSize(text, FONT, letters, 2)
+        x, y = frame.place(lesion.box)
+        left = min(max(round(x * width) + ROOM, 0), max(0, width - long))
+        bottom = min(max(round(y * height) - ROOM, high), height)
+        for colour, thickness in (((0, 0, 0), 5), ((255, 255, 255), 2)):
+            cv2.putText(
+                picture, text, (left, bottom), FONT, letters, colour, thickness, cv2.LINE_AA
+            )
+    return picture
+
+
+def draw_reconstruction(reconstruction: npt.NDArray[Any], transform: Transform) -> Picture:
+    """Show the healthy tissue that the network draws, ``(h, w)`` uint8.
+
+    Args:
+        reconstruction: ``(S, S)`` float32, about 0..1.
+        transform: The way from the file's grid.
+    """
+    levels = np.rint(np.clip(reconstruction, 0, 1) * 255).astype(np.float32)
+    picture: Picture = _at_reading_size(levels, transform).astype(np.uint8)
+    return picture
+
+
+def draw_difference(
+    sample: Sample, reconstruction: npt.NDArray[Any], transform: Transform
+) -> tuple[Picture, float]:
+    """Show where the image is brighter (orange) and darker (blue) than what the network draws.
+
+    Returns:
+        ``(h, w, 3)`` uint8 in RGB; and the difference shown at full colour, as intensity in 0..1.
+    """
+    difference = sample.image.astype(np.float32) / FULL_SCALE - reconstruction
+    difference = np.where(sample.field, difference, np.float32(0))
+    inside = np.abs(difference[sample.field])
+    largest = float(np.quantile(inside, 0.999)) if inside.size else 0.0
+    full = max(largest, SMALLEST_RANGE)
+    share = np.clip(_at_reading_size(difference, transform) / full, -1, 1)[..., None]
+    colours = np.where(share > 0, np.array(BRIGHTER, np.float32), np.array(DARKER, np.float32))
+    picture: Picture = np.rint(np.abs(share) * colours).astype(np.uint8)
+    return picture, full
+
+
+def reading_size(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """Return width and height of a picture of an image of a shape."""
+    scale = min(1.0, longest / max(shape))
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+
+
+def to_png(picture: Picture) -> bytes:
+    """Encode a grey or an RGB picture."""
+    _, encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])
+    return encoded.tobytes()
+
+
+def to_jpeg(picture: Picture) -> bytes:
+    """Encode a grey or an RGB picture for a page."""
+    coloured = picture if picture.ndim == 2 else picture[..., ::-1]
+    _, encoded = cv2.imencode(".jpg", coloured, JPEG)
+    return encoded.tobytes()
+
+
+def _at_reading_size(square: npt.NDArray[Any], transform: Transform) -> npt.NDArray[Any]:
+    image = transform.invert(square)
+    size = reading_size(image.shape, LONGEST_SIDE)
+    small: npt.NDArray[Any] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return small

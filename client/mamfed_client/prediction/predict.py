@@ -1,0 +1,282 @@
+"""``mamfed-client predict``: images -> segmentations, pictures and records, one by one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.progress import track
+
+from mamfed_client.cohort import tally
+from mamfed_client.prediction.answer import View, answer, view_of
+from mamfed_client.prediction.folder import PredictionFolder, check_folder, identity_of, open_folder
+from mamfed_client.prediction.model import NOTICE, Model, load_model
+from mamfed_client.prediction.segmentation import Encoding
+from mamfed_client.prediction.sources import Offered, Selection, Source, find_sources
+from mamfed_client.prediction.study_page import write_pages
+from mamfed_client.pseudonym import site_secret
+from mamfed_client.readers import Readers, readers
+from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
+from mamfed_common.errors import DataError, MamfedError
+from mamfed_common.files import write_atomic
+from mamfed_common.samples import Sample
+from mamfed_common.terminal import Advance, console, reading_progress
+from mamfed_common.training import Prediction, predict
+
+SUMMARY = "predictions.json"
+DEFAULT_BATCH = {"cuda": 4}
+"""Images at once by kind of device; a CPU is as fast with one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        checkpoint: The model.
+        inputs: Files, folders and prepared folders.
+        out: The folder for predictions.
+        threshold: Probability from which a pixel is marked; None: the checkpoint's.
+        encoding: Whether segmentations hold flags or probabilities.
+        batch: Images that the network sees at once; None chooses by device.
+        device: Where the network runs.
+        rows: Rows to take of prepared folders; empty takes all.
+        layout: How folders are laid out; None finds out.
+        allow: Reasons for which files are not refused.
+        key_path: Key of prepared folders that are encrypted.
+    """
+
+    checkpoint: Path
+    inputs: tuple[Path, ...]
+    out: Path
+    threshold: float | None = None
+    encoding: Encoding = "binary"
+    batch: int | None = None
+    device: str = "auto"
+    rows: frozenset[int] = frozenset()
+    layout: str | None = None
+    allow: frozenset[Reason] = frozenset()
+    key_path: Path | None = None
+
+
+class Todo(NamedTuple):
+    """An image that is to be predicted, and its pseudonym."""
+
+    source: Source
+    identity: str
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What became of this call's images; threads add to it.
+
+    Attributes:
+        predicted: Images predicted now.
+        done_before: Images that the folder had already.
+        duplicates: Images whose file is the same as another one's of this call.
+        rejected: Images that cannot be used.
+        studies: Pseudonyms of the studies that images were predicted of.
+    """
+
+    predicted: int = 0
+    done_before: int = 0
+    duplicates: int = 0
+    rejected: list[Rejection] = field(default_factory=list)
+    studies: set[str] = field(default_factory=set)
+
+
+def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]:
+    """Predict all images that the folder does not have yet; return what is in it now.
+
+    A call that is killed loses the images under way: the next one goes on. No input is changed.
+
+    Args:
+        request: What to do.
+        dry_run: Whether to say only what would be done; images are named by their content, so
+            files are read, but none is decoded.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, of another network, or of stage 1.
+        DataError: An input does not exist, or a folder as a whole cannot be used.
+        OutputError: ``out`` holds something else, or cannot be written.
+        PlanError: Threshold or device cannot be used.
+    """
+    model = load_model(request.checkpoint, request.threshold, request.device)
+    identity = identity_of(model.to_json(), request.encoding)
+    check_folder(request.out, identity)
+    selection = Selection(
+        model.plan.image_size, request.rows, request.layout, request.allow, request.key_path
+    )
+    offered = find_sources(request.inputs, selection)
+    secret = site_secret()
+    if dry_run:
+        todo, outcomes = _todo(offered, PredictionFolder(request.out), secret)
+        return _forecast(model, offered, todo, outcomes)
+    with open_folder(request.out, identity) as folder:
+        todo, outcomes = _todo(offered, folder, secret)
+        _predict(request, model, folder, todo, outcomes, secret)
+        document = _document(model, folder, outcomes)
+        write_atomic(request.out / SUMMARY, json.dumps(document, indent=2) + "\n")
+        write_pages(folder, document, outcomes.studies)
+    return document
+
+
+def _todo(offered: Offered, folder: PredictionFolder, secret: bytes) -> tuple[list[Todo], Outcomes]:
+    """Leave out what the folder has, and what is offered twice."""
+    outcomes = Outcomes(rejected=list(offered.rejected))
+    todo: dict[str, Todo] = {}
+    for source in track(offered.sources, "looking", console=console(), transient=True):
+        try:
+            identity = source.identity(secret)
+        except Refusal as refusal:
+            outcomes.rejected.append(rejection(source.row.row_number, source.name, refusal))
+            continue
+        if folder.find(identity) is not None:
+            outcomes.done_before += 1
+        elif identity in todo:
+            outcomes.duplicates += 1
+        else:
+            todo[identity] = Todo(source, identity)
+    return list(todo.values()), outcomes
+
+
+def _predict(
+    request: Request,
+    model: Model,
+    folder: PredictionFolder,
+    todo: Sequence[Todo],
+    outcomes: Outcomes,
+    secret: bytes,
+) -> None:
+    """Work on batches side by side: while one is in the network, others are read or written.
+
+    Memory holds a batch for each of at most ``readers.MOST_READERS`` threads.
+    """
+    size = request.batch or DEFAULT_BATCH.get(model.device.type, 1)
+    batches = [todo[start : start + size] for start in range(0, len(todo), size)]
+    with readers(len(batches)) as side_by_side, reading_progress("predicting", len(todo)) as done:
+        worker = _Worker(model, folder, request.encoding, side_by_side, outcomes, done, secret)
+        for _ in side_by_side.pool.map(worker.predict, batches):
+            pass
+
+
+class _Worker:
+    """Predicts batches; several threads share it."""
+
+    def __init__(
+        self,
+        model: Model,
+        folder: PredictionFolder,
+        encoding: Encoding,
+        side_by_side: Readers,
+        outcomes: Outcomes,
+        done: Advance,
+        secret: bytes,
+    ) -> None:
+        self._model = model
+        self._folder = folder
+        self._encoding = encoding
+        self._readers = side_by_side
+        self._outcomes = outcomes
+        self._done = done
+        self._secret = secret
+        self._network = threading.Lock()
+        self._counting = threading.Lock()
+
+    def predict(self, batch: Sequence[Todo]) -> None:
+        """Read a batch, run the network on it once, and keep what it says.
+
+        Raises:
+            MamfedError: The device has too little memory, or the folder cannot be written.
+        """
+        views = [view for todo in batch if (view := self._view(todo)) is not None]
+        if not views:
+            return
+        samples = [view.sample for view in views]
+        model = self._model
+        with self._network:
+            predictions = _in_memory(model, samples)
+        for view, prediction in zip(views, predictions, strict=True):
+            files, record = answer(view, prediction, model, self._encoding)
+            self._folder.keep(view.identity, files, record)
+            with self._counting:
+                self._outcomes.predicted += 1
+                self._outcomes.studies.add(view.study)
+                self._done(1, 0)
+
+    def _view(self, todo: Todo) -> View | None:
+        """Read an image; one that cannot be used is noted."""
+        source, size = todo.source, self._model.plan.image_size
+        try:
+            with self._readers.decoder() as decoder:
+                return view_of(source, todo.identity, size, decoder, self._secret)
+        except Refusal as refusal:
+            trouble = refusal
+        except DataError as error:  # a prepared sample is damaged
+            trouble = Refusal(Reason.UNREADABLE_IMAGE, str(error))
+        with self._counting:
+            self._outcomes.rejected.append(rejection(source.row.row_number, source.name, trouble))
+            self._done(1, 1)
+        return None
+
+
+def _in_memory(model: Model, samples: Sequence[Sample]) -> list[Prediction]:
+    """Run the network.
+
+    Raises:
+        MamfedError: The device has too little memory.
+    """
+    try:
+        return predict(model.network, samples, model.plan, model.device)
+    except torch.OutOfMemoryError:
+        raise MamfedError(
+            f"{model.device}: too little memory for {len(samples)} images at once; "
+            "choose a smaller --batch, or --device cpu"
+        ) from None
+
+
+def _forecast(
+    model: Model, offered: Offered, todo: Sequence[Todo], outcomes: Outcomes
+) -> dict[str, Any]:
+    """Say what there is to do."""
+    return {
+        "dry_run": True,
+        "model": model.to_json(),
+        "device": str(model.device),
+        "offered": len(offered.sources) + len(offered.rejected),
+        "to_predict": len(todo),
+        "done_before": outcomes.done_before,
+        "duplicates": outcomes.duplicates,
+        "rejected": tally(str(r.reason) for r in outcomes.rejected),
+    }
+
+
+def _document(model: Model, folder: PredictionFolder, outcomes: Outcomes) -> dict[str, Any]:
+    """Describe all that the folder holds, and what this call left out."""
+    records = folder.records()
+    missing = tally(r["segmentation_missing"] for r in records if not r["segmentation"])
+    return {
+        "notice": NOTICE,
+        "model": model.to_json(),
+        "predicted": outcomes.predicted,
+        "done_before": outcomes.done_before,
+        "duplicates": outcomes.duplicates,
+        "rejected": tally(str(r.reason) for r in outcomes.rejected),
+        "images": len(records),
+        "studies": len({r["study"] for r in records}),
+        "with_lesions": sum(bool(r["lesions"]) for r in records),
+        "without_lesions": sum(not r["lesions"] for r in records),
+        "segmentations": sum(bool(r["segmentation"]) for r in records),
+        "without_segmentation": missing,
+        "side_unknown": sum(r["laterality"] is None for r in records),
+        "per_image": records,
+        "per_rejected": [
+            {"source": r.image, "reason": str(r.reason), "detail": r.detail}
+            for r in outcomes.rejected
+        ],
+    }

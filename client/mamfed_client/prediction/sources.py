@@ -1,0 +1,153 @@
+"""What a user points at -> images to predict: files, folders, rows of a prepared folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mamfed_client.cache import Entry
+from mamfed_client.cells import Label
+from mamfed_client.datasets import read_folder
+from mamfed_client.manifest import Row
+from mamfed_client.outcome import Outcome
+from mamfed_client.prepared import is_prepared, load_intake, open_store
+from mamfed_client.pseudonym import pseudonym
+from mamfed_client.rejections import Reason, Refusal, Rejection
+from mamfed_common.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An image to predict; nothing of it has been opened yet.
+
+    Attributes:
+        name: What the user calls it: a path, or a prepared folder and a row.
+        row: Where it lies, and what a table says of it.
+        entry: Its sample, of a prepared folder; None where it is read from its file.
+        outcome: What the preparation noted of it.
+    """
+
+    name: str
+    row: Row
+    entry: Entry | None = None
+    outcome: Outcome | None = None
+
+    def identity(self, secret: bytes) -> str:
+        """Name the image by its content, the same however its file is called.
+
+        Raises:
+            Refusal: The file cannot be read.
+        """
+        if self.outcome is not None:
+            return pseudonym(secret, "prepared image", self.outcome.digest)
+        try:
+            with self.row.image_path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise Refusal(Reason.MISSING_IMAGE, error.strerror or "no such file") from None
+        return pseudonym(secret, "image", content)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What all inputs hold.
+
+    Attributes:
+        sources: Images that can be tried.
+        rejected: Others that a table or a folder names, but that cannot be.
+    """
+
+    sources: tuple[Source, ...]
+    rejected: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """How inputs are read.
+
+    Attributes:
+        size: Side of the network's images in pixels.
+        rows: Rows to take of prepared folders; empty takes all.
+        layout: How folders are laid out; None finds out.
+        allow: Reasons for which files are not refused.
+        key_path: Key of prepared folders that are encrypted.
+    """
+
+    size: int
+    rows: frozenset[int] = frozenset()
+    layout: str | None = None
+    allow: frozenset[Reason] = frozenset()
+    key_path: Path | None = None
+
+
+def find_sources(inputs: Sequence[Path], selection: Selection) -> Offered:
+    """List the images of files, folders and prepared folders.
+
+    Raises:
+        DataError: An input does not exist, or a folder as a whole cannot be used.
+    """
+    sources: list[Source] = []
+    rejected: list[Rejection] = []
+    for path in inputs:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        if selection.rows and not is_prepared(path):
+            raise DataError(f"{path}: --row names rows of prepared folders, which this is not")
+        offered = _offered(path, selection)
+        sources += offered.sources
+        rejected += offered.rejected
+    return Offered(tuple(sources), tuple(rejected))
+
+
+def _offered(path: Path, selection: Selection) -> Offered:
+    if path.is_file():
+        row = Row(1, path.name, path, (), "", Label(None, ()), allow=selection.allow)
+        return Offered((Source(str(path), row),), ())
+    if is_prepared(path):
+        return _prepared(path, selection)
+    manifest = read_folder(path, selection.layout)
+    sources = (
+        Source(str(row.image_path), replace(row, allow=row.allow | selection.allow))
+        for row in manifest.rows
+    )
+    return Offered(tuple(sources), tuple(_placed(path, r) for r in manifest.rejected))
+
+
+def _prepared(folder: Path, selection: Selection) -> Offered:
+    """List the samples of a prepared folder.
+
+    Raises:
+        DataError: It is of another size than the network's, or lacks a row that was asked for.
+    """
+    intake, size, encrypted = load_intake(folder)
+    if size != selection.size:
+        raise DataError(
+            f"{folder}: prepared at {size}, the checkpoint's plan asks for {selection.size}; "
+            "name the original files instead"
+        )
+    store = open_store(folder, selection.key_path, encrypted=encrypted)
+    wanted = selection.rows or {case.row.row_number for case in intake.cases}
+    rejected = [r for r in intake.rejected if not selection.rows or r.row_number in wanted]
+    sources = []
+    for case in (case for case in intake.cases if case.row.row_number in wanted):
+        entry = store.find(case.outcome.digest) if case.outcome.digest else None
+        if entry is None:
+            detail = "it serves no stage, so it has no sample; name its file instead"
+            name = case.row.image
+            rejected.append(Rejection(case.row.row_number, name, Reason.MISSING_IMAGE, detail))
+        else:
+            name = f"{folder}: {case.row.image}"
+            sources.append(Source(name, case.row, entry, case.outcome))
+    known = {*(s.row.row_number for s in sources), *(r.row_number for r in rejected)}
+    if unknown := sorted(wanted - known):
+        raise DataError(f"{folder}: row {unknown[0]} is not one of this folder's rows")
+    return Offered(tuple(sources), tuple(_placed(folder, r) for r in rejected))
+
+
+def _placed(folder: Path, rejected: Rejection) -> Rejection:
+    """Name a rejected image as its path, or as its row of a prepared folder."""
+    is_row = is_prepared(folder)
+    name = f"{folder}: {rejected.image}" if is_row else str(folder / rejected.image)
+    return replace(rejected, image=name)

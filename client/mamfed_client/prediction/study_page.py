@@ -1,0 +1,160 @@
+"""The pages that people read: one a study, hung as radiologists hang it, and a list of studies."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from mamfed_client.prediction.answer import DIFFERENCE, MARKED, ON_PAGE, RECONSTRUCTION
+from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
+from mamfed_client.review.distributions import counted
+from mamfed_common import __version__
+from mamfed_common.errors import OutputError
+from mamfed_common.files import write_atomic
+
+INDEX = "index.html"
+USUAL_VIEWS = ("CC", "MLO")
+"""In the order in which they hang."""
+
+
+class Hung(NamedTuple):
+    """An image on a page.
+
+    Attributes:
+        record: What is known of it.
+        pictures: JPEG files: marked, and where the network redraws, what it draws and the
+            difference.
+        mirrored: Whether the page shows it mirrored against its file.
+    """
+
+    record: Record
+    pictures: dict[str, bytes]
+    mirrored: bool
+
+
+class Hanging(NamedTuple):
+    """The images of one view, side by side.
+
+    Attributes:
+        view: The view's name.
+        right: Images of the right breast, which hang at the left.
+        left: Images of the left breast.
+    """
+
+    view: str
+    right: list[Hung]
+    left: list[Hung]
+
+
+class Study(NamedTuple):
+    """A line in the list of studies."""
+
+    name: str
+    images: int
+    marked: int
+    score: float
+    views: str
+
+
+def write_pages(folder: PredictionFolder, document: dict[str, Any], studies: set[str]) -> None:
+    """Write the pages of some studies, and the list of all.
+
+    Args:
+        folder: The predictions.
+        document: What ``predictions.json`` holds.
+        studies: The studies that have changed.
+
+    Raises:
+        OutputError: A page cannot be written.
+    """
+    by_study: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in document["per_image"]:
+        by_study[record["study"]].append(record)
+    environment = _environment()
+    study_page, index_page = (environment.get_template(n) for n in ("study.html", INDEX))
+    common = {"model": document["model"], "version": __version__, "notice": document["notice"]}
+    try:
+        for name in sorted(studies & by_study.keys()):
+            page = study_page.render(**_study(folder, by_study[name]), **common)
+            write_atomic(folder.path / STUDIES / f"{name}.html", page.encode(errors="replace"))
+        listed = sorted(
+            (_summary(name, records) for name, records in by_study.items()),
+            key=lambda study: (-study.score, study.name),
+        )
+        page = index_page.render(studies=listed, document=document, **common)
+        write_atomic(folder.path / INDEX, page.encode(errors="replace"))
+    except OSError as error:
+        raise OutputError(f"{folder.path}: cannot be written: {error.strerror}") from None
+
+
+def hang(images: Iterable[Hung]) -> tuple[list[Hanging], list[Hung]]:
+    """Order images as radiologists hang them: CC above MLO, the right breast at the left.
+
+    Returns:
+        The rows of the hanging, other views after the usual ones; and the images of unknown side.
+    """
+    rows = {view: Hanging(view, [], []) for view in USUAL_VIEWS}
+    unknown = []
+    for image in images:
+        side, view = image.record["laterality"], image.record["view"] or "view unknown"
+        if side is None:
+            unknown.append(image)
+            continue
+        row = rows.setdefault(view, Hanging(view, [], []))
+        (row.right if side == "R" else row.left).append(image)
+    return [row for row in rows.values() if row.right or row.left], unknown
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=ChoiceLoader(
+            [PackageLoader("mamfed_client.prediction"), PackageLoader("mamfed_client.review")]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(counted=counted, base64=lambda data: b64encode(data).decode())
+    return environment
+
+
+def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any]:
+    images = [_hung(folder, record) for record in records]
+    rows, unknown = hang(images)
+    return {
+        "records": records,
+        "rows": rows,
+        "unknown": unknown,
+        "ordered": [*(i for row in rows for i in (*row.right, *row.left)), *unknown],
+        "marked": sum(bool(r["lesions"]) for r in records),
+        "score": max(r["score"] for r in records),
+        "panels": {MARKED: "marked", RECONSTRUCTION: "redrawn", DIFFERENCE: "difference"},
+    }
+
+
+def _hung(folder: PredictionFolder, record: Record) -> Hung:
+    """Read an image's pictures; one that has been removed is left out."""
+    pictures = {}
+    for name in (MARKED, RECONSTRUCTION, DIFFERENCE):
+        path = folder.image(record["image"]) / f"{ON_PAGE}{name}.jpg"
+        if path.is_file():
+            pictures[name] = path.read_bytes()
+    side = record["laterality"]
+    wanted = record["chest_wall"] if side is None else {"R": "right", "L": "left"}[side]
+    return Hung(record, pictures, record["chest_wall"] != wanted)
+
+
+def _summary(name: str, records: Sequence[Record]) -> Study:
+    views = sorted({f"{r['laterality'] or '?'} {r['view'] or '?'}" for r in records})
+    return Study(
+        name=name,
+        images=len(records),
+        marked=sum(bool(r["lesions"]) for r in records),
+        score=max(r["score"] for r in records),
+        views=", ".join(views),
+    )
