@@ -120,7 +120,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
     else:
         said.append(
             f"{document['predicted']} predicted now; {document['images']} here in "
-            f"{document['studies']} studies: {document['with_lesions']} with regions marked, "
+            f"{document['studies']} {'study' if document['studies'] == 1 else 'studies'}: "
+            f"{document['with_lesions']} with regions marked, "
             f"{document['without_lesions']} without"
         )
     said += [f"{document[key]} {words}" for key, words in ASIDES.items() if document[key]]

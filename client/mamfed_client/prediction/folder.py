@@ -87,7 +87,7 @@ def check_folder(path: Path, identity: Mapping[str, Any]) -> None:
         return
     try:
         found = json.loads((path / MODEL).read_bytes())
-        different = sorted(key for key, value in identity.items() if found.get(key) != value)
+        different = [key for key, value in identity.items() if found.get(key) != value]
     except (OSError, ValueError, AttributeError):
         raise OutputError(f"{path / MODEL}: damaged; name a new folder") from None
     if different:

@@ -100,30 +100,7 @@ def encode_segmentation(
     """
     sound = {keyword: text for keyword, text in source.items() if _is_sound(keyword, text)}
     image = _source_image(sound, *pixels.shape)
-    is_binary = pixels.dtype == bool
-    kind = SegmentationTypeValues.BINARY if is_binary else SegmentationTypeValues.FRACTIONAL
-    names = (source["SOPInstanceUID"], *map(str, origin), kind.value)
-    side = " ".join(word for word in (facts.laterality, facts.view) if word)
-    segmentation = Segmentation(
-        source_images=[image],
-        pixel_array=pixels,
-        segmentation_type=kind,
-        segment_descriptions=[_segment(facts, origin)],
-        series_instance_uid=generate_uid(entropy_srcs=["series", *names]),
-        series_number=SERIES_NUMBER,
-        series_description=f"mamfed (research use only): {side}".rstrip(": ")[:64],
-        sop_instance_uid=generate_uid(entropy_srcs=["instance", *names]),
-        instance_number=1,
-        manufacturer="mamfed",
-        manufacturer_model_name="mamfed-client predict",
-        software_versions=__version__,
-        device_serial_number=origin.weights_sha256[:16],
-        content_label="SUSPECTED_MALIGN",
-        content_description=_described(lesions, origin.threshold),
-        content_qualification=ContentQualificationValues.RESEARCH,
-        omit_empty_frames=False,
-        specific_character_set="ISO_IR 192",
-    )
+    segmentation = _segmentation(pixels, image, facts, lesions, origin)
     # highdicom quotes a name that looks odd to it in a warning: it is not shown any.
     segmentation.PatientName = sound.get("PatientName", "")
     # Type 2C where there is no plane orientation (PS3.3 C.7.6.1); highdicom leaves it out.
@@ -131,6 +108,45 @@ def encode_segmentation(
     file = BytesIO()
     segmentation.save_as(file)
     return file.getvalue()
+
+
+def _segmentation(
+    pixels: npt.NDArray[Any], image: Dataset, facts: Facts, lesions: int, origin: Origin
+) -> Segmentation:
+    """Let highdicom make the object.
+
+    Raises:
+        SourceError: It does not know the source's SOP class, a private one perhaps.
+    """
+    is_binary = pixels.dtype == bool
+    kind = SegmentationTypeValues.BINARY if is_binary else SegmentationTypeValues.FRACTIONAL
+    names = (image.SOPInstanceUID, *map(str, origin), kind.value)
+    side = " ".join(word for word in (facts.laterality, facts.view) if word)
+    try:
+        return Segmentation(
+            source_images=[image],
+            pixel_array=pixels,
+            segmentation_type=kind,
+            segment_descriptions=[_segment(facts, origin)],
+            series_instance_uid=generate_uid(entropy_srcs=["series", *names]),
+            series_number=SERIES_NUMBER,
+            series_description=f"mamfed (research use only): {side}".rstrip(": ")[:64],
+            sop_instance_uid=generate_uid(entropy_srcs=["instance", *names]),
+            instance_number=1,
+            manufacturer="mamfed",
+            manufacturer_model_name="mamfed-client predict",
+            software_versions=__version__,
+            device_serial_number=origin.weights_sha256[:16],
+            content_label="SUSPECTED_MALIGN",
+            content_description=_described(lesions, origin.threshold),
+            content_qualification=ContentQualificationValues.RESEARCH,
+            omit_empty_frames=False,
+            specific_character_set="ISO_IR 192",
+        )
+    except KeyError:
+        raise SourceError(
+            "the header's SOPClassUID is none that DICOM defines for images"
+        ) from None
 
 
 def _source_image(sound: Mapping[str, str], rows: int, columns: int) -> Dataset:

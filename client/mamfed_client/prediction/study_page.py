@@ -61,12 +61,12 @@ class Study(NamedTuple):
 
 
 def write_pages(folder: PredictionFolder, document: dict[str, Any], studies: set[str]) -> None:
-    """Write the pages of some studies, and the list of all.
+    """Write the pages of studies, and the list of all.
 
     Args:
         folder: The predictions.
         document: What ``predictions.json`` holds.
-        studies: The studies that have changed.
+        studies: The studies that have changed; those without a page get one, too.
 
     Raises:
         OutputError: A page cannot be written.
@@ -78,9 +78,11 @@ def write_pages(folder: PredictionFolder, document: dict[str, Any], studies: set
     study_page, index_page = (environment.get_template(n) for n in ("study.html", INDEX))
     common = {"model": document["model"], "version": __version__, "notice": document["notice"]}
     try:
-        for name in sorted(studies & by_study.keys()):
-            page = study_page.render(**_study(folder, by_study[name]), **common)
-            write_atomic(folder.path / STUDIES / f"{name}.html", page.encode(errors="replace"))
+        for name, records in by_study.items():
+            path = folder.path / STUDIES / f"{name}.html"
+            if name in studies or not path.exists():  # a call may have been killed before its pages
+                page = study_page.render(**_study(folder, records), **common)
+                write_atomic(path, page.encode(errors="replace"))
         listed = sorted(
             (_summary(name, records) for name, records in by_study.items()),
             key=lambda study: (-study.score, study.name),
