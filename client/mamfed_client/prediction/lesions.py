@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from scipy import ndimage
 
 from mamfed_client.mammogram import Mask, Pixels
@@ -65,38 +66,34 @@ def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> Mar
     if box is None:
         return Marked(mask, (), 0)
     part = (slice(box.top, box.bottom), slice(box.left, box.right))
-    lesions = _lesions(mask[part], probability[part], box, spacing_mm)
-    return Marked(mask, tuple(lesions[:MOST_LESIONS]), max(0, len(lesions) - MOST_LESIONS))
-
-
-def _lesions(
-    mask: Mask, probability: Pixels, around: Box, spacing_mm: float | None
-) -> list[Lesion]:
-    """Measure the regions of the part of an image that holds them all, the strongest first."""
-    regions = regions_of(mask)
-    numbers = range(1, regions.last + 1)
-    scores = region_scores(probability, regions)
-    peaks = ndimage.maximum(probability, regions.labels, numbers)
-    centres = ndimage.center_of_mass(mask, regions.labels, numbers)
+    regions = regions_of(mask[part])
+    scores = region_scores(probability[part], regions)
     boxes = ndimage.find_objects(regions.labels)
-    pixel_mm2 = None if spacing_mm is None else spacing_mm**2
-    lesions = [
-        Lesion(
-            centre_row=float(row) + around.top,
-            centre_column=float(column) + around.left,
-            box=Box(
-                rows.start + around.top,
-                rows.stop + around.top,
-                columns.start + around.left,
-                columns.stop + around.left,
-            ),
-            pixels=int(regions.pixels[number]),
-            area_mm2=None if pixel_mm2 is None else int(regions.pixels[number]) * pixel_mm2,
-            score=float(scores[number]),
-            peak=float(peak),
+    strongest = np.lexsort((np.arange(1, len(scores)), -scores[1:]))[:MOST_LESIONS] + 1
+    lesions = tuple(
+        _lesion(
+            regions.labels[boxes[number - 1]] == number,
+            probability[part][boxes[number - 1]],
+            (box.top + boxes[number - 1][0].start, box.left + boxes[number - 1][1].start),
+            spacing_mm,
         )
-        for number, peak, (row, column), (rows, columns) in zip(
-            numbers, peaks, centres, boxes, strict=True
-        )
-    ]
-    return sorted(lesions, key=lambda lesion: (-lesion.score, lesion.box))
+        for number in strongest
+    )
+    return Marked(mask, lesions, regions.last - len(lesions))
+
+
+def _lesion(
+    region: Mask, probability: Pixels, corner: tuple[int, int], spacing_mm: float | None
+) -> Lesion:
+    """Measure a region within its box, whose upper left pixel is ``corner``."""
+    rows, columns = np.nonzero(region)
+    (top, left), (height, width), inside = corner, region.shape, probability[region]
+    return Lesion(
+        centre_row=top + float(rows.mean()),
+        centre_column=left + float(columns.mean()),
+        box=Box(top, top + height, left, left + width),
+        pixels=len(rows),
+        area_mm2=None if spacing_mm is None else len(rows) * spacing_mm**2,
+        score=float(inside.mean(dtype=np.float64)),
+        peak=float(inside.max()),
+    )

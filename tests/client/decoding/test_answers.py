@@ -4,7 +4,13 @@ from dataclasses import asdict
 
 import pytest
 
-from mamfed_client.decoding.answers import Nonsense, check_mammogram, check_mask, parse_answer
+from mamfed_client.decoding.answers import (
+    Nonsense,
+    check_mammogram,
+    check_mask,
+    check_source,
+    parse_answer,
+)
 from mamfed_client.mammogram import Facts
 from mamfed_client.rejections import Reason, Refusal
 
@@ -92,3 +98,15 @@ def test_a_refusal_keeps_its_reason_and_words():
     with pytest.raises(Refusal, match=r"^truncated: 3 of 4 bytes$") as caught:
         parse_answer(b'{"refused": ["truncated", "3 of 4 bytes"]}')
     assert caught.value.reason is Reason.TRUNCATED
+
+
+def test_a_header_is_believed_where_it_is_short_texts_under_known_names():
+    assert check_source({"source": {"PatientID": "a"}}) == {"PatientID": "a"}
+
+
+@pytest.mark.parametrize(
+    "lie", [None, ["PatientID"], {"PixelData": "a"}, {"PatientID": 1}, {"PatientID": "a" * 1025}]
+)
+def test_a_lie_about_a_header_is_noticed(lie):
+    with pytest.raises(Nonsense):
+        check_source({"source": lie})
