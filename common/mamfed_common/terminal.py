@@ -43,9 +43,9 @@ class Format(StrEnum):
 EXTRAS = {
     "pydicom": "client",
     "imagecodecs": "client",
-    "jinja2": "client",
+    "jinja2": "report",
     "highdicom": "client",
-    "matplotlib": "simulations",
+    "matplotlib": "report",
     "ray": "ray",
 }
 """Modules that a role's extra brings."""

@@ -11,6 +11,7 @@ import typer
 from mamfed_common import terminal
 from mamfed_common.terminal import Format
 from mamfed_server import init_cli, run_cli, sites_cli
+from mamfed_server.export import cli as export_cli
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,7 +80,29 @@ def show(
     typer.echo(f"  checkpoint: {summary['checkpoint']}")
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The run folder, of a federation or a simulation.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Page to write.", show_default="report.html in the run folder"),
+    ] = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Write a run's page: what was asked, who took part and who did not, curves, tables.
+
+    One HTML file that needs no network. It tells of a run that goes on or failed as well.
+
+    mamfed-server report runs/first
+    """
+    from mamfed_server.report.page import report_run
+
+    page = report_run(run, out)
+    typer.echo(json.dumps({"report": str(page)}, indent=2) if output is Format.JSON else page)
+
+
 run_cli.register(app)
+app.command()(export_cli.export)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mamfed_common.errors import LinkError, PlanError, RunError, SetupError
+from mamfed_common.errors import LinkError, MamfedError, PlanError, RunError, SetupError
 from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
@@ -106,6 +106,7 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
                 on_change=watch.changed,
             )
     console.print(_ending(folder, code or watch.code))
+    console.print(_report(folder))
     return code or watch.code
 
 
@@ -218,3 +219,19 @@ def _ending(folder: RunFolder, code: int) -> str:
     if summary["status"] == "stopped":
         return f"stopped; mamfed-server resume {folder.path.name} goes on"
     return f"{summary['status']}; checkpoint: {summary['checkpoint']}"
+
+
+def _report(folder: RunFolder) -> str:
+    """Write the run's page, however it ended, and say where; without the extra, how to get it."""
+    try:
+        from mamfed_server.report.data import Notes, environment, write_notes
+        from mamfed_server.report.page import report_run
+    except ModuleNotFoundError:
+        command = f"mamfed-server report {folder.path}"
+        return f"no report.html: pip install 'mamfed[report]', then {command}"
+    try:
+        notes = Notes(title=f"Run {folder.path.name}", environment=environment())
+        write_notes(folder.path, notes)
+        return f"report: {report_run(folder.path)}"
+    except (MamfedError, OSError) as error:  # the run's own result counts
+        return f"no report.html: {error}"

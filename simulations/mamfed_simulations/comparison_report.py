@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from mamfed_common import __version__
 from mamfed_common.intervals import Interval, paired_difference, patient_bootstrap
+from mamfed_server.report.figures import SITE_COLOURS, SITE_MARKERS, frame, to_png
 from mamfed_simulations.comparison import FEDAVG, MEANINGS, ArmOutcome, Comparison, SiteResult
-from mamfed_simulations.figures import SITE_COLOURS, SITE_MARKERS, frame, to_png
 from mamfed_simulations.pages import (
     Account,
     Picture,

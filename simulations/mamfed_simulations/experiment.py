@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import flwr
-import torch
+import numpy as np
 
 from mamfed_client.site import Site, load_site
-from mamfed_common import __version__
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.device import choose_device
+from mamfed_common.errors import MamfedError
+from mamfed_common.intervals import patient_bootstrap
 from mamfed_common.metrics import ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.training import evaluate, load_network, predict
 from mamfed_common.weights import SiteDescription
-from mamfed_server.runs import RoundRecord, RunFolder
+from mamfed_server.report.data import (
+    CaseNote,
+    Interval,
+    Notes,
+    RejectedRow,
+    environment,
+    write_notes,
+)
+from mamfed_server.report.page import report_run
+from mamfed_server.runs import RunFolder
 from mamfed_simulations.arms import (
     CENTRALISED,
     LOCAL,
@@ -33,10 +41,11 @@ from mamfed_simulations.arms import (
 )
 from mamfed_simulations.engine import Engine
 from mamfed_simulations.federation import run_federation
+from mamfed_simulations.figure2 import Case, by_site, draw_figure2
 from mamfed_simulations.progress import Progress
-from mamfed_simulations.report import Case, RejectedRow, ReportData, write_report
 
 CASES_PER_SITE = 3
+WORST_CASES = 10
 
 
 @dataclass(frozen=True)
@@ -76,27 +85,23 @@ def simulate(
     """
     started = time.monotonic()
     arm = federated_arm(experiment.sites, experiment.plan, experiment.out)
-    summary = _run(experiment, arm, progress)
-    other_rounds: dict[str, Sequence[RoundRecord]] = {}
-    if experiment.compare:
-        other_rounds = _compare(experiment, descriptions, progress, summary)
-    summary["seconds"] = round(time.monotonic() - started, 1)
     folder = RunFolder(experiment.out)
+    try:
+        summary = _run(experiment, arm, progress)
+        if experiment.compare:
+            _compare(experiment, descriptions, progress, summary)
+    except MamfedError:
+        if folder.holds_run():  # else it failed before it began, and left nothing behind
+            write_notes(experiment.out, _notes(experiment, Measured()))
+            report_run(experiment.out)
+        raise
+    summary["seconds"] = round(time.monotonic() - started, 1)
     folder.write_summary(summary)
     progress.say("drawing the report")
-    report = ReportData(
-        title=experiment.title,
-        command=experiment.command,
-        plan=experiment.plan,
-        summary=summary,
-        rounds=folder.rounds(),
-        other_rounds=other_rounds,
-        cases=choose_cases(experiment, folder.checkpoint_path("best")),
-        rejected=rejected_rows(experiment.sites, experiment.plan),
-        environment=environment(experiment),
-        cases_chosen_by="best, median and worst Dice of each site",
-    )
-    write_report(experiment.out, report)
+    measured = measure(experiment, folder.checkpoint_path("best"))
+    figure2 = draw_figure2(measured.cases, measured.threshold) if measured.cases else None
+    write_notes(experiment.out, _notes(experiment, measured), figure2)
+    report_run(experiment.out)
     return summary
 
 
@@ -105,8 +110,8 @@ def _compare(
     descriptions: Mapping[str, SiteDescription],
     progress: Progress,
     summary: dict[str, Any],
-) -> dict[str, Sequence[RoundRecord]]:
-    """Run the other arms and add them to the summary; return their rounds by arm."""
+) -> None:
+    """Run the other arms and add them to the summary."""
     sites, plan, out = experiment.sites, experiment.plan, experiment.out
     arms, not_trained = local_arms(sites, descriptions, plan, out)
     arms.append(centralised_arm(sites, plan, out))
@@ -118,62 +123,101 @@ def _compare(
     by_site = {name.removeprefix(f"{LOCAL}-"): s for name, s in summaries.items()}
     summary["arms"][LOCAL] = merge_local(by_site, not_trained)
     summary["arms"][CENTRALISED] = centralised["arms"][CENTRALISED]
-    return {arm.name: RunFolder(arm.job.folder).rounds() for arm in arms}
 
 
-def choose_cases(experiment: Experiment, checkpoint: Path) -> list[Case]:
-    """Return each site's best, median and worst held-out malignant image, for figure 2."""
-    device = choose_device(experiment.device)
-    plan = experiment.plan
+@dataclass(frozen=True)
+class Measured:
+    """What the chosen checkpoint makes of the held-out images with malignancy.
+
+    Attributes:
+        cases: Each site's best, median and worst, for figure 2.
+        worst: The lowest Dice of all sites, the worst first.
+        intervals: Of each site's mean Dice, over patients.
+        threshold: Probability from which a pixel was marked.
+    """
+
+    cases: Sequence[Case] = ()
+    worst: Sequence[CaseNote] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    threshold: float = 0.5
+
+
+def measure(experiment: Experiment, checkpoint: Path) -> Measured:
+    """Score every site's held-out images with malignancy once more, image by image."""
+    device, plan = choose_device(experiment.device), experiment.plan
     if not plan.finetuning.rounds:
-        return []
+        return Measured()
     state, facts = load_checkpoint(checkpoint)
     plan = with_threshold(plan, facts.threshold)
     network = load_network(state, plan, device)
-    cases = []
+    cases: list[Case] = []
+    notes: list[CaseNote] = []
+    intervals = {}
     for site in experiment.sites:
         data = load_site(site, plan)
         samples = data.samples(["malignant"], "test")
-        rows = [image.case.row for cohort in data.cohorts for image in cohort.placed]
-        vendors = {row.image: row.vendor or "unknown" for row in rows}
+        rows = {i.case.row.image: i.case.row for c in data.cohorts for i in c.placed}
         scores = evaluate(state, samples, plan, device=device)
-        for index in _best_median_worst(scores):
-            sample = samples[index]
-            cases.append(
-                Case(
-                    site=site.name,
-                    image=sample.name,
-                    vendor=vendors[sample.name],
-                    dice=scores[index].dice,
-                    sample=sample,
-                    prediction=predict(network, [sample], plan, device)[0],
-                )
+        own = [
+            CaseNote(
+                site=site.name,
+                image=score.image,
+                vendor=rows[score.image].vendor or "unknown",
+                dice=score.dice,
             )
-    return cases
+            for score in scores
+        ]
+        for index in _best_median_worst(scores):
+            (prediction,) = predict(network, [samples[index]], plan, device)
+            note = own[index]
+            cases.append(
+                Case(note.site, note.image, note.vendor, note.dice, samples[index], prediction)
+            )
+        if scores:
+            patients = [rows[score.image].patient_id for score in scores]
+            found = patient_bootstrap(patients, np.array([score.dice for score in scores]))
+            intervals[site.name] = Interval(low=found.low, high=found.high, patients=found.patients)
+        notes += own
+    worst = sorted(notes, key=lambda note: (note.dice, note.site, note.image))[:WORST_CASES]
+    return Measured(by_site(cases), worst, intervals, plan.evaluation.threshold)
+
+
+def _notes(experiment: Experiment, measured: Measured) -> Notes:
+    """Write down what the report tells beside the run's own files."""
+    return Notes(
+        title=experiment.title,
+        command=experiment.command,
+        environment={
+            **environment(),
+            "engine": experiment.engine,
+            "device": str(choose_device(experiment.device)),
+            "threads a site": str(experiment.threads),
+        },
+        rejected=tuple(rejected_rows(experiment.sites, experiment.plan)),
+        cases=tuple(
+            CaseNote(site=c.site, image=c.image, vendor=c.vendor, dice=c.dice)
+            for c in measured.cases
+        ),
+        cases_chosen_by="best, median and worst Dice of each site",
+        worst=tuple(measured.worst),
+        intervals=dict(measured.intervals),
+    )
 
 
 def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow]:
     """Return every row of every site that could not be used, and why."""
     return [
-        RejectedRow(site.name, r.row_number, r.image, str(r.reason), r.detail)
+        RejectedRow(
+            site=site.name,
+            row=r.row_number,
+            image=r.image,
+            reason=str(r.reason),
+            detail=r.detail,
+        )
         for site in sites
         for cohort in load_site(site, plan).cohorts
         for r in cohort.intake.rejected
     ]
-
-
-def environment(experiment: Experiment) -> dict[str, str]:
-    """Return what the run ran on, for the report."""
-    return {
-        "mamfed": __version__,
-        "Python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "Flower": flwr.__version__,
-        "engine": experiment.engine,
-        "device": str(choose_device(experiment.device)),
-        "threads a site": str(experiment.threads),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
 
 
 def _run(experiment: Experiment, arm: Arm, progress: Progress) -> dict[str, Any]:

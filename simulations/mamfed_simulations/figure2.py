@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from mamfed_common.detection import BoolImage
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.training import Prediction
-from mamfed_simulations.figures import ORANGE, SKY, to_png
+from mamfed_server.report.figures import ORANGE, SKY, to_png
 
 ROWS = (
     "Input I",

@@ -88,7 +88,12 @@ class Account:
     def html(self) -> str:
         """Return one page that needs no network."""
         environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("mamfed_simulations"),
+            loader=jinja2.ChoiceLoader(
+                [
+                    jinja2.PackageLoader("mamfed_simulations"),
+                    jinja2.PackageLoader("mamfed_server.report"),
+                ]
+            ),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,

@@ -180,6 +180,7 @@ def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_traine
     assert summary["complete"] is True
     assert summary["stages"] == {stage: sorted(sites) for stage in ("pretraining", "finetuning")}
     load_checkpoint(coordinator.home / "first" / "model.safetensors")
+    assert "Run first" in (home / "runs" / "first" / "report.html").read_text()
     for report in at_once(sites, lambda person: person.type("site looks back")).values():
         assert "whole: " in report
         assert "Trained in finetuning: 1 rounds" in report

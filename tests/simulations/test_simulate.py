@@ -14,6 +14,7 @@ from mamfed_common.errors import DataError, MamfedError, OutputError, PlanError,
 from mamfed_common.metrics import THRESHOLDS
 from mamfed_common.plan import parse_plan
 from mamfed_common.state import state_sha256
+from mamfed_server.report.page import report_run
 from mamfed_simulations.arms import describe_sites
 from mamfed_simulations.cli import app
 from mamfed_simulations.demo import demo_plan
@@ -65,6 +66,26 @@ def test_a_run_ends_with_a_summary_and_a_report(tmp_path, folders, plan):
     assert summary["seconds"] > 0
     assert (out / "report.html").stat().st_size > 10_000
     assert (out / "figure2.png").exists()
+    notes = json.loads((out / "report.json").read_text())
+    assert [(case["site"]) for case in notes["cases"]] == sorted(2 * list(folders))
+    assert [case["dice"] for case in notes["worst"]] == sorted(c["dice"] for c in notes["worst"])
+    assert set(notes["intervals"]) == set(folders)
+    page = (out / "report.html").read_bytes()
+    assert report_run(out).read_bytes() == page
+
+
+def test_a_run_that_fails_midway_has_a_report_too(tmp_path, folders, tiny_plan):
+    endless = {
+        "losses": {"benign": 1e38},
+        "finetuning": {"rounds": 2, "quorum": 3, "learning_rate": 0.001},
+    }
+    (tmp_path / "plan.yaml").write_text(tiny_plan.changed(**endless).to_yaml())
+    result = run(folders, tmp_path / "run", "--plan", tmp_path / "plan.yaml")
+    assert isinstance(result.exception, RunError), result.output
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The run failed: finetuning round" in page
+    assert "holds NaN or infinity" in page
+    assert "asked, no answer" in page
 
 
 def test_the_demo_compares_with_each_site_alone_and_with_all_data_pooled(

@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 
-from mamfed_simulations.figures import DASHES, SITE_COLOURS, frame, to_png
+from mamfed_server.report.figures import DASHES, SITE_COLOURS, frame, to_png
 
 
 def draw_study_curves(rows: Mapping[str, np.ndarray]) -> bytes:

@@ -1,4 +1,4 @@
-"""The report that a run ends with: one HTML file that needs nothing else, and its figures."""
+"""The page: one HTML file that needs nothing else, and its figures."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mamfed_common.files import private_directory, write_atomic
-from mamfed_common.plan import TrainingPlan
-from mamfed_server.runs import RoundRecord
-from mamfed_simulations.figure2 import COLUMNS, Case, by_site, draw_figure2
-from mamfed_simulations.figures import BarGroup, chosen_round, draw_curves, draw_dice_bars
-from mamfed_simulations.results import (
+from mamfed_common.files import check_folder_of, private_directory, write_atomic
+from mamfed_server.report.data import FIGURE2, Interval, ReportData, read_run
+from mamfed_server.report.figures import BarGroup, chosen_round, draw_curves, draw_dice_bars
+from mamfed_server.report.participation import Mark, participation
+from mamfed_server.report.results import (
     SMALL,
     ArmResult,
     Sites,
@@ -31,54 +29,21 @@ from mamfed_simulations.results import (
     rows_of,
     verdict,
 )
+from mamfed_server.runs import RoundRecord
 
-REPORT, CURVES, DICE, FIGURE2 = "report.html", "curves.png", "dice.png", "figure2.png"
-
-
-@dataclass(frozen=True)
-class RejectedRow:
-    """A row of a site's table that could not be used; it stays with those who hold the table."""
-
-    site: str
-    row: int
-    image: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """What a report is made of.
-
-    Attributes:
-        title: Its heading.
-        command: The command line that ran.
-        plan: The plan.
-        summary: What ``summary.json`` holds.
-        rounds: Rounds of the federated arm.
-        other_rounds: Rounds of other arms, by ``local-NAME`` or ``centralised``.
-        cases: Held-out images for figure 2.
-        rejected: Every row that could not be used.
-        environment: Versions, device and threads, by name.
-        cases_chosen_by: The rule by which ``cases`` were chosen, for the caption.
-    """
-
-    title: str
-    command: str
-    plan: TrainingPlan
-    summary: dict[str, Any]
-    rounds: Sequence[RoundRecord]
-    other_rounds: Mapping[str, Sequence[RoundRecord]]
-    cases: Sequence[Case]
-    rejected: Sequence[RejectedRow]
-    environment: Mapping[str, str]
-    cases_chosen_by: str = ""
-
-    @property
-    def threshold(self) -> float:
-        """Probability from which the federated arm marks a pixel on test images."""
-        chosen: float | None = self.summary.get("threshold")
-        return self.plan.evaluation.threshold if chosen is None else chosen
+COLUMNS = 9
+"""Of figure 2, side by side."""
+HAPPENED = {
+    "resumed": "started again, and went on",
+    "stopped": "stopped by the coordinator",
+    "failed": "failed",
+    "checkpoint damaged": "found a checkpoint damaged, and went back",
+    "asked again": "asked a site again that had refused to describe itself",
+    "refused": "left an update out",
+    "not scored": "got no score of a site",
+}
+"""Events that a reader should know of."""
+REPORT, CURVES, DICE = "report.html", "curves.png", "dice.png"
 
 
 @dataclass(frozen=True)
@@ -96,19 +61,46 @@ class Status:
     points: list[str]
 
 
+def report_run(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a run folder, as it is now; return where.
+
+    The same folder gives the same page.
+
+    Args:
+        folder: The run folder.
+        out: The page; None: ``report.html`` in the folder, its figures beside it.
+
+    Raises:
+        DataError: The run folder is damaged.
+        OutputError: The page cannot be written there.
+        PlanError: Its plan is.
+        RunError: It is no run folder.
+    """
+    report = read_run(folder)
+    if out is None:
+        return write_report(folder, report)
+    check_folder_of(out)
+    write_atomic(out, _page_and_figures(report)[0])
+    return out
+
+
 def write_report(folder: Path, report: ReportData) -> Path:
     """Write ``report.html`` and its figures, readable by their owner only; return its path.
 
-    The page shows images and names them: it belongs where the images may be.
+    A simulation's page shows images and names them: it belongs where the images may be.
     """
-    arms, sites = read_arms(report.summary), read_sites(report.summary)
-    figures = _draw_figures(report, arms, sites)
+    page, figures = _page_and_figures(report)
     private_directory(folder)
     for name, png in figures.items():
         write_atomic(folder / name, png)
-    page = _render(report, arms, sites, figures)
     write_atomic(folder / REPORT, page)
     return folder / REPORT
+
+
+def _page_and_figures(report: ReportData) -> tuple[str, dict[str, bytes]]:
+    arms, sites = read_arms(report.summary), read_sites(report.summary)
+    figures = _draw_figures(report, arms, sites)
+    return _render(report, arms, sites, figures), figures
 
 
 def status_of(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -> Status:
@@ -134,8 +126,8 @@ def _draw_figures(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -
         figures[CURVES] = draw_curves(report.rounds, report.other_rounds)
     if any(arm.rated for arm in arms):
         figures[DICE] = draw_dice_bars(_bar_groups(arms, sites))
-    if report.cases:
-        figures[FIGURE2] = draw_figure2(report.cases, report.threshold)
+    if report.figure2:
+        figures[FIGURE2] = report.figure2
     return figures
 
 
@@ -172,7 +164,7 @@ def _render(
     report: ReportData, arms: Sequence[ArmResult], sites: Sites, figures: Mapping[str, bytes]
 ) -> str:
     environment = Environment(
-        loader=PackageLoader("mamfed_simulations"),
+        loader=PackageLoader("mamfed_server.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -185,6 +177,7 @@ def _render(
         duration=_duration,
         mean_loss=_mean_loss,
         megabytes=_megabytes,
+        interval=_interval,
     )
     rated = sorted({site for arm in arms for site in arm.rated})
     return environment.get_template("report.html.j2").render(
@@ -203,9 +196,12 @@ def _render(
         tested=rated,
         across=across_rows(arms, rated),
         chosen=chosen_round(report.rounds),
-        cases=by_site(report.cases),
+        notes=report.notes,
+        participation=participation(report.rounds),
+        marks=[mark for mark in Mark if mark.sign],
+        happened={HAPPENED[k]: n for k, n in report.events.items() if k in HAPPENED},
         site_dice=_dice_by_arm(arms).get("federated", {}),
-        columns=min(len(report.cases), COLUMNS),
+        columns=min(len(report.notes.cases), COLUMNS),
         small=SMALL,
         figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
     )
@@ -293,4 +289,9 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f}"
 
 
-__all__ = ["Case", "RejectedRow", "ReportData", "Status", "status_of", "write_report"]
+def _interval(interval: Interval) -> str:
+    """Write an interval with the patients behind it."""
+    patients = counted(interval.patients, "patient")
+    if interval.low is None or interval.high is None:
+        return f"no interval ({patients})"
+    return f"{interval.low:.2f} to {interval.high:.2f} ({patients})"

@@ -1,4 +1,4 @@
-"""The report's figures: the chosen round, what contours show, sizes that hold any case."""
+"""Figure 2: what contours show, sizes that hold any case."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mamfed_common.plan import Stage
 from mamfed_common.samples import Sample
 from mamfed_common.training import Prediction
-from mamfed_server.runs import RoundRecord
 from mamfed_simulations.figure2 import Case, _window, by_site, draw_figure2
-from mamfed_simulations.figures import BarGroup, chosen_round, draw_curves, draw_dice_bars
 
 SIZE = 32
 
@@ -25,41 +22,8 @@ def case(site: str, image: str, marked: float = 0.9) -> Case:
     return Case(site, image, "Vendor", 0.75, sample, Prediction(grey / 65535, malignancy))
 
 
-def validated(server_round: int, dice: float | None) -> RoundRecord:
-    return RoundRecord(
-        stage=Stage.FINETUNING,
-        server_round=server_round,
-        expected=("alpha", "beta"),
-        answered=(),
-        accepted={},
-        refused={"alpha": "no answer", "beta": "no answer"},
-        mean_validation_dice=dice,
-    )
-
-
 def shape_of(png: bytes) -> tuple[int, ...]:
     return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE).shape
-
-
-def test_the_chosen_round_is_the_first_best_else_the_last() -> None:
-    tied = [validated(n, dice) for n, dice in enumerate((0.1, 0.4, 0.4), start=1)]
-    blind = [validated(n, None) for n in (1, 2)]
-    assert chosen_round(tied) is tied[1]
-    assert chosen_round(blind) is blind[1]
-    assert chosen_round([]) is None
-
-
-def test_curves_can_be_drawn_without_an_update_a_validation_or_a_first_stage() -> None:
-    assert shape_of(draw_curves([validated(1, None)], {"centralised": []})) == (962, 1170)
-
-
-def test_a_missing_bar_is_drawn_unlike_a_bar_of_zero() -> None:
-    missing, zero = (
-        draw_dice_bars([BarGroup("$x$ \\frac", "1 image", {"federated": dice})])
-        for dice in (None, 0.0)
-    )
-    assert missing != zero
-    assert shape_of(missing) == shape_of(zero)
 
 
 @pytest.mark.parametrize(("count", "bands"), [(1, 1), (9, 1), (10, 2)])

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mamfed_common.plan import Stage
+from mamfed_server.report.results import ARM_NAMES
 from mamfed_server.runs import RoundRecord
-from mamfed_simulations.results import ARM_NAMES
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#595959"
@@ -28,6 +28,8 @@ SITE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ((4, 2), (1.5, 1.5), (6, 2, 1, 2))
 ARM_LOOKS = {"local": (ORANGE, "//"), "centralised": ("#C4C4C4", ".."), "federated": (BLUE, "")}
 DPI = 130
+LEGEND_LETTERS = 100
+"""So many fit side by side under the curves."""
 
 Looks = Mapping[str, Mapping[str, Any]]
 """How the lines of each site are drawn, by the name of the site."""
@@ -84,7 +86,10 @@ def draw_curves(
         _mark_chosen(panels["dice"], record.server_round)
     lines = {str(line.get_label()): line for a in panels.values() for line in a.get_lines()}
     named = {label: line for label, line in lines.items() if not label.startswith("_")}
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, frameon=False)
+    columns = max(1, min(4, LEGEND_LETTERS // max(map(len, named), default=1)))
+    figure.legend(
+        named.values(), named.keys(), loc="outside lower center", ncols=columns, frameon=False
+    )
     return to_png(figure)
 
 

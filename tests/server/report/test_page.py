@@ -15,11 +15,10 @@ import pytest
 
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
-from mamfed_common.samples import Sample
-from mamfed_common.training import Prediction
+from mamfed_server.report.data import CaseNote, Notes, RejectedRow, ReportData
+from mamfed_server.report.page import write_report
+from mamfed_server.report.results import measures, read_arms, read_sites, rows_of, verdict
 from mamfed_server.runs import Contribution, RoundRecord
-from mamfed_simulations.report import Case, RejectedRow, ReportData, write_report
-from mamfed_simulations.results import measures, read_arms, read_sites, rows_of, verdict
 
 SIZE = 32
 HOSTILE = "<script>alert('$x$')</script>"
@@ -80,13 +79,14 @@ def record(
     )
 
 
-def case(site: str, image: str, predicted: bool = True) -> Case:
-    mask = np.zeros((SIZE, SIZE), bool)
-    mask[4:9, 0:6] = True
-    malignancy = np.where(mask, 0.9, 0.1).astype(np.float32) * predicted
-    grey = np.full((SIZE, SIZE), 20000, np.uint16)
-    sample = Sample(grey, np.ones_like(mask), mask, image)
-    return Case(site, image, "Vendor & Co", 0.75, sample, Prediction(grey / 65535, malignancy))
+def case(site: str, image: str) -> CaseNote:
+    return CaseNote(site=site, image=image, vendor="Vendor & Co", dice=0.75)
+
+
+def figure2() -> bytes:
+    """A picture, as a simulation draws one."""
+    _, png = cv2.imencode(".png", np.arange(2400, dtype=np.uint16).reshape(40, 60).astype(np.uint8))
+    return png.tobytes()
 
 
 def make_report() -> ReportData:
@@ -124,15 +124,26 @@ def make_report() -> ReportData:
     dice = (0.33, 0.47, 0.41)
     finetuning = [record(Stage.FINETUNING, n, d) for n, d in enumerate(dice, start=1)]
     return ReportData(
-        title="A report",
-        command="mamfed-simulate demo",
         plan=PLAN,
         summary=summary,
         rounds=[record(Stage.PRETRAINING, 1, None), *finetuning],
         other_rounds={"local-alpha": finetuning, "centralised": finetuning},
-        cases=[case("beta", "b1.dcm", predicted=False), case("alpha", HOSTILE)],
-        rejected=[RejectedRow("alpha", 14, HOSTILE, "missing mask", "masks/<i>.png")],
-        environment={"torch": "2.13.0"},
+        notes=Notes(
+            title="A report",
+            command="mamfed-simulate demo",
+            cases=(case("alpha", HOSTILE), case("beta", "b1.dcm")),
+            rejected=(
+                RejectedRow(
+                    site="alpha",
+                    row=14,
+                    image=HOSTILE,
+                    reason="missing mask",
+                    detail="masks/<i>.png",
+                ),
+            ),
+            environment={"torch": "2.13.0"},
+        ),
+        figure2=figure2(),
     )
 
 
@@ -323,7 +334,7 @@ def test_a_failed_run_says_so_first(tmp_path: Path) -> None:
         arms=arms,
         best_validation_dice=None,
     )
-    page = write(tmp_path, replace(failed, rounds=[], other_rounds={}, cases=[]))
+    page = write(tmp_path, replace(failed, rounds=[], other_rounds={}, notes=Notes(), figure2=None))
     assert 'class="status failed"' in page.html
     assert "The run failed: finetuning round 1: 0 of 2 updates accepted." in page.text
     assert "No Dice was measured on held-out images." in page.text
@@ -345,8 +356,10 @@ def test_the_cross_table_has_every_local_model_at_every_site(page: Page) -> None
 
 
 def test_names_are_shown_as_written_and_never_run(tmp_path: Path) -> None:
-    report = replace(make_report(), title=HOSTILE, command=HOSTILE, environment={HOSTILE: HOSTILE})
-    page = write(tmp_path, report)
+    report = make_report()
+    hostile = {"title": HOSTILE, "command": HOSTILE, "environment": {HOSTILE: HOSTILE}}
+    notes = report.notes.model_copy(update=hostile)
+    page = write(tmp_path, replace(report, notes=notes))
     assert "<script" not in page.html
     assert "<i>" not in page.html
     assert page.text.count(HOSTILE) >= 6
@@ -366,6 +379,6 @@ def test_rounds_are_totalled_and_the_chosen_one_marked(page: Page) -> None:
 
 
 def test_every_table_names_its_columns_and_itself(page: Page) -> None:
-    assert page.tags.count("table") == page.tags.count("caption") == 9
+    assert page.tags.count("table") == page.tags.count("caption") == 11
     assert not re.search(r"<th(?![^>]*scope=)[ >]", page.html.replace("<thead", ""))
     assert '<html lang="en">' in page.html

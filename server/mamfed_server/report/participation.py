@@ -1,0 +1,97 @@
+"""Who took part in which round, and who did not: a table of sites by rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from mamfed_common.plan import Stage
+from mamfed_server.runs import RoundRecord
+
+HEAD_EVERY = 5
+"""Every so many rounds have their number written; more would not be read."""
+
+
+class Mark(Enum):
+    """What became of a site in a round: a sign, a class of the style sheet, and words."""
+
+    ACCEPTED = ("●", "accepted", "update accepted")
+    REFUSED = ("x", "refused", "answered, update refused")
+    SILENT = ("○", "silent", "asked, no answer in time")
+    NOT_ASKED = ("", "absent", "not asked")
+
+    @property
+    def sign(self) -> str:
+        """The sign."""
+        return self.value[0]
+
+    @property
+    def style(self) -> str:
+        """The class."""
+        return self.value[1]
+
+    @property
+    def words(self) -> str:
+        """The words."""
+        return self.value[2]
+
+
+class SiteLine(NamedTuple):
+    """A site's line: its marks round by round, and how many of those asked were accepted."""
+
+    site: str
+    marks: list[Mark]
+    accepted: int
+    asked: int
+
+
+class Participation(NamedTuple):
+    """One stage.
+
+    Attributes:
+        stage: The stage.
+        number: 1 or 2.
+        heads: What stands above each round: its number, or nothing.
+        lines: One a site.
+    """
+
+    stage: Stage
+    number: int
+    heads: list[str]
+    lines: list[SiteLine]
+
+
+def participation(rounds: Sequence[RoundRecord]) -> list[Participation]:
+    """Say stage by stage who took part; a stage without a round is left out."""
+    sites = sorted({site for record in rounds for site in record.expected})
+    tables = []
+    for number, stage in enumerate(Stage, start=1):
+        own = [record for record in rounds if record.stage is stage]
+        if own:
+            lines = [_line(site, own) for site in sites]
+            tables.append(
+                Participation(stage, number, [_head(record, own) for record in own], lines)
+            )
+    return tables
+
+
+def mark_of(record: RoundRecord, site: str) -> Mark:
+    """Say what became of a site in a round."""
+    if site in record.accepted:
+        return Mark.ACCEPTED
+    if site not in record.expected:
+        return Mark.NOT_ASKED
+    return Mark.REFUSED if site in record.answered else Mark.SILENT
+
+
+def _line(site: str, rounds: Sequence[RoundRecord]) -> SiteLine:
+    marks = [mark_of(record, site) for record in rounds]
+    asked = sum(site in record.expected for record in rounds)
+    return SiteLine(site, marks, marks.count(Mark.ACCEPTED), asked)
+
+
+def _head(record: RoundRecord, rounds: Sequence[RoundRecord]) -> str:
+    number = record.server_round
+    written = number == 1 or number % HEAD_EVERY == 0 or len(rounds) <= HEAD_EVERY
+    return str(number) if written else ""
