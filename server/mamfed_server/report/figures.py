@@ -218,7 +218,7 @@ def frame(axes: Axes, title: str, *, rounds: bool = True) -> None:
     axes.set_axisbelow(True)
     if rounds:
         axes.set_xlabel("round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _say(axes: Axes, text: str) -> None:

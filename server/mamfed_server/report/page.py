@@ -36,13 +36,10 @@ COLUMNS = 9
 HAPPENED = {
     "resumed": "started again, and went on",
     "stopped": "stopped by the coordinator",
-    "failed": "failed",
     "checkpoint damaged": "found a checkpoint damaged, and went back",
     "asked again": "asked a site again that had refused to describe itself",
-    "refused": "left an update out",
-    "not scored": "got no score of a site",
 }
-"""Events that a reader should know of."""
+"""Events that nothing else on the page tells of."""
 REPORT, CURVES, DICE = "report.html", "curves.png", "dice.png"
 
 
