@@ -88,9 +88,9 @@ def once(path: Path, model: Model, decoder: Decoder, folder: Path, clock: Clock)
     view = answer.View("x", source, sample, way, mammogram.grey, mammogram.facts, header, "x")
     probability = clock.time("back to the file's grid", lambda: way.invert(prediction.malignancy))
     marked = clock.time("mark lesions", lambda: mark(probability, model.threshold, None))
-    pictures, _ = clock.time("six pictures", lambda: answer._pictures(view, prediction, marked))
+    pictures, _ = clock.time("six pictures", lambda: answer.pictures_of(view, prediction, marked))
     segmentation, why_not = clock.time(
-        "DICOM SEG", lambda: answer._segmentation(view, marked, probability, model, "binary")
+        "DICOM SEG", lambda: answer.segmentation_of(view, marked, probability, model, "binary")
     )
     assert segmentation is not None, why_not
     files = {**pictures, "segmentation.dcm": segmentation}

@@ -138,8 +138,8 @@ def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding)
     """Make files and record of what the network says of an image."""
     probability = view.transform.invert(prediction.malignancy)
     marked = mark(probability, model.threshold, view.facts.spacing_mm)
-    files, shown_at = _pictures(view, prediction, marked)
-    segmentation, why_not = _segmentation(view, marked, probability, model, encoding)
+    files, shown_at = pictures_of(view, prediction, marked)
+    segmentation, why_not = segmentation_of(view, marked, probability, model, encoding)
     if segmentation is not None:
         files[SEGMENTATION] = segmentation
     record = {
@@ -155,7 +155,7 @@ def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding)
     return Answer(files, record)
 
 
-def _pictures(
+def pictures_of(
     view: View, prediction: Prediction, marked: Marked
 ) -> tuple[dict[str, bytes], float | None]:
     """Draw what people look at: whole images as PNG, and the breast for the study's page.
@@ -182,7 +182,7 @@ def _pictures(
     return files, shown_at
 
 
-def _segmentation(
+def segmentation_of(
     view: View, marked: Marked, probability: Pixels, model: Model, encoding: Encoding
 ) -> tuple[bytes | None, str]:
     """Return the DICOM file, or None and why there is none."""

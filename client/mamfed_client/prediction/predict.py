@@ -165,28 +165,19 @@ def _predict(
             pass
 
 
+@dataclass(frozen=True, slots=True)
 class _Worker:
     """Predicts batches; several threads share it."""
 
-    def __init__(
-        self,
-        model: Model,
-        folder: PredictionFolder,
-        encoding: Encoding,
-        side_by_side: Readers,
-        outcomes: Outcomes,
-        done: Advance,
-        secret: bytes,
-    ) -> None:
-        self._model = model
-        self._folder = folder
-        self._encoding = encoding
-        self._readers = side_by_side
-        self._outcomes = outcomes
-        self._done = done
-        self._secret = secret
-        self._network = threading.Lock()
-        self._counting = threading.Lock()
+    model: Model
+    folder: PredictionFolder
+    encoding: Encoding
+    readers: Readers
+    outcomes: Outcomes
+    done: Advance
+    secret: bytes
+    network: threading.Lock = field(default_factory=threading.Lock)
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def predict(self, batch: Sequence[Todo]) -> None:
         """Read a batch, run the network on it once, and keep what it says.
@@ -197,31 +188,29 @@ class _Worker:
         views = [view for todo in batch if (view := self._view(todo)) is not None]
         if not views:
             return
-        samples = [view.sample for view in views]
-        model = self._model
-        with self._network:
-            predictions = _in_memory(model, samples)
+        with self.network:
+            predictions = _in_memory(self.model, [view.sample for view in views])
         for view, prediction in zip(views, predictions, strict=True):
-            files, record = answer(view, prediction, model, self._encoding)
-            self._folder.keep(view.identity, files, record)
-            with self._counting:
-                self._outcomes.predicted += 1
-                self._outcomes.studies.add(view.study)
-                self._done(1, 0)
+            files, record = answer(view, prediction, self.model, self.encoding)
+            self.folder.keep(view.identity, files, record)
+            with self.counting:
+                self.outcomes.predicted += 1
+                self.outcomes.studies.add(view.study)
+                self.done(1, 0)
 
     def _view(self, todo: Todo) -> View | None:
         """Read an image; one that cannot be used is noted."""
-        source, size = todo.source, self._model.plan.image_size
+        source, size = todo.source, self.model.plan.image_size
         try:
-            with self._readers.decoder() as decoder:
-                return view_of(source, todo.identity, size, decoder, self._secret)
+            with self.readers.decoder() as decoder:
+                return view_of(source, todo.identity, size, decoder, self.secret)
         except Refusal as refusal:
             trouble = refusal
         except DataError as error:  # a prepared sample is damaged
             trouble = Refusal(Reason.UNREADABLE_IMAGE, str(error))
-        with self._counting:
-            self._outcomes.rejected.append(rejection(source.row.row_number, source.name, trouble))
-            self._done(1, 1)
+        with self.counting:
+            self.outcomes.rejected.append(rejection(source.row.row_number, source.name, trouble))
+            self.done(1, 1)
         return None
 
 
