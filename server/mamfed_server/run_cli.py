@@ -1,4 +1,4 @@
-"""``mamfed-server start | status | runs | stop | resume | export``."""
+"""``mamfed-server start | status | runs | stop | resume``."""
 
 from __future__ import annotations
 
@@ -118,31 +118,9 @@ def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> No
         )
 
 
-def export(
-    run: RunArgument,
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    home: HomeOption = Path("."),
-    checkpoint: Annotated[str, typer.Option(help="best, final or latest.")] = "best",
-    output: FormatOption = Format.TEXT,
-) -> None:
-    """Copy a run's result to a folder of its own: checked weights, plan, rounds, summary.
-
-    Nothing in it belongs to one site alone but its name and its counts.
-    """
-    from mamfed_server.overview import export_run
-    from mamfed_server.settings import ServerHome
-
-    folder = _run_folder(ServerHome(home).runs, run)
-    files = [str(path) for path in export_run(folder, checkpoint, out)]
-    if output is Format.JSON:
-        files = [json.dumps({"run": run, "checkpoint": checkpoint, "files": files}, indent=2)]
-    for line in files:
-        typer.echo(line)
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands to the coordinator's."""
-    for command in (start, resume, stop, status, runs, export):
+    for command in (start, resume, stop, status, runs):
         app.command()(command)
 
 

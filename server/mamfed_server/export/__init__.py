@@ -1,0 +1,1 @@
+"""A run's network for other tools: ONNX, TorchScript, a MONAI bundle, plain weights."""

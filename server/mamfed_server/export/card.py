@@ -1,0 +1,153 @@
+"""``MODEL_CARD.md``, as Hugging Face's model cards are laid out, and the ``README.md`` beside it.
+
+Every figure comes with its count, from the run's summary; what the run did not keep, or a site did
+not allow, is said to be missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mamfed_common.files import write_atomic
+from mamfed_common.plan import TrainingPlan
+from mamfed_server.export.network import Model
+from mamfed_server.export.source import Source
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("mamfed_server.export"),
+    autoescape=False,  # Markdown  # noqa: S701
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+MISSING = "not known"
+PARTS = ("train", "val", "test")
+
+
+def write_card(path: Path, source: Source, model: Model, record: Mapping[str, Any]) -> None:
+    """Write the model card."""
+    summary = source.summary or {}
+    facts = model.facts
+    sites = summary.get("sites", {})
+    arm, result = _main_arm(summary)
+    text = ENVIRONMENT.get_template("MODEL_CARD.md.jinja").render(
+        record=record,
+        facts=facts,
+        preprocessing=model.preprocessing,
+        has_run=source.summary is not None,
+        summary=summary,
+        sites=[_site_row(name, site) for name, site in sorted(sites.items())],
+        vendors=_vendors(sites),
+        arm=arm,
+        results=[_result_row(name, score) for name, score in sorted(_scores(result).items())],
+        mean_dice=_number(result.get("mean_dice")),
+        validation=_number(facts.mean_validation_dice),
+        validating=len(facts.validation),
+        is_best=source.path.stem == "best",
+        settings=_settings(facts.plan),
+        parameters=sum(weight.numel() for weight in source.checkpoint.state.values()),
+    )
+    write_atomic(path, text)
+
+
+def write_readme(path: Path, target: str, model: Model, record: Mapping[str, Any]) -> None:
+    """Write how the files of one format are used."""
+    template = ENVIRONMENT.get_template(f"{target}.README.md.jinja")
+    preprocessing = model.preprocessing
+    text = template.render(record=record, preprocessing=preprocessing, outputs=model.outputs)
+    write_atomic(path, text)
+
+
+def _main_arm(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the arm that a run's own checkpoints are of, and its test results."""
+    arms = summary.get("arms", {})
+    name = "federated" if "federated" in arms else next(iter(arms), "")
+    return name, arms.get(name, {})
+
+
+def _scores(arm: Mapping[str, Any]) -> dict[str, Any]:
+    scores = arm.get("sites", {})
+    assert isinstance(scores, dict)
+    return scores
+
+
+def _site_row(name: str, site: Mapping[str, Any]) -> dict[str, str]:
+    """Return a site's counts of images (patients), as far as it told them."""
+    row = {"site": _cell(name)}
+    for kind in ("benign", "malignant"):
+        images, patients = (site.get(what, {}).get(kind, {}) for what in ("images", "patients"))
+        counts = [f"{_count(images.get(p))} ({_count(patients.get(p))})" for p in PARTS]
+        row[kind] = " / ".join(counts)
+    vendors = site.get("vendors") or {}
+    told = [f"{_cell(vendor)} {_count(count)}" for vendor, count in sorted(vendors.items())]
+    row["vendors"] = ", ".join(told) or MISSING
+    left_out = sum((site.get("rejected") or {}).values()) + sum(
+        (site.get("left_out") or {}).values()
+    )
+    row["left_out"] = str(left_out)
+    return row
+
+
+def _vendors(sites: Mapping[str, Mapping[str, Any]]) -> str:
+    total: Counter[str] = Counter()
+    for site in sites.values():
+        total.update({_cell(name): count or 0 for name, count in (site.get("vendors") or {}).items()})
+    return ", ".join(f"{name} ({count})" for name, count in sorted(total.items())) or MISSING
+
+
+def _result_row(name: str, score: Mapping[str, Any]) -> dict[str, str]:
+    found, lesions = score.get("lesions_found"), score.get("lesions")
+    return {
+        "site": _cell(name),
+        "images": _count(score.get("images")),
+        "dice": _number(score.get("dice")),
+        "iou": _number(score.get("iou")),
+        "lesions": f"{_count(found)} of {_count(lesions)}",
+        "without": _count(score.get("images_without_malignancy")),
+        "auroc": _number(score.get("auroc")),
+        "false_positive_pixels": _number(score.get("false_positive_pixels"), 1),
+    }
+
+
+def _settings(plan: TrainingPlan) -> dict[str, object]:
+    """Return the settings that matter to someone who is handed the network."""
+    network, federation = plan.network, plan.federation
+    trained = {
+        stage: f"{one.rounds} rounds of {one.local_epochs} epochs, batch {one.batch_size}, "
+        f"learning rate {one.learning_rate:g}"
+        for stage, one in (("stage 1", plan.pretraining), ("stage 2", plan.finetuning))
+    }
+    return {
+        "image size": f"{plan.image_size} x {plan.image_size}",
+        "channels": " ".join(map(str, network.channels)),
+        "stem": network.stem,
+        "first level with a long skip": network.first_skip_level,
+        "head": network.head,
+        "smoothing of the difference": f"{network.smoothing} pixels",
+        **trained,
+        "precision": plan.precision,
+        "server optimiser": federation.server_optimiser,
+        "FedProx mu": f"{federation.proximal_mu:g}",
+        "local norms (FedBN)": "yes" if federation.local_norms else "no",
+        "seed": plan.seed,
+        "split seed": plan.evaluation.split_seed,
+    }
+
+
+def _count(value: int | None) -> str:
+    return MISSING if value is None else str(value)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def _cell(text: str) -> str:
+    """Keep a site's own words within their cell of a table."""
+    return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")

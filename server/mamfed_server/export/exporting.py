@@ -1,0 +1,238 @@
+"""One export from start to end: write into a draft, load it back, compare, and only then keep it.
+
+==========================  ===================================================================
+``model.*``                 the network, see the module of each format
+``preprocessing.json``      what to do to an image first
+``MODEL_CARD.md``           where the weights come from, what they can do, what they must not
+``README.md``               how to use it
+``export.json``             which weights these are, and how far the file is from PyTorch
+==========================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from tempfile import mkdtemp
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+from mamfed_common import __version__
+from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.files import DRAFT, private_directory, write_atomic
+from mamfed_server.export.checks import (
+    SEED,
+    TOLERANCE,
+    Difference,
+    Images,
+    batches_of,
+    compare,
+    drawn_image,
+)
+from mamfed_server.export.network import Model
+from mamfed_server.export.source import Source
+
+RECORD, PREPROCESSING, CARD, README = (
+    "export.json",
+    "preprocessing.json",
+    "MODEL_CARD.md",
+    "README.md",
+)
+
+
+class Target(StrEnum):
+    """What a network can be exported to."""
+
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+    MONAI_BUNDLE = "monai-bundle"
+    SAFETENSORS = "safetensors"
+
+
+class Form(NamedTuple):
+    """How one target is written: the module that does it, its files, and what it imports."""
+
+    module: str
+    files: tuple[str, ...]
+    needs: tuple[str, ...] = ("jinja2",)
+
+
+FORMS = {
+    Target.ONNX: Form(
+        "onnx_file", ("model.onnx",), ("jinja2", "onnx", "onnxscript", "onnxruntime")
+    ),
+    Target.TORCHSCRIPT: Form("torchscript", ("model.ts",)),
+    Target.SAFETENSORS: Form("plain", ("model.safetensors", "network.json")),
+    Target.MONAI_BUNDLE: Form(
+        "bundle",
+        (
+            "LICENSE",
+            "configs/inference.json",
+            "configs/metadata.json",
+            "docs/README.md",
+            "models/model.pt",
+            "models/model.ts",
+        ),
+    ),
+}
+
+
+class Request(NamedTuple):
+    """What is to be exported where.
+
+    Attributes:
+        source: The checkpoint.
+        target: The format.
+        out: The folder to make, or to replace where it holds an export of the same weights.
+        images: ``(H, W)`` in 0..1 to compare on; None draws one.
+    """
+
+    source: Source
+    target: Target
+    out: Path
+    images: Sequence[Images] | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """What will be there."""
+        names = {*FORMS[self.target].files, PREPROCESSING, CARD, README, RECORD}
+        return [self.out / name for name in sorted(names)]
+
+
+def check_request(request: Request) -> None:
+    """Refuse before the work what could not be finished.
+
+    Raises:
+        MamfedError: A package is missing.
+        OutputError: The folder holds something else, or an export of other weights.
+    """
+    for name in FORMS[request.target].needs:
+        if importlib.util.find_spec(name) is None:
+            raise MamfedError(f"this needs {name}: pip install 'mamfed[export]'")
+    out = request.out
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    held = _record_of(out)
+    if held is None or held.get("target") != request.target:
+        raise OutputError(f"{out}: exists and is no export to {request.target}; choose another")
+    mine = request.source.checkpoint.facts.weights_sha256
+    if held.get("weights_sha256") != mine:
+        raise OutputError(
+            f"{out}: holds an export of other weights ({str(held.get('weights_sha256'))[:12]}, "
+            f"not {mine[:12]}); choose another folder by --out, or remove it"
+        )
+
+
+def export(request: Request, on_step: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Write an export that agrees with PyTorch; return what ``export.json`` says.
+
+    Args:
+        request: What is asked.
+        on_step: Called with what is done next.
+
+    Raises:
+        MamfedError: A package is missing.
+        OutputError: The folder is taken, cannot be written, or the export disagrees.
+    """
+    check_request(request)
+    private_directory(request.out.parent)
+    draft = Path(
+        mkdtemp(prefix=f".{request.out.name}.", suffix=DRAFT, dir=request.out.parent.resolve())
+    )
+    try:
+        record = _fill(draft, request, on_step)
+        _put_in_place(draft, request.out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return record
+
+
+def _fill(draft: Path, request: Request, on_step: Callable[[str], None]) -> dict[str, Any]:
+    from mamfed_server.export.card import write_card, write_readme
+
+    model, form = request.source.model(), FORMS[request.target]
+    module = _module(form)
+    on_step(f"writing {request.target}")
+    module.write(draft, model)
+    difference = _compared(draft, module, model, request, on_step)
+    record = _record(request, model, difference)
+    write_atomic(draft / PREPROCESSING, json.dumps(model.preprocessing, indent=2) + "\n")
+    write_card(draft / CARD, request.source, model, record)
+    write_readme(draft / README, request.target, model, record)
+    write_atomic(draft / RECORD, json.dumps(record, indent=2) + "\n")
+    for path in draft.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return record
+
+
+def _compared(
+    draft: Path,
+    module: ModuleType,
+    model: Model,
+    request: Request,
+    on_step: Callable[[str], None],
+) -> Difference:
+    images = request.images or [drawn_image(model.facts.plan.image_size)]
+    batches = batches_of(model, images)
+    done = 0
+
+    def on_batch() -> None:
+        nonlocal done
+        done += 1
+        on_step(f"compared with PyTorch: {done} of {len(batches)}")
+
+    on_step("loading it back")
+    return compare(model, module.load(draft), batches, on_batch)
+
+
+def _record(request: Request, model: Model, difference: Difference) -> dict[str, Any]:
+    facts = model.facts
+    images = request.images
+    return {
+        "target": request.target,
+        "files": list(FORMS[request.target].files),
+        "checkpoint": request.source.path.name,
+        "weights_sha256": facts.weights_sha256,
+        "plan_sha256": facts.plan_sha256,
+        "stage": facts.stage,
+        "server_round": facts.server_round,
+        "compared_on": "real images" if images else f"a drawn image, seed {SEED}",
+        "images": len(images) if images else 0,
+        "shapes": [list(shape) for shape in difference.shapes],
+        "tolerance": TOLERANCE,
+        "largest_difference": difference.float64,
+        "largest_difference_from_float32": difference.float32,
+        "pytorch_float32_from_float64": difference.pytorch,
+        "mamfed_version": __version__,
+        "torch_version": torch.__version__,
+        "use": model.preprocessing["use"],
+    }
+
+
+def _module(form: Form) -> ModuleType:
+    return importlib.import_module(f"mamfed_server.export.{form.module}")
+
+
+def _record_of(out: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((out / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _put_in_place(draft: Path, out: Path) -> None:
+    """Move a finished export to its place; an older one of the same weights goes."""
+    old = draft.with_name(f"{draft.name}.old")
+    if out.exists():
+        os.replace(out, old)
+    os.replace(draft, out)
+    shutil.rmtree(old, ignore_errors=True)

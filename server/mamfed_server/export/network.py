@@ -1,0 +1,113 @@
+"""The network as it is exported: probabilities instead of logits, and norms that any runtime sums.
+
+The weights and their names are those of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mamfed_common.checkpoint import CheckpointFacts
+from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.unet import InstanceNorm
+
+IMAGE, MALIGNANCY, RECONSTRUCTION = "image", "malignancy", "reconstruction"
+
+
+class TwoStepNorm(nn.Module):
+    """Instance normalisation that averages along each row first, then over the rows.
+
+    A runtime that adds 1536 x 1536 float32 values one after the other loses digits: onnxruntime's
+    InstanceNormalization and its ReduceMean over both axes gave probabilities that were 3e-3 off on
+    real images at 1536 x 1536, this one 4e-6, in the same time (``docs/benchmarks.md``).
+    """
+
+    def __init__(self, norm: InstanceNorm) -> None:
+        """Take the weights of ``norm``; they are shared."""
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every feature map of ``x``, ``(N, C, H, W)``, over its own H x W."""
+        centred = x - _mean(x)
+        scale = torch.rsqrt(_mean(centred * centred) + self.eps) * self.weight[:, None, None]
+        return centred * scale + self.bias[:, None, None]
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean(3, keepdim=True).mean(2, keepdim=True)
+
+
+class ExportNetwork(nn.Module):
+    """``(N, 1, H, W)`` in 0..1 -> probability of malignancy, and the reconstruction if it is drawn.
+
+    H and W are multiples of :attr:`multiple`, and at least two of them: nothing is padded inside.
+    """
+
+    def __init__(self, network: MalignancyNetwork) -> None:
+        """Copy ``network``; what is made of it changes nothing in the original."""
+        super().__init__()
+        self.network = copy.deepcopy(network).eval()
+        for module in list(self.network.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, InstanceNorm):
+                    setattr(module, name, TwoStepNorm(child))
+
+    @property
+    def multiple(self) -> int:
+        """What height and width must be multiples of, in pixels."""
+        return self.network.backbone.multiple
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return ``(N, 1, H, W)`` float32: malignancy in 0..1, and the reconstruction."""
+        logits, redrawn = self.network.explain(image)
+        malignancy = logits.sigmoid()
+        return malignancy if redrawn is None else (malignancy, redrawn)
+
+
+class StackedNetwork(nn.Module):
+    """The same with one output, ``(N, channels, H, W)``, as MONAI's bundles expect it."""
+
+    def __init__(self, network: ExportNetwork) -> None:
+        """Wrap a network; the weights are shared."""
+        super().__init__()
+        self.export = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return malignancy as channel 0 and the reconstruction, if it is drawn, as channel 1."""
+        outputs = self.export(image)
+        return outputs if isinstance(outputs, Tensor) else torch.cat(outputs, dim=1)
+
+
+class Model(NamedTuple):
+    """What an export is made of.
+
+    Attributes:
+        network: As the checkpoint has it, float32, on the CPU.
+        facts: What the checkpoint says of it.
+        preprocessing: What ``preprocessing.json`` says.
+    """
+
+    network: MalignancyNetwork
+    facts: CheckpointFacts
+    preprocessing: dict[str, object]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs, in their order."""
+        return (MALIGNANCY,) if self.network.subtraction is None else (MALIGNANCY, RECONSTRUCTION)
+
+    @property
+    def multiple(self) -> int:
+        """What height and width must be multiples of, in pixels."""
+        return self.network.backbone.multiple
+
+    def example(self) -> Tensor:
+        """Return two small images of unequal sides, for tracing; their values do not matter."""
+        return torch.linspace(0, 1, 12 * self.multiple**2).reshape(
+            2, 1, 2 * self.multiple, 3 * self.multiple
+        )

@@ -1,0 +1,98 @@
+"""``model.onnx``: for onnxruntime and whatever else reads ONNX. It needs no mamfed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import torch
+
+from mamfed_server.export.checks import Images, Predictor
+from mamfed_server.export.network import IMAGE, ExportNetwork, Model
+
+FILE = "model.onnx"
+OPSET = 20
+METADATA_KEY = "mamfed"
+
+
+def write(folder: Path, model: Model) -> None:
+    """Write the graph with batch, height and width left open, checked by ONNX's own checker."""
+    multiple = model.multiple
+    batch, height, width = (
+        torch.export.Dim(name, min=least) for name, least in (("n", 1), ("h", 2), ("w", 2))
+    )
+    program = _quietly_exported(
+        model,
+        {0: batch, 2: multiple * height, 3: multiple * width},  # type: ignore[operator]
+    )
+    _name_sizes(program)
+    _forget_the_machine(program)
+    onnx.helper.set_model_props(program, _metadata(model))
+    program.producer_name, program.producer_version = "mamfed", model.facts.mamfed_version
+    onnx.checker.check_model(program, full_check=True)
+    onnx.save(program, folder / FILE)
+
+
+def load(folder: Path) -> Predictor:
+    """Run the file under onnxruntime, which an export's own check needs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
+
+    def predict(images: Images) -> list[np.ndarray]:
+        return cast(list[np.ndarray], session.run(None, {IMAGE: images}))
+
+    return predict
+
+
+def _quietly_exported(model: Model, sizes: dict[int, object]) -> onnx.ModelProto:
+    """Export without what torch says about it on stdout and in the log, which helps no user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            program = torch.onnx.export(
+                ExportNetwork(model.network),
+                (model.example(),),
+                input_names=[IMAGE],
+                output_names=list(model.outputs),
+                dynamic_shapes={IMAGE: sizes},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+    assert program is not None, "dynamo always returns the program"
+    return program.model_proto
+
+
+def _name_sizes(program: onnx.ModelProto) -> None:
+    """Call the open sizes what they are, and not by the exporter's arithmetic."""
+    for value in (*program.graph.input, *program.graph.output):
+        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+
+
+def _forget_the_machine(program: onnx.ModelProto) -> None:
+    """Take out stack traces and names of classes: they hold the coordinator's paths."""
+    del program.metadata_props[:]
+    del program.graph.metadata_props[:]
+    graph = program.graph
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    # Of no use, and named by the exporter's arithmetic.
+    del graph.value_info[:]
+
+
+def _metadata(model: Model) -> dict[str, str]:
+    """Return flat texts, and all of it as JSON under one key."""
+    flat = ("use", "threshold", "multiple", "image_size", "plan_sha256", "weights_sha256")
+    texts = {f"{METADATA_KEY}.{key}": str(model.preprocessing[key]) for key in flat}
+    return {METADATA_KEY: json.dumps(model.preprocessing)} | texts

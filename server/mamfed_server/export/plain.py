@@ -1,0 +1,47 @@
+"""``model.safetensors``: the weights alone, and ``network.json``: the network they belong to.
+
+A checkpoint holds more than another tool wants: in its header lie the whole plan, the names of the
+sites, whom a round refused and why, and each site's validation. Here is none of that, so that it
+may go where a site's name should not; names and values of the weights are the checkpoint's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mamfed_common.files import write_atomic
+from mamfed_common.state import state_of
+from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.unet import NetworkConfig
+from mamfed_server.export.checks import Images, Predictor
+from mamfed_server.export.network import ExportNetwork, Model
+
+FILE, NETWORK_FILE = "model.safetensors", "network.json"
+
+
+def write(folder: Path, model: Model) -> None:
+    """Write the weights and what :class:`NetworkConfig` needs."""
+    save_file(state_of(model.network), folder / FILE)
+    text = model.facts.plan.network.model_dump_json(indent=2)
+    write_atomic(folder / NETWORK_FILE, text + "\n")
+
+
+def load(folder: Path) -> Predictor:
+    """Build the network from the two files alone."""
+    config = NetworkConfig(**json.loads((folder / NETWORK_FILE).read_text()))
+    original = MalignancyNetwork(config)
+    original.load_state_dict(load_file(folder / FILE))
+    network = ExportNetwork(original)
+
+    @torch.no_grad()
+    def predict(images: Images) -> list[np.ndarray]:
+        outputs = network(torch.from_numpy(images))
+        return [one.numpy() for one in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+
+    return predict

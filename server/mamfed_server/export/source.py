@@ -1,0 +1,67 @@
+"""Which checkpoint is exported, and what the run around it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mamfed_common.checkpoint import Checkpoint, load_checkpoint, require_finetuned
+from mamfed_common.errors import DataError, RunError
+from mamfed_common.training import load_network
+from mamfed_server.export.network import Model
+from mamfed_server.export.preprocessing import preprocessing_of
+from mamfed_server.runs import RunFolder
+
+
+class Source(NamedTuple):
+    """A checkpoint that marks something, and its run.
+
+    Attributes:
+        path: The checkpoint's file.
+        checkpoint: Weights and facts.
+        summary: How the run ended; None of a bare checkpoint, or a run that goes on.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    summary: dict[str, Any] | None
+
+    def model(self) -> Model:
+        """Build the network."""
+        facts = self.checkpoint.facts
+        network = load_network(self.checkpoint.state, facts.plan, torch.device("cpu")).eval()
+        return Model(network, facts, preprocessing_of(facts))
+
+
+def find_run(run: str, runs: Path) -> Path:
+    """Return what ``run`` names: a checkpoint's file, a run's folder, or a run in ``runs``.
+
+    Raises:
+        RunError: It names none of them.
+    """
+    for folder in (Path(run), runs / run):
+        if folder.is_file() or RunFolder(folder).holds_run():
+            return folder
+    raise RunError(f"{run}: neither a run folder (plan.yaml) nor a checkpoint, nor a run in {runs}")
+
+
+def read_source(place: Path, name: str) -> Source:
+    """Read a checkpoint file, or the checkpoint ``name`` of a run folder.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of stage 1.
+    """
+    is_run = place.is_dir()
+    path = RunFolder(place).checkpoint_path(name) if is_run else place
+    checkpoint = load_checkpoint(path)
+    require_finetuned(path, checkpoint.facts)
+    return Source(path, checkpoint, _summary(place) if is_run else None)
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    try:
+        return RunFolder(folder).read_summary()
+    except DataError:
+        return None

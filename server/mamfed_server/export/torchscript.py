@@ -1,0 +1,46 @@
+"""``model.ts``: for libtorch and PyTorch. It needs no mamfed."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mamfed_server.export.checks import Images, Predictor
+from mamfed_server.export.network import ExportNetwork, Model
+
+FILE = "model.ts"
+METADATA_FILE = "preprocessing.json"
+"""Also inside ``model.ts``, among its extra files."""
+
+
+def write(folder: Path, model: Model) -> None:
+    """Write a trace with batch, height and width left open."""
+    save_trace(ExportNetwork(model.network), folder / FILE, model)
+
+
+def load(folder: Path) -> Predictor:
+    """Run the file by PyTorch."""
+    network = torch.jit.load(str(folder / FILE), map_location="cpu")
+
+    @torch.no_grad()
+    def predict(images: Images) -> list[np.ndarray]:
+        outputs = network(torch.from_numpy(images))
+        return [one.numpy() for one in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+
+    return predict
+
+
+@torch.no_grad()
+def save_trace(network: nn.Module, path: Path, model: Model) -> None:
+    """Trace a network and save it with its preprocessing."""
+    with warnings.catch_warnings():
+        # That sides are multiples is decided while tracing, as it should be.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network.eval(), model.example(), check_trace=False)
+        extra = {METADATA_FILE: json.dumps(model.preprocessing)}
+        torch.jit.save(traced, str(path), _extra_files=extra)
