@@ -30,6 +30,13 @@ def test_instance_norm_equals_torchs_own(batch):
     torch.testing.assert_close(ours.weight.grad, torchs.weight.grad, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_instance_norm_without_gradients_loses_no_digits_on_a_large_image():
+    x = (torch.rand(2, 3, 768, 768) + 3).contiguous(memory_format=torch.channels_last)
+    exact = nn.functional.instance_norm(x.double())
+    assert (InstanceNorm(3)(x) - exact).abs().max() < 1e-5
+
+
 def test_instance_norm_in_eval_mode_still_uses_the_images_own_statistics():
     norm = InstanceNorm(2).eval()
     x = torch.randn(1, 2, 8, 8) * 3 + 5
