@@ -17,10 +17,11 @@ from mamfed_common.files import write_atomic
 from mamfed_common.plan import TrainingPlan
 from mamfed_server.export.network import Model
 from mamfed_server.export.source import Source
+from mamfed_server.report.data import Interval
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("mamfed_server.export"),
-    autoescape=False,  # Markdown  # noqa: S701
+    autoescape=False,  # Markdown
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -45,7 +46,11 @@ def write_card(path: Path, source: Source, model: Model, record: Mapping[str, An
         sites=[_site_row(name, site) for name, site in sorted(sites.items())],
         vendors=_vendors(sites),
         arm=arm,
-        results=[_result_row(name, score) for name, score in sorted(_scores(result).items())],
+        results=[
+            _result_row(name, score, source.notes.intervals.get(name))
+            for name, score in sorted(_scores(result).items())
+        ],
+        has_intervals=bool(source.notes.intervals),
         mean_dice=_number(result.get("mean_dice")),
         validation=_number(facts.mean_validation_dice),
         validating=len(facts.validation),
@@ -97,22 +102,31 @@ def _site_row(name: str, site: Mapping[str, Any]) -> dict[str, str]:
 def _vendors(sites: Mapping[str, Mapping[str, Any]]) -> str:
     total: Counter[str] = Counter()
     for site in sites.values():
-        total.update({_cell(name): count or 0 for name, count in (site.get("vendors") or {}).items()})
+        total.update(
+            {_cell(name): count or 0 for name, count in (site.get("vendors") or {}).items()}
+        )
     return ", ".join(f"{name} ({count})" for name, count in sorted(total.items())) or MISSING
 
 
-def _result_row(name: str, score: Mapping[str, Any]) -> dict[str, str]:
+def _result_row(name: str, score: Mapping[str, Any], interval: Interval | None) -> dict[str, str]:
     found, lesions = score.get("lesions_found"), score.get("lesions")
     return {
         "site": _cell(name),
         "images": _count(score.get("images")),
         "dice": _number(score.get("dice")),
+        "interval": _interval(interval),
         "iou": _number(score.get("iou")),
         "lesions": f"{_count(found)} of {_count(lesions)}",
         "without": _count(score.get("images_without_malignancy")),
         "auroc": _number(score.get("auroc")),
         "false_positive_pixels": _number(score.get("false_positive_pixels"), 1),
     }
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None or interval.low is None or interval.high is None:
+        return MISSING
+    return f"{interval.low:.3f} to {interval.high:.3f} ({interval.patients})"
 
 
 def _settings(plan: TrainingPlan) -> dict[str, object]:

@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -28,7 +28,7 @@ def write(folder: Path, model: Model) -> None:
     )
     program = _quietly_exported(
         model,
-        {0: batch, 2: multiple * height, 3: multiple * width},  # type: ignore[operator]
+        {0: batch, 2: multiple * height, 3: multiple * width},
     )
     _name_sizes(program)
     _forget_the_machine(program)
@@ -84,7 +84,8 @@ def _forget_the_machine(program: onnx.ModelProto) -> None:
     del program.metadata_props[:]
     del program.graph.metadata_props[:]
     graph = program.graph
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+    parts: list[Any] = [*graph.node, *graph.initializer, *graph.input, *graph.output]
+    for part in parts:
         part.doc_string = ""
         del part.metadata_props[:]
     # Of no use, and named by the exporter's arithmetic.

@@ -12,6 +12,7 @@ from mamfed_common.errors import DataError, RunError
 from mamfed_common.training import load_network
 from mamfed_server.export.network import Model
 from mamfed_server.export.preprocessing import preprocessing_of
+from mamfed_server.report.data import Notes, read_notes
 from mamfed_server.runs import RunFolder
 
 
@@ -22,11 +23,13 @@ class Source(NamedTuple):
         path: The checkpoint's file.
         checkpoint: Weights and facts.
         summary: How the run ended; None of a bare checkpoint, or a run that goes on.
+        notes: What the run noted beside; a simulation has intervals.
     """
 
     path: Path
     checkpoint: Checkpoint
     summary: dict[str, Any] | None
+    notes: Notes
 
     def model(self) -> Model:
         """Build the network."""
@@ -52,12 +55,15 @@ def read_source(place: Path, name: str) -> Source:
 
     Raises:
         CheckpointError: It is missing, damaged, or of stage 1.
+        DataError: The run's notes are damaged.
     """
     is_run = place.is_dir()
     path = RunFolder(place).checkpoint_path(name) if is_run else place
     checkpoint = load_checkpoint(path)
     require_finetuned(path, checkpoint.facts)
-    return Source(path, checkpoint, _summary(place) if is_run else None)
+    if not is_run:
+        return Source(path, checkpoint, None, Notes())
+    return Source(path, checkpoint, _summary(place), read_notes(place))
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ def write(folder: Path, model: Model) -> None:
 
 def load(folder: Path) -> Predictor:
     """Run the file by PyTorch."""
-    network = torch.jit.load(str(folder / FILE), map_location="cpu")
+    network = torch.jit.load(str(folder / FILE), map_location="cpu")  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def predict(images: Images) -> list[np.ndarray]:
@@ -41,6 +41,8 @@ def save_trace(network: nn.Module, path: Path, model: Model) -> None:
     with warnings.catch_warnings():
         # That sides are multiples is decided while tracing, as it should be.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network.eval(), model.example(), check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network.eval(), model.example(), check_trace=False
+        )
         extra = {METADATA_FILE: json.dumps(model.preprocessing)}
         torch.jit.save(traced, str(path), _extra_files=extra)
