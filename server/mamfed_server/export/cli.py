@@ -92,7 +92,7 @@ def _export(request: Request, dry_run: bool, output: Format) -> None:
             record = write(request, lambda step: shown.update(f"{request.target}: {step}"))
     files = [str(path) for path in request.files]
     if output is Format.JSON:
-        typer.echo(json.dumps({"written": not dry_run, "files": files} | record, indent=2))
+        typer.echo(json.dumps({**record, "written": not dry_run, "files": files}, indent=2))
         return
     for name in files:
         typer.echo(f"would write {name}" if dry_run else name)
