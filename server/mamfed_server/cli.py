@@ -82,7 +82,10 @@ def show(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="The run folder, of a federation or a simulation.")],
+    run: Annotated[
+        str, typer.Argument(help="A run's folder or name, of a federation or a simulation.")
+    ],
+    home: run_cli.HomeOption = Path("."),
     out: Annotated[
         Path | None,
         typer.Option(help="Page to write.", show_default="report.html in the run folder"),
@@ -93,11 +96,12 @@ def report(
 
     One HTML file that needs no network. It tells of a run that goes on or failed as well.
 
-    mamfed-server report runs/first
+    mamfed-server report first
     """
     from mamfed_server.report.page import report_run
+    from mamfed_server.runs import find_run
 
-    page = report_run(run, out)
+    page = report_run(find_run(run, home / "runs"), out)
     typer.echo(json.dumps({"report": str(page)}, indent=2) if output is Format.JSON else page)
 
 

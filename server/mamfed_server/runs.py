@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
 from mamfed_common.config import Config
-from mamfed_common.errors import DataError, OutputError
+from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.files import DRAFT, private_directory, remove_drafts, write_atomic
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage, TrainingPlan
@@ -221,3 +221,15 @@ class RunFolder:
             raise DataError(f"{path}: no summary of a run that has ended") from None
         assert isinstance(summary, dict)
         return summary
+
+
+def find_run(run: str, runs: Path) -> Path:
+    """Return the folder of a run: ``run`` is its path, or its name in ``runs``.
+
+    Raises:
+        RunError: There is none.
+    """
+    for folder in (Path(run), runs / run):
+        if RunFolder(folder).holds_run():
+            return folder
+    raise RunError(f"{run}: no run folder, for it has no {PLAN}; nor is it a run in {runs}")

@@ -62,9 +62,10 @@ def export(
 
         mamfed-server export best.safetensors --to monai-bundle --out ~/bundle
     """
-    from mamfed_server.export.source import find_run, read_source
+    from mamfed_server.export.source import read_source
+    from mamfed_server.runs import find_run
 
-    place = find_run(run, home / "runs")
+    place = Path(run) if Path(run).is_file() else find_run(run, home / "runs")
     if to is To.RUN:
         _copy(place, checkpoint, out, dry_run, output)
         return

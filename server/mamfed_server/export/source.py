@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint, require_finetuned
-from mamfed_common.errors import DataError, RunError
+from mamfed_common.errors import DataError
 from mamfed_common.training import load_network
 from mamfed_server.export.network import Model
 from mamfed_server.export.preprocessing import preprocessing_of
@@ -36,18 +36,6 @@ class Source(NamedTuple):
         facts = self.checkpoint.facts
         network = load_network(self.checkpoint.state, facts.plan, torch.device("cpu")).eval()
         return Model(network, facts, preprocessing_of(facts))
-
-
-def find_run(run: str, runs: Path) -> Path:
-    """Return what ``run`` names: a checkpoint's file, a run's folder, or a run in ``runs``.
-
-    Raises:
-        RunError: It names none of them.
-    """
-    for folder in (Path(run), runs / run):
-        if folder.is_file() or RunFolder(folder).holds_run():
-            return folder
-    raise RunError(f"{run}: neither a run folder (plan.yaml) nor a checkpoint, nor a run in {runs}")
 
 
 def read_source(place: Path, name: str) -> Source:

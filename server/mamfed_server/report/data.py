@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from mamfed_common import __version__
 from mamfed_common.config import Config
-from mamfed_common.errors import DataError, RunError
+from mamfed_common.errors import DataError
 from mamfed_common.files import write_atomic
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_server.events import Event, read_events
@@ -148,11 +148,8 @@ def read_run(folder: Path) -> ReportData:
 
     Raises:
         DataError: The summary or the notes are damaged.
-        PlanError: The plan is damaged.
-        RunError: It is no run folder.
+        PlanError: The plan is damaged or missing.
     """
-    if not (folder / PLAN).is_file():
-        raise RunError(f"{folder}: no run folder, for it has no {PLAN}")
     plan, run = read_plan(folder / PLAN), RunFolder(folder)
     rounds, notes, events = run.rounds(), read_notes(folder), read_events(folder)
     ended, figure2 = (folder / SUMMARY).exists(), folder / FIGURE2

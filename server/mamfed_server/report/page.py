@@ -70,8 +70,7 @@ def report_run(folder: Path, out: Path | None = None) -> Path:
     Raises:
         DataError: The run folder is damaged.
         OutputError: The page cannot be written there.
-        PlanError: Its plan is.
-        RunError: It is no run folder.
+        PlanError: Its plan is damaged or missing.
     """
     report = read_run(folder)
     if out is None:
