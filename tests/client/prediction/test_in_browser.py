@@ -1,6 +1,7 @@
 """A study's page and the list of studies as a browser shows them."""
 
 import pytest
+
 from chromium import PROGRAM, Chromium
 
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="no Chromium: apt-get install chromium")
