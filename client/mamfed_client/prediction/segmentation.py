@@ -22,10 +22,12 @@ from highdicom.seg import (
     SegmentationTypeValues,
     SegmentDescription,
 )
-from pydicom import Dataset
+from pydicom import Dataset, config
+from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
+from pydicom.valuerep import validate_value
 
 from mamfed_client.mammogram import Facts, Laterality
 from mamfed_client.review.show import LESION
@@ -40,16 +42,9 @@ EMPTY = (
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 """What has to be there, though perhaps empty (Type 2: PS3.3 C.7.1.1, C.7.2.1)."""
-SHAPES = {
-    **dict.fromkeys(REQUIRED, r"[0-9.]{1,64}"),
-    **dict.fromkeys(("PatientBirthDate", "StudyDate"), r"\d{8}"),
-    "StudyTime": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?",
-    "PatientSex": "[MFO]",
-    "AccessionNumber": ".{1,16}",
-    "StudyID": ".{1,16}",
-    "PatientOrientation": r"[A-Z]{1,4}\\[A-Z]{1,4}",
-}
-"""How values have to be spelled; others are any text of an LO's length."""
+UIDS = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+"""Also with leading zeros, which no standard allows and archives hold."""
+ORIENTATION = re.compile(r"[A-Z]{1,4}\\[A-Z]{1,4}")
 SERIES_NUMBER = 9000
 """Far from those of the images."""
 
@@ -99,6 +94,25 @@ def encode_segmentation(
         SourceError: The source does not say enough of itself.
     """
     sound = {keyword: text for keyword, text in source.items() if _is_sound(keyword, text)}
+    if "PatientID" in source.keys() - sound.keys():  # under no other would it be the patient's
+        raise SourceError("the header has no sound PatientID")
+    try:
+        with config.disable_value_validation():  # its warnings quote what they are about
+            return _encoded(pixels, sound, facts, lesions, origin)
+    except KeyError:
+        reason = "the header's SOPClassUID is none that DICOM defines for images"
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__} while making one of its header"
+    raise SourceError(reason)
+
+
+def _encoded(
+    pixels: npt.NDArray[Any],
+    sound: Mapping[str, str],
+    facts: Facts,
+    lesions: int,
+    origin: Origin,
+) -> bytes:
     image = _source_image(sound, *pixels.shape)
     segmentation = _segmentation(pixels, image, facts, lesions, origin)
     # highdicom quotes a name that looks odd to it in a warning: it is not shown any.
@@ -113,40 +127,31 @@ def encode_segmentation(
 def _segmentation(
     pixels: npt.NDArray[Any], image: Dataset, facts: Facts, lesions: int, origin: Origin
 ) -> Segmentation:
-    """Let highdicom make the object.
-
-    Raises:
-        SourceError: It does not know the source's SOP class, a private one perhaps.
-    """
+    """Let highdicom make the object."""
     is_binary = pixels.dtype == bool
     kind = SegmentationTypeValues.BINARY if is_binary else SegmentationTypeValues.FRACTIONAL
     names = (image.SOPInstanceUID, *map(str, origin), kind.value)
     side = " ".join(word for word in (facts.laterality, facts.view) if word)
-    try:
-        return Segmentation(
-            source_images=[image],
-            pixel_array=pixels,
-            segmentation_type=kind,
-            segment_descriptions=[_segment(facts, origin)],
-            series_instance_uid=generate_uid(entropy_srcs=["series", *names]),
-            series_number=SERIES_NUMBER,
-            series_description=f"mamfed (research use only): {side}".rstrip(": ")[:64],
-            sop_instance_uid=generate_uid(entropy_srcs=["instance", *names]),
-            instance_number=1,
-            manufacturer="mamfed",
-            manufacturer_model_name="mamfed-client predict",
-            software_versions=__version__,
-            device_serial_number=origin.weights_sha256[:16],
-            content_label="SUSPECTED_MALIGN",
-            content_description=_described(lesions, origin.threshold),
-            content_qualification=ContentQualificationValues.RESEARCH,
-            omit_empty_frames=False,
-            specific_character_set="ISO_IR 192",
-        )
-    except KeyError:
-        raise SourceError(
-            "the header's SOPClassUID is none that DICOM defines for images"
-        ) from None
+    return Segmentation(
+        source_images=[image],
+        pixel_array=pixels,
+        segmentation_type=kind,
+        segment_descriptions=[_segment(facts, origin)],
+        series_instance_uid=generate_uid(entropy_srcs=["series", *names]),
+        series_number=SERIES_NUMBER,
+        series_description=f"mamfed (research use only): {side}".rstrip(": ")[:64],
+        sop_instance_uid=generate_uid(entropy_srcs=["instance", *names]),
+        instance_number=1,
+        manufacturer="mamfed",
+        manufacturer_model_name="mamfed-client predict",
+        software_versions=__version__,
+        device_serial_number=origin.weights_sha256[:16],
+        content_label="SUSPECTED_MALIGN",
+        content_description=_described(lesions, origin.threshold),
+        content_qualification=ContentQualificationValues.RESEARCH,
+        omit_empty_frames=False,
+        specific_character_set="ISO_IR 192",
+    )
 
 
 def _source_image(sound: Mapping[str, str], rows: int, columns: int) -> Dataset:
@@ -166,7 +171,18 @@ def _source_image(sound: Mapping[str, str], rows: int, columns: int) -> Dataset:
 
 
 def _is_sound(keyword: str, text: str) -> bool:
-    return text.isprintable() and re.fullmatch(SHAPES.get(keyword, ".{1,64}"), text) is not None
+    """Tell whether a value is one that its element may have (PS3.5 6.2)."""
+    if keyword in REQUIRED:
+        return UIDS.fullmatch(text) is not None
+    if keyword == "PatientOrientation":
+        return ORIENTATION.fullmatch(text) is not None
+    if keyword == "PatientSex":
+        return text in ("M", "F", "O")
+    try:
+        validate_value(dictionary_VR(keyword), text, config.RAISE)
+    except ValueError:
+        return False
+    return text.isprintable() and "\\" not in text
 
 
 def _segment(facts: Facts, origin: Origin) -> SegmentDescription:

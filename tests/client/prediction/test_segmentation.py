@@ -132,7 +132,7 @@ def test_the_same_image_and_model_give_the_same_uids_and_others_others():
 @pytest.mark.parametrize(
     "keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"]
 )
-@pytest.mark.parametrize("spelled", ["", "not a uid", "1." * 40])
+@pytest.mark.parametrize("spelled", ["", "not a uid", "1..2", "1." * 40])
 def test_a_source_that_cannot_be_referred_to_is_refused_by_keyword(keyword, spelled):
     with pytest.raises(SourceError, match=keyword) as caught:
         segmented(source=SOURCE | {keyword: spelled})
@@ -150,10 +150,13 @@ def test_a_private_kind_of_image_or_no_image_is_refused(sop_class):
     [
         {"PatientSex": "female"},
         {"PatientBirthDate": "31.1.1960", "StudyDate": "2024-01-02", "StudyTime": "10:15"},
-        {"PatientName": "Odd " * 40, "PatientID": "x" * 100, "AccessionNumber": "y" * 40},
+        {"PatientName": "Odd " * 40, "AccessionNumber": "y" * 40},
         {"PatientName": "Mass-Test_P_00173_LEFT_CC", "StudyID": "line\nbreak"},
         {"PatientName": "M\u00fcller^\u0141ucja", "PatientID": "\u00e4-1"},
         {"PatientOrientation": "CC"},
+        {"StudyDate": "20241332", "PatientBirthDate": "00000000", "StudyTime": "996199"},
+        {"PatientName": "a=b=c=d=e", "AccessionNumber": "c\\d"},
+        {"StudyInstanceUID": "1.02.3", "StudyDescription": "e" * 200},
     ],
 )
 def test_odd_values_cost_neither_the_segmentation_nor_a_patients_secrecy(odd, recwarn, capfd):
@@ -161,6 +164,18 @@ def test_odd_values_cost_neither_the_segmentation_nor_a_patients_secrecy(odd, re
     assert np.array_equal(dataset.pixel_array, blob())
     said = [str(warning.message) for warning in recwarn] + list(capfd.readouterr())
     assert not any(value in text for value in odd.values() for text in said)
+
+
+@pytest.mark.parametrize("spelled", ["x" * 100, "two\\patients", "line\nbreak"])
+def test_a_patient_who_cannot_be_named_alike_has_no_segmentation(spelled):
+    with pytest.raises(SourceError, match="PatientID") as caught:
+        segmented(source=SOURCE | {"PatientID": spelled})
+    assert spelled not in str(caught.value)
+
+
+def test_a_source_without_a_patient_gives_one_without():
+    source = {keyword: text for keyword, text in SOURCE.items() if keyword != "PatientID"}
+    assert read(segmented(source=source)).PatientID == ""
 
 
 def test_names_keep_their_letters():
