@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from mamfed_client.cli import app
+from mamfed_client.rejections import Reason
 from mamfed_common.errors import CheckpointError, DataError, OutputError, PlanError
 from mamfed_common.plan import Stage
 from mamfed_common.unet import NetworkConfig
+from mamfed_simulations.hostile import write_bad_files
 
 from .conftest import save_model
 
@@ -348,3 +351,17 @@ def test_pictures_show_the_file_the_way_it_is(write_phantom, predicted):
     assert shown[:, half:].mean() > 1.5 * shown[:, :half].mean(), "the chest wall is at the right"
     drawn = cv2.imread(str(folder / "reconstruction.png"), cv2.IMREAD_UNCHANGED)
     assert (drawn.dtype, drawn.shape) == (np.uint8, (300, 240))
+
+
+def test_every_kind_of_bad_file_is_counted_by_its_reason_and_nobody_is_named(
+    predict, tmp_path, recwarn
+):
+    expected = write_bad_files(tmp_path / "bad", seed=5)
+    result = predict(tmp_path / "bad")
+    document = document_of(result)
+    reasons = Counter(str(reason) for _, reason in expected if reason != Reason.DUPLICATE_IMAGE)
+    assert Counter(document["rejected"]) == reasons
+    alike = sum(reason == Reason.DUPLICATE_IMAGE for _, reason in expected)
+    assert document["predicted"] + document["duplicates"] == 1 + alike
+    said = result.output + "".join(str(warning.message) for warning in recwarn)
+    assert "SYN" not in said, "how phantoms' patients are called"
