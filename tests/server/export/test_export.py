@@ -95,11 +95,11 @@ def test_its_own_readme_runs_it_without_mamfed(run, exported, target):
     assert np.abs(np.load(folder / "malignancy.npy") - expected).max() <= 1e-4
 
 
-def test_the_safetensors_readme_builds_the_network(run, exported):
+def test_the_safetensors_readme_builds_the_network(run, exported, monkeypatch):
     folder, _ = exported(run, "safetensors")
-    code = f"import os; os.chdir({str(folder)!r})\n{snippet(folder)}"
+    monkeypatch.chdir(folder)
     names = {}
-    exec(code, names)
+    exec(snippet(folder), names)
     image = image_of(40, 40)
     with torch.no_grad():
         found = names["network"].eval()(torch.from_numpy(image[None, None])).sigmoid()[0, 0]
