@@ -1,0 +1,104 @@
+"""How every benchmark here measures: ours and its peers in turns, in one process, by medians.
+
+Each result is appended to ``results.json``, from which ``page.py`` writes the tables of
+``docs/benchmarks.md``:
+
+``{"name", "ours", "peer", "peer_name", "unit", "ratio", "runs"}``
+
+``ours`` and ``peer`` are medians of costs (seconds, MiB: less is better) in ``unit``, ``ratio`` is
+ours / peer, and ``runs`` holds what was measured, a pair ``[ours, peer]`` for each turn. A result
+with a ``name`` and a ``peer_name`` that are there already counts instead of the older one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    runs: int = 5,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Time calls in turns (A B A B ...) and return the seconds of each, warm-up left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(-warm_up, runs):
+        for name, call in calls.items():
+            started = clock()
+            call()
+            if turn >= 0:
+                seconds[name].append(clock() - started)
+    return seconds
+
+
+def peak_mib(script: Path, *arguments: str) -> float:
+    """Run a benchmark script in a process of its own, and return the one number that it prints.
+
+    Peak memory is a process's own (``ru_maxrss``), so nothing else may run in it.
+    """
+    command = [sys.executable, str(script), *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(output.splitlines()[-1])
+
+
+def record(
+    name: str,
+    ours: Sequence[float],
+    peer: Sequence[float],
+    *,
+    peer_name: str,
+    unit: str,
+    path: Path = RESULTS,
+) -> dict[str, Any]:
+    """Print one comparison, append it to the results and return it.
+
+    Args:
+        name: What was measured, with the size; a row of ``page.py``'s tables.
+        ours: Our cost in each turn.
+        peer: The peer's in the same turns, as many.
+        peer_name: Who the peer is.
+        unit: The unit of both, for example ``s``.
+        path: The results.
+    """
+    runs = [[float(a), float(b)] for a, b in zip(ours, peer, strict=True)]
+    medians = statistics.median(ours), statistics.median(peer)
+    result = {
+        "name": name,
+        "ours": medians[0],
+        "peer": medians[1],
+        "peer_name": peer_name,
+        "unit": unit,
+        "ratio": medians[0] / medians[1],
+        "runs": runs,
+    }
+    print(
+        f"{name}: ours {medians[0]:.4g} {unit}, {peer_name} {medians[1]:.4g} {unit}: "
+        f"ratio {result['ratio']:.3f} (1/{1 / result['ratio']:.1f}), {len(runs)} runs",
+        flush=True,
+    )
+    results = read_results(path)
+    results.append(result)
+    draft = path.with_suffix(".draft")
+    draft.write_text("[\n" + ",\n".join(json.dumps(r) for r in results) + "\n]\n")
+    os.replace(draft, path)
+    return result
+
+
+def read_results(path: Path = RESULTS) -> list[dict[str, Any]]:
+    """Return all results, oldest first; none where there is no file yet."""
+    if not path.exists():
+        return []
+    results: list[dict[str, Any]] = json.loads(path.read_text())
+    return results
