@@ -7,7 +7,8 @@ Each result is appended to ``results.json``, from which ``page.py`` writes the t
 
 ``ours`` and ``peer`` are medians of costs (seconds, MiB: less is better) in ``unit``, ``ratio`` is
 ours / peer, and ``runs`` holds what was measured, a pair ``[ours, peer]`` for each turn. A result
-with a ``name`` and a ``peer_name`` that are there already counts instead of the older one.
+with a ``name`` and a ``peer_name`` that are there already counts instead of the older one. The
+variable ``BENCH_RESULTS`` names another file, for trials.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("results.json")
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).with_name("results.json"))
 
 
 def take_turns(
