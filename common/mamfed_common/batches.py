@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.seeds import generator
 
 Pair = tuple[np.ndarray, np.ndarray]
+Order = npt.NDArray[np.int64]
 
 
 class Turn(NamedTuple):
@@ -30,19 +32,32 @@ class Turn(NamedTuple):
     server_round: int
 
 
+class Share(NamedTuple):
+    """Which images of every batch a process makes: those at ``rank``, ``rank + of``, and so on."""
+
+    rank: int = 0
+    of: int = 1
+
+
 class Batch(NamedTuple):
     """One step's images, each ``(N, 1, S, S)`` float32 in 0..1.
+
+    ``N`` is 0 where a process has no share of a small batch.
 
     Attributes:
         inputs: What the network is given.
         targets: What it should make of it: the clean image in stage 1, the mask in stage 2.
         benign: Benign images that it should go on reconstructing in stage 2, half as many; None
             where the plan asks for none or the site has none.
+        of_images: Images of the whole batch, over all shares.
+        of_benign: Benign images of the whole batch, over all shares.
     """
 
     inputs: Tensor
     targets: Tensor
     benign: Tensor | None
+    of_images: int
+    of_benign: int
 
 
 class Batches:
@@ -55,6 +70,7 @@ class Batches:
         stage: Stage,
         turn: Turn,
         benign: Sequence[Sample] = (),
+        share: Share = Share(),  # noqa: B008 - a tuple
     ) -> None:
         """Read nothing yet.
 
@@ -64,6 +80,8 @@ class Batches:
             stage: The stage.
             turn: Whose turn it is.
             benign: In stage 2, the site's benign training images.
+            share: Which images of every batch to make. The shares of a batch, put together, are
+                the batch of one process, bit for bit.
         """
         self.samples = samples
         self.benign = benign if stage is Stage.FINETUNING and plan.losses.benign else ()
@@ -71,6 +89,7 @@ class Batches:
         self.stage = stage
         self.stage_plan = plan.stage(stage)
         self.turn = turn
+        self.share = share
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,29 +100,43 @@ class Batches:
         """Yield the batches of one pass over the images, from a step on."""
         names = (self.stage, self.turn.site, self.turn.server_round, epoch)
         order = generator(self.plan.seed, "order", *names).permutation(len(self.samples))
-        size = self.stage_plan.batch_size
-        for start in range(first_step * size, len(order), size):
-            indices = [int(i) for i in order[start : start + size]]
-            pairs = [
-                self._pair(self.samples[i], generator(self.plan.seed, "image", *names, i))
-                for i in indices
-            ]
-            inputs, targets = zip(*pairs, strict=True)
-            yield Batch(to_tensor(inputs), to_tensor(targets), self._beside(names, start // size))
+        for step in range(first_step, self.steps_per_epoch):
+            yield self._batch(names, order, step)
 
-    def _beside(self, names: tuple[str | int, ...], step: int) -> Tensor | None:
+    def _batch(self, names: tuple[str | int, ...], order: Order, step: int) -> Batch:
+        """Make the share of one batch of an epoch, ``order`` its images."""
+        size = self.stage_plan.batch_size
+        whole = order[step * size : (step + 1) * size]
+        pairs = [
+            self._pair(self.samples[i], generator(self.plan.seed, "image", *names, i))
+            for i in map(int, whole[self._shared])
+        ]
+        inputs = self._tensor([given for given, _ in pairs])
+        targets = self._tensor([wanted for _, wanted in pairs])
+        of_benign = max(1, size // 2) if len(self.benign) else 0
+        benign = self._beside(names, step, of_benign) if of_benign else None
+        return Batch(inputs, targets, benign, len(whole), of_benign)
+
+    def _beside(self, names: tuple[str | int, ...], step: int, count: int) -> Tensor:
         """Return the benign images of a step: the next of a seeded order, again and again."""
-        if not len(self.benign):
-            return None
         order = generator(self.plan.seed, "benign order", *names).permutation(len(self.benign))
-        count = max(1, self.stage_plan.batch_size // 2)
         images = []
-        for position in range(step * count, (step + 1) * count):
+        for position in range(step * count, (step + 1) * count)[self._shared]:
             rng = generator(self.plan.seed, "benign image", *names, position)
             sample = self.benign[int(order[position % len(order)])]
             moved = move(sample, self.plan.augmentation, rng)
             images.append(vary_intensity(moved, self.plan.augmentation, rng).image)
+        return self._tensor(images)
+
+    def _tensor(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Stack a share's images, of which there may be none."""
+        if not images:
+            return torch.empty(0, 1, self.plan.image_size, self.plan.image_size)
         return to_tensor(images)
+
+    @property
+    def _shared(self) -> slice:
+        return slice(self.share.rank, None, self.share.of)
 
     def progress(self, epoch: int, step: int) -> float:
         """Return how far through the whole stage a step of this round is, 0..1."""
