@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from mamfed_client.admission import Refused
+from mamfed_client.devices import Hardware, train_on
 from mamfed_client.gate import Gate, OpenGate
 from mamfed_client.local_norms import LocalNorms
 from mamfed_client.site import Site, load_site
@@ -23,7 +25,6 @@ from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.state import State, state_of, state_sha256
 from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.training import OnStep, evaluate
-from mamfed_common.training import train as train_round
 from mamfed_common.weights import (
     EVALUATED_ON,
     FAULTS,
@@ -45,7 +46,9 @@ def make_client_app(
     site_of: Callable[[Context], Site],
     *,
     device: str = "auto",
+    devices: int | Literal["auto"] = 1,
     threads: int | None = None,
+    activation_checkpointing: bool = False,
     on_step: OnStep | None = None,
     gate: Gate | None = None,
     keep: Path | None = None,
@@ -57,7 +60,9 @@ def make_client_app(
     Args:
         site_of: Tells from Flower's context whose turn it is.
         device: Where to train: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: How many of it train together; ``auto``: all GPUs.
         threads: CPU threads to use. Equal numbers give equal bits; None leaves torch's choice.
+        activation_checkpointing: Whether to train in less memory, at the cost of time.
         on_step: Called after each training step, for a progress bar.
         gate: What decides which requests are answered and what leaves; None, in a simulation:
             all and everything.
@@ -66,6 +71,7 @@ def make_client_app(
         norms: Folder in which each site keeps its own norms where the plan asks for local ones.
     """
     app, door = ClientApp(), gate or OpenGate()
+    hardware = Hardware(device, devices, threads, activation_checkpointing)
 
     def answer(message: Message, context: Context, handler: Handler) -> Message:
         if threads is not None:
@@ -84,13 +90,13 @@ def make_client_app(
         begin = own.to_train_from(start, task.stage, task.server_round) if own else start
         samples, benign = load_site(site, task.plan).training(task.stage)
         door.admit_cases(len(samples))
-        result = train_round(
+        result = train_on(
+            hardware,
             task.stage,
             begin,
             samples,
             task.plan,
             Turn(site.name, task.server_round),
-            device=choose_device(device),
             benign=benign,
             on_step=on_step,
             keep=RoundKeeper(keep, _name_of(task, begin, site), keep_seconds) if keep else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,13 +74,21 @@ class Cohort:
     intake: Intake
     counts: Counts
 
-    def samples(self, purpose: Purpose, part: Part) -> Sequence[Sample]:
+    def samples(self, purpose: Purpose, part: Part) -> StoredSamples:
         """Return the samples of one purpose and part, each read when it is looked at."""
         return StoredSamples(_chosen(self.placed, purpose, part))
 
 
-class StoredSamples(Sequence[Sample]):
-    """Samples that stay on disk until one is looked at."""
+class Stored(Sequence[Sample]):
+    """Samples that stay on disk until one is looked at, by this process or another one."""
+
+    @abstractmethod
+    def entry(self, index: int) -> tuple[str, Entry]:
+        """Return what the site calls an image, and where its sample lies; nothing is read."""
+
+
+class StoredSamples(Stored):
+    """Samples of some images."""
 
     def __init__(self, placed: Sequence[Placed]) -> None:
         """Stand for the samples of these images."""
@@ -97,8 +106,13 @@ class StoredSamples(Sequence[Sample]):
         """Read one sample, or stand for some of them."""
         if isinstance(index, slice):
             return StoredSamples(self.placed[index])
+        name, entry = self.entry(index)
+        return entry.load(name)
+
+    def entry(self, index: int) -> tuple[str, Entry]:
+        """Return an image's name and its prepared sample."""
         image = self.placed[index]
-        return image.entry.load(image.case.row.image)
+        return image.case.row.image, image.entry
 
 
 def load_cohort(

@@ -58,8 +58,15 @@ key: null
 # auto, cpu, cuda, cuda:0 ... or mps.
 device: auto
 
-# CPU threads of the training process; null: torch's choice.
+# How many of these devices train together, each on its share of every batch: 1, 2 ... or auto, all
+# GPUs.
+devices: 1
+
+# CPU threads of each training process; null: torch's choice.
 threads: null
+
+# true: train in less memory, and more slowly, with the same result. For a plan that does not fit.
+activation_checkpointing: false
 
 # How much of a round a kill or a power cut may cost, in seconds of training.
 checkpoint_seconds: 60

@@ -194,7 +194,7 @@ class Preflight:
         """Train one real step at the plan's size, and say what it took."""
         from mamfed_client.trial import try_step
 
-        trial = try_step(self.data, self.plan, stage, self.settings.device, self.settings.threads)
+        trial = try_step(self.data, self.plan, stage, self.settings.hardware())
         if trial is None:
             return "warn", "not checked: no training images for it"
         steps = math.ceil(trial.images / self.plan.stage(stage).batch_size)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,7 @@ from mamfed_common.documents import read_yaml
 from mamfed_common.errors import SetupError
 
 if TYPE_CHECKING:  # images and plans are loaded where data are
+    from mamfed_client.devices import Hardware
     from mamfed_client.site import Site
 
 
@@ -135,7 +136,9 @@ class SiteSettings(Config):
         cache: Where prepared images are kept; None: mamfed's own place.
         key: Key file of prepared folders that are encrypted.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: CPU threads of the worker; None: torch's choice.
+        devices: How many of it share each batch; ``auto``: all GPUs.
+        threads: CPU threads of each training process; None: torch's choice.
+        activation_checkpointing: Whether to train in less memory, at the cost of time.
         checkpoint_seconds: How much of a round a kill may cost, in seconds of training.
         policy: What may come in and what may leave.
     """
@@ -145,7 +148,9 @@ class SiteSettings(Config):
     cache: Path | None = None
     key: Path | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
     threads: int | None = Field(default=None, ge=1, le=1024)
+    activation_checkpointing: bool = False
     checkpoint_seconds: float = Field(default=60, ge=0)
     policy: Policy = Policy()
 
@@ -157,6 +162,13 @@ class SiteSettings(Config):
             raise ValueError(f"data: the name {twice[0]!r} is given twice")
         return self
 
+    @model_validator(mode="after")
+    def _one_where_one_is_named(self) -> Self:
+        one = self.device == "mps" or self.device.startswith("cuda:")
+        if one and self.devices not in (1, "auto"):
+            raise ValueError(f"devices: found {self.devices}, device {self.device!r} is one")
+        return self
+
     def site(self) -> Site:
         """Return what :func:`mamfed_client.site.load_site` reads."""
         from mamfed_client.cache import default_cache_dir
@@ -164,6 +176,12 @@ class SiteSettings(Config):
 
         cohorts = tuple((data_set.name, data_set.folder) for data_set in self.data)
         return Site(self.name, cohorts, self.cache or default_cache_dir(), self.key)
+
+    def hardware(self) -> Hardware:
+        """Return what this site trains with."""
+        from mamfed_client.devices import Hardware
+
+        return Hardware(self.device, self.devices, self.threads, self.activation_checkpointing)
 
 
 def load_site_settings(home: SiteHome) -> SiteSettings:

@@ -9,7 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from mamfed_client.cohort import Cohort, load_cohort
+from mamfed_client.cache import Entry
+from mamfed_client.cohort import Cohort, Stored, load_cohort
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.samples import Sample
 from mamfed_common.weights import PURPOSES, TRAINED_ON, Part, Purpose, SiteDescription
@@ -45,11 +46,11 @@ class SiteData:
         self.name = name
         self.cohorts = cohorts
 
-    def samples(self, purposes: Iterable[Purpose], part: Part) -> Sequence[Sample]:
+    def samples(self, purposes: Iterable[Purpose], part: Part) -> Joined:
         """Return the images of some purposes and one part of the split, read when looked at."""
         return Joined(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
 
-    def training(self, stage: Stage) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    def training(self, stage: Stage) -> tuple[Joined, Joined]:
         """Return the training images of a stage, and in stage 2 the benign ones beside them."""
         benign: list[Purpose] = ["benign"] if stage is Stage.FINETUNING else []
         return self.samples([TRAINED_ON[stage]], "train"), self.samples(benign, "train")
@@ -102,10 +103,10 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
     return _loaded[key]
 
 
-class Joined(Sequence[Sample]):
+class Joined(Stored):
     """Several sequences as one, without reading any."""
 
-    def __init__(self, parts: Iterable[Sequence[Sample]]) -> None:
+    def __init__(self, parts: Iterable[Stored]) -> None:
         """Join sequences in their order."""
         self._index = list(chain.from_iterable(((p, i) for i in range(len(p))) for p in parts))
 
@@ -117,6 +118,17 @@ class Joined(Sequence[Sample]):
         """Read one sample."""
         part, position = self._index[index]
         return part[position]
+
+    def entry(self, index: int) -> tuple[str, Entry]:
+        """Return an image's name and its prepared sample."""
+        part, position = self._index[index]
+        return part.entry(position)
+
+    def first(self, count: int) -> Joined:
+        """Return the first samples, at most so many."""
+        short = Joined(())
+        short._index = self._index[:count]
+        return short
 
 
 def _add(counts: Iterable[Mapping[Key, int]]) -> dict[Key, int]:

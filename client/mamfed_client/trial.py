@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import torch
 
+from mamfed_client.devices import Hardware, train_on
 from mamfed_client.site import SiteData
 from mamfed_common.batches import Turn
-from mamfed_common.device import choose_device
 from mamfed_common.errors import SetupError
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import state_of
 from mamfed_common.subtraction import build_network
-from mamfed_common.training import train
 
 
 class Trial(NamedTuple):
@@ -22,10 +21,10 @@ class Trial(NamedTuple):
 
     Attributes:
         device: Where it ran.
-        seconds: How long it took, the first start of the device included.
+        seconds: How long it took; with one device its first start is included.
         images: How many images train in the stage.
-        peak_bytes: The most GPU memory that torch held; 0 off a GPU.
-        total_bytes: What the GPU has; 0 off a GPU.
+        peak_bytes: The most memory that torch held on the first GPU; 0 off a GPU.
+        total_bytes: What that GPU has; 0 off a GPU.
     """
 
     device: str
@@ -35,37 +34,48 @@ class Trial(NamedTuple):
     total_bytes: int = 0
 
 
-def try_step(
-    data: SiteData, plan: TrainingPlan, stage: Stage, device_name: str, threads: int | None
-) -> Trial | None:
+def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardware) -> Trial | None:
     """Train one step of a stage on the site's own images; None where it has none.
 
     Raises:
-        SetupError: The GPU's memory is too small for the plan.
+        SetupError: The GPU's memory is too small for the plan, or there are not so many devices.
         PlanError: The device is not there.
+        RunError: A process on another device ended.
     """
     samples, benign = data.training(stage)
     if not len(samples):
         return None
-    if threads is not None:
-        torch.set_num_threads(threads)
-    device, batch_size = choose_device(device_name), plan.stage(stage).batch_size
-    batch = [samples[i] for i in range(min(batch_size, len(samples)))]
-    short = plan.stage(stage).model_copy(update={"rounds": 1, "local_epochs": 1})
+    if hardware.threads is not None:
+        torch.set_num_threads(hardware.threads)
+    devices, batch_size = hardware.choose(), plan.stage(stage).batch_size
+    device, batch = devices[0], samples.first(batch_size)
+    # Several are started anew for each round, which says nothing of a step: the second one does.
+    epochs = 1 if len(devices) == 1 else 2
+    short = plan.stage(stage).model_copy(update={"rounds": 1, "local_epochs": epochs})
     once = plan.model_copy(update={str(stage): short})
-    started = monotonic()
+    times = [monotonic()]
     try:
         state = state_of(build_network(once.network, once.seed))
         turn = Turn(data.name, 1)
-        train(stage, state, batch, once, turn, device=device, benign=benign)
+        train_on(
+            hardware,
+            stage,
+            state,
+            batch,
+            once,
+            turn,
+            benign=benign,
+            on_step=lambda: times.append(monotonic()),
+        )
     except torch.OutOfMemoryError:
         raise SetupError(
             f"{device}: its memory is too small for {plan.image_size} pixels and batches of "
-            f"{batch_size}; free it, or ask for a smaller plan"
+            f"{batch_size}; free it, set activation_checkpointing: true, or ask for a smaller plan"
         ) from None
-    seconds = monotonic() - started
+    seconds = times[-1] - times[-2]
+    name = str(device) if len(devices) == 1 else f"{len(devices)} x {device.type}"
     if device.type != "cuda":
-        return Trial(str(device), seconds, len(samples))
+        return Trial(name, seconds, len(samples))
     peak = torch.cuda.max_memory_reserved(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    return Trial(str(device), seconds, len(samples), peak, total)
+    return Trial(name, seconds, len(samples), peak, total)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 
-from mamfed_common.errors import PlanError
+from mamfed_common.errors import PlanError, SetupError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -31,6 +32,37 @@ def choose_device(name: str = "auto") -> torch.device:
             f"device {name!r} cannot be used ({reason}); choose auto, cpu, cuda or mps"
         ) from None
     return device
+
+
+def choose_devices(name: str = "auto", count: int | Literal["auto"] = 1) -> list[torch.device]:
+    """Return the devices on which one round is trained together.
+
+    Args:
+        name: As for :func:`choose_device`. A GPU that it names by number is the only one.
+        count: How many; ``auto``: all GPUs, or the one device of another kind. On a CPU each is a
+            process on some of its cores.
+
+    Raises:
+        PlanError: The device is unknown or not on this machine.
+        SetupError: There are not so many.
+    """
+    first = choose_device(name)
+    if first.type == "cuda" and first.index is None:
+        available = torch.cuda.device_count()
+    else:
+        available = (os.cpu_count() or 1) if first.type == "cpu" else 1
+    if count == "auto":
+        count = available if first.type == "cuda" else 1
+    if count > available:
+        raise SetupError(
+            f"devices: found {count}, device {name!r} is {available} on this machine; ask for "
+            f"{available} or fewer, or auto"
+        )
+    if count == 1:
+        return [first]
+    if first.type == "cpu":
+        return [first] * count
+    return [torch.device(first.type, index) for index in range(count)]
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -126,10 +126,7 @@ class RoundKeeper:
         if facts.num_examples != num_examples:
             logger.warning("the round starts anew: the number of images has changed")
             return Position()
-        network.load_state_dict(_below(NETWORK, tensors))
-        groups = optimiser.state_dict()["param_groups"]
-        moments = _by_parameter(_below(OPTIMISER, tensors))
-        optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        unpack_progress(tensors, network, optimiser)
         logger.info("the round goes on at epoch %d, step %d", facts.epoch, facts.step)
         return Position(facts.epoch, facts.step, facts.loss_sum)
 
@@ -140,13 +137,7 @@ class RoundKeeper:
         if monotonic() - self._kept_at < self._every_seconds:
             return
         facts = _ProgressFacts(what=self._what, num_examples=num_examples, **position._asdict())
-        moments = {
-            f"{OPTIMISER}{index}.{key}": value.detach().cpu()
-            for index, values in optimiser.state_dict()["state"].items()
-            for key, value in values.items()
-        }
-        weights = {f"{NETWORK}{name}": value for name, value in state_of(network).items()}
-        self._write("progress", facts, weights | moments)
+        self._write("progress", facts, pack_progress(network, optimiser))
         self._kept_at = monotonic()
 
     def finish(self, result: TrainingResult) -> None:
@@ -193,6 +184,24 @@ class RoundKeeper:
             logger.warning("%s is of another round or mamfed and will not be used", path.name)
             return None
         return facts, tensors
+
+
+def pack_progress(network: nn.Module, optimiser: Optimizer) -> State:
+    """Return all that training changes, by name: weights, and the optimiser's moments."""
+    moments = {
+        f"{OPTIMISER}{index}.{key}": value.detach().cpu()
+        for index, values in optimiser.state_dict()["state"].items()
+        for key, value in values.items()
+    }
+    return {f"{NETWORK}{name}": value for name, value in state_of(network).items()} | moments
+
+
+def unpack_progress(tensors: State, network: nn.Module, optimiser: Optimizer) -> None:
+    """Put a network and an optimiser over its parameters where :func:`pack_progress` found them."""
+    network.load_state_dict(_below(NETWORK, tensors))
+    groups = optimiser.state_dict()["param_groups"]
+    moments = _by_parameter(_below(OPTIMISER, tensors))
+    optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
 
 class _DamagedError(Exception):

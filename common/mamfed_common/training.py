@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeGuard, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mamfed_common.batches import Batch, Batches, Turn, to_tensor
+from mamfed_common.batches import Batches, Turn, to_tensor
 from mamfed_common.device import autocast
 from mamfed_common.local_state import Position, RoundKeeper
 from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
-from mamfed_common.losses import reconstruction_loss, segmentation_loss
 from mamfed_common.metrics import ImageScore, score_image
+from mamfed_common.parallel import ALONE, Team
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.samples import Sample
 from mamfed_common.state import State, check_state, state_of
+from mamfed_common.step import MAX_GRADIENT_NORM as MAX_GRADIENT_NORM  # training's own constant
+from mamfed_common.step import StepLoss, descend
 from mamfed_common.subtraction import MalignancyNetwork
 
 WARM_UP = 0.1
 """Share of a stage over which the learning rate rises to its peak."""
 WEIGHT_DECAY = 1e-5
-MAX_GRADIENT_NORM = 1.0
 
 OnStep = Callable[[], None]
 OnEpoch = Callable[[int], None]
@@ -45,6 +46,8 @@ def train(
     benign: Sequence[Sample] = (),
     on_step: OnStep | None = None,
     keep: RoundKeeper | None = None,
+    team: Team = ALONE,
+    activation_checkpointing: bool = False,
 ) -> TrainingResult:
     """Train one site's share of one round of a stage.
 
@@ -62,13 +65,17 @@ def train(
         on_step: Called after each step, for a progress bar.
         keep: Keeps the round on disk. One that was cut short goes on where it was last kept,
             and one that is over gives its result again.
+        team: The processes that share each batch, of which this one leads.
+        activation_checkpointing: Compute activations again in the backward pass instead of keeping
+            them: less memory, more time, the same bits on a CPU.
 
     Raises:
         WeightsError: ``state`` is not of the plan's network.
     """
     network = load_network(state, plan, device)
-    batches = Batches(samples, plan, stage, turn, benign)
-    return fit(network, batches, device=device, on_step=on_step, keep=keep)
+    network.backbone.activation_checkpointing = activation_checkpointing
+    batches = Batches(samples, plan, stage, turn, benign, team.share)
+    return fit(network, batches, device=device, on_step=on_step, keep=keep, team=team)
 
 
 def evaluate(
@@ -151,11 +158,6 @@ def malignancy_of(
     return np.where(sample.field, malignancy[0, 0].cpu().numpy(), np.float32(0))
 
 
-def subtracts(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
-    """Tell whether a network's logits come from the difference between input and output."""
-    return isinstance(network, MalignancyNetwork) and network.subtraction is not None
-
-
 @torch.no_grad()
 def predict(
     network: nn.Module, samples: Sequence[Sample], plan: TrainingPlan, device: torch.device
@@ -206,6 +208,7 @@ def fit(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     keep: RoundKeeper | None = None,
+    team: Team = ALONE,
 ) -> TrainingResult:
     """Train a network on one round's batches, with a fresh AdamW or one that a kill cut short.
 
@@ -218,17 +221,21 @@ def fit(
         on_epoch: Called with an epoch, counted from 0, when it is over. Where a kill cut the round
             short, the epoch under way then may be told twice.
         keep: Keeps the round on disk, see :func:`train`.
+        team: The processes that share each batch; all call this with the same round, and end with
+            the same weights. They start where the leader is, which alone may have a ``keep``.
     """
     if keep and (result := keep.result()):
         return result
     network.train()
-    stage, loss_of = batches.stage_plan, _loss_of(network, batches, device)
+    stage = batches.stage_plan
+    loss_of = team.join(StepLoss(network, batches, device))
     optimiser = torch.optim.AdamW(
         network.parameters(), stage.learning_rate, weight_decay=WEIGHT_DECAY
     )
     count = len(batches.samples)
     anchor = [parameter.detach().clone() for parameter in network.parameters()]
     start = keep.resume(network, optimiser, count) if keep else Position()
+    start = team.begin(network, optimiser, start)
     loss_sum = start.loss_sum
     for epoch in range(start.epoch, stage.local_epochs):
         first = start.step if epoch == start.epoch else 0
@@ -237,8 +244,8 @@ def fit(
             optimiser.param_groups[0]["lr"] = stage.learning_rate * factor
             with autocast(device, batches.plan.precision):
                 loss = loss_of(batch)
-            _descend(optimiser, loss, anchor, batches.plan.federation.proximal_mu)
-            loss_sum = (loss_sum if step else 0.0) + float(loss.detach()) * len(batch.inputs)
+            descend(optimiser, loss, anchor, batches.plan.federation.proximal_mu)
+            loss_sum = (loss_sum if step else 0.0) + team.mean(loss) * batch.of_images
             if keep:
                 keep.step(network, optimiser, Position(epoch, step + 1, loss_sum), count)
             if on_step:
@@ -250,49 +257,3 @@ def fit(
     if keep:
         keep.finish(result)
     return result
-
-
-def _loss_of(
-    network: nn.Module, batches: Batches, device: torch.device
-) -> Callable[[Batch], Tensor]:
-    """Return what a round minimises, batch by batch."""
-    reconstruction = reconstruction_loss()
-
-    def redrawing(inputs: Tensor, clean: Tensor) -> Tensor:
-        assert isinstance(network, MalignancyNetwork), "only our own network reconstructs"
-        drawn = network.reconstruct(inputs.to(device)).float()
-        return cast(Tensor, reconstruction(drawn, clean.to(device)))
-
-    if batches.stage is Stage.PRETRAINING:
-        return lambda batch: redrawing(batch.inputs, batch.targets)
-    weights = batches.plan.losses
-    segmentation = segmentation_loss(weights)
-
-    def segmenting(batch: Batch) -> Tensor:
-        logits = network(batch.inputs.to(device)).float()
-        loss = cast(Tensor, segmentation(logits, batch.targets.to(device)))
-        if batch.benign is None or not subtracts(network):
-            return loss
-        return loss + weights.benign * redrawing(batch.benign, batch.benign)
-
-    return segmenting
-
-
-def _descend(
-    optimiser: torch.optim.Optimizer, loss: Tensor, anchor: Sequence[Tensor], proximal_mu: float
-) -> None:
-    """Take one step down the clipped gradient of a loss.
-
-    FedProx (Li et al., 2020) adds ``mu / 2`` times the squared distance from the round's starting
-    weights to the loss: its gradient is added here, where no graph of it is needed.
-    """
-    parameters = optimiser.param_groups[0]["params"]
-    optimiser.zero_grad()
-    torch.autograd.backward(loss)
-    if proximal_mu:
-        for parameter, start in zip(parameters, anchor, strict=True):
-            if parameter.grad is None:  # stage 1 does not use the head
-                continue
-            parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
-    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-    optimiser.step()

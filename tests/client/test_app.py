@@ -4,6 +4,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message, RecordDict
@@ -74,6 +75,21 @@ def test_training_returns_new_weights_and_the_declared_number(ask, tiny_plan):
         update = unpack_update(ask("train", pack(task, state)).content, state)
         assert state_sha256(update.state) != state_sha256(state)
         assert update.report.num_examples == description.training_images(stage)
+
+
+def test_a_site_with_two_devices_sends_what_one_would(ask, site, tiny_plan, tmp_path):
+    app = make_client_app(
+        lambda context: site, device="cpu", devices=2, threads=1, norms=tmp_path / "norms"
+    )
+    transport = InProcessTransport(app, 1)
+    state = state_of(build_network(tiny_plan.network, 0))
+    task = TrainTask(plan=tiny_plan, stage=Stage.FINETUNING, server_round=1)
+    one = unpack_update(ask("train", pack(task, state)).content, state)
+    reply = transport.pull(transport.push(1, "train", pack(task, state), 60))
+    two = unpack_update(reply.content, state)
+    assert two.report.num_examples == one.report.num_examples
+    for name, tensor in one.state.items():
+        torch.testing.assert_close(two.state[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_own_norms_serve_the_run_that_they_are_of(ask, tiny_plan):

@@ -70,6 +70,15 @@ def test_a_site_that_is_ready_passes_and_trains_a_step_of_each_stage(call):
         assert words.startswith("cpu: ")
 
 
+def test_the_step_is_tried_on_as_many_devices_as_the_site_has(call, home, monkeypatch):
+    change_settings(home, devices=2)
+    words = [call()[f"{stage} step"][1] for stage in ("pretraining", "finetuning")]
+    assert all(said.startswith("2 x cpu: ") for said in words)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    outcome, said = call(code=9)["finetuning step"]
+    assert (outcome, "devices: found 2" in said) == ("fail", True)
+
+
 def test_each_thing_that_is_wrong_fails_by_its_name_and_the_others_are_checked_on(
     call, home, coordinator
 ):

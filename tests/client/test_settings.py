@@ -2,6 +2,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mamfed_client.cli import app
+from mamfed_client.devices import Hardware
 from mamfed_client.settings import SiteHome, load_site_settings
 from mamfed_common.errors import SetupError
 
@@ -16,11 +17,26 @@ def test_paths_in_site_yaml_start_at_its_folder(tmp_path):
     assert str(settings.key) == "/k"
 
 
+def test_what_a_site_trains_with_is_read(tmp_path):
+    home = SiteHome(tmp_path)
+    text = "name: a\ndata: [{name: a, folder: x}]\n"
+    home.settings_path.write_text(text)
+    assert load_site_settings(home).hardware() == Hardware()
+    more = "device: cuda\ndevices: auto\nthreads: 4\nactivation_checkpointing: true\n"
+    home.settings_path.write_text(text + more)
+    assert load_site_settings(home).hardware() == Hardware("cuda", "auto", 4, True)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ("threads: 0", "threads: found 0"),
         ("device: gpu", "device: found 'gpu'"),
+        ("devices: 0", "devices"),
+        ("devices: all", "devices"),
+        ("device: mps\ndevices: 2", "devices: found 2, device 'mps' is one"),
+        ("device: cuda:1\ndevices: 2", "devices: found 2, device 'cuda:1' is one"),
+        ("activation_checkpointing: much", "activation_checkpointing: found 'much'"),
         ("polcy: {}", "unknown key 'polcy'"),
         ("policy: {release: {metrics: [age]}}", "policy.release.metrics.0: found 'age'"),
     ],

@@ -9,8 +9,8 @@ from tests.conftest import blob_sample
 
 import mamfed_common
 from mamfed_common.batches import Batches, Turn
-from mamfed_common.device import choose_device
-from mamfed_common.errors import PlanError, WeightsError
+from mamfed_common.device import choose_device, choose_devices
+from mamfed_common.errors import PlanError, SetupError, WeightsError
 from mamfed_common.plan import Stage, StagePlan
 from mamfed_common.seeds import derive_seed, generator
 from mamfed_common.state import state_of, state_sha256
@@ -316,6 +316,14 @@ def test_gradients_are_clipped(tiny_plan, monkeypatch):
 def test_an_unknown_device_is_one_clear_line():
     with pytest.raises(PlanError, match="'tpu9'"):
         choose_device("tpu9")
+
+
+def test_devices_that_are_not_there_are_one_clear_line(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert choose_devices("cpu") == choose_devices("cpu", "auto") == [CPU]
+    assert choose_devices("cpu", 2) == [CPU, CPU]
+    with pytest.raises(SetupError, match=r"devices: found 3, device 'cpu' is 2 on this machine"):
+        choose_devices("cpu", 3)
 
 
 def test_named_seeds_differ_by_name_and_not_by_process():

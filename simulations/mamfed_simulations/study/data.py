@@ -104,7 +104,7 @@ def load_study_data(
     return StudyData(made, left_out, _sha256(cohort.placed, divisions, others))
 
 
-def benign_of(cohort: Cohort, parts: Sequence[Part]) -> Sequence[Sample]:
+def benign_of(cohort: Cohort, parts: Sequence[Part]) -> Joined:
     """Return a cohort's benign images of some parts."""
     return Joined(cohort.samples("benign", part) for part in parts)
 
@@ -139,7 +139,7 @@ def _fold(
     placed: Sequence[Placed],
     parts: Parts,
     numbers: Mapping[str, int],
-    more: Sequence[Sequence[Sample]],
+    more: Sequence[Joined],
 ) -> Fold:
     def chosen(purpose: str, part: Part) -> list[Placed]:
         return [i for i in placed if purpose in i.case.purposes and parts[_patient(i)] == part]

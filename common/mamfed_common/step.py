@@ -1,0 +1,96 @@
+"""One step of training: what it minimises, and the step down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard, cast
+
+import torch
+from torch import Tensor, nn
+
+from mamfed_common.batches import Batch, Batches
+from mamfed_common.losses import reconstruction_loss, segmentation_loss
+from mamfed_common.plan import Stage
+from mamfed_common.subtraction import MalignancyNetwork
+
+MAX_GRADIENT_NORM = 1.0
+
+
+class StepLoss(nn.Module):
+    """What a round minimises, batch by batch.
+
+    Where several processes share a batch, the *mean* of their losses is the loss of the whole
+    batch, and the mean of their gradients its gradient: each part of the loss is a mean over
+    images, and is weighed here by how many of them this process has.
+
+    Attributes:
+        trained: What the stage trains: the backbone in stage 1, the whole network in stage 2.
+    """
+
+    def __init__(self, network: nn.Module, batches: Batches, device: torch.device) -> None:
+        """Stand for the loss of a round; see :func:`mamfed_common.training.fit`."""
+        super().__init__()
+        self.trained = network
+        if batches.stage is Stage.PRETRAINING:
+            assert isinstance(network, MalignancyNetwork), "only our own network reconstructs"
+            self.trained = network.backbone
+        self._stage = batches.stage
+        self._device = device
+        self._processes = batches.share.of
+        self._benign_weight = batches.plan.losses.benign if subtracts(network) else 0.0
+        self._reconstruction = reconstruction_loss()
+        self._segmentation = segmentation_loss(batches.plan.losses)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss of this process's share of a batch, a scalar."""
+        loss = self._loss_of_images(batch)
+        if self._benign_weight and batch.benign is not None and len(batch.benign):
+            assert isinstance(self.trained, MalignancyNetwork)
+            drawn = self.trained.reconstruct(batch.benign.to(self._device)).float()
+            redrawing = self._reconstruction(drawn, batch.benign.to(self._device))
+            weight = self._weight(len(batch.benign), batch.of_benign)
+            loss = loss + self._benign_weight * redrawing * weight
+        return loss
+
+    def _loss_of_images(self, batch: Batch) -> Tensor:
+        count = len(batch.inputs)
+        if not count:  # every process must give every weight a gradient, and this one's is zero
+            return cast(Tensor, sum(p.sum() for p in self.trained.parameters())) * 0.0
+        output = self.trained(batch.inputs.to(self._device)).float()
+        targets = batch.targets.to(self._device)
+        minimised = self._reconstruction if self._stage is Stage.PRETRAINING else self._segmentation
+        return cast(Tensor, minimised(output, targets)) * self._weight(count, batch.of_images)
+
+    def _weight(self, count: int, whole: int) -> float:
+        return self._processes * count / whole
+
+
+def subtracts(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
+    """Tell whether a network's logits come from the difference between input and output."""
+    return isinstance(network, MalignancyNetwork) and network.subtraction is not None
+
+
+def descend(
+    optimiser: torch.optim.Optimizer, loss: Tensor, anchor: Sequence[Tensor], proximal_mu: float
+) -> None:
+    """Take one step down the clipped gradient of a loss.
+
+    FedProx (Li et al., 2020) adds ``mu / 2`` times the squared distance from the round's starting
+    weights to the loss: its gradient is added here, where no graph of it is needed.
+
+    Args:
+        optimiser: Over one group of parameters.
+        loss: A scalar.
+        anchor: The round's starting weights, in the order of the parameters.
+        proximal_mu: FedProx's mu; 0 is FedAvg.
+    """
+    parameters = optimiser.param_groups[0]["params"]
+    optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    if proximal_mu:
+        for parameter, start in zip(parameters, anchor, strict=True):
+            if parameter.grad is None:  # stage 1 does not use the head
+                continue
+            parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
+    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+    optimiser.step()
