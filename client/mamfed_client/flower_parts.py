@@ -19,6 +19,11 @@ PARTS: tuple[tuple[str, str, str], ...] = (
         "isolation runtime_api_address superexec_auth_secret runtime_dependency_install",
     ),
     ("flwr.supernode.start_client_internal", "time.sleep", ""),
+    (
+        "flwr.supernode.start_client_internal",
+        "pull_objects",
+        "initial_backoff backoff_cap max_tries_per_object",
+    ),
     ("flwr.supernode.fleet_http_connection", "FleetHttpClient.from_server_address", ""),
     ("flwr.supernode.fleet_http_connection", "FleetHttpClient.PullMessages", "self request"),
     ("flwr.supernode.fleet_http_connection", "FleetHttpClient.PushMessages", "self request"),
@@ -49,6 +54,11 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     ("flwr.supercore.heartbeat", "HeartbeatSender.is_running", ""),
     ("flwr.supercore.heartbeat", "make_task_heartbeat_fn_http", "client"),
     ("flwr.supernode.runtime.run_clientapp", "pull_task_input", "client"),
+    (
+        "flwr.supernode.runtime.run_clientapp",
+        "pull_and_inflate_object_from_tree",
+        "initial_backoff backoff_cap max_tries_per_object",
+    ),
     ("flwr.supernode.runtime.run_clientapp", "push_message", "client message context"),
     (
         "flwr.supernode.runtime.run_clientapp",

@@ -5,7 +5,8 @@ it on 127.0.0.1 by a secret made at each start. What is changed of Flower is put
 and ``flower_parts.py`` checks that it still fits (Flower 1.41-1.42):
 
 * its HTTP client gets this site's TLS (``link.py``);
-* its waiting gets shorter: it sleeps 3 s between polls, longer than a whole round may take;
+* its waiting gets shorter: it sleeps 3 s between polls, longer than a whole round may take, and
+  1 s where a part of a message is still on its way;
 * a watchdog ends the process where it has gone silent, and the supervisor starts it again.
 """
 
@@ -19,13 +20,16 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.main import create_app
@@ -39,6 +43,7 @@ from mamfed_common.enrolment import read_welcome
 from mamfed_common.errors import MamfedError
 from mamfed_common.files import write_atomic
 from mamfed_common.keys import read_key
+from mamfed_common.pauses import pause_seconds
 from mamfed_common.supervision import hold_lifeline
 
 logger = logging.getLogger(__name__)
@@ -47,9 +52,13 @@ SILENCE_SECONDS = 90.0
 """How long nothing may be tried on the line: three of Flower's heartbeats."""
 LONELY_TIMES = 10
 """So many times as long an idle node tries in vain, as between two runs, until it starts anew."""
-EAGER_SECONDS = 60.0
-"""How long after a message another one is looked for eagerly."""
-EAGER_PAUSE, IDLE_PAUSE, REPLY_PAUSE = 0.25, 2.0, 0.1
+SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0
+"""Pauses in seconds between two questions to the coordinator for a message."""
+LONGEST_REPLY_PAUSE = 0.5
+ARRIVAL: Mapping[str, Any] = MappingProxyType(
+    {"initial_backoff": 0.02, "backoff_cap": 1.0, "max_tries_per_object": None}
+)
+"""Pauses while a part of a message is on its way to here; Flower's grow from 1 s to 10 s."""
 STATUS_SECONDS = 1.0
 CONTACT_SECONDS = 10.0
 """How fresh ``last_contact`` in the status is, while nothing else changes."""
@@ -62,8 +71,8 @@ class Pace:
     """Stands in for ``time`` in Flower's main loop, whose only use of it is to sleep.
 
     Flower waits 3 s after a poll that brought nothing and 0.5 s for the worker's reply: with two
-    exchanges a round that alone is longer than a short round. Weeks without a run are polled every
-    2 s, a running one every 0.25 s.
+    exchanges a round that alone is longer than a short round. Here a pause is a tenth of the time
+    since the last message: 2 s in weeks without a run, 0.05 s where the next one is near.
     """
 
     def __init__(self, link: Link) -> None:
@@ -72,11 +81,11 @@ class Pace:
 
     def sleep(self, seconds: float) -> None:
         """Sleep as long as makes sense instead of ``seconds``."""
-        eager = monotonic() - self._link.message_at < EAGER_SECONDS
+        waited = monotonic() - self._link.message_at
         if seconds < 1:
-            time.sleep(REPLY_PAUSE if eager else min(seconds, 5 * REPLY_PAUSE))
+            time.sleep(pause_seconds(waited, LONGEST_REPLY_PAUSE))
         else:
-            time.sleep(EAGER_PAUSE if eager else min(seconds, IDLE_PAUSE))
+            time.sleep(pause_seconds(waited, LONGEST_POLL, SHORTEST_POLL))
 
     def __getattr__(self, name: str) -> Any:
         """Be ``time`` in all else."""
@@ -152,6 +161,9 @@ def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
     threading.Thread(target=watchdog.run, name="watchdog", daemon=True).start()
     fleet_http_connection.FleetHttpClient = fleet_client(link)  # type: ignore[attr-defined]
     start_client_internal.time = Pace(link)  # type: ignore[assignment, attr-defined]
+    start_client_internal.pull_objects = partial(  # type: ignore[attr-defined]
+        pull_objects, **ARRIVAL
+    )
     _run_flower(home, link, key)
     link.start_over("Flower's loop ended")
 

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -33,14 +35,16 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from mamfed_client.flower_parts import check_flower_parts, start_log
-from mamfed_client.node import EAGER_SECONDS, RUNTIME_FILE
+from mamfed_client.node import ARRIVAL, RUNTIME_FILE
 from mamfed_client.settings import SiteHome, load_site_settings
 from mamfed_client.status import STARTS_OVER, Task, update_status
 from mamfed_common.bundle import bundle_sha256
 from mamfed_common.errors import MamfedError, WeightsError
+from mamfed_common.pauses import pause_seconds
 from mamfed_common.supervision import hold_lifeline
 from mamfed_common.weights import FAULTS, Fault, TrainTask, unpack_body
 
@@ -48,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 120.0
 """How long a worker waits for a node that does not answer."""
-EAGER_PAUSE, IDLE_PAUSE = 0.1, 0.5
+LONGEST_PAUSE = 0.5
 TELL_SECONDS = 2.0
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
@@ -128,11 +132,13 @@ class Worker:
                 heard_at = monotonic()
                 if token:
                     self._work(token)
+                    if worked_at < 0:
+                        gc.freeze()  # torch and Flower: looked at after each message, 0.3 s
                     heard_at = worked_at = monotonic()
                     continue
             except (httpx.HTTPError, OSError, ValueError) as error:
                 logger.warning("the node does not answer: %s", type(error).__name__)
-            time.sleep(EAGER_PAUSE if monotonic() - worked_at < EAGER_SECONDS else IDLE_PAUSE)
+            time.sleep(pause_seconds(monotonic() - worked_at, LONGEST_PAUSE))
 
     def _acquire(self) -> str:
         """Ask for a task; return its token, empty where there is none."""
@@ -198,16 +204,16 @@ def installed_answers(home: SiteHome, progress: Progress) -> Answers:
     """Return the ClientApp of this installation, behind the site's gate.
 
     Raises:
-        SetupError: ``site.yaml`` or the welcome cannot be used.
+        SetupError: ``site.yaml``, its devices or the welcome cannot be used.
     """
     from mamfed_client.app import make_client_app
     from mamfed_client.gate import open_gate
 
     settings, gate = load_site_settings(home), open_gate(home)
+    settings.hardware().choose()
     app = make_client_app(
         lambda _: load_site_settings(home).site(),
-        device=settings.device,
-        threads=settings.threads,
+        **settings.hardware()._asdict(),
         on_step=progress.step,
         gate=gate,
         keep=home.state,
@@ -239,6 +245,10 @@ def main() -> None:
     hold_lifeline()
     # Flower raises SIGINT where a task's lease has run out: what is trained is not wanted any more.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A task is handed out while the arrays of its message still come in.
+    run_clientapp.pull_and_inflate_object_from_tree = partial(  # type: ignore[attr-defined]
+        pull_and_inflate_object_from_tree, **ARRIVAL
+    )
     start_log()
     home = SiteHome(Path(sys.argv[1]).resolve())
     try:

@@ -5,6 +5,7 @@ Nothing here imports Flower or torch.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 
 from packaging.specifiers import SpecifierSet
@@ -20,8 +21,9 @@ MAMFED_HEADER = "x-mamfed-version"
 """HTTP header in which a site names its mamfed; Flower's own header names its Flower."""
 
 
+@cache
 def flower_version() -> str:
-    """Return the installed Flower's version."""
+    """Return the installed Flower's version, as this process first found it."""
     return version("flwr")
 
 

@@ -16,10 +16,12 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from mamfed_common.errors import MamfedError
+from mamfed_common.pauses import pause_seconds
 from mamfed_common.weights import FAULTS
-from mamfed_server.transport import UNREAD, Transport
+from mamfed_server.transport import UNREAD, Transport, let_go
 
-POLL_SECONDS = 0.1
+LONGEST_PAUSE = 0.2
+"""Between two looks at what sites have sent: the wish to stop is heard within this time too."""
 AGAIN_SECONDS = 1.0
 """No site is asked twice within this time, however quickly its node fails."""
 MAX_CRASHES = 3
@@ -82,6 +84,7 @@ class Link:
         self.on_asked_again = on_asked_again
         self._stopping = stopping
         self._on_presence = on_presence
+        self._stirred_at = time.monotonic()
         self._here: set[int] = set()
         self._away_since: dict[int, float] = {}
 
@@ -114,10 +117,14 @@ class Link:
         if self._stopping():
             raise Stopped("the run was stopped; start it again to go on from its last checkpoint")
 
+    def stir(self) -> None:
+        """Look more often for a while: something was sent, or has come."""
+        self._stirred_at = time.monotonic()
+
     def pause(self) -> None:
         """Wait between two looks."""
         self.check_stopping()
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause_seconds(time.monotonic() - self._stirred_at, LONGEST_PAUSE))
 
     def ask(
         self,
@@ -153,18 +160,8 @@ class Link:
                     self.pause()
         finally:
             exchange.close()
-            _let_go(request)
+            let_go(request)
         return exchange.sent
-
-
-def _let_go(content: RecordDict) -> None:
-    """Free the arrays of a message at once.
-
-    Whoever looks at ``RecordDict.array_records`` makes a reference cycle (Flower 1.41-1.42): a
-    model then stays in memory until Python's collector happens to run.
-    """
-    for record in content.values():
-        record.clear()
 
 
 @dataclass
@@ -233,10 +230,11 @@ class Exchange:
         if reply is None:
             self._send(site, ask, online)
             return
+        self._link.stir()
         self.drop([site])
         take(site, reply)
         if reply.content is not None:
-            _let_go(reply.content)
+            let_go(reply.content)
 
     def _pull(self, site: str, ask: _Ask) -> Reply | None:
         message = self._link.transport.pull(ask.message_id) if ask.message_id else None
@@ -287,6 +285,7 @@ class Exchange:
         )
         ask.stamp, ask.again_at = stamp, now + AGAIN_SECONDS
         if ask.message_id:
+            self._link.stir()
             self.sent += 1
         if ask.message_id and not ask.asked:
             ask.asked, ask.since = True, now

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -106,6 +107,9 @@ def main() -> None:
     """Run ``python -m mamfed_server.serve HOME RUN``."""
     hold_lifeline()
     gc.freeze()  # the guard collects often: let it not look at what torch and Flower have loaded
+    # Checks and sums over a hundred arrays are short; a second thread costs more than it gives, and
+    # beside another process, such as a site on the same machine, twenty times as much.
+    torch.set_num_threads(1)
     os.umask(0o077)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr

@@ -15,11 +15,12 @@ from tests.client.loopback import Coordinator, Processes, request_of, wait_for, 
 from mamfed_client.failures import explain
 from mamfed_client.flower_parts import PARTS, check_flower_parts
 from mamfed_client.link import Link, tls_context
-from mamfed_client.node import EAGER_PAUSE, IDLE_PAUSE, RUNTIME_FILE, Pace, Watchdog
+from mamfed_client.node import LONGEST_POLL, RUNTIME_FILE, SHORTEST_POLL, Pace, Watchdog
 from mamfed_client.status import REFUSED, STARTS_OVER, read_status, update_status
 from mamfed_common.enrolment import read_welcome, write_document
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.keys import new_ec_key, write_key
+from mamfed_common.pauses import SHORTEST_SECONDS
 from mamfed_server.approval import revoke
 from mamfed_server.pki import issue_server, issue_site, make_authority
 from mamfed_server.settings import ServerHome
@@ -247,10 +248,16 @@ def test_polls_are_quick_after_a_message_and_rare_without(link, monkeypatch):
     monkeypatch.setattr("mamfed_client.node.time", type("T", (), {"sleep": slept.append}))
     pace = Pace(link)
     pace.sleep(3)
+    pace.sleep(0.5)
+    assert slept == [LONGEST_POLL, 0.5]
     link.message_at = time.monotonic()
     pace.sleep(3)
     pace.sleep(0.5)
-    assert slept == [IDLE_PAUSE, EAGER_PAUSE, 0.1]
+    assert slept[2:] == [SHORTEST_POLL, SHORTEST_SECONDS]
+    link.message_at = time.monotonic() - 4
+    pace.sleep(3)
+    pace.sleep(0.5)
+    assert slept[4:] == pytest.approx([0.4, 0.4], rel=0.1)
 
 
 def test_all_parts_of_flower_that_are_used_are_there():

@@ -28,7 +28,7 @@ ADA, BEA, CLEO = NODES.values()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(exchange, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(exchange, "AGAIN_SECONDS", 0.03)
 
 
