@@ -18,9 +18,12 @@ from mamfed_common.errors import DataError
 from mamfed_common.files import write_atomic
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_server.events import Event, read_events
+from mamfed_server.report.participation import never_asked
 from mamfed_server.runs import PLAN, SUMMARY, RoundRecord, RunFolder
 
 NOTES, FIGURE2, ARMS = "report.json", "figure2.png", "arms"
+NOT_ENDED = "has not ended"
+"""Status of a run without a summary."""
 
 
 class RejectedRow(Config):
@@ -93,6 +96,7 @@ class ReportData:
         notes: What ``report.json`` holds.
         figure2: PNG of ``notes.cases``, as a simulation drew it.
         events: How often which event was logged.
+        absent: Approved sites that no round has asked, each with the reason.
     """
 
     plan: TrainingPlan
@@ -102,6 +106,12 @@ class ReportData:
     notes: Notes
     figure2: bytes | None = None
     events: Mapping[str, int] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether the run came to its end, and so to its test on held-out patients."""
+        return bool(self.summary["status"] == "finished")
 
     @property
     def threshold(self) -> float:
@@ -136,7 +146,7 @@ def read_notes(folder: Path) -> Notes:
     """
     path = folder / NOTES
     if not path.exists():
-        return Notes()
+        return Notes(title=f"Run {folder.resolve().name}")
     try:
         return Notes.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -161,6 +171,7 @@ def read_run(folder: Path) -> ReportData:
         notes=notes,
         figure2=figure2.read_bytes() if notes.cases and figure2.exists() else None,
         events=Counter(str(event.get("event")) for event in events),
+        absent=never_asked(events, rounds),
     )
 
 
@@ -172,7 +183,7 @@ def _unfinished(
     for record in rounds:
         stages[record.stage] = sorted({*stages.get(record.stage, ()), *record.expected})
     return {
-        "status": "has not ended",
+        "status": NOT_ENDED,
         "reason": "there is no summary.json, so it goes on or was killed",
         "complete": False,
         "arms": {},

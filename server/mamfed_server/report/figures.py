@@ -49,15 +49,16 @@ class BarGroup(NamedTuple):
     dice: Mapping[str, float | None]
 
 
-def chosen_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
-    """Return the round behind the chosen checkpoint; None where no round has ended.
+def chosen_round(rounds: Sequence[RoundRecord], *, ended_well: bool = True) -> RoundRecord | None:
+    """Return the round behind the chosen checkpoint; None where there is none.
 
-    It is the first with the highest mean validation Dice, or the last where no round has one.
+    It is the first with the highest mean validation Dice, or the last where no round has one: but
+    the last of a run that failed, or goes on, may have given no weights.
     """
     rated = [r for r in rounds if r.mean_validation_dice is not None]
     if rated:
         return max(rated, key=lambda r: r.mean_validation_dice or 0.0)
-    return rounds[-1] if rounds else None
+    return rounds[-1] if rounds and ended_well else None
 
 
 def draw_curves(
@@ -82,7 +83,8 @@ def draw_curves(
     frame(panels["dice"], "Stage 2, finetuning: Dice on validation patients")
     _draw_validation(panels["dice"], finetuning, looks)
     _draw_other_arms(panels["dice"], other_rounds, looks)
-    if record := chosen_round(finetuning):
+    record = chosen_round(finetuning)
+    if record and record.mean_validation_dice is not None:
         _mark_chosen(panels["dice"], record.server_round)
     lines = {str(line.get_label()): line for a in panels.values() for line in a.get_lines()}
     named = {label: line for label, line in lines.items() if not label.startswith("_")}

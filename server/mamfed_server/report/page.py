@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +16,8 @@ from mamfed_server.report.participation import Mark, participation
 from mamfed_server.report.results import (
     SMALL,
     ArmResult,
+    Measure,
+    Row,
     Sites,
     across_rows,
     common_sites,
@@ -29,6 +30,7 @@ from mamfed_server.report.results import (
     rows_of,
     verdict,
 )
+from mamfed_server.report.status import status_of
 from mamfed_server.runs import RoundRecord
 
 COLUMNS = 9
@@ -41,21 +43,6 @@ HAPPENED = {
 }
 """Events that nothing else on the page tells of."""
 REPORT, CURVES, DICE = "report.html", "curves.png", "dice.png"
-
-
-@dataclass(frozen=True)
-class Status:
-    """How the run ended.
-
-    Attributes:
-        level: ``ok``, ``warning`` or ``failed``.
-        headline: One sentence.
-        points: What was lost or left out, with counts.
-    """
-
-    level: str
-    headline: str
-    points: list[str]
 
 
 def report_run(folder: Path, out: Path | None = None) -> Path:
@@ -97,23 +84,6 @@ def _page_and_figures(report: ReportData) -> tuple[str, dict[str, bytes]]:
     arms, sites = read_arms(report.summary), read_sites(report.summary)
     figures = _draw_figures(report, arms, sites)
     return _render(report, arms, sites, figures), figures
-
-
-def status_of(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -> Status:
-    """Say how the run ended; whatever is missing from it is named."""
-    summary = report.summary
-    lost = _lost_updates(report.rounds)
-    silent = _sites_without_result(arms, sites) if report.plan.finetuning.rounds else []
-    points = [_updates_point(report.rounds), *lost, *silent, _rows_point(sites)]
-    if summary["status"] != "finished":
-        reason = summary["reason"] or "no reason was given"
-        return Status("failed", f"The run {summary['status']}: {reason}.", points)
-    if lost or silent or not summary["complete"]:
-        return Status("warning", "The run finished, but something is missing from it.", points)
-    if summary["warnings"]:
-        warnings = counted(len(summary["warnings"]), "warning")
-        return Status("warning", f"The run finished, with {warnings}.", points)
-    return Status("ok", "The run finished and is complete.", points)
 
 
 def _draw_figures(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -> dict[str, bytes]:
@@ -185,15 +155,14 @@ def _render(
         caveats=_caveats(arms, rated),
         not_trained=[(arm, reasons) for arm in arms if (reasons := arm.not_trained)],
         status=status_of(report, arms, sites),
-        tables=[
-            (measure, rows_of(measure, arms, sites))
-            for measure in measures(report.plan, report.threshold)
-        ],
+        tables=_tables(report, arms, sites),
         tested=rated,
         across=across_rows(arms, rated),
-        chosen=chosen_round(report.rounds),
+        chosen=chosen_round(report.rounds, ended_well=report.ended_well),
         notes=report.notes,
         participation=participation(report.rounds),
+        absent=report.absent,
+        started=report.rounds[0].started_at if report.rounds else "",
         marks=[mark for mark in Mark if mark.sign],
         happened={HAPPENED[k]: n for k, n in report.events.items() if k in HAPPENED},
         site_dice=_dice_by_arm(arms).get("federated", {}),
@@ -201,6 +170,15 @@ def _render(
         small=SMALL,
         figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
     )
+
+
+def _tables(
+    report: ReportData, arms: Sequence[ArmResult], sites: Sites
+) -> list[tuple[Measure, list[Row]]]:
+    """Return the tables of results; none of a run that ended before its test."""
+    if not report.ended_well and not any(arm.scores for arm in arms):
+        return []
+    return [(m, rows_of(m, arms, sites)) for m in measures(report.plan, report.threshold)]
 
 
 def _caveats(arms: Sequence[ArmResult], rated: Sequence[str]) -> list[str]:
@@ -213,54 +191,6 @@ def _caveats(arms: Sequence[ArmResult], rated: Sequence[str]) -> list[str]:
     if few:
         sentences.append(f"Fewer than {SMALL} images stand behind the Dice of {', '.join(few)}.")
     return sentences
-
-
-def _updates_point(rounds: Sequence[RoundRecord]) -> str:
-    asked = sum(len(r.expected) for r in rounds)
-    accepted = sum(len(r.accepted) for r in rounds)
-    return f"{accepted} of {counted(asked, 'update')} accepted ({_rounds(rounds)})."
-
-
-def _lost_updates(rounds: Sequence[RoundRecord]) -> list[str]:
-    """Name each site whose updates are missing: in how many rounds, and why."""
-    points = []
-    for site in sorted({site for r in rounds for site in r.expected}):
-        asked = [r for r in rounds if site in r.expected]
-        lost = [r for r in asked if site not in r.accepted]
-        reasons = dict.fromkeys(r.refused.get(site, "no reason given") for r in lost)
-        if lost:
-            points.append(
-                f"{site}: update missing in {len(lost)} of {_rounds(asked)}: {'; '.join(reasons)}."
-            )
-    return points
-
-
-def _sites_without_result(arms: Sequence[ArmResult], sites: Sites) -> list[str]:
-    """Name sites that hold test images but whose result is not in the federated arm."""
-    measured = {site for arm in arms if arm.name == "federated" for site in arm.scores}
-    return [
-        f"{site}: holds test images, but no result came back."
-        for site, description in sites.items()
-        if site not in measured
-        and any(
-            description.images.get(purpose, {}).get("test", 0)
-            for purpose in ("malignant", "without_malignancy")
-        )
-    ]
-
-
-def _rows_point(sites: Sites) -> str:
-    rows = sum(site.rows for site in sites.values())
-    rejected = sum(sum(site.rejected.values()) for site in sites.values())
-    left_out = sum(sum(site.left_out.values()) for site in sites.values())
-    return (
-        f"{counted(rows, 'row')} in the tables of {counted(len(sites), 'site')}: "
-        f"{rejected:,} could not be read, {left_out:,} left out by a rule."
-    )
-
-
-def _rounds(rounds: Sequence[RoundRecord]) -> str:
-    return counted(len(rounds), "round")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

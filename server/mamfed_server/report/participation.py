@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from mamfed_common.plan import Stage
+from mamfed_server.events import Event
 from mamfed_server.runs import RoundRecord
 
 HEAD_EVERY = 5
@@ -83,6 +84,18 @@ def mark_of(record: RoundRecord, site: str) -> Mark:
     if site not in record.expected:
         return Mark.NOT_ASKED
     return Mark.REFUSED if site in record.answered else Mark.SILENT
+
+
+def never_asked(events: Sequence[Event], rounds: Sequence[RoundRecord]) -> dict[str, str]:
+    """Return the approved sites that no round has asked, each with the last reason logged."""
+    reasons: dict[str, str] = {}
+    for event in events:
+        missing: Mapping[str, str] = event.get("missing", {})
+        reasons |= missing
+        if event.get("event") == "described":
+            reasons.pop(event["site"], None)
+    asked = {site for record in rounds for site in record.expected}
+    return {site: reasons[site] for site in sorted(reasons) if site not in asked}
 
 
 def _line(site: str, rounds: Sequence[RoundRecord]) -> SiteLine:

@@ -60,10 +60,41 @@ def test_the_page_can_go_elsewhere(run: Path, tmp_path: Path) -> None:
 def test_a_run_that_has_not_ended_says_so_and_shows_its_rounds(run: Path) -> None:
     (run / "summary.json").unlink()
     page = Page(report_run(run))
-    assert 'class="status failed"' in page.html
+    assert 'class="status warning"' in page.html, "to go on is no failure"
     assert "has not ended" in page.text
     assert "8 of 8 updates accepted" in page.text
     assert page.rows_starting("All")[-1][1] == "4"
+
+
+def test_a_run_that_has_not_ended_makes_nothing_up(run: Path) -> None:
+    (run / "summary.json").unlink()
+    page = Page(report_run(run))
+    assert "There are none: the run has not ended, and they come at its end." in page.text
+    assert "Overlap of marked and malignant pixels" not in page.text
+    assert "0 rows in the tables" not in page.text
+    assert "What each site has is told when the run has ended." in page.text
+    assert "The best checkpoint so far is that of finetuning round 2" in page.text
+
+
+def test_an_approved_site_that_never_came_is_named_with_the_reason(run: Path) -> None:
+    waiting = {"event": "waiting", "missing": {"alpha": "x", "gamma": "is not connected"}}
+    later = {"event": "waiting", "missing": {"gamma": "calls itself by another name", "delta": "y"}}
+    lines = [waiting, later, {"event": "described", "site": "delta"}]
+    (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = Page(report_run(run))
+    assert "gamma is approved and was never asked: calls itself by another name." in page.text
+    assert page.text.count("was never asked") == 1, "alpha took part, delta came"
+
+
+def test_a_run_without_notes_goes_by_its_name(run: Path) -> None:
+    assert "<title>Run run</title>" in Page(report_run(run)).html
+
+
+def test_rows_that_a_federations_sites_could_not_read_are_not_denied(run: Path) -> None:
+    page = Page(report_run(run))
+    assert "4 could not be read" in page.text
+    assert "Every row could be read" not in page.text
+    assert "0 rows that could not be read" not in page.text
 
 
 def test_a_run_without_a_round_has_a_page(run: Path) -> None:

@@ -34,6 +34,12 @@ def test_the_chosen_round_is_the_first_best_else_the_last() -> None:
     assert chosen_round([]) is None
 
 
+def test_a_run_that_failed_has_chosen_a_round_only_by_its_dice() -> None:
+    rated = [validated(1, 0.4), validated(2, None)]
+    assert chosen_round(rated, ended_well=False) is rated[0]
+    assert chosen_round(rated[1:], ended_well=False) is None
+
+
 def test_curves_can_be_drawn_without_an_update_a_validation_or_a_first_stage() -> None:
     assert shape_of(draw_curves([validated(1, None)], {"centralised": []})) == (962, 1170)
 

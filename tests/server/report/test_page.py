@@ -338,6 +338,8 @@ def test_a_failed_run_says_so_first(tmp_path: Path) -> None:
     assert 'class="status failed"' in page.html
     assert "The run failed: finetuning round 1: 0 of 2 updates accepted." in page.text
     assert "No Dice was measured on held-out images." in page.text
+    assert "There are none: the run failed, and they come at its end." in page.text
+    assert "no result came back" not in page.text, "nobody was asked for one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
 
 
