@@ -44,13 +44,16 @@ class Decoder:
     A context manager. Use one a thread.
     """
 
-    def __init__(self, deadline_s: float = 20.0) -> None:
+    def __init__(self, deadline_s: float = 20.0, threads: int = 1) -> None:
         """Make the buffer that pixels come back in.
 
         Args:
             deadline_s: How long one file may take, in seconds.
+            threads: How many the process may use for a file. JPEG 2000 gains by them; others
+                hardly do. Hashing a file has one more.
         """
         self._deadline_s = deadline_s
+        self._threads = threads
         self._buffer = _anonymous_file()
         self._child: Child | None = None
 
@@ -172,7 +175,7 @@ class Decoder:
     def _started(self) -> Child:
         if self._child is None or not self._child.alive or self._child.resident > MAX_GROWN:
             self._end()
-            self._child = Child(self._buffer.fileno(), self._deadline_s)
+            self._child = Child(self._buffer.fileno(), self._deadline_s, self._threads)
         return self._child
 
     def _end(self) -> int:

@@ -86,8 +86,10 @@ def black_and_white(grey: Grey, valid: Mask | None, breast: Mask) -> tuple[int, 
 
 def stretched(image: Grey, black: int, white: int) -> Grey:
     """Bring black to 0 and white to 65535; OpenCV clips at both ends of uint16."""
-    levels: Grey = cv2.multiply(cv2.subtract(image, float(black)), FULL_SCALE / (white - black))
-    return levels
+    levels = np.arange(FULL_SCALE + 1, dtype=np.uint16)
+    table = cv2.multiply(cv2.subtract(levels, float(black)), FULL_SCALE / (white - black))
+    brought: Grey = cv2.LUT(image, table)
+    return brought
 
 
 def field_and_mask(

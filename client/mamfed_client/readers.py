@@ -34,13 +34,17 @@ class Readers:
 
 @contextmanager
 def readers(tasks: int) -> Iterator[Readers]:
-    """Start no more threads than there are tasks; an interruption does not wait for the queue."""
-    count = max(1, min(MOST_READERS, os.cpu_count() or 1, tasks))
+    """Start no more threads than there are tasks; an interruption does not wait for the queue.
+
+    Where there are more cores than files to read at once, each decoder has several.
+    """
+    cores = os.cpu_count() or 1
+    count = max(1, min(MOST_READERS, cores, tasks))
     decoders: SimpleQueue[Decoder] = SimpleQueue()
     pool = ThreadPoolExecutor(count)
     with ExitStack() as stack:
         for _ in range(count if tasks else 0):
-            decoders.put(stack.enter_context(Decoder()))
+            decoders.put(stack.enter_context(Decoder(threads=cores // count)))
         try:
             yield Readers(pool, decoders)
         finally:

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLSLossless, SecondaryCaptureImageStorage
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, SecondaryCaptureImageStorage
 
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.decode import Decoder
@@ -185,6 +185,20 @@ def test_an_answer_without_sense_is_not_believed(decoder, dicom, monkeypatch):
         decoder.mammogram(dicom())
     monkeypatch.undo()
     assert decoder.mammogram(dicom())[0].grey.shape == STORED.shape
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_jpeg2000_is_the_same_by_any_number_of_threads(dicom, threads):
+    stored = np.random.default_rng(0).integers(0, 4096, (400, 300)).astype(np.uint16)
+    options = {"codecformat": "j2k", "level": 0, "reversible": True, "bitspersample": 12}
+    stream = imagecodecs.jpeg2k_encode(stored, **options)
+    path = dicom(stored=stored, TransferSyntaxUID=JPEG2000Lossless, PixelData=encapsulate([stream]))
+    with Decoder(threads=threads) as decoder:
+        mammogram, sha256 = decoder.mammogram(path)
+        environment = Path(f"/proc/{decoder._child.pid}/environ").read_bytes().split(b"\0")
+    np.testing.assert_array_equal(mammogram.grey, read_mammogram(dicom("b.dcm", stored)).grey)
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert b"OPJ_NUM_THREADS=%d" % threads in environment
 
 
 def test_closing_ends_the_process(dicom):

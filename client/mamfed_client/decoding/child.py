@@ -24,17 +24,19 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
+THREADS = ("OPJ_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 class Child:
     """A running process that answers one line a request."""
 
-    def __init__(self, buffer: int, deadline_s: float) -> None:
+    def __init__(self, buffer: int, deadline_s: float, threads: int) -> None:
         """Start the process and wait until it is ready.
 
         Args:
             buffer: Descriptor of the file that it puts pixels into.
             deadline_s: How long it may take over a request, in seconds.
+            threads: How many OpenJPEG and OpenCV use.
 
         Raises:
             MamfedError: It does not start.
@@ -53,7 +55,7 @@ class Child:
             stderr=subprocess.DEVNULL,  # libraries quote the file there
             pass_fds=[buffer],
             start_new_session=True,  # Ctrl-C is the parent's to handle
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | dict.fromkeys(THREADS, str(threads)),
             bufsize=0,
         )
         assert self._process.stdin is not None

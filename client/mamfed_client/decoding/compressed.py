@@ -105,7 +105,7 @@ def decode_jpeg2000(data: bytes, layout: Layout) -> Words | None:
     data = jpeg2000_codestream(data)
     header = jpeg2000_header(data)
     _check(header, layout)
-    decode = partial(imagecodecs.jpeg2k_decode, numthreads=1)
+    decode = partial(imagecodecs.jpeg2k_decode, numthreads=1)  # 1 leaves it to OPJ_NUM_THREADS
     return Words(_decoded(decode, data), header.precision)
 
 

@@ -20,7 +20,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +27,7 @@ from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.decoding.answers import MAX_TEXT
+from mamfed_client.decoding.hashing import hashing
 from mamfed_client.dicom import read_source
 from mamfed_client.reading import read_mammogram
 from mamfed_client.rejections import Reason, Refusal
@@ -46,7 +46,6 @@ def main() -> None:
     """Answer requests until standard input closes."""
     descriptor, deadline_s = int(sys.argv[1]), float(sys.argv[2])
     assert not {"torch", "flwr"} & sys.modules.keys()
-    cv2.setNumThreads(1)
     answers = _private_output()
     buffer = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
     _limit()
@@ -107,21 +106,22 @@ def _refused(reason: Reason, detail: str) -> Answer:
 def _mammogram(buffer: Buffer, path: str, allow: list[str]) -> Answer:
     """Put grey levels, and after them what is valid, into the buffer."""
     data = _file_bytes(Path(path), Reason.MISSING_IMAGE)
-    mammogram = read_mammogram(Path(path), frozenset(map(Reason, allow)), data)
-    facts = asdict(mammogram.facts)
-    if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
-        raise Refusal(Reason.UNREADABLE_IMAGE, f"a text of more than {MAX_TEXT} characters")
-    rows, columns = mammogram.grey.shape
-    size = _put(buffer, mammogram.grey, 0)
-    if mammogram.valid is not None:
-        _put(buffer, mammogram.valid, size)
-    return {
-        "rows": rows,
-        "columns": columns,
-        "padded": mammogram.valid is not None,
-        "facts": facts,
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+    with hashing(data) as sha256:
+        mammogram = read_mammogram(Path(path), frozenset(map(Reason, allow)), data)
+        facts = asdict(mammogram.facts)
+        if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
+            raise Refusal(Reason.UNREADABLE_IMAGE, f"a text of more than {MAX_TEXT} characters")
+        rows, columns = mammogram.grey.shape
+        size = _put(buffer, mammogram.grey, 0)
+        if mammogram.valid is not None:
+            _put(buffer, mammogram.valid, size)
+        return {
+            "rows": rows,
+            "columns": columns,
+            "padded": mammogram.valid is not None,
+            "facts": facts,
+            "sha256": sha256(),
+        }
 
 
 def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> Answer:
