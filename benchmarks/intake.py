@@ -1,114 +1,128 @@
-"""A mammogram's way from disk to the cache and back, beside a plain pydicom + scikit-image script.
+"""A mammogram's way from disk to a sample, beside a plain pydicom + scikit-image script.
 
-One full-size phantom is written in every transfer syntax. Ours reads it as ``data prepare`` does,
-through the decoding process; the peer decodes with pydicom's own plugins (where these are GPL, with
-our decoder) and goes on in floating point at full size. In turns, A B A B, one thread.
-Usage: python benchmarks/intake.py [--rows 3328] [--columns 2560] [--size 1536] [--repeats 5]
-       [--files 2000] [--format table|json]
+One full-size 12-bit phantom is written in each transfer syntax. Ours reads it as ``data prepare``
+does: hashed, decoded in the guarded process, cropped, rescaled, normalised, with its outline. The
+peer is ``intake_peers.plainly``: ``dcmread``, ``pixel_array`` by what pydicom finds installed,
+``apply_voi_lut``, MONOCHROME1 inverted, brought to 0..1, ``threshold_otsu``, ``label``, the largest
+of ``regionprops``, ``resize`` with ``anti_aliasing``. It is warm, and one thread is all that it can
+use. Beside that stand
+
+- same output: the script goes on to all that ours gives: outline, percentiles of the breast, hash;
+- neither process nor hash: ours, in the script's own process;
+- the least: the quickest crop that there is, whatever it looks like: no process, hash, checks,
+  outline or normalisation, the breast looked for on every eighth pixel. It bounds the ratio.
+
+Last, ``data prepare`` of many uncompressed files on all cores, beside the script in a loop that
+saves its images; 2000 small files, 1 in 40 of them bad, only on demand.
+
+Usage: python benchmarks/intake.py [--syntaxes explicit rle jpeg-2000-lossless] [--vendor aurora]
+       [--rows 3328] [--columns 2560] [--size 1536] [--threads 2] [--repeats 5]
+       [--files 16] [--small-files 0]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import os
+import shutil
+import statistics
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pydicom
+from harness import record, take_turns
 from intake_chain import Laps, medians, stage, total
-from pydicom.pixels import apply_voi_lut
+from intake_peers import least, plain_sample, plainly
 from rich.console import Console
 from rich.table import Table
-from skimage import filters, measure, transform
 
 from mamfed_client.cache import Store, digest
 from mamfed_client.data import Source, prepare_folder
 from mamfed_client.decode import Decoder
 from mamfed_client.decoding.codecs import stored_values
+from mamfed_client.dicom import read_dicom
 from mamfed_client.mammogram import Mammogram
 from mamfed_client.preprocess import prepare
 from mamfed_client.voi import to_grey
-from mamfed_common.samples import FULL_SCALE
+from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_simulations.dicom_file import write_dicom
+from mamfed_simulations.encode import SYNTAXES
 from mamfed_simulations.hostile import write_intake_folder
-from mamfed_simulations.looks import apply_look
+from mamfed_simulations.looks import VendorLook, apply_look
 from mamfed_simulations.phantom import draw_patient
-from mamfed_simulations.vendors import VENDORS
+from mamfed_simulations.vendors import VENDORS, TableRow, write_table
 
-SYNTAXES = (
-    "explicit",
-    "deflated",
-    "rle",
-    "jpeg-lossless-sv1",
-    "jpeg-ls",
-    "jpeg-2000-lossless",
-    "jpeg-2000",
-)
-REACH = {"explicit": 10, "jpeg-2000-lossless": 3}
-"""How many times faster than the peer the whole chain is meant to be."""
+PEER = "pydicom + scikit-image"
+NAMES = {"explicit": "uncompressed", "rle": "RLE", "jpeg-2000-lossless": "JPEG 2000"}
+"""What the results call a syntax; the others go by the names of ``encode.SYNTAXES``."""
+LEAST = "the least"
 
 
-def write_phantom(folder: Path, rows: int, columns: int) -> dict[str, Path]:
-    """Write one phantom of the first vendor in each transfer syntax."""
-    look = VENDORS["aurora"]
-    look = replace(look, detector=replace(look.detector, rows=rows, columns=columns))
-    rng = np.random.default_rng(0)
-    (phantom,) = draw_patient(rng, (rows, columns), look.population, malignant=True, views=("CC",))
-    pixels = apply_look(phantom, look, rng)
-    paths = {}
-    for syntax in SYNTAXES:
-        paths[syntax] = folder / f"{syntax}.dcm"
-        spacing_mm = look.detector.spacing_mm
+def ours(path: Path, size: int, decoder: Decoder) -> Sample:
+    """Read and prepare a file as ``data prepare`` does, but for writing the sample."""
+    mammogram, _ = decoder.mammogram(path)
+    return prepare(mammogram, None, size)[0]
+
+
+def unguarded(path: Path, size: int) -> Sample:
+    """Do the same in this process, and without the file's hash."""
+    return prepare(read_dicom(path.read_bytes(), path.name), None, size)[0]
+
+
+class Drawn:
+    """A malignant phantom as a vendor's detector of any size shows it."""
+
+    def __init__(self, look: VendorLook, rows: int, columns: int) -> None:
+        """Draw it."""
+        self.look = replace(look, detector=replace(look.detector, rows=rows, columns=columns))
+        rng, shape = np.random.default_rng(0), (rows, columns)
+        (self.phantom,) = draw_patient(rng, shape, look.population, malignant=True, views=("CC",))
+        self.pixels = apply_look(self.phantom, self.look, rng)
+
+    def write(self, path: Path, syntax: str, number: int = 0) -> Path:
+        """Write it as one patient's, shifted by ``number`` rows, which makes it another picture."""
         write_dicom(
-            paths[syntax],
-            pixels,
-            phantom,
-            look,
-            patient_id="SYN",
-            spacing_mm=spacing_mm,
+            path,
+            np.roll(self.pixels, number, axis=0),
+            self.phantom,
+            self.look,
+            patient_id=f"SYN{number}",
+            spacing_mm=self.look.detector.spacing_mm,
             syntax=syntax,
         )
-    return paths
+        return path
 
 
-def through_the_process(path: Path, size: int, decoder: Decoder) -> Laps:
-    """Read and prepare a file as ``data prepare`` does, but for hashing pixels and writing."""
-    laps = Laps()
-    with stage(laps, "whole chain"):
-        mammogram, _ = decoder.mammogram(path)
-        prepare(mammogram, None, size)
-    return laps
-
-
-def plainly(path: Path, size: int) -> Laps:
-    """Do the same as a script with pydicom and scikit-image does, in floating point."""
-    laps = Laps()
-    with stage(laps, "whole chain"):
-        dataset = pydicom.dcmread(path)
-        try:
-            stored = dataset.pixel_array
-        except (NotImplementedError, RuntimeError, AttributeError):  # only GPL plugins would
-            stored = stored_values(dataset)
-        image = apply_voi_lut(stored, dataset).astype(np.float32)
-        image = (image - image.min()) / (image.max() - image.min())
-        labels = measure.label(image > filters.threshold_otsu(image))
-        region = max(measure.regionprops(labels), key=lambda region: region.area)
-        top, left, bottom, right = region.bbox
-        scale = size / max(bottom - top, right - left)
-        shape = (round((bottom - top) * scale), round((right - left) * scale))
-        transform.resize(image[top:bottom, left:right], shape, anti_aliasing=True)
-    return laps
+def compare(path: Path, name: str, arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Time one file in turns, record how ours stands beside the script, and return all seconds."""
+    size = arguments.size
+    with Decoder(threads=arguments.threads) as decoder:
+        calls = {
+            "ours": partial(ours, path, size, decoder),
+            PEER: partial(plainly, path, size),
+            "same output": partial(plain_sample, path, size),
+            "neither process nor hash": partial(unguarded, path, size),
+            LEAST: partial(least, path, size),
+        }
+        seconds = take_turns(calls, runs=arguments.repeats)
+    record(name, seconds["ours"], seconds[PEER], peer_name=PEER, unit="s")
+    same = f"{PEER}, same output"
+    record(name, seconds["ours"], seconds["same output"], peer_name=same, unit="s")
+    for variant in ("neither process nor hash", LEAST):
+        record(f"{name}, {variant}", seconds[variant], seconds[PEER], peer_name=PEER, unit="s")
+    return seconds
 
 
 def stages(path: Path, size: int, store: Store) -> Laps:
     """Run the steps of one file in this process, one by one."""
     laps = Laps()
+    with stage(laps, "SHA-256"):
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     with stage(laps, "read + header"):
         dataset = pydicom.dcmread(path)
     with stage(laps, "decode"):
@@ -116,132 +130,135 @@ def stages(path: Path, size: int, store: Store) -> Laps:
     with stage(laps, "grey scale"):
         grey, valid = to_grey(stored, dataset)
     with stage(laps, "breast, crop, resize"):
-        sample, transform = prepare(Mammogram(grey, valid), None, size)
+        sample, way = prepare(Mammogram(grey, valid), None, size)
     with stage(laps, "write"):
-        store.add(digest(path.name, "", None, size), sample, transform)
+        store.add(digest(sha256, "", None, size), sample, way)
     laps["after decoding"] = total([laps["grey scale"], laps["breast, crop, resize"]])
     return laps
 
 
-def compare(paths: dict[str, Path], size: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Time the whole chain on each syntax, ours and the peer's in turns, in wall milliseconds."""
-    found = {}
-    with Decoder() as decoder:
-        for syntax, path in paths.items():
-            chains: dict[str, Callable[[], Laps]] = {
-                "ours": lambda path=path: through_the_process(path, size, decoder),
-                "peer": lambda path=path: plainly(path, size),
-            }
-            laps = medians(chains, repeats)
-            ours, peer = (laps[name]["whole chain"].wall_ms for name in ("ours", "peer"))
-            found[syntax] = {"ours_ms": ours, "peer_ms": peer, "ratio": peer / ours}
-    return found
-
-
-def read_samples(folder: Path, size: int, count: int = 50) -> float:
-    """Read samples warm from the cache and make them float32; images a second in one thread."""
-    rng = np.random.default_rng(0)
-    grey = rng.integers(0, 65536, (size, size), np.uint16)
-    field = grey > 20000
-    sample, transform = prepare(Mammogram(cv2.GaussianBlur(grey, (0, 0), 9)), None, size)
-    entries = [
-        Store(folder).add(
-            digest(str(number), "", None, size), sample._replace(field=field), transform
-        )
-        for number in range(count)
+def compare_many(drawn: Drawn, folder: Path, arguments: argparse.Namespace) -> None:
+    """Record how long ``data prepare`` of many full-size files takes beside the script's loop."""
+    (folder / "site" / "images").mkdir(parents=True)
+    paths = [
+        drawn.write(folder / "site" / "images" / f"{number}.dcm", "explicit", number)
+        for number in range(arguments.files)
     ]
+    write_table(folder / "site" / "labels.csv", [labelled(path) for path in paths])
 
-    def read() -> Laps:
-        laps = Laps()
-        with stage(laps, "read"):
-            for entry in entries:
-                loaded = entry.load("")
-                np.multiply(loaded.image, np.float32(1 / FULL_SCALE), dtype=np.float32)
-        return laps
+    def prepare_all() -> None:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        _, counts = prepare_folder(Source(folder / "site"), folder / "out", size=arguments.size)
+        assert not counts["rejected"], counts
 
-    return count / medians({"ours": read}, 5)["ours"]["read"].wall_ms * 1e3
+    def loop() -> None:
+        for path in paths:
+            np.save(folder / f"{path.stem}.npy", plainly(path, arguments.size))
+
+    seconds = take_turns({"ours": prepare_all, "loop": loop}, runs=arguments.repeats)
+    files = f"{arguments.files} uncompressed files of {arguments.rows} x {arguments.columns}"
+    name = f"data prepare, {files}, {os.cpu_count()} cores"
+    peer = f"{PEER} in a loop, one thread"
+    record(name, seconds["ours"], seconds["loop"], peer_name=peer, unit="s")
 
 
-def prepare_twice(folder: Path, files: int) -> tuple[dict[str, float], dict[str, Any]]:
+def labelled(path: Path) -> TableRow:
+    """Call a file a patient's benign image."""
+    patient = f"SYN{path.stem}"
+    image = f"images/{path.name}"
+    return TableRow(image, "", patient, "R", "CC", "benign", 2, "b", "", "", "", "synthetic")
+
+
+def prepare_twice(folder: Path, files: int) -> None:
     """Prepare a folder of small phantoms, 1 in 40 of them bad, and prepare it again."""
-    write_intake_folder(folder / "site", files, files // 40, 0)
+    write_intake_folder(folder / "small", files, files // 40, 0)
     laps: Laps = {}
-    for name in ("first", "second"):
+    for name in ("first", "again"):
         with stage(laps, name):
-            _, counts = prepare_folder(Source(folder / "site"), folder / "out", size=256)
-    return {name: lap.wall_ms / 1e3 for name, lap in laps.items()}, counts
+            _, counts = prepare_folder(Source(folder / "small"), folder / "small-out", size=256)
+    rejected = sum(counts["rejected"].values())
+    taken = ", ".join(f"{name} {lap.wall_ms / 1e3:.1f} s" for name, lap in laps.items())
+    print(f"prepare {counts['files']} small files, {rejected} rejected: {taken}")
 
 
-def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run everything."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, size = Path(name), arguments.size
-        paths = write_phantom(folder, arguments.rows, arguments.columns)
-        store = Store(folder / "samples")
-        split = {
-            syntax: medians({"ours": lambda path=path: stages(path, size, store)}, 5)["ours"]
-            for syntax, path in paths.items()
-        }
-        seconds, counts = prepare_twice(folder, arguments.files)
-        return {
-            "image": [arguments.rows, arguments.columns],
-            "size": size,
-            "repeats": arguments.repeats,
-            "megabytes": {s: path.stat().st_size / 1e6 for s, path in paths.items()},
-            "chain": compare(paths, size, arguments.repeats),
-            "stages": {s: {n: lap.cpu_ms for n, lap in laps.items()} for s, laps in split.items()},
-            "prepare_seconds": seconds,
-            "prepare_files": counts["files"],
-            "prepare_rejected": sum(counts["rejected"].values()),
-            "samples_a_second": read_samples(folder / "cache", 1536),
-        }
+def samples_a_second(folder: Path, size: int, count: int = 50) -> float:
+    """Read samples warm from the cache and make them float32, in one thread."""
+    grey = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 65536, (size, size), "u2"), (0, 0), 9
+    )
+    sample, way = prepare(Mammogram(grey), None, size)
+    names = [digest(str(number), "", None, size) for number in range(count)]
+    entries = [Store(folder).add(name, sample, way) for name in names]
+
+    def read() -> None:
+        for entry in entries:
+            np.multiply(entry.load("").image, np.float32(1 / FULL_SCALE), dtype=np.float32)
+
+    return count / statistics.median(take_turns({"read": read})["read"])
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print the tables."""
-    console = Console()
-    rows, columns = found["image"]
-    image = f"{rows} x {columns} 12-bit -> {found['size']}"
-    chain = Table("syntax", "MB", "ours ms", "images/s", "peer ms", "ratio", "meant", title=image)
-    for syntax, row in found["chain"].items():
-        chain.add_row(
-            syntax,
-            f"{found['megabytes'][syntax]:.1f}",
-            f"{row['ours_ms']:.0f}",
-            f"{1e3 / row['ours_ms']:.1f}",
-            f"{row['peer_ms']:.0f}",
-            f"{row['ratio']:.1f} x",
-            f"{REACH[syntax]} x" if syntax in REACH else "",
-        )
-    console.print(chain)
-    names = list(next(iter(found["stages"].values())))
-    split = Table("CPU ms", *names, title="where the time goes, in one process")
-    for syntax, laps in found["stages"].items():
-        split.add_row(syntax, *(f"{laps[name]:.1f}" for name in names))
-    console.print(split)
-    seconds = found["prepare_seconds"]
-    console.print(
-        f"prepare {found['prepare_files']} files, {found['prepare_rejected']} rejected: "
-        f"{seconds['first']:.1f} s, again {seconds['second']:.1f} s ({os.cpu_count()} cores)\n"
-        f"samples of 1536 x 1536 from the cache, as float32: {found['samples_a_second']:.0f}/s"
+def run_all(arguments: argparse.Namespace, folder: Path) -> None:
+    """Measure everything and print the tables."""
+    drawn = Drawn(VENDORS[arguments.vendor], arguments.rows, arguments.columns)
+    image = f"{arguments.rows} x {arguments.columns}"
+    if arguments.vendor != "aurora":
+        image += f", {arguments.vendor}"
+    store, seconds, split = Store(folder / "samples"), {}, {}
+    for syntax in arguments.syntaxes:
+        path = drawn.write(folder / f"{syntax}.dcm", syntax)
+        name = f"intake, {NAMES.get(syntax, syntax)} {image}"
+        seconds[syntax] = compare(path, name, arguments)
+        split[syntax] = medians([stages(path, arguments.size, store) for _ in range(6)][1:])
+    show(
+        f"ms, {image} -> {arguments.size}, {arguments.threads} thread(s)",
+        {
+            syntax: {name: 1e3 * statistics.median(taken) for name, taken in calls.items()}
+            for syntax, calls in seconds.items()
+        },
+    )
+    show(
+        "CPU ms by stage, in one process",
+        {
+            syntax: {name: lap.cpu_ms for name, lap in laps.items()}
+            for syntax, laps in split.items()
+        },
+    )
+    if arguments.files:
+        compare_many(drawn, folder, arguments)
+    if arguments.small_files:
+        prepare_twice(folder, arguments.small_files)
+    print(
+        f"samples of 1536 x 1536 read as float32: {samples_a_second(folder / 'cache', 1536):.0f}/s"
     )
 
 
+def show(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print a table, a row a syntax."""
+    grid = Table("syntax", *next(iter(rows.values())), title=title)
+    for syntax, row in rows.items():
+        grid.add_row(syntax, *(f"{value:.1f}" for value in row.values()))
+    Console(width=120).print(grid)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--syntaxes", nargs="+", metavar="NAME", choices=SYNTAXES, default=list(NAMES)
+    )
+    parser.add_argument("--vendor", choices=VENDORS, default="aurora")
     parser.add_argument("--rows", type=int, default=3328)
     parser.add_argument("--columns", type=int, default=2560)
     parser.add_argument("--size", type=int, default=1536)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--files", type=int, default=2000)
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--files", type=int, default=16)
+    parser.add_argument("--small-files", type=int, default=0)
     arguments = parser.parse_args()
-    cv2.setNumThreads(1)
-    found = run_all(arguments)
-    if arguments.format == "json":
-        print(json.dumps(found))
-    else:
-        show(found)
+    cv2.setNumThreads(arguments.threads)
+    with tempfile.TemporaryDirectory() as name:
+        run_all(arguments, Path(name))
 
 
 if __name__ == "__main__":

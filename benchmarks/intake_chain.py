@@ -4,13 +4,12 @@ The peer finds the breast by Otsu's threshold and the largest region, and rescal
 ``transform.resize(anti_aliasing=True)``; it leaves labels that touch the breast, film frames and
 tiny findings to chance. Both run in turns, A B A B, on one drawn full-size image.
 Usage: python benchmarks/intake_chain.py [--rows 4096] [--columns 3328] [--size 1536]
-       [--repeats 5] [--format table|json]
+       [--repeats 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from harness import record
 from rich.console import Console
 from rich.table import Table
 from skimage import filters, measure, transform
@@ -115,23 +115,19 @@ def total(laps: list[Lap]) -> Lap:
     return Lap(sum(lap.wall_ms for lap in laps), sum(lap.cpu_ms for lap in laps))
 
 
-def medians(chains: dict[str, Callable[[], Laps]], repeats: int) -> dict[str, Laps]:
-    """Run the chains in turns, once to warm up and then ``repeats`` times; take medians by stage.
-
-    Args:
-        chains: What to run, by name; each returns what its stages took.
-        repeats: How often.
-    """
-    for chain in chains.values():
-        chain()
+def in_turns(chains: dict[str, Callable[[], Laps]], repeats: int) -> dict[str, list[Laps]]:
+    """Run the chains in turns, once to warm up and then ``repeats`` times."""
     runs: dict[str, list[Laps]] = {name: [] for name in chains}
-    for _ in range(repeats):
+    for turn in range(-1, repeats):
         for name, chain in chains.items():
-            runs[name].append(chain())
-    return {name: _medians(laps) for name, laps in runs.items()}
+            laps = chain()
+            if turn >= 0:
+                runs[name].append(laps)
+    return runs
 
 
-def _medians(runs: list[Laps]) -> Laps:
+def medians(runs: list[Laps]) -> Laps:
+    """Take the medians of each stage."""
     return {
         name: Lap(*(statistics.median(values) for values in zip(*laps, strict=True)))
         for name, laps in ((name, [run[name] for run in runs]) for name in runs[0])
@@ -161,26 +157,21 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=3328)
     parser.add_argument("--size", type=int, default=1536)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--format", choices=("table", "json"), default="table")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     mammogram, mask = drawn(arguments.rows, arguments.columns)
-    results = medians(
-        {
-            "ours": lambda: ours(mammogram, mask, arguments.size),
-            "scikit-image": lambda: plain(mammogram, mask, arguments.size),
-        },
-        arguments.repeats,
-    )
-    title = f"{arguments.rows} x {arguments.columns} uint16 -> {arguments.size} x {arguments.size}"
-    if arguments.format == "table":
-        Console().print(table(results, f"{title}, medians of {arguments.repeats}, one thread"))
-        return
-    laps = {
-        chain: {name: lap._asdict() for name, lap in laps.items()}
-        for chain, laps in results.items()
+    chains = {
+        "ours": lambda: ours(mammogram, mask, arguments.size),
+        "scikit-image": lambda: plain(mammogram, mask, arguments.size),
     }
-    print(json.dumps({"image": title, "repeats": arguments.repeats, "chains": laps}))
+    runs = in_turns(chains, arguments.repeats)
+    image = f"{arguments.rows} x {arguments.columns}"
+    for whole in ("all, no mask", "all, with mask"):
+        seconds = [[laps[whole].wall_ms / 1e3 for laps in runs[name]] for name in chains]
+        name = f"decoded image to sample, {whole.removeprefix('all, ')}, {image}, one thread"
+        record(name, *seconds, peer_name="scikit-image", unit="s")
+    title = f"{image} uint16 -> {arguments.size}, medians of {arguments.repeats}, one thread"
+    Console().print(table({name: medians(laps) for name, laps in runs.items()}, title))
 
 
 if __name__ == "__main__":
