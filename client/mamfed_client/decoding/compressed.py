@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -62,21 +63,23 @@ def decode_jpeg(data: bytes, layout: Layout) -> Words | None:
     depths = DEPTHS.get(header.process)
     if depths is None or header.precision not in depths:
         return None
-    pixels = _decoded(imagecodecs.jpeg8_decode, data)
-    if not _complete(data, header.scan, pixels):
-        raise Refusal(Reason.TRUNCATED, "the compressed pixels end early")
+    with ThreadPoolExecutor(1) as beside:  # decoding leaves the interpreter's lock
+        probed = beside.submit(_decoded, imagecodecs.jpeg8_decode, _probe(data, header.scan))
+        pixels = _decoded(imagecodecs.jpeg8_decode, data)
+        if not np.array_equal(pixels, probed.result()):
+            raise Refusal(Reason.TRUNCATED, "the compressed pixels end early")
     return Words(pixels, header.precision)
 
 
-def _complete(data: bytes, scan: int, pixels: Stored) -> bool:
-    """Tell whether a JPEG picture needed nothing after the end of its data.
+def _probe(data: bytes, scan: int) -> bytes:
+    """Put other bytes after the codes of a JPEG picture.
 
     libjpeg goes on with zeros where Huffman codes are missing, and says so in a warning that is
-    lost. Where other bytes in their place change the picture, it was reading past the end.
+    lost. Where the bytes change the picture, it was reading past the end.
     """
     end = data.find(EOI, scan)
     codes = (data if end < 0 else data[:end]).rstrip(b"\xff")
-    return np.array_equal(pixels, _decoded(imagecodecs.jpeg8_decode, codes + PROBE + EOI))
+    return codes + PROBE + EOI
 
 
 def decode_jpeg_ls(data: bytes, layout: Layout) -> Words | None:
