@@ -116,7 +116,10 @@ def sentences(document: dict[str, Any]) -> list[str]:
         f"marks from probability {model['threshold']:g} ({model['threshold_from']})"
     ]
     if document.get("dry_run"):
-        said.append(f"would predict {document['to_predict']} of {document['offered']} images")
+        said.append(
+            f"would try {document['to_predict']} of {document['offered']} images; "
+            "none has been decoded, so some may prove unusable"
+        )
     else:
         said.append(
             f"{document['predicted']} predicted now; {document['images']} here in "

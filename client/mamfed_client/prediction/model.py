@@ -10,6 +10,7 @@ import torch
 
 from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint, require_finetuned
 from mamfed_common.device import choose_device
+from mamfed_common.errors import CheckpointError
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.training import load_network
@@ -64,9 +65,13 @@ def load_model(checkpoint: Path, threshold: float | None, device: str) -> Model:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
-        CheckpointError: It is damaged, of another network, or of stage 1.
+        CheckpointError: It is missing, damaged, of another network, or of stage 1.
         PlanError: ``threshold`` is not between 0 and 1, or there is no such device.
     """
+    if checkpoint.is_dir():
+        raise CheckpointError(
+            f"{checkpoint}: a folder; name a file, of a run its checkpoints/best.safetensors"
+        )
     state, facts = load_checkpoint(checkpoint)
     require_finetuned(checkpoint, facts)
     plan, threshold_from = facts.plan_at(threshold)

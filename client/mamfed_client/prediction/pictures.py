@@ -24,6 +24,8 @@ ROOM = 9
 """Pixels between a finding and its outline, so that the line covers nothing of it."""
 BRIGHTER, DARKER = (230, 159, 0), (86, 180, 233)
 """Okabe and Ito's orange and sky blue."""
+PLATE = 3
+"""Pixels of black around a label."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 SMALLEST_RANGE = 0.1
 """Differences below are texture; a range of less would blow them up."""
@@ -99,17 +101,45 @@ def labelled(picture: Picture, lesions: Sequence[Lesion], frame: Frame) -> Pictu
     """Write number and score beside each lesion, into a picture of that frame."""
     height, width = picture.shape[:2]
     letters = max(height / 1600, 0.45)
+    taken: list[Box] = []
     for number, lesion in enumerate(lesions, start=1):
         text = f"{number}: {lesion.score:.2f}"
         (long, high), _ = cv2.getTextSize(text, FONT, letters, 2)
         x, y = frame.place(lesion.box)
         left = min(max(round(x * width) + ROOM, 0), max(0, width - long))
         bottom = min(max(round(y * height) - ROOM, high), height)
-        for colour, thickness in (((0, 0, 0), 5), ((255, 255, 255), 2)):
-            cv2.putText(
-                picture, text, (left, bottom), FONT, letters, colour, thickness, cv2.LINE_AA
-            )
+        place = _free(Box(bottom - high, bottom, left - 3 * PLATE, left + long), taken, height)
+        taken.append(place)
+        # A plate: OpenCV 5 draws no wider letters that could surround white ones on bright tissue.
+        corners = (left - PLATE, place.top - PLATE), (left + long + PLATE, place.bottom + PLATE)
+        cv2.rectangle(picture, *corners, (0, 0, 0), cv2.FILLED)
+        white = (255, 255, 255)
+        cv2.putText(picture, text, (left, place.bottom), FONT, letters, white, 2, cv2.LINE_AA)
     return picture
+
+
+def _free(wanted: Box, taken: Sequence[Box], height: int) -> Box:
+    """Move a label up or down, as little as needed, until it covers no other.
+
+    Where the picture is full, it stays where it is.
+    """
+    step = wanted.bottom - wanted.top + ROOM
+    lines = height // step
+    for line in sorted(range(-lines, lines + 1), key=abs):
+        top, bottom = wanted.top + line * step, wanted.bottom + line * step
+        moved = wanted._replace(top=top, bottom=bottom)
+        if top >= 0 and bottom <= height and not any(_meet(moved, other) for other in taken):
+            return moved
+    return wanted
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return (
+        one.top < other.bottom
+        and other.top < one.bottom
+        and one.left < other.right
+        and other.left < one.right
+    )
 
 
 def draw_reconstruction(reconstruction: npt.NDArray[Any], transform: Transform) -> Picture:

@@ -78,6 +78,30 @@ def test_a_label_at_the_edge_stays_in_the_picture():
     assert columns.max() - columns.min() > 30
 
 
+def test_a_label_is_read_on_bright_tissue_too():
+    lesion = Lesion(2, 298, Box(200, 205, 100, 105), 25, None, 0.5, 0.6)
+    bright = np.full((400, 300, 3), 255, np.uint8)
+    drawn = labelled(bright, [lesion], whole((400, 300)))
+    rows, columns = np.nonzero((drawn < 50).all(axis=2))
+    plate = drawn[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert 0.4 < (plate < 50).mean() < 0.95
+
+
+def lit(boxes):
+    lesions = [Lesion(0, 0, box, 25, None, 0.5, 0.6) for box in boxes]
+    drawn = labelled(np.zeros((400, 300, 3), np.uint8), lesions, whole((400, 300)))
+    return (drawn > 128).any(axis=2).sum()
+
+
+def test_labels_of_lesions_side_by_side_do_not_cover_each_other():
+    boxes = [Box(100 + shift, 120, 50, 60 + shift) for shift in range(4)]
+    assert lit(boxes) > 3.8 * lit(boxes[:1]), "digits differ a little in their pixels"
+
+
+def test_a_picture_full_of_labels_is_drawn_all_the_same():
+    assert lit([Box(5, 10, 295, 300)] * 100) > 0
+
+
 def pictures_of(page):
     data = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page.read_text())
     assert data

@@ -240,6 +240,13 @@ class TestCheckpoint:
         assert "\n" not in str(result.exception)
         assert not (tmp_path / "out").exists()
 
+    def test_that_is_a_run_folder_is_told_which_file_to_name(
+        self, write_phantom, predict, tmp_path
+    ):
+        result = predict(write_phantom().path, model=tmp_path)
+        assert isinstance(result.exception, CheckpointError)
+        assert "checkpoints/best.safetensors" in str(result.exception)
+
 
 def with_other_channels(data):
     """Let a header name other channels than its weights have."""

@@ -211,6 +211,47 @@ class TestDciodvfy:
         assert "PatientOrientation" in complaints(tmp_path / "s.dcm")[0]
 
 
+STANDARD = Path(highdicom.__file__).parent / "_standard"
+"""PS3.3 as JSON, which highdicom brings: its own data, not what it writes by."""
+FUNCTIONAL_GROUPS = "segmentation-multi-frame-functional-groups"
+
+
+def items_at(dataset, path):
+    items = [dataset]
+    for keyword in path:
+        items = [item for one in items for item in one.get(keyword) or ()]
+    return items
+
+
+def lacking(dataset):
+    """Name what a mandatory module asks for and the data set has not: of type 1 also if empty.
+
+    Not of the functional groups: each is shared or of a frame, which the tables do not tell.
+    """
+    modules = json.loads((STANDARD / "iod_module_map.json").read_bytes())["segmentation"]
+    attributes = json.loads((STANDARD / "module_attribute_map.json").read_bytes())
+    mandatory = {m["key"] for m in modules if m["usage"] == "M"} - {FUNCTIONAL_GROUPS}
+    assert len(mandatory) > 10
+    return {
+        one["keyword"]
+        for module in mandatory
+        for one in attributes[module]
+        for item in items_at(dataset, one["path"])
+        if (one["type"] == "1" and item.get(one["keyword"]) in (None, ""))
+        or (one["type"] == "2" and one["keyword"] not in item)
+    }
+
+
+@pytest.mark.skipif(not STANDARD.is_dir(), reason="this highdicom brings no tables")
+def test_it_has_what_the_tables_of_the_standard_ask_for():
+    for pixels in (blob(), blob(np.float32)):
+        dataset = read(segmented(pixels))
+        assert lacking(dataset) == set()
+    del dataset.ContentLabel
+    dataset.SegmentSequence[0].SegmentLabel = ""
+    assert lacking(dataset) == {"ContentLabel", "SegmentLabel"}
+
+
 def can_isolate():
     if not (shutil.which("Orthanc") and shutil.which("ip") and shutil.which("unshare")):
         return False
