@@ -131,13 +131,17 @@ def show(
     out: Annotated[
         Path | None, typer.Option(help="Picture to write.", show_default="row-ROW.png here")
     ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="The sample alone, as it is: grey, 16 bits.")
+    ] = False,
     key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
     output: Printed = Format.TEXT,
 ) -> None:
     """Write one prepared image as PNG: the sample, its outlines, its mask."""
-    from mamfed_client.review.show import show_row
+    from mamfed_client.review.show import panels, sample_alone, show_row
 
-    facts = show_row(folder, row, out or Path(f"row-{row}.png"), key_path=key)
+    draw = sample_alone if sample else panels
+    facts = show_row(folder, row, out or Path(f"row-{row}.png"), draw, key_path=key)
     if output is Format.JSON:
         typer.echo(json.dumps(facts, indent=2))
     else:

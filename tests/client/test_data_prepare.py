@@ -220,6 +220,10 @@ def test_show_writes_a_picture_and_says_what_is_known(call, prepare, mixed, tmp_
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture.shape == (64, 192, 3)
     assert (picture[:, 128:] == 255).all(axis=-1).sum() == facts["lesion_pixels"]
+    call(*words, "--sample")
+    alone = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert (alone.shape, alone.dtype) == ((64, 64), np.uint16)
+    assert np.array_equal(alone >> 8, picture[:, :64, 0])
     result = call("show", tmp_path / "out", 6, code=1)
     assert "row 6 was rejected: missing mask" in str(result.exception)
     result = call("show", tmp_path / "out", 99, code=1)

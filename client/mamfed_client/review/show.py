@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,20 @@ PANEL = 768
 
 
 def show_row(
-    folder: Path, row_number: int, out: Path, *, key_path: Path | None = None
+    folder: Path,
+    row_number: int,
+    out: Path,
+    draw: Callable[[Sample], npt.NDArray[Any]],
+    *,
+    key_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Write a PNG of three panels: the sample, its outlines, its mask; return what is known of it.
+    """Write a PNG of a sample; return what is known of it.
 
     Args:
         folder: A prepared folder.
         row_number: The image's row in the table or listing that it came from.
         out: The picture to write.
+        draw: What the picture shows: :func:`panels` or :func:`sample_alone`.
         key_path: Key of an encrypted folder.
 
     Raises:
@@ -50,12 +57,18 @@ def show_row(
     if entry is None:
         raise DataError(f"{folder}: row {row_number} serves no stage, so it has no sample")
     sample = entry.load(case.row.image)
-    _, encoded = cv2.imencode(".png", panels(sample)[..., ::-1])
+    picture = draw(sample)
+    _, encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])
     try:
         write_atomic(out, encoded.tobytes())
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
     return _facts(case, sample, size) | {"picture": str(out)}
+
+
+def sample_alone(sample: Sample) -> npt.NDArray[np.uint16]:
+    """Return what the network is shown, ``(S, S)`` uint16: an image for an exported network."""
+    return sample.image
 
 
 def panels(sample: Sample) -> Picture:

@@ -1,4 +1,4 @@
-"""Does an export say what PyTorch says? On real images where there are some.
+"""Does an export say what PyTorch says? On the images that are given, or on a drawn one.
 
 The reference is the checkpoint's own network in double precision, the same on every machine. How
 far the export is from float32, by which mamfed predicts, is told beside it.
@@ -121,7 +121,10 @@ def read_images(folder: Path) -> list[Images]:
 def _read(path: Path) -> Images:
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 2 or stored.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path}: expected a grey PNG of 8 or 16 bits, as `data show` writes them")
+        raise DataError(
+            f"{path}: expected a grey PNG of 8 or 16 bits, as `mamfed-client data show --sample` "
+            "writes them"
+        )
     image: Images = stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)
     return image
 

@@ -298,7 +298,7 @@ def test_real_mammograms_at_512_and_1536_agree_within_a_ten_thousandth(
     checkpoint = save(tmp_path / "best.safetensors", tiny_plan)
     folder, _ = exported(checkpoint, "onnx", "--images", tmp_path / "images")
     record = json.loads((folder / "export.json").read_text())
-    assert record["compared_on"] == "real images"
+    assert record["compared_on"] == "given images"
     assert [shape[2:] for shape in record["shapes"][:2]] == [[1536, 1536], [512, 512]]
     assert record["largest_difference_from_float32"] <= 1e-4
 
