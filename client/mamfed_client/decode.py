@@ -42,6 +42,9 @@ class Decoder:
     """One decoding process, started when first needed and anew after it has died.
 
     A context manager. Use one a thread.
+
+    Attributes:
+        threads: How many the process may use for a file.
     """
 
     def __init__(self, deadline_s: float = 20.0, threads: int = 1) -> None:
@@ -53,7 +56,7 @@ class Decoder:
                 hardly do. Hashing a file has one more.
         """
         self._deadline_s = deadline_s
-        self._threads = threads
+        self.threads = threads
         self._buffer = _anonymous_file()
         self._child: Child | None = None
 
@@ -175,7 +178,7 @@ class Decoder:
     def _started(self) -> Child:
         if self._child is None or not self._child.alive or self._child.resident > MAX_GROWN:
             self._end()
-            self._child = Child(self._buffer.fileno(), self._deadline_s, self._threads)
+            self._child = Child(self._buffer.fileno(), self._deadline_s, self.threads)
         return self._child
 
     def _end(self) -> int:
