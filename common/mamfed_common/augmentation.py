@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from mamfed_common.config import Config
 from mamfed_common.corruption import apply_gamma
-from mamfed_common.samples import Sample
+from mamfed_common.samples import Sample, Window, window_of
+
+Grey = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+
+BAND = 64
+"""Rows of an image that are moved at once: few, so that their window is little but breast."""
 
 
 class AugmentationConfig(Config):
@@ -31,15 +42,15 @@ class AugmentationConfig(Config):
 
 def move(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
     """Flip, rotate and scale a sample about its centre; image, field and mask alike."""
-    if rng.random() < config.flip:
-        sample = _flip(sample, slice(None, None, -1), slice(None))
-    if rng.random() < config.flip:
-        sample = _flip(sample, slice(None), slice(None, None, -1))
+    upside_down, mirrored = rng.random() < config.flip, rng.random() < config.flip
     angle = rng.uniform(-config.max_rotation_degrees, config.max_rotation_degrees)
     scale = float(np.exp(rng.uniform(-config.max_log_scale, config.max_log_scale)))
     if angle == 0 and scale == 1:
-        return sample
-    return _warp(sample, angle, scale)
+        return _flip(sample, upside_down, mirrored)
+    height, width = sample.image.shape
+    matrix = _matrix((height, width), angle, scale, upside_down, mirrored)
+    field, mask = (_moved(plane, matrix) for plane in (sample.field, sample.mask))
+    return sample._replace(image=_moved_image(sample.image, matrix, field), field=field, mask=mask)
 
 
 def vary_intensity(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
@@ -50,26 +61,68 @@ def vary_intensity(sample: Sample, config: AugmentationConfig, rng: np.random.Ge
     return sample._replace(image=apply_gamma(sample.image, float(np.exp(log_gamma))))
 
 
-def _flip(sample: Sample, rows: slice, columns: slice) -> Sample:
-    return sample._replace(
-        image=sample.image[rows, columns],
-        field=sample.field[rows, columns],
-        mask=sample.mask[rows, columns],
-    )
+def _flip(sample: Sample, upside_down: bool, mirrored: bool) -> Sample:
+    way = slice(None, None, -1 if upside_down else 1), slice(None, None, -1 if mirrored else 1)
+    return sample._replace(image=sample.image[way], field=sample.field[way], mask=sample.mask[way])
 
 
-def _warp(sample: Sample, angle_degrees: float, scale: float) -> Sample:
-    height, width = sample.image.shape
-    centre = ((width - 1) / 2, (height - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(centre, angle_degrees, scale)
+def _matrix(
+    shape: tuple[int, int], angle_degrees: float, scale: float, upside_down: bool, mirrored: bool
+) -> Matrix:
+    """Return where flipped, then turned and scaled pixels land: ``(2, 3)``, x before y."""
+    height, width = shape
+    flip = np.eye(3)
+    if mirrored:
+        flip[0] = -1, 0, width - 1
+    if upside_down:
+        flip[1] = 0, -1, height - 1
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_degrees, scale)
+    matrix: Matrix = turn @ flip
+    return matrix
 
-    def warp(image: np.ndarray, interpolation: int) -> np.ndarray:
-        source = np.ascontiguousarray(image)
-        warped: np.ndarray = cv2.warpAffine(source, matrix, (width, height), flags=interpolation)
-        return warped
 
-    return sample._replace(
-        image=warp(sample.image, cv2.INTER_LINEAR),
-        field=warp(sample.field.astype(np.uint8), cv2.INTER_NEAREST).astype(bool),
-        mask=warp(sample.mask.astype(np.uint8), cv2.INTER_NEAREST).astype(bool),
-    )
+def _moved(plane: Mask, matrix: Matrix) -> Mask:
+    """Move a bool array; only the window where its true pixels land is drawn."""
+    moved = np.zeros_like(plane)
+    landing = _landing(window_of(plane), matrix, plane.shape)
+    if moved[landing].size:
+        drawn = _drawn(plane.view(np.uint8), matrix, landing, cv2.INTER_NEAREST)
+        moved[landing] = drawn.view(bool)
+    return moved
+
+
+def _moved_image(image: Grey, matrix: Matrix, field: Mask) -> Grey:
+    """Move an image, band by band, into the breast moved before; all around it stays 0."""
+    moved = np.zeros_like(image)
+    for top in range(0, len(moved), BAND):
+        rows, columns = window_of(field[top : top + BAND])
+        window = slice(top + rows.start, top + rows.stop), columns
+        inside = field[window].view(np.uint8)
+        if inside.size:
+            drawn = _drawn(image, matrix, window, cv2.INTER_LINEAR)
+            cv2.copyTo(drawn, inside, moved[window])
+    return moved
+
+
+def _drawn(
+    source: npt.NDArray[Any], matrix: Matrix, window: Window, interpolation: int
+) -> npt.NDArray[Any]:
+    """Draw one window of a moved image, not empty."""
+    rows, columns = window
+    here = matrix - [[0, 0, columns.start], [0, 0, rows.start]]
+    size = columns.stop - columns.start, rows.stop - rows.start
+    drawn: npt.NDArray[Any] = cv2.warpAffine(source, here, size, flags=interpolation)
+    return drawn
+
+
+def _landing(window: Window, matrix: Matrix, shape: tuple[int, ...]) -> Window:
+    """Return the window that holds all of another one when it has moved, cut at the edges."""
+    (top, bottom), (left, right) = ((side.start - 1, side.stop) for side in window)
+    corners = [[left, left, right, right], [top, bottom, top, bottom], [1, 1, 1, 1]]
+    across, down = matrix @ np.array(corners)
+    return _between(down, shape[0]), _between(across, shape[1])
+
+
+def _between(ends: Matrix, length: int) -> slice:
+    first, last = math.floor(ends.min()), math.ceil(ends.max())
+    return slice(max(0, first), max(0, min(last + 1, length)))

@@ -144,15 +144,18 @@ class Batches:
         return (self.turn.server_round - 1 + in_round) / self.stage_plan.rounds
 
     def _pair(self, sample: Sample, rng: np.random.Generator) -> Pair:
-        """Return input and target, ``(S, S)`` uint16: corrupted and clean, or image and mask."""
+        """Return input and target, ``(S, S)``: corrupted and clean image, or image and mask."""
         moved = move(sample, self.plan.augmentation, rng)
         if self.stage is Stage.PRETRAINING:
             return corrupt(moved.image, moved.field, self.plan.corruption, rng), moved.image
         varied = vary_intensity(moved, self.plan.augmentation, rng)
-        return varied.image, varied.mask.astype(np.uint16) * np.uint16(FULL_SCALE)
+        return varied.image, varied.mask
 
 
 def to_tensor(images: Sequence[np.ndarray]) -> Tensor:
-    """Stack ``(S, S)`` uint16 arrays into ``(N, 1, S, S)`` float32 in 0..1."""
-    stacked = np.stack(images)[:, None].astype(np.float32)
-    return torch.from_numpy(stacked).div_(FULL_SCALE)
+    """Stack ``(S, S)`` arrays, uint16 or bool, into ``(N, 1, S, S)`` float32 in 0..1."""
+    tensor = torch.empty(len(images), 1, *images[0].shape)
+    for image, place in zip(images, tensor.numpy()[:, 0], strict=True):
+        full_scale = 1 if image.dtype == bool else FULL_SCALE
+        np.divide(image, np.float32(full_scale), out=place, dtype=np.float32)
+    return tensor

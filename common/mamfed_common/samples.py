@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 FULL_SCALE = 65535
 """The stored grey level that stands for an intensity of 1."""
 
+Window = tuple[slice, slice]
+"""Rows and columns of an image."""
+
 
 class Sample(NamedTuple):
     """One prepared mammogram: cropped to the breast, oriented, on the plan's square grid.
 
     Attributes:
-        image: ``(S, S)`` uint16; 0..65535 stands for intensities 0..1, tissue bright.
+        image: ``(S, S)`` uint16; 0..65535 stands for intensities 0..1, tissue bright; 0 outside
+            the breast.
         field: ``(S, S)`` bool, true inside the breast.
         mask: ``(S, S)`` bool, true on malignant findings; all false where there are none.
         name: What the site calls the image. It stays at the site.
@@ -25,3 +30,9 @@ class Sample(NamedTuple):
     field: npt.NDArray[np.bool_]
     mask: npt.NDArray[np.bool_]
     name: str
+
+
+def window_of(plane: npt.NDArray[np.bool_]) -> Window:
+    """Return the smallest window of a ``(H, W)`` bool array that holds all that is true in it."""
+    left, top, width, height = cv2.boundingRect(plane.view(np.uint8))
+    return slice(top, top + height), slice(left, left + width)

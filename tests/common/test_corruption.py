@@ -5,7 +5,11 @@ from mamfed_common.corruption import (
     FULL_SCALE,
     SHAPES,
     CorruptionConfig,
+    _draw_shape,
+    _filler,
+    _noise,
     _paint_shape,
+    _standard_normal,
     apply_gamma,
     corrupt,
     inpaint,
@@ -78,7 +82,9 @@ def test_gamma_alone_changes_the_breast_and_no_grey_twice():
 def test_inpainting_changes_some_of_the_breast_and_keeps_the_rest():
     image, field = breast()
     shares = [
-        (inpaint(image.copy(), field, always(), np.random.default_rng(s)) != image)[field].mean()
+        (inpaint(image, field, image.shape, always(), np.random.default_rng(s)) != image)[
+            field
+        ].mean()
         for s in range(30)
     ]
     assert 0.02 < np.mean(shares) < 0.6
@@ -87,7 +93,9 @@ def test_inpainting_changes_some_of_the_breast_and_keeps_the_rest():
 def test_outpainting_replaces_most_of_the_breast_and_keeps_some():
     image, field = breast()
     shares = [
-        (outpaint(image, field, always(), np.random.default_rng(s)) != image)[field].mean()
+        (outpaint(image, field, image.shape, always(), np.random.default_rng(s)) != image)[
+            field
+        ].mean()
         for s in range(30)
     ]
     assert 0.2 < np.mean(shares) < 0.9
@@ -97,7 +105,7 @@ def test_outpainting_replaces_most_of_the_breast_and_keeps_some():
 def test_constant_fill_paints_one_grey_a_shape():
     image, field = breast()
     config = always(fills=("constant",))
-    painted = inpaint(image.copy(), field, config, np.random.default_rng(0))
+    painted = inpaint(image, field, image.shape, config, np.random.default_rng(0))
     assert 1 <= len(np.unique(painted[painted != image])) <= 5
 
 
@@ -109,11 +117,60 @@ def test_all_four_shapes_are_drawn_and_blobs_are_not_rectangles():
     assert min(filled) < 0.5 < max(filled - {1.0})
 
 
-def test_the_gaussian_fill_resembles_the_tissue():
+def test_noise_is_uniform_over_all_grey_levels():
+    noise = _noise(np.random.default_rng(0), (333, 301)).astype(float)
+    assert noise.shape == (333, 301)
+    assert abs(noise.mean() - FULL_SCALE / 2) < 4 * FULL_SCALE / 12**0.5 / noise.size**0.5
+    assert abs(noise.std() - FULL_SCALE / 12**0.5) < 100
+    sixteenths = np.histogram(noise, 16, (0, FULL_SCALE + 1))[0] / noise.size
+    assert abs(sixteenths - 1 / 16).max() < 0.004
+    assert abs(np.corrcoef(noise.ravel()[:-1], noise.ravel()[1:])[0, 1]) < 0.015
+
+
+def test_the_normal_table_has_the_shares_of_the_normal_distribution():
+    table = _standard_normal()
+    assert len(table) == FULL_SCALE + 1
+    np.testing.assert_allclose(table, -table[::-1], atol=1e-9)
+    assert abs(table.std() - 1) < 1e-4
+    within = [(abs(table) < deviations).mean() for deviations in (1, 2, 3)]
+    np.testing.assert_allclose(within, [0.6827, 0.9545, 0.9973], atol=1e-4)
+
+
+def test_the_tissue_fill_has_the_tissues_statistics():
+    """Seven tenths of the deviation, about a centre from 1.5 deviations below to 2.5 above."""
+    centres = []
+    for seed in range(200):
+        fill = _filler(np.random.default_rng(seed), ("tissue",), (99, 101), (30000.0, 2000.0))
+        assert abs(fill.std() - 1400) < 50
+        centres.append((fill.mean() - 30000) / 2000)
+    assert -1.55 < min(centres) < -1.35
+    assert 2.35 < max(centres) < 2.55
+    assert abs(np.mean(centres) - 0.5) < 0.35
+
+
+@pytest.mark.parametrize("mean", [0.0, float(FULL_SCALE)])
+def test_the_tissue_fill_is_cut_at_black_and_white_and_never_wraps(mean):
+    fill = _filler(np.random.default_rng(1), ("tissue",), (200, 200), (mean, 3000.0))
+    assert abs(fill - mean).max() < 3000 * (2.5 + 0.7 * 4.4)
+    assert (fill == mean).mean() > 0.0001
+
+
+def test_a_painted_breast_takes_its_own_statistics():
     image, field = breast()
-    painted = outpaint(image, field, always(fills=("tissue",)), np.random.default_rng(2))
+    painted = outpaint(
+        image, field, image.shape, always(fills=("tissue",)), np.random.default_rng(2)
+    )
     values = painted[field].astype(float)
     assert abs(values.mean() - image[field].mean()) < 4 * image[field].std()
+
+
+def test_shapes_keep_their_size_where_the_breast_is_a_small_part_of_the_image():
+    rng = np.random.default_rng(0)
+    breast = np.ones((600, 30), bool)
+    shapes = [_draw_shape(rng, breast, (600, 600), (1 / 6, 1 / 3))[0].shape for _ in range(100)]
+    assert all(50 <= height <= 200 for height, _ in shapes)
+    assert max(height for height, _ in shapes) > 190
+    assert max(width for _, width in shapes) == 30
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (33, 64)])
