@@ -1,4 +1,4 @@
-"""What a site trains on in one round: seeded batches, made on the fly.
+"""What a site trains on in one round: seeded batches, made on the fly, ahead of the steps.
 
 Order, augmentation and corruption come from generators named after site, stage, round, epoch and
 image, so nothing depends on what was drawn before.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mamfed_common.ahead import ahead
 from mamfed_common.augmentation import move, vary_intensity
 from mamfed_common.corruption import corrupt
 from mamfed_common.plan import Stage, TrainingPlan
@@ -96,12 +98,21 @@ class Batches:
         """Count the batches of one pass over the images."""
         return math.ceil(len(self.samples) / self.stage_plan.batch_size)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one pass over the images, from a step on."""
+    def epoch(self, epoch: int, first_step: int = 0, threads: int = 1) -> Iterator[Batch]:
+        """Yield the batches of one pass over the images, from a step on.
+
+        The next ones are made in the background while a step runs; how many threads make them
+        changes no bit of any.
+
+        Args:
+            epoch: Which pass of the round, counted from 0.
+            first_step: The step to begin with.
+            threads: How many batches are made ahead, each in a thread; see :func:`makers`.
+        """
         names = (self.stage, self.turn.site, self.turn.server_round, epoch)
         order = generator(self.plan.seed, "order", *names).permutation(len(self.samples))
-        for step in range(first_step, self.steps_per_epoch):
-            yield self._batch(names, order, step)
+        steps = range(first_step, self.steps_per_epoch)
+        return ahead((partial(self._batch, names, order, step) for step in steps), threads)
 
     def _batch(self, names: tuple[str | int, ...], order: Order, step: int) -> Batch:
         """Make the share of one batch of an epoch, ``order`` its images."""
@@ -150,6 +161,15 @@ class Batches:
             return corrupt(moved.image, moved.field, self.plan.corruption, rng), moved.image
         varied = vary_intensity(moved, self.plan.augmentation, rng)
         return varied.image, varied.mask
+
+
+def makers(device: torch.device) -> int:
+    """Return how many threads make batches for a device.
+
+    A CPU's own step takes a hundred times as long as its images, so one is enough there; a GPU is
+    kept busy by up to four.
+    """
+    return 1 if device.type == "cpu" else max(1, min(4, torch.get_num_threads()))
 
 
 def to_tensor(images: Sequence[np.ndarray]) -> Tensor:

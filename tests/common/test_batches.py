@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from tests.conftest import blob_sample
 
-from mamfed_common.batches import Batches, Share, Turn
+from mamfed_common.batches import Batches, Share, Turn, makers, to_tensor
+from mamfed_common.errors import DataError
 from mamfed_common.plan import Stage, StagePlan
 
 TURN = Turn("site", 1)
@@ -71,3 +73,41 @@ def test_a_share_reads_no_image_of_another(plan):
         batches = Batches(samples, plan, Stage.PRETRAINING, TURN, share=Share(rank, 2))
         assert sum(len(batch.inputs) for batch in batches.epoch(0)) == 3
     assert sorted(samples.read) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_however_many_threads_make_them_batches_have_the_same_bits(plan, stage):
+    batches = Batches(SAMPLES, plan, stage, TURN, BENIGN)
+    ways = [list(batches.epoch(1, threads=threads)) for threads in (1, 2, 4)]
+    for one, *others in zip(*ways, strict=True):
+        for other in others:
+            assert torch.equal(one.inputs, other.inputs)
+            assert torch.equal(one.targets, other.targets)
+            assert stage is Stage.PRETRAINING or torch.equal(one.benign, other.benign)
+
+
+def test_a_sample_that_cannot_be_read_stops_the_epoch_with_its_own_error(plan):
+    class Damaged(list):
+        def __getitem__(self, index):
+            if index == 0:
+                raise DataError("sample 0 is damaged")
+            return super().__getitem__(index)
+
+    with pytest.raises(DataError, match="sample 0 is damaged"):
+        list(Batches(Damaged(SAMPLES), plan, Stage.PRETRAINING, TURN).epoch(0, threads=2))
+
+
+def test_one_thread_makes_batches_beside_a_cpus_step_and_a_few_beside_a_gpus():
+    torch.set_num_threads(2)
+    assert makers(torch.device("cpu")) == 1
+    assert makers(torch.device("cuda")) == 2
+
+
+def test_greys_and_masks_become_floats_from_0_to_1():
+    greys = np.array([[0, 13107], [65535, 32768]], np.uint16)
+    mask = np.array([[True, False], [False, True]])
+    tensor = to_tensor([greys[::-1], mask])
+    assert tensor.shape == (2, 1, 2, 2)
+    assert tensor.dtype == torch.float32
+    expected = [[[1, 32768 / 65535], [0, 0.2]], [[1, 0], [0, 1]]]
+    torch.testing.assert_close(tensor[:, 0], torch.tensor(expected))
