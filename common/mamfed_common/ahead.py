@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -26,15 +26,11 @@ def ahead(calls: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
     """
     coming = iter(calls)
     with ThreadPoolExecutor(threads, "ahead", initializer=_leave_cores_alone) as pool:
-        waiting: deque[Future[T]] = deque()
-        try:
-            waiting.extend(pool.submit(call) for call in islice(coming, threads))
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(call) for call in islice(coming, 1))
-                yield result
-        finally:
-            pool.shutdown(cancel_futures=True)
+        waiting = deque(pool.submit(call) for call in islice(coming, threads))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(call) for call in islice(coming, 1))
+            yield result
 
 
 def _leave_cores_alone() -> None:

@@ -239,7 +239,7 @@ def fit(
     loss_sum = start.loss_sum
     for epoch in range(start.epoch, stage.local_epochs):
         first = start.step if epoch == start.epoch else 0
-        for step, batch in enumerate(batches.epoch(epoch, first), first):
+        for step, batch in enumerate(batches.epoch(epoch, first, makers(device)), first):
             factor = learning_rate_factor(batches.progress(epoch, step))
             optimiser.param_groups[0]["lr"] = stage.learning_rate * factor
             with autocast(device, batches.plan.precision):
