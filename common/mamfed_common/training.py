@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mamfed_common.batches import Batches, Turn, to_tensor
+from mamfed_common.batches import Batches, Turn, makers, to_tensor
 from mamfed_common.device import autocast
 from mamfed_common.local_state import Position, RoundKeeper
 from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
