@@ -34,7 +34,7 @@ from mamfed_common.weights import (
     TrainReport,
     TrainTask,
     unpack_body,
-    unpack_state,
+    unpack_weights,
 )
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def make_client_app(
     def train(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
         door.admit(task)
-        start = unpack_state(content, _expected(task.plan))
+        start = unpack_weights(content, task, _expected(task.plan))
         own = _local_norms(norms, site, task)
         begin = own.to_train_from(start, task.stage, task.server_round) if own else start
         samples, benign = load_site(site, task.plan).training(task.stage)
@@ -110,7 +110,7 @@ def make_client_app(
         task = unpack_body(content, EvaluateTask)
         door.admit(task)
         samples = load_site(site, task.plan).samples(EVALUATED_ON, task.part)
-        state = unpack_state(content, _expected(task.plan))
+        state = unpack_weights(content, task, _expected(task.plan))
         if own := _local_norms(norms, site, task):
             state = own.to_score(state, task.stage, task.server_round)
         plan = with_threshold(task.plan, task.threshold)

@@ -23,9 +23,11 @@ from mamfed_client.protection import protect, read_secret
 from mamfed_client.release import allowed_of, why_withheld
 from mamfed_client.rules import Rules, RulesOfHome
 from mamfed_client.settings import SiteHome
+from mamfed_common.compact import update_to_send
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
 from mamfed_common.signing import is_signed
+from mamfed_common.state import State
 from mamfed_common.weights import (
     BODY,
     JSON,
@@ -60,7 +62,7 @@ class OpenGate:
         start: Mapping[str, Tensor] | None = None,
     ) -> RecordDict:
         """Release everything."""
-        return pack(answer, state)
+        return pack(answer, _to_send(order, state, start))
 
     def release_fault(self, fault: Fault) -> Fault:
         """Release only that there was a fault: a simulation's text is on the same screen."""
@@ -149,12 +151,13 @@ class Gate(OpenGate):
             if names := rules.policy.release.withheld(state):
                 raise Refused(Fault.MAY_NOT_LEAVE, f"array {names[0]!r}")
             state = protect(state, start, rules.policy.privacy, self._noise_secret)
-        content = pack(released, state)
+        sent = _to_send(order, state, start)
+        content = pack(released, sent)
         self._log.append(
             KINDS[type(order)],
             **_of_order(order),
             **_of_rules(rules),
-            weights=[_array_entry(name, tensor) for name, tensor in (state or {}).items()],
+            weights=[_array_entry(name, tensor) for name, tensor in (sent or {}).items()],
             bytes=_size(content),
             values=released.model_dump(mode="json", exclude_none=True),
         )
@@ -199,6 +202,16 @@ def open_gate(home: SiteHome) -> Gate:
         AuditLog(home.audit),
         read_secret(home.keys / "noise.key"),
     )
+
+
+def _to_send(
+    order: Order, state: Mapping[str, Tensor] | None, start: Mapping[str, Tensor] | None
+) -> State | None:
+    """Return the arrays that leave: the trained weights, or what the plan's wire makes of them."""
+    if state is None:
+        return None
+    assert start is not None
+    return update_to_send(state, start, order.plan.federation.wire)
 
 
 def _of_order(order: Order) -> dict[str, Any]:

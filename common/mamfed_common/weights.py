@@ -15,7 +15,8 @@ evaluate   plan, part, stage,       means and the counts behind them
 
 Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests an
 array on each of two hops, which for a hundred small arrays costs seconds before any training
-(``benchmarks/federation_round.py``). Nothing in it is ever unpickled.
+(``benchmarks/federation_round.py``). Nothing in it is ever unpickled. Which arrays stand for the
+weights is the plan's choice (``federation.wire``, :mod:`mamfed_common.compact`).
 
 Everything read from the other side is checked here; what fails raises WeightsError.
 """
@@ -32,9 +33,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mamfed_common.compact import (
+    update_received,
+    update_sent_like,
+    weights_received,
+    weights_sent_like,
+    weights_to_send,
+)
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import WeightsError
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan import Stage, TrainingPlan, Wire
 from mamfed_common.state import State, check_state
 
 ARRAYS = "arrays"
@@ -190,6 +198,15 @@ def pack(body: Config, state: Mapping[str, Tensor] | None = None) -> RecordDict:
     return content
 
 
+def pack_task(task: TrainTask | EvaluateTask, state: Mapping[str, Tensor]) -> RecordDict:
+    """Pack a task and the weights that it is about, as its plan lets them travel.
+
+    Raises:
+        WeightsError: The weights cannot travel so.
+    """
+    return pack(task, weights_to_send(state, _wire_of(task)))
+
+
 def unpack_body(content: RecordDict, kind: type[Body]) -> Body:
     """Read the body of a message.
 
@@ -231,15 +248,35 @@ def unpack_state(content: RecordDict, expected: Mapping[str, Tensor]) -> State:
     return state
 
 
-def unpack_update(content: RecordDict, expected: Mapping[str, Tensor]) -> Update:
+def unpack_weights(
+    content: RecordDict, task: TrainTask | EvaluateTask, expected: Mapping[str, Tensor]
+) -> State:
+    """Read the weights that a task brings.
+
+    Raises:
+        WeightsError: There are none, more than one set, or they do not fit.
+    """
+    sent = unpack_state(content, weights_sent_like(expected, _wire_of(task)))
+    return weights_received(sent, expected)
+
+
+def unpack_update(
+    content: RecordDict, start: Mapping[str, Tensor], wire: Wire = "float32"
+) -> Update:
     """Read a site's trained weights and what it says of them.
+
+    Args:
+        content: The answer.
+        start: The weights that the round started from.
+        wire: How the plan lets weights travel.
 
     Raises:
         WeightsError: Something is missing, malformed, does not fit, or was not asked for.
     """
     if extra := sorted(set(content) - {ARRAYS, BODY}):
         raise WeightsError(f"message holds a record {extra[0]!r} that was not asked for")
-    return Update(unpack_state(content, expected), unpack_body(content, TrainReport))
+    sent = unpack_state(content, update_sent_like(start, wire))
+    return Update(update_received(sent, start, wire), unpack_body(content, TrainReport))
 
 
 def wire_bytes(content: RecordDict) -> int:
@@ -247,3 +284,9 @@ def wire_bytes(content: RecordDict) -> int:
     return sum(
         len(array.data) for record in content.array_records.values() for array in record.values()
     )
+
+
+def _wire_of(task: TrainTask | EvaluateTask) -> Wire:
+    """Tell how a task's weights travel: for the final test bit for bit, else as the plan says."""
+    final = isinstance(task, EvaluateTask) and task.part == "test"
+    return "float32" if final else task.plan.federation.wire

@@ -1,43 +1,69 @@
-"""FedAvg as a running mean: one model in memory, whatever the number of sites."""
+"""FedAvg, a block at a time: memory holds the mean and a few blocks, whatever the number of sites.
+
+Site after site moves a block's mean by ``share * (x - mean)``, where ``share`` is the site's part
+of the examples so far (McMahan et al., 2017, as a running mean). In the same order the same updates
+give the same bits, on any number of threads: callers give sites in the order of their names.
+
+NumPy's loops leave Python's lock and never wait for each other. torch's own threads meet after each
+operation: beside other work on the machine that was measured at ten times the time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from mamfed_common.state import State
+Array = npt.NDArray[np.generic]
+Reader = Callable[[int, int], AbstractContextManager[Array]]
+"""Opens values ``[start, stop)`` of an update for as long as its context lasts."""
+
+BLOCK = 1 << 20
+"""Values of a block: 4 MiB of float32, which a processor's cache holds from site to site."""
+MOST_THREADS = 4
+"""Memory's speed is the limit; a few cores reach it."""
 
 
-class RunningMean:
-    """Mean of weights, weighted by numbers of examples (McMahan et al., 2017).
+def average(mean: Array, updates: Sequence[Reader], num_examples: Sequence[int]) -> None:
+    """Put the mean of updates, weighted by numbers of examples, in place of an array's values.
 
-    Adding ``x`` with weight ``w`` moves the mean by ``w / total * (x - mean)``. In the same order
-    the same updates give the same bits, so callers add sites in the order of their names.
+    Args:
+        mean: Takes the mean, ``(N,)``; of a counter, which has none, the furthest value.
+        updates: At least one; each of ``N`` values of the same dtype.
+        num_examples: Their weights, at least 1 each.
     """
+    assert updates, "mean of no update"
 
-    def __init__(self) -> None:
-        """Start with no update."""
-        self._mean: State = {}
-        self.total_weight = 0
-        self.updates = 0
+    def average_block(start: int) -> None:
+        _average_block(mean[start : start + BLOCK], start, updates, num_examples)
 
-    def add(self, state: Mapping[str, Tensor], num_examples: int) -> None:
-        """Add one checked update; ``num_examples`` is its weight, at least 1."""
-        self.total_weight += num_examples
-        self.updates += 1
-        if not self._mean:
-            self._mean = {name: tensor.clone() for name, tensor in state.items()}
-            return
-        share = num_examples / self.total_weight
-        for name, mean in self._mean.items():
-            if mean.is_floating_point():
-                mean.lerp_(state[name], share)
-            else:  # a counter has no mean: keep the furthest one
-                torch.maximum(mean, state[name], out=mean)
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(average_block, range(0, len(mean), BLOCK)):
+            pass
 
-    def result(self) -> State:
-        """Return the mean; at least one update must have been added."""
-        assert self.updates, "mean of no update"
-        return self._mean
+
+def _average_block(
+    mean: Array, start: int, updates: Sequence[Reader], num_examples: Sequence[int]
+) -> None:
+    moved, total = np.empty_like(mean), 0
+    for read, count in zip(updates, num_examples, strict=True):
+        total += count
+        with read(start, start + len(mean)) as values:
+            if total == count:
+                mean[:] = values
+            elif np.issubdtype(mean.dtype, np.floating):
+                _move(mean, values, count / total, moved)
+            else:
+                np.maximum(mean, values, out=mean)
+            del values  # a map cannot be closed while something points into it
+
+
+def _move(mean: Array, values: Array, share: float, moved: Array) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):  # what is finite may differ by infinity
+        np.subtract(values, mean, out=moved)
+        np.multiply(moved, share, out=moved)
+        np.add(mean, moved, out=mean)

@@ -23,7 +23,7 @@ from mamfed_common.weights import (
     SiteDescription,
     TrainReport,
     TrainTask,
-    pack,
+    pack_task,
     wire_bytes,
 )
 from mamfed_server.events import utc_now
@@ -77,7 +77,7 @@ class TrainingRound:
         """
         started, started_at = time.monotonic(), utc_now()
         self.updates.clear()
-        sent, request = 0, pack(self.task, self.start)
+        sent, request = 0, pack_task(self.task, self.start)
         request_bytes = wire_bytes(request)
         if len(nodes) >= self.need:
             sent = link.ask(MessageType.TRAIN, request, nodes, deadlines, self._take)
@@ -116,7 +116,8 @@ class TrainingRound:
                 self.on_wrong_count(site)
 
     def _accept(self, site: str, content: RecordDict) -> None:
-        update = read_update(content, self.start, self.declared_images[site])
+        wire = self.task.plan.federation.wire
+        update = read_update(content, self.start, self.declared_images[site], wire)
         self.updates.keep(site, update.state)
         self._reports[site] = update.report
         self._norms[site] = update.norm
@@ -139,7 +140,8 @@ class TrainingRound:
         }
 
     def _average(self) -> State:
-        return self.updates.average({site: r.num_examples for site, r in self._reports.items()})
+        counts = {site: report.num_examples for site, report in self._reports.items()}
+        return self.updates.average(counts, self.start)
 
 
 class Scores(NamedTuple):
@@ -182,7 +184,7 @@ def evaluate_sites(
         except WeightsError as error:
             found.failures[site] = str(error)
 
-    link.ask(MessageType.EVALUATE, pack(task, state), nodes, deadlines, take)
+    link.ask(MessageType.EVALUATE, pack_task(task, state), nodes, deadlines, take)
     return Scores(
         scores=dict(sorted(found.scores.items())),
         failures=dict(sorted(found.failures.items())),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mamfed_common.errors import WeightsError
 from mamfed_common.metrics import SiteScore
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan import TrainingPlan, Wire
 from mamfed_common.state import State
 from mamfed_common.weights import (
     ARRAYS,
@@ -69,7 +69,9 @@ def read_description(content: RecordDict) -> SiteDescription:
         return description
 
 
-def read_update(content: RecordDict, start: State, declared_images: int) -> Candidate:
+def read_update(
+    content: RecordDict, start: State, declared_images: int, wire: Wire = "float32"
+) -> Candidate:
     """Read a site's trained weights.
 
     Args:
@@ -77,13 +79,14 @@ def read_update(content: RecordDict, start: State, declared_images: int) -> Cand
         start: The weights that the round started from.
         declared_images: How many training images the site said it has; the number that an update
             claims is its weight.
+        wire: How the plan lets weights travel.
 
     Raises:
         WeightsError: Something is missing, malformed, does not fit, or was not asked for.
     """
     with _whatever_it_holds():
         _check_records(content, {ARRAYS, BODY})
-        state, report = unpack_update(content, start)
+        state, report = unpack_update(content, start, wire)
         if report.num_examples != declared_images:
             raise WrongCountError(
                 f"claims {report.num_examples} examples but declared "
@@ -118,10 +121,13 @@ def read_score(
 
 
 def distance(state: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
-    """Return the Euclidean distance of two sets of weights, in float64, over floating tensors."""
-    return math.sqrt(
-        sum(
-            float((state[name].to(torch.float64) - tensor.to(torch.float64)).square().sum())
+    """Return the Euclidean distance of two sets of weights, added up in float64.
+
+    Only floating tensors count. Memory: one tensor's difference.
+    """
+    return math.hypot(
+        *(
+            float(torch.linalg.vector_norm(state[name] - tensor, dtype=torch.float64))
             for name, tensor in start.items()
             if tensor.is_floating_point()
         )

@@ -31,6 +31,7 @@ from mamfed_common.weights import (
     SiteDescription,
     TrainTask,
     pack,
+    pack_task,
     unpack_body,
     unpack_update,
 )
@@ -189,17 +190,20 @@ def guarded(site, tmp_path):
 
     def send(kind: str, body, state=None, transport=transport) -> Message:
         order = body.model_copy(update={"signature": sign_plan(KEY, body.plan)})
-        return transport.pull(transport.push(1, kind, pack(order, state), 60))
+        content = pack(order) if state is None else pack_task(order, state)
+        return transport.pull(transport.push(1, kind, content, 60))
 
     return SimpleNamespace(home=home, ask=send, start=start, steps=steps)
 
 
-def test_behind_the_gate_the_same_bits_leave(ask, guarded, tiny_plan):
+@pytest.mark.parametrize("wire", ["float32", "compact"])
+def test_behind_the_gate_the_same_bits_leave(ask, guarded, tiny_plan, wire):
+    tiny_plan = tiny_plan.changed(federation={"wire": wire})
     state = state_of(build_network(tiny_plan.network, 0))
     for stage in Stage:
         task = TrainTask(plan=tiny_plan, stage=stage, server_round=1)
-        simulated = unpack_update(ask("train", pack(task, state)).content, state)
-        deployed = unpack_update(guarded.ask("train", task, state).content, state)
+        simulated = unpack_update(ask("train", pack_task(task, state)).content, state, wire)
+        deployed = unpack_update(guarded.ask("train", task, state).content, state, wire)
         assert state_sha256(deployed.state) == state_sha256(simulated.state)
         assert deployed.report == simulated.report
     score = guarded.ask("evaluate", EvaluateTask(plan=tiny_plan, **SCORING), state)

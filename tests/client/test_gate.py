@@ -305,7 +305,20 @@ def test_clip_and_noise_are_put_on_before_the_update_leaves(place, update):
     assert len(set(hashes)) == 2
 
 
-def test_what_left_is_recorded_array_by_array(place, update):
+def test_the_policy_names_arrays_as_the_network_does_however_they_travel(place, update):
+    place.plan = place.plan.changed(federation={"wire": "compact"})
+    task, report = place.train_task(), TrainReport(num_examples=5, loss=1)
+    names = tuple(update[0])
+    place.allow("counts", "num_examples", arrays=names)
+    sent = load(place.gate.release(task, report, *update)["arrays"]["weights"].data)
+    assert {name.removesuffix("/scale") for name in sent} == set(names)
+    place.allow("counts", "num_examples", arrays=names[1:])
+    assert place.fault_of(place.gate.release, task, report, *update) is Fault.MAY_NOT_LEAVE
+
+
+@pytest.mark.parametrize("wire", ["float32", "compact"])
+def test_what_left_is_recorded_array_by_array(place, update, wire):
+    place.plan = place.plan.changed(federation={"wire": wire})
     place.allow("counts", "num_examples")
     content = place.gate.release(place.train_task(), TrainReport(num_examples=5, loss=1), *update)
     (entry,) = place.entries()

@@ -6,6 +6,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from mamfed_common.checkpoint import load_checkpoint
+from mamfed_common.compact import update_to_send
 from mamfed_common.metrics import SiteScore
 from mamfed_common.state import State, state_of, state_sha256
 from mamfed_common.subtraction import MalignancyNetwork
@@ -16,7 +17,7 @@ from mamfed_common.weights import (
     TrainTask,
     pack,
     unpack_body,
-    unpack_state,
+    unpack_weights,
 )
 from mamfed_server.app import Job, run_job
 from mamfed_server.runs import RunFolder
@@ -88,11 +89,13 @@ class Sites:
         task = unpack_body(message.content, TrainTask)
         self.trained.append((site, str(task.stage), task.server_round))
         expected = state_of(MalignancyNetwork(task.plan.network))
-        state = step(unpack_state(message.content, expected), site)
+        start = unpack_weights(message.content, task, expected)
+        state = step(start, site)
         report = TrainReport(num_examples=IMAGES[site], loss=0.25)
         if site in self.train_answer:
             return self.train_answer[site](message, task, state)
-        return Message(pack(report, state), reply_to=message)
+        sent = update_to_send(state, start, task.plan.federation.wire)
+        return Message(pack(report, sent), reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         task = unpack_body(message.content, EvaluateTask)

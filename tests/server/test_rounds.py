@@ -69,6 +69,28 @@ def test_the_average_is_weighted_by_examples(tmp_path, tiny_plan):
     assert shares == pytest.approx({"ada": 1 / 6, "bea": 1 / 3, "cleo": 1 / 2})
 
 
+def test_compact_weights_end_where_float32_ends_and_take_fewer_bytes(tmp_path, tiny_plan):
+    exact = run(Sites(), tiny_plan, tmp_path / "float32")
+    plan = with_federation(tiny_plan, wire="compact")
+    compact = run(Sites(), plan, tmp_path / "compact")
+    expected = load_checkpoint(exact.checkpoint_path("final")).state
+    found = load_checkpoint(compact.checkpoint_path("final")).state
+    for name, tensor in expected.items():  # each site moves every weight by at most 2 a round
+        torch.testing.assert_close(found[name], tensor, atol=3 * 2 / 254, rtol=0)
+    for one, other in zip(compact.rounds(), exact.rounds(), strict=True):
+        assert one.bytes_sent < 0.7 * other.bytes_sent  # a tiny network is half header
+        assert one.bytes_received < 0.7 * other.bytes_received
+    again = run(Sites(), plan, tmp_path / "again")
+    assert final(again) == final(compact)
+
+
+def test_a_site_that_sends_float32_where_compact_was_asked_is_refused(tmp_path, tiny_plan):
+    sites = Sites()
+    sites.train_answer["bea"] = lambda message, task, state: reply(message, state)
+    folder = run(sites, with_federation(tiny_plan, wire="compact"), tmp_path / "run")
+    assert "is missing" in folder.rounds()[0].refused["bea"]
+
+
 def refused_with(answer, tmp_path, plan):
     sites = Sites()
     sites.train_answer["bea"] = answer
@@ -257,7 +279,7 @@ def test_updates_lie_on_disk_during_the_round_only(tmp_path, tiny_plan):
 
     sites.train_answer["cleo"] = answer
     run(sites, tiny_plan, folder)
-    assert seen[0] == ["ada.safetensors", "bea.safetensors"]
+    assert seen[0] == ["ada.update", "bea.update"]
     assert list((folder / "updates").iterdir()) == []
 
 
