@@ -190,6 +190,7 @@ class Exchange:
         self._message_type = message_type
         self._request = request
         self._asks: dict[str, _Ask] = {}
+        self._on_their_way = 0
         self.sent = 0
 
     @property
@@ -240,7 +241,7 @@ class Exchange:
         message = self._link.transport.pull(ask.message_id) if ask.message_id else None
         if message is None:
             return None
-        ask.message_id = None
+        self._set(ask, None)
         if not message.has_error():
             return Reply(message.content, seconds=ask.elapsed())
         return self._failure(site, ask, message)
@@ -276,21 +277,24 @@ class Exchange:
         if ask.message_id and stamp != ask.stamp:
             self._forget(ask)
             self._link.on_asked_again(site, "its node restarted")
-        now = time.monotonic()
-        if ask.message_id or now < ask.again_at:
+        now, transport = time.monotonic(), self._link.transport
+        full = self._on_their_way >= transport.window
+        if ask.message_id or now < ask.again_at or full:
             return
         left = ask.deadline_seconds - ask.elapsed() if ask.asked else ask.deadline_seconds
-        ask.message_id = self._link.transport.push(
-            ask.node_id, self._message_type, self._request, left
-        )
+        self._set(ask, transport.push(ask.node_id, self._message_type, self._request, left))
         ask.stamp, ask.again_at = stamp, now + AGAIN_SECONDS
         if ask.message_id:
             self._link.stir()
             self.sent += 1
-        if ask.message_id and not ask.asked:
-            ask.asked, ask.since = True, now
+            ask.since, ask.asked = (ask.since if ask.asked else now), True
 
     def _forget(self, ask: _Ask) -> None:
         if ask.message_id:
             self._link.transport.forget([ask.message_id])
-        ask.message_id = None
+        self._set(ask, None)
+
+    def _set(self, ask: _Ask, message_id: str | None) -> None:
+        """Take note which request to a site is on its way."""
+        self._on_their_way += bool(message_id) - bool(ask.message_id)
+        ask.message_id = message_id

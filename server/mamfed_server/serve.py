@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -130,14 +131,15 @@ def main() -> None:
 def _nodes(link: SuperLink, entries: Mapping[str, SiteEntry]) -> dict[str, int]:
     """Return the node of each site that may take part, registering those that are new."""
     return {
-        name: link.node_of(_pem(entry))
+        name: link.node_of(_pem(entry.node_public_key))
         for name, entry in sorted(entries.items())
         if entry.status == "active"
     }
 
 
-def _pem(entry: SiteEntry) -> bytes:
-    key = load_ssh_public_key(entry.node_public_key.encode())
+@cache  # of each site, some ten times a second while a round waits to begin
+def _pem(node_public_key: str) -> bytes:
+    key = load_ssh_public_key(node_public_key.encode())
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 

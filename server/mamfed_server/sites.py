@@ -105,10 +105,14 @@ class Registry:
     def entries(self) -> Mapping[str, SiteEntry]:
         """Return the sites by name, revoked ones too. A damaged file's site is left out."""
         with self._lock:
-            if time.monotonic() >= self._look_at:
-                self._look()
-                self._look_at = time.monotonic() + self._every_seconds
+            self._look_in_time()
             return {site: entry for site, (_, entry) in self._read.items() if entry is not None}
+
+    def entry(self, site: str) -> SiteEntry | None:
+        """Return one site's entry, None where there is none that can be read."""
+        with self._lock:
+            self._look_in_time()
+            return self._read[site][1] if site in self._read else None
 
     def check(self, certificate_der: bytes, node_public_key_der_sha256: str | None) -> SiteEntry:
         """Return the site that shows a certificate. TLS has checked its chain and its dates.
@@ -123,7 +127,7 @@ class Registry:
                 together.
         """
         shown = _shown(certificate_der)
-        entry = self.entries().get(shown.site)
+        entry = self.entry(shown.site)
         if entry is None:
             raise LinkError(f"certificate of {shown.site} is not of this federation")
         if entry.status != "active":
@@ -136,6 +140,11 @@ class Registry:
             raise LinkError(f"certificate of {shown.site} has a serial number that is unknown here")
         return entry
 
+    def _look_in_time(self) -> None:
+        if time.monotonic() >= self._look_at:
+            self._look()
+            self._look_at = time.monotonic() + self._every_seconds
+
     def _look(self) -> None:
         """Read the files that changed since the last look."""
         stamps = _stamps(self._folder)
@@ -143,9 +152,9 @@ class Registry:
             del self._read[site]
         for site, stamp in sorted(stamps.items()):
             if site not in self._read or self._read[site][0] != stamp:
-                self._read[site] = stamp, self._entry(site)
+                self._read[site] = stamp, self._read_again(site)
 
-    def _entry(self, site: str) -> SiteEntry | None:
+    def _read_again(self, site: str) -> SiteEntry | None:
         try:
             return _read_entry(self._folder / f"{site}.json")
         except SetupError as error:  # one damaged file must not shut the others out
@@ -162,7 +171,7 @@ class _Shown(NamedTuple):
     serial: str
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16384)
 def _shown(certificate_der: bytes) -> _Shown:
     """Read what a certificate says; sites show the same one with every request."""
     try:

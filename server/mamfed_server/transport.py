@@ -6,12 +6,14 @@ the SuperLink of this process (a federation between machines).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+REQUESTS_PER_CORE = 4
 TOO_LARGE, UNREADABLE = 201, 202
 UNREAD = {
     TOO_LARGE: "its answer is larger than any can be",
@@ -21,7 +23,13 @@ UNREAD = {
 
 
 class Transport(Protocol):
-    """Messages to nodes and their replies."""
+    """Messages to nodes and their replies.
+
+    Attributes:
+        window: How many requests of one exchange may be on their way at once.
+    """
+
+    window: int
 
     def online(self) -> Mapping[int, str]:
         """Return the nodes that are connected: by id, a stamp that changes when one restarts.
@@ -42,10 +50,15 @@ class Transport(Protocol):
 
 
 class GridTransport:
-    """A Flower Grid, whose nodes never restart (Flower 1.41-1.42)."""
+    """A Flower Grid, whose nodes never restart (Flower 1.41-1.42).
+
+    Flower's engine looks, for each of its nodes, through all requests that wait, and keeps all
+    replies that are not pulled yet: it is given a few more than its cores work on, not a thousand.
+    """
 
     def __init__(self, grid: Grid) -> None:
         """Send over this grid."""
+        self.window = REQUESTS_PER_CORE * (os.cpu_count() or 1)
         self._grid = grid
 
     def online(self) -> Mapping[int, str]:

@@ -52,7 +52,7 @@ def run_federation(
 
     norms = job.folder.absolute() / "norms"
     if engine is Engine.RAY:
-        _run_on_ray(
+        run_on_ray(
             make_client_app(site_of, device=device, threads=threads, norms=norms), job, threads
         )
         return
@@ -62,7 +62,13 @@ def run_federation(
     run_job(job, InProcessTransport(client_app, len(ordered)))
 
 
-def _run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:
+def run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:
+    """Run a job over ``job.num_nodes`` sites on Ray, each with so many threads.
+
+    Raises:
+        RunError: The run failed.
+        MamfedError: Ray is not installed.
+    """
     if find_spec("ray") is None:
         raise MamfedError("--engine ray needs Ray: pip install 'mamfed[ray]'")
     from flwr.simulation import run_simulation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
@@ -12,6 +13,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 class InProcessTransport:
     """Sites are called directly, one at a time, when their replies are pulled."""
+
+    window = sys.maxsize  # all share one request
 
     def __init__(self, client_app: ClientApp, num_nodes: int) -> None:
         """Make ``num_nodes`` nodes, told apart by their ``partition-id``."""

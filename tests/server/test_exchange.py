@@ -69,6 +69,22 @@ def test_the_order_of_arrival_changes_no_bit(tmp_path, tiny_plan, undisturbed):
     assert [site for site, *_ in sites.trained[:3]] == ["ada", "cleo", "bea"]
 
 
+@pytest.mark.parametrize("window", [1, 2])
+def test_no_more_requests_are_on_their_way_than_the_transport_takes(
+    tmp_path, tiny_plan, undisturbed, window
+):
+    most = []
+
+    def change(transport):
+        transport.window, transport.delays = window, {ADA: 2, CLEO: 1}
+        transport.errors[BEA].extend([4, 8])
+        transport.on_pull = lambda node, message: most.append(len(transport._waiting))
+
+    _, _, folder = disturbed(tmp_path, tiny_plan, change)
+    assert final(folder) == undisturbed
+    assert max(most) == window
+
+
 @pytest.mark.parametrize("code", [3, 4, 5])
 def test_a_request_that_a_node_lost_is_sent_again(tmp_path, tiny_plan, undisturbed, code):
     _, _, folder = disturbed(tmp_path, tiny_plan, lambda t: t.errors[BEA].extend([code] * 6))
