@@ -1,55 +1,112 @@
-"""One corruption at 1536 x 1536: ours beside the plain NumPy way, in one process.
+"""Corruption and augmentation of one image, by one thread: ours beside Models Genesis' algorithm.
 
-The peer bends intensities with ``np.power`` and paints with masks of the whole image.
-Usage: python benchmarks/corruption.py [--size 1536] [--repeats 20]
+Ours is what a batch is made by: a prepared uint16 image is flipped, turned, scaled and corrupted
+with the default plan's chances, and comes out as two float32 tensors, corrupted and clean. The peer
+(``models_genesis.py``) has float32 before and after, neither turns nor scales, and runs with and
+without its local shuffling, which mamfed leaves out. Each turn is the mean over all images, each
+with a generator of its own.
+Then: what one core makes, beside the 150 images a second that issue 7 asks for.
+Usage: python benchmarks/corruption.py [--size 1536] [--images 8] [--runs 5] [--data PREPARED]
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import tempfile
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
+import cv2
 import numpy as np
+import torch
+from cached import cached_samples
+from harness import record, take_turns
+from models_genesis import genesis
 
+from mamfed_common.augmentation import AugmentationConfig, move, vary_intensity
+from mamfed_common.batches import to_tensor
 from mamfed_common.corruption import CorruptionConfig, corrupt
+from mamfed_common.samples import FULL_SCALE, Sample
 
-EVERYTHING = CorruptionConfig(clean=0, gamma=1, paint=1, outpaint=0, fills=("noise",))
-
-
-def plain(image: np.ndarray, field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gamma and five ellipses on a float image, each by a mask of the whole image."""
-    result = np.power(image, float(np.exp(rng.uniform(-0.7, 0.7))))
-    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
-    for _ in range(5):
-        centre, half = rng.uniform(0, 1, 2) * image.shape, rng.uniform(1 / 12, 1 / 6, 2)
-        distance = ((rows - centre[0]) / half[0]) ** 2 + ((columns - centre[1]) / half[1]) ** 2
-        inside = distance < image.shape[0] ** 2
-        result = np.where(inside & field, rng.uniform(size=image.shape), result)
-    return result
+PEER = "Models Genesis"
+T = TypeVar("T")
+TARGET = 150
+"""Images a second and core."""
 
 
-def milliseconds(function: Callable[[], object], repeats: int) -> float:
-    function()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    return (time.perf_counter() - started) / repeats * 1000
+def pretraining(sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Make input and target of stage 1, uint16."""
+    moved = move(sample, AugmentationConfig(), rng)
+    return corrupt(moved.image, moved.field, CorruptionConfig(), rng), moved.image
+
+
+def finetuning(sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Make input and target of stage 2, uint16 and bool."""
+    varied = vary_intensity(move(sample, AugmentationConfig(), rng), AugmentationConfig(), rng)
+    return varied.image, varied.mask
+
+
+def in_floats(sample: Sample, rng: np.random.Generator) -> list[torch.Tensor]:
+    """Make input and target of stage 1, float32."""
+    return [to_tensor([image]) for image in pretraining(sample, rng)]
+
+
+def all_of(images: list[T], make: Callable[[T, np.random.Generator], object]) -> Callable[[], None]:
+    """Make every image; no turn draws what another did."""
+    turn = np.random.SeedSequence(0)
+
+    def call() -> None:
+        for image, seed in zip(images, turn.spawn(len(images)), strict=True):
+            make(image, np.random.default_rng(seed))
+
+    return call
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1536)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=1536, help="side of the phantoms")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="a prepared folder, instead of phantoms")
+    parser.add_argument("--without-shuffling", action="store_true", help="leave out the slow peer")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 65536, (arguments.size, arguments.size), np.uint16)
-    field = np.ones(image.shape, bool)
-    ours = milliseconds(lambda: corrupt(image, field, EVERYTHING, rng), arguments.repeats)
-    floats = image / np.float32(65535)
-    peer = milliseconds(lambda: plain(floats, field, rng), max(1, arguments.repeats // 10))
-    print(f"gamma and up to five in-painted shapes, {arguments.size} x {arguments.size}")
-    print(f"ours {ours:.1f} ms, plain NumPy {peer:.1f} ms: {peer / ours:.1f} x")
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        samples = list(
+            cached_samples(
+                Path(folder), arguments.data, size=arguments.size, count=arguments.images
+            )
+        )
+        compare(samples, arguments)
+
+
+def compare(samples: list[Sample], arguments: argparse.Namespace) -> None:
+    side, (images, runs) = samples[0].image.shape[0], (len(samples), arguments.runs)
+    covered = np.mean([sample.field.mean() for sample in samples])
+    print(f"{images} images, {side} x {side}, breast {covered:.0%} of the grid, one thread")
+    floats = [sample.image.astype(np.float32) / FULL_SCALE for sample in samples]
+    calls = {
+        "ours": all_of(samples, in_floats),
+        f"{PEER} without shuffling": all_of(floats, partial(genesis, shuffle=False)),
+    }
+    if not arguments.without_shuffling:
+        calls[PEER] = all_of(floats, partial(genesis, shuffle=True))
+    seconds = take_turns(calls, runs=runs)
+    each = {name: [turn / images for turn in turns] for name, turns in seconds.items()}
+    for peer in list(calls)[1:]:
+        name = f"corruption + augmentation, {side} x {side}, one core"
+        record(name, each["ours"], each[peer], peer_name=peer, unit="s")
+    for stage, make in (("pretraining", pretraining), ("finetuning", finetuning)):
+        (turns,) = take_turns({stage: all_of(samples, make)}, runs=runs).values()
+        name = f"an image moved and altered, {stage}, {side} x {side}, one core"
+        target = f"{TARGET} images/s a core"
+        each_image = [turn / images for turn in turns]
+        record(name, each_image, [1 / TARGET] * runs, peer_name=target, unit="s")
 
 
 if __name__ == "__main__":
