@@ -1,65 +1,171 @@
-"""Averaging updates: our running mean beside Flower's own aggregation, in one process.
+"""Averaging updates: mamfed's blocks of files beside Flower's ``aggregate_arrayrecords``.
 
-Usage: python benchmarks/aggregation.py [--millions 30] [--sites 10]
+Usage: python benchmarks/aggregation.py [--millions 30] [--replies 10 50] [--runs 5]
+
+Both average replies of as many float32 values in 30 arrays. Ours lie where the server keeps them,
+in files that Linux has in memory; Flower's are ArrayRecords in memory. Needs about twice their
+size of memory: 13 GB for 50 replies of 30 million.
+
+- Time, in turns in one process, also beside the time in which this machine copies as many bytes as
+  the average must move: every reply read once, the mean written once.
+- Peak memory, each in a process of its own: VmHWM of /proc (mapped file pages count too) less what
+  the process had after its imports. Flower needs all replies at once by design, so its peak beyond
+  them is given as well.
+- The way of one reply: from the wire's bytes, checked, to a file that is kept, beside the same
+  checks written plainly.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-import tracemalloc
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+from harness import peak_mib, record, take_turns
+from safetensors.torch import load, save
 
-from mamfed_server.aggregation import RunningMean
+from mamfed_common.state import State
+from mamfed_common.weights import ARRAYS, WEIGHTS, TrainReport, pack
+from mamfed_server.updates import UpdateFolder
+from mamfed_server.validation import read_update
 
-
-def update(parameters: int, seed: int) -> RecordDict:
-    """Make one site's reply as it comes off the wire."""
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal(parameters, dtype=np.float32)
-    arrays = {f"w{i}": Array(part.copy()) for i, part in enumerate(np.array_split(values, 30))}
-    return RecordDict(
-        {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": seed + 1})}
-    )
-
-
-def running_mean(parameters: int, sites: int) -> None:
-    mean = RunningMean()
-    for seed in range(sites):
-        record = update(parameters, seed)["arrays"]
-        mean.add({k: torch.from_numpy(v.numpy()) for k, v in record.items()}, seed + 1)
-    mean.result()
+ARRAYS_OF_A_MODEL = 30
+COPIED = 250_000_000
+"""Values of the copy that measures the machine: 1 GB read and 1 GB written."""
+FLOWER = "Flower's aggregate_arrayrecords"
 
 
-def flowers_own(parameters: int, sites: int) -> None:
-    replies = [update(parameters, seed) for seed in range(sites)]
-    aggregate_arrayrecords(replies, "num-examples")
+def update(values: int, seed: int) -> State:
+    """Make one site's weights."""
+    drawn = np.random.default_rng(seed).standard_normal(values, dtype=np.float32)
+    parts = np.array_split(drawn, ARRAYS_OF_A_MODEL)
+    return {f"w{number}": torch.from_numpy(part) for number, part in enumerate(parts)}
+
+
+def keep_updates(folder: UpdateFolder, values: int, replies: int) -> dict[str, int]:
+    """Keep updates as the server does; return each site's number of examples."""
+    folder.clear()
+    for seed in range(replies):
+        folder.keep(f"site-{seed:02}", update(values, seed))
+    os.sync()  # else the disk is busy while the average is timed
+    return {f"site-{seed:02}": seed + 1 for seed in range(replies)}
+
+
+def flower_replies(values: int, replies: int) -> Iterator[RecordDict]:
+    """Yield replies as Flower's strategy holds them."""
+    for seed in range(replies):
+        arrays = {name: Array(t.numpy().copy()) for name, t in update(values, seed).items()}
+        metrics = MetricRecord({"num-examples": seed + 1})
+        yield RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
+
+
+def show_time(folder: UpdateFolder, values: int, replies: int, runs: int) -> None:
+    """Record the time of an average beside Flower's, and beside a copy of as many bytes."""
+    counts, like = keep_updates(folder, values, replies), update(values, 0)
+    others = list(flower_replies(values, replies))
+    source, target = torch.ones(COPIED), torch.ones(COPIED)
+    calls = {
+        "ours": lambda: folder.average(counts, like),
+        FLOWER: lambda: aggregate_arrayrecords(others, "num-examples"),
+        "copy": lambda: target.copy_(source),
+    }
+    seconds = take_turns(calls, runs=runs)
+    name = f"aggregation, {replies} replies of {values / 1e6:g} M float32"
+    record(name, seconds["ours"], seconds[FLOWER], peer_name=FLOWER, unit="s")
+    share = (replies + 1) * values / (2 * COPIED)
+    at_best = [share * copy for copy in seconds["copy"]]
+    limit = f"{name}, beside copy bandwidth"
+    record(limit, seconds["ours"], at_best, peer_name="bytes / copy bandwidth", unit="s")
+
+
+def show_memory(folder: Path, values: int, replies: int) -> None:
+    """Record the peak of an average beside Flower's, with its replies and beyond them."""
+    keep_updates(UpdateFolder(folder), values, replies)
+    given = ["--millions", f"{values / 1e6:g}", "--replies", str(replies), "--folder", str(folder)]
+    script = Path(__file__)
+    ours = [peak_mib(script, *given, "--peak", "ours")]
+    name = f"aggregation, {replies} replies of {values / 1e6:g} M float32, peak memory"
+    for peak, peer_name in (
+        ("flower", f"{FLOWER}, replies included"),
+        ("beyond", f"{FLOWER}, beyond its replies"),
+    ):
+        record(
+            name, ours, [peak_mib(script, *given, "--peak", peak)], peer_name=peer_name, unit="MiB"
+        )
+
+
+def print_peak(what: str, folder: UpdateFolder, values: int, replies: int) -> None:
+    """Average in this process, which did nothing before; print by how much its peak rose, MiB."""
+    counts = {f"site-{seed:02}": seed + 1 for seed in range(replies)}
+    like = {name: tensor.to("meta") for name, tensor in update(values, 0).items()}
+    before = restart_peak()
+    if what == "ours":
+        folder.average(counts, like)
+    else:
+        others = list(flower_replies(values, replies))
+        before = restart_peak() if what == "beyond" else before
+        aggregate_arrayrecords(others, "num-examples")
+    print(resident_mib("VmHWM") - before)
+
+
+def restart_peak() -> float:
+    """Let the peak of this process begin anew; return its resident memory, MiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_mib("VmRSS")
+
+
+def resident_mib(field: str) -> float:
+    """Return a field of /proc/self/status; ``ru_maxrss`` would begin with the parent's memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def show_way(folder: UpdateFolder, path: Path, values: int, runs: int) -> None:
+    """Record how long a reply takes from the wire's bytes to a kept file."""
+    start = update(values, 0)
+    content = pack(TrainReport(num_examples=7, loss=1), update(values, 1))
+
+    def ours() -> None:
+        folder.keep("site-00", read_update(content, start, 7).state)
+
+    def plainly() -> None:
+        state = load(content[ARRAYS][WEIGHTS].data)
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+        sum(float((state[name].double() - start[name].double()).square().sum()) for name in start)
+        path.write_bytes(save(state))
+
+    folder.clear()
+    seconds = take_turns({"ours": ours, "plainly": plainly}, runs=runs)
+    name = f"one reply of {values / 1e6:g} M float32, from the wire to a kept file"
+    record(name, seconds["ours"], seconds["plainly"], peer_name="written plainly", unit="s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--millions", type=float, default=30)
-    parser.add_argument("--sites", type=int, default=10)
-    arguments = parser.parse_args()
-    parameters = int(arguments.millions * 1e6)
-    results = {}
-    for name, aggregate in (("running mean", running_mean), ("Flower's own", flowers_own)):
-        tracemalloc.start()
-        started = time.perf_counter()
-        aggregate(parameters, arguments.sites)
-        seconds = time.perf_counter() - started
-        peak = tracemalloc.get_traced_memory()[1] / 2**20
-        tracemalloc.stop()
-        results[name] = (seconds, peak)
-    print(f"{arguments.sites} updates of {parameters:,} float32, making them included")
-    for name, (seconds, peak) in results.items():
-        print(f"{name:<14} {seconds:6.2f} s   peak of NumPy's memory {peak:7.0f} MiB")
-    ratio = results["Flower's own"][1] / results["running mean"][1]
-    print(f"Flower's own takes {ratio:.1f} x the memory")
+    parser.add_argument("--replies", type=int, nargs="+", default=[10, 50])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where updates are kept (a temporary one)")
+    parser.add_argument("--peak", choices=["ours", "flower", "beyond"], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    values = int(given.millions * 1e6)
+    if given.peak:
+        print_peak(given.peak, UpdateFolder(given.folder), values, given.replies[0])
+        return
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = UpdateFolder(Path(name))
+        for replies in given.replies:
+            show_memory(Path(name), values, replies)
+            show_time(folder, values, replies, given.runs)
+        show_way(folder, Path(name) / "plain.safetensors", values, given.runs)
 
 
 if __name__ == "__main__":
