@@ -19,7 +19,7 @@ from torch import Tensor
 from mamfed_client.admission import Refused, check_plan
 from mamfed_client.audit import ArrayEntry, AuditLog, Kind
 from mamfed_client.plans import PlanStore
-from mamfed_client.protection import protect, read_secret
+from mamfed_client.protection import arrays_to_send, protect, read_secret
 from mamfed_client.release import allowed_of, why_withheld
 from mamfed_client.rules import Rules, RulesOfHome
 from mamfed_client.settings import SiteHome
@@ -62,7 +62,10 @@ class OpenGate:
         start: Mapping[str, Tensor] | None = None,
     ) -> RecordDict:
         """Release everything."""
-        return pack(answer, _to_send(order, state, start))
+        if state is None:
+            return pack(answer)
+        assert start is not None
+        return pack(answer, update_to_send(state, start, order.plan.federation.wire))
 
     def release_fault(self, fault: Fault) -> Fault:
         """Release only that there was a fault: a simulation's text is on the same screen."""
@@ -145,19 +148,20 @@ class Gate(OpenGate):
         """
         rules = self._read_rules()
         self._check_plan(rules, order, None)
-        released = allowed_of(rules.policy, order, answer)
+        released, sent = allowed_of(rules.policy, order, answer), State()
         if state is not None:
             assert start is not None
             if names := rules.policy.release.withheld(state):
                 raise Refused(Fault.MAY_NOT_LEAVE, f"array {names[0]!r}")
-            state = protect(state, start, rules.policy.privacy, self._noise_secret)
-        sent = _to_send(order, state, start)
-        content = pack(released, sent)
+            privacy, wire = rules.policy.privacy, order.plan.federation.wire
+            state = protect(state, start, privacy, self._noise_secret)
+            sent = arrays_to_send(state, start, wire, privacy)
+        content = pack(released, sent or None)
         self._log.append(
             KINDS[type(order)],
             **_of_order(order),
             **_of_rules(rules),
-            weights=[_array_entry(name, tensor) for name, tensor in (sent or {}).items()],
+            weights=[_array_entry(name, tensor) for name, tensor in sent.items()],
             bytes=_size(content),
             values=released.model_dump(mode="json", exclude_none=True),
         )
@@ -202,16 +206,6 @@ def open_gate(home: SiteHome) -> Gate:
         AuditLog(home.audit),
         read_secret(home.keys / "noise.key"),
     )
-
-
-def _to_send(
-    order: Order, state: Mapping[str, Tensor] | None, start: Mapping[str, Tensor] | None
-) -> State | None:
-    """Return the arrays that leave: the trained weights, or what the plan's wire makes of them."""
-    if state is None:
-        return None
-    assert start is not None
-    return update_to_send(state, start, order.plan.federation.wire)
 
 
 def _of_order(order: Order) -> dict[str, Any]:

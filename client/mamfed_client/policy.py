@@ -135,8 +135,7 @@ class Privacy(Config):
 
     Attributes:
         clip_norm: The most that an update may differ from the round's starting weights (L2 norm
-            over all floating arrays); None: as much as it does. A plan whose ``federation.wire`` is
-            ``compact`` rounds what is clipped, which may lengthen it by a part in a thousand.
+            over all floating arrays); None: as much as it does.
         noise_multiplier: Standard deviation of the Gaussian noise added to each value, in clip
             norms.
     """

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from mamfed_client.policy import Privacy
+from mamfed_common.compact import update_received, update_to_send
 from mamfed_common.errors import SetupError, WeightsError
 from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.plan import Wire
 from mamfed_common.state import State, state_sha256
 
 SECRET_BYTES = 32
@@ -53,6 +55,25 @@ def protect(
     strength = f"{privacy.clip_norm!r} {privacy.noise_multiplier!r} ".encode()
     seed = secret + bytes.fromhex(state_sha256(state) + state_sha256(start)) + strength
     return {name: _with_noise(name, clipped[name], sigma, seed) for name in clipped}
+
+
+def arrays_to_send(
+    state: Mapping[str, Tensor], start: Mapping[str, Tensor], wire: Wire, privacy: Privacy
+) -> State:
+    """Return the arrays that stand for a protected update on the wire.
+
+    Rounding may leave a clipped update longer than its clip: it is then shortened once more. Noise
+    has done that on purpose.
+    """
+    sent, shrink = update_to_send(state, start, wire), ROUNDING
+    if privacy.clip_norm is None or privacy.noise_multiplier:
+        return sent
+    received = update_received(sent, start, wire)
+    while update_norm(received, start) > privacy.clip_norm:
+        shorter = clip(received, start, privacy.clip_norm * (1 - shrink))
+        sent, shrink = update_to_send(shorter, start, wire), min(2 * shrink, 0.5)
+        received = update_received(sent, start, wire)
+    return sent
 
 
 def clip(state: Mapping[str, Tensor], start: Mapping[str, Tensor], norm: float) -> State:

@@ -15,7 +15,9 @@ from mamfed_client.audit import AuditLog, head_path_of, read_record
 from mamfed_client.gate import Gate
 from mamfed_client.plans import Decision, PlanStore
 from mamfed_client.policy import Policy
+from mamfed_client.protection import clip, update_norm
 from mamfed_client.rules import Rules
+from mamfed_common.compact import update_received, update_to_send
 from mamfed_common.errors import AuditError, SetupError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage
@@ -31,6 +33,7 @@ from mamfed_common.weights import (
     TrainTask,
     unpack_body,
     unpack_state,
+    unpack_update,
 )
 
 KEY = Ed25519PrivateKey.generate()
@@ -303,6 +306,23 @@ def test_clip_and_noise_are_put_on_before_the_update_leaves(place, update):
     # What the record names is what left, not what was trained.
     hashes = [entry.weights[0].sha256 for entry in place.entries()]
     assert len(set(hashes)) == 2
+
+
+def test_the_clip_holds_for_what_the_server_reads_after_rounding(place, update):
+    _, start = update
+    change = {}
+    for name, tensor in start.items():  # most values of a row just over half a step: all go up
+        change[name] = torch.full_like(tensor, 0.501 if tensor.ndim > 1 else 0)
+        change[name].flatten(1 if tensor.ndim > 1 else 0)[..., 0] = 127 if tensor.ndim > 1 else 0
+    state = {name: tensor + 1e-4 * change[name] for name, tensor in start.items()}
+    place.plan = place.plan.changed(federation={"wire": "compact"})
+    sent = update_to_send(clip(state, start, 0.01), start, "compact")
+    assert update_norm(update_received(sent, start, "compact"), start) > 0.010001
+    place.allow("counts", "num_examples", privacy={"clip_norm": 0.01})
+    report = TrainReport(num_examples=5, loss=1)
+    content = place.gate.release(place.train_task(), report, state, start)
+    released = unpack_update(content, start, "compact").state
+    assert 0.00999 < update_norm(released, start) <= 0.01
 
 
 def test_the_policy_names_arrays_as_the_network_does_however_they_travel(place, update):
