@@ -144,7 +144,8 @@ def peak_mib_of(bench: Bench, label: str, variant: Variant, batch: int, train: b
     except torch.OutOfMemoryError:
         print(f"{label}, batch {batch}: does not fit into the memory of {bench.place}", flush=True)
     except Exception as error:  # what torch.compile raises is not one kind
-        print(f"{label}, batch {batch}: left out, {type(error).__name__}", flush=True)
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
+        print(f"{label}, batch {batch}: left out, {why}", flush=True)
     finally:
         if step:
             step.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from mamfed_simulations.options import (
     Cache,
     Device,
     DryRun,
+    Lighter,
     Output,
     PlanFile,
     Size,
@@ -108,6 +110,7 @@ def run(
     engine: EngineOption = Engine.PROCESS,
     device: Device = "auto",
     threads: Threads = None,
+    activation_checkpointing: Lighter = False,
     cache: Cache = None,
     output: Output = Format.TEXT,
 ) -> None:
@@ -128,6 +131,7 @@ def run(
         chosen = chosen.changed("--seed", seed=seed)
     folders = site_folders(site)
     experiment = _experiment(folders, chosen, out, engine, device, threads, cache, compare=False)
+    experiment = replace(experiment, activation_checkpointing=activation_checkpointing)
     _simulate(experiment, output, dry_run=dry_run)
 
 

@@ -60,6 +60,7 @@ class Experiment:
         engine: Where sites run.
         device: Where sites train.
         threads: CPU threads of each site; equal numbers give equal bits.
+        activation_checkpointing: Whether sites train in less memory, at the cost of time.
         title: Heading of the report.
         command: The command line, for the report.
     """
@@ -71,6 +72,7 @@ class Experiment:
     engine: Engine = Engine.PROCESS
     device: str = "auto"
     threads: int = 1
+    activation_checkpointing: bool = False
     title: str = "mamfed simulation"
     command: str = ""
 
@@ -230,6 +232,7 @@ def _run(experiment: Experiment, arm: Arm, progress: Progress) -> dict[str, Any]
         engine=experiment.engine,
         device=experiment.device,
         threads=experiment.threads,
+        activation_checkpointing=experiment.activation_checkpointing,
         on_step=on_step,
     )
     return RunFolder(arm.job.folder).read_summary()

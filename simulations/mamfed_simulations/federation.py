@@ -29,6 +29,7 @@ def run_federation(
     engine: Engine = Engine.PROCESS,
     device: str = "auto",
     threads: int,
+    activation_checkpointing: bool = False,
     on_step: OnStep | None = None,
 ) -> None:
     """Run one job over simulated sites; results are in the job's folder.
@@ -39,6 +40,7 @@ def run_federation(
         engine: Where sites run. On Ray sites run in other processes and report no steps.
         device: Where sites train.
         threads: CPU threads of each site; equal numbers give equal bits.
+        activation_checkpointing: Whether to train in less memory, at the cost of time.
         on_step: Called after each training step in process.
 
     Raises:
@@ -50,15 +52,17 @@ def run_federation(
     def site_of(context: Context) -> Site:
         return ordered[int(context.node_config["partition-id"])]
 
-    norms = job.folder.absolute() / "norms"
-    if engine is Engine.RAY:
-        run_on_ray(
-            make_client_app(site_of, device=device, threads=threads, norms=norms), job, threads
-        )
-        return
     client_app = make_client_app(
-        site_of, device=device, threads=threads, on_step=on_step, norms=norms
+        site_of,
+        device=device,
+        threads=threads,
+        activation_checkpointing=activation_checkpointing,
+        on_step=None if engine is Engine.RAY else on_step,
+        norms=job.folder.absolute() / "norms",
     )
+    if engine is Engine.RAY:
+        run_on_ray(client_app, job, threads)
+        return
     run_job(job, InProcessTransport(client_app, len(ordered)))
 
 

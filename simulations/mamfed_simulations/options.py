@@ -25,6 +25,12 @@ Threads = Annotated[
         min=1, help="CPU threads a site. Same number, same bits.", show_default="all cores"
     ),
 ]
+Lighter = Annotated[
+    bool,
+    typer.Option(
+        "--activation-checkpointing", help="Train in less memory, more slowly; the same result."
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(help="Where prepared images are kept.", show_default="~/.cache/mamfed"),

@@ -114,6 +114,13 @@ def test_the_same_command_twice_gives_equal_checkpoints(tmp_path, folders, plan)
     assert weights(tmp_path / "other") != weights(tmp_path / "one")
 
 
+def test_training_in_less_memory_gives_the_same_bits(tmp_path, folders, plan):
+    run(folders, tmp_path / "kept", "--plan", plan)
+    result = run(folders, tmp_path / "again", "--plan", plan, "--activation-checkpointing")
+    assert result.exit_code == 0, result.output
+    assert weights(tmp_path / "again") == weights(tmp_path / "kept")
+
+
 def test_flowers_own_engine_gives_the_same_bits(tmp_path, folders, plan):
     assert run(folders, tmp_path / "process", "--plan", plan).exit_code == 0
     result = run(folders, tmp_path / "ray", "--plan", plan, "--engine", "ray")
