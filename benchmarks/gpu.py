@@ -133,7 +133,7 @@ def profile(bench: Bench, batch: int) -> None:
     with profile(activities=activities) as found:
         for _ in range(3):
             step()
-    step.leave()
+    bench.put_back(OURS)
     cost = "self_device_time_total" if bench.on_gpu else "self_cpu_time_total"
     times: list[tuple[float, str]] = sorted(
         ((float(getattr(e, cost)), str(e.key)) for e in found.key_averages()), reverse=True

@@ -88,6 +88,11 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
+    def put_back(self, label: str) -> None:
+        """Move a network back to the CPU."""
+        self.networks[label].zero_grad()
+        self.networks[label].to("cpu", memory_format=torch.contiguous_format)
+
     def autocast(self, variant: Variant) -> AbstractContextManager[object]:
         """Return the context of a variant's number format."""
         if not variant.bfloat16:
@@ -123,11 +128,6 @@ class Step:
                 descend(self.optimiser, loss, (), 0.0)
         self.bench.finish()
 
-    def leave(self) -> None:
-        """Put the network back on the CPU."""
-        self.network.zero_grad()
-        self.network.to("cpu", memory_format=torch.contiguous_format)
-
 
 def peak_mib_of(bench: Bench, label: str, variant: Variant, batch: int, train: bool) -> float:
     """Run a network alone, and return the peak of allocated memory; 0 off a GPU, FAILED without.
@@ -135,20 +135,18 @@ def peak_mib_of(bench: Bench, label: str, variant: Variant, batch: int, train: b
     The second step has the optimiser's moments beside it.
     """
     bench.clear()
-    step = None
     try:
         step = Step(bench, label, variant, batch, train)
         step()
         step()
         return torch.cuda.max_memory_allocated(bench.device) / 2**20 if bench.on_gpu else 0.0
     except torch.OutOfMemoryError:
-        print(f"{label}, batch {batch}: does not fit into the memory of {bench.place}", flush=True)
+        print(f"{label}, batch {batch}: out of memory", flush=True)
     except Exception as error:  # what torch.compile raises is not one kind
         why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
         print(f"{label}, batch {batch}: left out, {why}", flush=True)
     finally:
-        if step:
-            step.leave()
+        bench.put_back(label)
         torch.compiler.reset()
     return FAILED
 
@@ -167,8 +165,8 @@ def timed(
         print(f"batch {batch}: the networks do not fit into memory together", flush=True)
         return {}
     finally:
-        for step in steps.values():
-            step.leave()
+        for label in labels:
+            bench.put_back(label)
         torch.compiler.reset()
 
 

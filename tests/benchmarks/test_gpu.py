@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_named_and_left_out(gpu, capsys):
     bench = gpu.Bench(Namespace(device="cpu", size=64, runs=1, minutes=1))
     bench.networks["large"] = TooLarge(1, 1, 1)
     assert gpu.peak_mib_of(bench, "large", gpu.VARIANTS["fp32"], 2, True) == gpu.FAILED
-    assert capsys.readouterr().out == "large, batch 2: does not fit into the memory of CPU\n"
+    assert capsys.readouterr().out == "large, batch 2: out of memory\n"
 
 
 def test_nothing_begins_when_the_time_is_up(gpu, capsys):
