@@ -2,9 +2,10 @@
 
 Ours is what a batch is made by: a prepared uint16 image is flipped, turned, scaled and corrupted
 with the default plan's chances, and comes out as two float32 tensors, corrupted and clean. The peer
-(``models_genesis.py``) has float32 before and after, neither turns nor scales, and runs with and
-without its local shuffling, which mamfed leaves out. Each turn is the mean over all images, each
-with a generator of its own.
+(``models_genesis.py``) has float32 before and after, and neither turns nor scales. It runs as
+published and without its local shuffling, which mamfed leaves out; beside the latter also our
+corruption alone. Each turn is the mean over all images, each with a generator of its own. Seconds
+are a core's: time in which other programs had it is left out.
 Then: what one core makes, beside the 150 images a second that issue 7 asks for.
 Usage: python benchmarks/corruption.py [--size 1536] [--images 8] [--runs 5] [--data PREPARED]
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,9 +33,15 @@ from mamfed_common.corruption import CorruptionConfig, corrupt
 from mamfed_common.samples import FULL_SCALE, Sample
 
 PEER = "Models Genesis"
+UNSHUFFLED = "Models Genesis without shuffling"
 T = TypeVar("T")
 TARGET = 150
 """Images a second and core."""
+
+
+def corruption(sample: Sample, rng: np.random.Generator) -> np.ndarray:
+    """Corrupt an image where it stands, uint16."""
+    return corrupt(sample.image, sample.field, CorruptionConfig(), rng)
 
 
 def pretraining(sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +80,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--data", type=Path, help="a prepared folder, instead of phantoms")
-    parser.add_argument("--without-shuffling", action="store_true", help="leave out the slow peer")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -90,20 +97,27 @@ def compare(samples: list[Sample], arguments: argparse.Namespace) -> None:
     covered = np.mean([sample.field.mean() for sample in samples])
     print(f"{images} images, {side} x {side}, breast {covered:.0%} of the grid, one thread")
     floats = [sample.image.astype(np.float32) / FULL_SCALE for sample in samples]
-    calls = {
-        "ours": all_of(samples, in_floats),
-        f"{PEER} without shuffling": all_of(floats, partial(genesis, shuffle=False)),
-    }
-    if not arguments.without_shuffling:
-        calls[PEER] = all_of(floats, partial(genesis, shuffle=True))
-    seconds = take_turns(calls, runs=runs)
+    seconds = take_turns(
+        {
+            "all": all_of(samples, in_floats),
+            "corruption": all_of(samples, corruption),
+            PEER: all_of(floats, partial(genesis, shuffle=True)),
+            UNSHUFFLED: all_of(floats, partial(genesis, shuffle=False)),
+        },
+        runs=runs,
+        clock=time.process_time,
+    )
     each = {name: [turn / images for turn in turns] for name, turns in seconds.items()}
-    for peer in list(calls)[1:]:
-        name = f"corruption + augmentation, {side} x {side}, one core"
-        record(name, each["ours"], each[peer], peer_name=peer, unit="s")
+    where = f"{side} x {side}, one core"
+    for peer in (PEER, UNSHUFFLED):
+        name = f"corruption + augmentation, {where}"
+        record(name, each["all"], each[peer], peer_name=peer, unit="s")
+    name = f"corruption alone, {where}"
+    record(name, each["corruption"], each[UNSHUFFLED], peer_name=UNSHUFFLED, unit="s")
     for stage, make in (("pretraining", pretraining), ("finetuning", finetuning)):
-        (turns,) = take_turns({stage: all_of(samples, make)}, runs=runs).values()
-        name = f"an image moved and altered, {stage}, {side} x {side}, one core"
+        call = {stage: all_of(samples, make)}
+        (turns,) = take_turns(call, runs=runs, clock=time.process_time).values()
+        name = f"an image moved and altered, {stage}, {where}"
         target = f"{TARGET} images/s a core"
         each_image = [turn / images for turn in turns]
         record(name, each_image, [1 / TARGET] * runs, peer_name=target, unit="s")

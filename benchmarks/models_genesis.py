@@ -2,8 +2,8 @@
 
 Zhou et al., *Models Genesis: Generic Autodidactic Models for 3D Medical Image Analysis*, MICCAI
 2019: flips, a non-linear intensity curve, local pixel shuffling, in- or out-painting, on float32
-images in 0..1, with the published probabilities and numbers. Where the paper leaves a choice, the
-faster one is taken here: a curve of 1,000 points, and noise drawn as float32.
+images in 0..1, with the published probabilities and numbers. Noise is drawn as float32, which is
+faster than the float64 that was published.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ Image = npt.NDArray[np.float32]
 FLIP, CURVE, SHUFFLE, PAINT, INPAINT = 0.4, 0.9, 0.5, 0.9, 0.2
 ANOTHER = 0.95
 """Chance of each further window that is painted, or kept."""
+POINTS = 100_000
+"""Of the curve that intensities are interpolated on."""
 BLOCKS = 10_000
 """Blocks that are shuffled, each of sides up to a tenth of the image's."""
 
@@ -53,7 +55,7 @@ def flipped(image: Image, rng: np.random.Generator) -> Image:
 
 def bent(image: Image, rng: np.random.Generator) -> Image:
     """Map intensities by a cubic Bezier curve, half the time a falling one."""
-    t = np.linspace(0, 1, 1000)
+    t = np.linspace(0, 1, POINTS)
     weights = np.array([math.comb(3, k) * (1 - t) ** (3 - k) * t**k for k in range(4)])
     x = np.array([0, *rng.random(2), 1]) @ weights
     y = np.array([0, *rng.random(2), 1]) @ weights

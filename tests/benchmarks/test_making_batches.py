@@ -32,6 +32,8 @@ def test_corruption_is_measured_beside_the_peer_and_the_rate_aimed_at(tmp_path):
     found = results_of(tmp_path, "corruption.py", "--images", "2")
     name = "corruption + augmentation, 128 x 128, one core"
     assert {(name, "Models Genesis"), (name, "Models Genesis without shuffling")} <= found.keys()
+    alone = ("corruption alone, 128 x 128, one core", "Models Genesis without shuffling")
+    assert alone in found
     for stage in ("pretraining", "finetuning"):
         each = found[
             f"an image moved and altered, {stage}, 128 x 128, one core", "150 images/s a core"
