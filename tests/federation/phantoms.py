@@ -19,7 +19,9 @@ def write_phantoms(folder: Path, benign: int = 8, malignant: int = 10) -> dict[s
     return folders
 
 
-def small_plan(pretraining: int = 1, finetuning: int = 2, **federation: float) -> TrainingPlan:
+def small_plan(
+    pretraining: int = 1, finetuning: int = 2, **federation: float | str
+) -> TrainingPlan:
     """Return a plan of seconds a round, with deadlines that suit a test."""
     stage = {"batch_size": 2, "deadline_seconds": 180, "min_deadline_seconds": 60}
     return TrainingPlan(
