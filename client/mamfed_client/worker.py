@@ -206,6 +206,9 @@ def installed_answers(home: SiteHome, progress: Progress) -> Answers:
     Raises:
         SetupError: ``site.yaml``, its devices or the welcome cannot be used.
     """
+    import monai.losses
+    import monai.metrics  # noqa: F401 - here, not while a round waits
+
     from mamfed_client.app import make_client_app
     from mamfed_client.gate import open_gate
 

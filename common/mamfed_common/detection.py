@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.metrics import compute_froc_curve_data, compute_froc_score, compute_roc_auc
 
 if TYPE_CHECKING:
     from mamfed_common.metrics import ImageScore
@@ -94,6 +93,8 @@ class FrocCurve(NamedTuple):
         Between two thresholds it is interpolated linearly, as CAMELYON 16 does; beyond the
         candidates that there are, it is the highest reached.
         """
+        from monai.metrics import compute_froc_score
+
         rates, sensitivity = map(np.array, (self.false_positives_per_image, self.sensitivity))
         return float(compute_froc_score(rates, sensitivity, eval_thresholds=(rate,)))
 
@@ -156,6 +157,8 @@ def froc(scores: Sequence[ImageScore]) -> FrocCurve | None:
     hits = [lesion.score for score in scores for lesion in score.lesion_scores]
     if not hits:
         return None
+    from monai.metrics import compute_froc_curve_data
+
     # MONAI leaves the lowest score out of the thresholds: a 0, which counts nowhere, goes first.
     alarms = [0.0, *chain.from_iterable(score.false_alarms for score in scores)]
     rates, sensitivity = compute_froc_curve_data(
@@ -183,4 +186,6 @@ def roc_area(peaks_and_truth: npt.NDArray[np.float64]) -> float:
     peaks, truth = torch.from_numpy(peaks_and_truth)
     if len(truth.unique()) < 2:
         return float("nan")
+    from monai.metrics import compute_roc_auc
+
     return float(compute_roc_auc(peaks, truth))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from monai.losses import DiceCELoss
 from pydantic import Field
 from torch import nn
 
@@ -33,6 +32,8 @@ def segmentation_loss(config: LossConfig) -> nn.Module:
 
     Dice is taken image by image, smoothed by one pixel, so an empty mask has a gradient too.
     """
+    from monai.losses import DiceCELoss  # two seconds, which a coordinator need not take
+
     loss: nn.Module = DiceCELoss(
         sigmoid=True, lambda_ce=config.cross_entropy, smooth_nr=1.0, smooth_dr=1.0, batch=False
     )

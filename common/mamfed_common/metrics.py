@@ -1,4 +1,7 @@
-"""How good a malignancy map is, on the plan's square grid, image by image."""
+"""How good a malignancy map is, on the plan's square grid, image by image.
+
+MONAI is imported where it is called: a coordinator, which reads scores, need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from pydantic import Field
 
 from mamfed_common.config import Config
@@ -92,11 +94,15 @@ def dice(predicted: BoolImage, mask: BoolImage) -> float:
 
     Two empty masks agree: 1. One empty mask against one that is not: 0.
     """
+    from monai.metrics import compute_dice
+
     return float(compute_dice(*_as_batches(predicted, mask), ignore_empty=False))
 
 
 def iou(predicted: BoolImage, mask: BoolImage) -> float:
     """Return the intersection over union of two ``(H, W)`` masks; empty ones as in :func:`dice`."""
+    from monai.metrics import compute_iou
+
     return float(compute_iou(*_as_batches(predicted, mask), ignore_empty=False))
 
 
@@ -104,6 +110,8 @@ def hausdorff95_mm(predicted: BoolImage, mask: BoolImage, spacing_mm: float) -> 
     """Return the 95 % Hausdorff distance of two ``(H, W)`` masks in mm; None if one is empty."""
     if not (predicted.any() and mask.any()):
         return None
+    from monai.metrics import compute_hausdorff_distance
+
     with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it gives itself
         warnings.simplefilter("ignore", FutureWarning)
         distance = compute_hausdorff_distance(
