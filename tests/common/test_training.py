@@ -326,6 +326,32 @@ def test_devices_that_are_not_there_are_one_clear_line(monkeypatch):
         choose_devices("cpu", 3)
 
 
+@pytest.mark.parametrize("stage", Stage)
+def test_activations_are_computed_again_where_asked_with_the_same_bits(tiny_plan, stage):
+    results, saved = [], []
+
+    def note(tensor):
+        saved[-1] += tensor.numel()
+        return tensor
+
+    for lighter in (False, True):
+        saved.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            result = train(
+                stage,
+                initial(tiny_plan),
+                [blob_sample(seed) for seed in range(3)],
+                tiny_plan,
+                TURN,
+                device=CPU,
+                benign=BENIGN,
+                activation_checkpointing=lighter,
+            )
+        results.append((state_sha256(result.state), result.loss))
+    assert results[0] == results[1]
+    assert saved[1] < 0.6 * saved[0]
+
+
 def test_named_seeds_differ_by_name_and_not_by_process():
     assert derive_seed(0, "order", "a", 1) == 3856891093769781751
     assert derive_seed(0, "ab", "c") != derive_seed(0, "a", "bc")
