@@ -7,10 +7,11 @@ ClientApp that imports torch and adds noise (``app/``). It has neither TLS nor n
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def process(folder: Path, name: str, *argv: object) -> Iterator[None]:
     finally:
         started.terminate()
         started.wait(60)
+        with suppress(ProcessLookupError):  # a ClientApp of a round that was cut short
+            os.killpg(started.pid, signal.SIGKILL)
 
 
 def listens(port: int) -> bool:
