@@ -1,8 +1,8 @@
 """FedAvg, a block at a time: memory holds the mean and a few blocks, whatever the number of sites.
 
-Site after site moves a block's mean by ``share * (x - mean)``, where ``share`` is the site's part
-of the examples so far (McMahan et al., 2017, as a running mean). In the same order the same updates
-give the same bits, on any number of threads: callers give sites in the order of their names.
+Site after site adds ``share * x`` to a block's mean, where ``share`` is its part of all examples
+(McMahan et al., 2017). In the same order the same updates give the same bits, on any number of
+threads: callers give sites in the order of their names.
 
 NumPy's loops leave Python's lock and never wait for each other. torch's own threads meet after each
 operation: beside other work on the machine that was measured at ten times the time.
@@ -49,21 +49,20 @@ def average(mean: Array, updates: Sequence[Reader], num_examples: Sequence[int])
 def _average_block(
     mean: Array, start: int, updates: Sequence[Reader], num_examples: Sequence[int]
 ) -> None:
-    moved, total = np.empty_like(mean), 0
-    for read, count in zip(updates, num_examples, strict=True):
-        total += count
+    part, total = np.empty_like(mean), sum(num_examples)
+    for number, (read, count) in enumerate(zip(updates, num_examples, strict=True)):
         with read(start, start + len(mean)) as values:
-            if total == count:
-                mean[:] = values
-            elif np.issubdtype(mean.dtype, np.floating):
-                _move(mean, values, count / total, moved)
-            else:
-                np.maximum(mean, values, out=mean)
+            _add(mean, values, count / total, part, first=number == 0)
             del values  # a map cannot be closed while something points into it
 
 
-def _move(mean: Array, values: Array, share: float, moved: Array) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):  # what is finite may differ by infinity
-        np.subtract(values, mean, out=moved)
-        np.multiply(moved, share, out=moved)
-        np.add(mean, moved, out=mean)
+def _add(mean: Array, values: Array, share: float, part: Array, *, first: bool) -> None:
+    """Add one site's part to a mean; ``part`` is room for it."""
+    if not np.issubdtype(mean.dtype, np.floating):  # a counter
+        np.maximum(values, values if first else mean, out=mean)
+    elif first:
+        np.multiply(values, share, out=mean)
+    else:
+        np.multiply(values, share, out=part)
+        with np.errstate(over="ignore"):  # shares may add up to a rounding more than 1
+            np.add(mean, part, out=mean)
