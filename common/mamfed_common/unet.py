@@ -7,16 +7,20 @@ What the paper leaves open is named in :class:`NetworkConfig`.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from mamfed_common.bands import EPS, LEAKY_SLOPE, Unit
 from mamfed_common.config import Config
+from mamfed_common.streaming import stream_block
 
-LEAKY_SLOPE = 0.01
+STREAMED_BYTES = 4 << 20
+"""Smaller feature maps fit the cache as they are."""
 
 
 class NetworkConfig(Config):
@@ -56,25 +60,20 @@ class NetworkConfig(Config):
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """``nn.InstanceNorm2d(affine=True)``, by kernels that are several times faster on a CPU.
+    """``nn.InstanceNorm2d(affine=True)``, by a kernel that is several times faster on a CPU.
 
     Batch normalisation over a batch of one *is* instance normalisation, and torch's CPU kernel for
     it reads channels-last tensors without a copy. Names and shapes of the weights are unchanged.
-
-    That kernel adds up pixel after pixel in float32: at 1536 x 1536 probabilities were up to 0.04
-    off. Training does not mind. Without gradients the sums are taken row by row, for the same
-    answer as a GPU's and an export's (``docs/decisions/0022-exports.md``).
+    It adds up pixel after pixel in float32, which large maps would feel: those are streamed
+    (:mod:`mamfed_common.streaming`).
     """
 
     def __init__(self, channels: int) -> None:
         """Make the norm of ``channels`` feature maps, scale 1 and shift 0."""
-        super().__init__(channels, affine=True)
+        super().__init__(channels, eps=EPS, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise every feature map of ``x``, ``(N, C, H, W)``, over its own H x W.
-
-        On a CPU and without gradients, ``x`` is overwritten.
-        """
+        """Normalise every feature map of ``x``, ``(N, C, H, W)``, over its own H x W."""
         if x.device.type != "cpu":
             return super().forward(x)
         if x.shape[0] == 1:
@@ -82,30 +81,9 @@ class InstanceNorm(nn.InstanceNorm2d):
         return torch.cat([self._normalise_one(sample) for sample in torch.split(x, 1)])
 
     def _normalise_one(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            mean = variance = None
-        else:
-            x, mean, variance = _centred(x)
         return F.batch_norm(
-            x, mean, variance, self.weight, self.bias, mean is None, momentum=0.0, eps=self.eps
+            x, None, None, self.weight, self.bias, training=True, momentum=0.0, eps=self.eps
         )
-
-
-def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Take a coarse mean off ``x``, and return each channel's mean and variance, summed by row.
-
-    Args:
-        x: ``(1, C, H, W)``, overwritten: near 0, its squares keep their digits.
-
-    Returns:
-        ``x``, and two ``(C,)``.
-    """
-    x.sub_(x[:, :, ::8, ::8].mean((2, 3), keepdim=True))
-    rows = x[0].permute(1, 2, 0)
-    pixels = rows.shape[0] * rows.shape[1]
-    mean = rows.sum(1).sum(0) / pixels
-    square = torch.linalg.vector_norm(rows, dim=1).square().sum(0) / pixels
-    return x, mean, square - mean.square()
 
 
 class SeparableConv(nn.Module):
@@ -125,12 +103,24 @@ class SeparableConv(nn.Module):
         x = self.norm(self.pointwise(self.depthwise(x)))
         return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
+    def weights(self) -> Unit:
+        """Return its weights as :func:`mamfed_common.streaming.stream_block` takes them."""
+        norm = self.norm
+        return Unit(self.depthwise.weight, self.pointwise.weight, norm.weight, norm.bias)
+
 
 class ResidualBlock(nn.Module):
-    """Two separable units and the short skip around them."""
+    """Two separable units and the short skip around them.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        """Make a block; ``stride`` 2 makes it a down-sampling one."""
+    Attributes:
+        streams: Whether large maps on a CPU are worked on a band of rows at a time.
+        forgets: Whether what lies between input and output is computed again on the way back.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, *, enlarges: bool = False
+    ) -> None:
+        """Make a block; ``stride`` 2 halves height and width, ``enlarges`` doubles them first."""
         super().__init__()
         self.units = nn.Sequential(
             SeparableConv(in_channels, out_channels, stride),
@@ -142,12 +132,56 @@ class ResidualBlock(nn.Module):
             if in_channels != out_channels
             else nn.Identity()
         )
+        self.out_channels = out_channels
+        self.stride = stride
+        self.enlarges = enlarges
+        self.streams = True
+        self.forgets = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C_in, H, W)`` -> ``(N, C_out, H / stride, W / stride)``; H, W divisible by it."""
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Run the block.
+
+        Args:
+            x: ``(N, C, H, W)``; H and W divisible by the stride.
+            skip: Joined behind the enlarged ``x``: ``(N, C', 2H, 2W)``.
+
+        Returns:
+            ``(N, C_out, H / stride, W / stride)``, or of twice the height and width.
+        """
+        if self.streams and self._large_on_cpu(x):
+            return self._stream(x, skip)
+        if self.forgets and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self._plain, x, skip, use_reentrant=False)
+            return again
+        return self._plain(x, skip)
+
+    def _plain(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        if self.enlarges:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
         short: Tensor = self.project(self.shrink(x))
         features: Tensor = self.units(x)
         return features + short
+
+    def _large_on_cpu(self, x: Tensor) -> bool:
+        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+            return False
+        pixels = x.shape[-2] * x.shape[-1] * (4 if self.enlarges else 1) // self.stride**2
+        return x.shape[0] == 1 and 4 * pixels * self.out_channels >= STREAMED_BYTES
+
+    def _stream(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        units = [cast(SeparableConv, unit).weights() for unit in self.units]
+        project = None if isinstance(self.project, nn.Identity) else self.project.weight
+        return stream_block(
+            x,
+            skip,
+            units,
+            project,
+            stride=self.stride,
+            enlarge=self.enlarges,
+            forget=self.forgets,
+        )
 
 
 class UNet(nn.Module):
@@ -171,7 +205,11 @@ class UNet(nn.Module):
             nn.Conv2d(channels[i + 1], channels[i], 1, bias=False) for i in levels
         )
         self.decoder = nn.ModuleList(
-            ResidualBlock(channels[i] * (2 if i >= config.first_skip_level else 1), channels[i])
+            ResidualBlock(
+                channels[i] * (2 if i >= config.first_skip_level else 1),
+                channels[i],
+                enlarges=True,
+            )
             for i in levels
         )
         self.head = nn.Conv2d(channels[0], stem * stem, 1)
@@ -181,11 +219,22 @@ class UNet(nn.Module):
         """Heights and widths are padded to a multiple of this many pixels."""
         return self.stem_side << (len(self.encoder) - 1)
 
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether training keeps less in memory and computes it again; the result is the same."""
+        return bool(self.encoder[0].forgets)
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        for block in (*self.encoder, *self.decoder):
+            block.forgets = on
+
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 1, H, W)`` -> ``(N, 1, H, W)``, unbounded."""
+        if x.device.type == "cpu" and x.shape[0] > 1:  # norms know one image, caches hold one
+            return torch.cat([self(image) for image in torch.split(x, 1)])
         height, width = x.shape[-2:]
-        x = pad_to_multiple(x, self.multiple)
-        x = self.stem(F.pixel_unshuffle(x, self.stem_side))
+        x = F.pixel_unshuffle(pad_to_multiple(x, self.multiple), self.stem_side)
         x = self._decode(*self._encode(x.contiguous(memory_format=torch.channels_last)))
         x = F.pixel_shuffle(self.head(x), self.stem_side)
         return x[..., :height, :width]
@@ -194,15 +243,25 @@ class UNet(nn.Module):
         """Return the lowest level's features, and what each level passes on by its long skip."""
         skips: list[Tensor | None] = []
         for level, block in enumerate(self.encoder):
-            x = block(x)
+            x = block(x) if level else self._first(x)
             skips.append(x if level >= self.first_skip_level else None)
         return x, skips[:-1]
 
+    def _first(self, x: Tensor) -> Tensor:
+        """Run stem and first block; the stem's map is the largest that need not be kept."""
+
+        def run(x: Tensor) -> Tensor:
+            features: Tensor = self.encoder[0](self.stem(x))
+            return features
+
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            again: Tensor = checkpoint(run, x, use_reentrant=False)
+            return again
+        return run(x)
+
     def _decode(self, x: Tensor, skips: list[Tensor | None]) -> Tensor:
         for level in reversed(range(len(self.decoder))):
-            x = F.interpolate(self.reduce[level](x), scale_factor=2.0, mode="nearest")
-            skip = skips[level]
-            x = self.decoder[level](x if skip is None else torch.cat([x, skip], dim=1))
+            x = self.decoder[level](self.reduce[level](x), skips[level])
         return x
 
 

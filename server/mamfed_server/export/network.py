@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mamfed_common.checkpoint import CheckpointFacts
 from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.unet import InstanceNorm
+from mamfed_common.unet import InstanceNorm, ResidualBlock
 
 IMAGE, MALIGNANCY, RECONSTRUCTION = "image", "malignancy", "reconstruction"
 
@@ -56,6 +56,8 @@ class ExportNetwork(nn.Module):
             for name, child in module.named_children():
                 if isinstance(child, InstanceNorm):
                     setattr(module, name, TwoStepNorm(child))
+            if isinstance(module, ResidualBlock):
+                module.streams = False  # a graph of plain operations
 
     @property
     def multiple(self) -> int:
