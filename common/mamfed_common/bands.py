@@ -1,6 +1,6 @@
 """Convolutions and norms a band of rows at a time, for :mod:`mamfed_common.streaming`.
 
-Maps are ``(1, C, H, W)``, channels last, float32 or bfloat16; sums are taken in double precision.
+Maps are ``(1, C, H, W)``, channels last, float32; sums are taken in double precision.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BAND_BYTES = 3 << 19
+BAND_BYTES = 2 << 20
 """A band's size in its widest map: with what is computed from it, it fits a core's own cache."""
 EPS = 1e-5
 LEAKY_SLOPE = 0.01
@@ -36,20 +36,18 @@ class Norm:
     def __init__(self, mean: Tensor, deviation: Tensor, unit: Unit) -> None:
         """Take ``(C,)`` of each, in double precision."""
         gain = unit.scale.double() / deviation
-        self.mean, self.deviation = _wide(mean), _wide(deviation.reciprocal())
+        self.mean, self.deviation = mean, deviation
         self.gain, self.offset = _wide(gain), _wide(unit.shift.double() - mean * gain)
 
     def activate(self, band: Tensor) -> Tensor:
-        """Return what a band ``(1, C, h, W)`` is after norm and leaky ReLU, in its own dtype."""
-        normal = torch.addcmul(self.offset, band.float(), self.gain)
-        return F.leaky_relu_(normal, LEAKY_SLOPE).to(band.dtype)
+        """Return what a band ``(1, C, h, W)`` is after norm and leaky ReLU."""
+        return F.leaky_relu_(torch.addcmul(self.offset, band, self.gain), LEAKY_SLOPE)
 
-    def blame(self, band: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradient in front of the leaky ReLU, and the band normalised; float32."""
-        band = band.float()
+    def blame(self, band: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient between norm and leaky ReLU."""
         before = torch.addcmul(self.offset, band, self.gain)
-        blamed = torch.ops.aten.leaky_relu_backward(gradient.float(), before, LEAKY_SLOPE, False)
-        return blamed, band.sub(self.mean).mul_(self.deviation)
+        blamed: Tensor = torch.ops.aten.leaky_relu_backward(gradient, before, LEAKY_SLOPE, False)
+        return blamed
 
 
 class Moments:
@@ -101,27 +99,32 @@ def go_back(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Go back through a unit: hand the gradient of its input on, return that of its weights."""
     d_shift = torch.zeros(y.shape[1], dtype=torch.double)
-    d_scale = torch.zeros_like(d_shift)
+    d_scale, mean = torch.zeros_like(d_shift), _wide(norm.mean)
     for a, b in bands(y):
-        blamed, normal = norm.blame(y[:, :, a:b], gradient[:, :, a:b])
+        band = y[:, :, a:b]
+        blamed = norm.blame(band, gradient[:, :, a:b])
         d_shift += blamed.sum((2, 3))[0]
-        d_scale += normal.mul_(blamed).sum((2, 3))[0]
+        d_scale += band.sub(mean).mul_(blamed).sum((2, 3))[0]
+    d_scale /= norm.deviation
+    # gain * (blamed - mean of it - normal * mean of their product), with normal = (y - mean) / dev.
     pixels = y.shape[-2] * y.shape[-1]
-    by_mean, by_spread = _wide(d_shift / pixels), _wide(d_scale / pixels)
-    d_depthwise = torch.zeros_like(unit.depthwise, dtype=torch.float32)
-    d_pointwise = torch.zeros_like(unit.pointwise, dtype=torch.float32)
+    gain = norm.gain.double()[0, :, 0, 0]
+    slope = -gain * d_scale / (pixels * norm.deviation)
+    level = _wide(-gain * d_shift / pixels - slope * norm.mean)
+    steep = _wide(slope)
+    d_depthwise = torch.zeros_like(unit.depthwise)
+    d_pointwise = torch.zeros_like(unit.pointwise)
     for a, b in bands(y):
-        blamed, normal = norm.blame(y[:, :, a:b], gradient[:, :, a:b])
-        blamed.sub_(by_mean).addcmul_(normal, by_spread, value=-1).mul_(norm.gain)
-        dy = blamed.to(y.dtype)
+        band = y[:, :, a:b]
+        blamed = norm.blame(band, gradient[:, :, a:b])
+        dy = torch.addcmul(level, band, steep).addcmul_(blamed, norm.gain)
         lo, hi, padded = _window(rows, height, stride, a, b)
         middle = _depthwise(padded, unit, stride)
-        d_pointwise += outer(dy, middle)
-        d_middle = pointwise(dy, unit.pointwise.transpose(0, 1))
-        d_padded, d_weight, _ = torch.ops.aten.convolution_backward(
-            d_middle, padded, unit.depthwise, None, [stride, stride], [0, 1], [1, 1], False,
-            [0, 0], unit.depthwise.shape[0], [True, True, False],
-        )  # fmt: skip
+        d_middle, d_weight = convolution_back(dy, middle, unit.pointwise)
+        d_pointwise += d_weight
+        d_padded, d_weight = convolution_back(
+            d_middle, padded, unit.depthwise, stride, (0, 1), unit.depthwise.shape[0]
+        )
         d_depthwise += d_weight
         top = max(0, -lo)
         add(max(0, lo), min(height, hi), d_padded[:, :, top : top + min(height, hi) - max(0, lo)])
@@ -154,10 +157,20 @@ def bands(y: Tensor) -> Iterator[tuple[int, int]]:
         yield first, min(y.shape[-2], first + height)
 
 
-def outer(gradient: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of a 1 x 1 convolution's weights: ``(C_out, C_in, 1, 1)`` float32."""
-    left, right = _pixels(gradient), _pixels(x)
-    return (left.t() @ right).float()[:, :, None, None]
+def convolution_back(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of a convolution's input and of its weights."""
+    d_x, d_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, (stride, stride), padding, (1, 1), False, (0, 0), groups,
+        (True, True, False),
+    )  # fmt: skip
+    return d_x, d_weight
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
@@ -171,15 +184,10 @@ def _pixels(x: Tensor) -> Tensor:
     return x[0].permute(1, 2, 0).reshape(-1, x.shape[1])
 
 
-def empty_map(like: Tensor, unit: Unit, height: int, width: int) -> Tensor:
+def empty_map(unit: Unit, height: int, width: int) -> Tensor:
     """Return a map of a unit's output channels, not filled yet."""
     shape = (1, unit.pointwise.shape[0], height, width)
-    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
-
-
-def cast_unit(unit: Unit, dtype: torch.dtype) -> Unit:
-    """Return a unit whose convolutions are of a dtype; its norm stays as it is."""
-    return unit._replace(depthwise=unit.depthwise.to(dtype), pointwise=unit.pointwise.to(dtype))
+    return torch.empty(shape, memory_format=torch.channels_last)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -27,11 +27,10 @@ from mamfed_common.bands import (
     Unit,
     activated,
     bands,
-    cast_unit,
+    convolution_back,
     convolve,
     empty_map,
     go_back,
-    outer,
     pointwise,
 )
 
@@ -111,12 +110,10 @@ def stream_block(
         forget: Keep only the input for the way back, and compute both units again there.
 
     Returns:
-        ``(1, C_out, H', W')``, channels last; bfloat16 under CPU autocast.
+        ``(1, C_out, H', W')``, channels last.
     """
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     weights = [weight for unit in units for weight in unit]
-    with torch.autocast("cpu", enabled=False):
-        return cast(Tensor, _apply(x, skip, project, stride, enlarge, forget, dtype, *weights))
+    return cast(Tensor, _apply(x, skip, project, stride, enlarge, forget, *weights))
 
 
 class _Block(torch.autograd.Function):
@@ -129,14 +126,12 @@ class _Block(torch.autograd.Function):
         stride: int,
         enlarge: bool,
         forget: bool,
-        dtype: torch.dtype,
         *weights: Tensor,
     ) -> Tensor:
-        x = x.to(dtype, memory_format=torch.channels_last)
-        skip = None if skip is None else skip.to(dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
         source = _Source(x, skip, enlarge)
-        first, second = cast_unit(Unit(*weights[:4]), dtype), cast_unit(Unit(*weights[4:]), dtype)
-        y1 = empty_map(x, first, -(-source.height // stride), -(-source.width // stride))
+        first, second = Unit(*weights[:4]), Unit(*weights[4:])
+        y1 = empty_map(first, -(-source.height // stride), -(-source.width // stride))
         y2 = torch.empty_like(y1)
         moments1, moments2 = Moments(), Moments()
         convolve(source.rows, source.height, first, stride, y1, moments1)
@@ -144,25 +139,25 @@ class _Block(torch.autograd.Function):
         convolve(activated(y1, norm1), y1.shape[-2], second, 1, y2, moments2)
         norm2 = moments2.norm(second)
         out = y2 if not any(ctx.needs_input_grad) else torch.empty_like(y2)
-        short = _Short(project, stride, dtype)
+        short = _Short(project, stride)
         for a, b in bands(y2):
             band = norm2.activate(y2[:, :, a:b])
             out[:, :, a:b] = band.add_(short.forward(source.rows(a * stride, b * stride)))
         ctx.save_for_backward(x, skip, project, *weights, *(() if forget else (y1, y2)))
-        ctx.settings = stride, enlarge, dtype, norm1, norm2
+        ctx.settings = stride, enlarge, norm1, norm2
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, skip, project, *rest = ctx.saved_tensors
-        stride, enlarge, dtype, norm1, norm2 = ctx.settings
-        source, short = _Source(x, skip, enlarge), _Short(project, stride, dtype)
-        first, second = cast_unit(Unit(*rest[:4]), dtype), cast_unit(Unit(*rest[4:8]), dtype)
+        stride, enlarge, norm1, norm2 = ctx.settings
+        source, short = _Source(x, skip, enlarge), _Short(project, stride)
+        first, second = Unit(*rest[:4]), Unit(*rest[4:8])
         if rest[8:]:
             y1, y2 = rest[8:]
         else:
-            y1 = empty_map(x, first, *dout.shape[-2:])
+            y1 = empty_map(first, *dout.shape[-2:])
             convolve(source.rows, source.height, first, stride, y1)
             y2 = torch.empty_like(y1)
             convolve(activated(y1, norm1), y1.shape[-2], second, 1, y2)
@@ -176,7 +171,7 @@ class _Block(torch.autograd.Function):
             rows = a * stride, b * stride
             source.add_gradient(*rows, short.backward(source.rows(*rows), dout[:, :, a:b]))
         dskip = None if source.dskip is None else source.dskip.map
-        return source.dx.map, dskip, short.gradient, None, None, None, None, *d_first, *d_second
+        return source.dx.map, dskip, short.gradient, None, None, None, *d_first, *d_second
 
 
 _apply: Callable[..., Any] = _Block.apply
@@ -185,10 +180,10 @@ _apply: Callable[..., Any] = _Block.apply
 class _Short:
     """The short skip around both units: shrink, project, or nothing."""
 
-    def __init__(self, project: Tensor | None, stride: int, dtype: torch.dtype) -> None:
-        self.weight = None if project is None else project.to(dtype)
+    def __init__(self, project: Tensor | None, stride: int) -> None:
+        self.weight = project
         self.stride = stride
-        self.gradient = None if project is None else torch.zeros_like(project)
+        self.gradient: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.avg_pool2d(x, self.stride) if self.stride > 1 else x
@@ -197,9 +192,8 @@ class _Short:
     def backward(self, x: Tensor, gradient: Tensor) -> Tensor:
         if self.weight is not None:
             x = F.avg_pool2d(x, self.stride) if self.stride > 1 else x
-            assert self.gradient is not None
-            self.gradient += outer(gradient, x)
-            gradient = pointwise(gradient, self.weight.transpose(0, 1))
+            gradient, d_weight = convolution_back(gradient, x, self.weight)
+            self.gradient = d_weight if self.gradient is None else self.gradient + d_weight
         if self.stride == 1:
             return gradient
         return F.interpolate(gradient, scale_factor=2.0, mode="nearest").mul_(0.25)

@@ -18,6 +18,7 @@ from mamfed_common.batches import Batches, Turn, makers, to_tensor
 from mamfed_common.device import autocast
 from mamfed_common.local_state import Position, RoundKeeper
 from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
+from mamfed_common.memory import keep_freed_memory
 from mamfed_common.metrics import ImageScore, score_image
 from mamfed_common.parallel import ALONE, Team
 from mamfed_common.plan import Stage, TrainingPlan
@@ -184,9 +185,13 @@ def predict(
 def load_network(state: State, plan: TrainingPlan, device: torch.device) -> MalignancyNetwork:
     """Build the plan's network with the given weights on a device.
 
+    On a CPU the process keeps freed memory from now on (:mod:`mamfed_common.memory`).
+
     Raises:
         WeightsError: A name, shape or dtype differs, or a value is not finite.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     network = MalignancyNetwork(plan.network)
     check_state(state, state_of(network))
     network.load_state_dict(state)
