@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check federation chaos bench bench-intake bench-recipe fuzz clean help
+.PHONY: demo test check federation chaos bench bench-federation bench-intake bench-recipe fuzz clean help
 
 help:
 	@echo "make demo   train three phantom hospitals; open runs/demo/report.html"
@@ -11,7 +11,8 @@ help:
 	@echo "make federation  enrol three phantom hospitals and train between real processes over TLS"
 	@echo "make chaos  the same, killing server, sites and workers at random; prints its seed"
 	@echo "make check  ruff, mypy --strict, import-linter"
-	@echo "make bench  measure every performance claim beside its peers"
+	@echo "make bench  measure beside the peers what fits in 15 minutes; writes docs/benchmarks.md"
+	@echo "make bench-federation  rounds beside stock Flower, and up to 1,000 sites"
 	@echo "make bench-intake  images a second by transfer syntax, and where the time goes"
 	@echo "make bench-recipe  the trials behind stage 2's recipe, on real images; hours"
 	@echo "make fuzz   20,000 damaged and hostile files; kill a preparation of 2,000 files ten times"
@@ -35,8 +36,18 @@ federation: .venv/.demo
 chaos: .venv/.demo
 	$(BIN)/python tests/federation/chaos.py
 
+# What fits in a quarter of an hour; then the page. The other scripts run alone.
+QUICK := network corruption batches aggregation wire intake startup
+
 bench: .venv/.bench
-	for script in $(filter-out benchmarks/recipe% benchmarks/worst%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for name in $(QUICK); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/page.py
+
+bench-federation: .venv/.bench
+	$(BIN)/python benchmarks/federation_round.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/scale_link.py
+	$(BIN)/python benchmarks/page.py
 
 bench-intake: .venv/.bench
 	$(BIN)/python benchmarks/intake_chain.py

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
-from harness import peak_mib, record, take_turns
+from harness import peak_mib, record, resident_mib, restart_peak, take_turns
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -123,18 +123,6 @@ def print_peak(what: str, folder: UpdateFolder, values: int, replies: int) -> No
         before = restart_peak() if what == "beyond" else before
         aggregate_arrayrecords(others, "num-examples")
     print(resident_mib("VmHWM") - before)
-
-
-def restart_peak() -> float:
-    """Let the peak of this process begin anew; return its resident memory, MiB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident_mib("VmRSS")
-
-
-def resident_mib(field: str) -> float:
-    """Return a field of /proc/self/status; ``ru_maxrss`` would begin with the parent's memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def show_way(folder: UpdateFolder, path: Path, values: int, runs: int) -> None:

@@ -30,12 +30,12 @@ from gpu_steps import (
     VARIANTS,
     Bench,
     Step,
-    bytes_to_move,
     copy_bandwidth,
     peak_mib_of,
     timed,
 )
 from harness import record
+from limits import bytes_to_move
 
 CARD_BYTES = int(15.5 * 2**30)
 """What a 16 GB card leaves beside CUDA's own half GiB."""

@@ -183,24 +183,3 @@ def copy_bandwidth(bench: Bench) -> float:
     speed = 2 * source.numel() * source.element_size() / seconds
     print(f"{bench.place}: copies {speed / 1e9:.0f} GB/s", flush=True)
     return speed
-
-
-def bytes_to_move(network: nn.Module, size: int) -> int:
-    """Return the bytes that a float32 training step of one image moves at least.
-
-    Each convolution reads its input and writes its output; backward it reads its input and its
-    output's gradient and writes its input's gradient. Norms, activations, sums, weights are free.
-    """
-    moved = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal moved
-        moved += 4 * (3 * inputs[0].numel() + 2 * output.numel())
-
-    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    handles = [m.register_forward_hook(count) for m in convolutions]
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 1, size, size))
-    for handle in handles:
-        handle.remove()
-    return moved

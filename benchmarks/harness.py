@@ -31,12 +31,18 @@ def take_turns(
     *,
     runs: int = 5,
     warm_up: int = 1,
+    before: Mapping[str, Callable[[], object]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time calls in turns (A B A B ...) and return the seconds of each, warm-up left out."""
+    """Time calls in turns (A B A B ...) and return the seconds of each, warm-up left out.
+
+    ``before`` holds what is done before each of some calls, untimed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-warm_up, runs):
         for name, call in calls.items():
+            if before and name in before:
+                before[name]()
             started = clock()
             call()
             if turn >= 0:
@@ -47,11 +53,23 @@ def take_turns(
 def peak_mib(script: Path, *arguments: str) -> float:
     """Run a benchmark script in a process of its own, and return the one number that it prints.
 
-    Peak memory is a process's own (``ru_maxrss``), so nothing else may run in it.
+    A peak is a process's own, so nothing else may run in it.
     """
     command = [sys.executable, str(script), *arguments]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output.splitlines()[-1])
+
+
+def restart_peak() -> float:
+    """Let the peak of this process begin anew; return its resident memory, MiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_mib("VmRSS")
+
+
+def resident_mib(field: str) -> float:
+    """Return a field of /proc/self/status; ``ru_maxrss`` would begin with the parent's memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def record(
