@@ -113,7 +113,8 @@ def stream_block(
         ``(1, C_out, H', W')``, channels last.
     """
     weights = [weight for unit in units for weight in unit]
-    return cast(Tensor, _apply(x, skip, project, stride, enlarge, forget, *weights))
+    trains = torch.is_grad_enabled()  # inside a Function it never is
+    return cast(Tensor, _apply(x, skip, project, stride, enlarge, forget, trains, *weights))
 
 
 class _Block(torch.autograd.Function):
@@ -126,6 +127,7 @@ class _Block(torch.autograd.Function):
         stride: int,
         enlarge: bool,
         forget: bool,
+        trains: bool,
         *weights: Tensor,
     ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -138,7 +140,7 @@ class _Block(torch.autograd.Function):
         norm1 = moments1.norm(first)
         convolve(activated(y1, norm1), y1.shape[-2], second, 1, y2, moments2)
         norm2 = moments2.norm(second)
-        out = y2 if not any(ctx.needs_input_grad) else torch.empty_like(y2)
+        out = torch.empty_like(y2) if trains else y2
         short = _Short(project, stride)
         for a, b in bands(y2):
             band = norm2.activate(y2[:, :, a:b])
@@ -171,7 +173,7 @@ class _Block(torch.autograd.Function):
             rows = a * stride, b * stride
             source.add_gradient(*rows, short.backward(source.rows(*rows), dout[:, :, a:b]))
         dskip = None if source.dskip is None else source.dskip.map
-        return source.dx.map, dskip, short.gradient, None, None, None, *d_first, *d_second
+        return source.dx.map, dskip, short.gradient, *[None] * 4, *d_first, *d_second
 
 
 _apply: Callable[..., Any] = _Block.apply
