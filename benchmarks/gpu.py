@@ -8,7 +8,7 @@ Usage: python benchmarks/gpu.py                  # everything, under 8 minutes o
 A training step is forward, stage 2's loss, backward, clipping and AdamW, on images that lie in
 GPU memory. Records, for each variant and batch, seconds an image and the peak of allocated memory
 beside each peer; our seconds beside the limit that the measured copy bandwidth sets (each
-convolution moves its feature maps once, all else is free: see ``bytes_to_move``); our recomputed
+convolution moves its feature maps once, all else is free: see ``limits.work``); our recomputed
 activations beside our own bf16; inference; and the largest batch in a 16 GB card. Convolutions in
 float32 run in TF32, which is torch's default. Compilation is tried at the first batch size only.
 What does not fit, does not compile or has no time left is named and left out. Without CUDA nothing
@@ -35,7 +35,7 @@ from gpu_steps import (
     timed,
 )
 from harness import record
-from limits import bytes_to_move
+from limits import work
 
 CARD_BYTES = int(15.5 * 2**30)
 """What a 16 GB card leaves beside CUDA's own half GiB."""
@@ -71,7 +71,7 @@ def compare_limit(bench: Bench, variant: str, batch: int, seconds: float, speed:
     """Set our step beside the time that the copy bandwidth alone would take."""
     if seconds == FAILED:
         return
-    moved = bytes_to_move(bench.networks[OURS], bench.size) * batch
+    moved = work(bench.networks[OURS], bench.size).moved * batch
     limit = moved * (0.5 if VARIANTS[variant].bfloat16 else 1.0) / speed
     print(f"{limit / seconds:.0%} of the copy bandwidth", flush=True)
     name = bench.name("training step over its limit", variant, batch)

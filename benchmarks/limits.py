@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import copy
 import statistics
+from typing import NamedTuple
 
 import torch
 from harness import take_turns
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mamfed_common.unet import ResidualBlock
 
@@ -27,31 +27,36 @@ def plain(network: nn.Module) -> nn.Module:
     return counted
 
 
-def bytes_to_move(network: nn.Module, size: int) -> int:
-    """Return the bytes that a float32 training step of one image moves at least.
+class Work(NamedTuple):
+    """What a float32 training step of one image needs at least.
 
-    Each convolution reads its input and writes its output; backward it reads its input and its
-    output's gradient and writes its input's gradient. Norms, activations, sums, weights are free.
+    Attributes:
+        moved: Bytes. Each convolution reads its input and writes its output; backward it reads its
+            input and its output's gradient and writes its input's gradient. Norms, activations,
+            sums and weights are free.
+        operations: Floating point operations of the convolutions: as many again backward for the
+            input's gradient, and for the weights'.
     """
-    moved, counted = 0, plain(network)
+
+    moved: int
+    operations: int
+
+
+def work(network: nn.Module, size: int) -> Work:
+    """Count the work of a network on one image of a side."""
+    counted, moved, operations = plain(network), 0, 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal moved
+        nonlocal moved, operations
         moved += 4 * (3 * inputs[0].numel() + 2 * output.numel())
+        operations += 3 * 2 * output.numel() * module.weight[0].numel()
 
     for module in counted.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     with torch.no_grad():
         counted.eval()(torch.zeros(1, 1, size, size))
-    return moved
-
-
-def operations(network: nn.Module, size: int) -> int:
-    """Count the floating point operations of a training step of one image: its convolutions'."""
-    with FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(plain(network)(torch.zeros(1, 1, size, size)).sum())
-    return counter.get_total_flops()
+    return Work(moved, operations)
 
 
 def peak_operations() -> float:

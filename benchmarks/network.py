@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from gpu_steps import LIGHTER, OURS, VARIANTS, Bench, Step, copy_bandwidth
 from harness import peak_mib, record, resident_mib, restart_peak, take_turns
-from limits import bytes_to_move, operations, peak_operations
+from limits import peak_operations, work
 
 from mamfed_common.memory import keep_freed_memory
 
@@ -78,10 +78,11 @@ def compare_own(bench: Bench) -> None:
 
 def compare_limit(bench: Bench, seconds: list[float]) -> None:
     """Record our step beside what this machine needs for its bytes and for its operations."""
-    network, size = bench.networks[OURS], bench.size
+    size = bench.size
+    needed = work(bench.networks[OURS], size)
     limits = {
-        "bytes / copy bandwidth": bytes_to_move(network, size) / copy_bandwidth(bench),
-        "operations / matrix product": operations(network, size) / peak_operations(),
+        "bytes / copy bandwidth": needed.moved / copy_bandwidth(bench),
+        "operations / matrix product": needed.operations / peak_operations(),
     }
     for peer, limit in limits.items():
         name = f"training step, float32, {size} x {size}"

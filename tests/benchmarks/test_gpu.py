@@ -68,7 +68,9 @@ def test_the_largest_batch_is_found_by_halves(gpu, room):
 def test_each_convolution_moves_its_feature_maps_once(gpu):
     """16 in and 32 out, then 32 in and 16 out: three times in, twice out, four bytes each."""
     network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1))
-    assert gpu.bytes_to_move(network, 4) == 4 * (3 * 16 + 2 * 32 + 3 * 32 + 2 * 16)
+    # 3 x 3 from 1 to 2 channels, then 1 x 1 back: multiply-adds are two operations, thrice a step.
+    operations = 3 * 2 * (32 * 9 + 16 * 2)
+    assert gpu.work(network, 4) == (4 * (3 * 16 + 2 * 32 + 3 * 32 + 2 * 16), operations)
 
 
 class TooLarge(nn.Conv2d):
