@@ -3,6 +3,7 @@
 import numpy as np
 import pydicom
 import pytest
+import torch
 from scipy import ndimage
 
 from mamfed_client.decode import Decoder
@@ -40,7 +41,7 @@ def expected_mask(path, checkpoint, allow=frozenset()):
     with Decoder() as decoder:
         mammogram, _ = decoder.mammogram(path, allow)
     sample, way = prepare(mammogram, None, facts.plan.image_size)
-    network = load_network(state, facts.plan, "cpu")
+    network = load_network(state, facts.plan, torch.device("cpu"))
     square = malignancy_of(network, sample, facts.plan, network.subtraction.gain.device)
     return on_the_files_grid(square, way) >= facts.threshold
 
