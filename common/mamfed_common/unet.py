@@ -20,7 +20,8 @@ from mamfed_common.config import Config
 from mamfed_common.streaming import stream_block
 
 STREAMED_BYTES = 4 << 20
-"""Smaller feature maps fit the cache as they are."""
+STREAMED_PIXELS = 128 * 128
+"""Feature maps of fewer bytes fit the cache, of so few pixels the plain norm keeps its digits."""
 
 
 class NetworkConfig(Config):
@@ -170,7 +171,8 @@ class ResidualBlock(nn.Module):
         if torch.is_autocast_enabled("cpu"):  # half the bytes: plain operations are as quick
             return False
         pixels = x.shape[-2] * x.shape[-1] * (4 if self.enlarges else 1) // self.stride**2
-        return x.shape[0] == 1 and 4 * pixels * self.out_channels >= STREAMED_BYTES
+        large = pixels > STREAMED_PIXELS or 4 * pixels * self.out_channels >= STREAMED_BYTES
+        return x.shape[0] == 1 and large
 
     def _stream(self, x: Tensor, skip: Tensor | None) -> Tensor:
         units = [cast(SeparableConv, unit).weights() for unit in self.units]
@@ -233,7 +235,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 1, H, W)`` -> ``(N, 1, H, W)``, unbounded."""
-        if x.device.type == "cpu" and x.shape[0] > 1:  # norms know one image, caches hold one
+        if x.device.type == "cpu" and x.shape[0] > 1 and self.encoder[0].streams:
+            # Norms know one image, and a band is of one.
             return torch.cat([self(image) for image in torch.split(x, 1)])
         height, width = x.shape[-2:]
         x = F.pixel_unshuffle(pad_to_multiple(x, self.multiple), self.stem_side)
