@@ -52,7 +52,7 @@ def compare(bench: Bench, *, train: bool, kept: bool) -> list[float]:
     }
     before = {label: keep_freed_memory if kept else default_memory for label in steps}
     before[OURS] = settle(steps[OURS])
-    # In training, inference before it was the peers' warm-up: another half hour brings nothing.
+    # A peer's step of half a minute has no warm-up of its own: its inference came before.
     seconds = take_turns(steps, runs=bench.runs, warm_up=0 if train else 1, before=before)
     what = "training step, float32" if train else "inference"
     for peer in bench.peers:

@@ -60,7 +60,7 @@ class Moments:
 
     def add(self, band: Tensor) -> None:
         """Add the pixels of a band."""
-        band, pixels = band.float(), band.shape[-2] * band.shape[-1]
+        pixels = band.shape[-2] * band.shape[-1]
         centre = band.mean((2, 3), keepdim=True)
         spread = band.sub(centre).square_().sum((2, 3)).double()[0]
         shift = centre.double()[0, :, 0, 0] - self.mean

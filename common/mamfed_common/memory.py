@@ -15,8 +15,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, up to 2 GiB, for its next feature maps.
 
     glibc gives every block of more than 32 MiB back at once, and the system clears the pages again
-    when the next one is asked for: at 1536 x 1536 that is a third to a half of a training step on
-    a CPU (``docs/benchmarks.md``). Peak memory grows by about a sixth.
+    when the next one is asked for: at 1536 x 1536 that is a sixth of a training step on a CPU, and
+    half of one that is not streamed (``docs/decisions/0026-bands-of-rows.md``). Peak
+    memory grows by about a sixth.
 
     Returns:
         Whether it does; False where the C library is not glibc, and nothing was changed.
