@@ -66,7 +66,7 @@ def evaluate_folder(
         raise DataError(f"--part {part} needs --site, the name that this data had in the run")
     if not out.parent.is_dir():
         raise OutputError(f"{out}: folder {out.parent} does not exist")
-    state, checkpoint = load_checkpoint(checkpoint_path)
+    state, checkpoint, _ = load_checkpoint(checkpoint_path)
     plan, threshold_from = checkpoint.plan_at(threshold)
     name = site or data.resolve().name
     here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)

@@ -4,6 +4,10 @@
 whole plan, stage, round, sites, and a SHA-256 over the weights. It is written atomically, so a kill
 leaves the old one or the new one. ``NAME.json`` repeats that text for people and scripts; nothing
 reads it back. Neither holds a time or a path: equal runs give equal files.
+
+A checkpoint of stage 2 holds a second set of weights, each name behind :data:`PAINTER`: the
+painter, which is the network as stage 1 left it. It alone can draw healthy tissue into a hole
+(``mamfed_common.repaint``). A run without stage 1 has none.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from mamfed_common.subtraction import MalignancyNetwork
 
 HEADER_KEY = "mamfed"
 FORMAT = 1
+PAINTER = "painter."
+"""How the names of the painter's arrays begin; no array of a network's own begins so."""
 
 
 class CheckpointFacts(Config):
@@ -37,6 +43,7 @@ class CheckpointFacts(Config):
         plan: The plan that the run followed.
         plan_sha256: Its name.
         weights_sha256: SHA-256 over the weights (``mamfed_common.state``).
+        painter_sha256: SHA-256 over the painter; empty where there is none.
         stage: The stage that the last round belonged to.
         server_round: That round, counted from 1 within the stage.
         expected: Sites that the round asked.
@@ -53,6 +60,7 @@ class CheckpointFacts(Config):
     plan: TrainingPlan
     plan_sha256: str
     weights_sha256: str = ""
+    painter_sha256: str = ""
     stage: Stage
     server_round: int = Field(ge=1)
     expected: tuple[str, ...] = ()
@@ -80,19 +88,30 @@ class CheckpointFacts(Config):
 
 
 class Checkpoint(NamedTuple):
-    """Weights and what they are."""
+    """Weights and what they are.
+
+    Attributes:
+        state: The weights.
+        facts: What they are.
+        painter: The same network's weights as stage 1 left them; None: there was no stage 1.
+    """
 
     state: State
     facts: CheckpointFacts
+    painter: State | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write ``path`` (``*.safetensors``) and the JSON beside it, replacing older ones."""
-    digest = state_sha256(checkpoint.state)
-    facts = checkpoint.facts.model_copy(update={"weights_sha256": digest})
-    text = facts.model_dump_json(indent=2)
+    state, facts, painter = checkpoint
+    digests = {
+        "weights_sha256": state_sha256(state),
+        "painter_sha256": "" if painter is None else state_sha256(painter),
+    }
+    text = facts.model_copy(update=digests).model_dump_json(indent=2)
+    beside = {f"{PAINTER}{name}": tensor for name, tensor in (painter or {}).items()}
     # One header key: safetensors does not keep an order among several.
-    write_atomic(path, save(checkpoint.state, metadata={HEADER_KEY: text}))
+    write_atomic(path, save(state | beside, metadata={HEADER_KEY: text}))
     write_atomic(path.with_suffix(".json"), text + "\n")
 
 
@@ -105,20 +124,34 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             text = (handle.metadata() or {}).get(HEADER_KEY)
-            state = {name: handle.get_tensor(name) for name in handle.keys()}
+            arrays = {name: handle.get_tensor(name) for name in handle.keys()}
     except OSError as error:
         reason = error.strerror or "no such file"
         raise CheckpointError(f"{path}: cannot read the checkpoint: {reason}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
     facts = _read_facts(path, text)
-    if state_sha256(state) != facts.weights_sha256:
-        raise CheckpointError(f"{path}: damaged: its weights do not match their SHA-256")
+    state = {name: tensor for name, tensor in arrays.items() if not name.startswith(PAINTER)}
+    painter = {
+        name.removeprefix(PAINTER): tensor
+        for name, tensor in arrays.items()
+        if name.startswith(PAINTER)
+    }
+    _check(path, facts, state, facts.weights_sha256, "weights")
+    if painter or facts.painter_sha256:
+        _check(path, facts, painter, facts.painter_sha256, "painter's weights")
+    return Checkpoint(state, facts, painter or None)
+
+
+def _check(path: Path, facts: CheckpointFacts, state: State, sha256: str, what: str) -> None:
+    if state_sha256(state) != sha256:
+        raise CheckpointError(f"{path}: damaged: its {what} do not match their SHA-256")
     try:
         check_state(state, state_of(MalignancyNetwork(facts.plan.network)))
     except WeightsError as error:
-        raise CheckpointError(f"{path}: not of the network it names: {error}") from None
-    return Checkpoint(state=state, facts=facts)
+        raise CheckpointError(
+            f"{path}: its {what} are not of the network it names: {error}"
+        ) from None
 
 
 def require_finetuned(path: Path, facts: CheckpointFacts) -> None:

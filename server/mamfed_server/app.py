@@ -251,7 +251,7 @@ class _Run:
             return
         self.roster.refresh()
         self.log.write("test")
-        state, facts = load_checkpoint(self.folder.checkpoint_path("best"))
+        state, facts, _ = load_checkpoint(self.folder.checkpoint_path("best"))
         task = self._score_task("test", facts.stage, facts.server_round, facts.threshold)
         self.test_scores = self._evaluate(state, task, "test").scores
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
 from mamfed_common.errors import CheckpointError, PlanError
 from mamfed_common.plan import Stage, TrainingPlan, read_plan
+from mamfed_common.state import State
 from mamfed_server.participants import stages_of
-from mamfed_server.runs import LATEST, NEXT, PLAN, PREVIOUS, RoundRecord, RunFolder
+from mamfed_server.runs import LATEST, NEXT, PLAN, PRETRAINED, PREVIOUS, RoundRecord, RunFolder
 
 Position = tuple[Stage, int]
 """A stage and its round, counted from 1."""
@@ -22,12 +23,14 @@ class Resumed(NamedTuple):
         best: The facts of the best checkpoint so far, where there is one.
         redone: Rounds that had ended but have to be done again.
         notes: What was damaged.
+        painter: The weights at the end of stage 1, where the run has come so far.
     """
 
     done: int
     best: CheckpointFacts | None
     redone: list[Position]
     notes: list[str]
+    painter: State | None = None
 
 
 def positions(plan: TrainingPlan) -> list[Position]:
@@ -83,8 +86,12 @@ def reopen(folder: RunFolder, plan: TrainingPlan) -> Resumed:
     kept = [record for record in records if position_of(record) in order[:done]]
     folder.keep_rounds(kept)
     best, notes = _read_best(folder)
+    painter = None
+    if done and done >= plan.pretraining.rounds:
+        painter, more = _read_painter(folder, plan)
+        notes += more
     redone = [position_of(record) for record in records[len(kept) :]]
-    return Resumed(done, best, redone, [*damaged.values(), *notes])
+    return Resumed(done, best, redone, [*damaged.values(), *notes], painter)
 
 
 def _find_last_good(folder: RunFolder) -> tuple[Checkpoint | None, dict[str, str]]:
@@ -110,3 +117,23 @@ def _read_best(folder: RunFolder) -> tuple[CheckpointFacts | None, list[str]]:
     except CheckpointError as error:
         folder.set_aside("best")
         return None, [f"{error}; the choice of the best round starts again"]
+
+
+def _read_painter(folder: RunFolder, plan: TrainingPlan) -> tuple[State | None, list[str]]:
+    """Find the weights at the end of stage 1: in a file of their own, or wherever else they lie."""
+    if not plan.pretraining.rounds:
+        return None, []
+    notes: list[str] = []
+    for name in (PRETRAINED, LATEST, PREVIOUS, "best"):
+        try:
+            found = load_checkpoint(folder.checkpoint_path(name))
+        except CheckpointError as error:
+            if name == PRETRAINED and folder.checkpoint_path(name).exists():
+                folder.set_aside(name)
+                notes.append(f"{error}; looking for the painter in the other checkpoints")
+            continue
+        if position_of(found.facts) == (Stage.PRETRAINING, plan.pretraining.rounds):
+            return found.state, notes
+        if found.painter is not None:
+            return found.painter, notes
+    return None, [*notes, f"{folder.path}: no painter: explanations will have no healthy tissue"]

@@ -7,8 +7,9 @@
 ``updates/``                             updates of the round under way
 ``checkpoints/latest.safetensors``       after every round (``.json`` beside each)
 ``checkpoints/previous.safetensors``     the round before it
-``checkpoints/best.safetensors``         highest mean validation Dice of stage 2
-``checkpoints/final.safetensors``        after the last round
+``checkpoints/pretrained.safetensors``   after the last round of stage 1
+``checkpoints/best.safetensors``         highest mean validation Dice of stage 2, and the painter
+``checkpoints/final.safetensors``        after the last round, and the painter
 ``summary.json``                         who took part, how it ended, test results; there is
                                          none while the run goes on
 =======================================  ======================================================
@@ -35,6 +36,7 @@ from mamfed_server.lines import append_line, read_lines
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
 UPDATES = "updates"
+PRETRAINED = "pretrained"
 NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 """``next`` is whole and on disk before ``latest`` becomes ``previous``, and lasts a moment."""
 
@@ -149,7 +151,7 @@ class RunFolder:
         return self.path / CHECKPOINTS / f"{name}.safetensors"
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
-        """Write the ``best`` or ``final`` checkpoint."""
+        """Write the ``pretrained``, ``best`` or ``final`` checkpoint."""
         save_checkpoint(self.checkpoint_path(name), checkpoint)
 
     def save_latest(self, checkpoint: Checkpoint) -> None:

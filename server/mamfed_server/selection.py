@@ -1,7 +1,8 @@
-"""The checkpoints of a run: the last two rounds, the best one, and the final one.
+"""The checkpoints of a run: the last two rounds, the end of stage 1, the best one, the final one.
 
 The best round is the one with the highest mean over sites of their validation Dice; the threshold
-of its checkpoint is chosen on the same patients.
+of its checkpoint is chosen on the same patients. The best and the final one of stage 2 hold the
+painter, the weights at the end of stage 1, beside their own (``mamfed_common.checkpoint``).
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Mapping
 
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.metrics import THRESHOLDS, SiteScore
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import State
 from mamfed_server.resume import Resumed, load_last_good, position_of, positions
-from mamfed_server.runs import RoundRecord, RunFolder
+from mamfed_server.runs import PRETRAINED, RoundRecord, RunFolder
 
 BY_DICE, BY_ORDER = "validation Dice", "last round"
 
@@ -34,6 +35,7 @@ class Selection:
         self.best_dice: float | None = None
         self.chosen_by = BY_ORDER
         self.threshold: float | None = None
+        self._painter: State | None = None
 
     def restore(self, resumed: Resumed) -> None:
         """Take up the choice of an earlier process, and write what its last round may lack."""
@@ -41,17 +43,21 @@ class Selection:
             self.best_dice, self.chosen_by = resumed.best.mean_validation_dice, BY_DICE
         if resumed.best:
             self.threshold = resumed.best.threshold
+        self._painter = resumed.painter
         if resumed.done < len(positions(self._plan)):
             return
         checkpoint, _ = load_last_good(self._folder)
         assert checkpoint is not None, "rounds are done only where there is a checkpoint"
         if resumed.best is None:
             self._save_best(checkpoint)
-        self._folder.save("final", checkpoint)
+        self._folder.save("final", self._with_painter(checkpoint))
 
     def keep(self, state: State, record: RoundRecord) -> None:
         """Write a round: its line between the best checkpoint and the latest, see ``app.py``."""
         checkpoint = self._checkpoint(state, record)
+        if position_of(record) == (Stage.PRETRAINING, self._plan.pretraining.rounds):
+            self._folder.save(PRETRAINED, checkpoint)
+            self._painter = state
         dice = record.mean_validation_dice
         is_last = self._is_last(record)
         is_best = dice is not None and (self.best_dice is None or dice > self.best_dice)
@@ -62,11 +68,17 @@ class Selection:
         self._folder.append_round(record)
         self._folder.save_latest(checkpoint)
         if is_last:
-            self._folder.save("final", checkpoint)
+            self._folder.save("final", self._with_painter(checkpoint))
 
     def _save_best(self, checkpoint: Checkpoint) -> None:
-        self._folder.save("best", checkpoint)
+        self._folder.save("best", self._with_painter(checkpoint))
         self.threshold = checkpoint.facts.threshold
+
+    def _with_painter(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Put the painter beside weights of stage 2; those of stage 1 are the painter itself."""
+        if checkpoint.facts.stage is Stage.PRETRAINING:
+            return checkpoint
+        return checkpoint._replace(painter=self._painter)
 
     def _checkpoint(self, state: State, record: RoundRecord) -> Checkpoint:
         facts = CheckpointFacts(

@@ -189,7 +189,7 @@ def _scores(
 ) -> dict[str, list[ImageScore]]:
     """Score an arm's chosen model on the test images of some sites, image by image."""
     job = arm.job
-    state, facts = load_checkpoint(RunFolder(job.folder).checkpoint_path("best"))
+    state, facts, _ = load_checkpoint(RunFolder(job.folder).checkpoint_path("best"))
     plan, device = with_threshold(job.plan, facts.threshold), choose_device(comparison.device)
     found = {}
     for site in comparison.sites:

@@ -149,7 +149,7 @@ def measure(experiment: Experiment, checkpoint: Path) -> Measured:
     device, plan = choose_device(experiment.device), experiment.plan
     if not plan.finetuning.rounds:
         return Measured()
-    state, facts = load_checkpoint(checkpoint)
+    state, facts, _ = load_checkpoint(checkpoint)
     plan = with_threshold(plan, facts.threshold)
     network = load_network(state, plan, device)
     cases: list[Case] = []

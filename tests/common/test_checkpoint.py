@@ -3,6 +3,7 @@ import stat
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mamfed_common.checkpoint import (
@@ -34,10 +35,50 @@ def checkpoint(tiny_plan):
 def test_a_checkpoint_comes_back_bit_for_bit_with_its_facts(tmp_path, checkpoint):
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, checkpoint)
-    state, facts = load_checkpoint(path)
+    state, facts, _ = load_checkpoint(path)
     assert state_sha256(state) == state_sha256(checkpoint.state)
     assert facts.plan == checkpoint.facts.plan
     assert facts.refused == {"b": "no answer"}
+
+
+def test_the_painter_comes_back_bit_for_bit_beside_the_weights(tmp_path, tiny_plan, checkpoint):
+    path = tmp_path / "best.safetensors"
+    painter = state_of(build_network(tiny_plan.network, 1))
+    save_checkpoint(path, checkpoint._replace(painter=painter))
+    found = load_checkpoint(path)
+    assert state_sha256(found.state) == state_sha256(checkpoint.state) == found.facts.weights_sha256
+    assert found.painter is not None
+    assert state_sha256(found.painter) == state_sha256(painter) == found.facts.painter_sha256
+    save_checkpoint(path, checkpoint)
+    assert load_checkpoint(path).painter is None
+
+
+def test_a_painter_that_was_changed_or_is_of_another_network_is_refused(
+    tmp_path, tiny_plan, checkpoint
+):
+    path = tmp_path / "best.safetensors"
+    painter = state_of(build_network(tiny_plan.network, 1))
+    save_checkpoint(path, checkpoint._replace(painter=painter))
+    with safe_open(path, framework="pt") as handle:
+        arrays, metadata = {n: handle.get_tensor(n) for n in handle.keys()}, handle.metadata()
+    arrays["painter.subtraction.gain"] += 1
+    save_file(arrays, path, metadata)
+    with pytest.raises(CheckpointError, match="painter's weights do not match their SHA-256"):
+        load_checkpoint(path)
+    bare = {name: array for name, array in arrays.items() if not name.startswith("painter.")}
+    save_file(bare, path, metadata)
+    with pytest.raises(CheckpointError, match="painter's weights do not match"):
+        load_checkpoint(path)
+    save_checkpoint(path, checkpoint)
+    with safe_open(path, framework="pt") as handle:
+        metadata = handle.metadata()
+    save_file(arrays, path, metadata)
+    with pytest.raises(CheckpointError, match="painter's weights do not match"):
+        load_checkpoint(path)
+    del painter["subtraction.gain"]
+    save_checkpoint(path, checkpoint._replace(painter=painter))
+    with pytest.raises(CheckpointError, match=r"painter's weights .*subtraction\.gain"):
+        load_checkpoint(path)
 
 
 def test_the_json_beside_it_says_the_same_for_people(tmp_path, checkpoint):

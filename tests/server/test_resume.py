@@ -20,7 +20,7 @@ from mamfed_server.resume import load_last_good
 from mamfed_server.runs import RunFolder
 
 DICE = {"ada": [0.3, 0.8, 0.5], "bea": [0.3, 0.7, 0.5], "cleo": [0.3, 0.9, 0.5]}
-CHECKPOINTS = ("latest", "previous", "best", "final")
+CHECKPOINTS = ("latest", "previous", "pretrained", "best", "final")
 
 
 class Died(BaseException):
@@ -64,9 +64,14 @@ def result(folder):
     keys = ("status", "complete", "arms", "checkpoint_chosen_by", "best_validation_dice", "rounds")
     return (
         {name: final(folder, name) for name in CHECKPOINTS},
+        {name: painter_of(folder, name) for name in CHECKPOINTS},
         {key: summary[key] for key in keys},
         [(str(r.stage), r.server_round, r.accepted, r.validation) for r in folder.rounds()],
     )
+
+
+def painter_of(folder, name):
+    return load_checkpoint(folder.checkpoint_path(name)).facts.painter_sha256
 
 
 def resume(plan, path, sites=None):
@@ -83,6 +88,50 @@ def last(folder, kind):
 
 def test_the_scored_sites_choose_the_middle_round(plan, whole):
     assert load_checkpoint(whole(plan).checkpoint_path("best")).facts.server_round == 2
+
+
+def test_best_and_final_hold_the_weights_at_the_end_of_stage_1_as_their_painter(plan, whole):
+    at_the_end = final(whole(plan), "pretrained")
+    painters = {name: painter_of(whole(plan), name) for name in CHECKPOINTS}
+    assert painters == {
+        "latest": "",
+        "previous": "",
+        "pretrained": "",
+        "best": at_the_end,
+        "final": at_the_end,
+    }
+    facts = load_checkpoint(whole(plan).checkpoint_path("pretrained")).facts
+    assert (facts.stage, facts.server_round) == ("pretraining", 2)
+
+
+def test_a_run_without_stage_1_has_no_painter(tmp_path, plan):
+    bare = plan.changed(pretraining={**plan.pretraining.model_dump(), "rounds": 0})
+    folder = run(Scored(), bare, tmp_path / "run")
+    assert {painter_of(folder, name) for name in ("best", "final")} == {""}
+    assert not folder.checkpoint_path("pretrained").exists()
+
+
+@pytest.mark.parametrize(("rounds", "lost"), [(3, False), (4, False), (5, True)])
+def test_a_damaged_end_of_stage_1_is_told_and_found_elsewhere(tmp_path, plan, whole, rounds, lost):
+    """After 3 rounds ``previous`` is the end of stage 1; ``best`` holds the painter from then."""
+    records = []
+
+    def on_round(record):
+        records.append(record)
+        if len(records) == rounds:
+            raise Died
+
+    with pytest.raises(Died):
+        run(Scored(), plan, tmp_path / "run", on_round=on_round)
+    folder = RunFolder(tmp_path / "run")
+    path = folder.checkpoint_path("pretrained")
+    path.write_bytes(path.read_bytes()[:-100])
+    if lost:
+        folder.checkpoint_path("best").unlink()
+    resume(plan, tmp_path / "run")
+    assert "looking for the painter" in str(read_events(folder.path))
+    assert ("no painter" in str(read_events(folder.path))) == lost
+    assert (painter_of(folder, "final") == painter_of(whole(plan), "final")) != lost
 
 
 @pytest.mark.parametrize("number", range(5))

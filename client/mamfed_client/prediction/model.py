@@ -72,7 +72,7 @@ def load_model(checkpoint: Path, threshold: float | None, device: str) -> Model:
         raise CheckpointError(
             f"{checkpoint}: a folder; name a file, of a run its checkpoints/best.safetensors"
         )
-    state, facts = load_checkpoint(checkpoint)
+    state, facts, _ = load_checkpoint(checkpoint)
     require_finetuned(checkpoint, facts)
     plan, threshold_from = facts.plan_at(threshold)
     chosen = choose_device(device)

@@ -37,7 +37,7 @@ def iou(one, other):
 
 
 def expected_mask(path, checkpoint, allow=frozenset()):
-    state, facts = load_checkpoint(checkpoint)
+    state, facts, _ = load_checkpoint(checkpoint)
     with Decoder() as decoder:
         mammogram, _ = decoder.mammogram(path, allow)
     sample, way = prepare(mammogram, None, facts.plan.image_size)

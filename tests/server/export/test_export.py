@@ -35,7 +35,7 @@ def image_of(height, width, seed=1):
 
 def pytorch(path, image):
     """What mamfed itself makes of an image."""
-    state, facts = load_checkpoint(path)
+    state, facts, _ = load_checkpoint(path)
     network = load_network(state, facts.plan, torch.device("cpu")).eval()
     with torch.no_grad():
         logits, redrawn = network.explain(torch.from_numpy(image[None, None]))
@@ -173,7 +173,7 @@ class TestBundle:
         for name in ("LICENSE", "docs/README.md", "models/model.pt", "models/model.ts"):
             assert (folder / name).stat().st_size > 0
         weights = torch.load(folder / "models/model.pt", weights_only=True)
-        state, _ = load_checkpoint(run / "checkpoints/best.safetensors")
+        state, _, _ = load_checkpoint(run / "checkpoints/best.safetensors")
         assert {name: tensor.shape for name, tensor in weights.items()} == {
             name: tensor.shape for name, tensor in state.items()
         }
