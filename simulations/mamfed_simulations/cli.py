@@ -26,6 +26,7 @@ from mamfed_simulations.options import (
     Threads,
     site_folders,
 )
+from mamfed_simulations.partition_cli import partition
 from mamfed_simulations.study.cli import app as study_app
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ app = typer.Typer(
     help="Simulate a federation of hospitals on this machine, with phantoms or with your data.",
 )
 study_app.command("federation")(federation)
+app.command("partition")(partition)
 app.add_typer(study_app, name="experiment")
 
 
