@@ -111,3 +111,23 @@ def test_padding_repeats_the_edge_up_to_two_multiples():
 def test_an_impossible_network_is_refused_by_name(values, culprit):
     with pytest.raises(ValueError, match=culprit):
         NetworkConfig(**values)
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+def test_every_map_is_channels_last_whatever_the_stem(stem):
+    network = UNet(SMALL.model_copy(update={"stem": stem}))
+    layouts = {}
+
+    def note(name):
+        def hook(module, inputs, output):
+            layouts[name] = output.is_contiguous(memory_format=torch.channels_last)
+
+        return hook
+
+    for name, module in network.named_modules():
+        if name.endswith(("depthwise", "pointwise")):
+            module.register_forward_hook(note(name))
+    network.encoder[0].streams = False
+    network(torch.rand(1, 1, 64, 64))
+    assert layouts
+    assert all(layouts.values()), [name for name, good in layouts.items() if not good]
