@@ -16,7 +16,7 @@ from mamfed_client.journal import Journal
 from mamfed_client.prepared import SAMPLES, is_prepared, load_intake, open_store, remembered_parts
 from mamfed_client.pseudonym import pseudonym, site_secret
 from mamfed_client.row_reading import Task
-from mamfed_client.split import declared_parts, draw_parts, strata
+from mamfed_client.split import declared_parts, draw_fold, draw_parts, strata
 from mamfed_common.errors import DataError
 from mamfed_common.samples import Sample
 from mamfed_common.weights import PARTS, PURPOSES, Part, Purpose
@@ -123,6 +123,7 @@ def load_cohort(
     seed: int,
     val_fraction: float,
     test_fraction: float,
+    fold: tuple[int, int] | None = None,
     cache_dir: Path,
     key_path: Path | None = None,
     progress: bool = False,
@@ -136,6 +137,8 @@ def load_cohort(
         seed: The plan's seed, which draws the split.
         val_fraction: Share of the patients for validation, 0..1.
         test_fraction: Share of the patients for testing, 0..1.
+        fold: Which run of how many that together test every patient once, in place of
+            ``test_fraction``.
         cache_dir: Where samples of a folder that is not prepared are kept.
         key_path: Key of a prepared folder that is encrypted.
         progress: Whether to show a progress bar on stderr.
@@ -153,12 +156,20 @@ def load_cohort(
 
     def draw(patients: frozenset[str]) -> dict[str, Part]:
         groups = [group & patients for group in patient_strata(usable)]
+        if fold is not None:
+            return draw_fold(groups, name, seed, val_fraction, *fold)
         return draw_parts(groups, name, seed, val_fraction, test_fraction)
 
     patients = frozenset(case.row.patient_id for case in usable)
     parts = declared_parts(intake.statements)
+    if parts is not None and fold is not None:
+        raise DataError(
+            f"{folder}: its table's split column says who is tested, so it cannot be tested in "
+            "folds; remove the column, or ask for no folds"
+        )
     if parts is None and is_prepared(folder):
-        what = f"{name} {seed} {val_fraction} {test_fraction}"
+        held_out = test_fraction if fold is None else f"fold {fold[0]} of {fold[1]}"
+        what = f"{name} {seed} {val_fraction} {held_out}"
         parts = remembered_parts(folder, what, patients, draw)
     parts = parts or draw(patients)
     placed = [Placed(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]

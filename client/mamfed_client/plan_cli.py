@@ -14,6 +14,7 @@ from mamfed_common.terminal import Format
 if TYPE_CHECKING:  # these bring torch, which a help text can do without
     from mamfed_client.plans import Decision, PlanStore, StoredPlan
     from mamfed_client.policy import Policy
+    from mamfed_common.plan import EvaluationPlan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -134,11 +135,19 @@ def _in_words(stored: StoredPlan) -> Iterator[str]:
             f"over this site's images, {part.batch_size} images a step, learning rate up to "
             f"{part.learning_rate:g}; an answer within {part.deadline_seconds / 3600:g} h."
         )
-    yield (
-        f"Of this site's patients {plan.evaluation.test_fraction:.0%} are kept for the test and "
-        f"{plan.evaluation.validation_fraction:.0%} to choose the best round."
-    )
+    yield _held_out(plan.evaluation)
     yield f"The server averages the updates of {plan.federation.min_sites} sites or more."
+
+
+def _held_out(split: EvaluationPlan) -> str:
+    choosing = f"{split.validation_fraction:.0%} to choose the best round."
+    if split.folds is None:
+        tested = f"{split.test_fraction:.0%} are kept for the test"
+        return f"Of this site's patients {tested} and {choosing}"
+    return (
+        f"Part {split.fold + 1} of {split.folds} of this site's patients is kept for the test, and "
+        f"of the others {choosing}"
+    )
 
 
 def _against_bounds(policy: Policy, stored: StoredPlan) -> Iterator[str]:

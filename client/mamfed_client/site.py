@@ -74,25 +74,26 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
 
     Args:
         site: The site.
-        plan: Of it, image size and the split's seed and shares matter.
+        plan: Of it, image size and the split's seed, shares and fold matter.
         progress: Whether to show a progress bar on stderr while images are prepared.
 
     Raises:
         DataError: A cohort cannot be used.
     """
-    split_seed = plan.evaluation.split_seed
-    val_fraction = plan.evaluation.validation_fraction
-    test_fraction = plan.evaluation.test_fraction
-    key = (site, plan.image_size, split_seed, val_fraction, test_fraction)
+    split = plan.evaluation
+    fold = (split.fold, split.folds) if split.folds else None
+    division = (split.split_seed, split.validation_fraction, split.test_fraction, fold)
+    key = (site, plan.image_size, *division)
     if key not in _loaded:
         cohorts = [
             load_cohort(
                 name,
                 folder,
                 size=plan.image_size,
-                seed=split_seed,
-                val_fraction=val_fraction,
-                test_fraction=test_fraction,
+                seed=split.split_seed,
+                val_fraction=split.validation_fraction,
+                test_fraction=split.test_fraction,
+                fold=fold,
                 cache_dir=site.cache,
                 key_path=site.key_path,
                 progress=progress,

@@ -124,6 +124,41 @@ def draw_parts(
     return parts
 
 
+def draw_fold(
+    strata: Sequence[Collection[str]],
+    cohort: str,
+    seed: int,
+    val_fraction: float,
+    fold: int,
+    folds: int,
+) -> dict[str, Part]:
+    """Split patients for one of ``folds`` runs that together test everybody once.
+
+    Args:
+        strata: Disjoint groups of patients; each is dealt out to the folds by itself.
+        cohort: As of :func:`draw_parts`.
+        seed: The plan's seed.
+        val_fraction: Share for validation of the patients that this fold does not test, 0..1.
+        fold: Which run, from 0.
+        folds: How many there are.
+
+    Raises:
+        DataError: There are fewer patients than folds.
+    """
+    dealt: dict[str, int] = {}
+    for group in strata:
+        ordered = sorted(group, key=lambda patient: derive_seed(seed, "fold", cohort, patient))
+        dealt |= {patient: (len(dealt) + i) % folds for i, patient in enumerate(ordered)}
+    if len(dealt) < folds:
+        raise DataError(
+            f"{cohort}: {len(dealt)} patients for {folds} folds, so some fold would test nobody "
+            "there; ask for fewer folds"
+        )
+    rest = [{patient for patient in group if dealt[patient] != fold} for group in strata]
+    parts = draw_parts(rest, f"{cohort} fold {fold}", seed, val_fraction, 0.0)
+    return parts | {patient: "test" for patient, where in dealt.items() if where == fold}
+
+
 def _share(patients: int, fraction: float, enough: int) -> int:
     """Round a share to whole patients: at least one of ``enough``, never all of them."""
     least = 1 if patients >= enough and fraction > 0 else 0

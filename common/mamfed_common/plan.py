@@ -70,12 +70,25 @@ class EvaluationPlan(Config):
             test patients the one that was best on validation (``CheckpointFacts.threshold``).
         split_seed: Draws which patients are held out; apart from ``seed``, so that repeated
             trainings are measured on the same patients.
+        folds: Cross-validation: every patient is tested in one of so many runs. Each holds out its
+            own part of the patients in place of ``test_fraction``; of the others
+            ``validation_fraction`` are for validation.
+        fold: Which of these runs this one is, from 0.
     """
 
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     split_seed: int = Field(default=0, ge=0, lt=2**63)
+    folds: int | None = Field(default=None, ge=2, le=100)
+    fold: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_of_the_folds(self) -> Self:
+        if self.fold >= (self.folds or 1):
+            folds = f"{self.folds} folds" if self.folds else "no folds"
+            raise ValueError(f"fold is {self.fold}, but there are {folds}; they count from 0")
+        return self
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Self:

@@ -93,6 +93,21 @@ def test_a_split_column_is_obeyed(load, folder):
     assert load(folder).counts.images["benign"] == {"train": 1, "val": 0, "test": 2}
 
 
+def test_a_split_column_and_folds_contradict_each_other(load, folder):
+    folder.benign("P1", split="test").benign("P2", split="train")
+    with pytest.raises(DataError, match="split column says who is tested"):
+        load(folder, fold=(0, 2))
+
+
+def test_a_folder_is_divided_by_fold(load, folder):
+    for number in range(6):
+        folder.benign(f"P{number}")
+    cohorts = [load(folder, fold=(fold, 3)) for fold in range(3)]
+    tested = [{i.case.row.image for i in c.placed if i.part == "test"} for c in cohorts]
+    assert [len(some) for some in tested] == [2, 2, 2]
+    assert len(set().union(*tested)) == 6
+
+
 def test_a_leaking_split_column_is_an_error(load, folder):
     folder.benign("P1", split="test").benign("P1", split="train")
     with pytest.raises(DataError, match="two parts: rows 2, 3"):

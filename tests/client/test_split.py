@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 from mamfed_client.manifest import Statement, linked_patients
-from mamfed_client.split import declared_parts, draw_parts, strata
+from mamfed_client.split import declared_parts, draw_fold, draw_parts, strata
 from mamfed_common.errors import DataError
 
 
@@ -161,3 +161,24 @@ def test_a_long_chain_of_links_is_followed_to_its_end():
     chain = list(pairwise(names))
     assert set(linked_patients(chain).values()) == {"00000"}
     assert set(linked_patients(chain[::-1]).values()) == {"00000"}
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_folds_together_test_every_patient_once(folds):
+    groups = [patients(9), {f"other {i}" for i in range(5)}, {"alone"}]
+    everybody = set().union(*groups)
+    divisions = [draw_fold(groups, "here", 1, 0.25, fold, folds) for fold in range(folds)]
+    tested = [{p for p, part in parts.items() if part == "test"} for parts in divisions]
+    assert sum(map(len, tested)) == len(everybody)
+    assert set().union(*tested) == everybody
+    sizes = [len(some) for some in tested]
+    assert max(sizes) - min(sizes) <= 1
+    for parts in divisions:
+        assert parts.keys() == everybody
+        assert "train" in {parts[p] for p in patients(9)}
+        assert "val" in parts.values()
+
+
+def test_more_folds_than_patients_are_refused_by_the_cohorts_name():
+    with pytest.raises(DataError, match="here: 4 patients for 5 folds"):
+        draw_fold([patients(4)], "here", 1, 0.2, 0, 5)

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 from mamfed_client.cohort import Cohort, Placed, StoredSamples, patient_strata
 from mamfed_client.site import Joined, Site, load_site
-from mamfed_client.split import draw_parts
+from mamfed_client.split import draw_fold
 from mamfed_common.errors import DataError
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.samples import Sample
-from mamfed_common.seeds import derive_seed
 from mamfed_common.weights import PARTS, Part
 
 Parts = Mapping[str, Part]
@@ -119,20 +118,20 @@ def _patient(image: Placed) -> str:
 
 
 def _cross(cohort: Cohort, plan: TrainingPlan, folds: int) -> list[Parts]:
-    """Deal the patients of each stratum out to the folds' test parts, in a seeded order."""
-    seed, name = plan.evaluation.split_seed, cohort.name
+    """Divide the patients once a fold."""
     groups = patient_strata([image.case for image in cohort.placed])
-    dealt: dict[str, int] = {}
-    for group in groups:
-        ordered = sorted(group, key=lambda patient: derive_seed(seed, "fold", name, patient))
-        dealt |= {patient: (len(dealt) + i) % folds for i, patient in enumerate(ordered)}
-    share = plan.evaluation.validation_fraction
-    divisions: list[Parts] = []
-    for fold in range(folds):
-        rest = [{p for p in group if dealt[p] != fold} for group in groups]
-        parts = draw_parts(rest, f"{name} fold {fold}", seed, share, 0.0)
-        divisions.append(parts | {p: "test" for p, where in dealt.items() if where == fold})
-    return divisions
+    evaluation = plan.evaluation
+    return [
+        draw_fold(
+            groups,
+            cohort.name,
+            evaluation.split_seed,
+            evaluation.validation_fraction,
+            fold,
+            folds,
+        )
+        for fold in range(folds)
+    ]
 
 
 def _fold(
