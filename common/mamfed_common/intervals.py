@@ -89,6 +89,37 @@ def paired_difference(
     return _interval(patients, value, after - before)
 
 
+class Group(NamedTuple):
+    """Images of some patients, such as a site's.
+
+    Attributes:
+        patients: The patient of each image.
+        values: ``(..., images)``, with any leading axes.
+    """
+
+    patients: Sequence[Hashable]
+    values: Values
+
+
+def mean_of_groups(groups: Sequence[Group], *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Return the mean over groups of their means, each counting once, with its interval.
+
+    Patients are drawn within their group: the groups themselves are as they are.
+
+    Raises:
+        ValueError: There is no group, or one without an image.
+    """
+    if not groups:
+        raise ValueError("no group to average: expected at least one")
+    sampled = [
+        _resampled(g.patients, g.values, mean, _draws(g.patients, resamples, seed + i))
+        for i, g in enumerate(groups)
+    ]
+    everybody = [(i, patient) for i, g in enumerate(groups) for patient in g.patients]
+    value = float(np.mean([mean(np.asarray(g.values)) for g in groups]))
+    return _interval(everybody, value, np.mean(sampled, axis=0))
+
+
 def _draws(patients: Sequence[Hashable], resamples: int, seed: int) -> Draws:
     """Return how often each patient, by first appearance, is drawn: ``(resamples, patients)``."""
     count = len(set(patients))

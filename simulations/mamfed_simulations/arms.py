@@ -105,10 +105,13 @@ def leave_one_out_arms(
     plan: TrainingPlan,
     folder: Path,
 ) -> list[Arm]:
-    """Return one arm a site that has malignant test images: all others train and choose."""
+    """Return one arm a site that has malignant images: all others train and choose.
+
+    In one of several folds there may be none to test, but healthy ones.
+    """
     arms = []
     for site in sites:
-        if not descriptions[site.name].images.get("malignant", {}).get("test", 0):
+        if not sum(descriptions[site.name].images.get("malignant", {}).values()):
             continue
         others = frozenset(other.name for other in sites if other is not site)
         job = Job(

@@ -1,29 +1,20 @@
 """The federated table: ways to train over several sites, measured at each site's test patients.
 
-Each arm and seed is a federation of its own in a folder of its own, so the same command goes on
-where it was killed. An arm that fails costs that arm, and is said.
+Each arm, seed and fold is a federation of its own in a folder of its own, so the same command goes
+on where it was killed. An arm that fails costs that arm, and is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from mamfed_client.cohort import StoredSamples
-from mamfed_client.local_norms import LocalNorms
-from mamfed_client.site import Joined, Site, SiteData, load_site
-from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.device import choose_device
+from mamfed_client.site import Site
 from mamfed_common.errors import MamfedError, PlanError
-from mamfed_common.metrics import ImageScore
-from mamfed_common.plan import TrainingPlan, with_threshold
-from mamfed_common.training import evaluate
-from mamfed_common.weights import EVALUATED_ON, Purpose, SiteDescription
-from mamfed_server.runs import RunFolder
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.weights import SiteDescription
 from mamfed_simulations.arms import (
     Arm,
     centralised_arm,
@@ -32,6 +23,7 @@ from mamfed_simulations.arms import (
     leave_one_out_arms,
     local_arms,
 )
+from mamfed_simulations.comparison_scores import Model, Scored, SiteResult, result_of, score_models
 from mamfed_simulations.federation import run_federation
 from mamfed_simulations.progress import Progress
 
@@ -53,19 +45,41 @@ MEANINGS = {
 }
 
 
+class Repeat(NamedTuple):
+    """One repetition of every arm.
+
+    Attributes:
+        seed: Its seed's number.
+        fold: Which of the folds it tests; None where patients are divided once.
+    """
+
+    seed: int
+    fold: int | None
+
+    @property
+    def folder(self) -> str:
+        """The end of its folders' names."""
+        return f"seed{self.seed}" if self.fold is None else f"seed{self.seed}-fold{self.fold}"
+
+    def __str__(self) -> str:
+        """Name it for people."""
+        return f"seed {self.seed}" if self.fold is None else f"seed {self.seed}, fold {self.fold}"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What to compare.
 
     Attributes:
         sites: The sites.
-        plan: The plan; each seed replaces its own. Who is held out stays the same.
+        plan: The plan; each repetition replaces its seed. Who is held out depends on the fold only.
         out: Folder of the comparison.
         arms: Some of ``ARMS``.
-        seeds: One federation an arm and seed.
+        seeds: One federation an arm and seed, or one an arm, seed and fold.
         proximal_mu: FedProx's weight where the plan has none.
         device: Where sites train.
         threads: CPU threads of each site.
+        folds: Every patient is tested once in so many folds; None divides patients once.
     """
 
     sites: tuple[Site, ...]
@@ -76,26 +90,37 @@ class Comparison:
     proximal_mu: float
     device: str
     threads: int
+    folds: int | None = None
 
+    @property
+    def repeats(self) -> list[Repeat]:
+        """All repetitions, the folds of a seed one after the other."""
+        folds = [None] if self.folds is None else range(self.folds)
+        return [Repeat(seed, fold) for seed in self.seeds for fold in folds]
 
-class SiteResult(NamedTuple):
-    """One arm's models at one site's test patients.
+    def plan_of(self, repeat: Repeat, arm: str = FEDAVG) -> TrainingPlan:
+        """Return the plan that an arm follows: only what the arm is about differs.
 
-    Attributes:
-        dice: ``(seeds, images)``: Dice of each image with malignancy.
-        patients: Whose each of those images is, as a number within the site.
-        false_positives: ``(seeds, images)``: marked share of each image without malignancy.
-        other_patients: Whose each of those is.
-        lesions: Malignant regions of a seed's images.
-        lesions_found: How many of them were found, the mean over seeds.
-    """
+        Every fold has a training seed of its own: more seeds are tried for the same computing.
+        """
+        mu = self.plan.federation.proximal_mu or self.proximal_mu
+        update = {"proximal_mu": mu if arm == FEDPROX else 0.0, "local_norms": arm == FEDBN}
+        federation = self.plan.federation.model_copy(update=update)
+        seed, evaluation = repeat.seed, self.plan.evaluation
+        if self.folds is not None and repeat.fold is not None:
+            seed = repeat.seed * self.folds + repeat.fold
+            division = {"folds": self.folds, "fold": repeat.fold}
+            evaluation = evaluation.model_copy(update=division)
+        changed = {"seed": seed, "federation": federation, "evaluation": evaluation}
+        return self.plan.model_copy(update=changed)
 
-    dice: np.ndarray
-    patients: tuple[int, ...]
-    false_positives: np.ndarray
-    other_patients: tuple[int, ...]
-    lesions: int
-    lesions_found: float
+    def describe(self, repeat: Repeat, *, progress: bool = False) -> dict[str, SiteDescription]:
+        """Prepare every site's images for a repetition, and count them.
+
+        Raises:
+            DataError: A site has no usable image, or too few patients for so many folds.
+        """
+        return describe_sites(self.sites, self.plan_of(repeat), progress=progress)
 
 
 class ArmOutcome(NamedTuple):
@@ -103,76 +128,105 @@ class ArmOutcome(NamedTuple):
 
     Attributes:
         sites: Its result at each site that was measured.
-        missing: The reason for each site or seed without a result.
+        missing: The reason for each site, or site and repetition, without a result.
+        failed: Whether a federation of it failed.
     """
 
     sites: dict[str, SiteResult]
     missing: dict[str, str]
+    failed: bool = False
+
+
+class Federation(NamedTuple):
+    """One federation of a comparison.
+
+    Attributes:
+        name: The arm that it belongs to.
+        repeat: Which repetition.
+        arm: What to run.
+        measured: The sites where its model counts.
+    """
+
+    name: str
+    repeat: Repeat
+    arm: Arm
+    measured: tuple[str, ...]
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The model that each site is measured with."""
+        return {site: Model(self.arm.job.folder, self.arm.job.plan) for site in self.measured}
 
 
 def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]:
-    """Train every arm and seed that is not done yet, and measure all; return outcomes by arm."""
-    return {name: _outcome(comparison, name, progress) for name in comparison.arms}
+    """Train every arm and repetition that is not done yet, and measure all.
+
+    Returns:
+        Outcomes by arm.
+    """
+    outcomes = {}
+    for name in comparison.arms:
+        made, missing = _federations_of(comparison, name)
+        failures = _train(comparison, made, progress)
+        outcomes[name] = _outcome(comparison, made, failures, missing)
+    return outcomes
 
 
 def federations(
-    comparison: Comparison, name: str, seed: int, descriptions: Mapping[str, SiteDescription]
-) -> tuple[list[tuple[Arm, tuple[str, ...]]], dict[str, str]]:
-    """Return the federations of an arm with a seed.
-
-    Returns:
-        Each federation and the sites where its model counts; and why a site has none.
-    """
-    sites, folder = comparison.sites, comparison.out / f"{name}-seed{seed}"
-    plan = _plan_of(comparison, name, seed)
+    comparison: Comparison, name: str, repeat: Repeat, descriptions: Mapping[str, SiteDescription]
+) -> tuple[list[Federation], dict[str, str]]:
+    """Return the federations of an arm with a repetition, and why a site has none."""
+    sites, folder = comparison.sites, comparison.out / f"{name}-{repeat.folder}"
+    plan = comparison.plan_of(repeat, name)
     everywhere = tuple(site.name for site in sites)
+
+    def made(arm: Arm, measured: tuple[str, ...]) -> Federation:
+        return Federation(name, repeat, arm, measured)
+
     if name == LOCAL:
         arms, reasons = local_arms(sites, descriptions, plan, folder)
-        return [(a, tuple(a.job.training_sites or ())) for a in arms], reasons
+        return [made(a, tuple(a.job.training_sites or ())) for a in arms], reasons
     if name == LEAVE_ONE_OUT:
         left = leave_one_out_arms(sites, descriptions, plan, folder)
-        return [(a, tuple(a.job.test_sites or ())) for a in left], {}
-    make = centralised_arm if name == CENTRALISED else federated_arm
-    return [(make(sites, plan, folder), everywhere)], {}
+        return [made(a, tuple(a.job.test_sites or ())) for a in left], {}
+    if name == CENTRALISED:
+        return [made(centralised_arm(sites, plan, folder), everywhere)], {}
+    return [made(federated_arm(sites, plan, folder), everywhere)], {}
 
 
-def _plan_of(comparison: Comparison, name: str, seed: int) -> TrainingPlan:
-    """Return the plan that an arm follows: only what the arm is about differs."""
-    mu = comparison.plan.federation.proximal_mu or comparison.proximal_mu
-    update = {"proximal_mu": mu if name == FEDPROX else 0.0, "local_norms": name == FEDBN}
-    federation = comparison.plan.federation.model_copy(update=update)
-    return comparison.plan.model_copy(update={"seed": seed, "federation": federation})
-
-
-def _outcome(comparison: Comparison, name: str, progress: Progress) -> ArmOutcome:
-    descriptions = describe_sites(comparison.sites, comparison.plan)
-    by_site: dict[str, list[list[ImageScore]]] = {}
+def _federations_of(comparison: Comparison, name: str) -> tuple[list[Federation], dict[str, str]]:
+    found: list[Federation] = []
     missing: dict[str, str] = {}
-    for seed in comparison.seeds:
-        arms, reasons = federations(comparison, name, seed, descriptions)
-        missing |= reasons
-        for arm, measured in arms:
-            try:
-                _train(comparison, arm, progress)
-                scores = _scores(comparison, arm, measured)
-            except PlanError:  # the folder holds a comparison of another plan
-                raise
-            except MamfedError as error:
-                missing |= {f"{site}, seed {seed}": str(error) for site in measured}
-                progress.say(f"{arm.name}, seed {seed}: {error}")
-                continue
-            for site, found in scores.items():
-                by_site.setdefault(site, []).append(found)
-    plan = comparison.plan
-    data = {site.name: load_site(site, plan) for site in comparison.sites}
-    results = {n: _result(data[n], runs, plan.image_size) for n, runs in sorted(by_site.items())}
-    return ArmOutcome(results, missing)
+    for repeat in comparison.repeats:
+        made, reasons = federations(comparison, name, repeat, comparison.describe(repeat))
+        found += made
+        where = "" if repeat.fold is None else f", fold {repeat.fold}"
+        missing |= {f"{site}{where}": reason for site, reason in reasons.items()}
+    return found, missing
 
 
-def _train(comparison: Comparison, arm: Arm, progress: Progress) -> None:
+def _train(
+    comparison: Comparison, made: list[Federation], progress: Progress
+) -> dict[Path, MamfedError]:
+    """Run federations, or what is left of them; return why some failed, by their folder."""
+    failures: dict[Path, MamfedError] = {}
+    for federation in made:
+        arm = federation.arm
+        try:
+            _run(comparison, federation, progress)
+        except PlanError:  # the folder holds a comparison of another plan
+            raise
+        except MamfedError as error:
+            failures[arm.job.folder] = error
+            progress.say(f"{arm.name}, {federation.repeat}: {error}")
+    return failures
+
+
+def _run(comparison: Comparison, federation: Federation, progress: Progress) -> None:
     """Run a federation, or what is left of it, behind a progress bar."""
-    steps = arm.steps(describe_sites(arm.sites, comparison.plan))
-    title = f"{arm.name} {arm.job.plan.seed}"
+    arm = federation.arm
+    steps = arm.steps(describe_sites(arm.sites, arm.job.plan))
+    title = f"{arm.name} {federation.repeat.folder}"
     on_step, on_round = progress.start(title, arm.job.plan, steps)
     arm.job.folder.parent.mkdir(parents=True, exist_ok=True)
     run_federation(
@@ -184,53 +238,35 @@ def _train(comparison: Comparison, arm: Arm, progress: Progress) -> None:
     )
 
 
-def _scores(
-    comparison: Comparison, arm: Arm, measured: Sequence[str]
-) -> dict[str, list[ImageScore]]:
-    """Score an arm's chosen model on the test images of some sites, image by image."""
-    job = arm.job
-    state, facts, _ = load_checkpoint(RunFolder(job.folder).checkpoint_path("best"))
-    plan, device = with_threshold(job.plan, facts.threshold), choose_device(comparison.device)
-    found = {}
-    for site in comparison.sites:
-        if site.name not in measured:
-            continue
-        own = state
-        if plan.federation.local_norms:
-            norms = LocalNorms(job.folder.absolute() / "norms" / site.name, job.plan)
-            own = norms.to_score(state, facts.stage, facts.server_round)
-        images = Joined([_tested(load_site(site, plan), purpose) for purpose in EVALUATED_ON])
-        found[site.name] = evaluate(own, images, plan, device=device)
-    return found
-
-
-def _tested(data: SiteData, purpose: Purpose) -> StoredSamples:
-    placed = [image for c in data.cohorts for image in c.placed]
-    return StoredSamples([p for p in placed if p.part == "test" and purpose in p.case.purposes])
-
-
-def _result(data: SiteData, runs: Sequence[Sequence[ImageScore]], size: int) -> SiteResult:
-    """Gather one site's scores over seeds."""
-    placed = [image for purpose in EVALUATED_ON for image in _tested(data, purpose).placed]
-    ids = [image.case.row.patient_id for image in placed]
-    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(ids))}
-    with_lesion = [bool(score.lesion_pixels) for score in runs[0]]
-
-    def of(wanted: bool, value: Callable[[ImageScore], float]) -> np.ndarray:
-        return np.array(
-            [[value(s) for s in run if bool(s.lesion_pixels) == wanted] for run in runs]
-        )
-
-    def whose(wanted: bool) -> tuple[int, ...]:
-        return tuple(
-            numbers[patient] for patient, has in zip(ids, with_lesion, strict=True) if has == wanted
-        )
-
-    return SiteResult(
-        dice=of(True, lambda score: score.dice),
-        patients=whose(True),
-        false_positives=of(False, lambda score: score.predicted_pixels / size**2),
-        other_patients=whose(False),
-        lesions=sum(score.lesions for score in runs[0]),
-        lesions_found=float(np.mean([sum(s.lesions_found for s in run) for run in runs])),
-    )
+def _outcome(
+    comparison: Comparison,
+    made: list[Federation],
+    failures: Mapping[Path, MamfedError],
+    missing: dict[str, str],
+) -> ArmOutcome:
+    """Measure an arm's federations; a seed counts at a site where every fold of it does."""
+    scored: dict[str, dict[Repeat, Scored]] = {}
+    failed = False
+    for federation in made:
+        error: MamfedError | None = failures.get(federation.arm.job.folder)
+        found: Mapping[str, Scored] = {}
+        try:
+            if error is None:
+                found = score_models(federation.models, comparison.sites, comparison.device)
+        except MamfedError as trouble:
+            error = trouble
+        if error is not None:
+            failed = True
+            missing |= {f"{s}, {federation.repeat}": str(error) for s in federation.measured}
+        for site, result in found.items():
+            scored.setdefault(site, {})[federation.repeat] = result
+    results = {}
+    for site in sorted(scored):
+        complete = [
+            (seed, [scored[site][r] for r in comparison.repeats if r.seed == seed])
+            for seed in comparison.seeds
+            if all(r in scored[site] for r in comparison.repeats if r.seed == seed)
+        ]
+        if complete:
+            results[site] = result_of(dict(complete))
+    return ArmOutcome(results, missing, failed)

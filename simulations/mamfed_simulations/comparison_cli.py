@@ -37,6 +37,15 @@ def federation(
     plan: PlanFile = None,
     size: Size = None,
     seeds: Seeds = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=100,
+            help="Test every patient once; each fold is a federation with a seed of its own.",
+            show_default="one split",
+        ),
+    ] = None,
     mu: Annotated[
         float, typer.Option(min=0, help="FedProx's weight where the plan has none.")
     ] = 0.01,
@@ -62,9 +71,9 @@ def federation(
     from mamfed_common.files import private_directory
     from mamfed_common.lock import only_one
     from mamfed_common.plan import TrainingPlan, read_plan
-    from mamfed_simulations.arms import describe_sites
     from mamfed_simulations.comparison import ARMS, Comparison, compare
-    from mamfed_simulations.comparison_report import account_of, results_of
+    from mamfed_simulations.comparison_report import account_of
+    from mamfed_simulations.comparison_results import results_of
     from mamfed_simulations.pages import for_terminal
     from mamfed_simulations.progress import Progress
     from mamfed_simulations.tables import data_table, reasons
@@ -89,10 +98,14 @@ def federation(
         proximal_mu=mu,
         device=device,
         threads=threads or os.cpu_count() or 1,
+        folds=folds,
     )
     shown = terminal.console()
-    descriptions = describe_sites(comparison.sites, chosen, progress=True)
-    shown.print(data_table(descriptions, chosen))
+    first, *others = comparison.repeats
+    descriptions = comparison.describe(first, progress=True)
+    for repeat in others:  # a site that cannot be tested in some fold is told before any training
+        comparison.describe(repeat)
+    shown.print(data_table(descriptions, comparison.plan_of(first)))
     left_out = reasons(descriptions)
     for line in left_out:
         shown.print(line)
@@ -110,5 +123,5 @@ def federation(
     shown.print(f"report: {out / 'report.html'}")
     if output is Format.JSON:
         typer.echo(json.dumps(results, indent=2))
-    if failed := [name for name, o in outcomes.items() if any(", seed " in w for w in o.missing)]:
+    if failed := [name for name, outcome in outcomes.items() if outcome.failed]:
         raise RunError(f"{', '.join(failed)}: some federations failed; the report says why")

@@ -1,215 +1,226 @@
-"""What a comparison of federations has to say, arm by arm and site by site."""
+"""What a comparison of federations has to say: one table for all, then the details."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from mamfed_common import __version__
-from mamfed_common.intervals import Interval, paired_difference, patient_bootstrap
-from mamfed_server.report.figures import SITE_COLOURS, SITE_MARKERS, frame, to_png
-from mamfed_simulations.comparison import FEDAVG, MEANINGS, ArmOutcome, Comparison, SiteResult
-from mamfed_simulations.pages import (
-    Account,
-    Picture,
-    Table,
-    interval_text,
-    interval_values,
+from mamfed_common.detection import RATES
+from mamfed_common.intervals import Interval
+from mamfed_simulations.comparison import (
+    CENTRALISED,
+    LOCAL,
+    MEANINGS,
+    Comparison,
 )
+from mamfed_simulations.comparison_picture import draw_dice
+from mamfed_simulations.comparison_results import (
+    OURS,
+    YARDSTICKS,
+    Outcomes,
+    dice_chosen_of,
+    dice_of,
+    difference,
+    marked_of,
+    mean_difference,
+    mean_over_sites,
+    worst_first,
+)
+from mamfed_simulations.comparison_scores import SiteResult
+from mamfed_simulations.pages import Account, Picture, Table, interval_text
 
 NO_FIGURE = "n/a"
 
-Outcomes = Mapping[str, ArmOutcome]
-
-
-def dice_of(result: SiteResult) -> Interval | None:
-    """Return a site's mean Dice over seeds and images; None without an image with malignancy."""
-    return patient_bootstrap(result.patients, result.dice) if result.patients else None
-
-
-def false_positives_of(result: SiteResult) -> Interval | None:
-    """Return the mean marked share of images without malignancy; None where there is none."""
-    if not result.other_patients:
-        return None
-    return patient_bootstrap(result.other_patients, result.false_positives)
-
-
-def mean_over_sites(outcome: ArmOutcome) -> float | None:
-    """Return the mean over sites of their mean Dice, each site counting once."""
-    means = [float(r.dice.mean()) for r in outcome.sites.values() if r.patients]
-    return float(np.mean(means)) if means else None
-
-
-def fedavg_minus(outcomes: Outcomes, arm: str, site: str) -> Interval | None:
-    """Return FedAvg's mean Dice minus an arm's at a site, paired by patient; None without both."""
-    pair = [outcomes[name].sites.get(site) for name in (arm, FEDAVG) if name in outcomes]
-    if arm == FEDAVG or len(pair) < 2 or any(r is None or not r.patients for r in pair):
-        return None
-    other, fedavg = (r for r in pair if r is not None)
-    if len(other.dice) != len(fedavg.dice):
-        return None
-    return paired_difference(other.patients, other.dice, fedavg.dice)
-
-
-def results_of(comparison: Comparison, outcomes: Outcomes) -> dict[str, Any]:
-    """Return what ``results.json`` holds."""
-    return {
-        "mamfed_version": __version__,
-        "plan_sha256": comparison.plan.sha256(),
-        "seeds": list(comparison.seeds),
-        "arms": {
-            name: {
-                "mean_over_sites": _rounded(mean_over_sites(outcome)),
-                "sites": {
-                    site: _values(outcomes, name, site, result)
-                    for site, result in outcome.sites.items()
-                },
-                "missing": outcome.missing,
-            }
-            for name, outcome in outcomes.items()
-        },
-    }
+Cell = Callable[[SiteResult], str]
 
 
 def account_of(
     comparison: Comparison, outcomes: Outcomes, command: str, left_out: Sequence[str]
 ) -> Account:
     """Return the tables, notes and picture of a comparison."""
-    sites = [site.name for site in comparison.sites]
+    names = [site.name for site in comparison.sites]
+    sites = worst_first(outcomes, names)
     size = comparison.plan.image_size
     return Account(
-        title=f"mamfed federation: {', '.join(sites)} at {size} x {size}",
+        title=f"mamfed federation: {', '.join(names)} at {size} x {size}",
         command=command,
         plan=comparison.plan,
-        tables=_tables(outcomes, sites),
-        notes=[*_notes(comparison, outcomes), *left_out],
+        tables=[_main(outcomes, sites), *_details(outcomes, sites)],
+        notes=[*verdicts(outcomes, sites), *_notes(comparison, outcomes), *left_out],
         pictures=[
             Picture(
                 "dice.png",
                 "Dice by site and arm",
                 "Mean Dice of each arm at each site with its interval; the table has the numbers",
-                "Bars: 95 % over test patients. A site without malignant test images is not drawn.",
+                "At 0.5. Bars: 95 % over test patients. A site without malignant test images is "
+                "not drawn.",
                 draw_dice(outcomes, sites),
             )
         ],
     )
 
 
-def draw_dice(outcomes: Outcomes, sites: Sequence[str]) -> bytes:
-    """Draw each arm's Dice at each site with its interval, as PNG bytes."""
-    rated = [
-        s for s in sites if any(s in o.sites and o.sites[s].patients for o in outcomes.values())
-    ]
-    figure = Figure(figsize=(max(6.0, 2.6 * len(rated)), 4.2), layout="constrained")
-    axes = figure.subplots()
-    frame(axes, "Mean Dice on test images with malignancy", rounds=False)
-    for index, (name, outcome) in enumerate(outcomes.items()):
-        colour, marker = SITE_COLOURS[index % 6], SITE_MARKERS[index % 7]
-        shift = (index - (len(outcomes) - 1) / 2) * 0.12
-        label = name
-        for place, site in enumerate(rated):
-            figures = site in outcome.sites and dice_of(outcome.sites[site])
-            if not figures:
-                continue
-            value, low, high = figures[:3]
-            ends = (
-                [[0.0], [0.0]] if low is None or high is None else [[value - low], [high - value]]
-            )
-            axes.errorbar(
-                [place + shift],
-                [value],
-                yerr=ends,
-                color=colour,
-                marker=marker,
-                label=label,
-                capsize=3,
-            )
-            label = "_"
-    axes.set_xticks(range(len(rated)), [site.replace("$", r"\$") for site in rated])
-    axes.set_ylim(0, 1)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return to_png(figure)
+def verdicts(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
+    """Say in words where a federation scored lower than staying alone, the worst first."""
+    lines = []
+    for arm in OURS:
+        found = {site: difference(outcomes, arm, LOCAL, site) for site in sites}
+        known = {site: d for site, d in found.items() if d is not None}
+        lost = sorted((d.value, site) for site, d in known.items() if d.value < 0)
+        lines += [
+            f"{arm} scored lower than local training at {site}: "
+            f"{interval_text(known[site], signed=True)}, {known[site].images} images of "
+            f"{known[site].patients} patients."
+            for _, site in lost
+        ]
+        if known and not lost:
+            lines.append(f"{arm} scored lower than local training at no site.")
+    return lines
 
 
-def _tables(outcomes: Outcomes, sites: Sequence[str]) -> list[Table]:
-    dice, false, found, differences = [], [], [], []
-    for name, outcome in outcomes.items():
-        results = [outcome.sites.get(site) for site in sites]
-        mean = mean_over_sites(outcome)
-        dice.append([name, *(_dice_cell(r) for r in results), _number(mean)])
-        false.append([name, *(_false_cell(r) for r in results)])
-        found.append([name, *(_found_cell(r) for r in results)])
-        if name != FEDAVG and FEDAVG in outcomes:
-            pairs = [fedavg_minus(outcomes, name, site) for site in sites]
-            differences.append(
-                [name, *(interval_text(p, signed=True) if p else NO_FIGURE for p in pairs)]
-            )
-    tables = [
-        Table(
-            "Dice [95 % over patients] (images, patients)", ["arm", *sites, "mean of sites"], dice
-        ),
-        Table("Marked share of images without malignancy (images)", ["arm", *sites], false),
-        Table("Lesions found, mean over seeds", ["arm", *sites], found),
-    ]
-    if differences:
-        tables.append(Table("Dice of fedavg minus the arm's, paired", ["arm", *sites], differences))
-    return tables
+def _main(outcomes: Outcomes, sites: Sequence[str]) -> Table:
+    """Lay out a row a site, the worst first: every arm's Dice, and what federating changed."""
+    ours = [arm for arm in OURS if arm in outcomes]
+    pairs = [(arm, other) for arm in ours for other in YARDSTICKS if other in outcomes]
+    rows = []
+    for site in sites:
+        cells = [_of(outcomes, arm, site, lambda r: _value(dice_of(r))) for arm in outcomes]
+        cells += [_signed(difference(outcomes, arm, other, site)) for arm, other in pairs]
+        cells += [_of(outcomes, arm, site, _marked) for arm in ours]
+        rows.append([_counted(outcomes, site), *cells])
+    means = [_value(mean_over_sites(outcome)) for outcome in outcomes.values()]
+    means += [_signed(mean_difference(outcomes, arm, other, sites)) for arm, other in pairs]
+    rows.append([f"mean of {_rated(outcomes)} sites", *means, *([""] * len(ours))])
+    return Table(
+        "Dice at 0.5 by site, the worst for a federation first (malignant images of patients; "
+        "images without malignancy)",
+        [
+            "site",
+            *outcomes,
+            *(f"{arm} - {other}" for arm, other in pairs),
+            *(f"{arm}: breast marked" for arm in ours),
+        ],
+        rows,
+    )
+
+
+def _details(outcomes: Outcomes, sites: Sequence[str]) -> Iterator[Table]:
+    """Yield a table a figure, a row an arm."""
+    yield _by_arm(outcomes, sites, "Dice at 0.5 [95 % over patients]", _dice)
+    yield _by_arm(outcomes, sites, "Dice at the threshold that validation chose", _dice_chosen)
+    for other in (name for name in YARDSTICKS if name in outcomes):
+        rows = [
+            [name, *(_signed(difference(outcomes, name, other, site)) for site in sites)]
+            for name in outcomes
+            if name != other
+        ]
+        if rows:
+            yield Table(f"Dice at 0.5 minus that of {other}, paired", ["arm", *sites], rows)
+    marked = "Marked share of the breast on images without malignancy, at 0.5 (images)"
+    yield _by_arm(outcomes, sites, marked, _marked_interval)
+    yield _by_arm(outcomes, sites, "Lesions found at 0.5, mean over seeds", _found)
+    rates = ", ".join(f"{rate:g}" for rate in RATES)
+    yield _by_arm(
+        outcomes, sites, f"Sensitivity at {rates} false positives an image", _sensitivities
+    )
+    if any(len(r.seeds) > 1 for o in outcomes.values() for r in o.sites.values()):
+        yield _by_arm(outcomes, sites, "Dice at 0.5 of each seed", _by_seed)
+
+
+def _by_arm(outcomes: Outcomes, sites: Sequence[str], title: str, cell: Cell) -> Table:
+    rows = [[name, *(_of(outcomes, name, site, cell) for site in sites)] for name in outcomes]
+    return Table(title, ["arm", *sites], rows)
+
+
+def _of(outcomes: Outcomes, arm: str, site: str, cell: Cell) -> str:
+    result = outcomes[arm].sites.get(site)
+    return NO_FIGURE if result is None else cell(result)
 
 
 def _notes(comparison: Comparison, outcomes: Outcomes) -> list[str]:
+    seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
     missing = [
         f"{name}: {what}: no result: {reason}"
         for name, outcome in outcomes.items()
         for what, reason in outcome.missing.items()
     ]
+    if comparison.folds is None:
+        tested = f"{seeds}; the patients held out are the same for all."
+    else:
+        tested = (
+            f"{seeds} in {comparison.folds} folds: every patient is tested once a seed, by a model "
+            "that never saw her; each fold trains with a seed of its own. Figures are over the "
+            "images of all folds; false positives an image are counted at one score for all."
+        )
+    budget = "local and centralised training see as many images in all as the federation does: a "
+    budget += "site alone takes the steps that it takes in the federation, the pool those of all."
     return [
-        f"{len(comparison.seeds)} seeds; the patients held out are the same for all. Intervals: 95 "
-        "%, bootstrap over test patients; they do not hold the seeds' own scatter.",
+        f"{tested} Intervals: 95 %, bootstrap over test patients; they do not hold the seeds' own "
+        "scatter.",
         "Each arm's best round and threshold are chosen on validation patients of the sites that "
-        "train; leave-one-out never sees the tested site.",
+        "train; leave-one-out never sees the tested site. At 0.5 nothing is chosen.",
+        *([f"Equal budgets: {budget}"] if {LOCAL, CENTRALISED} & outcomes.keys() else []),
         *(f"{name}: {MEANINGS[name]}." for name in outcomes),
         *missing,
     ]
 
 
-def _values(outcomes: Outcomes, arm: str, site: str, result: SiteResult) -> dict[str, Any]:
-    named = {
-        "dice": dice_of(result),
-        "false_positive_share": false_positives_of(result),
-        "fedavg_minus_this": fedavg_minus(outcomes, arm, site),
-    }
-    return {
-        **{key: figure and interval_values(figure) for key, figure in named.items()},
-        "dice_by_seed": np.round(result.dice.mean(axis=-1), 4).tolist() if result.patients else [],
-        "lesions": result.lesions,
-        "lesions_found": round(result.lesions_found, 2),
-    }
+def _counted(outcomes: Outcomes, site: str) -> str:
+    """Name a site with the counts behind its row."""
+    results = (o.sites[site] for o in outcomes.values() if site in o.sites)
+    first = next(results, None)
+    if first is None:
+        return site
+    dice, marked = dice_of(first), marked_of(first)
+    malignant = f"{dice.images} of {dice.patients}" if dice else "0"
+    return f"{site} ({malignant}; {marked.images if marked else 0})"
 
 
-def _dice_cell(result: SiteResult | None) -> str:
-    figure = dice_of(result) if result else None
+def _rated(outcomes: Outcomes) -> int:
+    rated = {n for o in outcomes.values() for n, result in o.sites.items() if result.patients}
+    return len(rated)
+
+
+def _value(interval: Interval | None) -> str:
+    return NO_FIGURE if interval is None else f"{interval.value:.3f}"
+
+
+def _signed(interval: Interval | None) -> str:
+    return NO_FIGURE if interval is None else interval_text(interval, signed=True)
+
+
+def _dice(result: SiteResult) -> str:
+    figure = dice_of(result)
+    return interval_text(figure) if figure else NO_FIGURE
+
+
+def _dice_chosen(result: SiteResult) -> str:
+    figure = dice_chosen_of(result)
+    return interval_text(figure) if figure else NO_FIGURE
+
+
+def _marked(result: SiteResult) -> str:
+    figure = marked_of(result)
+    return f"{figure.value:.1%}" if figure else NO_FIGURE
+
+
+def _marked_interval(result: SiteResult) -> str:
+    figure = marked_of(result)
     if figure is None:
         return NO_FIGURE
-    return f"{interval_text(figure)} ({figure.images}, {figure.patients})"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.2%} [n/a] ({figure.images})"
+    return f"{figure.value:.2%} [{figure.low:.2%}, {figure.high:.2%}] ({figure.images})"
 
 
-def _false_cell(result: SiteResult | None) -> str:
-    figure = false_positives_of(result) if result else None
-    return f"{figure.value:.2%} ({figure.images})" if figure else NO_FIGURE
+def _found(result: SiteResult) -> str:
+    return f"{result.lesions_found:.1f} of {result.lesions}" if result.lesions else NO_FIGURE
 
 
-def _found_cell(result: SiteResult | None) -> str:
-    if result is None or not result.lesions:
+def _sensitivities(result: SiteResult) -> str:
+    if result.sensitivity_at is None:
         return NO_FIGURE
-    return f"{result.lesions_found:.1f} of {result.lesions}"
+    return ", ".join(f"{share:.2f}" for share in result.sensitivity_at)
 
 
-def _number(value: float | None) -> str:
-    return NO_FIGURE if value is None else f"{value:.3f}"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _by_seed(result: SiteResult) -> str:
+    return ", ".join(f"{dice:.3f}" for dice in result.dice_by_seed()) or NO_FIGURE

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from mamfed_common.intervals import mean, paired_difference, patient_bootstrap
+from mamfed_common.intervals import (
+    Group,
+    mean,
+    mean_of_groups,
+    paired_difference,
+    patient_bootstrap,
+)
 
 
 def plain_mean(values):
@@ -98,3 +104,17 @@ def test_no_image_and_an_image_without_a_patient_are_refused():
         patient_bootstrap([], np.array([]))
     with pytest.raises(ValueError, match="3"):
         patient_bootstrap(["a", "b"], np.zeros(3))
+
+
+def test_the_mean_of_groups_counts_each_once_and_draws_within_them():
+    """A site of 40 images at 0 and one of 4 at 1: half, and no draw moves it."""
+    flat = [Group(range(40), np.zeros(40)), Group(range(4), np.ones(4))]
+    assert mean_of_groups(flat) == (0.5, 0.5, 0.5, 44, 44)
+    values = np.random.default_rng(5).random((3, 30))
+    one = mean_of_groups([Group(range(30), values)])
+    assert one == patient_bootstrap(range(30), values)
+    two = mean_of_groups([Group(range(30), values), Group(range(30), values)])
+    assert two.value == pytest.approx(one.value)
+    assert 0.6 < (two.high - two.low) / (one.high - one.low) < 0.82, "1 / sqrt(2), drawn apart"
+    with pytest.raises(ValueError, match="no group"):
+        mean_of_groups([])

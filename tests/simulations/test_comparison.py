@@ -6,14 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.errors import PlanError, RunError
+from mamfed_common.errors import DataError, PlanError, RunError
+from mamfed_common.metrics import score_image
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.state import state_sha256
 from mamfed_simulations.cli import app
-from mamfed_simulations.comparison import ARMS, ArmOutcome, SiteResult
-from mamfed_simulations.comparison_report import fedavg_minus, mean_over_sites
+from mamfed_simulations.comparison import ARMS, ArmOutcome
+from mamfed_simulations.comparison_report import verdicts
+from mamfed_simulations.comparison_results import (
+    difference,
+    mean_difference,
+    mean_over_sites,
+    worst_first,
+)
+from mamfed_simulations.comparison_scores import Scored, SiteResult, result_of
 from mamfed_simulations.vendors import VENDORS, write_cohort
 
 runner = CliRunner()
@@ -63,7 +73,10 @@ def test_every_arm_is_measured_at_every_site_with_counts(root, plan, tmp_path):
             assert dice["low"] <= dice["value"] <= dice["high"]
             assert len(arm["sites"][site]["dice_by_seed"]) == 1
         values = [arm["sites"][site]["dice"]["value"] for site in ("a", "b")]
-        assert arm["mean_over_sites"] == pytest.approx(np.mean(values), abs=1e-4)
+        assert arm["mean_over_sites"]["value"] == pytest.approx(np.mean(values), abs=1e-4)
+        assert arm["mean_over_sites"]["images"] == 8
+        assert 0 <= arm["sites"]["a"]["marked_share_of_breast"]["value"] <= 1
+        assert list(arm["sites"]["a"]["sensitivity_at"]) == ["0.25", "0.5", "1", "2"]
         own = arm["sites"].get("c", {"dice": None})
         assert own["dice"] is None, "no malignant image: no figure, not 0"
         assert ("c" in arm["sites"]) is (name not in ("local", "leave-one-out"))
@@ -141,22 +154,152 @@ def test_an_unknown_arm_is_a_usage_error(root, plan, tmp_path):
     assert run(root, plan, tmp_path / "x", "--arms", "fedavg,fedsgd").exit_code == 2
 
 
-def outcome(dice_a, dice_b) -> ArmOutcome:
-    def result(dice):
-        return SiteResult(np.array(dice), (0, 0, 1), np.zeros((1, 0)), (), 3, 1.0)
+def test_in_folds_every_patient_is_tested_once(root, plan, tmp_path):
+    out = tmp_path / "out"
+    more = ("--arms", "local,fedavg", "--folds", "3", "--seeds", "2")
+    assert run(root, plan, out, *more).exit_code == 0
+    found = results(out)
+    plans = [
+        TrainingPlan.model_validate(yaml.safe_load((out / f"fedavg-{r}" / "plan.yaml").read_text()))
+        for r in ("seed0-fold0", "seed0-fold2", "seed1-fold0")
+    ]
+    assert [p.seed for p in plans] == [0, 2, 3], "each fold trains with a seed of its own"
+    assert [p.evaluation.fold for p in plans] == [0, 2, 0]
+    for arm in found["arms"].values():
+        for site in ("a", "b"):
+            dice = arm["sites"][site]["dice"]
+            assert (dice["images"], dice["patients"]) == (22, 11)
+            assert arm["sites"][site]["marked_share_of_breast"]["images"] == 8
+            assert arm["sites"][site]["seeds"] == [0, 1]
+            assert len(arm["sites"][site]["dice_by_seed"]) == 2
+    assert found["arms"]["fedavg"]["sites"]["c"]["marked_share_of_breast"]["images"] == 8
+    again = (out / "results.json").read_bytes()
+    assert run(root, plan, out, *more).exit_code == 0
+    assert (out / "results.json").read_bytes() == again
 
-    return ArmOutcome({"a": result(dice_a), "b": result(dice_b)}, {})
+
+def test_scores_that_are_kept_are_taken_again_for_other_weights(root, plan, tmp_path):
+    out = tmp_path / "out"
+    assert run(root, plan, out, "--arms", "fedavg").exit_code == 0
+    (kept,) = out.glob("fedavg-seed0/scores-a.json")
+    before = results(out)
+    content = json.loads(kept.read_text())
+    assert {score[0] for score in content["scores"]} == {""}, "no image is named"
+    content["scores"][0][1] = 1.0
+    kept.write_text(json.dumps(content))
+    assert run(root, plan, out, "--arms", "fedavg").exit_code == 0
+    assert results(out) != before, "kept scores are believed"
+    kept.write_text(json.dumps({**content, "of": "other weights"}))
+    assert run(root, plan, out, "--arms", "fedavg").exit_code == 0
+    assert results(out) == before
+
+
+def test_more_folds_than_a_site_has_patients_are_refused_before_any_training(root, plan, tmp_path):
+    result = run(root, plan, tmp_path / "out", "--folds", "5")
+    assert isinstance(result.exception, DataError)
+    assert str(result.exception).startswith("c: 4 patients for 5 folds")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_declared_split_refuses_folds(root, plan, tmp_path):
+    folder = tmp_path / "split"
+    shutil.copytree(root / "a", folder)
+    lines = (folder / "labels.csv").read_text().splitlines()
+    lines = [f"{lines[0]},split", *(f"{line},train" for line in lines[1:])]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    result = run(root, plan, tmp_path / "out", "--folds", "2", "--site", f"d={folder}")
+    assert isinstance(result.exception, DataError)
+    assert "split column says who is tested" in str(result.exception)
+
+
+def test_a_site_without_a_usable_image_is_named(root, plan, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("image,patient_id,pathology\nx.png,P1,benign\n")
+    result = run(root, plan, tmp_path / "out", "--site", f"d={folder}")
+    assert isinstance(result.exception, DataError)
+    assert str(result.exception) == f"{folder}: no image can be used: 1 x missing image"
+
+
+def site_result(dice, *, marked=(), seeds=None) -> SiteResult:
+    """Three images of two patients, and images without malignancy of as many."""
+    dice = np.array(dice)
+    marked = np.array(marked or [[]] * len(dice))
+    return SiteResult(
+        seeds=tuple(seeds or range(len(dice))),
+        dice=dice,
+        dice_chosen=dice,
+        patients=(0, 0, 1),
+        marked=marked,
+        other_patients=tuple(range(marked.shape[1])),
+        lesions=3,
+        lesions_found=1.0,
+        sensitivity_at=(0.1, 0.2, 0.3, 0.4),
+    )
+
+
+def outcome(dice_a, dice_b, **more) -> ArmOutcome:
+    return ArmOutcome({"a": site_result(dice_a, **more), "b": site_result(dice_b, **more)}, {})
 
 
 def test_the_mean_over_sites_counts_each_site_once():
-    assert mean_over_sites(outcome([[0.2, 0.4, 0.6]], [[1.0, 1.0, 1.0]])) == pytest.approx(0.7)
+    found = mean_over_sites(outcome([[0.2, 0.4, 0.6]], [[1.0, 1.0, 1.0]]))
+    assert found.value == pytest.approx(0.7)
+    assert (found.images, found.patients) == (6, 4)
 
 
 def test_arms_are_compared_image_by_image():
     first = outcome([[0.1, 0.2, 0.3]], [[0.1, 0.1, 0.1]])
     second = outcome([[0.2, 0.3, 0.4]], [[0.9, 0.1, 0.1]])
-    difference = fedavg_minus({"local": first, "fedavg": second}, "local", "a")
-    assert difference.value == pytest.approx(0.1)
-    assert (difference.low, difference.high) == pytest.approx((0.1, 0.1)), "the same for each"
-    assert fedavg_minus({"fedavg": second}, "fedavg", "a") is None
-    assert fedavg_minus({"local": first}, "local", "a") is None
+    both = {"local": first, "fedavg": second}
+    found = difference(both, "fedavg", "local", "a")
+    assert found.value == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1)), "the same for each"
+    assert difference(both, "local", "fedavg", "a").value == pytest.approx(-0.1)
+    assert difference(both, "fedavg", "fedavg", "a") is None
+    assert difference({"local": first}, "fedavg", "local", "a") is None
+    over_sites = mean_difference(both, "fedavg", "local", ["a", "b"])
+    assert over_sites.value == pytest.approx((0.1 + 0.8 / 3) / 2)
+
+
+def test_only_seeds_that_both_arms_have_are_compared():
+    """Seed 0 failed in one arm: that of seed 1 counts, not the mean of both."""
+    local = outcome([[0.0] * 3, [0.5] * 3], [[0.5] * 3] * 2)
+    fedavg = outcome([[0.6] * 3], [[0.6] * 3], seeds=[1])
+    found = difference({"local": local, "fedavg": fedavg}, "fedavg", "local", "a")
+    assert found.value == pytest.approx(0.1)
+
+
+def test_the_site_that_loses_most_comes_first_and_is_named_in_words():
+    local = outcome([[0.5, 0.5, 0.5]], [[0.5, 0.5, 0.5]])
+    fedavg = outcome([[0.6, 0.6, 0.6]], [[0.4, 0.4, 0.4]])
+    both = {"local": local, "fedavg": fedavg}
+    assert worst_first(both, ["a", "b", "c"]) == ["b", "a", "c"]
+    assert verdicts(both, ["b", "a"]) == [
+        "fedavg scored lower than local training at b: -0.100 [-0.100, -0.100], 3 images of 2 "
+        "patients."
+    ]
+    assert verdicts({"local": local, "fedavg": local}, ["a"]) == [
+        "fedavg scored lower than local training at no site."
+    ]
+    assert verdicts({"fedavg": local}, ["a"]) == [], "nothing to compare with"
+
+
+def test_what_is_marked_is_a_share_of_the_breast_and_folds_are_pooled():
+    """Two folds: 10 of 100 pixels of one breast, 30 of 60 of another; Dice at both thresholds."""
+
+    def fold(number, marked, breast):
+        images = [
+            score_image("", np.full((4, 4), 0.7, np.float32), np.ones((4, 4), bool), 0.5),
+            score_image("", np.zeros((4, 4), np.float32), np.zeros((4, 4), bool), 0.5),
+        ]
+        images[1] = images[1]._replace(predicted_pixels=marked)
+        patients = [f"P{number}", f"Q{number}"]
+        return Scored(images, [0.25 * number, 1.0], patients, [16, breast])
+
+    found = result_of({0: [fold(1, 10, 100), fold(2, 30, 60)]})
+    assert found.marked.tolist() == [[0.1, 0.5]]
+    assert found.dice.tolist() == [[1.0, 1.0]]
+    assert found.dice_chosen.tolist() == [[0.25, 0.5]]
+    assert (found.patients, found.other_patients) == ((0, 2), (1, 3))
+    assert (found.lesions, found.lesions_found, found.sensitivity_at) == (2, 2.0, (1.0,) * 4)
