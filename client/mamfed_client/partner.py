@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mamfed_common.errors import MamfedError
 from mamfed_common.samples import Sample
 from mamfed_common.supervision import hold_lifeline
+from mamfed_common.terminal import set_environment
 
 if TYPE_CHECKING:  # torch is loaded once the order has been read
     from mamfed_client.devices import Order, StoredImage
@@ -64,6 +65,7 @@ def carry_out(order: Order) -> None:
 def main() -> None:
     """Carry out the order on stdin."""
     hold_lifeline()
+    set_environment()
     text = sys.stdin.buffer.read()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from mamfed_client.devices import Order

@@ -1,14 +1,17 @@
-"""What the C library does with memory that a feature map no longer needs."""
+"""How much memory there is, and what the C library does with what a feature map no longer needs."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """``malloc.h`` of glibc."""
 _KEPT_BYTES = 2**31 - 1
 _TOP_PAD_BYTES = 64 << 20
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def keep_freed_memory() -> bool:
@@ -33,3 +36,17 @@ def keep_freed_memory() -> bool:
         (_M_TOP_PAD, _TOP_PAD_BYTES),
     )
     return all([bool(mallopt(parameter, value)) for parameter, value in settings])
+
+
+def available_bytes() -> int | None:
+    """Return how much memory new processes can have, also in a container; None if unknown."""
+    try:
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        available = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return None
+    try:  # a container's own limit, where it has one (cgroup v2)
+        limit = int((_CGROUP / "memory.max").read_text())
+        return min(available, max(0, limit - int((_CGROUP / "memory.current").read_text())))
+    except (OSError, ValueError):
+        return available

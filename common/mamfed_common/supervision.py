@@ -21,6 +21,7 @@ from typing import IO, Literal, NamedTuple
 
 from mamfed_common.files import private_directory
 from mamfed_common.terminal import ENVIRONMENT
+from mamfed_common.threads import WAITING
 
 LIFELINE = "MAMFED_LIFELINE"
 """Environment variable: the file descriptor that ends when the supervisor does."""
@@ -80,10 +81,15 @@ OnChange = Callable[[Change], None]
 def child_environment(flower_home: Path) -> dict[str, str]:
     """Return this process's environment as a child may have it.
 
-    No telemetry, no update check, no proxy between processes of this machine, and a folder of its
-    own for Flower, which otherwise writes to the user's home.
+    No telemetry, no update check, no threads that spin, no proxy between processes of this machine,
+    and a folder of its own for Flower, which otherwise writes to the user's home.
     """
-    environment = {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(private_directory(flower_home))}
+    environment = {
+        **WAITING,
+        **os.environ,
+        **ENVIRONMENT,
+        "FLWR_HOME": str(private_directory(flower_home)),
+    }
     for name in ("NO_PROXY", "no_proxy"):
         given = [host for host in environment.get(name, "").split(",") if host]
         environment[name] = ",".join([*given, *(h for h in LOOPBACK if h not in given)])

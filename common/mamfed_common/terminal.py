@@ -22,6 +22,7 @@ from rich.progress import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.threads import wait_without_spinning
 
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -92,8 +93,12 @@ def reading_progress(description: str, total: int) -> Iterator[Advance]:
 
 
 def set_environment() -> None:
-    """Switch off telemetry and update checks; to be called before Flower or Ray is imported."""
+    """Switch off telemetry and update checks, and spinning threads where the user has not chosen.
+
+    To be called before Flower, Ray or torch is imported: they look once.
+    """
     os.environ.update(ENVIRONMENT)
+    wait_without_spinning()
 
 
 def show_version(wanted: bool) -> None:
@@ -106,6 +111,12 @@ def show_version(wanted: bool) -> None:
 VERSION_OPTION = typer.Option(
     "--version", callback=show_version, is_eager=True, help="Print the version and exit."
 )
+
+
+def os_error_line(error: OSError) -> str:
+    """Say in one line what the system refused, and where."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def run(app: typer.Typer) -> None:
@@ -128,8 +139,7 @@ def run(app: typer.Typer) -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # a full or read-only disk, a file in a folder's place
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {os_error_line(error)}", file=sys.stderr)
         sys.exit(OutputError.exit_code)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)

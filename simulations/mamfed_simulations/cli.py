@@ -16,6 +16,7 @@ from mamfed_common.terminal import Format
 from mamfed_simulations.comparison_cli import federation
 from mamfed_simulations.engine import Engine
 from mamfed_simulations.options import (
+    ArmThreads,
     Cache,
     Device,
     DryRun,
@@ -24,6 +25,8 @@ from mamfed_simulations.options import (
     PlanFile,
     Size,
     Threads,
+    Workers,
+    number_of_workers,
     site_folders,
 )
 from mamfed_simulations.partition_cli import partition
@@ -32,6 +35,7 @@ from mamfed_simulations.study.cli import app as study_app
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
     from mamfed_simulations.experiment import Experiment
+    from mamfed_simulations.workers import Machine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,7 +83,8 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 0,
     engine: EngineOption = Engine.PROCESS,
     device: Device = "auto",
-    threads: Threads = None,
+    threads: ArmThreads = None,
+    workers: Workers = "auto",
     cache: Cache = None,
     output: Output = Format.TEXT,
 ) -> None:
@@ -89,13 +94,22 @@ def demo(
     two cores.
     """
     from mamfed_simulations.demo import demo_plan, write_demo_cohorts
+    from mamfed_simulations.workers import choose_machine
+
+    processes = number_of_workers(workers)
 
     phantoms = out.parent / f"{out.name}-phantoms"
     terminal.console().print(f"drawing phantoms in {phantoms}")
     folders = write_demo_cohorts(phantoms, seed)
-    experiment = _experiment(
-        folders, demo_plan(seed), out, engine, device, threads, cache, compare=True
+    machine = choose_machine(
+        demo_plan(seed),
+        arms=len(folders) + 2,
+        engine=engine,
+        device=device,
+        threads=threads,
+        workers=processes,
     )
+    experiment = _experiment(folders, demo_plan(seed), out, machine, cache, compare=True)
     _simulate(experiment, output, dry_run=False)
 
 
@@ -125,6 +139,7 @@ def run(
     Example: mamfed-simulate run --site a=data/a --site b=data/b --size 256 --out runs/first
     """
     from mamfed_common.plan import TrainingPlan, read_plan
+    from mamfed_simulations.workers import choose_machine
 
     chosen = TrainingPlan() if plan is None else read_plan(plan)
     if size is not None:
@@ -132,8 +147,9 @@ def run(
     if seed is not None:
         chosen = chosen.changed("--seed", seed=seed)
     folders = site_folders(site)
-    experiment = _experiment(folders, chosen, out, engine, device, threads, cache, compare=False)
-    experiment = replace(experiment, activation_checkpointing=activation_checkpointing)
+    machine = choose_machine(chosen, arms=1, engine=engine, device=device, threads=threads)
+    machine = replace(machine, activation_checkpointing=activation_checkpointing)
+    experiment = _experiment(folders, chosen, out, machine, cache, compare=False)
     _simulate(experiment, output, dry_run=dry_run)
 
 
@@ -146,15 +162,11 @@ def _experiment(
     folders: dict[str, Path],
     chosen: TrainingPlan,
     out: Path,
-    engine: Engine,
-    device: str,
-    threads: int | None,
+    machine: Machine,
     cache: Path | None,
     *,
     compare: bool,
 ) -> Experiment:
-    import os
-
     from mamfed_client.cache import default_cache_dir
     from mamfed_client.site import Site
     from mamfed_simulations.experiment import Experiment
@@ -168,9 +180,7 @@ def _experiment(
         plan=chosen,
         out=out,
         compare=compare,
-        engine=engine,
-        device=device,
-        threads=threads or os.cpu_count() or 1,
+        machine=machine,
         title="mamfed: " + ", ".join(sorted(folders)),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
@@ -184,7 +194,7 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     from mamfed_simulations.progress import Progress
     from mamfed_simulations.tables import data_table, reasons, result_table
 
-    choose_device(experiment.device)
+    choose_device(experiment.machine.device)
     shown = terminal.console()
     descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
     shown.print(data_table(descriptions, experiment.plan))

@@ -31,18 +31,16 @@ from mamfed_server.report.page import report_run
 from mamfed_server.runs import RunFolder
 from mamfed_simulations.arms import (
     CENTRALISED,
+    FEDERATED,
     LOCAL,
-    Arm,
     centralised_arm,
-    describe_sites,
     federated_arm,
     local_arms,
     merge_local,
 )
-from mamfed_simulations.engine import Engine
-from mamfed_simulations.federation import run_federation
 from mamfed_simulations.figure2 import Case, by_site, draw_figure2
 from mamfed_simulations.progress import Progress
+from mamfed_simulations.workers import Machine, set_threads, train_arms
 
 CASES_PER_SITE = 3
 WORST_CASES = 10
@@ -57,10 +55,7 @@ class Experiment:
         plan: The plan.
         out: Run folder; an earlier run there is moved aside.
         compare: Train local-only and centralised arms too.
-        engine: Where sites run.
-        device: Where sites train.
-        threads: CPU threads of each site; equal numbers give equal bits.
-        activation_checkpointing: Whether sites train in less memory, at the cost of time.
+        machine: What to train with.
         title: Heading of the report.
         command: The command line, for the report.
     """
@@ -69,10 +64,7 @@ class Experiment:
     plan: TrainingPlan
     out: Path
     compare: bool = False
-    engine: Engine = Engine.PROCESS
-    device: str = "auto"
-    threads: int = 1
-    activation_checkpointing: bool = False
+    machine: Machine = field(default_factory=Machine)
     title: str = "mamfed simulation"
     command: str = ""
 
@@ -86,12 +78,9 @@ def simulate(
         RunError: An arm failed; what was reached stays in the run folder.
     """
     started = time.monotonic()
-    arm = federated_arm(experiment.sites, experiment.plan, experiment.out)
     folder = RunFolder(experiment.out)
     try:
-        summary = _run(experiment, arm, progress)
-        if experiment.compare:
-            _compare(experiment, descriptions, progress, summary)
+        summary = _train(experiment, descriptions, progress)
     except MamfedError:
         if folder.holds_run():  # else it failed before it began, and left nothing behind
             write_notes(experiment.out, _notes(experiment, Measured()))
@@ -100,6 +89,7 @@ def simulate(
     summary["seconds"] = round(time.monotonic() - started, 1)
     folder.write_summary(summary)
     progress.say("drawing the report")
+    set_threads(experiment.machine)
     measured = measure(experiment, folder.checkpoint_path("best"))
     figure2 = draw_figure2(measured.cases, measured.threshold) if measured.cases else None
     write_notes(experiment.out, _notes(experiment, measured), figure2)
@@ -107,17 +97,24 @@ def simulate(
     return summary
 
 
-def _compare(
-    experiment: Experiment,
-    descriptions: Mapping[str, SiteDescription],
-    progress: Progress,
-    summary: dict[str, Any],
-) -> None:
-    """Run the other arms and add them to the summary."""
+def _train(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription], progress: Progress
+) -> dict[str, Any]:
+    """Train all arms; return the federation's summary with the results of all."""
     sites, plan, out = experiment.sites, experiment.plan, experiment.out
-    arms, not_trained = local_arms(sites, descriptions, plan, out)
-    arms.append(centralised_arm(sites, plan, out))
-    summaries = {arm.name: _run(experiment, arm, progress) for arm in arms}
+    arms = [federated_arm(sites, plan, out)]
+    not_trained: dict[str, str] = {}
+    if experiment.compare:
+        alone, not_trained = local_arms(sites, descriptions, plan, out)
+        others = [*alone, centralised_arm(sites, plan, out)]
+        # The other arms' folders lie in this one's: it stands before any of them begins.
+        RunFolder(out).create(plan)
+        arms = [replace(arms[0], job=replace(arms[0].job, resume=True)), *others]
+    trained = train_arms(arms, experiment.machine, progress)
+    summaries = {arm.name: RunFolder(arm.job.folder).read_summary() for arm, _ in trained}
+    summary = summaries.pop(FEDERATED)
+    if not experiment.compare:
+        return summary
     summary["warnings"] += [
         f"{name}: {warning}" for name, s in summaries.items() for warning in s["warnings"]
     ]
@@ -125,6 +122,7 @@ def _compare(
     by_site = {name.removeprefix(f"{LOCAL}-"): s for name, s in summaries.items()}
     summary["arms"][LOCAL] = merge_local(by_site, not_trained)
     summary["arms"][CENTRALISED] = centralised["arms"][CENTRALISED]
+    return summary
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ class Measured:
 
 def measure(experiment: Experiment, checkpoint: Path) -> Measured:
     """Score every site's held-out images with malignancy once more, image by image."""
-    device, plan = choose_device(experiment.device), experiment.plan
+    device, plan = choose_device(experiment.machine.device), experiment.plan
     if not plan.finetuning.rounds:
         return Measured()
     state, facts, _ = load_checkpoint(checkpoint)
@@ -191,9 +189,10 @@ def _notes(experiment: Experiment, measured: Measured) -> Notes:
         command=experiment.command,
         environment={
             **environment(),
-            "engine": experiment.engine,
-            "device": str(choose_device(experiment.device)),
-            "threads a site": str(experiment.threads),
+            "engine": experiment.machine.engine,
+            "device": str(choose_device(experiment.machine.device)),
+            "threads a site": str(experiment.machine.threads),
+            "arms side by side": str(experiment.machine.workers),
         },
         rejected=tuple(rejected_rows(experiment.sites, experiment.plan)),
         cases=tuple(
@@ -220,22 +219,6 @@ def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow
         for cohort in load_site(site, plan).cohorts
         for r in cohort.intake.rejected
     ]
-
-
-def _run(experiment: Experiment, arm: Arm, progress: Progress) -> dict[str, Any]:
-    """Run one arm behind a progress bar; return its summary."""
-    steps = arm.steps(describe_sites(arm.sites, experiment.plan))
-    on_step, on_round = progress.start(arm.name, arm.job.plan, steps)
-    run_federation(
-        arm.sites,
-        replace(arm.job, on_round=on_round),
-        engine=experiment.engine,
-        device=experiment.device,
-        threads=experiment.threads,
-        activation_checkpointing=experiment.activation_checkpointing,
-        on_step=on_step,
-    )
-    return RunFolder(arm.job.folder).read_summary()
 
 
 def _best_median_worst(scores: Sequence[ImageScore]) -> list[int]:

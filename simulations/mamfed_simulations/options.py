@@ -10,6 +10,8 @@ import typer
 
 from mamfed_common.terminal import Format
 
+MOST_WORKERS = 1024
+
 PlanFile = Annotated[
     Path | None, typer.Option(help="Training plan.", show_default="see mamfed-simulate plan")
 ]
@@ -25,6 +27,22 @@ Threads = Annotated[
         min=1, help="CPU threads a site. Same number, same bits.", show_default="all cores"
     ),
 ]
+ArmThreads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="CPU threads a site. Same number, same bits.",
+        show_default="1 for arms of images up to 512 pixels on a CPU, else all cores",
+    ),
+]
+Workers = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|N",
+        help="Arms side by side, each in a process. auto: as cores and memory allow. "
+        "Any number, same bits.",
+    ),
+]
 Lighter = Annotated[
     bool,
     typer.Option(
@@ -36,6 +54,15 @@ Cache = Annotated[
     typer.Option(help="Where prepared images are kept.", show_default="~/.cache/mamfed"),
 ]
 Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
+
+
+def number_of_workers(text: str) -> int | None:
+    """Read ``--workers``; None for auto."""
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_WORKERS):
+        raise typer.BadParameter(f"--workers {text!r}: expected auto, or 1 to {MOST_WORKERS}")
+    return int(text)
 
 
 def site_folders(sites: list[str]) -> dict[str, Path]:

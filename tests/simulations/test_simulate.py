@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from mamfed_simulations.demo import demo_plan
 from mamfed_simulations.experiment import Experiment, simulate
 from mamfed_simulations.progress import Progress
 from mamfed_simulations.vendors import VENDORS, write_cohort
+from mamfed_simulations.workers import Machine
 
 runner = CliRunner()
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -93,8 +95,17 @@ def test_the_demo_compares_with_each_site_alone_and_with_all_data_pooled(
 ):
     sites = tuple(Site(n, ((n, f),), tmp_path / "cache") for n, f in sorted(folders.items()))
     experiment = Experiment(sites=sites, plan=tiny_plan, out=tmp_path / "run", compare=True)
-    with Progress() as progress:
-        summary = simulate(experiment, describe_sites(sites, tiny_plan), progress)
+    pages = []
+    for workers in (2, 1):  # the second moves the first aside, with all its arms
+        experiment = replace(experiment, machine=Machine(workers=workers))
+        with Progress() as progress:
+            summary = simulate(experiment, describe_sites(sites, tiny_plan), progress)
+        pages.append(json.dumps([summary["arms"], summary["status"], summary["warnings"]]))
+    assert pages[0] == pages[1]
+    for path in (tmp_path / "run").glob("**/*.safetensors"):
+        earlier = tmp_path / "run.1" / path.relative_to(tmp_path / "run")
+        assert path.read_bytes() == earlier.read_bytes()
+    assert len(list((tmp_path / "run").glob("**/final.safetensors"))) == 5
     assert set(summary["arms"]) == {"federated", "local", "centralised"}
     for arm in summary["arms"].values():
         assert set(arm["sites"]) == set(folders)
