@@ -34,6 +34,7 @@ from mamfed_common.weights import (
     TrainReport,
     TrainTask,
     unpack_body,
+    unpack_painter,
     unpack_weights,
 )
 
@@ -110,11 +111,13 @@ def make_client_app(
         task = unpack_body(content, EvaluateTask)
         door.admit(task)
         samples = load_site(site, task.plan).samples(EVALUATED_ON, task.part)
-        state = unpack_weights(content, task, _expected(task.plan))
+        expected = _expected(task.plan)
+        state = unpack_weights(content, task, expected)
+        painter = unpack_painter(content, task, expected)
         if own := _local_norms(norms, site, task):
             state = own.to_score(state, task.stage, task.server_round)
         plan = with_threshold(task.plan, task.threshold)
-        scores = evaluate(state, samples, plan, device=choose_device(device))
+        scores = evaluate(state, samples, plan, device=choose_device(device), painter=painter)
         return door.release(task, summarise(scores))
 
     def describe(content: RecordDict, site: Site) -> RecordDict:

@@ -66,7 +66,7 @@ def evaluate_folder(
         raise DataError(f"--part {part} needs --site, the name that this data had in the run")
     if not out.parent.is_dir():
         raise OutputError(f"{out}: folder {out.parent} does not exist")
-    state, checkpoint, _ = load_checkpoint(checkpoint_path)
+    state, checkpoint, painter = load_checkpoint(checkpoint_path)
     plan, threshold_from = checkpoint.plan_at(threshold)
     name = site or data.resolve().name
     here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
@@ -80,6 +80,7 @@ def evaluate_folder(
         _shown(StoredSamples(placed), "scoring"),
         plan,
         device=choose_device(device),
+        painter=painter,
         spacing_mm={image: f.spacing_mm for image, f in facts.items() if f.spacing_mm},
     )
     evaluated = Evaluated(scores, facts, min_images or Policy().min_cases_to_report)

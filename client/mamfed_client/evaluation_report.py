@@ -52,6 +52,9 @@ def document_of(evaluated: Evaluated) -> dict[str, Any]:
         "sensitivity": summary.sensitivity,
         "lesions": summary.lesions,
         "lesions_found": summary.lesions_found,
+        "lesions_redrawn": summary.lesions_redrawn,
+        "redrawn_as_tissue": summary.redrawn_as_tissue,
+        "redrawn_minus_ring": summary.redrawn_minus_ring,
         "images_without_malignancy": summary.images_without_malignancy,
         "false_positive_pixels": summary.false_positive_pixels,
         "mean_iou": summary.iou,
@@ -93,8 +96,21 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
             f"sensitivity by false positives an image: {at} "
             f"({curve['lesions']} lesions, {curve['images']} images)"
         )
+    lines.append(_redrawn(document))
     lines.append(f"marked from {document['threshold']:g}, by {document['threshold_from']}")
     return lines
+
+
+def _redrawn(document: Mapping[str, Any]) -> str:
+    lesions, minus_ring = document["lesions_redrawn"], document["redrawn_minus_ring"]
+    what = "found lesions redrawn as tissue"
+    if not lesions:
+        none = "the model has no painter" if lesions is None else "no found lesion could be judged"
+        return f"{what}: n/a, {none}"
+    return (
+        f"{what}: {document['redrawn_as_tissue']} of {lesions}, "
+        f"{minus_ring:+.3f} against the tissue around them"
+    )
 
 
 def _intervals(evaluated: Evaluated, malignant: Sequence[ImageScore]) -> dict[str, Any]:
@@ -154,6 +170,8 @@ def _row(score: ImageScore) -> dict[str, Any]:
     """Return an image's result as JSON holds it; overlap without a lesion is no figure."""
     row = score._asdict()
     row["lesion_scores"] = [lesion._asdict() for lesion in score.lesion_scores]
+    if score.redrawn is not None:
+        row["redrawn"] = [lesion._asdict() for lesion in score.redrawn]
     row |= {"lesions": score.lesions, "lesions_found": score.lesions_found}
     nothing = dict.fromkeys(("dice", "iou", "dice_at"))
     return row if score.lesion_pixels else {**row, **nothing}

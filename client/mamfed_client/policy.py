@@ -43,6 +43,9 @@ MetricName = Literal[
     "auroc",
     "sensitivity_at_1",
     "dice_at",
+    "lesions_redrawn",
+    "redrawn_as_tissue",
+    "redrawn_minus_ring",
 ]
 """Everything but arrays that can leave, named as in ``TrainReport`` and ``SiteScore``."""
 

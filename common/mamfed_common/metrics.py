@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from mamfed_common.detection import (
     overlaps,
     regions_of,
 )
+from mamfed_common.explanation import RedrawnLesion
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 """Probabilities at which every image's Dice is taken, so that validation can choose among them."""
@@ -65,6 +67,8 @@ class ImageScore(NamedTuple):
         dice_at: Dice at each of :data:`THRESHOLDS`.
         hausdorff95_mm: 95th percentile of the distances between the outlines of what is marked and
             what is malignant, in mm; None without a pixel size, or where either is empty.
+        redrawn: What became of the found lesions that were redrawn as healthy tissue and judged
+            (``mamfed_common.explanation``); None where there was nothing to draw by.
     """
 
     image: str
@@ -77,6 +81,7 @@ class ImageScore(NamedTuple):
     peak: float
     dice_at: tuple[float, ...]
     hausdorff95_mm: float | None = None
+    redrawn: tuple[RedrawnLesion, ...] | None = None
 
     @property
     def lesions(self) -> int:
@@ -129,6 +134,7 @@ def score_image(
     mask: BoolImage,
     threshold: float,
     spacing_mm: float | None = None,
+    redrawn: tuple[RedrawnLesion, ...] | None = None,
 ) -> ImageScore:
     """Score one image's malignancy map.
 
@@ -138,6 +144,7 @@ def score_image(
         mask: ``(S, S)`` bool, true on malignant findings.
         threshold: Probability from which a pixel is marked, 0..1.
         spacing_mm: Distance of the grid's pixel centres, where it is known.
+        redrawn: What became of its lesions, where they were redrawn.
     """
     predicted = probability >= threshold
     lesions = regions_of(mask)
@@ -153,6 +160,7 @@ def score_image(
         peak=float(probability.max()),
         dice_at=_dice_at(probability, mask),
         hausdorff95_mm=spacing_mm and hausdorff95_mm(predicted, mask, spacing_mm),
+        redrawn=redrawn,
     )
 
 
@@ -174,6 +182,11 @@ class SiteScore(Config):
         sensitivity_at_1: Share of ``lesions`` hit at one false positive an image, 0..1, over
             ``images`` and ``images_without_malignancy`` together; None without a lesion.
         dice_at: Mean Dice on the images with malignancy at each of :data:`THRESHOLDS`.
+        lesions_redrawn: Found lesions in ``images`` that were redrawn as healthy tissue and judged
+            (``mamfed_common.explanation``); None where there was nothing to draw by.
+        redrawn_as_tissue: How many of them came out as bright as the tissue around them.
+        redrawn_minus_ring: Mean over them of their redrawn brightness minus that of the tissue
+            around them, -1..1.
     """
 
     images: int | None = Field(ge=0)
@@ -188,6 +201,9 @@ class SiteScore(Config):
     dice_at: tuple[Share, ...] | None = Field(
         default=None, min_length=len(THRESHOLDS), max_length=len(THRESHOLDS)
     )
+    lesions_redrawn: int | None = Field(default=None, ge=0)
+    redrawn_as_tissue: int | None = Field(default=None, ge=0)
+    redrawn_minus_ring: float | None = Field(default=None, ge=-1, le=1)
 
     @property
     def sensitivity(self) -> float | None:
@@ -201,6 +217,8 @@ def summarise(scores: Sequence[ImageScore]) -> SiteScore:
     malignant = [score for score in scores if score.lesion_pixels]
     other = [score for score in scores if not score.lesion_pixels]
     curve = froc(scores)
+    judged = [score.redrawn for score in malignant if score.redrawn is not None]
+    redrawn = list(chain.from_iterable(judged))
     by_threshold = zip(*(score.dice_at for score in malignant), strict=True)
     return SiteScore(
         images=len(malignant),
@@ -213,6 +231,9 @@ def summarise(scores: Sequence[ImageScore]) -> SiteScore:
         auroc=auroc(scores),
         sensitivity_at_1=curve and curve.sensitivity_at(1),
         dice_at=tuple(float(np.mean(values)) for values in by_threshold) or None,
+        lesions_redrawn=len(redrawn) if judged else None,
+        redrawn_as_tissue=sum(lesion.as_tissue for lesion in redrawn) if judged else None,
+        redrawn_minus_ring=_mean([lesion.minus_ring for lesion in redrawn]),
     )
 
 

@@ -16,12 +16,14 @@ from torch import nn
 
 from mamfed_common.batches import Batches, Turn, makers, to_tensor
 from mamfed_common.device import autocast
+from mamfed_common.explanation import judge_redrawn
 from mamfed_common.local_state import Position, RoundKeeper
 from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
 from mamfed_common.memory import keep_freed_memory
 from mamfed_common.metrics import ImageScore, score_image
 from mamfed_common.parallel import ALONE, Team
 from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.repaint import repaint
 from mamfed_common.samples import Sample
 from mamfed_common.state import State, check_state, state_of
 from mamfed_common.step import MAX_GRADIENT_NORM as MAX_GRADIENT_NORM  # training's own constant
@@ -86,6 +88,7 @@ def evaluate(
     *,
     device: torch.device,
     spacing_mm: Mapping[str, float] | None = None,
+    painter: State | None = None,
     on_step: OnStep | None = None,
 ) -> list[ImageScore]:
     """Score the malignancy map of every sample, in their order, one image at a time.
@@ -96,13 +99,22 @@ def evaluate(
         plan: Of it, network, precision and threshold matter.
         device: Where to do it.
         spacing_mm: Distance of the grid's pixel centres by image, where it is known.
+        painter: Weights at the end of stage 1, which redraw found lesions to be judged; None:
+            there are none, and no lesion is.
         on_step: Called after each image.
 
     Raises:
-        WeightsError: ``state`` is not of the plan's network.
+        WeightsError: ``state`` or ``painter`` is not of the plan's network.
     """
     network = load_network(state, plan, device)
-    scores = score_samples(network, samples, plan, device=device, spacing_mm=spacing_mm)
+    scores = score_samples(
+        network,
+        samples,
+        plan,
+        device=device,
+        spacing_mm=spacing_mm,
+        painter=None if painter is None else load_network(painter, plan, device),
+    )
     found = []
     for score in scores:
         found.append(score)
@@ -118,16 +130,22 @@ def score_samples(
     *,
     device: torch.device,
     spacing_mm: Mapping[str, float] | None = None,
+    painter: MalignancyNetwork | None = None,
 ) -> Iterator[ImageScore]:
     """Yield the score of every sample by a network that gives logits, as :func:`evaluate` does."""
     for sample in samples:
         probability = malignancy_of(network, sample, plan, device)
+        redrawn = None
+        if painter is not None and sample.mask.any():
+            marked = probability >= plan.evaluation.threshold
+            redrawn = judge_redrawn(sample, repaint(painter, sample, marked, plan, device), marked)
         yield score_image(
             sample.name,
             probability,
             sample.mask,
             plan.evaluation.threshold,
             (spacing_mm or {}).get(sample.name),
+            redrawn,
         )
 
 

@@ -10,7 +10,8 @@ train      plan, stage, round,      weights, number of examples, loss
            run, weights
 evaluate   plan, part, stage,       means and the counts behind them
            round, run, threshold,
-           weights
+           weights; for the final
+           test the painter, if any
 =========  =======================  ===================================
 
 Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests an
@@ -25,10 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -47,6 +48,7 @@ from mamfed_common.state import State, check_state
 
 ARRAYS = "arrays"
 WEIGHTS = "weights"
+PAINTER = "painter"
 SAFETENSORS = "safetensors"
 BODY = "body"
 JSON = "json"
@@ -170,6 +172,8 @@ class EvaluateTask(Order):
         server_round: The round of that stage that they were averaged in.
         run: As in a :class:`TrainTask`.
         threshold: Probability from which a pixel is marked; None: the plan's.
+        painter: Whether weights of the painter (``mamfed_common.repaint``) come beside the others;
+            with the final test only.
     """
 
     part: Part
@@ -177,6 +181,13 @@ class EvaluateTask(Order):
     server_round: int = Field(ge=1)
     run: str = Field(default="", max_length=255)
     threshold: float | None = Field(default=None, gt=0, lt=1)
+    painter: bool = False
+
+    @model_validator(mode="after")
+    def _paint_at_the_end(self) -> Self:
+        if self.painter and self.part != "test":
+            raise ValueError(f"a painter comes with the final test, not with part {self.part!r}")
+        return self
 
 
 class Update(NamedTuple):
@@ -193,18 +204,40 @@ def pack(body: Config, state: Mapping[str, Tensor] | None = None) -> RecordDict:
     """Pack a body, and weights where they belong to it, for the wire."""
     content = RecordDict({BODY: ConfigRecord({JSON: body.model_dump_json()})})
     if state is not None:
-        data = save({name: tensor.detach() for name, tensor in state.items()})
-        content[ARRAYS] = ArrayRecord({WEIGHTS: Array("uint8", (len(data),), SAFETENSORS, data)})
+        content[ARRAYS] = ArrayRecord({WEIGHTS: _array_of(state)})
     return content
 
 
-def pack_task(task: TrainTask | EvaluateTask, state: Mapping[str, Tensor]) -> RecordDict:
+def pack_task(
+    task: TrainTask | EvaluateTask,
+    state: Mapping[str, Tensor],
+    painter: Mapping[str, Tensor] | None = None,
+) -> RecordDict:
     """Pack a task and the weights that it is about, as its plan lets them travel.
+
+    Args:
+        task: The task.
+        state: The weights.
+        painter: Those of the painter, where the task says that they come.
 
     Raises:
         WeightsError: The weights cannot travel so.
     """
-    return pack(task, weights_to_send(state, _wire_of(task)))
+    assert (painter is not None) == brings_painter(task), "the task says what comes"
+    content = pack(task, weights_to_send(state, _wire_of(task)))
+    if painter is not None:
+        content.array_records[ARRAYS][PAINTER] = _array_of(painter)
+    return content
+
+
+def _array_of(state: Mapping[str, Tensor]) -> Array:
+    data = save({name: tensor.detach() for name, tensor in state.items()})
+    return Array("uint8", (len(data),), SAFETENSORS, data)
+
+
+def brings_painter(task: TrainTask | EvaluateTask) -> bool:
+    """Tell whether a task comes with the weights of the painter."""
+    return isinstance(task, EvaluateTask) and task.painter
 
 
 def unpack_body(content: RecordDict, kind: type[Body]) -> Body:
@@ -233,15 +266,24 @@ def unpack_state(content: RecordDict, expected: Mapping[str, Tensor]) -> State:
     Raises:
         WeightsError: There are none, more than one set, or they do not fit.
     """
+    _check_arrays(content, [WEIGHTS])
+    return _read_array(content, WEIGHTS, expected)
+
+
+def _check_arrays(content: RecordDict, names: list[str]) -> None:
+    """Check that a message holds the sets of weights of these names and no other."""
     records = content.array_records
     if set(records) != {ARRAYS}:
         raise WeightsError(f"message has array records {sorted(records)}, expected [{ARRAYS!r}]")
-    if set(records[ARRAYS]) != {WEIGHTS}:
-        raise WeightsError(f"message has {len(records[ARRAYS])} arrays, expected [{WEIGHTS!r}]")
+    if set(records[ARRAYS]) != set(names):
+        raise WeightsError(f"message has {len(records[ARRAYS])} arrays, expected {names}")
+
+
+def _read_array(content: RecordDict, name: str, expected: Mapping[str, Tensor]) -> State:
     try:
-        state: State = load(records[ARRAYS][WEIGHTS].data)
+        state: State = load(content.array_records[ARRAYS][name].data)
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise WeightsError(f"its weights cannot be decoded ({type(error).__name__})") from None
+        raise WeightsError(f"its {name} cannot be decoded ({type(error).__name__})") from None
     if unknown := state.keys() - expected.keys():  # their names may hold anything
         raise WeightsError(f"sends {len(unknown)} arrays that the network does not have")
     check_state(state, expected)
@@ -254,10 +296,22 @@ def unpack_weights(
     """Read the weights that a task brings.
 
     Raises:
-        WeightsError: There are none, more than one set, or they do not fit.
+        WeightsError: There are none, more sets than the task says, or they do not fit.
     """
-    sent = unpack_state(content, weights_sent_like(expected, _wire_of(task)))
+    _check_arrays(content, [WEIGHTS, PAINTER] if brings_painter(task) else [WEIGHTS])
+    sent = _read_array(content, WEIGHTS, weights_sent_like(expected, _wire_of(task)))
     return weights_received(sent, expected)
+
+
+def unpack_painter(
+    content: RecordDict, task: EvaluateTask, expected: Mapping[str, Tensor]
+) -> State | None:
+    """Read the painter's weights, which travel exactly; None where the task brings none.
+
+    Raises:
+        WeightsError: They do not fit.
+    """
+    return _read_array(content, PAINTER, expected) if task.painter else None
 
 
 def unpack_update(

@@ -251,9 +251,10 @@ class _Run:
             return
         self.roster.refresh()
         self.log.write("test")
-        state, facts, _ = load_checkpoint(self.folder.checkpoint_path("best"))
+        state, facts, painter = load_checkpoint(self.folder.checkpoint_path("best"))
         task = self._score_task("test", facts.stage, facts.server_round, facts.threshold)
-        self.test_scores = self._evaluate(state, task, "test").scores
+        task = task.model_copy(update={"painter": painter is not None})
+        self.test_scores = self._evaluate(state, task, "test", painter).scores
 
     def _score_task(
         self, part: Part, stage: Stage, server_round: int, threshold: float | None = None
@@ -268,10 +269,14 @@ class _Run:
             threshold=threshold,
         )
 
-    def _evaluate(self, state: State, task: EvaluateTask, what: str) -> Scores:
+    def _evaluate(
+        self, state: State, task: EvaluateTask, what: str, painter: State | None = None
+    ) -> Scores:
         nodes = self.roster.evaluators(task.part)
         deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
-        found = evaluate_sites(self.link, state, task, nodes, self.roster.descriptions, deadlines)
+        found = evaluate_sites(
+            self.link, state, task, nodes, self.roster.descriptions, deadlines, painter
+        )
         for site, reason in found.failures.items():
             self.log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")
         return found

@@ -165,8 +165,9 @@ def evaluate_sites(
     nodes: Nodes,
     descriptions: Mapping[str, SiteDescription],
     deadlines: Mapping[str, float],
+    painter: State | None = None,
 ) -> Scores:
-    """Ask sites to score weights on one part of their data.
+    """Ask sites to score weights on one part of their data; ``painter`` as the task says.
 
     Raises:
         Stopped: The run was asked to stop.
@@ -184,7 +185,7 @@ def evaluate_sites(
         except WeightsError as error:
             found.failures[site] = str(error)
 
-    link.ask(MessageType.EVALUATE, pack_task(task, state), nodes, deadlines, take)
+    link.ask(MessageType.EVALUATE, pack_task(task, state, painter), nodes, deadlines, take)
     return Scores(
         scores=dict(sorted(found.scores.items())),
         failures=dict(sorted(found.failures.items())),

@@ -113,6 +113,10 @@ def read_score(
         # On the plan's coarser grid a small lesion may vanish: that image then counts as without.
         _check_at_most("images in all", images + others, malignant + without)
         _check_at_most("lesions found", score.lesions_found or 0, score.lesions or 0)
+        redrawn = score.lesions_redrawn or 0
+        _check_at_most("lesions redrawn as tissue", score.redrawn_as_tissue or 0, redrawn)
+        if score.lesions is not None:
+            _check_at_most("lesions redrawn", redrawn, score.lesions)
         _check_at_most(
             "false positive pixels", score.false_positive_pixels or 0, plan.image_size**2
         )
@@ -180,6 +184,7 @@ def _check_has_something_behind(score: SiteScore) -> None:
         "dice_at": images,
         "auroc": min(images, others),
         "sensitivity_at_1": score.lesions or 0,
+        "redrawn_minus_ring": score.lesions_redrawn or 0,
         "false_positive_pixels": others,
     }
     for name, count in behind.items():

@@ -196,6 +196,23 @@ def guarded(site, tmp_path):
     return SimpleNamespace(home=home, ask=send, start=start, steps=steps)
 
 
+def test_a_site_judges_explanations_where_the_test_brings_a_painter(ask, tiny_plan):
+    state, painter = (state_of(build_network(tiny_plan.network, seed)) for seed in (0, 1))
+    values = {**SCORING, "part": "test", "threshold": 0.001}
+    found = {}
+    for brings, beside in ((True, painter), (False, None)):
+        task = EvaluateTask(plan=tiny_plan, painter=brings, **values)
+        answer = ask("evaluate", pack_task(task, state, beside))
+        found[brings] = unpack_body(answer.content, SiteScore)
+    assert found[False].lesions_redrawn is None
+    judged = found[True].lesions_redrawn
+    assert judged is not None
+    assert 1 <= judged <= found[True].lesions
+    assert found[True].redrawn_minus_ring is not None
+    unjudged = dict.fromkeys(("lesions_redrawn", "redrawn_as_tissue", "redrawn_minus_ring"))
+    assert found[True].model_copy(update=unjudged) == found[False], "no other figure changes"
+
+
 @pytest.mark.parametrize("wire", ["float32", "compact"])
 def test_behind_the_gate_the_same_bits_leave(ask, guarded, tiny_plan, wire):
     tiny_plan = tiny_plan.changed(federation={"wire": wire})

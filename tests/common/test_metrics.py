@@ -3,6 +3,7 @@ import pytest
 from pydantic import ValidationError
 from tests.common.maps import map_of, mask, sure
 
+from mamfed_common.explanation import RedrawnLesion
 from mamfed_common.metrics import (
     THRESHOLDS,
     SiteScore,
@@ -116,6 +117,26 @@ def test_means_keep_images_with_and_without_malignancy_apart():
     assert summary.sensitivity_at_1 == 0.5
 
 
+def test_redrawn_lesions_are_counted_over_images_and_their_gap_is_a_mean_over_lesions():
+    gaps = [
+        (RedrawnLesion(True, 0.1), RedrawnLesion(False, 0.5)),
+        (RedrawnLesion(True, 0.0),),
+        None,
+    ]
+    scores = [
+        score_image(str(index), sure((0, 0)), mask((0, 0)), 0.5, redrawn=redrawn)
+        for index, redrawn in enumerate(gaps)
+    ]
+    summary = summarise(scores)
+    assert (summary.lesions_redrawn, summary.redrawn_as_tissue) == (3, 2)
+    assert summary.redrawn_minus_ring == pytest.approx(0.2)
+    none_found = summarise([score_image("x", sure(), mask((0, 0)), 0.5, redrawn=())])
+    assert (none_found.lesions_redrawn, none_found.redrawn_as_tissue) == (0, 0)
+    assert none_found.redrawn_minus_ring is None
+    no_painter = summarise(scores[2:])
+    assert (no_painter.lesions_redrawn, no_painter.redrawn_as_tissue) == (None, None)
+
+
 def test_no_image_gives_no_mean_instead_of_zero():
     summary = summarise([])
     assert (summary.images, summary.dice, summary.sensitivity) == (0, None, None)
@@ -128,7 +149,9 @@ def test_a_sites_score_is_read_back_from_its_json_as_it_was():
     assert SiteScore.model_validate_json(summary.model_dump_json()) == summary
 
 
-@pytest.mark.parametrize("wrong", [{"dice_at": [0.5]}, {"dice_at": [2.0] * 9}, {"auroc": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"dice_at": [0.5]}, {"dice_at": [2.0] * 9}, {"auroc": 1.5}, {"redrawn_minus_ring": 2}]
+)
 def test_a_sites_score_refuses_what_no_site_can_measure(wrong):
     values = summarise([]).model_dump() | wrong
     with pytest.raises(ValidationError):

@@ -12,14 +12,20 @@ from mamfed_common.subtraction import build_network
 from mamfed_common.unet import NetworkConfig
 from mamfed_common.weights import (
     ARRAYS,
+    BODY,
+    JSON,
     WEIGHTS,
+    EvaluateTask,
     SiteDescription,
     TrainReport,
     TrainTask,
     pack,
+    pack_task,
     unpack_body,
+    unpack_painter,
     unpack_state,
     unpack_update,
+    unpack_weights,
     wire_bytes,
 )
 
@@ -175,3 +181,47 @@ def test_a_strange_vendor_is_refused_without_its_name():
     with pytest.raises(WeightsError) as caught:
         unpack_body(content, SiteDescription)
     assert "Jane" not in str(caught.value)
+
+
+def final_test(plan, *, painter: bool) -> EvaluateTask:
+    return EvaluateTask(
+        plan=plan, part="test", stage=Stage.FINETUNING, server_round=1, painter=painter
+    )
+
+
+PAINTER = {name: tensor + 1 for name, tensor in STATE.items()}
+
+
+def test_the_painter_travels_bit_for_bit_beside_the_weights(tiny_plan):
+    task = final_test(tiny_plan, painter=True)
+    content = pack_task(task, STATE, PAINTER)
+    assert state_sha256(unpack_weights(content, task, STATE)) == state_sha256(STATE)
+    found = unpack_painter(content, task, STATE)
+    assert found is not None
+    assert state_sha256(found) == state_sha256(PAINTER)
+    plain = final_test(tiny_plan, painter=False)
+    assert unpack_painter(pack_task(plain, STATE), plain, STATE) is None
+
+
+def test_a_painter_that_was_not_announced_or_does_not_come_is_refused(tiny_plan):
+    announced, plain = (final_test(tiny_plan, painter=painter) for painter in (True, False))
+    with pytest.raises(WeightsError, match=r"2 arrays, expected \['weights'\]"):
+        unpack_weights(pack_task(announced, STATE, PAINTER), plain, STATE)
+    with pytest.raises(WeightsError, match="1 arrays, expected"):
+        unpack_weights(pack_task(plain, STATE), announced, STATE)
+
+
+def test_a_painter_of_another_network_is_refused(tiny_plan):
+    task = final_test(tiny_plan, painter=True)
+    content = pack_task(task, STATE, changed(**{GAIN: torch.ones(2)}))
+    with pytest.raises(WeightsError, match=r"shape \(2,\), expected \(1,\)"):
+        unpack_painter(content, task, STATE)
+
+
+def test_a_painter_comes_with_the_final_test_only(tiny_plan):
+    content = pack(final_test(tiny_plan, painter=True))
+    text = content[BODY][JSON].replace('"part":"test"', '"part":"val"')
+    with pytest.raises(WeightsError, match="with the final test, not with part 'val'"):
+        unpack_body(RecordDict({BODY: ConfigRecord({JSON: text})}), EvaluateTask)
+    with pytest.raises(WeightsError, match="2 arrays"):
+        unpack_update(pack_task(final_test(tiny_plan, painter=True), STATE, PAINTER), STATE)

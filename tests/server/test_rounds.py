@@ -25,7 +25,8 @@ from tests.server.sites import (
 
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import OutputError, RunError
-from mamfed_common.state import state_sha256
+from mamfed_common.state import state_of, state_sha256
+from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.weights import (
     ARRAYS,
     WEIGHTS,
@@ -34,6 +35,7 @@ from mamfed_common.weights import (
     TrainTask,
     pack,
     unpack_body,
+    unpack_painter,
 )
 from mamfed_server.app import Job, make_server_app, run_job
 from mamfed_server.runs import RunFolder
@@ -218,6 +220,25 @@ def test_an_update_within_the_plans_ratio_is_accepted(tmp_path, tiny_plan):
     assert set(run(sites, plan, tmp_path / "run").rounds()[0].accepted) == set(NAMES)
 
 
+@pytest.mark.parametrize("pretraining", [1, 0])
+def test_the_final_test_brings_the_painter_of_a_run_with_stage_1(tmp_path, tiny_plan, pretraining):
+    sites, asked = Sites(), []
+    honest = sites.evaluate
+
+    def evaluate(message, context):
+        task = unpack_body(message.content, EvaluateTask)
+        state = state_of(MalignancyNetwork(task.plan.network))
+        painter = unpack_painter(message.content, task, state)
+        asked.append((task.part, None if painter is None else state_sha256(painter)))
+        return honest(message, context)
+
+    sites.evaluate = evaluate
+    stage = {**tiny_plan.pretraining.model_dump(), "rounds": pretraining}
+    folder = run(sites, tiny_plan.changed(pretraining=stage), tmp_path / "run")
+    painter = final(folder, "pretrained") if pretraining else None
+    assert {part: sha256 for part, sha256 in asked} == {"val": None, "test": painter}
+
+
 @pytest.mark.parametrize(
     "claim",
     [
@@ -230,6 +251,10 @@ def test_an_update_within_the_plans_ratio_is_accepted(tmp_path, tiny_plan):
         score(None, images=0, dice_at=(0.5,) * 9),
         score(0.9, auroc=0.5),
         score(0.9, lesions=0, lesions_found=0, sensitivity_at_1=1),
+        score(0.9, lesions_redrawn=2),
+        score(0.9, lesions_redrawn=1, redrawn_as_tissue=2),
+        score(0.9, lesions_redrawn=0, redrawn_minus_ring=0.1),
+        score(0.9, redrawn_as_tissue=1),
     ],
 )
 def test_a_result_over_more_than_was_declared_does_not_count(tmp_path, tiny_plan, claim):

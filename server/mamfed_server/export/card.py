@@ -117,6 +117,8 @@ def _result_row(name: str, score: Mapping[str, Any], interval: Interval | None) 
         "interval": _interval(interval),
         "iou": _number(score.get("iou")),
         "lesions": f"{_count(found)} of {_count(lesions)}",
+        "tissue": f"{_count(score.get('redrawn_as_tissue'))} of "
+        f"{_count(score.get('lesions_redrawn'))}",
         "without": _count(score.get("images_without_malignancy")),
         "auroc": _number(score.get("auroc")),
         "false_positive_pixels": _number(score.get("false_positive_pixels"), 1),

@@ -168,6 +168,17 @@ def measures(plan: TrainingPlan, threshold: float) -> list[Measure]:
             value=_false_positive_value,
             total="Mean of sites",
         ),
+        Measure(
+            title="Explanations that are tissue",
+            caption="Found lesions that, redrawn as healthy tissue, are as bright as the tissue "
+            "around them: the mean lies between the 5th and the 95th percentile of a ring around "
+            "the lesion. Beside it the mean of redrawn minus ring, of 1 from black to white. n/a "
+            "of a run without stage 1, which leaves nothing to draw by.",
+            purpose="malignant",
+            count=lambda score: score.images or 0,
+            value=_tissue_value,
+            total="All sites",
+        ),
     ]
 
 
@@ -239,6 +250,8 @@ def _total_rows(measure: Measure, arms: Sequence[ArmResult]) -> list[Row]:
 def _why_missing(measure: Measure, arm: ArmResult, site: str, sites: Sites) -> str:
     if site in arm.not_trained:
         return "not trained"
+    if site in arm.scores and measure.count(arm.scores[site]):
+        return ""
     counts = sites[site].images.get(measure.purpose, {}) if site in sites else {}
     return "no result" if counts.get("test", 0) and site not in arm.scores else "no images"
 
@@ -256,6 +269,15 @@ def _lesions_value(scores: Sequence[SiteScore]) -> Cell | None:
     lesions = sum(score.lesions or 0 for score in scores)
     found = sum(score.lesions_found or 0 for score in scores)
     return Cell(f"{found} of {lesions}", f"{found / lesions:.0%}") if lesions else None
+
+
+def _tissue_value(scores: Sequence[SiteScore]) -> Cell | None:
+    redrawn = sum(score.lesions_redrawn or 0 for score in scores)
+    as_tissue = sum(score.redrawn_as_tissue or 0 for score in scores)
+    if not redrawn or any(s.lesions_redrawn and s.redrawn_minus_ring is None for s in scores):
+        return Cell(f"{as_tissue} of {redrawn}") if redrawn else None
+    gap = sum((s.redrawn_minus_ring or 0) * (s.lesions_redrawn or 0) for s in scores) / redrawn
+    return Cell(f"{as_tissue} of {redrawn}", f"{gap:+.3f}")
 
 
 def _false_positive_value(scores: Sequence[SiteScore]) -> Cell | None:

@@ -37,6 +37,9 @@ def score(images: int, dice: float | None, without: int = 0) -> dict[str, Any]:
         lesions_found=images // 2,
         images_without_malignancy=without,
         false_positive_pixels=7.5 if without else None,
+        lesions_redrawn=images // 3,
+        redrawn_as_tissue=images // 4,
+        redrawn_minus_ring=0.02 if images // 3 else None,
     ).model_dump()
 
 
@@ -234,10 +237,11 @@ def test_every_file_is_its_owners_only(folder: Path) -> None:
 
 
 def test_every_site_and_number_is_shown(page: Page) -> None:
-    dice, lesions, false_positives, *_ = page.rows_starting("alpha")
+    dice, lesions, false_positives, tissue, *_ = page.rows_starting("alpha")
     assert dice == ["alpha", "12", "0.51", "0.65", "0.62"]
     assert lesions == ["alpha", "12", "6 of 12 50%", "6 of 12 50%", "6 of 12 50%"]
     assert false_positives == ["alpha", "11", "7.5", "7.5", "7.5"]
+    assert tissue == ["alpha", "12", *["3 of 4 +0.020"] * 3]
     for words in ("Vendor & Co: 60", "missing mask: 2", "BI-RADS 0: 1", "21 / 11", "17 / 9"):
         assert page.text.count(words) >= 2, words
     for words in (PLAN.sha256(), "/runs/a/checkpoints/best.safetensors", "1 min 15 s", "2.13.0"):
@@ -381,6 +385,6 @@ def test_rounds_are_totalled_and_the_chosen_one_marked(page: Page) -> None:
 
 
 def test_every_table_names_its_columns_and_itself(page: Page) -> None:
-    assert page.tags.count("table") == page.tags.count("caption") == 11
+    assert page.tags.count("table") == page.tags.count("caption") == 12
     assert not re.search(r"<th(?![^>]*scope=)[ >]", page.html.replace("<thead", ""))
     assert '<html lang="en">' in page.html

@@ -1,0 +1,162 @@
+"""What healthy tissue would look like: found regions cut out and painted anew by the painter.
+
+Stage 1 taught the network to draw healthy tissue into holes; stage 2 turns that drawing into
+darkness wherever it marks. So the explanation is drawn afterwards, by the painter, the weights at
+the end of stage 1 (``mamfed_common.checkpoint``). Nothing here is random. What each step brings is
+in ``docs/decisions/0032-explanations-that-are-tissue.md``.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from mamfed_common.detection import BoolImage, Pixels, regions_of
+from mamfed_common.device import autocast
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.samples import FULL_SCALE, Sample
+from mamfed_common.subtraction import MalignancyNetwork
+
+RIM = 1 / 64
+"""How far a cut reaches beyond what is marked, and what is fine enough to be texture, which the
+painter cannot draw; as a share of the image's side."""
+RELAXATIONS = 20
+"""Passes of a 3 x 3 mean at each scale of :func:`fill_smoothly`."""
+SMALLEST_TILE = 4
+"""Pixels of side below which a piece of a cut is not divided further in search of texture."""
+
+
+def repaint(
+    painter: MalignancyNetwork,
+    sample: Sample,
+    marked: BoolImage,
+    plan: TrainingPlan,
+    device: torch.device,
+) -> Pixels:
+    """Return an image with the tissue that should be where something is marked.
+
+    Args:
+        painter: The network as stage 1 left it, on ``device``.
+        sample: The image.
+        marked: ``(S, S)`` bool: what was found.
+        plan: Of it, the precision matters.
+        device: Where to do it.
+
+    Returns:
+        ``(S, S)`` float32 in 0..1: beyond a rim of ``S / 64`` around what is marked, the image.
+    """
+    image = np.asarray(sample.image, np.float32) / np.float32(FULL_SCALE)
+    cut = widened(marked, round(len(image) * RIM)) & sample.field
+    tissue = sample.field & ~cut
+    if not cut.any() or not tissue.any():
+        return image
+    drawn = _draw(painter, np.where(cut, fill_smoothly(image, tissue), image), plan, device)
+    missing = image - drawn  # outside the cut, what the painter's tone and its blur leave out
+    healthy = drawn + fill_smoothly(missing, tissue) + _texture(missing, cut, tissue)
+    return np.where(cut, np.clip(healthy, 0, 1), image)
+
+
+def widened(mask: BoolImage, pixels: int) -> BoolImage:
+    """Return a ``(H, W)`` mask and all that lies within a distance of it."""
+    side = 2 * pixels + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), disc), np.bool_)
+
+
+def fill_smoothly(values: Pixels, known: BoolImage) -> Pixels:
+    """Fill what is not known as a membrane would that is held where it is: almost harmonic.
+
+    From coarse to fine, each scale starts from the one before it and is relaxed a little.
+
+    Args:
+        values: ``(H, W)`` float32.
+        known: ``(H, W)`` bool, true somewhere: where ``values`` holds.
+    """
+    if known.all():
+        return values
+    height, width = values.shape
+    if max(height, width) <= 2:
+        filled = np.where(known, values, values[known].mean())
+    else:
+        small = ((width + 1) // 2, (height + 1) // 2)
+        weight = cv2.resize(known.astype(np.float32), small, interpolation=cv2.INTER_AREA)
+        total = cv2.resize(np.where(known, values, 0), small, interpolation=cv2.INTER_AREA)
+        coarse = fill_smoothly(total / np.maximum(weight, 1e-6), weight > 0)
+        finer = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+        filled = np.where(known, values, finer)
+    for _ in range(RELAXATIONS):
+        mean = cv2.blur(filled, (3, 3), borderType=cv2.BORDER_REPLICATE)
+        filled = np.where(known, values, mean)
+    return np.asarray(filled, np.float32)
+
+
+@torch.no_grad()
+def _draw(
+    painter: MalignancyNetwork, image: Pixels, plan: TrainingPlan, device: torch.device
+) -> Pixels:
+    painter.eval()
+    given = torch.from_numpy(np.asarray(image, np.float32))[None, None].to(device)
+    with autocast(device, plan.precision):
+        drawn = painter.reconstruct(given).float()
+    return np.asarray(drawn[0, 0].cpu().numpy(), np.float32)
+
+
+def _texture(missing: Pixels, cut: BoolImage, tissue: BoolImage) -> Pixels:
+    """Return the finest structure of tissue nearby, which a network without top skips cannot draw.
+
+    Args:
+        missing: ``(S, S)`` float32: what the painter leaves out.
+        cut: ``(S, S)`` bool: where texture is wanted.
+        tissue: ``(S, S)`` bool: where it may be taken from, but for a rim: skin is no texture.
+    """
+    rim = max(1.0, len(missing) * RIM)
+    weight = tissue.astype(np.float32)
+    total = cv2.GaussianBlur(missing * weight, (0, 0), rim)
+    blurred = total / np.maximum(cv2.GaussianBlur(weight, (0, 0), rim), np.float32(1e-6))
+    fine = np.where(tissue, missing - blurred, np.float32(0))
+    inner = tissue & ~widened(~(tissue | cut), round(rim))
+    texture = np.zeros_like(missing)
+    for region in _boxes(cut):
+        _borrow(texture, fine, cut, inner, region)
+    return texture
+
+
+def _boxes(cut: BoolImage) -> list[tuple[int, int, int, int]]:
+    """Return the left, top, width and height of every region of a cut."""
+    labels = regions_of(cut).labels
+    numbers = range(1, int(labels.max()) + 1)
+    return [tuple(cv2.boundingRect((labels == n).astype(np.uint8))) for n in numbers]
+
+
+def _borrow(
+    texture: Pixels,
+    fine: Pixels,
+    cut: BoolImage,
+    tissue: BoolImage,
+    box: tuple[int, int, int, int],
+) -> None:
+    """Copy into a box of ``texture`` that of the nearest place where its cut lies all in tissue.
+
+    A box that has no such place is divided.
+    """
+    left, top, width, height = box
+    piece = cut[top : top + height, left : left + width]
+    if not piece.any():
+        return
+    foreign = cv2.matchTemplate(
+        (~tissue).astype(np.float32), piece.astype(np.float32), cv2.TM_CCORR
+    )
+    rows, columns = np.nonzero(foreign < 0.5)
+    if len(rows):
+        nearest = int(np.argmin((rows - top) ** 2 + (columns - left) ** 2))
+        row, column = rows[nearest], columns[nearest]
+        source = fine[row : row + height, column : column + width]
+        texture[top : top + height, left : left + width][piece] = source[piece]
+        return
+    half_width, half_height = (width + 1) // 2, (height + 1) // 2
+    if max(half_width, half_height) < SMALLEST_TILE:
+        return
+    for y, tall in ((top, half_height), (top + half_height, height - half_height)):
+        for x, wide in ((left, half_width), (left + half_width, width - half_width)):
+            _borrow(texture, fine, cut, tissue, (x, y, wide, tall))
