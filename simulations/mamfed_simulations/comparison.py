@@ -6,7 +6,8 @@ on where it was killed. An arm that fails costs that arm, and is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,10 @@ from mamfed_simulations.arms import (
     local_arms,
 )
 from mamfed_simulations.comparison_scores import Model, Scored, SiteResult, result_of, score_models
-from mamfed_simulations.federation import run_federation
 from mamfed_simulations.progress import Progress
+from mamfed_simulations.workers import Machine, set_threads, train_arms
+
+Measured = Mapping[str, Scored] | MamfedError
 
 LOCAL, CENTRALISED, FEDAVG, FEDPROX, FEDBN, LEAVE_ONE_OUT = ARMS = (
     "local",
@@ -77,8 +80,7 @@ class Comparison:
         arms: Some of ``ARMS``.
         seeds: One federation an arm and seed, or one an arm, seed and fold.
         proximal_mu: FedProx's weight where the plan has none.
-        device: Where sites train.
-        threads: CPU threads of each site.
+        machine: What federations are trained with.
         folds: Every patient is tested once in so many folds; None divides patients once.
     """
 
@@ -88,8 +90,7 @@ class Comparison:
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     proximal_mu: float
-    device: str
-    threads: int
+    machine: Machine
     folds: int | None = None
 
     @property
@@ -137,7 +138,8 @@ class ArmOutcome(NamedTuple):
     failed: bool = False
 
 
-class Federation(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Federation:
     """One federation of a comparison.
 
     Attributes:
@@ -159,17 +161,24 @@ class Federation(NamedTuple):
 
 
 def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]:
-    """Train every arm and repetition that is not done yet, and measure all.
+    """Train every arm and repetition that is not done yet, side by side, and measure all.
 
     Returns:
         Outcomes by arm.
+
+    Raises:
+        PlanError: The folder holds a comparison of another plan.
     """
-    outcomes = {}
+    missing: dict[str, dict[str, str]] = {}
+    made: list[Federation] = []
     for name in comparison.arms:
-        made, missing = _federations_of(comparison, name)
-        failures = _train(comparison, made, progress)
-        outcomes[name] = _outcome(comparison, made, failures, missing)
-    return outcomes
+        of_arm, missing[name] = _federations_of(comparison, name)
+        made += of_arm
+    measured = _measure(comparison, made, _train(comparison, made, progress), progress)
+    return {
+        name: _outcome(comparison, {f: m for f, m in measured.items() if f.name == name}, reasons)
+        for name, reasons in missing.items()
+    }
 
 
 def federations(
@@ -206,67 +215,73 @@ def _federations_of(comparison: Comparison, name: str) -> tuple[list[Federation]
 
 
 def _train(
-    comparison: Comparison, made: list[Federation], progress: Progress
-) -> dict[Path, MamfedError]:
-    """Run federations, or what is left of them; return why some failed, by their folder."""
-    failures: dict[Path, MamfedError] = {}
-    for federation in made:
-        arm = federation.arm
-        try:
-            _run(comparison, federation, progress)
-        except PlanError:  # the folder holds a comparison of another plan
-            raise
-        except MamfedError as error:
-            failures[arm.job.folder] = error
-            progress.say(f"{arm.name}, {federation.repeat}: {error}")
-    return failures
-
-
-def _run(comparison: Comparison, federation: Federation, progress: Progress) -> None:
-    """Run a federation, or what is left of it, behind a progress bar."""
-    arm = federation.arm
-    steps = arm.steps(describe_sites(arm.sites, arm.job.plan))
-    title = f"{arm.name} {federation.repeat.folder}"
-    on_step, on_round = progress.start(title, arm.job.plan, steps)
-    arm.job.folder.parent.mkdir(parents=True, exist_ok=True)
-    run_federation(
-        arm.sites,
-        replace(arm.job, on_round=on_round, resume=True),
-        device=comparison.device,
-        threads=comparison.threads,
-        on_step=on_step,
+    comparison: Comparison, made: Sequence[Federation], progress: Progress
+) -> list[MamfedError | None]:
+    """Run federations, or what is left of them; return what each failed by."""
+    titles = {f.arm.job.folder: f"{f.arm.name} {f.repeat.folder}" for f in made}
+    arms = [replace(f.arm, job=replace(f.arm.job, resume=True)) for f in made]
+    trained = train_arms(
+        arms,
+        comparison.machine,
+        progress,
+        keep_going=True,
+        title=lambda arm: titles[arm.job.folder],
     )
+    for result in trained:
+        if isinstance(result.error, PlanError):  # the folder holds a comparison of another plan
+            raise result.error
+    return [result.error for result in trained]
+
+
+def _measure(
+    comparison: Comparison,
+    made: Sequence[Federation],
+    errors: Sequence[MamfedError | None],
+    progress: Progress,
+) -> dict[Federation, Measured]:
+    """Score the models of federations, as many at once as were trained at once."""
+    set_threads(comparison.machine)
+
+    def measure(federation: Federation, error: MamfedError | None) -> Measured:
+        if error is not None:
+            return error
+        try:
+            return score_models(federation.models, comparison.sites, comparison.machine.device)
+        except MamfedError as trouble:
+            return trouble
+
+    with ThreadPoolExecutor(comparison.machine.workers) as pool:
+        found = dict(zip(made, pool.map(measure, made, errors), strict=True))
+    for federation, result in found.items():
+        if isinstance(result, MamfedError):
+            progress.say(f"{federation.arm.name}, {federation.repeat}: {result}")
+    return found
 
 
 def _outcome(
-    comparison: Comparison,
-    made: list[Federation],
-    failures: Mapping[Path, MamfedError],
-    missing: dict[str, str],
+    comparison: Comparison, measured: Mapping[Federation, Measured], missing: dict[str, str]
 ) -> ArmOutcome:
-    """Measure an arm's federations; a seed counts at a site where every fold of it does."""
+    """Gather an arm's results; a seed counts at a site where every fold of it was measured."""
     scored: dict[str, dict[Repeat, Scored]] = {}
     failed = False
-    for federation in made:
-        error: MamfedError | None = failures.get(federation.arm.job.folder)
-        found: Mapping[str, Scored] = {}
-        try:
-            if error is None:
-                found = score_models(federation.models, comparison.sites, comparison.device)
-        except MamfedError as trouble:
-            error = trouble
-        if error is not None:
+    for federation, found in measured.items():
+        if isinstance(found, MamfedError):
             failed = True
-            missing |= {f"{s}, {federation.repeat}": str(error) for s in federation.measured}
+            missing |= {f"{s}, {federation.repeat}": str(found) for s in federation.measured}
+            continue
         for site, result in found.items():
             scored.setdefault(site, {})[federation.repeat] = result
     results = {}
-    for site in sorted(scored):
-        complete = [
-            (seed, [scored[site][r] for r in comparison.repeats if r.seed == seed])
+    for site, found_at in sorted(scored.items()):
+        by_seed = {
+            seed: [found_at.get(r) for r in comparison.repeats if r.seed == seed]
             for seed in comparison.seeds
-            if all(r in scored[site] for r in comparison.repeats if r.seed == seed)
-        ]
-        if complete:
-            results[site] = result_of(dict(complete))
+        }
+        whole = {
+            seed: [fold for fold in folds if fold is not None]
+            for seed, folds in by_seed.items()
+            if None not in folds
+        }
+        if whole:
+            results[site] = result_of(whole)
     return ArmOutcome(results, missing, failed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from mamfed_common import terminal
 from mamfed_common.terminal import Format
 from mamfed_simulations.options import (
+    ArmThreads,
     Cache,
     Device,
     DryRun,
@@ -21,7 +21,8 @@ from mamfed_simulations.options import (
     PlanFile,
     Seeds,
     Size,
-    Threads,
+    Workers,
+    number_of_workers,
     site_folders,
 )
 
@@ -51,7 +52,8 @@ def federation(
     ] = 0.01,
     dry_run: DryRun = False,
     device: Device = "auto",
-    threads: Threads = None,
+    threads: ArmThreads = None,
+    workers: Workers = "auto",
     cache: Cache = None,
     output: Output = Format.TEXT,
 ) -> None:
@@ -66,7 +68,6 @@ def federation(
     """
     from mamfed_client.cache import default_cache_dir
     from mamfed_client.site import Site
-    from mamfed_common.device import choose_device
     from mamfed_common.errors import RunError
     from mamfed_common.files import private_directory
     from mamfed_common.lock import only_one
@@ -77,8 +78,8 @@ def federation(
     from mamfed_simulations.pages import for_terminal
     from mamfed_simulations.progress import Progress
     from mamfed_simulations.tables import data_table, reasons
+    from mamfed_simulations.workers import choose_machine
 
-    choose_device(device)
     wanted = tuple(dict.fromkeys(arms.split(",")))
     if unknown := [name for name in wanted if name not in ARMS]:
         raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}")
@@ -96,8 +97,13 @@ def federation(
         arms=wanted,
         seeds=tuple(range(seeds)),
         proximal_mu=mu,
-        device=device,
-        threads=threads or os.cpu_count() or 1,
+        machine=choose_machine(
+            chosen,
+            arms=len(wanted) * seeds * (folds or 1),
+            device=device,
+            threads=threads,
+            workers=number_of_workers(workers),
+        ),
         folds=folds,
     )
     shown = terminal.console()

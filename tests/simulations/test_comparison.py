@@ -51,7 +51,7 @@ def run(root, plan, out, *more, sites=SITES):
     return runner.invoke(
         app,
         ["experiment", "federation", *chosen, "--plan", str(plan), "--out", str(out),
-         "--threads", "1", "--cache", f"{root}/cache", *more],
+         "--threads", "1", "--workers", "1", "--cache", f"{root}/cache", *more],
     )  # fmt: skip
 
 
@@ -134,6 +134,14 @@ def test_an_arm_that_fails_is_said_and_the_others_go_on(root, tmp_path, tiny_pla
     assert found["arms"]["fedavg"]["sites"] == {}
     assert "a, seed 0" in found["arms"]["fedavg"]["missing"]
     assert found["arms"]["centralised"]["sites"]["a"]["dice"]["images"] == 4
+
+
+def test_side_by_side_gives_the_same_figures(root, plan, tmp_path):
+    """Two processes train, two threads measure."""
+    arms = ("--arms", "fedavg,fedbn")
+    assert run(root, plan, tmp_path / "one", *arms, sites="ab").exit_code == 0
+    assert run(root, plan, tmp_path / "two", *arms, "--workers", "2", sites="ab").exit_code == 0
+    assert results(tmp_path / "two") == results(tmp_path / "one")
 
 
 def test_another_plan_in_the_same_folder_is_refused(root, plan, tmp_path, tiny_plan):
