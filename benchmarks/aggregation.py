@@ -59,13 +59,19 @@ def in_arrays(flat: Tensor) -> State:
     return {f"w{number}": part for number, part in enumerate(parts)}
 
 
-def keep_updates(folder: UpdateFolder, values: int, replies: int) -> dict[str, int]:
-    """Keep updates as the server does; return each site's number of examples."""
+def keep_updates(folder: UpdateFolder, values: int, replies: int) -> dict[str, float]:
+    """Keep updates as the server does; return each site's share."""
     folder.clear()
     for seed in range(replies):
         folder.keep(f"site-{seed:02}", update(values, seed))
     os.sync()  # else the disk is busy while the average is timed
-    return {f"site-{seed:02}": seed + 1 for seed in range(replies)}
+    return shares_of(replies)
+
+
+def shares_of(replies: int) -> dict[str, float]:
+    """Return what sites weigh that have 1, 2, 3 ... examples."""
+    total = replies * (replies + 1) / 2
+    return {f"site-{seed:02}": (seed + 1) / total for seed in range(replies)}
 
 
 def flower_replies(values: int, replies: int) -> Iterator[RecordDict]:
@@ -78,11 +84,11 @@ def flower_replies(values: int, replies: int) -> Iterator[RecordDict]:
 
 def show_time(folder: UpdateFolder, values: int, replies: int, runs: int) -> None:
     """Record the time of an average beside Flower's, and beside a copy of as many bytes."""
-    counts, like = keep_updates(folder, values, replies), in_arrays(drawn(values))
+    shares, like = keep_updates(folder, values, replies), in_arrays(drawn(values))
     others = list(flower_replies(values, replies))
     source, target = torch.ones(COPIED), torch.ones(COPIED)
     calls = {
-        "ours": lambda: folder.average(counts, like),
+        "ours": lambda: folder.average(shares, like),
         FLOWER: lambda: aggregate_arrayrecords(others, "num-examples"),
         "copy": lambda: target.copy_(source),
     }
@@ -113,11 +119,11 @@ def show_memory(folder: Path, values: int, replies: int) -> None:
 
 def print_peak(what: str, folder: UpdateFolder, values: int, replies: int) -> None:
     """Average in this process, which did nothing before; print by how much its peak rose, MiB."""
-    counts = {f"site-{seed:02}": seed + 1 for seed in range(replies)}
+    shares = shares_of(replies)
     like = in_arrays(torch.empty(values, device="meta"))
     before = restart_peak()
     if what == "ours":
-        folder.average(counts, like)
+        folder.average(shares, like)
     else:
         others = list(flower_replies(values, replies))
         before = restart_peak() if what == "beyond" else before
@@ -128,10 +134,10 @@ def print_peak(what: str, folder: UpdateFolder, values: int, replies: int) -> No
 def show_way(folder: UpdateFolder, path: Path, values: int, runs: int) -> None:
     """Record how long a reply takes from the wire's bytes to a kept file."""
     start = update(values, 0)
-    content = pack(TrainReport(num_examples=7, loss=1), update(values, 1))
+    content = pack(TrainReport(num_examples={"benign": 7}, loss=1), update(values, 1))
 
     def ours() -> None:
-        folder.keep("site-00", read_update(content, start, 7).state)
+        folder.keep("site-00", read_update(content, start, {"benign": 7}).state)
 
     def plainly() -> None:
         state = load(content[ARRAYS][WEIGHTS].data)

@@ -28,7 +28,7 @@ from mamfed_common import terminal
 
 terminal.set_environment()
 
-from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan  # noqa: E402
+from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
 from mamfed_common.state import state_of  # noqa: E402
 from mamfed_common.subtraction import MalignancyNetwork  # noqa: E402
 from mamfed_common.unet import NetworkConfig  # noqa: E402
@@ -61,7 +61,7 @@ def small_plan(trained: int, evaluated: int) -> TrainingPlan:
         image_size=32,
         network=NETWORK,
         pretraining=StagePlan(rounds=trained, min_deadline_seconds=60, **stage),
-        finetuning=StagePlan(rounds=evaluated, min_deadline_seconds=60, **stage),
+        finetuning=FinetuningPlan(rounds=evaluated, min_deadline_seconds=60, **stage),
         federation=FederationPlan(min_sites=2, join_seconds=60),
     )
 

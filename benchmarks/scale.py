@@ -35,7 +35,7 @@ terminal.set_environment()
 import torch  # noqa: E402
 from scale_sites import expected, site_app  # noqa: E402
 
-from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan  # noqa: E402
+from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
 from mamfed_server.app import Job, run_job  # noqa: E402
 from mamfed_simulations.engine import Engine  # noqa: E402
 from mamfed_simulations.federation import run_on_ray  # noqa: E402
@@ -61,7 +61,7 @@ def measure(engine: Engine, sites: int) -> Measured:
     plan = TrainingPlan(
         image_size=64,
         pretraining=StagePlan(rounds=rounds, learning_rate=1e-3, quorum=sites),
-        finetuning=StagePlan(rounds=0, learning_rate=1e-3),
+        finetuning=FinetuningPlan(rounds=0, learning_rate=1e-3),
         federation=FederationPlan(max_update_norm_ratio=100),
     )
     with tempfile.TemporaryDirectory() as folder:

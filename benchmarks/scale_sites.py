@@ -51,6 +51,8 @@ def site_app() -> ClientApp:
         for tensor in state.values():
             if tensor.is_floating_point():
                 tensor.add_(step)
-        return Message(pack(TrainReport(num_examples=IMAGES, loss=1.0), state), reply_to=message)
+        return Message(
+            pack(TrainReport(num_examples={"benign": IMAGES}, loss=1.0), state), reply_to=message
+        )
 
     return app

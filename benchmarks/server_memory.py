@@ -48,7 +48,7 @@ from mamfed_client.link import Link, fleet_client  # noqa: E402
 from mamfed_client.settings import SiteHome  # noqa: E402
 from mamfed_common.enrolment import read_welcome  # noqa: E402
 from mamfed_common.keys import read_key  # noqa: E402
-from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan  # noqa: E402
+from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
 from mamfed_common.state import state_of  # noqa: E402
 from mamfed_common.subtraction import MalignancyNetwork  # noqa: E402
 from mamfed_common.unet import NetworkConfig  # noqa: E402
@@ -76,7 +76,7 @@ def plan_of(network: NetworkConfig, rounds: int, sites: int) -> TrainingPlan:
         image_size=32,
         network=network,
         pretraining=pretraining,
-        finetuning=StagePlan(rounds=0, learning_rate=1e-3),
+        finetuning=FinetuningPlan(rounds=0, learning_rate=1e-3),
         federation=FederationPlan(min_sites=2, join_seconds=0),
     )
 
@@ -92,7 +92,7 @@ def answers_of(name: str, network: NetworkConfig, seed: int) -> dict[str, Record
     description = SiteDescription(
         site=name, images=images, patients={}, rows=IMAGES, rejected={}, left_out={}, vendors={}
     )
-    report = TrainReport(num_examples=IMAGES, loss=1.0)
+    report = TrainReport(num_examples={"benign": IMAGES}, loss=1.0)
     return {
         MessageType.QUERY: pack(description),
         MessageType.TRAIN: pack(report, state_of(MalignancyNetwork(network))),

@@ -35,7 +35,7 @@ from mamfed_common.weights import (
     wire_bytes,
 )
 
-REPORT = TrainReport(num_examples=30, loss=0.5)
+REPORT = TrainReport(num_examples={"benign": 30}, loss=0.5)
 CHANGE = 1e-3
 """Standard deviation of what training changes; of no weight in bytes or time."""
 

@@ -52,6 +52,7 @@ def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
         _at_most("image_size", plan.image_size, bounds.max_image_size),
         _at_most("rounds", sum(stage.rounds for stage in stages), bounds.max_rounds),
         _at_most("local_epochs", _most(stages, "local_epochs"), bounds.max_local_epochs),
+        _at_most("local_steps", _most(stages, "local_steps"), bounds.max_local_steps),
         _at_most("learning_rate", _most(stages, "learning_rate"), bounds.max_learning_rate),
         _at_most("batch_size", _most(stages, "batch_size"), bounds.max_batch_size),
         BoundCheck("min_sites", sites, bounds.min_min_sites, sites >= bounds.min_min_sites),
@@ -122,4 +123,4 @@ def _at_most(name: str, found: float, allowed: float) -> BoundCheck:
 
 
 def _most(stages: Iterable[StagePlan], key: str) -> float:
-    return max(float(getattr(stage, key)) for stage in stages)
+    return max(float(getattr(stage, key) or 0) for stage in stages)

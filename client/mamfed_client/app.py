@@ -89,8 +89,8 @@ def make_client_app(
         start = unpack_weights(content, task, _expected(task.plan))
         own = _local_norms(norms, site, task)
         begin = own.to_train_from(start, task.stage, task.server_round) if own else start
-        samples, benign = load_site(site, task.plan).training(task.stage)
-        door.admit_cases(len(samples))
+        samples, benign = load_site(site, task.plan).training(task.plan, task.stage)
+        door.admit_cases(len(samples) or len(benign))
         result = train_on(
             hardware,
             task.stage,

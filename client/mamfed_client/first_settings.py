@@ -91,6 +91,8 @@ policy:
     max_rounds: {max_rounds}
     # Passes over this site's images in a round.
     max_local_epochs: {max_local_epochs}
+    # Steps of a round, where a plan counts those.
+    max_local_steps: {max_local_steps}
     max_learning_rate: {max_learning_rate}
     # Images a step.
     max_batch_size: {max_batch_size}

@@ -93,6 +93,7 @@ class Bounds(Config):
         max_image_size: Side of the square grid, in pixels.
         max_rounds: Rounds of both stages together.
         max_local_epochs: Passes over this site's images in a round.
+        max_local_steps: Steps of a round, where a plan counts those.
         max_learning_rate: AdamW's peak.
         max_batch_size: Images a step.
         min_min_sites: The plan may not average fewer sites' updates than this.
@@ -103,6 +104,7 @@ class Bounds(Config):
     max_image_size: int = Field(default=2048, ge=32)
     max_rounds: int = Field(default=100, ge=1)
     max_local_epochs: int = Field(default=10, ge=1)
+    max_local_steps: int = Field(default=1000, ge=1)
     max_learning_rate: float = Field(default=0.01, gt=0)
     max_batch_size: int = Field(default=16, ge=1)
     min_min_sites: int = Field(default=3, ge=1)

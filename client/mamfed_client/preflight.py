@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,9 +19,10 @@ from mamfed_client.settings import SiteHome, SiteSettings, load_site_settings
 from mamfed_client.site import SiteData, load_site
 from mamfed_client.supervisor import check_start
 from mamfed_common import __version__
+from mamfed_common.domain import Purpose
 from mamfed_common.enrolment import read_welcome
 from mamfed_common.errors import LinkError, MamfedError, SetupError
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan import Stage, TrainingPlan, cases
 from mamfed_common.versions import MAMFED_HEADER, check_flower, flower_version, same_minor
 
 Outcome = Literal["pass", "warn", "fail"]
@@ -183,8 +183,10 @@ class Preflight:
     def data_is_there(self) -> Finding:
         """Check that the images can be read, and how many train in each stage."""
         description, least = self.data.describe(), self.settings.policy.min_training_cases
-        found = {s: description.training_images(s) for s in Stage if self.plan.stage(s).rounds}
-        said = ", ".join(f"{count} images train in {stage}" for stage, count in found.items())
+        stages = [stage for stage in Stage if self.plan.stage(stage).rounds]
+        used = {stage: description.images_used(self.plan, stage) for stage in stages}
+        found = {stage: cases(stage, kinds) for stage, kinds in used.items()}
+        said = "; ".join(f"{_kinds(kinds)} train in {stage}" for stage, kinds in used.items())
         if not any(count >= least for count in found.values()):
             return "fail", f"{said}; the policy asks for {least} (min_training_cases)"
         few = [stage for stage, count in found.items() if count < least]
@@ -197,8 +199,7 @@ class Preflight:
         trial = try_step(self.data, self.plan, stage, self.settings.hardware())
         if trial is None:
             return "warn", "not checked: no training images for it"
-        steps = math.ceil(trial.images / self.plan.stage(stage).batch_size)
-        seconds = trial.seconds * steps * self.plan.stage(stage).local_epochs
+        seconds = trial.seconds * self.plan.steps(stage, trial.used)
         said = f"{trial.device}: {trial.seconds:.1f} s, so about {_span(seconds)} a round"
         if not trial.total_bytes:
             return "warn", f"{said}; a GPU is many times quicker"
@@ -281,6 +282,12 @@ def _model_bytes(plan: TrainingPlan) -> int:
 
     state = state_of(MalignancyNetwork(plan.network))
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def _kinds(used: Mapping[Purpose, int]) -> str:
+    """Say how many images of each kind there are."""
+    counts = [f"{count} {kind.replace('_', ' ')}" for kind, count in used.items()]
+    return f"{' and '.join(counts) or '0'} images"
 
 
 def _gib(size: float) -> str:

@@ -10,6 +10,7 @@ from mamfed_client.policy import COUNTS, Policy, missing_for_training
 from mamfed_client.vendors import MAKERS
 from mamfed_common.config import Config
 from mamfed_common.metrics import SiteScore
+from mamfed_common.plan import cases
 from mamfed_common.weights import (
     EvaluateTask,
     Fault,
@@ -71,7 +72,8 @@ def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
     if isinstance(answer, SiteDescription):
         return answer.model_copy(update={"vendors": _known_vendors(answer.vendors)})
     if isinstance(answer, TrainReport):
-        few = answer.num_examples < policy.min_cases_to_report
+        assert isinstance(order, TrainTask)
+        few = cases(order.stage, answer.num_examples) < policy.min_cases_to_report
         return answer.model_copy(update={"loss": None} if few or _denied(policy, "loss") else {})
     assert isinstance(answer, SiteScore)
     return answer.model_copy(update=dict.fromkeys(_withheld_of_score(policy, answer)))

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from mamfed_client.cache import Entry
 from mamfed_client.cohort import Cohort, Stored, load_cohort
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.samples import Sample
-from mamfed_common.weights import PURPOSES, TRAINED_ON, Part, Purpose, SiteDescription
+from mamfed_common.weights import PURPOSES, Part, Purpose, SiteDescription
 
 Key = TypeVar("Key", bound=str)
 
@@ -50,10 +50,15 @@ class SiteData:
         """Return the images of some purposes and one part of the split, read when looked at."""
         return Joined(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
 
-    def training(self, stage: Stage) -> tuple[Joined, Joined]:
-        """Return the training images of a stage, and in stage 2 the benign ones beside them."""
-        benign: list[Purpose] = ["benign"] if stage is Stage.FINETUNING else []
-        return self.samples([TRAINED_ON[stage]], "train"), self.samples(benign, "train")
+    def training(self, plan: TrainingPlan, stage: Stage) -> tuple[Joined, Joined]:
+        """Return the training images of a stage, and in stage 2 those that stand beside them.
+
+        Both are empty where this site takes no part in the stage.
+        """
+        used = self.describe().images_used(plan, stage)
+        own: list[Purpose] = [TRAINED_ON[stage]]
+        beside = [kind for kind in used if kind not in own]
+        return self.samples(own, "train"), self.samples(beside, "train")
 
     def describe(self) -> SiteDescription:
         """Count what is here; nothing in it identifies a patient."""

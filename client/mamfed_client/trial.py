@@ -10,6 +10,7 @@ import torch
 from mamfed_client.devices import Hardware, train_on
 from mamfed_client.site import SiteData
 from mamfed_common.batches import Turn
+from mamfed_common.domain import Purpose
 from mamfed_common.errors import SetupError
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import state_of
@@ -22,14 +23,14 @@ class Trial(NamedTuple):
     Attributes:
         device: Where it ran.
         seconds: How long it took; with one device its first start is included.
-        images: How many images train in the stage.
+        used: How many images of each kind train in the stage.
         peak_bytes: The most memory that torch held on the first GPU; 0 off a GPU.
         total_bytes: What that GPU has; 0 off a GPU.
     """
 
     device: str
     seconds: float
-    images: int
+    used: dict[Purpose, int]
     peak_bytes: int = 0
     total_bytes: int = 0
 
@@ -42,16 +43,17 @@ def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardwar
         PlanError: The device is not there.
         RunError: A process on another device ended.
     """
-    samples, benign = data.training(stage)
-    if not len(samples):
+    samples, benign = data.training(plan, stage)
+    used = data.describe().images_used(plan, stage)
+    if not used:
         return None
     if hardware.threads is not None:
         torch.set_num_threads(hardware.threads)
     devices, batch_size = hardware.choose(), plan.stage(stage).batch_size
     device, batch = devices[0], samples.first(batch_size)
+    beside = benign if len(samples) else benign.first(plan.stage(stage).beside_size)
     # Several are started anew for each round, which says nothing of a step: the second one does.
-    epochs = 1 if len(devices) == 1 else 2
-    short = plan.stage(stage).model_copy(update={"rounds": 1, "local_epochs": epochs})
+    short = plan.stage(stage).lasting(1 if len(devices) == 1 else 2)
     once = plan.model_copy(update={str(stage): short})
     times = [monotonic()]
     try:
@@ -64,7 +66,7 @@ def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardwar
             batch,
             once,
             turn,
-            benign=benign,
+            benign=beside,
             on_step=lambda: times.append(monotonic()),
         )
     except torch.OutOfMemoryError:
@@ -75,7 +77,7 @@ def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardwar
     seconds = times[-1] - times[-2]
     name = str(device) if len(devices) == 1 else f"{len(devices)} x {device.type}"
     if device.type != "cuda":
-        return Trial(name, seconds, len(samples))
+        return Trial(name, seconds, used)
     peak = torch.cuda.max_memory_reserved(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    return Trial(name, seconds, len(samples), peak, total)
+    return Trial(name, seconds, used, peak, total)

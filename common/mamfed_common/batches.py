@@ -1,30 +1,32 @@
 """What a site trains on in one round: seeded batches, made on the fly, ahead of the steps.
 
 Order, augmentation and corruption come from generators named after site, stage, round, epoch and
-image, so nothing depends on what was drawn before.
+image, so nothing depends on what was drawn before. Where a round counts steps, images come in laps
+that run on from round to round: an order is named after its lap, all else after the position in the
+whole stage.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mamfed_common.ahead import ahead
 from mamfed_common.augmentation import move, vary_intensity
 from mamfed_common.corruption import corrupt
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.domain import Purpose
+from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.seeds import generator
 
 Pair = tuple[np.ndarray, np.ndarray]
-Order = npt.NDArray[np.int64]
+Draw = tuple[int, tuple[str | int, ...]]
+"""Which image, and the names of the generator that it is moved by."""
 
 
 class Turn(NamedTuple):
@@ -49,17 +51,25 @@ class Batch(NamedTuple):
     Attributes:
         inputs: What the network is given.
         targets: What it should make of it: the clean image in stage 1, the mask in stage 2.
-        benign: Benign images that it should go on reconstructing in stage 2, half as many; None
-            where the plan asks for none or the site has none.
-        of_images: Images of the whole batch, over all shares.
+        benign: Images without malignancy beside them in stage 2, half as many as in a full batch;
+            None where the plan asks for none or the site has none.
+        benign_field: 1 inside the breast on each of those, 0 outside; None where the plan has no
+            use for it (``losses.empty``).
+        of_images: Images of the whole batch, over all shares; 0 where there are only benign ones.
         of_benign: Benign images of the whole batch, over all shares.
     """
 
     inputs: Tensor
     targets: Tensor
     benign: Tensor | None
+    benign_field: Tensor | None
     of_images: int
     of_benign: int
+
+    @property
+    def weight(self) -> int:
+        """Return what the batch's loss counts in a mean over batches: its images."""
+        return self.of_images or self.of_benign
 
 
 class Batches:
@@ -77,16 +87,16 @@ class Batches:
         """Read nothing yet.
 
         Args:
-            samples: The site's training images of the stage.
+            samples: The site's training images of the stage; in stage 2 perhaps none.
             plan: What to do.
             stage: The stage.
             turn: Whose turn it is.
-            benign: In stage 2, the site's benign training images.
+            benign: In stage 2, the site's training images that stand beside.
             share: Which images of every batch to make. The shares of a batch, put together, are
                 the batch of one process, bit for bit.
         """
         self.samples = samples
-        self.benign = benign if stage is Stage.FINETUNING and plan.losses.benign else ()
+        self.benign = benign if plan.beside(stage) else ()
         self.plan = plan
         self.stage = stage
         self.stage_plan = plan.stage(stage)
@@ -94,9 +104,30 @@ class Batches:
         self.share = share
 
     @property
+    def num_examples(self) -> dict[Purpose, int]:
+        """Count the images of each kind that the round uses."""
+        counts = {TRAINED_ON[self.stage]: len(self.samples)}
+        if beside := self.plan.beside(self.stage):
+            counts[beside] = len(self.benign)
+        return {kind: count for kind, count in counts.items() if count}
+
+    @property
+    def epochs(self) -> int:
+        """Count the round's passes over the images; one that counts steps is a single one."""
+        return self.stage_plan.local_epochs or 1
+
+    @property
     def steps_per_epoch(self) -> int:
-        """Count the batches of one pass over the images."""
-        return math.ceil(len(self.samples) / self.stage_plan.batch_size)
+        """Count the batches of one pass over the images, or of a round that counts them."""
+        return self.plan.steps(self.stage, self.num_examples) // self.epochs
+
+    @property
+    def weight_per_epoch(self) -> int:
+        """Add up what the batches of one pass weigh."""
+        if len(self.samples) and self.stage_plan.local_steps is None:
+            return len(self.samples)
+        own, beside = self.stage_plan.batch_size, self.stage_plan.beside_size
+        return self.steps_per_epoch * (own if len(self.samples) else beside)
 
     def epoch(self, epoch: int, first_step: int = 0, threads: int = 1) -> Iterator[Batch]:
         """Yield the batches of one pass over the images, from a step on.
@@ -109,35 +140,62 @@ class Batches:
             first_step: The step to begin with.
             threads: How many batches are made ahead, each in a thread; see :func:`makers`.
         """
-        names = (self.stage, self.turn.site, self.turn.server_round, epoch)
-        order = generator(self.plan.seed, "order", *names).permutation(len(self.samples))
         steps = range(first_step, self.steps_per_epoch)
-        return ahead((partial(self._batch, names, order, step) for step in steps), threads)
+        return ahead((partial(self._batch, epoch, step) for step in steps), threads)
 
-    def _batch(self, names: tuple[str | int, ...], order: Order, step: int) -> Batch:
-        """Make the share of one batch of an epoch, ``order`` its images."""
-        size = self.stage_plan.batch_size
-        whole = order[step * size : (step + 1) * size]
-        pairs = [
-            self._pair(self.samples[i], generator(self.plan.seed, "image", *names, i))
-            for i in map(int, whole[self._shared])
-        ]
+    def _batch(self, epoch: int, step: int) -> Batch:
+        """Make the share of one batch of an epoch."""
+        whole = self._own(epoch, step) if len(self.samples) else []
+        pairs = [self._pair(i, names) for i, names in whole[self._shared]]
         inputs = self._tensor([given for given, _ in pairs])
         targets = self._tensor([wanted for _, wanted in pairs])
-        of_benign = max(1, size // 2) if len(self.benign) else 0
-        benign = self._beside(names, step, of_benign) if of_benign else None
-        return Batch(inputs, targets, benign, len(whole), of_benign)
+        if not len(self.benign):
+            return Batch(inputs, targets, None, None, len(whole), 0)
+        drawn = self._beside(epoch, step)
+        moved = [self._moved(i, names) for i, names in drawn[self._shared]]
+        benign = self._tensor([sample.image for sample in moved])
+        asked = self.plan.losses.empty
+        field = self._tensor([sample.field for sample in moved]) if asked else None
+        return Batch(inputs, targets, benign, field, len(whole), len(drawn))
 
-    def _beside(self, names: tuple[str | int, ...], step: int, count: int) -> Tensor:
-        """Return the benign images of a step: the next of a seeded order, again and again."""
-        order = generator(self.plan.seed, "benign order", *names).permutation(len(self.benign))
-        images = []
-        for position in range(step * count, (step + 1) * count)[self._shared]:
-            rng = generator(self.plan.seed, "benign image", *names, position)
-            sample = self.benign[int(order[position % len(order)])]
-            moved = move(sample, self.plan.augmentation, rng)
-            images.append(vary_intensity(moved, self.plan.augmentation, rng).image)
-        return self._tensor(images)
+    def _own(self, epoch: int, step: int) -> list[Draw]:
+        """Draw a step's images of the stage: the next of a seeded order, each once an epoch."""
+        size = self.stage_plan.batch_size
+        if self.stage_plan.local_steps is not None:
+            return self._running("image", len(self.samples), size, step)
+        names = self._names(epoch)
+        order = self._order(len(self.samples), "order", *names)
+        whole = order[step * size : (step + 1) * size]
+        return [(i, ("image", *names, i)) for i in whole]
+
+    def _beside(self, epoch: int, step: int) -> list[Draw]:
+        """Draw a step's benign images: the next of a seeded order, again and again."""
+        size, count = self.stage_plan.beside_size, len(self.benign)
+        if self.stage_plan.local_steps is not None:
+            return self._running("benign image", count, size, step)
+        names = self._names(epoch)
+        order = self._order(count, "benign order", *names)
+        places = range(step * size, (step + 1) * size)
+        return [(order[p % count], ("benign image", *names, p)) for p in places]
+
+    def _running(self, what: str, count: int, size: int, step: int) -> list[Draw]:
+        """Draw a step's images from laps that run on over all rounds of the stage."""
+        assert self.stage_plan.local_steps is not None
+        names = (self.stage, self.turn.site)
+        steps_before = (self.turn.server_round - 1) * self.stage_plan.local_steps + step
+        places = range(steps_before * size, (steps_before + 1) * size)
+        orders = {
+            lap: self._order(count, f"{what} lap", *names, lap)
+            for lap in range(places[0] // count, places[-1] // count + 1)
+        }
+        return [(orders[p // count][p % count], (f"{what} at", *names, p)) for p in places]
+
+    def _names(self, epoch: int) -> tuple[str | int, ...]:
+        return (self.stage, self.turn.site, self.turn.server_round, epoch)
+
+    def _order(self, count: int, *names: str | int) -> list[int]:
+        order: list[int] = generator(self.plan.seed, *names).permutation(count).tolist()
+        return order
 
     def _tensor(self, images: Sequence[np.ndarray]) -> Tensor:
         """Stack a share's images, of which there may be none."""
@@ -151,16 +209,23 @@ class Batches:
 
     def progress(self, epoch: int, step: int) -> float:
         """Return how far through the whole stage a step of this round is, 0..1."""
-        in_round = (epoch + step / self.steps_per_epoch) / self.stage_plan.local_epochs
+        in_round = (epoch + step / self.steps_per_epoch) / self.epochs
         return (self.turn.server_round - 1 + in_round) / self.stage_plan.rounds
 
-    def _pair(self, sample: Sample, rng: np.random.Generator) -> Pair:
+    def _pair(self, index: int, names: tuple[str | int, ...]) -> Pair:
         """Return input and target, ``(S, S)``: corrupted and clean image, or image and mask."""
-        moved = move(sample, self.plan.augmentation, rng)
+        rng = generator(self.plan.seed, *names)
+        moved = move(self.samples[index], self.plan.augmentation, rng)
         if self.stage is Stage.PRETRAINING:
             return corrupt(moved.image, moved.field, self.plan.corruption, rng), moved.image
         varied = vary_intensity(moved, self.plan.augmentation, rng)
         return varied.image, varied.mask
+
+    def _moved(self, index: int, names: tuple[str | int, ...]) -> Sample:
+        """Return a benign image as a step sees it."""
+        rng = generator(self.plan.seed, *names)
+        moved = move(self.benign[index], self.plan.augmentation, rng)
+        return vary_intensity(moved, self.plan.augmentation, rng)
 
 
 def makers(device: torch.device) -> int:

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from mamfed_common import __version__
 from mamfed_common.config import Config
+from mamfed_common.domain import Examples, Purpose
 from mamfed_common.files import private_directory, write_atomic
 from mamfed_common.state import State, state_of, state_sha256
 
@@ -41,12 +42,12 @@ class TrainingResult(NamedTuple):
 
     Attributes:
         state: The trained weights, float32 on the CPU.
-        num_examples: Images that the site trained on; its weight in the average.
-        loss: Mean training loss over the last local epoch.
+        num_examples: Images of each kind that the site used.
+        loss: Mean training loss over the last local epoch, or over the round's steps.
     """
 
     state: State
-    num_examples: int
+    num_examples: dict[Purpose, int]
     loss: float
 
 
@@ -74,7 +75,7 @@ class _Facts(Config):
 
     what: str
     mamfed_version: str = __version__
-    num_examples: int = Field(ge=1)
+    num_examples: Examples
 
 
 class _ProgressFacts(_Facts):
@@ -108,13 +109,15 @@ class RoundKeeper:
         self._kept_at = monotonic()
         self._remove_others()
 
-    def resume(self, network: nn.Module, optimiser: Optimizer, num_examples: int) -> Position:
+    def resume(
+        self, network: nn.Module, optimiser: Optimizer, num_examples: dict[Purpose, int]
+    ) -> Position:
         """Put a fresh network and optimiser where the round was last kept.
 
         Args:
             network: The round's network; its weights are replaced if something was kept.
             optimiser: A fresh optimiser over ``network.parameters()``.
-            num_examples: Images of the round. With another number than before it starts anew.
+            num_examples: Images of the round. With other numbers than before it starts anew.
 
         Returns:
             Where to go on: the start where nothing usable was kept.
@@ -131,7 +134,11 @@ class RoundKeeper:
         return Position(facts.epoch, facts.step, facts.loss_sum)
 
     def step(
-        self, network: nn.Module, optimiser: Optimizer, position: Position, num_examples: int
+        self,
+        network: nn.Module,
+        optimiser: Optimizer,
+        position: Position,
+        num_examples: dict[Purpose, int],
     ) -> None:
         """Keep the round as it is between two steps, if it is time."""
         if monotonic() - self._kept_at < self._every_seconds:

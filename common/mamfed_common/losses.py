@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from mamfed_common.config import Config
 
@@ -16,10 +17,13 @@ class LossConfig(Config):
         benign: Weight of the reconstruction of benign images: so that the difference stays near
             zero on healthy tissue. Half as many benign images as malignant ones are in each step.
             A site that has none goes without, and so does the ``direct`` head.
+        empty: Weight of the cross-entropy of the same images against an empty target, inside the
+            breast; of any head.
     """
 
     cross_entropy: float = Field(default=0.3, ge=0)
     benign: float = Field(default=0.5, ge=0)
+    empty: float = Field(default=0, ge=0)
 
 
 def reconstruction_loss() -> nn.Module:
@@ -38,3 +42,17 @@ def segmentation_loss(config: LossConfig) -> nn.Module:
         sigmoid=True, lambda_ce=config.cross_entropy, smooth_nr=1.0, smooth_dr=1.0, batch=False
     )
     return loss
+
+
+def empty_loss(logits: Tensor, field: Tensor) -> Tensor:
+    """Return the cross-entropy of logits against an empty target: a mean over each breast.
+
+    Args:
+        logits: ``(N, 1, H, W)``.
+        field: Of the same shape, 1 inside the breast and 0 outside.
+
+    Returns:
+        The mean over images, a scalar.
+    """
+    inside = (functional.softplus(logits) * field).sum((1, 2, 3))
+    return (inside / field.sum((1, 2, 3)).clamp(min=1)).mean()

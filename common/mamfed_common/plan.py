@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,12 +20,14 @@ from mamfed_common.augmentation import AugmentationConfig
 from mamfed_common.config import Config
 from mamfed_common.corruption import CorruptionConfig
 from mamfed_common.documents import UniqueKeyLoader, validated
+from mamfed_common.domain import Purpose
 from mamfed_common.errors import PlanError
 from mamfed_common.losses import LossConfig
 from mamfed_common.unet import NetworkConfig
 
 MAX_ADAM_STEP = 0.1
 
+Weighing = Literal["examples", "sqrt", "equal"]
 Wire = Literal["float32", "compact"]
 """How weights travel, see ``mamfed_common.compact``."""
 
@@ -36,12 +39,19 @@ class Stage(StrEnum):
     FINETUNING = "finetuning"
 
 
+TRAINED_ON: dict[Stage, Purpose] = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "malignant"}
+"""What each stage is about; stage 2 may have images beside, see :meth:`TrainingPlan.beside`."""
+
+
 class StagePlan(Config):
     """One stage of the federation.
 
     Attributes:
         rounds: Rounds of federated averaging; 0 leaves the stage out.
-        local_epochs: Passes over a site's own images in each round.
+        local_epochs: Passes over a site's own images in each round; 1 where the plan gives neither
+            this nor ``local_steps``.
+        local_steps: Steps of a round instead, the same number at every site: a site's images come
+            in seeded orders that run on from round to round, and every batch is full.
         batch_size: Images a step; a site's last batch of an epoch may be smaller.
         learning_rate: AdamW's peak. It warms up over the stage's first tenth and falls along a
             cosine to nearly 0 at the stage's end, across rounds.
@@ -52,12 +62,73 @@ class StagePlan(Config):
     """
 
     rounds: int = Field(ge=0)
-    local_epochs: int = Field(default=1, ge=1)
+    local_epochs: int | None = Field(default=None, ge=1)
+    local_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=2, ge=1)
     learning_rate: float = Field(gt=0, le=1)
     quorum: int = Field(default=1, ge=1)
     deadline_seconds: float = Field(default=43200, gt=0)
     min_deadline_seconds: float = Field(default=900, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch_where_nothing_is_said(cls, values: Any) -> Any:
+        given = isinstance(values, dict) and {
+            key for key in ("local_epochs", "local_steps") if values.get(key) is not None
+        }
+        return values if given or not isinstance(values, dict) else {**values, "local_epochs": 1}
+
+    @model_validator(mode="after")
+    def _epochs_or_steps(self) -> Self:
+        if self.local_epochs is not None and self.local_steps is not None:
+            raise ValueError(
+                f"local_epochs is {self.local_epochs} and local_steps is {self.local_steps}: a "
+                "round has one of the two, leave the other out"
+            )
+        return self
+
+    @property
+    def beside_size(self) -> int:
+        """Return how many images stand beside those of a full batch in stage 2."""
+        return max(1, self.batch_size // 2)
+
+    def steps(self, images: int, a_step: int | None = None) -> int:
+        """Return the steps of a round at a site.
+
+        Args:
+            images: How many images it trains on; 0: it takes no part.
+            a_step: How many of them a step has; None: ``batch_size``.
+        """
+        if self.local_steps is not None:
+            return self.local_steps if images else 0
+        assert self.local_epochs is not None
+        return -(-images // (a_step or self.batch_size)) * self.local_epochs
+
+    def lasting(self, units: int, rounds: int = 1) -> Self:
+        """Return a copy with so many epochs, or steps where it counts in those, and rounds."""
+        key = "local_epochs" if self.local_steps is None else "local_steps"
+        return self.model_copy(update={"rounds": rounds, key: units})
+
+    def in_words(self) -> str:
+        """Say how long a round is."""
+        if self.local_steps is not None:
+            return f"{self.local_steps} step{'s' if self.local_steps > 1 else ''}"
+        assert self.local_epochs is not None
+        return f"{self.local_epochs} epoch{'s' if self.local_epochs > 1 else ''}"
+
+
+class FinetuningPlan(StagePlan):
+    """Stage 2, in which other images stand beside the malignant ones, half as many in each step.
+
+    Attributes:
+        beside: Which: ``benign``, those fit for stage 1, or all images ``without_malignancy``,
+            proven benign lesions included.
+        benign_only_sites: Whether a site that has no malignant training image takes part with the
+            images beside alone.
+    """
+
+    beside: Literal["benign", "without_malignancy"] = "benign"
+    benign_only_sites: bool = False
 
 
 class EvaluationPlan(Config):
@@ -103,6 +174,11 @@ class FederationPlan(Config):
     Attributes:
         min_sites: No aggregate is ever made of fewer accepted updates: what is averaged over one
             site is that site's model. A simulation, where all data lies on one machine, ignores it.
+        weights: What a site weighs in the average: by the ``examples`` that it used, by their
+            square root (``sqrt``), or as much as every other (``equal``). An image that stands
+            beside in stage 2 counts a quarter.
+        max_share: The most that one site has of the average, 0..1, as far as the number of sites
+            allows it: of two sites each has half. What is cut goes to the others in proportion.
         join_seconds: How long the first round waits for approved sites that have not come, once
             enough of them are there.
         offline_seconds: How long a round waits for a site that lost its connection.
@@ -125,6 +201,8 @@ class FederationPlan(Config):
     """
 
     min_sites: int = Field(default=3, ge=1)
+    weights: Weighing = "sqrt"
+    max_share: float = Field(default=0.5, gt=0, le=1)
     join_seconds: float = Field(default=600, ge=0)
     offline_seconds: float = Field(default=300, ge=0)
     max_update_norm_ratio: float = Field(default=10, gt=1)
@@ -155,7 +233,8 @@ class TrainingPlan(Config):
             on a CUDA device that has it and float32 elsewhere.
         network: The U-Net.
         pretraining: Stage 1, over sites that hold benign cases.
-        finetuning: Stage 2, over sites that hold malignant cases with masks.
+        finetuning: Stage 2, over sites that hold malignant cases with masks, and others if it
+            says so.
         corruption: What stage 1 does to its inputs.
         augmentation: How training images are moved, in both stages.
         losses: What the parts of stage 2's loss weigh.
@@ -168,7 +247,7 @@ class TrainingPlan(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     network: NetworkConfig = NetworkConfig()
     pretraining: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=4e-3)
-    finetuning: StagePlan = StagePlan(rounds=15, local_epochs=3, learning_rate=1e-3)
+    finetuning: FinetuningPlan = FinetuningPlan(rounds=15, local_epochs=3, learning_rate=1e-3)
     corruption: CorruptionConfig = CorruptionConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     losses: LossConfig = LossConfig()
@@ -184,6 +263,28 @@ class TrainingPlan(Config):
     def stage(self, stage: Stage) -> StagePlan:
         """Return the part of the plan that a stage follows."""
         return self.pretraining if stage is Stage.PRETRAINING else self.finetuning
+
+    def beside(self, stage: Stage) -> Purpose | None:
+        """Return what stands beside a stage's images; None where no part of the loss uses it."""
+        redrawn = self.losses.benign and self.network.head == "subtraction"
+        used = stage is Stage.FINETUNING and (redrawn or self.losses.empty)
+        return self.finetuning.beside if used else None
+
+    def images_used(self, stage: Stage, images: Mapping[str, int]) -> dict[Purpose, int]:
+        """Return what a site uses in a stage of the training images that it has, by purpose.
+
+        Nothing where it takes no part.
+        """
+        own, beside = TRAINED_ON[stage], self.beside(stage)
+        if not images.get(own, 0) and not self.finetuning.benign_only_sites:
+            beside = None
+        used = {kind: images.get(kind, 0) if kind else 0 for kind in (own, beside)}
+        return {kind: count for kind, count in used.items() if kind and count}
+
+    def steps(self, stage: Stage, used: Mapping[Purpose, int]) -> int:
+        """Return the steps of a round at a site that uses so many images of each kind."""
+        part, images = self.stage(stage), cases(stage, used)
+        return part.steps(images, None if TRAINED_ON[stage] in used else part.beside_size)
 
     def sha256(self) -> str:
         """Return the plan's name: SHA-256 of its canonical JSON, as 64 hex digits."""
@@ -201,6 +302,11 @@ class TrainingPlan(Config):
             PlanError: A new value is not allowed.
         """
         return validate_plan({**self.model_dump(), **values}, origin)
+
+
+def cases(stage: Stage, used: Mapping[Purpose, int]) -> int:
+    """Count of the images used those that a stage is about; where there is none, those beside."""
+    return used.get(TRAINED_ON[stage], 0) or sum(used.values())
 
 
 def with_threshold(plan: TrainingPlan, threshold: float | None) -> TrainingPlan:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mamfed_common.batches import Batch, Batches
-from mamfed_common.losses import reconstruction_loss, segmentation_loss
+from mamfed_common.losses import empty_loss, reconstruction_loss, segmentation_loss
 from mamfed_common.plan import Stage
 from mamfed_common.subtraction import MalignancyNetwork
 
@@ -38,18 +38,17 @@ class StepLoss(nn.Module):
         self._device = device
         self._processes = batches.share.of
         self._benign_weight = batches.plan.losses.benign if subtracts(network) else 0.0
+        self._empty_weight = batches.plan.losses.empty
         self._reconstruction = reconstruction_loss()
         self._segmentation = segmentation_loss(batches.plan.losses)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of this process's share of a batch, a scalar."""
         loss = self._loss_of_images(batch)
-        if self._benign_weight and batch.benign is not None and len(batch.benign):
-            assert isinstance(self.trained, MalignancyNetwork)
-            drawn = self.trained.reconstruct(batch.benign.to(self._device)).float()
-            redrawing = self._reconstruction(drawn, batch.benign.to(self._device))
-            weight = self._weight(len(batch.benign), batch.of_benign)
-            loss = loss + self._benign_weight * redrawing * weight
+        if batch.benign is not None and len(batch.benign):
+            beside = self._loss_of_benign(batch.benign, batch.benign_field)
+            if beside is not None:
+                loss = loss + beside * self._weight(len(batch.benign), batch.of_benign)
         return loss
 
     def _loss_of_images(self, batch: Batch) -> Tensor:
@@ -60,6 +59,27 @@ class StepLoss(nn.Module):
         targets = batch.targets.to(self._device)
         minimised = self._reconstruction if self._stage is Stage.PRETRAINING else self._segmentation
         return cast(Tensor, minimised(output, targets)) * self._weight(count, batch.of_images)
+
+    def _loss_of_benign(self, images: Tensor, field: Tensor | None) -> Tensor | None:
+        """Return what images without malignancy cost: redrawn, and with an empty target."""
+        images, network = images.to(self._device), self.trained
+        logits, drawn = None, None
+        if self._empty_weight and self._benign_weight:
+            assert isinstance(network, MalignancyNetwork)
+            logits, drawn = network.explain(images)
+        elif self._empty_weight:
+            logits = network(images)
+        elif self._benign_weight:
+            assert isinstance(network, MalignancyNetwork)
+            drawn = network.reconstruct(images)
+        loss = None
+        if drawn is not None:
+            loss = self._benign_weight * self._reconstruction(drawn.float(), images)
+        if logits is not None:
+            assert field is not None
+            empty = self._empty_weight * empty_loss(logits.float(), field.to(self._device))
+            loss = empty if loss is None else loss + empty
+        return loss
 
     def _weight(self, count: int, whole: int) -> float:
         return self._processes * count / whole

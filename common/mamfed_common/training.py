@@ -60,11 +60,12 @@ def train(
     Args:
         stage: The stage.
         state: Weights to start from, of the plan's network.
-        samples: The site's training images of the stage: benign ones, or malignant ones.
+        samples: The site's training images of the stage: benign ones, or malignant ones, of which
+            there may be none where it has others that stand beside.
         plan: What to do.
         turn: Whose turn it is.
         device: Where to do it.
-        benign: In stage 2, the site's benign training images, for ``plan.losses.benign``.
+        benign: In stage 2, the site's training images that stand beside (``plan.beside``).
         on_step: Called after each step, for a progress bar.
         keep: Keeps the round on disk. One that was cut short goes on where it was last kept,
             and one that is over gives its result again.
@@ -255,12 +256,12 @@ def fit(
     optimiser = torch.optim.AdamW(
         network.parameters(), stage.learning_rate, weight_decay=WEIGHT_DECAY
     )
-    count = len(batches.samples)
+    count = batches.num_examples
     anchor = [parameter.detach().clone() for parameter in network.parameters()]
     start = keep.resume(network, optimiser, count) if keep else Position()
     start = team.begin(network, optimiser, start)
     loss_sum = start.loss_sum
-    for epoch in range(start.epoch, stage.local_epochs):
+    for epoch in range(start.epoch, batches.epochs):
         first = start.step if epoch == start.epoch else 0
         for step, batch in enumerate(batches.epoch(epoch, first, makers(device)), first):
             factor = learning_rate_factor(batches.progress(epoch, step))
@@ -268,7 +269,7 @@ def fit(
             with autocast(device, batches.plan.precision):
                 loss = loss_of(batch)
             descend(optimiser, loss, anchor, batches.plan.federation.proximal_mu)
-            loss_sum = (loss_sum if step else 0.0) + team.mean(loss) * batch.of_images
+            loss_sum = (loss_sum if step else 0.0) + team.mean(loss) * batch.weight
             if keep:
                 keep.step(network, optimiser, Position(epoch, step + 1, loss_sum), count)
             if on_step:
@@ -276,7 +277,7 @@ def fit(
         if on_epoch:
             on_epoch(epoch)
             network.train()
-    result = TrainingResult(state_of(network), count, loss_sum / count)
+    result = TrainingResult(state_of(network), count, loss_sum / batches.weight_per_epoch)
     if keep:
         keep.finish(result)
     return result

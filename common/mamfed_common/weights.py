@@ -6,7 +6,7 @@ Three exchanges, each a Flower ``Message`` (Flower 1.41-1.42, ``flwr.app``). The
 type       the server sends         a site answers
 =========  =======================  ===================================
 query      plan                     its name and counts of images
-train      plan, stage, round,      weights, number of examples, loss
+train      plan, stage, round,      weights, numbers of examples, loss
            run, weights
 evaluate   plan, part, stage,       means and the counts behind them
            round, run, threshold,
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Literal, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -42,6 +42,13 @@ from mamfed_common.compact import (
     weights_to_send,
 )
 from mamfed_common.config import SITE_NAME, Config
+from mamfed_common.domain import EVALUATED_ON as EVALUATED_ON  # the wire's own words
+from mamfed_common.domain import MAX_IMAGES as MAX_IMAGES
+from mamfed_common.domain import PARTS as PARTS
+from mamfed_common.domain import PURPOSES as PURPOSES
+from mamfed_common.domain import Examples
+from mamfed_common.domain import Part as Part
+from mamfed_common.domain import Purpose as Purpose
 from mamfed_common.errors import WeightsError
 from mamfed_common.plan import Stage, TrainingPlan, Wire
 from mamfed_common.state import State, check_state
@@ -52,15 +59,6 @@ PAINTER = "painter"
 SAFETENSORS = "safetensors"
 BODY = "body"
 JSON = "json"
-
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
-Purpose = Literal["benign", "malignant", "without_malignancy"]
-PURPOSES: tuple[Purpose, ...] = ("benign", "malignant", "without_malignancy")
-"""Stage 1; stage 2 and its evaluation; images on which every alarm is false."""
-TRAINED_ON: dict[Stage, Purpose] = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "malignant"}
-EVALUATED_ON: tuple[Purpose, ...] = ("malignant", "without_malignancy")
-"""Dice where there is malignancy, false alarms where there is none."""
 
 
 class Fault(IntEnum):
@@ -131,9 +129,13 @@ class SiteDescription(Config):
     left_out: dict[str, int]
     vendors: dict[str, int]
 
-    def training_images(self, stage: Stage) -> int:
-        """Return how many images the site would train on in a stage."""
-        return self.images.get(TRAINED_ON[stage], {}).get("train", 0)
+    def images_used(self, plan: TrainingPlan, stage: Stage) -> dict[Purpose, int]:
+        """Return how many images of each kind the site would use in a stage, none of 0.
+
+        Where it takes no part that is nothing at all.
+        """
+        training = {kind: parts.get("train", 0) for kind, parts in self.images.items()}
+        return plan.images_used(stage, training)
 
 
 class TrainTask(Order):
@@ -155,11 +157,12 @@ class TrainReport(Config):
     """What a site says of its training; the weights travel beside it.
 
     Attributes:
-        num_examples: Images that it trained on; its weight in the average.
-        loss: Mean loss over the last local epoch; None where the site's policy withholds it.
+        num_examples: Images of each kind that it used.
+        loss: Mean loss over the round's steps, or over its last epoch; None where the site's
+            policy withholds it.
     """
 
-    num_examples: int = Field(ge=1, strict=True)  # else JSON's true and 7.0 would count
+    num_examples: Examples
     loss: float | None
 
 

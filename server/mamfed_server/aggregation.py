@@ -1,8 +1,8 @@
 """FedAvg, a block at a time: memory holds the mean and a few blocks, whatever the number of sites.
 
-Site after site adds ``share * x`` to a block's mean, where ``share`` is its part of all examples
-(McMahan et al., 2017). In the same order the same updates give the same bits, on any number of
-threads: callers give sites in the order of their names.
+Site after site adds ``share * x`` to a block's mean (McMahan et al., 2017); ``weighing.py`` gives
+the shares. In the same order the same updates give the same bits, on any number of threads: callers
+give sites in the order of their names.
 
 NumPy's loops leave Python's lock and never wait for each other. torch's own threads meet after each
 operation: beside other work on the machine that was measured at ten times the time.
@@ -28,18 +28,18 @@ MOST_THREADS = 4
 """Memory's speed is the limit; a few cores reach it."""
 
 
-def average(mean: Array, updates: Sequence[Reader], num_examples: Sequence[int]) -> None:
-    """Put the mean of updates, weighted by numbers of examples, in place of an array's values.
+def average(mean: Array, updates: Sequence[Reader], shares: Sequence[float]) -> None:
+    """Put the mean of updates, each with its share, in place of an array's values.
 
     Args:
         mean: Takes the mean, ``(N,)``; of a counter, which has none, the furthest value.
         updates: At least one; each of ``N`` values of the same dtype.
-        num_examples: Their weights, at least 1 each.
+        shares: Theirs of the mean, which add up to 1.
     """
     assert updates, "mean of no update"
 
     def average_block(start: int) -> None:
-        _average_block(mean[start : start + BLOCK], start, updates, num_examples)
+        _average_block(mean[start : start + BLOCK], start, updates, shares)
 
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         for _ in pool.map(average_block, range(0, len(mean), BLOCK)):
@@ -47,12 +47,12 @@ def average(mean: Array, updates: Sequence[Reader], num_examples: Sequence[int])
 
 
 def _average_block(
-    mean: Array, start: int, updates: Sequence[Reader], num_examples: Sequence[int]
+    mean: Array, start: int, updates: Sequence[Reader], shares: Sequence[float]
 ) -> None:
-    part, total = np.empty_like(mean), sum(num_examples)
-    for number, (read, count) in enumerate(zip(updates, num_examples, strict=True)):
+    part = np.empty_like(mean)
+    for number, (read, share) in enumerate(zip(updates, shares, strict=True)):
         with read(start, start + len(mean)) as values:
-            _add(mean, values, count / total, part, first=number == 0)
+            _add(mean, values, share, part, first=number == 0)
             del values  # a map cannot be closed while something points into it
 
 

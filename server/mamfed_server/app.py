@@ -220,7 +220,7 @@ class _Run:
                 run=self.job.run,
             ),
             start=state,
-            declared_images={site: descriptions[site].training_images(stage) for site in nodes},
+            declared={site: descriptions[site].images_used(self.plan, stage) for site in nodes},
             updates=UpdateFolder(self.folder.path / UPDATES),
             need=self.job.need(stage),
             on_wrong_count=self.roster.ask_anew,

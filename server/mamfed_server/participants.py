@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from mamfed_common.errors import RunError
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.weights import EVALUATED_ON, Part, SiteDescription
 
 Descriptions = Mapping[str, SiteDescription]
@@ -13,6 +13,7 @@ Chosen = Collection[str] | None
 """Names of sites that may take part; None for all."""
 
 CASES = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "annotated malignant"}
+"""What a stage is about: without it, whatever stands beside, nothing is learned."""
 
 
 def stages_of(plan: TrainingPlan) -> list[Stage]:
@@ -20,9 +21,11 @@ def stages_of(plan: TrainingPlan) -> list[Stage]:
     return [stage for stage in Stage if plan.stage(stage).rounds]
 
 
-def trainers(descriptions: Descriptions, stage: Stage, chosen: Chosen = None) -> list[str]:
+def trainers(
+    plan: TrainingPlan, descriptions: Descriptions, stage: Stage, chosen: Chosen = None
+) -> list[str]:
     """Return the sites that have training cases for a stage."""
-    return [s for s, d in _among(descriptions, chosen).items() if d.training_images(stage)]
+    return [s for s, d in _among(descriptions, chosen).items() if d.images_used(plan, stage)]
 
 
 def evaluators(descriptions: Descriptions, part: Part, chosen: Chosen = None) -> list[str]:
@@ -44,13 +47,15 @@ def check_stages(
     """
     warnings = []
     for stage in stages_of(plan):
-        sites, cases = trainers(descriptions, stage, chosen), CASES[stage]
+        sites, cases = trainers(plan, descriptions, stage, chosen), CASES[stage]
         quorum = plan.stage(stage).quorum
-        if not sites:
+        own = [s for s in sites if TRAINED_ON[stage] in descriptions[s].images_used(plan, stage)]
+        if not own:
             raise RunError(f"{stage}: no site has a usable {cases} training case")
         if len(sites) < quorum:
             raise RunError(
-                f"{stage}: {len(sites)} sites have usable {cases} training cases, "
+                f"{stage}: {len(sites)} sites have usable {cases} training cases"
+                f"{' or others that it uses' if len(own) < len(sites) else ''}, "
                 f"its quorum is {quorum}"
             )
         if len(sites) == 1 and len(_among(descriptions, chosen)) > 1:

@@ -43,7 +43,9 @@ class Roster:
 
     def trainers(self, stage: Stage) -> Nodes:
         """Return the sites that train in a stage."""
-        return self._nodes(trainers(self.descriptions, stage, self.job.training_sites))
+        return self._nodes(
+            trainers(self.job.plan, self.descriptions, stage, self.job.training_sites)
+        )
 
     def evaluators(self, part: Part) -> Nodes:
         """Return the sites that score weights on a part of their data."""

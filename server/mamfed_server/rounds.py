@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from flwr.app import MessageType, RecordDict
 
+from mamfed_common.domain import Purpose
 from mamfed_common.errors import WeightsError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.state import State
@@ -31,6 +32,7 @@ from mamfed_server.exchange import Link, Nodes, Reply
 from mamfed_server.runs import Contribution, RoundRecord
 from mamfed_server.updates import UpdateFolder
 from mamfed_server.validation import WrongCountError, read_score, read_update, too_far
+from mamfed_server.weighing import shares
 
 
 @dataclass
@@ -40,15 +42,15 @@ class TrainingRound:
     Attributes:
         task: What the sites are asked.
         start: Weights that they start from.
-        declared_images: How many training images each said it has.
+        declared: How many images of each kind each said that it would use.
         updates: Where accepted updates lie until they are averaged.
         need: How many must be accepted.
-        on_wrong_count: Called with a site whose update claims another number of examples.
+        on_wrong_count: Called with a site whose update claims other numbers of examples.
     """
 
     task: TrainTask
     start: State
-    declared_images: Mapping[str, int]
+    declared: Mapping[str, Mapping[Purpose, int]]
     updates: UpdateFolder
     need: int
     on_wrong_count: Callable[[str], None]
@@ -117,7 +119,7 @@ class TrainingRound:
 
     def _accept(self, site: str, content: RecordDict) -> None:
         wire = self.task.plan.federation.wire
-        update = read_update(content, self.start, self.declared_images[site], wire)
+        update = read_update(content, self.start, self.declared[site], wire)
         self.updates.keep(site, update.state)
         self._reports[site] = update.report
         self._norms[site] = update.norm
@@ -129,19 +131,21 @@ class TrainingRound:
             del self._reports[site]
 
     def _contributions(self) -> dict[str, Contribution]:
-        total = sum(report.num_examples for report in self._reports.values())
         return {
             site: Contribution(
-                num_examples=report.num_examples,
-                share=report.num_examples / total,
-                loss=report.loss,
+                num_examples=self._reports[site].num_examples,
+                share=share,
+                loss=self._reports[site].loss,
             )
-            for site, report in sorted(self._reports.items())
+            for site, share in self._shares().items()
         }
 
     def _average(self) -> State:
-        counts = {site: report.num_examples for site, report in self._reports.items()}
-        return self.updates.average(counts, self.start)
+        return self.updates.average(self._shares(), self.start)
+
+    def _shares(self) -> dict[str, float]:
+        examples = {site: report.num_examples for site, report in self._reports.items()}
+        return shares(examples, self.task.stage, self.task.plan.federation)
 
 
 class Scores(NamedTuple):

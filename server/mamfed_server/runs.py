@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError
 
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
 from mamfed_common.config import Config
+from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.files import DRAFT, private_directory, remove_drafts, write_atomic
 from mamfed_common.metrics import SiteScore
@@ -42,9 +43,9 @@ NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 
 
 class Contribution(Config):
-    """One accepted update: its number of examples, share of the mean, and training loss."""
+    """One accepted update: its examples by kind, share of the mean, and training loss."""
 
-    num_examples: int
+    num_examples: Examples
     share: float
     loss: float | None
 

@@ -71,19 +71,19 @@ class UpdateFolder:
         finally:
             os.close(descriptor)
 
-    def average(self, num_examples: Mapping[str, int], like: State) -> State:
+    def average(self, shares: Mapping[str, float], like: State) -> State:
         """Average the updates of some sites, in the order of their names.
 
         Args:
-            num_examples: Each site's weight; at least one site.
+            shares: Each site's share of the mean; at least one site.
             like: Weights of the updates' names, shapes and dtypes.
         """
-        sites, mean = sorted(num_examples), State()
+        sites, mean = sorted(shares), State()
         for section in sections_of(like):
             # NumPy asks for large pages, torch does not: 29,000 page faults less for 120 MB.
             values = np.empty(section.length, _numpy_dtype(section))
             updates = [partial(_values, self._file(site), section) for site in sites]
-            average(values, updates, [num_examples[site] for site in sites])
+            average(values, updates, [shares[site] for site in sites])
             sizes = [like[name].numel() for name in section.names]
             mean |= zip(section.names, torch.split(torch.from_numpy(values), sizes), strict=True)
         return {name: mean[name].view(tensor.shape) for name, tensor in like.items()}

@@ -23,20 +23,21 @@ from mamfed_common.weights import (
     ARRAYS,
     BODY,
     JSON,
+    MAX_IMAGES,
+    PURPOSES,
     Part,
+    Purpose,
     SiteDescription,
     TrainReport,
     unpack_body,
     unpack_update,
 )
 
-MAX_IMAGES = 10**7
-"""More images than any site has: the number is the weight of its updates."""
 MIN_FOR_MEDIAN = 3
 
 
 class WrongCountError(WeightsError):
-    """An update claims another number of examples than the site declared."""
+    """An update claims other numbers of examples than the site declared."""
 
 
 class Candidate(NamedTuple):
@@ -70,15 +71,15 @@ def read_description(content: RecordDict) -> SiteDescription:
 
 
 def read_update(
-    content: RecordDict, start: State, declared_images: int, wire: Wire = "float32"
+    content: RecordDict, start: State, declared: Mapping[Purpose, int], wire: Wire = "float32"
 ) -> Candidate:
     """Read a site's trained weights.
 
     Args:
         content: The answer.
         start: The weights that the round started from.
-        declared_images: How many training images the site said it has; the number that an update
-            claims is its weight.
+        declared: How many images of each kind the site said that it would use; what an update
+            claims of them is its weight.
         wire: How the plan lets weights travel.
 
     Raises:
@@ -87,11 +88,10 @@ def read_update(
     with _whatever_it_holds():
         _check_records(content, {ARRAYS, BODY})
         state, report = unpack_update(content, start, wire)
-        if report.num_examples != declared_images:
-            raise WrongCountError(
-                f"claims {report.num_examples} examples but declared "
-                f"{declared_images} training images"
-            )
+        for kind in PURPOSES:
+            found, expected = report.num_examples.get(kind, 0), declared.get(kind, 0)
+            if found != expected:
+                raise WrongCountError(f"claims {found} {kind} examples but declared {expected}")
         return Candidate(state, report, distance(state, start))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mamfed_client.site import Site, load_site
 from mamfed_common.errors import DataError
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.weights import SiteDescription
 from mamfed_server.app import Job
 
@@ -40,8 +40,7 @@ class Arm:
         plan, training = self.job.plan, self.job.training_sites
         chosen = [d for site, d in descriptions.items() if training is None or site in training]
         return {
-            stage: sum(-(-d.training_images(stage) // plan.stage(stage).batch_size) for d in chosen)
-            * plan.stage(stage).local_epochs
+            stage: sum(plan.steps(stage, d.images_used(plan, stage)) for d in chosen)
             for stage in Stage
         }
 
@@ -61,7 +60,7 @@ def local_arms(
     arms, not_trained = [], {}
     for site in sites:
         description = descriptions[site.name]
-        if not description.training_images(Stage.FINETUNING):
+        if not description.images.get(TRAINED_ON[Stage.FINETUNING], {}).get("train", 0):
             not_trained[site.name] = "no annotated malignant training case"
             continue
         alone = frozenset({site.name})
@@ -158,7 +157,7 @@ def describe_sites(
 def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingPlan:
     """Return the plan as a site alone can follow it: a stage without cases is left out."""
     alone = _with_quorum_of_one(plan)
-    if description.training_images(Stage.PRETRAINING):
+    if description.images_used(plan, Stage.PRETRAINING):
         return alone
     pretraining = alone.pretraining.model_copy(update={"rounds": 0})
     return alone.model_copy(update={"pretraining": pretraining})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mamfed_common.augmentation import AugmentationConfig
-from mamfed_common.plan import StagePlan, TrainingPlan
+from mamfed_common.plan import FinetuningPlan, StagePlan, TrainingPlan
 from mamfed_common.unet import NetworkConfig
 from mamfed_simulations.vendors import VENDORS, write_cohort
 
@@ -23,7 +23,7 @@ def demo_plan(seed: int = 0, size: int = 128) -> TrainingPlan:
             channels=(16, 32, 64, 128, 128), first_skip_level=2, stem=1, smoothing=1
         ),
         pretraining=StagePlan(rounds=4, local_epochs=4, batch_size=2, learning_rate=8e-3),
-        finetuning=StagePlan(rounds=10, local_epochs=4, batch_size=2, learning_rate=5e-3),
+        finetuning=FinetuningPlan(rounds=10, local_epochs=4, batch_size=2, learning_rate=5e-3),
         # So short a training has no time to learn rotated and scaled breasts too.
         augmentation=AugmentationConfig(max_rotation_degrees=0, max_log_scale=0),
     )

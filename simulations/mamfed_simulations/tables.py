@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.weights import SiteDescription
+from mamfed_common.weights import Purpose, SiteDescription
 
 
 def data_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> Table:
@@ -22,8 +22,7 @@ def data_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) 
         table.add_row(
             site,
             str(description.rows),
-            str(description.training_images(Stage.PRETRAINING)),
-            str(description.training_images(Stage.FINETUNING)),
+            *(_kinds(description.images_used(plan, stage)) for stage in Stage),
             str(malignant.get("val", 0)),
             str(malignant.get("test", 0)),
             str(sum(description.rejected.values())),
@@ -67,6 +66,11 @@ def _cell(result: Mapping[str, Any] | None) -> str:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
+
+
+def _kinds(used: Mapping[Purpose, int]) -> str:
+    """Lay out the images that a site uses in a stage; those that stand beside after a plus."""
+    return " + ".join(map(str, used.values())) or "0"
 
 
 def _short(plan: TrainingPlan) -> str:

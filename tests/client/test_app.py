@@ -64,7 +64,7 @@ def test_a_query_is_answered_with_counts_only(ask, tiny_plan):
     reply = ask("query", pack(Query(plan=tiny_plan)))
     description = unpack_body(reply.content, SiteDescription)
     assert description.site == "here"
-    assert description.training_images(Stage.PRETRAINING) == 4
+    assert description.images_used(tiny_plan, Stage.PRETRAINING) == {"benign": 4}
     assert "SECRET" not in str(reply.content)
 
 
@@ -75,7 +75,7 @@ def test_training_returns_new_weights_and_the_declared_number(ask, tiny_plan):
         task = TrainTask(plan=tiny_plan, stage=stage, server_round=1)
         update = unpack_update(ask("train", pack(task, state)).content, state)
         assert state_sha256(update.state) != state_sha256(state)
-        assert update.report.num_examples == description.training_images(stage)
+        assert update.report.num_examples == description.images_used(tiny_plan, stage)
 
 
 def test_a_site_with_two_devices_sends_what_one_would(ask, site, tiny_plan, tmp_path):

@@ -30,7 +30,7 @@ def five(path):
     log.append("describe", **FACTS, bytes=100, values={"rows": 7})
     for number in (1, 2, 2):
         weights = [{"name": "a", "sha256": "c" * 64, "bytes": 8}]
-        values = {"num_examples": 4, "loss": 0.1 + number}
+        values = {"num_examples": {"benign": 4}, "loss": 0.1 + number}
         facts = {"stage": "pretraining", "round": number, "weights": weights, "bytes": 10**6}
         log.append("train", **FACTS, **facts, values=values)
     log.append("fault", **FACTS, values={"fault": 104})

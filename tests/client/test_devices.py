@@ -20,7 +20,7 @@ from mamfed_common.batches import Turn
 from mamfed_common.errors import RunError
 from mamfed_common.local_state import RoundKeeper
 from mamfed_common.parallel import Place
-from mamfed_common.plan import Stage, StagePlan
+from mamfed_common.plan import TRAINED_ON, Stage, StagePlan
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
 
@@ -107,11 +107,29 @@ def command_of(pid):
 )
 def test_two_devices_train_what_one_does_with_the_whole_batch(round_of, stage, changed):
     one, two = (round_of(hardware, stage, changed=changed) for hardware in (ONE, TWO))
-    assert two.num_examples == one.num_examples == 5
+    assert two.num_examples == one.num_examples
+    assert two.num_examples[TRAINED_ON[stage]] == 5
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
     moved = furthest(one, round_of(ONE, stage, changed=changed, images=4))
     assert furthest(one, two) < 1e-5 < 0.01 * moved
     assert not partners()
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_benign_images_with_an_empty_target_are_weighed_alike(round_of, plan, images):
+    """In steps, with and without malignant images; three benign ones a step, two on the one."""
+    stage = {"rounds": 2, "local_steps": 3, "batch_size": 6, "learning_rate": 1e-2}
+    changed = {
+        "finetuning": {**stage, "benign_only_sites": True},
+        "losses": {"benign": 3.0, "empty": 2.0},
+    }
+    one, two = (
+        round_of(hardware, Stage.FINETUNING, changed=changed, images=images)
+        for hardware in (ONE, TWO)
+    )
+    assert furthest(one, two) < 1e-5
+    assert two.loss == pytest.approx(one.loss, rel=1e-5)
+    assert two.num_examples == one.num_examples
 
 
 def test_a_batch_of_more_images_and_benign_ones_is_weighed_alike(round_of, plan):

@@ -156,7 +156,7 @@ def test_the_hour_holds_for_the_start_and_a_round_that_began_is_finished(place, 
     place.now = datetime(2026, 3, 1, 23)
     place.gate.admit(task)
     place.now = datetime(2026, 3, 2, 9)
-    assert place.gate.release(task, TrainReport(num_examples=5, loss=1), *update)
+    assert place.gate.release(task, TrainReport(num_examples={"benign": 5}, loss=1), *update)
 
 
 def test_more_rounds_than_the_plan_has_are_not_trained(place):
@@ -195,7 +195,7 @@ def test_too_few_cases_are_not_trained_on(place):
 
 def test_the_gate_checks_again_what_leaves(place, update):
     """The policy may have changed during hours of training."""
-    report, task = TrainReport(num_examples=5, loss=1), place.train_task()
+    report, task = TrainReport(num_examples={"benign": 5}, loss=1), place.train_task()
     state, start = update
     place.allow("counts", "num_examples", arrays=["backbone.*"])
     assert place.fault_of(place.gate.release, task, report, *update) is Fault.MAY_NOT_LEAVE
@@ -220,10 +220,10 @@ def test_allowed_weights_leave_with_their_very_bits(place, update):
     place.allow("counts", "num_examples", "loss")
     state, start = update
     content = place.gate.release(
-        place.train_task(), TrainReport(num_examples=5, loss=0.5), state, start
+        place.train_task(), TrainReport(num_examples={"benign": 5}, loss=0.5), state, start
     )
     assert state_sha256(unpack_state(content, start)) == state_sha256(state)
-    assert unpack_body(content, TrainReport) == TrainReport(num_examples=5, loss=0.5)
+    assert unpack_body(content, TrainReport) == TrainReport(num_examples={"benign": 5}, loss=0.5)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_allowed_weights_leave_with_their_very_bits(place, update):
 )
 def test_a_loss_leaves_only_where_it_may(place, update, metrics, more, loss):
     place.allow("counts", "num_examples", *metrics, **more)
-    report = TrainReport(num_examples=5, loss=0.123456)
+    report = TrainReport(num_examples={"benign": 5}, loss=0.123456)
     content = place.gate.release(place.train_task(), report, *update)
     assert unpack_body(content, TrainReport).loss == loss
     assert (b"0.123456" in str(content).encode()) is (loss is not None)
@@ -296,7 +296,7 @@ def test_free_text_in_a_description_stays(place):
 
 def test_clip_and_noise_are_put_on_before_the_update_leaves(place, update):
     _, start = update
-    task, report = place.train_task(), TrainReport(num_examples=5, loss=1)
+    task, report = place.train_task(), TrainReport(num_examples={"benign": 5}, loss=1)
     place.allow("counts", "num_examples", privacy={"clip_norm": 0.5})
     content = place.gate.release(task, report, *update)
     released = unpack_state(content, start)
@@ -323,7 +323,7 @@ def test_the_clip_holds_for_what_the_server_reads_after_rounding(place, update):
     sent = update_to_send(clip(state, start, 0.01), start, "compact")
     assert update_norm(update_received(sent, start, "compact"), start) > 0.010001
     place.allow("counts", "num_examples", privacy={"clip_norm": 0.01})
-    report = TrainReport(num_examples=5, loss=1)
+    report = TrainReport(num_examples={"benign": 5}, loss=1)
     content = place.gate.release(place.train_task(), report, state, start)
     released = unpack_update(content, start, "compact").state
     assert 0.00999 < update_norm(released, start) <= 0.01
@@ -331,7 +331,7 @@ def test_the_clip_holds_for_what_the_server_reads_after_rounding(place, update):
 
 def test_the_policy_names_arrays_as_the_network_does_however_they_travel(place, update):
     place.plan = place.plan.changed(federation={"wire": "compact"})
-    task, report = place.train_task(), TrainReport(num_examples=5, loss=1)
+    task, report = place.train_task(), TrainReport(num_examples={"benign": 5}, loss=1)
     names = tuple(update[0])
     place.allow("counts", "num_examples", arrays=names)
     sent = load(place.gate.release(task, report, *update)["arrays"]["weights"].data)
@@ -344,12 +344,14 @@ def test_the_policy_names_arrays_as_the_network_does_however_they_travel(place, 
 def test_what_left_is_recorded_array_by_array(place, update, wire):
     place.plan = place.plan.changed(federation={"wire": wire})
     place.allow("counts", "num_examples")
-    content = place.gate.release(place.train_task(), TrainReport(num_examples=5, loss=1), *update)
+    content = place.gate.release(
+        place.train_task(), TrainReport(num_examples={"benign": 5}, loss=1), *update
+    )
     (entry,) = place.entries()
     assert (entry.kind, entry.stage, entry.round, entry.to) == ("train", "pretraining", 1, "fed")
     assert entry.plan_sha256 == place.plan.sha256()
     assert entry.policy_sha256 == place.policy.sha256()
-    assert entry.values == {"num_examples": 5}
+    assert entry.values == {"num_examples": {"benign": 5}}
     assert {w.name: (w.sha256, w.bytes) for w in entry.weights} == {
         name: (hashlib.sha256(tensor.numpy().tobytes()).hexdigest(), tensor.nbytes)
         for name, tensor in load(content["arrays"]["weights"].data).items()

@@ -142,6 +142,10 @@ def test_image_size_and_local_epochs_are_bounds_too(tiny_plan):
     plan = tiny_plan.changed(finetuning=stage.model_dump())
     assert refusal(with_bounds(max_local_epochs=1), plan) is Fault.PLAN_OUTSIDE_POLICY
     assert refusal(with_bounds(max_local_epochs=2), plan) is None
+    counted = {**stage.model_dump(), "local_epochs": None, "local_steps": 50}
+    plan = tiny_plan.changed(finetuning=counted)
+    assert refusal(with_bounds(max_local_steps=49), plan) is Fault.PLAN_OUTSIDE_POLICY
+    assert refusal(with_bounds(max_local_steps=50), plan) is None
 
 
 def test_a_stage_of_no_rounds_asks_for_nothing(tiny_plan):

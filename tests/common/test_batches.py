@@ -39,7 +39,7 @@ def test_the_shares_of_a_batch_make_the_batch_of_one_process(plan, stage, of):
         assert torch.equal(batch.targets, interleaved([share.targets for share in shares]))
         if stage is Stage.FINETUNING:
             assert torch.equal(batch.benign, interleaved([share.benign for share in shares]))
-        assert {share[3:] for share in shares} == {batch[3:]}
+        assert {share[4:] for share in shares} == {batch[4:]}
 
 
 def test_a_batch_says_how_many_images_all_shares_have(plan):
@@ -95,6 +95,105 @@ def test_a_sample_that_cannot_be_read_stops_the_epoch_with_its_own_error(plan):
 
     with pytest.raises(DataError, match="sample 0 is damaged"):
         list(Batches(Damaged(SAMPLES), plan, Stage.PRETRAINING, TURN).epoch(0, threads=2))
+
+
+def in_steps(plan, steps, rounds=6, **more):
+    """Return the plan with rounds of so many steps, four images each."""
+    stage = {"rounds": rounds, "local_steps": steps, "batch_size": 4, "learning_rate": 1e-3, **more}
+    return plan.changed(pretraining=stage, finetuning=stage, losses={"empty": 1})
+
+
+def same(one, other):
+    """Tell whether two batches have the same bits."""
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_images_run_on_from_round_to_round(plan, stage):
+    """Three rounds of two steps have the batches of two rounds of three, or of one of six."""
+    ways = [
+        [
+            batch
+            for server_round in range(1, 6 // steps + 1)
+            for batch in Batches(
+                SAMPLES, in_steps(plan, steps), stage, Turn("site", server_round), BENIGN
+            ).epoch(0)
+        ]
+        for steps in (2, 3, 6)
+    ]
+    assert [len(way) for way in ways] == [6, 6, 6]
+    for one, *others in zip(*ways, strict=True):
+        assert all(same(one, other) for other in others)
+
+
+def test_every_batch_of_a_round_in_steps_is_full_and_each_image_comes_once_a_lap(plan):
+    samples, benign = Recording(SAMPLES), Recording(BENIGN)
+    steps = in_steps(plan, 6)
+    batches = list(Batches(samples, steps, Stage.FINETUNING, TURN, benign).epoch(0))
+    assert {(len(b.inputs), len(b.benign), b.of_images, b.of_benign) for b in batches} == {
+        (4, 2, 4, 2)
+    }
+    laps = [tuple(samples.read[i : i + 6]) for i in range(0, 24, 6)]
+    assert all(sorted(lap) == [0, 1, 2, 3, 4, 5] for lap in laps)
+    assert len(set(laps)) == 4
+    beside = [tuple(benign.read[i : i + 3]) for i in range(0, 12, 3)]
+    assert all(sorted(lap) == [0, 1, 2] for lap in beside)
+    assert len(set(beside)) > 1
+
+
+def test_a_site_of_one_image_sees_it_moved_anew_each_time(plan):
+    (batch,) = Batches(SAMPLES[:1], in_steps(plan, 1), Stage.FINETUNING, TURN).epoch(0)
+    assert len(batch.inputs) == 4
+    assert len({image.numpy().tobytes() for image in batch.inputs}) == 4
+
+
+def test_sites_and_stages_have_orders_of_their_own_in_steps(plan):
+    found = set()
+    for stage in Stage:
+        for site in ("site", "other"):
+            samples = Recording(SAMPLES)
+            list(Batches(samples, in_steps(plan, 6), stage, Turn(site, 1)).epoch(0))
+            found.add(tuple(samples.read))
+    assert len(found) == 4
+
+
+def test_a_round_in_steps_goes_on_at_any_step(plan):
+    batches = Batches(SAMPLES, in_steps(plan, 6), Stage.FINETUNING, Turn("site", 2), BENIGN)
+    whole = list(batches.epoch(0))
+    assert all(map(same, whole[4:], batches.epoch(0, first_step=4)))
+
+
+def test_progress_runs_through_all_rounds_in_steps(plan):
+    rounds = [
+        Batches(SAMPLES, in_steps(plan, 4, 2), Stage.FINETUNING, Turn("s", r)) for r in (1, 2)
+    ]
+    found = [batches.progress(0, step) for batches in rounds for step in range(4)]
+    assert found == [step / 8 for step in range(8)]
+
+
+@pytest.mark.parametrize("given", [{"local_epochs": 2}, {"local_steps": 4}])
+def test_a_site_without_malignant_images_has_half_batches_of_those_beside(plan, given):
+    stage = {"rounds": 1, "batch_size": 4, "learning_rate": 1e-3, "benign_only_sites": True}
+    asked = plan.changed(finetuning={**stage, **given}, losses={"empty": 1})
+    benign = Recording(BENIGN)
+    batches = Batches([], asked, Stage.FINETUNING, TURN, benign)
+    found = [batch for epoch in range(batches.epochs) for batch in batches.epoch(epoch)]
+    assert len(found) == asked.steps(Stage.FINETUNING, batches.num_examples) == 4
+    assert {(len(b.inputs), len(b.benign), b.of_images, b.weight) for b in found} == {(0, 2, 0, 2)}
+    assert sum(b.weight for b in found) == batches.weight_per_epoch * batches.epochs
+    assert set(benign.read) == {0, 1, 2}
+    assert batches.num_examples == {"benign": 3}
+
+
+def test_the_breast_of_a_benign_image_moves_with_it(plan):
+    asked = plan.changed(losses={"empty": 1})
+    for batch in Batches(SAMPLES, asked, Stage.FINETUNING, TURN, BENIGN).epoch(0):
+        assert set(batch.benign_field.unique().tolist()) == {0.0, 1.0}
+        assert not batch.benign[batch.benign_field == 0].any()
+        assert (batch.benign[batch.benign_field == 1] > 0).float().mean() > 0.9
+    (first, _) = Batches(SAMPLES, plan, Stage.FINETUNING, TURN, BENIGN).epoch(0)
+    assert first.benign_field is None, "nobody looks at it"
 
 
 def test_one_thread_makes_batches_beside_a_cpus_step_and_a_few_beside_a_gpus():

@@ -25,7 +25,7 @@ from mamfed_common.weights import (
     wire_bytes,
 )
 
-REPORT = TrainReport(num_examples=3, loss=0.5)
+REPORT = TrainReport(num_examples={"benign": 3}, loss=0.5)
 WEIGHT, BIAS = "conv.weight", "conv.bias"
 
 

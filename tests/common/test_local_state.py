@@ -82,6 +82,21 @@ def test_a_round_killed_at_any_step_ends_with_the_same_bits(tmp_path, plan, stag
     assert same_bits(resumed, whole)
 
 
+@pytest.mark.parametrize("stage", [pretrain, finetune])
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_a_round_in_steps_killed_at_any_step_ends_with_the_same_bits(tmp_path, plan, stage, step):
+    """Five steps of two images each: nearly two laps over three images."""
+    steps = {"rounds": 2, "local_steps": 5, "batch_size": 2, "learning_rate": 1e-2}
+    counted = plan.changed(pretraining=steps, finetuning=steps)
+    whole, taken = train(stage, counted)
+    assert taken == 5
+    with pytest.raises(Killed):
+        train(stage, counted, keeper(tmp_path), stop_after=step)
+    resumed, taken = train(stage, counted, keeper(tmp_path))
+    assert taken == 5 - step
+    assert same_bits(resumed, whole)
+
+
 def test_a_killed_round_of_fedprox_is_still_held_to_where_it_started(tmp_path, plan):
     held = plan.changed(federation={"proximal_mu": 5.0})
     whole, _ = train(finetune, held)
@@ -223,9 +238,9 @@ def test_a_loss_is_kept_to_the_last_bit(tmp_path, plan, loss):
     network = build_network(plan.network, 0)
     optimiser = torch.optim.AdamW(network.parameters())
     keep = keeper(tmp_path)
-    keep.step(network, optimiser, Position(1, 2, loss), 3)
-    assert keep.resume(network, optimiser, 3).loss_sum.hex() == loss.hex()
-    keep.finish(TrainingResult(state_of(network), 3, loss))
+    keep.step(network, optimiser, Position(1, 2, loss), {"benign": 3})
+    assert keep.resume(network, optimiser, {"benign": 3}).loss_sum.hex() == loss.hex()
+    keep.finish(TrainingResult(state_of(network), {"benign": 3}, loss))
     assert keep.result().loss.hex() == loss.hex()
 
 

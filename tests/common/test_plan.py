@@ -1,7 +1,9 @@
 import pytest
 
 from mamfed_common.errors import PlanError
-from mamfed_common.plan import TrainingPlan, parse_plan, read_plan
+from mamfed_common.plan import Stage, StagePlan, TrainingPlan, parse_plan, read_plan
+
+STAGE = "rounds: 1, learning_rate: 0.1"
 
 
 def test_yaml_round_trip_keeps_the_plan_and_its_hash(tiny_plan):
@@ -45,6 +47,15 @@ def test_numbers_in_exponent_notation_are_read():
         ("corruption: {paint: 1.5}", "corruption.paint"),
         ("network: {channels: [8, 8], first_skip_level: 5}", "first_skip_level"),
         ("seed: .nan", "seed"),
+        (f"finetuning: {{{STAGE}, local_steps: 0}}", "finetuning.local_steps: found 0"),
+        (f"finetuning: {{{STAGE}, local_epochs: 0}}", "finetuning.local_epochs: found 0"),
+        (
+            f"pretraining: {{{STAGE}, local_epochs: 2, local_steps: 9}}",
+            "pretraining: local_epochs is 2 and local_steps is 9: a round has one of the two",
+        ),
+        (f"pretraining: {{{STAGE}, beside: benign}}", "unknown key 'pretraining.beside'"),
+        (f"finetuning: {{{STAGE}, beside: malignant}}", "finetuning.beside: found 'malignant'"),
+        ("losses: {empty: -1}", "losses.empty: found -1"),
         ("[1, 2]", "expected a mapping"),
         ("seed: [", "not valid YAML"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
@@ -73,3 +84,81 @@ def test_a_plan_of_other_bytes_than_text_is_refused(tmp_path):
     (tmp_path / "p.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PlanError, match="not UTF-8"):
         read_plan(tmp_path / "p.yaml")
+
+
+def test_a_round_is_of_epochs_or_of_steps_and_of_one_epoch_where_nothing_is_said():
+    found = [
+        parse_plan(f"pretraining: {{{STAGE}{more}}}", "p").pretraining
+        for more in ("", ", local_epochs: 3", ", local_steps: 4", ", local_epochs: null")
+    ]
+    assert [(s.local_epochs, s.local_steps) for s in found] == [
+        (1, None),
+        (3, None),
+        (None, 4),
+        (1, None),
+    ]
+    assert [stage.in_words() for stage in found[:3]] == ["1 epoch", "3 epochs", "4 steps"]
+
+
+def test_a_plan_that_counts_steps_survives_being_written(tiny_plan):
+    stage = {"rounds": 2, "local_steps": 3, "learning_rate": 1e-3}
+    plan = tiny_plan.changed(finetuning=stage)
+    assert parse_plan(plan.to_yaml(), "p") == plan
+    assert plan.changed(seed=1).finetuning.local_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "images", "steps"),
+    [
+        ({"local_epochs": 3}, 7, 6),
+        ({"local_epochs": 3}, 8, 6),
+        ({"local_epochs": 3}, 0, 0),
+        ({"local_steps": 5}, 1, 5),
+        ({"local_steps": 5}, 900, 5),
+        ({"local_steps": 5}, 0, 0),
+    ],
+)
+def test_the_steps_of_a_round_by_a_sites_images(given, images, steps):
+    stage = StagePlan(rounds=1, learning_rate=0.1, batch_size=4, **given)
+    assert stage.steps(images) == steps
+
+
+HELD = {"malignant": 9, "benign": 5, "without_malignancy": 8}
+NO_CANCER = {**HELD, "malignant": 0}
+
+
+@pytest.mark.parametrize(
+    ("head", "losses", "finetuning", "held", "used", "steps"),
+    [
+        ("subtraction", {}, {}, HELD, {"malignant": 9, "benign": 5}, 3),
+        ("subtraction", {"benign": 0}, {}, HELD, {"malignant": 9}, 3),
+        ("direct", {}, {}, HELD, {"malignant": 9}, 3),
+        ("direct", {"empty": 1}, {}, HELD, {"malignant": 9, "benign": 5}, 3),
+        ("subtraction", {"benign": 0, "empty": 1}, {}, HELD, {"malignant": 9, "benign": 5}, 3),
+        ("subtraction", {}, {}, NO_CANCER, {}, 0),
+        ("subtraction", {}, {"benign_only_sites": True}, NO_CANCER, {"benign": 5}, 3),
+        ("direct", {}, {"benign_only_sites": True}, NO_CANCER, {}, 0),
+        (
+            *("subtraction", {}, {"beside": "without_malignancy"}, HELD),
+            *({"malignant": 9, "without_malignancy": 8}, 3),
+        ),
+        (
+            *("direct", {"empty": 1}, {"beside": "without_malignancy", "benign_only_sites": True}),
+            *(NO_CANCER, {"without_malignancy": 8}, 4),
+        ),
+        ("subtraction", {}, {}, {"malignant": 2}, {"malignant": 2}, 1),
+    ],
+)
+def test_what_a_site_uses_in_stage_2(tiny_plan, head, losses, finetuning, held, used, steps):
+    stage = {"rounds": 1, "learning_rate": 0.1, "batch_size": 4, **finetuning}
+    network = {**tiny_plan.network.model_dump(), "head": head}
+    plan = tiny_plan.changed(network=network, losses=losses, finetuning=stage)
+    found = plan.images_used(Stage.FINETUNING, held)
+    assert found == used
+    assert plan.steps(Stage.FINETUNING, found) == steps
+
+
+def test_stage_1_uses_benign_images_alone(tiny_plan):
+    plan = tiny_plan.changed(losses={"empty": 1})
+    assert plan.images_used(Stage.PRETRAINING, HELD) == {"benign": 5}
+    assert plan.images_used(Stage.PRETRAINING, {"malignant": 9}) == {}

@@ -11,7 +11,7 @@ import mamfed_common
 from mamfed_common.batches import Batches, Turn
 from mamfed_common.device import choose_device, choose_devices
 from mamfed_common.errors import PlanError, SetupError, WeightsError
-from mamfed_common.plan import Stage, StagePlan
+from mamfed_common.plan import Stage
 from mamfed_common.seeds import derive_seed, generator
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
@@ -88,7 +88,7 @@ def test_pretraining_leaves_the_subtraction_layer_alone(tiny_plan):
 
 
 def longer(plan, **stages):
-    return plan.changed(**{name: StagePlan(**values) for name, values in stages.items()})
+    return plan.changed(**stages)
 
 
 def test_pretraining_learns_to_reconstruct(tiny_plan):
@@ -216,6 +216,55 @@ def test_the_direct_head_has_no_reconstruction_to_keep(tiny_plan):
         for benign in ([], BENIGN)
     ]
     assert state_sha256(states[0]) == state_sha256(states[1])
+
+
+def direct(plan):
+    return plan.changed(network={**plan.network.model_dump(), "head": "direct"})
+
+
+@pytest.mark.parametrize("head_of", [direct, lambda plan: plan], ids=["direct", "subtraction"])
+def test_an_empty_target_makes_the_network_quiet_on_benign_images(tiny_plan, head_of):
+    stage = {"rounds": 1, "local_steps": 40, "learning_rate": 5e-3, "benign_only_sites": True}
+    means = []
+    for losses in ({"benign": 0.5}, {"benign": 0.5, "empty": 1.0}):
+        plan = head_of(longer(tiny_plan, finetuning=stage)).changed(losses=losses)
+        samples = [blob_sample(seed) for seed in range(4)]
+        state = finetune(initial(plan), samples, plan, TURN, device=CPU, benign=BENIGN).state
+        network = load_network(state, plan, CPU)
+        sample = blob_sample(60, malignant=False)
+        means.append(float(predict(network, [sample], plan, CPU)[0].malignancy.mean()))
+    assert means[1] < 0.85 * means[0]
+
+
+@pytest.mark.parametrize(
+    "losses", [{}, {"empty": 1.0}, {"benign": 0, "empty": 1.0}], ids=["redrawn", "both", "empty"]
+)
+def test_a_site_without_malignant_images_learns_from_benign_ones_alone(tiny_plan, losses):
+    stage = {"rounds": 1, "local_steps": 30, "learning_rate": 5e-3, "benign_only_sites": True}
+    plan = longer(tiny_plan, finetuning=stage).changed(losses=losses)
+    start, taken = initial(plan), []
+    result = finetune(
+        start, [], plan, TURN, device=CPU, benign=BENIGN, on_step=lambda: taken.append(1)
+    )
+    assert len(taken) == 30
+    assert result.num_examples == {"benign": 3}
+    once = plan.changed(finetuning={**stage, "local_steps": 1, "learning_rate": 1e-12})
+    first = finetune(start, [], once, TURN, device=CPU, benign=BENIGN).loss
+    assert result.loss < 0.9 * first
+
+
+def test_the_loss_of_a_round_in_steps_is_the_mean_over_all_of_them(tiny_plan):
+    """With steps too small to move anything: two rounds of two steps, or one of four."""
+
+    def loss(steps, server_round):
+        stage = {"rounds": 4 // steps, "local_steps": steps, "learning_rate": 1e-12}
+        plan, samples = longer(tiny_plan, finetuning=stage), [blob_sample(s) for s in range(3)]
+        turn = Turn("site", server_round)
+        return finetune(initial(plan), samples, plan, turn, device=CPU).loss
+
+    losses = [loss(2, 1), loss(2, 2), loss(4, 1)]
+    assert (losses[0] + losses[1]) / 2 == pytest.approx(losses[2], rel=1e-6)
+    assert losses[0] != losses[1]
 
 
 def test_half_as_many_benign_images_each_in_its_turn(tiny_plan):

@@ -30,7 +30,7 @@ from mamfed_common.weights import (
 )
 
 STATE = state_of(build_network(NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1), 0))
-REPORT = TrainReport(num_examples=3, loss=0.5)
+REPORT = TrainReport(num_examples={"benign": 3}, loss=0.5)
 
 
 def test_weights_cross_the_wire_bit_for_bit():
@@ -130,11 +130,18 @@ def test_a_record_that_was_not_asked_for_is_refused():
         unpack_update(content, STATE)
 
 
-@pytest.mark.parametrize("count", [0, -5, 1.5, "many"])
-def test_a_senseless_number_of_examples_is_refused(count):
+@pytest.mark.parametrize(
+    "counts",
+    [
+        *('{"benign": -5}', '{"benign": 1.5}', '{"benign": 7.0}', '{"benign": true}'),
+        *('{"benign": "7"}', '{"benign": 10000001}', '{"benign": null}'),
+        *("{}", '{"benign": 0}', '{"malignant": 3, "dense": 2}', "7", "[7]", "null"),
+    ],
+)
+def test_a_senseless_number_of_examples_is_refused(counts):
     content = pack(REPORT, STATE)
-    content["body"] = ConfigRecord({"json": f'{{"num_examples": {count!r}, "loss": 1}}'})
-    with pytest.raises(WeightsError, match=r"num_examples|TrainReport"):
+    content["body"] = ConfigRecord({"json": f'{{"num_examples": {counts}, "loss": 1}}'})
+    with pytest.raises(WeightsError, match=r"^TrainReport\.num_examples: "):
         unpack_update(content, STATE)
 
 

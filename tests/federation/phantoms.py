@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mamfed_common.augmentation import AugmentationConfig
-from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
+from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan
 from mamfed_common.unet import NetworkConfig
 from mamfed_simulations.vendors import VENDORS, write_cohort
 
@@ -28,7 +28,7 @@ def small_plan(
         image_size=64,
         network=NetworkConfig(channels=(8, 16, 32), first_skip_level=1, stem=1),
         pretraining=StagePlan(rounds=pretraining, learning_rate=8e-3, **stage),
-        finetuning=StagePlan(rounds=finetuning, learning_rate=5e-3, **stage),
+        finetuning=FinetuningPlan(rounds=finetuning, learning_rate=5e-3, **stage),
         augmentation=AugmentationConfig(max_rotation_degrees=0, max_log_scale=0),
         federation=FederationPlan(**{"join_seconds": 120, "offline_seconds": 120, **federation}),
     )

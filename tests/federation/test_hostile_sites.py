@@ -12,9 +12,9 @@ REASONS = {
     "nan": "holds NaN or infinity",
     "shape": "expected (",
     "missing": "is missing (1 missing in all)",
-    "negative": "TrainReport.num_examples: Input should be greater than or equal to 1",
-    "none": "TrainReport.num_examples: Input should be greater than or equal to 1",
-    "vast": "claims 1000000000000000000 examples but declared",
+    "negative": "TrainReport.num_examples: Input should be greater than or equal to 0",
+    "none": "TrainReport.num_examples: Value error, it counts no image",
+    "vast": "claims 10000000 ",
     "name": "sends 1 records that were not asked for",
 }
 WORKER = Path(__file__).with_name("hostile_worker.py")

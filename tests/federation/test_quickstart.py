@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
+from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan
 from mamfed_common.unet import NetworkConfig
 from mamfed_simulations.vendors import VENDORS, write_cohort
 
@@ -46,7 +46,7 @@ def short_plan():
         image_size=64,
         network=NetworkConfig(channels=(8, 16), first_skip_level=1, stem=1),
         pretraining=StagePlan(**stage),
-        finetuning=StagePlan(**stage),
+        finetuning=FinetuningPlan(**stage),
         federation=FederationPlan(join_seconds=0),
     )
 

@@ -91,7 +91,8 @@ class Sites:
         expected = state_of(MalignancyNetwork(task.plan.network))
         start = unpack_weights(message.content, task, expected)
         state = step(start, site)
-        report = TrainReport(num_examples=IMAGES[site], loss=0.25)
+        used = self.descriptions[site].images_used(task.plan, task.stage)
+        report = TrainReport(num_examples=used, loss=0.25)
         if site in self.train_answer:
             return self.train_answer[site](message, task, state)
         sent = update_to_send(state, start, task.plan.federation.wire)

@@ -9,11 +9,12 @@ from mamfed_server.aggregation import BLOCK, average
 def mean_of(arrays, weights):
     """Average arrays that lie in memory."""
     mean = np.empty_like(arrays[0])
-    average(mean, [lambda a, b, x=x: nullcontext(x[a:b]) for x in arrays], weights)
+    shares = [weight / sum(weights) for weight in weights]
+    average(mean, [lambda a, b, x=x: nullcontext(x[a:b]) for x in arrays], shares)
     return mean
 
 
-def test_the_mean_is_weighted_by_examples():
+def test_each_update_has_its_share_of_the_mean():
     arrays = [np.array([1, 2], np.float32), np.array([5, 6], np.float32)]
     assert mean_of(arrays, [1, 3]).tolist() == [4.0, 5.0]
 

@@ -231,7 +231,8 @@ def test_a_site_whose_data_has_changed_is_asked_what_it_has_now(tmp_path, plan):
     sites = Sites()
 
     def train(message, task: TrainTask, state):
-        return Message(pack(TrainReport(num_examples=25, loss=1), state), reply_to=message)
+        used = description("bea", benign=25, malignant=25).images_used(task.plan, task.stage)
+        return Message(pack(TrainReport(num_examples=used, loss=1), state), reply_to=message)
 
     sites.train_answer["bea"] = train
 
@@ -240,8 +241,8 @@ def test_a_site_whose_data_has_changed_is_asked_what_it_has_now(tmp_path, plan):
 
     folder = federate(sites, plan, tmp_path / "run", min_sites=2, on_round=on_round)
     first, second, _ = folder.rounds()
-    assert first.refused == {"bea": "claims 25 examples but declared 20 training images"}
-    assert second.accepted["bea"].num_examples == 25
+    assert first.refused == {"bea": "claims 25 benign examples but declared 20"}
+    assert second.accepted["bea"].num_examples == {"malignant": 25, "benign": 25}
 
 
 def test_a_server_that_restarts_asks_its_sites_anew_and_ends_with_the_same_bits(tmp_path, plan):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from flwr.app import Array, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from tests.server.sites import (
-    IMAGES,
     NAMES,
     NODES,
     Scripted,
@@ -25,6 +24,7 @@ from tests.server.sites import (
 
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import OutputError, RunError
+from mamfed_common.plan import TRAINED_ON
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.weights import (
@@ -63,7 +63,7 @@ def test_an_undisturbed_run_leaves_everything_in_its_folder(tmp_path, tiny_plan)
 
 def test_the_average_is_weighted_by_examples(tmp_path, tiny_plan):
     """Sites add 0, 1 and 2 a round; weights 10:20:30 make that 4/3, three rounds make it 4."""
-    folder = run(Sites(), tiny_plan, tmp_path / "run")
+    folder = run(Sites(), with_federation(tiny_plan, weights="examples"), tmp_path / "run")
     weights = load_checkpoint(folder.checkpoint_path("final")).state
     start = 0.1  # the offset's initial value
     torch.testing.assert_close(weights["subtraction.offset"], torch.tensor([start + 4.0]))
@@ -99,8 +99,8 @@ def refused_with(answer, tmp_path, plan):
     record = folder.rounds()[0]
     assert set(record.accepted) == {"ada", "cleo"}
     honest = load_checkpoint(folder.checkpoint_path("final")).state["subtraction.offset"]
-    # 0 and 2 with weights 10 and 30: 1.5 a round, three rounds
-    torch.testing.assert_close(honest, torch.tensor([0.1 + 4.5]))
+    # 0 and 2, each with half, since no site has more than that: 1 a round, three rounds
+    torch.testing.assert_close(honest, torch.tensor([0.1 + 3]))
     without = run(Sites(), plan, tmp_path / "honest", training_sites=frozenset({"ada", "cleo"}))
     assert [final(folder, name) for name in ("best", "final")] == [
         final(without, name) for name in ("best", "final")
@@ -111,9 +111,13 @@ def refused_with(answer, tmp_path, plan):
     return record.refused["bea"]
 
 
-def reply(message, state, num_examples=20, loss=0.25):
-    report = TrainReport(num_examples=num_examples, loss=loss)
-    return Message(pack(report, state), reply_to=message)
+def reply(message, state, num_examples=None, loss=0.25, site="bea"):
+    """Answer as a site does, or claim another number of the images that the stage is about."""
+    task = unpack_body(message.content, TrainTask)
+    used = description(site).images_used(task.plan, task.stage)
+    if num_examples is not None:
+        used[TRAINED_ON[task.stage]] = num_examples
+    return Message(pack(TrainReport(num_examples=used, loss=loss), state), reply_to=message)
 
 
 def test_nan_weights_are_refused_by_name(tmp_path, tiny_plan):
@@ -139,12 +143,13 @@ def test_a_missing_array_is_refused(tmp_path, tiny_plan):
     assert "missing" in refused_with(answer, tmp_path, tiny_plan)
 
 
-@pytest.mark.parametrize("claimed", [1, 21, 10**18])
+@pytest.mark.parametrize("claimed", [1, 21, 10**7])
 def test_another_number_of_examples_than_declared_is_refused(tmp_path, tiny_plan, claimed):
     def answer(message, task, state):
         return reply(message, state, num_examples=claimed)
 
-    assert f"claims {claimed} examples" in refused_with(answer, tmp_path, tiny_plan)
+    expected = f"claims {claimed} benign examples but declared 20"
+    assert refused_with(answer, tmp_path, tiny_plan) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,8 +157,8 @@ def test_another_number_of_examples_than_declared_is_refused(tmp_path, tiny_plan
 )
 def test_a_number_of_examples_that_is_no_count_is_refused(tmp_path, tiny_plan, written):
     def answer(message, task, state):
-        content = pack(TrainReport(num_examples=20, loss=1), state)
-        body = f'{{"num_examples": {written}, "loss": 0.5}}'
+        content = pack(TrainReport(num_examples={"benign": 20}, loss=1), state)
+        body = f'{{"num_examples": {{"benign": {written}}}, "loss": 0.5}}'
         content["body"] = ConfigRecord({"json": body})
         return Message(content, reply_to=message)
 
@@ -165,7 +170,7 @@ def test_a_number_of_examples_that_is_no_count_is_refused(tmp_path, tiny_plan, w
 )
 def test_an_extra_record_is_refused_and_its_name_goes_nowhere(tmp_path, tiny_plan, record):
     def answer(message, task, state):
-        content = pack(TrainReport(num_examples=20, loss=1), state)
+        content = pack(TrainReport(num_examples={"benign": 20}, loss=1), state)
         content["Jane Doe"] = record
         return Message(content, reply_to=message)
 
@@ -177,7 +182,7 @@ def test_an_extra_record_is_refused_and_its_name_goes_nowhere(tmp_path, tiny_pla
 
 def test_a_word_beside_the_body_is_refused(tmp_path, tiny_plan):
     def answer(message, task, state):
-        content = pack(TrainReport(num_examples=20, loss=1), state)
+        content = pack(TrainReport(num_examples={"benign": 20}, loss=1), state)
         content["body"]["patient"] = "Jane Doe"
         return Message(content, reply_to=message)
 
@@ -195,7 +200,7 @@ def test_an_unknown_array_is_refused_and_its_name_goes_nowhere(tmp_path, tiny_pl
 
 def test_bytes_that_break_the_decoder_are_refused(tmp_path, tiny_plan):
     def answer(message, task, state):
-        content = pack(TrainReport(num_examples=20, loss=1), state)
+        content = pack(TrainReport(num_examples={"benign": 20}, loss=1), state)
         content[ARRAYS][WEIGHTS] = Array("uint8", (9,), "numpy.ndarray", b"\xff" * 9)
         return Message(content, reply_to=message)
 
@@ -299,7 +304,7 @@ def test_updates_lie_on_disk_during_the_round_only(tmp_path, tiny_plan):
 
     def answer(message, task, state):
         seen.append(sorted(path.name for path in (folder / "updates").iterdir()))
-        return reply(message, state, num_examples=IMAGES["cleo"])
+        return reply(message, state, site="cleo")
 
     sites.train_answer["cleo"] = answer
     run(sites, tiny_plan, folder)
@@ -361,8 +366,8 @@ def test_over_flowers_grid_the_bits_are_the_same(tmp_path, tiny_plan):
 
 def test_a_nan_loss_is_refused(tmp_path, tiny_plan):
     def answer(message, task, state):
-        content = pack(TrainReport(num_examples=20, loss=1), state)
-        content["body"] = ConfigRecord({"json": '{"num_examples": 20, "loss": NaN}'})
+        content = pack(TrainReport(num_examples={"benign": 20}, loss=1), state)
+        content["body"] = ConfigRecord({"json": '{"num_examples": {"benign": 20}, "loss": NaN}'})
         return Message(content, reply_to=message)
 
     assert "loss" in refused_with(answer, tmp_path, tiny_plan)
@@ -525,5 +530,12 @@ def test_rounds_jsonl_is_one_readable_line_a_round(tmp_path, tiny_plan):
     folder = run(Sites(), tiny_plan, tmp_path / "run")
     lines = (folder.path / "rounds.jsonl").read_text().splitlines()
     first = json.loads(lines[0])
-    assert first["accepted"]["ada"] == {"num_examples": 10, "share": 10 / 60, "loss": 0.25}
+    total = sum(math.sqrt(count) for count in (10, 20, 30))
+    assert first["accepted"]["ada"] == {
+        "num_examples": {"benign": 10},
+        "share": math.sqrt(10) / total,
+        "loss": 0.25,
+    }
+    last = json.loads(lines[2])["accepted"]["bea"]
+    assert last["num_examples"] == {"malignant": 20, "benign": 20}
     assert first["bytes_sent"] == first["bytes_received"] > 1000

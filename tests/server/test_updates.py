@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 def test_one_update_comes_back_bit_for_bit_and_in_the_order_of_the_network(folder):
     folder.keep("ada", made(1))
-    mean = folder.average({"ada": 7}, made(0))
+    mean = folder.average({"ada": 1.0}, made(0))
     assert list(mean) == list(made(0))
     assert state_sha256(mean) == state_sha256(made(1))
     assert all(tensor.is_contiguous() for tensor in mean.values())
@@ -42,7 +42,7 @@ def test_one_update_comes_back_bit_for_bit_and_in_the_order_of_the_network(folde
 def test_the_mean_is_of_the_asked_sites_only_and_of_each_value(folder):
     for seed, site in enumerate(["ada", "bea", "cleo"]):
         folder.keep(site, made(seed))
-    mean = folder.average({"cleo": 3, "ada": 1}, made(0))
+    mean = folder.average({"cleo": 0.75, "ada": 0.25}, made(0))
     for name, tensor in made(0).items():
         if tensor.is_floating_point():
             expected = (tensor.double() + 3 * made(2)[name].double()) / 4
@@ -51,13 +51,13 @@ def test_the_mean_is_of_the_asked_sites_only_and_of_each_value(folder):
 
 
 def test_the_order_in_which_updates_came_changes_no_bit(folder):
-    counts = {"ada": 3, "bea": 8, "cleo": 5}
+    shares = {"ada": 0.1, "bea": 0.6, "cleo": 0.3}
     found = set()
     for order in (["ada", "bea", "cleo"], ["cleo", "ada", "bea"]):
         folder.clear()
         for site in order:
             folder.keep(site, made(len(site) + ord(site[0])))
-        found.add(state_sha256(folder.average({site: counts[site] for site in order}, made(0))))
+        found.add(state_sha256(folder.average({site: shares[site] for site in order}, made(0))))
     assert len(found) == 1
 
 
@@ -91,13 +91,13 @@ def test_more_arrays_than_one_write_takes_and_writes_that_end_early(folder, monk
 
 def test_more_sites_than_files_may_be_open(folder):
     state = {"w": torch.ones(3)}
-    counts = {f"site-{number}": 1 for number in range(60)}
-    for site in counts:
+    shares = {f"site-{number}": 1 / 60 for number in range(60)}
+    for site in shares:
         folder.keep(site, state)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 20, hard))
     try:
-        torch.testing.assert_close(folder.average(counts, state), state)
+        torch.testing.assert_close(folder.average(shares, state), state)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -95,6 +95,23 @@ def test_steps_count_the_training_sites_only(tiny_plan):
     assert alone == {Stage.PRETRAINING: 2, Stage.FINETUNING: 3}
 
 
+def test_a_round_in_steps_has_as_many_at_every_site_that_trains(tiny_plan):
+    counted = {"rounds": 2, "local_steps": 7, "learning_rate": 1e-3}
+    plan = tiny_plan.changed(pretraining=counted, finetuning=counted)
+    whole = federated_arm(SITES, plan, OUT).steps(DESCRIPTIONS)
+    assert whole == {Stage.PRETRAINING: 2 * 7, Stage.FINETUNING: 2 * 7}
+    every = plan.changed(finetuning={**counted, "benign_only_sites": True})
+    assert federated_arm(SITES, every, OUT).steps(DESCRIPTIONS)[Stage.FINETUNING] == 3 * 7
+
+
+def test_a_site_without_cancers_never_trains_alone(tiny_plan):
+    every = {**tiny_plan.finetuning.model_dump(), "benign_only_sites": True}
+    plan = tiny_plan.changed(finetuning=every)
+    arms, not_trained = local_arms(SITES, DESCRIPTIONS, plan, OUT)
+    assert [arm.name for arm in arms] == ["local-a", "local-b"]
+    assert list(not_trained) == ["c"]
+
+
 def test_local_results_are_each_models_own_patients_and_the_rest_is_kept_apart():
     def summary(**dice):
         return {"arms": {"local": {"sites": {s: {"dice": d} for s, d in dice.items()}}}}

@@ -135,7 +135,7 @@ def _settings(plan: TrainingPlan) -> dict[str, object]:
     """Return the settings that matter to someone who is handed the network."""
     network, federation = plan.network, plan.federation
     trained = {
-        stage: f"{one.rounds} rounds of {one.local_epochs} epochs, batch {one.batch_size}, "
+        stage: f"{one.rounds} rounds of {one.in_words()}, batch {one.batch_size}, "
         f"learning rate {one.learning_rate:g}"
         for stage, one in (("stage 1", plan.pretraining), ("stage 2", plan.finetuning))
     }

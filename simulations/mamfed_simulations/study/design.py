@@ -14,7 +14,7 @@ import torch
 
 from mamfed_common.config import Config
 from mamfed_common.documents import read_json
-from mamfed_common.errors import OutputError
+from mamfed_common.errors import OutputError, PlanError
 from mamfed_common.files import private_directory, write_atomic
 from mamfed_common.lock import only_one
 from mamfed_common.plan import Stage, TrainingPlan
@@ -96,13 +96,26 @@ class Study:
 def one_round(
     plan: TrainingPlan, epochs: int | None, pretraining_epochs: int | None
 ) -> TrainingPlan:
-    """Return a plan whose stages are one round each, of the given epochs or all of the plan's."""
-    asked = {Stage.FINETUNING: epochs, Stage.PRETRAINING: pretraining_epochs}
+    """Return a plan whose stages are one round each, of the given epochs or all of the plan's.
+
+    Raises:
+        PlanError: A stage counts steps, and no number of epochs is given for it.
+    """
+    asked = {
+        Stage.FINETUNING: (epochs, "--epochs"),
+        Stage.PRETRAINING: (pretraining_epochs, "--pretraining-epochs"),
+    }
     stages = {}
-    for stage, wanted in asked.items():
+    for stage, (wanted, option) in asked.items():
         old = plan.stage(stage)
-        count = wanted or old.rounds * old.local_epochs or 1
-        stages[stage.value] = old.model_copy(update={"rounds": 1, "local_epochs": count})
+        if wanted is None and old.local_steps is not None:
+            raise PlanError(
+                f"{stage}.local_steps is {old.local_steps}, and a study is scored after each "
+                f"epoch: give {option}"
+            )
+        count = wanted or old.rounds * (old.local_epochs or 1) or 1
+        update = {"rounds": 1, "local_epochs": count, "local_steps": None}
+        stages[stage.value] = old.model_copy(update=update)
     return plan.model_copy(update=stages)
 
 

@@ -67,13 +67,12 @@ class Unit:
     @property
     def done(self) -> bool:
         """Whether every epoch has been trained and scored."""
-        return len(read_epochs(self.path)) == self.plan.finetuning.local_epochs
+        return len(read_epochs(self.path)) == (self.plan.finetuning.local_epochs or 1)
 
     def steps(self, stage: Stage) -> int:
         """Count the training steps of a stage."""
         images = len(self.fold.training if stage is Stage.FINETUNING else self.fold.benign)
-        stage_plan = self.plan.stage(stage)
-        return -(-images // stage_plan.batch_size) * stage_plan.local_epochs
+        return self.plan.stage(stage).steps(images)
 
 
 def run_unit(unit: Unit, device: torch.device, on_step: OnStep, every_seconds: float) -> None:

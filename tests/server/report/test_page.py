@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mamfed_common.metrics import SiteScore
-from mamfed_common.plan import Stage, StagePlan, TrainingPlan
+from mamfed_common.plan import FinetuningPlan, Stage, StagePlan, TrainingPlan
 from mamfed_server.report.data import CaseNote, Notes, RejectedRow, ReportData
 from mamfed_server.report.page import write_report
 from mamfed_server.report.results import measures, read_arms, read_sites, rows_of, verdict
@@ -25,7 +25,7 @@ HOSTILE = "<script>alert('$x$')</script>"
 PLAN = TrainingPlan(
     image_size=SIZE,
     pretraining=StagePlan(rounds=1, learning_rate=1e-3),
-    finetuning=StagePlan(rounds=3, learning_rate=1e-3),
+    finetuning=FinetuningPlan(rounds=3, learning_rate=1e-3),
 )
 
 
@@ -69,7 +69,7 @@ def record(
         expected=("alpha", "beta"),
         answered=("alpha", "beta"),
         accepted={
-            site: Contribution(num_examples=17, share=0.5, loss=0.25)
+            site: Contribution(num_examples={"benign": 17}, share=0.5, loss=0.25)
             for site in ("alpha", "beta")
             if site not in lost
         },

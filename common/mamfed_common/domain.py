@@ -1,0 +1,28 @@
+"""The words for what images are for: parts of a split, and purposes. No Flower, no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+Purpose = Literal["benign", "malignant", "without_malignancy"]
+PURPOSES: tuple[Purpose, ...] = ("benign", "malignant", "without_malignancy")
+"""Stage 1; stage 2 and its evaluation; images on which every alarm is false, benign ones too."""
+EVALUATED_ON: tuple[Purpose, ...] = ("malignant", "without_malignancy")
+"""Dice where there is malignancy, false alarms where there is none."""
+MAX_IMAGES = 10**7
+"""More images than any site has: their number is the weight of its updates."""
+
+
+def _some(counts: dict[Purpose, int]) -> dict[Purpose, int]:
+    if not sum(counts.values()):
+        raise ValueError("it counts no image")
+    return counts
+
+
+Count = Annotated[int, Field(ge=0, le=MAX_IMAGES, strict=True)]  # JSON's true and 7.0 are none
+Examples = Annotated[dict[Purpose, Count], AfterValidator(_some)]
+"""Images that a site used, by kind: what its weight in the average is made of."""
