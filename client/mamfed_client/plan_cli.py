@@ -131,8 +131,8 @@ def _in_words(stored: StoredPlan) -> Iterator[str]:
             yield f"It leaves out {stage.value}."
             continue
         yield (
-            f"In {stage.value}: {part.rounds} rounds, in each of them {part.in_words()} "
-            f"of this site's images, {part.batch_size} images a step, learning rate up to "
+            f"In {stage.value}: {part.rounds} rounds, in each of them {part.in_words()}, "
+            f"{part.batch_size} of this site's images a step, learning rate up to "
             f"{part.learning_rate:g}; an answer within {part.deadline_seconds / 3600:g} h."
         )
     yield _held_out(plan.evaluation)

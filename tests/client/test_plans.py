@@ -97,7 +97,7 @@ def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):
     store.remember(tiny_plan.changed(image_size=4096))
     text = run("show")
     assert "images of 4096 x 4096 pixels" in text
-    assert "In pretraining: 1 rounds, in each of them 1 passes" in text
+    assert "In pretraining: 1 rounds, in each of them 1 epoch, 2 of this site's images a step" in text
     assert "image_size: 4096, allowed at most 2048: NOT ALLOWED" in text
     assert "min_sites: 3, allowed at least 3: ok" in text
     assert "19:00-07:00" in text
@@ -109,6 +109,7 @@ def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):
         "image_size": False,
         "rounds": True,
         "local_epochs": True,
+        "local_steps": True,
         "learning_rate": True,
         "batch_size": True,
         "min_sites": True,

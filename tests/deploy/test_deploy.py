@@ -87,7 +87,8 @@ def test_the_example_site_takes_the_example_plan(tmp_path):
     stages = (plan.pretraining, plan.finetuning)
     assert plan.image_size <= bounds.max_image_size
     assert sum(stage.rounds for stage in stages) <= bounds.max_rounds
-    assert max(stage.local_epochs for stage in stages) <= bounds.max_local_epochs
+    assert max(stage.local_epochs or 0 for stage in stages) <= bounds.max_local_epochs
+    assert max(stage.local_steps or 0 for stage in stages) <= bounds.max_local_steps
     assert max(stage.learning_rate for stage in stages) <= bounds.max_learning_rate
     assert max(stage.batch_size for stage in stages) <= bounds.max_batch_size
     assert plan.federation.min_sites >= bounds.min_min_sites
