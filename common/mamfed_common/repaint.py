@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from mamfed_common.detection import BoolImage, Pixels, regions_of
+from mamfed_common.detection import BoolImage, Pixels
 from mamfed_common.device import autocast
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.samples import FULL_SCALE, Sample
@@ -23,6 +23,8 @@ RIM = 1 / 64
 painter cannot draw; as a share of the image's side."""
 RELAXATIONS = 20
 """Passes of a 3 x 3 mean at each scale of :func:`fill_smoothly`."""
+REACH = 4
+"""How far texture is fetched, in sides of the piece that needs it."""
 SMALLEST_TILE = 4
 """Pixels of side below which a piece of a cut is not divided further in search of texture."""
 
@@ -117,16 +119,10 @@ def _texture(missing: Pixels, cut: BoolImage, tissue: BoolImage) -> Pixels:
     fine = np.where(tissue, missing - blurred, np.float32(0))
     inner = tissue & ~widened(~(tissue | cut), round(rim))
     texture = np.zeros_like(missing)
-    for region in _boxes(cut):
-        _borrow(texture, fine, cut, inner, region)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(cut.astype(np.uint8), connectivity=8)
+    for left, top, width, height, _ in stats[1:].tolist():
+        _borrow(texture, fine, cut, inner, (left, top, width, height))
     return texture
-
-
-def _boxes(cut: BoolImage) -> list[tuple[int, int, int, int]]:
-    """Return the left, top, width and height of every region of a cut."""
-    labels = regions_of(cut).labels
-    numbers = range(1, int(labels.max()) + 1)
-    return [tuple(cv2.boundingRect((labels == n).astype(np.uint8))) for n in numbers]
 
 
 def _borrow(
@@ -138,17 +134,19 @@ def _borrow(
 ) -> None:
     """Copy into a box of ``texture`` that of the nearest place where its cut lies all in tissue.
 
-    A box that has no such place is divided.
+    It is looked for within :data:`REACH` sides. A box that has no such place is divided.
     """
     left, top, width, height = box
     piece = cut[top : top + height, left : left + width]
     if not piece.any():
         return
-    foreign = cv2.matchTemplate(
-        (~tissue).astype(np.float32), piece.astype(np.float32), cv2.TM_CCORR
-    )
-    rows, columns = np.nonzero(foreign < 0.5)
+    reach = REACH * max(width, height)
+    first_row, first_column = max(0, top - reach), max(0, left - reach)
+    near = tissue[first_row : top + height + reach, first_column : left + width + reach]
+    foreign = cv2.matchTemplate((~near).astype(np.float32), piece.astype(np.float32), cv2.TM_CCORR)
+    rows, columns = np.nonzero(foreign < 0.5)  # counts, as float32
     if len(rows):
+        rows, columns = rows + first_row, columns + first_column
         nearest = int(np.argmin((rows - top) ** 2 + (columns - left) ** 2))
         row, column = rows[nearest], columns[nearest]
         source = fine[row : row + height, column : column + width]

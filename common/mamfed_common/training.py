@@ -151,16 +151,19 @@ def score_samples(
 
 
 class Prediction(NamedTuple):
-    """What a network makes of one image: two ``(S, S)`` float32 arrays.
+    """What a network makes of one image: ``(S, S)`` float32 arrays.
 
     Attributes:
-        reconstruction: The healthy tissue that the backbone draws, about 0..1; None of a network
-            that subtracts nothing.
+        reconstruction: What the backbone draws and the head subtracts, about 0..1: darker than
+            tissue where something is marked. None of a network that subtracts nothing.
         malignancy: Probability of malignancy, 0..1; 0 outside the breast.
+        healthy: The image with healthy tissue where something is marked, 0..1; None without a
+            painter, and where nothing is marked.
     """
 
     reconstruction: np.ndarray | None
     malignancy: np.ndarray
+    healthy: np.ndarray | None = None
 
 
 @torch.no_grad()
@@ -180,9 +183,22 @@ def malignancy_of(
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, samples: Sequence[Sample], plan: TrainingPlan, device: torch.device
+    network: nn.Module,
+    samples: Sequence[Sample],
+    plan: TrainingPlan,
+    device: torch.device,
+    painter: MalignancyNetwork | None = None,
 ) -> list[Prediction]:
-    """Run a network that gives logits on samples of one size, and show what it reconstructs."""
+    """Run a network that gives logits on samples of one size, and show why it says what it says.
+
+    Args:
+        network: The network, on ``device``.
+        samples: The images.
+        plan: Of it, precision and threshold matter.
+        device: Where to do it.
+        painter: The network as stage 1 left it, which draws healthy tissue where something is
+            marked.
+    """
     network.eval()
     images = to_tensor([sample.image for sample in samples]).to(device)
     with autocast(device, plan.precision):
@@ -192,13 +208,16 @@ def predict(
             logits, redrawn = network(images), None
     malignancy = logits.float().sigmoid()[:, 0].cpu().numpy()
     reconstruction = None if redrawn is None else redrawn.float()[:, 0].cpu().numpy()
-    return [
-        Prediction(
-            None if reconstruction is None else reconstruction[index],
-            np.where(sample.field, malignancy[index], np.float32(0)),
-        )
-        for index, sample in enumerate(samples)
-    ]
+    predictions = []
+    for index, sample in enumerate(samples):
+        probability = np.where(sample.field, malignancy[index], np.float32(0))
+        marked = probability >= plan.evaluation.threshold
+        healthy = None
+        if painter is not None and marked.any():
+            healthy = repaint(painter, sample, marked, plan, device)
+        drawn = None if reconstruction is None else reconstruction[index]
+        predictions.append(Prediction(drawn, probability, healthy))
+    return predictions
 
 
 def load_network(state: State, plan: TrainingPlan, device: torch.device) -> MalignancyNetwork:

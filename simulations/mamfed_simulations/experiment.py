@@ -147,9 +147,10 @@ def measure(experiment: Experiment, checkpoint: Path) -> Measured:
     device, plan = choose_device(experiment.machine.device), experiment.plan
     if not plan.finetuning.rounds:
         return Measured()
-    state, facts, _ = load_checkpoint(checkpoint)
+    state, facts, painted_by = load_checkpoint(checkpoint)
     plan = with_threshold(plan, facts.threshold)
     network = load_network(state, plan, device)
+    painter = None if painted_by is None else load_network(painted_by, plan, device)
     cases: list[Case] = []
     notes: list[CaseNote] = []
     intervals = {}
@@ -168,7 +169,7 @@ def measure(experiment: Experiment, checkpoint: Path) -> Measured:
             for score in scores
         ]
         for index in _best_median_worst(scores):
-            (prediction,) = predict(network, [samples[index]], plan, device)
+            (prediction,) = predict(network, [samples[index]], plan, device, painter)
             note = own[index]
             cases.append(
                 Case(note.site, note.image, note.vendor, note.dice, samples[index], prediction)

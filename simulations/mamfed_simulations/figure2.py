@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,13 +21,15 @@ from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.training import Prediction
 from mamfed_server.report.figures import ORANGE, SKY, to_png
 
-ROWS = (
-    "Input I",
-    "Reconstruction",
-    "Output O\n(probability,\nblack 0, white 1)",
-    "Ground truth M",
-    "Contours,\nenlarged",
-)
+CONTOURS = "Contours,\nenlarged"
+ROWS: dict[str, Callable[[Case], npt.NDArray[Any] | None]] = {
+    "Input I": lambda case: case.sample.image / FULL_SCALE,
+    "Healthy tissue\nwhere marked": lambda case: case.prediction.healthy,
+    "What is\nsubtracted": lambda case: case.prediction.reconstruction,
+    "Output O\n(probability,\nblack 0, white 1)": lambda case: case.prediction.malignancy,
+    "Ground truth M": lambda case: case.sample.mask,
+}
+"""Above the contours. A row that no case has a picture for is left out."""
 COLUMNS = 9
 """Cases side by side; more are drawn in another band below."""
 
@@ -78,12 +80,15 @@ def draw_figure2(cases: Sequence[Case], threshold: float) -> bytes:
     """
     ordered = list(enumerate(by_site(cases), start=1))
     bands = [ordered[start : start + COLUMNS] for start in range(0, len(ordered), COLUMNS)]
-    band_height = HEAD + len(ROWS) * (SIDE + SPACE)
+    rows = [
+        row for row, picture_of in ROWS.items() if any(picture_of(c) is not None for c in cases)
+    ]
+    band_height = HEAD + (len(rows) + 1) * (SIDE + SPACE)
     width = max(_places([case for _, case in band])[-1] for band in bands) + SIDE + RIGHT
     height = len(bands) * band_height + FOOT
     figure = Figure(figsize=(max(width, 5.5), height))
     for index, band in enumerate(bands):
-        _draw_band(figure, band, threshold, top=height - index * band_height)
+        _draw_band(figure, band, rows, threshold, top=height - index * band_height)
     _draw_legend(figure, threshold)
     return to_png(figure)
 
@@ -98,34 +103,39 @@ def _places(cases: Sequence[Case]) -> list[float]:
 
 
 def _draw_band(
-    figure: Figure, band: Sequence[tuple[int, Case]], threshold: float, *, top: float
+    figure: Figure,
+    band: Sequence[tuple[int, Case]],
+    rows: Sequence[str],
+    threshold: float,
+    *,
+    top: float,
 ) -> None:
     """Draw cases side by side; ``top`` is in inches from the figure's lower edge."""
     places = _places([case for _, case in band])
     for (number, case), left in zip(band, places, strict=True):
         panels = [
             _panel(figure, left, top - HEAD - (row + 1) * SIDE - row * SPACE)
-            for row in range(len(ROWS))
+            for row in range(len(rows) + 1)
         ]
-        _draw_case(panels, case, threshold)
+        _draw_case(panels, case, rows, threshold)
         panels[0].set_title(f"{number}   Dice {case.dice:.2f}", fontsize=11, pad=4)
         if left == LEFT:
-            for panel, label in zip(panels, ROWS, strict=True):
+            for panel, label in zip(panels, [*rows, CONTOURS], strict=True):
                 _write(panel, -0.06, 0.5, label, ha="right", va="center", fontsize=11)
     for site in dict.fromkeys(case.site for _, case in band):
         own = [left for (_, case), left in zip(band, places, strict=True) if case.site == site]
         _draw_heading(figure, site, own[0], own[-1] + SIDE, top - HEAD + 0.3)
 
 
-def _draw_case(panels: Sequence[Axes], case: Case, threshold: float) -> None:
+def _draw_case(panels: Sequence[Axes], case: Case, rows: Sequence[str], threshold: float) -> None:
     image = np.asarray(case.sample.image / FULL_SCALE, np.float32)
     malignancy, truth = case.prediction.malignancy, case.sample.mask
-    pictures = (image, case.prediction.reconstruction, malignancy, truth.astype(np.float32))
-    for panel, picture in zip(panels, pictures, strict=False):
+    for panel, row in zip(panels[:-1], rows, strict=True):
+        picture = ROWS[row](case)
         if picture is None:
             _write(panel, 0.5, 0.5, "none", ha="center", va="center", fontsize=9)
         else:
-            _show(panel, _shrunk(picture))
+            _show(panel, _shrunk(np.asarray(picture, np.float32)))
     predicted = malignancy >= threshold
     left, top, side = _window(truth | predicted)
     part = (slice(top, top + side), slice(left, left + side))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -20,6 +22,19 @@ def case(site: str, image: str, marked: float = 0.9) -> Case:
     sample = Sample(grey, np.ones_like(mask), mask, image)
     malignancy = np.where(mask, marked, 0.1).astype(np.float32)
     return Case(site, image, "Vendor", 0.75, sample, Prediction(grey / 65535, malignancy))
+
+
+def test_a_row_of_pictures_is_drawn_where_a_case_has_one_and_left_out_where_none_has() -> None:
+    plain = case("alpha", "1")
+    nothing = plain.prediction._replace(reconstruction=None)
+    explained = plain.prediction._replace(healthy=np.full((SIZE, SIZE), 0.3, np.float32))
+    heights = [
+        shape_of(draw_figure2([replace(plain, prediction=prediction), plain], 0.5))[0]
+        for prediction in (explained, plain.prediction)
+    ]
+    assert heights[0] - heights[1] == pytest.approx(130 * 1.55, abs=2)
+    alone = shape_of(draw_figure2([replace(plain, prediction=nothing)], 0.5))[0]
+    assert heights[1] - alone == pytest.approx(130 * 1.55, abs=2)
 
 
 def shape_of(png: bytes) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from mamfed_client.prediction.model import NOTICE, Model
 from mamfed_client.prediction.pictures import (
     draw_difference,
     draw_outlines,
-    draw_reconstruction,
+    draw_square,
     hung,
     labelled,
     to_jpeg,
@@ -35,7 +35,8 @@ from mamfed_client.transform import Transform
 from mamfed_common.samples import Sample
 from mamfed_common.training import Prediction
 
-MARKED, RECONSTRUCTION, DIFFERENCE = "overlay", "reconstruction", "difference"
+MARKED, HEALTHY = "overlay", "healthy"
+RECONSTRUCTION, DIFFERENCE = "reconstruction", "difference"
 ON_PAGE = "page-"
 """How the names of pictures begin that the study's page shows."""
 SEGMENTATION = "segmentation.dcm"
@@ -165,8 +166,10 @@ def pictures_of(
     """
     drawn = {MARKED: draw_outlines(view.grey, marked.mask)}
     shown_at = None
+    if prediction.healthy is not None:
+        drawn[HEALTHY] = draw_square(prediction.healthy, view.transform)
     if prediction.reconstruction is not None:
-        drawn[RECONSTRUCTION] = draw_reconstruction(prediction.reconstruction, view.transform)
+        drawn[RECONSTRUCTION] = draw_square(prediction.reconstruction, view.transform)
         drawn[DIFFERENCE], shown_at = draw_difference(
             view.sample, prediction.reconstruction, view.transform
         )

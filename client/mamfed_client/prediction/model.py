@@ -28,6 +28,8 @@ class Model:
         plan: The plan that it was trained by, with the threshold to use.
         facts: What its checkpoint says of it.
         threshold_from: Where the threshold comes from.
+        painter: The network as stage 1 left it, on ``device``, which draws healthy tissue; None:
+            there was no stage 1.
     """
 
     network: MalignancyNetwork
@@ -35,6 +37,7 @@ class Model:
     plan: TrainingPlan
     facts: CheckpointFacts
     threshold_from: str
+    painter: MalignancyNetwork | None = None
 
     @property
     def threshold(self) -> float:
@@ -45,6 +48,7 @@ class Model:
         """Name the model and its threshold; equal ones give equal predictions."""
         return {
             "weights_sha256": self.facts.weights_sha256,
+            "painter_sha256": self.facts.painter_sha256 or None,
             "plan_sha256": self.facts.plan_sha256,
             "trained_by": f"mamfed {self.facts.mamfed_version}",
             "stage": str(self.facts.stage),
@@ -72,9 +76,16 @@ def load_model(checkpoint: Path, threshold: float | None, device: str) -> Model:
         raise CheckpointError(
             f"{checkpoint}: a folder; name a file, of a run its checkpoints/best.safetensors"
         )
-    state, facts, _ = load_checkpoint(checkpoint)
+    state, facts, painter = load_checkpoint(checkpoint)
     require_finetuned(checkpoint, facts)
     plan, threshold_from = facts.plan_at(threshold)
     chosen = choose_device(device)
     network = load_network(state, plan, chosen).eval()
-    return Model(network, chosen, plan, facts, threshold_from)
+    return Model(
+        network,
+        chosen,
+        plan,
+        facts,
+        threshold_from,
+        None if painter is None else load_network(painter, plan, chosen).eval(),
+    )

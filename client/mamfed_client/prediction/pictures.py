@@ -142,14 +142,14 @@ def _meet(one: Box, other: Box) -> bool:
     )
 
 
-def draw_reconstruction(reconstruction: npt.NDArray[Any], transform: Transform) -> Picture:
-    """Show the healthy tissue that the network draws, ``(h, w)`` uint8.
+def draw_square(square: npt.NDArray[Any], transform: Transform) -> Picture:
+    """Show what a network draws, ``(h, w)`` uint8.
 
     Args:
-        reconstruction: ``(S, S)`` float32, about 0..1.
+        square: ``(S, S)`` float32, about 0..1.
         transform: The way from the file's grid.
     """
-    levels = np.rint(np.clip(reconstruction, 0, 1) * 255).astype(np.float32)
+    levels = np.rint(np.clip(square, 0, 1) * 255).astype(np.float32)
     picture: Picture = _at_reading_size(levels, transform).astype(np.uint8)
     return picture
 

@@ -221,7 +221,7 @@ def _in_memory(model: Model, samples: Sequence[Sample]) -> list[Prediction]:
         MamfedError: The device has too little memory.
     """
     try:
-        return predict(model.network, samples, model.plan, model.device)
+        return predict(model.network, samples, model.plan, model.device, model.painter)
     except torch.OutOfMemoryError:
         raise MamfedError(
             f"{model.device}: too little memory for {len(samples)} images at once; "

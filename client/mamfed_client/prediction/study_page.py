@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from mamfed_client.prediction.answer import DIFFERENCE, MARKED, ON_PAGE, RECONSTRUCTION
+from mamfed_client.prediction.answer import (
+    DIFFERENCE,
+    HEALTHY,
+    MARKED,
+    ON_PAGE,
+    RECONSTRUCTION,
+)
 from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
 from mamfed_client.review.distributions import counted
 from mamfed_common import __version__
@@ -26,8 +32,8 @@ class Hung(NamedTuple):
 
     Attributes:
         record: What is known of it.
-        pictures: JPEG files: marked, and where the network redraws, what it draws and the
-            difference.
+        pictures: JPEG files by name: marked; with healthy tissue instead, where there is a
+            painter; what the network subtracts and the difference, where it subtracts.
         mirrored: Whether the page shows it mirrored against its file.
     """
 
@@ -135,14 +141,19 @@ def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any
         "ordered": [*(i for row in rows for i in (*row.right, *row.left)), *unknown],
         "marked": sum(bool(r["lesions"]) for r in records),
         "score": max(r["score"] for r in records),
-        "panels": {MARKED: "marked", RECONSTRUCTION: "redrawn", DIFFERENCE: "difference"},
+        "panels": {
+            MARKED: "marked",
+            HEALTHY: "healthy tissue instead",
+            RECONSTRUCTION: "what is subtracted",
+            DIFFERENCE: "difference to that",
+        },
     }
 
 
 def _hung(folder: PredictionFolder, record: Record) -> Hung:
     """Read an image's pictures; one that has been removed is left out."""
     pictures = {}
-    for name in (MARKED, RECONSTRUCTION, DIFFERENCE):
+    for name in (MARKED, HEALTHY, RECONSTRUCTION, DIFFERENCE):
         path = folder.image(record["image"]) / f"{ON_PAGE}{name}.jpg"
         if path.is_file():
             pictures[name] = path.read_bytes()

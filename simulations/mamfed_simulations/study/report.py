@@ -117,9 +117,9 @@ def _pictures(study: Study, scores: Sequence[RowScores], device: torch.device) -
         Picture(
             "figure2.png",
             "Figure 2: best, median and worst test image of each row",
-            "Input, reconstruction, output, ground truth and contours of three images a row",
-            "At the epoch that validation chose, first seed and fold. A supervised row draws "
-            "no tissue. The pictures are a site's own: keep this page where the images may be.",
+            "Input, what is subtracted, output, ground truth and contours of three images a row",
+            "At the epoch that validation chose, first seed and fold. A supervised row subtracts "
+            "nothing. The pictures are a site's own: keep this page where the images may be.",
             draw_figure2(cases, study.design.plan.evaluation.threshold),
         ),
     ]

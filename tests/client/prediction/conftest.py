@@ -29,10 +29,12 @@ class File(NamedTuple):
     phantom: object
 
 
-def save_model(path, plan, *, stage=Stage.FINETUNING, seed=0, **facts):
+def save_model(path, plan, *, stage=Stage.FINETUNING, seed=0, painter=True, **facts):
     facts = {"plan_sha256": plan.sha256(), "stage": stage, "server_round": 3} | facts
     network = build_network(plan.network, seed)
-    save_checkpoint(path, Checkpoint(state_of(network), CheckpointFacts(plan=plan, **facts)))
+    beside = state_of(build_network(plan.network, seed + 1)) if painter else None
+    facts = CheckpointFacts(plan=plan, **facts)
+    save_checkpoint(path, Checkpoint(state_of(network), facts, beside))
     return path
 
 

@@ -41,10 +41,10 @@ def test_a_study_gives_segmentations_pictures_records_and_a_page(
     assert len(records) == 4
     for _, folder in records:
         names = {path.name for path in folder.iterdir()}
-        assert {"segmentation.dcm", "overlay.png", "reconstruction.png"} < names
+        assert {"segmentation.dcm", "overlay.png", "healthy.png", "reconstruction.png"} < names
         assert {"difference.png", "result.json"} < names
     (page,) = (tmp_path / "out" / "studies").iterdir()
-    assert page.read_text().count("<figure>") == 4 + 4 * 3
+    assert page.read_text().count("<figure>") == 4 + 4 * 4
     assert page.name in (tmp_path / "out" / "index.html").read_text()
     assert modes(tmp_path / "out") == {0o600}
 
@@ -358,6 +358,47 @@ def test_pictures_show_the_file_the_way_it_is(write_phantom, predicted):
     assert shown[:, half:].mean() > 1.5 * shown[:, :half].mean(), "the chest wall is at the right"
     drawn = cv2.imread(str(folder / "reconstruction.png"), cv2.IMREAD_UNCHANGED)
     assert (drawn.dtype, drawn.shape) == (np.uint8, (300, 240))
+
+
+def test_the_healthy_picture_is_the_image_but_for_what_is_marked(
+    write_phantom, predict, predicted, plan, tmp_path
+):
+    file = write_phantom("aurora", "R", "CC").path
+    model = save_model(tmp_path / "high.safetensors", plan, threshold=0.55)
+    assert predict(file, model=model).exit_code == 0
+    ((record, folder),) = predictions(tmp_path / "out")
+    assert record["lesions"]
+    names = ("healthy", "overlay")
+    healthy, shown = (cv2.imread(str(folder / f"{n}.png"), cv2.IMREAD_GRAYSCALE) for n in names)
+    assert min(lesion["box"][0] for lesion in record["lesions"]) > 170, "marked at the lower edge"
+    # Contrast is stretched for the network, so grey levels differ; place and structure do not.
+    assert np.corrcoef(healthy[:150].ravel(), shown[:150].ravel())[0, 1] > 0.97
+    assert np.corrcoef(healthy[200:250].ravel(), shown[200:250].ravel())[0, 1] < 0.9
+
+
+def predictions(out):
+    document = json.loads((out / "predictions.json").read_text())
+    return [(record, out / "images" / record["image"]) for record in document["per_image"]]
+
+
+def test_a_model_without_stage_1_has_no_healthy_picture_and_says_so(
+    write_phantom, predict, plan, tmp_path
+):
+    model = save_model(tmp_path / "bare.safetensors", plan, painter=False, threshold=0.3)
+    assert predict(write_phantom("aurora", "R", "CC").path, model=model).exit_code == 0
+    ((record, _),) = predictions(tmp_path / "out")
+    assert record["model"]["painter_sha256"] is None
+    assert "healthy.png" not in record["pictures"]
+    (page,) = (tmp_path / "out" / "studies").iterdir()
+    assert "This model has no painter" in page.read_text()
+
+
+def test_where_nothing_is_marked_there_is_nothing_to_redraw(write_phantom, predict, plan, tmp_path):
+    model = save_model(tmp_path / "sure.safetensors", plan, threshold=0.999)
+    assert predict(write_phantom("aurora", "R", "CC").path, model=model).exit_code == 0
+    ((record, _),) = predictions(tmp_path / "out")
+    assert not record["lesions"]
+    assert "healthy.png" not in record["pictures"]
 
 
 def test_every_kind_of_bad_file_is_counted_by_its_reason_and_nobody_is_named(
