@@ -126,6 +126,8 @@ def federation(
     account.write(out, results)
     for table in account.tables:
         shown.print(for_terminal(table))
+    for verdict in account.verdicts:
+        shown.print(verdict)
     shown.print(f"report: {out / 'report.html'}")
     if output is Format.JSON:
         typer.echo(json.dumps(results, indent=2))

@@ -45,7 +45,8 @@ def account_of(
         command=command,
         plan=comparison.plan,
         tables=[_main(outcomes, sites), *_details(outcomes, sites)],
-        notes=[*verdicts(outcomes, sites), *_notes(comparison, outcomes), *left_out],
+        notes=[*_notes(comparison, outcomes), *left_out],
+        verdicts=verdicts(outcomes, sites),
         pictures=[
             Picture(
                 "dice.png",

@@ -63,6 +63,7 @@ class Account:
         tables: Its figures.
         notes: What to know about them, with counts.
         pictures: What people would rather look at.
+        verdicts: What the figures mean, before them.
     """
 
     title: str
@@ -71,6 +72,7 @@ class Account:
     tables: Sequence[Table]
     notes: Sequence[str]
     pictures: Sequence[Picture]
+    verdicts: Sequence[str] = ()
 
     def write(self, folder: Path, results: Mapping[str, Any]) -> None:
         """Write ``results.json``, ``results.md``, ``report.html`` and the pictures."""
@@ -81,9 +83,10 @@ class Account:
         write_atomic(folder / "report.html", self.html())
 
     def markdown(self) -> str:
-        """Return title, command, tables and notes as Markdown."""
-        parts = [f"# {self.title}", f"`{self.command}`", *map(_markdown, self.tables)]
-        return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)]) + "\n"
+        """Return title, command, verdicts, tables and notes as Markdown."""
+        parts = [f"# {self.title}", f"`{self.command}`", _listed(self.verdicts)]
+        parts += [*map(_markdown, self.tables), _listed(self.notes)]
+        return "\n\n".join(part for part in parts if part) + "\n"
 
     def html(self) -> str:
         """Return one page that needs no network."""
@@ -127,6 +130,10 @@ def interval_values(interval: Interval) -> dict[str, Any]:
     figures = {k: getattr(interval, k) for k in ("value", "low", "high")}
     rounded = {k: None if v is None else round(v, 4) for k, v in figures.items()}
     return {**rounded, "patients": interval.patients, "images": interval.images}
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _markdown(table: Table) -> str:
