@@ -76,8 +76,16 @@ def local_arms(
     return arms, not_trained
 
 
-def centralised_arm(sites: Sequence[Site], plan: TrainingPlan, folder: Path) -> Arm:
+def centralised_arm(
+    sites: Sequence[Site],
+    descriptions: Mapping[str, SiteDescription],
+    plan: TrainingPlan,
+    folder: Path,
+) -> Arm:
     """Return the arm that pools everyone's data, which hospitals cannot do: the yardstick.
+
+    It sees as many images in all as the federation does. Where rounds count steps, the pool takes
+    those of all sites together; epochs of the pool are as many images anyway.
 
     Raises:
         DataError: A site has the name that the pooled one needs.
@@ -87,7 +95,7 @@ def centralised_arm(sites: Sequence[Site], plan: TrainingPlan, folder: Path) -> 
         raise DataError(f"a site may not be called {CENTRALISED!r} when arms are compared")
     pooled = Site(CENTRALISED, tuple(c for s in sites for c in s.cohorts), sites[0].cache)
     job = Job(
-        plan=_with_quorum_of_one(plan),
+        plan=_plan_for_all(plan, descriptions),
         folder=folder / "arms" / CENTRALISED,
         num_nodes=len(sites) + 1,
         arm=CENTRALISED,
@@ -161,6 +169,19 @@ def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingP
         return alone
     pretraining = alone.pretraining.model_copy(update={"rounds": 0})
     return alone.model_copy(update={"pretraining": pretraining})
+
+
+def _plan_for_all(plan: TrainingPlan, descriptions: Mapping[str, SiteDescription]) -> TrainingPlan:
+    """Return the plan as a pool of the sites follows it."""
+    pooled = _with_quorum_of_one(plan)
+    for stage in Stage:
+        part = pooled.stage(stage)
+        used = [d.images_used(plan, stage) for d in descriptions.values()]
+        steps = sum(plan.steps(stage, images) for images in used)
+        if part.local_steps is not None and steps:
+            counted = part.model_copy(update={"local_steps": steps})
+            pooled = pooled.model_copy(update={stage.value: counted})
+    return pooled
 
 
 def _with_quorum_of_one(plan: TrainingPlan) -> TrainingPlan:

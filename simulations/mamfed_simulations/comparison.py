@@ -199,7 +199,7 @@ def federations(
         left = leave_one_out_arms(sites, descriptions, plan, folder)
         return [made(a, tuple(a.job.test_sites or ())) for a in left], {}
     if name == CENTRALISED:
-        return [made(centralised_arm(sites, plan, folder), everywhere)], {}
+        return [made(centralised_arm(sites, descriptions, plan, folder), everywhere)], {}
     return [made(federated_arm(sites, plan, folder), everywhere)], {}
 
 

@@ -106,7 +106,7 @@ def _train(
     not_trained: dict[str, str] = {}
     if experiment.compare:
         alone, not_trained = local_arms(sites, descriptions, plan, out)
-        others = [*alone, centralised_arm(sites, plan, out)]
+        others = [*alone, centralised_arm(sites, descriptions, plan, out)]
         # The other arms' folders lie in this one's: it stands before any of them begins.
         RunFolder(out).create(plan)
         arms = [replace(arms[0], job=replace(arms[0].job, resume=True)), *others]

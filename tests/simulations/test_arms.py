@@ -57,17 +57,37 @@ def test_a_site_without_benign_cases_skips_stage_one_alone(tiny_plan):
 def test_the_quorum_of_a_lone_trainer_is_one(tiny_plan):
     strict = tiny_plan.changed(finetuning={**tiny_plan.finetuning.model_dump(), "quorum": 3})
     arms, _ = local_arms(SITES, DESCRIPTIONS, strict, OUT)
-    jobs = [*[arm.job for arm in arms], centralised_arm(SITES, strict, OUT).job]
+    jobs = [*[arm.job for arm in arms], centralised_arm(SITES, DESCRIPTIONS, strict, OUT).job]
     assert {job.plan.stage(Stage.FINETUNING).quorum for job in jobs} == {1}
 
 
 def test_in_the_centralised_arm_only_the_pool_trains_and_only_hospitals_measure(tiny_plan):
-    arm = centralised_arm(SITES, tiny_plan, OUT)
+    arm = centralised_arm(SITES, DESCRIPTIONS, tiny_plan, OUT)
     pool = arm.sites[-1]
     assert arm.job.training_sites == {pool.name}
     assert pool.cohorts == tuple(site.cohorts[0] for site in SITES)
     assert arm.job.validation_sites == arm.job.test_sites == {"a", "b", "c"}
     assert arm.job.num_nodes == 4
+
+
+def test_where_rounds_count_steps_every_arm_takes_as_many_in_all(tiny_plan):
+    """Stage 1: a and c train; stage 2: a and b. Each takes its own 3 or 5 steps a round."""
+    plan = tiny_plan.changed(
+        pretraining={"rounds": 2, "local_steps": 3, "learning_rate": 0.001},
+        finetuning={"rounds": 2, "local_steps": 5, "learning_rate": 0.001},
+    )
+    pool = DESCRIPTIONS | {"centralised": description("centralised", benign=10, malignant=9)}
+    arm = centralised_arm(SITES, DESCRIPTIONS, plan, OUT)
+    both = {Stage.PRETRAINING: 6, Stage.FINETUNING: 10}
+    assert arm.steps(pool) == both
+    assert federated_arm(SITES, plan, OUT).steps(DESCRIPTIONS) == both
+    alone, _ = local_arms(SITES, DESCRIPTIONS, plan, OUT)
+    assert [a.steps(DESCRIPTIONS)[Stage.FINETUNING] for a in alone] == [5, 5]
+
+
+def test_epochs_of_the_pool_are_as_many_images_anyway(tiny_plan):
+    plan = centralised_arm(SITES, DESCRIPTIONS, tiny_plan, OUT).job.plan
+    assert plan.finetuning.local_epochs == tiny_plan.finetuning.local_epochs
 
 
 def test_a_site_that_is_left_out_neither_trains_nor_chooses(tiny_plan):
@@ -85,7 +105,7 @@ def test_a_site_that_is_left_out_neither_trains_nor_chooses(tiny_plan):
 def test_a_site_called_centralised_cannot_be_compared(tiny_plan):
     clash = [*SITES, Site("centralised", (), Path("/cache"))]
     with pytest.raises(DataError, match="centralised"):
-        centralised_arm(clash, tiny_plan, OUT)
+        centralised_arm(clash, DESCRIPTIONS, tiny_plan, OUT)
 
 
 def test_steps_count_the_training_sites_only(tiny_plan):

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from mamfed_client.site import Site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import DataError, PlanError, RunError
 from mamfed_common.metrics import score_image
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.state import state_sha256
 from mamfed_simulations.cli import app
-from mamfed_simulations.comparison import ARMS, ArmOutcome
+from mamfed_simulations.comparison import ARMS, ArmOutcome, Comparison, federations
 from mamfed_simulations.comparison_report import verdicts
 from mamfed_simulations.comparison_results import (
     difference,
@@ -25,6 +26,7 @@ from mamfed_simulations.comparison_results import (
 )
 from mamfed_simulations.comparison_scores import Scored, SiteResult, result_of
 from mamfed_simulations.vendors import VENDORS, write_cohort
+from mamfed_simulations.workers import Machine, train_here
 
 runner = CliRunner()
 SITES = ("a", "b", "c")
@@ -99,6 +101,32 @@ def test_arms_follow_plans_that_differ_only_in_what_they_are_about(root, plan, t
     assert set(texts["fedbn"]) - base == {"  local_norms: true"}
     finals = [out / f"{arm}-seed0" / "checkpoints" / "final.safetensors" for arm in texts]
     assert len({state_sha256(load_checkpoint(path).state) for path in finals}) == 3
+
+
+def test_where_rounds_count_steps_local_pooled_and_federated_training_take_as_many(
+    root, tmp_path, tiny_plan
+):
+    """Two sites, 3 steps a round and site: 6 in all, whoever takes them, counted as they happen."""
+    rounds = {"rounds": 2, "local_steps": 3, "learning_rate": 0.001}
+    plan = tiny_plan.changed(pretraining=rounds, finetuning=rounds)
+    comparison = Comparison(
+        sites=tuple(Site(n, ((n, root / n),), root / "cache") for n in "ab"),
+        plan=plan,
+        out=tmp_path,
+        arms=("local", "centralised", "fedavg"),
+        seeds=(0,),
+        proximal_mu=0.0,
+        machine=Machine(device="cpu"),
+    )
+    (repeat,) = comparison.repeats
+    taken = {}
+    for name in comparison.arms:
+        made, _ = federations(comparison, name, repeat, comparison.describe(repeat))
+        steps = []
+        for federation in made:
+            train_here(federation.arm, comparison.machine, lambda s=steps: s.append(1))
+        taken[name] = len(steps)
+    assert taken == dict.fromkeys(comparison.arms, 2 * 2 * 6)
 
 
 def test_what_was_killed_goes_on_and_ends_the_same(root, plan, tmp_path):
@@ -276,6 +304,8 @@ def test_only_seeds_that_both_arms_have_are_compared():
     fedavg = outcome([[0.6] * 3], [[0.6] * 3], seeds=[1])
     found = difference({"local": local, "fedavg": fedavg}, "fedavg", "local", "a")
     assert found.value == pytest.approx(0.1)
+    found = difference({"local": local, "fedavg": fedavg}, "local", "fedavg", "a")
+    assert found.value == pytest.approx(-0.1)
 
 
 def test_the_site_that_loses_most_comes_first_and_is_named_in_words():

@@ -43,9 +43,10 @@ def sites(data) -> tuple[Site, ...]:
 
 
 def arms_in(folder, sites, plan):
-    alone, _ = local_arms(sites, describe_sites(sites, plan), plan, folder)
+    descriptions = describe_sites(sites, plan)
+    alone, _ = local_arms(sites, descriptions, plan, folder)
     together = federated_arm(sites, plan, folder / "federated")
-    return [together, *alone, centralised_arm(sites, plan, folder)]
+    return [together, *alone, centralised_arm(sites, descriptions, plan, folder)]
 
 
 def long_plan(plan):
@@ -97,7 +98,7 @@ def test_arms_side_by_side_have_the_bits_of_arms_in_turn(tmp_path, sites, tiny_p
 
 
 def test_every_setting_of_a_job_reaches_the_child(tmp_path, sites, tiny_plan):
-    arm = centralised_arm(sites, tiny_plan, tmp_path)
+    arm = centralised_arm(sites, describe_sites(sites, tiny_plan), tiny_plan, tmp_path)
     odd = {"min_sites": 2, "resume": True, "run": "r", "signature": "s", "flower_run": 3}
     job = replace(arm.job, on_round=lambda record: None, **odd)
     order = Order(arm=replace(arm, job=job), machine=TWO)
