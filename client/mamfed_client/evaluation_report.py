@@ -9,7 +9,7 @@ import numpy as np
 
 from mamfed_common.detection import RATES, froc, peaks_and_truth, roc_area
 from mamfed_common.intervals import Interval, Statistic, mean, patient_bootstrap
-from mamfed_common.metrics import THRESHOLDS, ImageScore, summarise
+from mamfed_common.metrics import HALF, THRESHOLDS, ImageScore, summarise
 from mamfed_common.strata import ImageFacts, found_and_lesions, share_found, stratify
 
 
@@ -98,6 +98,8 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
         )
     lines.append(_redrawn(document))
     lines.append(f"marked from {document['threshold']:g}, by {document['threshold_from']}")
+    if document["threshold"] != HALF and document["dice_at"]:
+        lines.append(f"Dice at {HALF}: {document['dice_at'][str(HALF)]:.3f}")
     return lines
 
 

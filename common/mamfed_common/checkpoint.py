@@ -50,7 +50,9 @@ class CheckpointFacts(Config):
         accepted: Sites whose update is in the weights.
         refused: Sites whose update is not, each with the reason.
         validation: Each site's validation result, where there is one.
-        mean_validation_dice: Mean over sites of their validation Dice, which chooses the best.
+        mean_validation_dice: Mean over sites of their validation Dice.
+        pooled_validation_dice: That at 0.5, over all images of all sites: what chooses a round.
+        validation_images: Images behind that.
         threshold: Probability from which a pixel is marked, as validation chose it; None: the
             plan's.
     """
@@ -68,6 +70,8 @@ class CheckpointFacts(Config):
     refused: dict[str, str] = Field(default_factory=dict)
     validation: dict[str, SiteScore] = Field(default_factory=dict)
     mean_validation_dice: float | None = None
+    pooled_validation_dice: float | None = None
+    validation_images: int | None = None
     threshold: float | None = Field(default=None, gt=0, lt=1)
 
     def plan_at(self, threshold: float | None) -> tuple[TrainingPlan, str]:

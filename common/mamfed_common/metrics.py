@@ -32,6 +32,9 @@ from mamfed_common.explanation import RedrawnLesion
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 """Probabilities at which every image's Dice is taken, so that validation can choose among them."""
 
+HALF = 0.5
+"""Of them, the one that nothing had to choose: results at it stand beside those at another."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -204,6 +207,11 @@ class SiteScore(Config):
     lesions_redrawn: int | None = Field(default=None, ge=0)
     redrawn_as_tissue: int | None = Field(default=None, ge=0)
     redrawn_minus_ring: float | None = Field(default=None, ge=-1, le=1)
+
+    @property
+    def dice_at_half(self) -> float | None:
+        """Mean Dice at 0.5; None where ``dice_at`` is."""
+        return self.dice_at[THRESHOLDS.index(HALF)] if self.dice_at else None
 
     @property
     def sensitivity(self) -> float | None:

@@ -23,6 +23,7 @@ from mamfed_common.state import State, state_of
 from mamfed_common.subtraction import build_network
 from mamfed_common.weights import EvaluateTask, Part, TrainTask
 from mamfed_server.approved import ApprovedRoster
+from mamfed_server.choosing import pool
 from mamfed_server.deadlines import evaluation_deadlines, training_deadlines
 from mamfed_server.events import EventLog
 from mamfed_server.exchange import Link, Stopped
@@ -237,10 +238,13 @@ class _Run:
     def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
         task = self._score_task("val", record.stage, record.server_round)
         found = self._evaluate(state, task, f"validation of round {record.server_round}")
+        pooled = pool(found.scores)
         return record.model_copy(
             update={
                 "validation": found.scores,
                 "mean_validation_dice": mean_dice_of(found.scores),
+                "pooled_validation_dice": pooled and pooled.dice,
+                "validation_images": pooled and pooled.images,
                 "validation_durations": found.durations,
             }
         )

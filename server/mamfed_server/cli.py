@@ -74,10 +74,12 @@ def show(
         )
     for arm, result in summary["arms"].items():
         dice = result["mean_dice"]
-        typer.echo(f"  {arm}: mean Dice {'n/a' if dice is None else f'{dice:.3f}'}")
+        at_half = result.get("mean_dice_at_half")
+        beside = "" if at_half in (None, dice) else f" ({at_half:.3f} at 0.5)"
+        typer.echo(f"  {arm}: mean Dice {'n/a' if dice is None else f'{dice:.3f}'}{beside}")
     for warning in summary["warnings"]:
         typer.echo(f"  warning: {warning}")
-    typer.echo(f"  checkpoint: {summary['checkpoint']}")
+    typer.echo(f"  checkpoint: {summary['checkpoint']}, of {summary['checkpoint_chosen_by']}")
 
 
 @app.command()

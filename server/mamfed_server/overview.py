@@ -10,6 +10,7 @@ from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
 from mamfed_common.errors import DataError, MamfedError, OutputError
 from mamfed_common.files import private_directory
 from mamfed_common.plan import Stage, read_plan
+from mamfed_server.choosing import chosen_round
 from mamfed_server.runs import PLAN, ROUNDS, SUMMARY, RunFolder
 
 
@@ -23,7 +24,7 @@ def overview(runs: Path, active: str | None) -> list[dict[str, Any]]:
     Returns:
         One mapping a run: ``run``, ``status`` (``finished``, ``failed``, ``stopped``, ``running``,
         ``interrupted`` where its server died), ``reason``, ``rounds``, ``rounds_planned``,
-        ``best_validation_dice``, ``plan_sha256``.
+        ``pooled_validation_dice`` of the chosen round, ``plan_sha256``.
     """
     plans = sorted(runs.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime_ns)
     return [_describe(path.parent, path.parent.name == active) for path in plans]
@@ -60,12 +61,12 @@ def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
 
 def _describe(folder: Path, is_active: bool) -> dict[str, Any]:
     run = RunFolder(folder)
-    row: dict[str, Any] = {"run": folder.name, "reason": "", "best_validation_dice": None}
+    row: dict[str, Any] = {"run": folder.name, "reason": "", "pooled_validation_dice": None}
     try:
         plan = read_plan(folder / PLAN)
         rounds = run.rounds()
-        dices = [r.mean_validation_dice for r in rounds if r.mean_validation_dice is not None]
-        row["best_validation_dice"] = max(dices, default=None)
+        chosen = chosen_round(rounds, ended_well=False)
+        row["pooled_validation_dice"] = chosen and chosen.pooled_validation_dice
         row |= {
             "plan_sha256": plan.sha256(),
             "rounds": len(rounds),

@@ -116,7 +116,7 @@ def _read_best(folder: RunFolder) -> tuple[CheckpointFacts | None, list[str]]:
         return load_checkpoint(path).facts, []
     except CheckpointError as error:
         folder.set_aside("best")
-        return None, [f"{error}; the choice of the best round starts again"]
+        return None, [f"{error}; it is written again, or another round is chosen"]
 
 
 def _read_painter(folder: RunFolder, plan: TrainingPlan) -> tuple[State | None, list[str]]:

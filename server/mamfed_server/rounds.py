@@ -201,3 +201,9 @@ def mean_dice_of(scores: Mapping[str, SiteScore]) -> float | None:
     """Return the mean over sites of their mean Dice; sites without such images do not count."""
     values = [score.dice for score in scores.values() if score.dice is not None]
     return sum(values) / len(values) if values else None
+
+
+def mean_dice_at_half_of(scores: Mapping[str, SiteScore]) -> float | None:
+    """Return the mean over sites of their mean Dice at 0.5; sites that do not tell do not count."""
+    values = [score.dice_at_half for score in scores.values() if score.dice_at_half is not None]
+    return sum(values) / len(values) if values else None

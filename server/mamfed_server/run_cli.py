@@ -109,8 +109,8 @@ def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> No
         typer.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        dice = row["best_validation_dice"]
-        result = "" if dice is None else f", best validation Dice {dice:.3f}"
+        dice = row["pooled_validation_dice"]
+        result = "" if dice is None else f", validation Dice {dice:.3f}"
         reason = f" ({row['reason']})" if row["reason"] else ""
         typer.echo(
             f"{row['run']}: {row['status']}, {row['rounds']} of {row['rounds_planned']} rounds"

@@ -8,7 +8,7 @@
 ``checkpoints/latest.safetensors``       after every round (``.json`` beside each)
 ``checkpoints/previous.safetensors``     the round before it
 ``checkpoints/pretrained.safetensors``   after the last round of stage 1
-``checkpoints/best.safetensors``         highest mean validation Dice of stage 2, and the painter
+``checkpoints/best.safetensors``         the chosen round (``choosing.py``), and the painter
 ``checkpoints/final.safetensors``        after the last round, and the painter
 ``summary.json``                         who took part, how it ended, test results; there is
                                          none while the run goes on
@@ -62,6 +62,8 @@ class RoundRecord(Config):
         refused: Sites whose update is not, each with the reason.
         validation: Each validating site's result with the new weights (stage 2).
         mean_validation_dice: Mean over sites of their validation Dice.
+        pooled_validation_dice: That at 0.5, over all images of all sites: what chooses a round.
+        validation_images: Images behind that.
         bytes_sent: Bytes of weights sent to sites for training.
         bytes_received: Bytes of weights received in updates, refused ones too.
         seconds: How long the round took, validation included.
@@ -79,6 +81,8 @@ class RoundRecord(Config):
     refused: dict[str, str]
     validation: dict[str, SiteScore] = Field(default_factory=dict)
     mean_validation_dice: float | None = None
+    pooled_validation_dice: float | None = None
+    validation_images: int | None = None
     bytes_sent: int = Field(default=0, ge=0)
     bytes_received: int = Field(default=0, ge=0)
     seconds: float = 0.0

@@ -9,7 +9,7 @@ from mamfed_common.metrics import SiteScore
 from mamfed_server.job import Job
 from mamfed_server.participants import stages_of
 from mamfed_server.roster import Roster
-from mamfed_server.rounds import mean_dice_of
+from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
 from mamfed_server.runs import LATEST, PREVIOUS, RunFolder
 from mamfed_server.selection import Selection
 
@@ -33,14 +33,25 @@ def summarise_run(
     folder = RunFolder(job.folder)
     rounds = folder.rounds()
     sites = {site: score.model_dump() for site, score in test_scores.items()}
+    choice = selection.choice
+    chosen = choice.chosen
     return {
         "complete": not any(record.refused for record in rounds),
-        "arms": {job.arm: {"mean_dice": mean_dice_of(test_scores), "sites": sites}},
+        "arms": {
+            job.arm: {
+                "mean_dice": mean_dice_of(test_scores),
+                "mean_dice_at_half": mean_dice_at_half_of(test_scores),
+                "sites": sites,
+            }
+        },
         "checkpoint": _result_path(folder),
-        "checkpoint_chosen_by": selection.chosen_by,
-        "best_validation_dice": selection.best_dice,
-        "threshold": selection.threshold or job.plan.evaluation.threshold,
-        "threshold_from": "validation" if selection.threshold else "plan",
+        "checkpoint_chosen_by": choice.why(),
+        "chosen_round": chosen and chosen.server_round,
+        "mean_validation_dice": chosen and chosen.mean_validation_dice,
+        "pooled_validation_dice": chosen and chosen.pooled_validation_dice,
+        "validation_images": chosen and chosen.validation_images,
+        "threshold": choice.chosen_threshold or job.plan.evaluation.threshold,
+        "threshold_from": "validation" if choice.chosen_threshold else "plan",
         "plan_sha256": job.plan.sha256(),
         "stages": {stage: list(roster.trainers(stage)) for stage in stages_of(job.plan)},
         "sites": {site: d.model_dump() for site, d in roster.descriptions.items()},

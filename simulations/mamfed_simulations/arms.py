@@ -14,9 +14,11 @@ from typing import Any
 
 from mamfed_client.site import Site, load_site
 from mamfed_common.errors import DataError
+from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.weights import SiteDescription
 from mamfed_server.app import Job
+from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
 
 FEDERATED, LOCAL, CENTRALISED = "federated", "local", "centralised"
 
@@ -142,13 +144,15 @@ def merge_local(summaries: Mapping[str, dict[str, Any]], not_trained: dict[str, 
         not_trained: Sites that could not train alone, each with the reason.
 
     Returns:
-        ``mean_dice`` and ``sites`` as of any arm; ``across`` has every model on every site.
+        ``mean_dice``, ``mean_dice_at_half`` and ``sites`` as of any arm; ``across`` has every model
+        on every site.
     """
     across = {site: s["arms"][LOCAL]["sites"] for site, s in summaries.items()}
     own = {site: results[site] for site, results in across.items() if site in results}
-    values = [result["dice"] for result in own.values() if result["dice"] is not None]
+    scores = {site: SiteScore.model_validate(result) for site, result in own.items()}
     return {
-        "mean_dice": sum(values) / len(values) if values else None,
+        "mean_dice": mean_dice_of(scores),
+        "mean_dice_at_half": mean_dice_at_half_of(scores),
         "sites": own,
         "across": across,
         "not_trained": not_trained,

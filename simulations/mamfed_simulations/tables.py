@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from mamfed_common.metrics import HALF, THRESHOLDS
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.weights import Purpose, SiteDescription
 
@@ -45,7 +46,10 @@ def reasons(descriptions: Mapping[str, SiteDescription]) -> list[str]:
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
-    """Lay out held-out Dice by arm and site, with the number of images behind each."""
+    """Lay out held-out Dice by arm and site, with the number of images behind each.
+
+    Where an arm marks pixels from another threshold than 0.5, its results at 0.5 stand below.
+    """
     arms = summary["arms"]
     sites = sorted({site for arm in arms.values() for site in arm["sites"]})
     table = Table(title="held-out Dice (images)")
@@ -55,6 +59,11 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     for name, arm in arms.items():
         cells = [_cell(arm["sites"].get(site)) for site in sites]
         table.add_row(name, *cells, _number(arm["mean_dice"]))
+        at_half = {site: _at_half(arm["sites"].get(site)) for site in sites}
+        if any(
+            half not in ("n/a", cell) for half, cell in zip(at_half.values(), cells, strict=True)
+        ):
+            table.add_row("  at 0.5", *at_half.values(), _number(arm["mean_dice_at_half"]))
     return table
 
 
@@ -62,6 +71,12 @@ def _cell(result: Mapping[str, Any] | None) -> str:
     if result is None:
         return "n/a"
     return f"{_number(result['dice'])} ({result['images']})"
+
+
+def _at_half(result: Mapping[str, Any] | None) -> str:
+    if result is None or not result["dice_at"]:
+        return "n/a"
+    return f"{_number(result['dice_at'][THRESHOLDS.index(HALF)])} ({result['images']})"
 
 
 def _number(value: float | None) -> str:

@@ -474,13 +474,13 @@ def test_each_stage_asks_only_the_sites_that_have_its_cases(tmp_path, tiny_plan)
     assert [r.expected for r in records] == [("ada", "cleo"), ("bea", "cleo"), ("bea", "cleo")]
 
 
-def test_the_best_round_is_that_of_the_highest_mean_validation_dice(tmp_path, tiny_plan):
+def test_the_best_round_is_the_last_before_validation_fell_apart(tmp_path, tiny_plan):
     sites = Sites()
-    sites.val_dice = {"ada": [0.9, 0.1], "bea": [0.5, 0.4], "cleo": [0.4, 0.6]}
+    sites.val_dice = {"ada": [0.9, 0.0], "bea": [0.5, 0.0], "cleo": [0.4, 0.1]}
     folder = run(sites, tiny_plan, tmp_path / "run")
     assert load_checkpoint(folder.checkpoint_path("best")).facts.server_round == 1
     assert load_checkpoint(folder.checkpoint_path("final")).facts.server_round == 2
-    assert folder.read_summary()["best_validation_dice"] == pytest.approx(0.6)
+    assert folder.read_summary()["mean_validation_dice"] == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("name", ["", "second"])

@@ -189,7 +189,7 @@ def _unfinished(
         "arms": {},
         "checkpoint": None,
         "checkpoint_chosen_by": "none yet",
-        "best_validation_dice": None,
+        "pooled_validation_dice": None,
         "plan_sha256": plan.sha256(),
         "stages": stages,
         "sites": {},

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mamfed_common.plan import Stage
+from mamfed_server.choosing import Choice
 from mamfed_server.report.results import ARM_NAMES
 from mamfed_server.runs import RoundRecord
 
@@ -49,18 +50,6 @@ class BarGroup(NamedTuple):
     dice: Mapping[str, float | None]
 
 
-def chosen_round(rounds: Sequence[RoundRecord], *, ended_well: bool = True) -> RoundRecord | None:
-    """Return the round behind the chosen checkpoint; None where there is none.
-
-    It is the first with the highest mean validation Dice, or the last where no round has one: but
-    the last of a run that failed, or goes on, may have given no weights.
-    """
-    rated = [r for r in rounds if r.mean_validation_dice is not None]
-    if rated:
-        return max(rated, key=lambda r: r.mean_validation_dice or 0.0)
-    return rounds[-1] if rounds and ended_well else None
-
-
 def draw_curves(
     rounds: Sequence[RoundRecord], other_rounds: Mapping[str, Sequence[RoundRecord]]
 ) -> bytes:
@@ -83,9 +72,13 @@ def draw_curves(
     frame(panels["dice"], "Stage 2, finetuning: Dice on validation patients")
     _draw_validation(panels["dice"], finetuning, looks)
     _draw_other_arms(panels["dice"], other_rounds, looks)
-    record = chosen_round(finetuning)
-    if record and record.mean_validation_dice is not None:
-        _mark_chosen(panels["dice"], record.server_round)
+    choice = Choice(finetuning)
+    if choice.chosen:
+        numbers, smoothed = zip(*choice.smoothed, strict=True)
+        panels["dice"].plot(
+            numbers, smoothed, color="black", lw=1.2, dashes=(1, 1), label="all images, smoothed"
+        )
+        _mark_chosen(panels["dice"], choice.chosen.server_round)
     lines = {str(line.get_label()): line for a in panels.values() for line in a.get_lines()}
     named = {label: line for label, line in lines.items() if not label.startswith("_")}
     columns = max(1, min(4, LEGEND_LETTERS // max(map(len, named), default=1)))

@@ -10,8 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamfed_common.files import check_folder_of, private_directory, write_atomic
+from mamfed_server.choosing import Choice, chosen_round, pool
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, read_run
-from mamfed_server.report.figures import BarGroup, chosen_round, draw_curves, draw_dice_bars
+from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
 from mamfed_server.report.participation import Mark, participation
 from mamfed_server.report.results import (
     SMALL,
@@ -146,6 +147,7 @@ def _render(
         interval=_interval,
     )
     rated = sorted({site for arm in arms for site in arm.rated})
+    chosen = chosen_round(report.rounds, ended_well=report.ended_well)
     return environment.get_template("report.html.j2").render(
         report=report,
         summary=report.summary,
@@ -158,7 +160,9 @@ def _render(
         tables=_tables(report, arms, sites),
         tested=rated,
         across=across_rows(arms, rated),
-        chosen=chosen_round(report.rounds, ended_well=report.ended_well),
+        chosen=chosen,
+        pooled=chosen and pool(chosen.validation),
+        chosen_by=Choice(report.rounds).why(),
         notes=report.notes,
         participation=participation(report.rounds),
         absent=report.absent,
@@ -178,7 +182,7 @@ def _tables(
     """Return the tables of results; none of a run that ended before its test."""
     if not report.ended_well and not any(arm.scores for arm in arms):
         return []
-    return [(m, rows_of(m, arms, sites)) for m in measures(report.plan, report.threshold)]
+    return [(m, rows_of(m, arms, sites)) for m in measures(report.plan, report.threshold, arms)]
 
 
 def _caveats(arms: Sequence[ArmResult], rated: Sequence[str]) -> list[str]:

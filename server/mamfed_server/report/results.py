@@ -12,7 +12,7 @@ from mamfed_common.detection import FOUND_SHARE
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import SiteDescription
-from mamfed_server.rounds import mean_dice_of
+from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
 
 SMALL = 10
 """A figure with fewer images than this behind it is flagged."""
@@ -137,8 +137,13 @@ def verdict(arms: Sequence[ArmResult]) -> list[str]:
     return [f"{sentence}.", _fair_comparison(arms), *_against_local(arms)]
 
 
-def measures(plan: TrainingPlan, threshold: float) -> list[Measure]:
-    """Return the tables of results."""
+def measures(plan: TrainingPlan, threshold: float, arms: Sequence[ArmResult] = ()) -> list[Measure]:
+    """Return the tables of results; one at 0.5 where an arm's threshold is another."""
+    moved = any(
+        score.dice_at_half not in (None, score.dice)
+        for arm in arms
+        for score in arm.scores.values()
+    )
     return [
         Measure(
             title="Dice",
@@ -150,6 +155,7 @@ def measures(plan: TrainingPlan, threshold: float) -> list[Measure]:
             value=_dice_value,
             total="Mean of sites",
         ),
+        *[_at_half()] * moved,
         Measure(
             title="Lesions found",
             caption="Malignant regions in the same images. One counts as found when at least "
@@ -180,6 +186,17 @@ def measures(plan: TrainingPlan, threshold: float) -> list[Measure]:
             total="All sites",
         ),
     ]
+
+
+def _at_half() -> Measure:
+    return Measure(
+        title="Dice at 0.5",
+        caption="The same, with pixels marked from 0.5 on, which nothing had to choose.",
+        purpose="malignant",
+        count=lambda score: score.images or 0,
+        value=_half_value,
+        total="Mean of sites",
+    )
 
 
 def rows_of(measure: Measure, arms: Sequence[ArmResult], sites: Sites) -> list[Row]:
@@ -262,6 +279,11 @@ def _across_cell(score: SiteScore | None) -> Cell:
 
 def _dice_value(scores: Sequence[SiteScore]) -> Cell | None:
     mean = mean_dice_of({str(index): score for index, score in enumerate(scores)})
+    return None if mean is None else Cell(dice_text(mean))
+
+
+def _half_value(scores: Sequence[SiteScore]) -> Cell | None:
+    mean = mean_dice_at_half_of({str(index): score for index, score in enumerate(scores)})
     return None if mean is None else Cell(dice_text(mean))
 
 

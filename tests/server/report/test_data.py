@@ -73,7 +73,7 @@ def test_a_run_that_has_not_ended_makes_nothing_up(run: Path) -> None:
     assert "Overlap of marked and malignant pixels" not in page.text
     assert "0 rows in the tables" not in page.text
     assert "What each site has is told when the run has ended." in page.text
-    assert "The best checkpoint so far is that of finetuning round 2" in page.text
+    assert "The best checkpoint so far is that of finetuning round 3" in page.text
 
 
 def test_an_approved_site_that_never_came_is_named_with_the_reason(run: Path) -> None:

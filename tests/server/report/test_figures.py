@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from mamfed_common.plan import Stage
-from mamfed_server.report.figures import BarGroup, chosen_round, draw_curves, draw_dice_bars
+from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
 from mamfed_server.runs import RoundRecord
 
 
@@ -24,20 +24,6 @@ def validated(server_round: int, dice: float | None) -> RoundRecord:
 
 def shape_of(png: bytes) -> tuple[int, ...]:
     return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE).shape
-
-
-def test_the_chosen_round_is_the_first_best_else_the_last() -> None:
-    tied = [validated(n, dice) for n, dice in enumerate((0.1, 0.4, 0.4), start=1)]
-    blind = [validated(n, None) for n in (1, 2)]
-    assert chosen_round(tied) is tied[1]
-    assert chosen_round(blind) is blind[1]
-    assert chosen_round([]) is None
-
-
-def test_a_run_that_failed_has_chosen_a_round_only_by_its_dice() -> None:
-    rated = [validated(1, 0.4), validated(2, None)]
-    assert chosen_round(rated, ended_well=False) is rated[0]
-    assert chosen_round(rated[1:], ended_well=False) is None
 
 
 def test_curves_can_be_drawn_without_an_update_a_validation_or_a_first_stage() -> None:

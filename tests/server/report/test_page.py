@@ -115,8 +115,8 @@ def make_report() -> ReportData:
             },
         },
         "checkpoint": "/runs/a/checkpoints/best.safetensors",
-        "checkpoint_chosen_by": "validation Dice",
-        "best_validation_dice": 0.47,
+        "checkpoint_chosen_by": "the last round: ...",
+        "pooled_validation_dice": 0.41,
         "plan_sha256": PLAN.sha256(),
         "stages": {"pretraining": ["alpha"], "finetuning": ["alpha", "beta"]},
         "sites": {"alpha": description("alpha", 12), "beta": description("beta", 2)},
@@ -336,7 +336,7 @@ def test_a_failed_run_says_so_first(tmp_path: Path) -> None:
         reason="finetuning round 1: 0 of 2 updates accepted",
         complete=False,
         arms=arms,
-        best_validation_dice=None,
+        pooled_validation_dice=None,
     )
     page = write(tmp_path, replace(failed, rounds=[], other_rounds={}, notes=Notes(), figure2=None))
     assert 'class="status failed"' in page.html
@@ -380,8 +380,9 @@ def test_figure_2_lists_its_columns_in_their_order(page: Page) -> None:
 def test_rounds_are_totalled_and_the_chosen_one_marked(page: Page) -> None:
     assert page.rows_starting("All")[-1][-3:] == ["12.0 s", "10.0", "5.0"]
     chosen = [row for row in page.rows if "chosen" in " ".join(row)]
-    assert [row[:2] for row in chosen] == [["finetuning", "2"]]
-    assert "finetuning round 2, which has the highest mean Dice" in page.text
+    assert [row[:2] for row in chosen] == [["finetuning", "3"]]
+    assert "round 3. Chosen: the last round: none has a higher smoothed Dice on 5" in page.text
+    assert "0.41 over all 5 images at 0.5, 0.41 as the mean of the sites" in page.text
 
 
 def test_every_table_names_its_columns_and_itself(page: Page) -> None:
