@@ -107,7 +107,9 @@ class Choice:
         self.smoothed.append((record.server_round, smoothed))
         self.threshold = choose_threshold([r.validation for r in self._recent])
         self._peak = max(self._peak, smoothed)
-        if smoothed < self._peak - standard_error(pooled.images):
+        error = standard_error(pooled.images)
+        # A mean of three rounds does not show at once that the last of them has fallen apart.
+        if smoothed < self._peak - error or pooled.dice < self._peak - 2 * error:
             return False
         self.chosen, self.chosen_threshold = record, self.threshold
         return True
@@ -115,6 +117,7 @@ class Choice:
     def forget(self) -> None:
         """Choose anew from the next round on: the weights of the chosen one are lost."""
         self.chosen = self.chosen_threshold = None
+        self._recent = []
         self._peak = -math.inf
 
     def why(self) -> str:

@@ -133,11 +133,21 @@ def test_a_site_without_cancers_never_trains_alone(tiny_plan):
 
 
 def test_local_results_are_each_models_own_patients_and_the_rest_is_kept_apart():
+    def score(dice):
+        counts = dict.fromkeys(("lesions", "lesions_found", "images_without_malignancy"), 1)
+        dice_at = [dice - 0.1] * 9
+        return (
+            {"images": 1, "dice": dice, "false_positive_pixels": 0.0}
+            | counts
+            | {"dice_at": dice_at}
+        )
+
     def summary(**dice):
-        return {"arms": {"local": {"sites": {s: {"dice": d} for s, d in dice.items()}}}}
+        return {"arms": {"local": {"sites": {s: score(d) for s, d in dice.items()}}}}
 
     merged = merge_local({"a": summary(a=0.5, b=0.1), "b": summary(a=0.2, b=0.7)}, {"c": "none"})
     assert merged["mean_dice"] == pytest.approx(0.6)
-    assert merged["sites"] == {"a": {"dice": 0.5}, "b": {"dice": 0.7}}
-    assert merged["across"]["a"]["b"] == {"dice": 0.1}
+    assert merged["mean_dice_at_half"] == pytest.approx(0.5)
+    assert merged["sites"] == {"a": score(0.5), "b": score(0.7)}
+    assert merged["across"]["a"]["b"] == score(0.1)
     assert merged["not_trained"] == {"c": "none"}
