@@ -21,6 +21,8 @@ from mamfed_server.runs import RunFolder
 
 DICE = {"ada": [0.3, 0.8, 0.0], "bea": [0.3, 0.7, 0.0], "cleo": [0.3, 0.9, 0.0]}
 """Smoothed .3, .55, .37 on three images, whose error is .14."""
+A_ROUND = (20**0.5 + 2 * 30**0.5) / (10**0.5 + 20**0.5 + 30**0.5)
+"""By how much a round moves every weight: sites weigh the roots of their images."""
 CHECKPOINTS = ("latest", "previous", "pretrained", "best", "final")
 
 
@@ -33,7 +35,7 @@ class Scored(Sites):
 
     def evaluate(self, message, context):
         offset = load(message.content[ARRAYS][WEIGHTS].data)["subtraction.offset"].item()
-        rounds_done = round((offset - 0.1) / (4 / 3))  # a round moves every weight by 4/3
+        rounds_done = round((offset - 0.1) / A_ROUND)
         self.val_dice = {site: [dice[max(rounds_done - 3, 0) % 3]] for site, dice in DICE.items()}
         return super().evaluate(message, context)
 
