@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mamfed_common.plan import FinetuningPlan, StagePlan, TrainingPlan
+from mamfed_common.plan import FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.unet import NetworkConfig
 
@@ -28,6 +28,7 @@ def tiny_plan() -> TrainingPlan:
         network=NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1),
         pretraining=StagePlan(rounds=1, local_epochs=1, batch_size=2, learning_rate=1e-3),
         finetuning=FinetuningPlan(rounds=2, local_epochs=1, batch_size=2, learning_rate=1e-3),
+        personal=PersonalPlan(steps=0),
     )
 
 

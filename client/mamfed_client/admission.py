@@ -52,8 +52,8 @@ def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
         _at_most("image_size", plan.image_size, bounds.max_image_size),
         _at_most("rounds", sum(stage.rounds for stage in stages), bounds.max_rounds),
         _at_most("local_epochs", _most(stages, "local_epochs"), bounds.max_local_epochs),
-        _at_most("local_steps", _most(stages, "local_steps"), bounds.max_local_steps),
-        _at_most("learning_rate", _most(stages, "learning_rate"), bounds.max_learning_rate),
+        _at_most("local_steps", _local_steps(plan, stages), bounds.max_local_steps),
+        _at_most("learning_rate", _learning_rate(plan, stages), bounds.max_learning_rate),
         _at_most("batch_size", _most(stages, "batch_size"), bounds.max_batch_size),
         BoundCheck("min_sites", sites, bounds.min_min_sites, sites >= bounds.min_min_sites),
     ]
@@ -120,6 +120,18 @@ def _why(found: Standing, policy: Policy, plan: TrainingPlan) -> str:
 
 def _at_most(name: str, found: float, allowed: float) -> BoundCheck:
     return BoundCheck(name, found, allowed, found <= allowed)
+
+
+def _local_steps(plan: TrainingPlan, stages: Iterable[StagePlan]) -> float:
+    """Return the most steps of a round, the adapting after them being one."""
+    personal = plan.personal.steps if plan.makes_personal_models else 0
+    return max(_most(stages, "local_steps"), personal)
+
+
+def _learning_rate(plan: TrainingPlan, stages: Iterable[StagePlan]) -> float:
+    """Return the highest peak, of the stages or of the adapting after them."""
+    personal = plan.personal.learning_rate if plan.makes_personal_models else 0.0
+    return max(_most(stages, "learning_rate"), personal)
 
 
 def _most(stages: Iterable[StagePlan], key: str) -> float:

@@ -15,10 +15,13 @@ from mamfed_client.admission import Refused
 from mamfed_client.devices import Hardware, train_on
 from mamfed_client.gate import Gate, OpenGate
 from mamfed_client.local_norms import LocalNorms
+from mamfed_client.models import PERSONAL, ModelFolder
+from mamfed_client.personal import Adapter
 from mamfed_client.site import Site, load_site
 from mamfed_common.batches import Turn
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.device import choose_device
-from mamfed_common.errors import DataError
+from mamfed_common.errors import DataError, OutputError
 from mamfed_common.local_state import RoundKeeper
 from mamfed_common.metrics import summarise
 from mamfed_common.plan import TrainingPlan, with_threshold
@@ -41,6 +44,8 @@ from mamfed_common.weights import (
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[RecordDict, Site], RecordDict]
+ModelsOf = Callable[[Site, EvaluateTask], Path]
+"""Tells where the models of a run are kept at a site."""
 
 
 def make_client_app(
@@ -55,6 +60,7 @@ def make_client_app(
     keep: Path | None = None,
     keep_seconds: float = 60.0,
     norms: Path,
+    models: ModelsOf | None = None,
 ) -> ClientApp:
     """Make the ClientApp of one site, or of all simulated ones.
 
@@ -70,6 +76,7 @@ def make_client_app(
         keep: Folder in which the round under way is kept; None: a kill costs the round.
         keep_seconds: How much training a kill may cost.
         norms: Folder in which each site keeps its own norms where the plan asks for local ones.
+        models: Where a site keeps the final shared model and its own; None: nowhere.
     """
     app, door = ClientApp(), gate or OpenGate()
     hardware = Hardware(device, devices, threads, activation_checkpointing)
@@ -100,7 +107,7 @@ def make_client_app(
             Turn(site.name, task.server_round),
             benign=benign,
             on_step=on_step,
-            keep=RoundKeeper(keep, _name_of(task, begin, site), keep_seconds) if keep else None,
+            keep=_keeper(keep, _name_of(task, begin, site), keep_seconds),
         )
         if own:
             own.keep(result.state, task.stage, task.server_round)
@@ -110,15 +117,23 @@ def make_client_app(
     def score(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, EvaluateTask)
         door.admit(task)
-        samples = load_site(site, task.plan).samples(EVALUATED_ON, task.part)
+        data = load_site(site, task.plan)
         expected = _expected(task.plan)
-        state = unpack_weights(content, task, expected)
-        painter = unpack_painter(content, task, expected)
-        if own := _local_norms(norms, site, task):
-            state = own.to_score(state, task.stage, task.server_round)
-        plan = with_threshold(task.plan, task.threshold)
-        scores = evaluate(state, samples, plan, device=choose_device(device), painter=painter)
-        return door.release(task, summarise(scores))
+        own, painter = _local_norms(norms, site, task), unpack_painter(content, task, expected)
+        final = Checkpoint(
+            _to_score(unpack_weights(content, task, expected), own, task), _facts_of(task), painter
+        )
+        folder = _keep_shared(models, site, task, final)
+        if task.model == PERSONAL:
+            keeper = _keeper(keep, f"{PERSONAL} {_name_of(task, final.state, site)}", keep_seconds)
+            final = Adapter(data, hardware, door, keeper, on_step).personal(final, folder)
+        plan = with_threshold(task.plan, final.facts.threshold)
+        samples = data.samples(EVALUATED_ON, task.part)
+        scores = evaluate(final.state, samples, plan, device=choose_device(device), painter=painter)
+        score = summarise(scores)
+        if folder:
+            folder.note_score(task.model, score, task.run)
+        return door.release(task, score)
 
     def describe(content: RecordDict, site: Site) -> RecordDict:
         query = unpack_body(content, Query)
@@ -152,7 +167,40 @@ def _local_norms(folder: Path, site: Site, task: TrainTask | EvaluateTask) -> Lo
     return LocalNorms(folder / site.name, task.plan, task.run)
 
 
-def _name_of(task: TrainTask, start: State, site: Site) -> str:
+def _facts_of(task: EvaluateTask) -> CheckpointFacts:
+    return CheckpointFacts(
+        plan=task.plan,
+        plan_sha256=task.plan.sha256(),
+        stage=task.stage,
+        server_round=task.server_round,
+        threshold=task.threshold,
+    )
+
+
+def _keep_shared(
+    models: ModelsOf | None, site: Site, task: EvaluateTask, shared: Checkpoint
+) -> ModelFolder | None:
+    """Keep the final shared model at the site; a full disk does not cost its score."""
+    if models is None or task.part != "test":
+        return None
+    try:
+        folder = ModelFolder(models(site, task))
+        folder.keep_shared(shared, task.run)
+    except (OSError, OutputError) as error:
+        logger.warning("the shared model cannot be kept: %s", error)
+        return None
+    return folder
+
+
+def _to_score(state: State, own: LocalNorms | None, task: EvaluateTask) -> State:
+    return own.to_score(state, task.stage, task.server_round) if own else state
+
+
+def _keeper(folder: Path | None, name: str, every_seconds: float) -> RoundKeeper | None:
+    return RoundKeeper(folder, name, every_seconds) if folder else None
+
+
+def _name_of(task: TrainTask | EvaluateTask, start: State, site: Site) -> str:
     """Name a round by all that decides its result."""
     words = (task.plan.sha256(), task.stage, task.server_round, state_sha256(start), site.name)
     return " ".join(map(str, words))

@@ -55,6 +55,8 @@ class Entry(Config):
             error code in an answer's place; ``torn`` holds what a power cut left of a line.
         stage: The stage of a ``train``.
         round: Its round.
+        model: Of an ``evaluate`` that is about this site's personal model, ``personal``. Where it
+            is None the line has no such key: records from before 0033 go on.
         plan_sha256: The plan that was asked for; empty where the request could not be read.
         policy_sha256: The policy that let it leave.
         weights: The arrays.
@@ -70,6 +72,7 @@ class Entry(Config):
     kind: Kind
     stage: str | None = None
     round: int | None = None
+    model: Literal["personal"] | None = None
     plan_sha256: str = ""
     policy_sha256: str = ""
     weights: tuple[ArrayEntry, ...] = ()
@@ -81,12 +84,16 @@ class Entry(Config):
 
     def sealed(self) -> Entry:
         """Return the entry with its hash."""
-        text = _canonical(self.model_dump(mode="json", exclude={"sha256"}))
+        text = _canonical(self._values("sha256"))
         return self.model_copy(update={"sha256": hashlib.sha256(text.encode()).hexdigest()})
 
     def line(self) -> str:
         """Return the line that stands for the entry, its newline included; all is ASCII."""
-        return _canonical(self.model_dump(mode="json")) + "\n"
+        return _canonical(self._values()) + "\n"
+
+    def _values(self, *without: str) -> dict[str, Any]:
+        absent = {"model"} if self.model is None else set()
+        return self.model_dump(mode="json", exclude={*without, *absent})
 
 
 class Head(Config):

@@ -37,6 +37,7 @@ class AuditSummary(Config):
         to: Federations.
         kinds: Messages by kind.
         bytes: Size of all messages.
+        personal: Of the ``evaluate`` messages, those about this site's personal model.
         rounds: Rounds trained, by stage; a round asked again counts once.
         plans: Messages by the plan that asked for them.
         policies: Policies that let messages leave.
@@ -52,6 +53,7 @@ class AuditSummary(Config):
     to: tuple[str, ...]
     kinds: dict[str, Traffic]
     bytes: int
+    personal: int = 0
     rounds: dict[str, tuple[int, ...]]
     plans: dict[str, int]
     policies: tuple[str, ...]
@@ -80,6 +82,7 @@ def verify(path: Path) -> AuditSummary:
             for kind in _names(entry.kind for entry in sent)
         },
         bytes=sum(entry.bytes for entry in sent),
+        personal=sum(e.model == "personal" and e.kind == "evaluate" for e in sent),
         rounds=_rounds(sent),
         plans=dict(Counter(entry.plan_sha256 for entry in sent if entry.plan_sha256)),
         policies=_names(entry.policy_sha256 for entry in sent),
@@ -101,6 +104,11 @@ def sentences(summary: AuditSummary) -> Iterator[str]:
         f"{_size(summary.bytes)} in all, to {', '.join(summary.to)}."
     )
     yield from (_of_kind(kind, traffic) for kind, traffic in summary.kinds.items())
+    if summary.personal:
+        yield (
+            f"About this site's personal model: {summary.personal} of the evaluate messages; its "
+            "weights stayed here."
+        )
     for stage, rounds in summary.rounds.items():
         yield f"Trained in {stage}: {len(rounds)} rounds, {rounds[0]} to {rounds[-1]}."
     for plan, count in summary.plans.items():

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mamfed_client import audit_cli, data_cli, enrol_cli, node_cli, plan_cli
+from mamfed_client import audit_cli, data_cli, enrol_cli, models_cli, node_cli, plan_cli
+from mamfed_client.models_cli import CheckpointFile, Home, ModelOfHome, Run
 from mamfed_client.prediction import cli as prediction_cli
 from mamfed_common import terminal
 
@@ -24,6 +25,7 @@ enrol_cli.register(app)
 node_cli.register(app)
 app.add_typer(plan_cli.app, name="plan")
 app.add_typer(audit_cli.app, name="audit")
+app.add_typer(models_cli.app, name="models")
 prediction_cli.register(app)
 
 
@@ -34,11 +36,12 @@ def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[
-        Path, typer.Option(help="A run's checkpoint, e.g. runs/demo/checkpoints/best.safetensors.")
-    ],
     data: Annotated[Path, typer.Option(help="A data set's folder, or a prepared one.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    checkpoint: CheckpointFile = None,
+    model: ModelOfHome = None,
+    home: Home = Path(),
+    run: Run = "",
     part: Annotated[
         str, typer.Option(help="all, or the run's train, val or test patients (needs --site).")
     ] = "all",
@@ -76,7 +79,7 @@ def evaluate(
     from mamfed_client.evaluation_report import sentences, without_images
 
     result = evaluate_folder(
-        checkpoint,
+        models_cli.checkpoint_of(checkpoint, model, home, run),
         data,
         out,
         part=part,

@@ -62,7 +62,7 @@ def init(
         write_atomic(home.settings_path, text)
     settings = load_site_settings(home)
     made_keys = make_keys(home)
-    for private in (home.certs, home.plans, home.state, home.logs):
+    for private in (home.certs, home.plans, home.state, home.models, home.logs):
         private_directory(private)
     typer.echo(f"site.yaml: {'made' if is_new else 'kept, without these options'}")
     typer.echo(f"keys: {'made' if made_keys else 'kept'}")

@@ -130,7 +130,9 @@ def _facts_of(image: Placed) -> ImageFacts:
 
 def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
     """Say which model this is, and what of the folder was not scored."""
+    personal = checkpoint.personal
     return {
+        **({"personal_of": personal.site} if personal else {}),
         "image_size": checkpoint.plan.image_size,
         "rejected": dict(cohort.counts.rejected),
         "left_out": dict(cohort.counts.left_out),

@@ -115,6 +115,10 @@ policy:
   # Images without which a result over them is withheld.
   min_cases_to_report: 1
 
+  # Whether this site adapts a run's final model to its own patients. That model stays here, in
+  # models/; how well it scores leaves only as release says.
+  personal: true
+
   privacy:
     # The most that an update may differ from the round's start (L2 norm); null: no limit.
     clip_norm: null

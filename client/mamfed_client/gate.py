@@ -20,7 +20,7 @@ from mamfed_client.admission import Refused, check_plan
 from mamfed_client.audit import ArrayEntry, AuditLog, Kind
 from mamfed_client.plans import PlanStore
 from mamfed_client.protection import arrays_to_send, protect, read_secret
-from mamfed_client.release import allowed_of, why_withheld
+from mamfed_client.release import allowed_of, check_personal, why_withheld
 from mamfed_client.rules import Rules, RulesOfHome
 from mamfed_client.settings import SiteHome
 from mamfed_common.compact import update_to_send
@@ -106,6 +106,9 @@ class Gate(OpenGate):
     def admit(self, order: Order) -> None:
         """Let a request in, before anything is loaded for it.
 
+        The one that brings the final model is let in even where no score may leave: the model is
+        this site's too. Its answer is refused then.
+
         Raises:
             Refused: Its plan may not be followed here now, or the answer could not leave.
         """
@@ -114,7 +117,9 @@ class Gate(OpenGate):
         if is_signed(order.plan, order.signature, rules.trusted_keys):
             self._plans.remember(order.plan)
         self._check_plan(rules, order, self._now())
-        if withheld := why_withheld(rules.policy, order):
+        check_personal(rules.policy, order)
+        withheld = why_withheld(rules.policy, order)
+        if withheld and not _brings_the_final_model(order):
             raise Refused(Fault.MAY_NOT_LEAVE, withheld)
 
     def admit_cases(self, cases: int) -> None:
@@ -208,10 +213,16 @@ def open_gate(home: SiteHome) -> Gate:
     )
 
 
+def _brings_the_final_model(order: Order) -> bool:
+    return isinstance(order, EvaluateTask) and order.part == "test"
+
+
 def _of_order(order: Order) -> dict[str, Any]:
     facts: dict[str, Any] = {"plan_sha256": order.plan.sha256()}
     if isinstance(order, TrainTask):
         facts |= {"stage": order.stage.value, "round": order.server_round}
+    if isinstance(order, EvaluateTask) and order.model == "personal":
+        facts["model"] = order.model
     return facts
 
 

@@ -167,6 +167,8 @@ class Policy(Config):
         min_cases_to_report: Images without which a mean or a count of lesions over them is
             withheld.
         privacy: What is done to an update before it leaves.
+        personal: Whether this site adapts a run's final model to its own patients. That model stays
+            here; how well it scores leaves as ``release`` says.
     """
 
     plans: PlanPolicy = PlanPolicy()
@@ -176,6 +178,7 @@ class Policy(Config):
     min_training_cases: int = Field(default=1, ge=1)
     min_cases_to_report: int = Field(default=1, ge=1)
     privacy: Privacy = Privacy()
+    personal: bool = True
 
     def sha256(self) -> str:
         """Return the policy's name: SHA-256 of its canonical JSON, as 64 hex digits."""

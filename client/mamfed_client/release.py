@@ -51,6 +51,16 @@ BEHIND = {
 }
 
 
+def check_personal(policy: Policy, order: Order) -> None:
+    """Refuse to make or score a personal model where the policy wants none.
+
+    Raises:
+        Refused: It wants none, and the order asks for one.
+    """
+    if isinstance(order, EvaluateTask) and order.model == "personal" and not policy.personal:
+        raise Refused(Fault.NO_PERSONAL_MODEL, "policy.personal is false")
+
+
 def why_withheld(policy: Policy, order: Order) -> str:
     """Say why no answer to an order could leave; empty where one can."""
     allowed = set(policy.release.metrics)
@@ -67,6 +77,7 @@ def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
     Raises:
         Refused: Without the rest it is no answer.
     """
+    check_personal(policy, order)
     if withheld := why_withheld(policy, order):
         raise Refused(Fault.MAY_NOT_LEAVE, withheld)
     if isinstance(answer, SiteDescription):

@@ -9,6 +9,7 @@
 ``plans/``          plans that came, and what this site decided about them
 ``audit.jsonl``     everything that left
 ``state/``          the round being trained
+``models/``         the final model of each run, and this site's own made of it
 ``status.json``     how it goes now
 ``logs/``           what the processes say
 ``lock``            held by a running ``mamfed-client start``
@@ -98,6 +99,11 @@ class SiteHome:
     def state(self) -> Path:
         """Return the folder of the round being trained."""
         return self.path / "state"
+
+    @property
+    def models(self) -> Path:
+        """Return the folder of the models that this site keeps, see ``models.py``."""
+        return self.path / "models"
 
     @property
     def status(self) -> Path:

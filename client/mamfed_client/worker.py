@@ -211,6 +211,7 @@ def installed_answers(home: SiteHome, progress: Progress) -> Answers:
 
     from mamfed_client.app import make_client_app
     from mamfed_client.gate import open_gate
+    from mamfed_client.models import folder_for
 
     settings, gate = load_site_settings(home), open_gate(home)
     settings.hardware().choose()
@@ -222,6 +223,7 @@ def installed_answers(home: SiteHome, progress: Progress) -> Answers:
         keep=home.state,
         keep_seconds=settings.checkpoint_seconds,
         norms=home.state / "norms",
+        models=lambda _, task: folder_for(home.models, task.run, task.plan),
     )
     return Answers(app, gate.release_fault)
 

@@ -34,6 +34,24 @@ PAINTER = "painter."
 """How the names of the painter's arrays begin; no array of a network's own begins so."""
 
 
+class PersonalFacts(Config):
+    """How a site has adapted the shared weights, see ``plan.PersonalPlan``.
+
+    Attributes:
+        site: The site, on whose own patients it trained.
+        steps: Training steps.
+        learning_rate: Their peak.
+        share: Weight of the adapted weights in the average with the shared ones.
+        shared_sha256: SHA-256 over the shared weights that it started from.
+    """
+
+    site: str
+    steps: int = Field(ge=1)
+    learning_rate: float
+    share: float
+    shared_sha256: str
+
+
 class CheckpointFacts(Config):
     """What the weights of a checkpoint are.
 
@@ -55,6 +73,7 @@ class CheckpointFacts(Config):
         validation_images: Images behind that.
         threshold: Probability from which a pixel is marked, as validation chose it; None: the
             plan's.
+        personal: How a site has adapted them; None: they are the federation's.
     """
 
     format: int = FORMAT
@@ -73,6 +92,7 @@ class CheckpointFacts(Config):
     pooled_validation_dice: float | None = None
     validation_images: int | None = None
     threshold: float | None = Field(default=None, gt=0, lt=1)
+    personal: PersonalFacts | None = None
 
     def plan_at(self, threshold: float | None) -> tuple[TrainingPlan, str]:
         """Return the plan with the threshold to use, and where that comes from.
@@ -105,14 +125,20 @@ class Checkpoint(NamedTuple):
     painter: State | None = None
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write ``path`` (``*.safetensors``) and the JSON beside it, replacing older ones."""
+def with_hashes(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose facts name its weights and its painter's."""
     state, facts, painter = checkpoint
     digests = {
         "weights_sha256": state_sha256(state),
         "painter_sha256": "" if painter is None else state_sha256(painter),
     }
-    text = facts.model_copy(update=digests).model_dump_json(indent=2)
+    return Checkpoint(state, facts.model_copy(update=digests), painter)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write ``path`` (``*.safetensors``) and the JSON beside it, replacing older ones."""
+    state, facts, painter = with_hashes(checkpoint)
+    text = facts.model_dump_json(indent=2)
     beside = {f"{PAINTER}{name}": tensor for name, tensor in (painter or {}).items()}
     # One header key: safetensors does not keep an order among several.
     write_atomic(path, save(state | beside, metadata={HEADER_KEY: text}))

@@ -10,8 +10,10 @@ from mamfed_common.errors import OutputError
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory that only its owner may enter (0700), and missing parents; return it."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Make a directory that only its owner may enter (0700), missing parents too; return it."""
+    if not path.parent.exists():  # pathlib would leave them to the umask
+        private_directory(path.parent)
+    path.mkdir(exist_ok=True, mode=0o700)
     return path
 
 

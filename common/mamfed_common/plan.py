@@ -223,6 +223,24 @@ class FederationPlan(Config):
         return self
 
 
+class PersonalPlan(Config):
+    """What each site makes of the final shared model for its own patients.
+
+    After the last round a site trains the shared weights on its own stage-2 images and averages the
+    result with them. That model stays at the site; only its scores leave.
+
+    Attributes:
+        steps: Training steps, of ``finetuning.batch_size`` images each; 0: no personal models.
+        learning_rate: AdamW's peak. It warms up over the first tenth of the steps and falls along a
+            cosine to nearly 0.
+        share: Weight of the adapted weights in the average with the shared ones; 1: they alone.
+    """
+
+    steps: int = Field(default=40, ge=0)
+    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    share: float = Field(default=0.5, gt=0, le=1)
+
+
 class TrainingPlan(Config):
     """Everything that a run is.
 
@@ -240,6 +258,7 @@ class TrainingPlan(Config):
         losses: What the parts of stage 2's loss weigh.
         evaluation: How results are measured.
         federation: How sites are waited for and trusted, and how unlike ones are kept together.
+        personal: What each site makes of the final model for its own patients.
     """
 
     image_size: int = Field(default=1536, ge=32, le=8192)
@@ -253,6 +272,7 @@ class TrainingPlan(Config):
     losses: LossConfig = LossConfig()
     evaluation: EvaluationPlan = EvaluationPlan()
     federation: FederationPlan = FederationPlan()
+    personal: PersonalPlan = PersonalPlan()
 
     @model_validator(mode="after")
     def _train_at_all(self) -> Self:
@@ -285,6 +305,11 @@ class TrainingPlan(Config):
         """Return the steps of a round at a site that uses so many images of each kind."""
         part, images = self.stage(stage), cases(stage, used)
         return part.steps(images, None if TRAINED_ON[stage] in used else part.beside_size)
+
+    @property
+    def makes_personal_models(self) -> bool:
+        """Whether sites adapt the final model: it must have learned to mark something first."""
+        return bool(self.personal.steps and self.finetuning.rounds)
 
     def sha256(self) -> str:
         """Return the plan's name: SHA-256 of its canonical JSON, as 64 hex digits."""

@@ -10,8 +10,9 @@ train      plan, stage, round,      weights, numbers of examples, loss
            run, weights
 evaluate   plan, part, stage,       means and the counts behind them
            round, run, threshold,
-           weights; for the final
-           test the painter, if any
+           model, weights; for the
+           final test the painter,
+           if any
 =========  =======================  ===================================
 
 Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests an
@@ -61,6 +62,10 @@ BODY = "body"
 JSON = "json"
 
 
+ModelKind = Literal["shared", "personal"]
+"""The federation's model, or what a site has made of it for its own patients."""
+
+
 class Fault(IntEnum):
     """Why a site gives no answer: all that travels; the text stays in the site's log.
 
@@ -76,6 +81,8 @@ class Fault(IntEnum):
     MAY_NOT_LEAVE = 106
     OTHER_VERSION = 107
     DATA_UNUSABLE = 108
+    NOTHING_TO_ADAPT_WITH = 109
+    NO_PERSONAL_MODEL = 110
 
 
 FAULTS: dict[int, str] = {
@@ -88,6 +95,8 @@ FAULTS: dict[int, str] = {
     Fault.MAY_NOT_LEAVE: "the site's policy does not let this answer leave",
     Fault.OTHER_VERSION: "the site runs another version of mamfed or Flower",
     Fault.DATA_UNUSABLE: "the site cannot use its data",
+    Fault.NOTHING_TO_ADAPT_WITH: "nothing to adapt with: no malignant training image of its own",
+    Fault.NO_PERSONAL_MODEL: "the site's policy makes no personal model",
 }
 
 
@@ -174,9 +183,12 @@ class EvaluateTask(Order):
         stage: The stage that the weights are of.
         server_round: The round of that stage that they were averaged in.
         run: As in a :class:`TrainTask`.
-        threshold: Probability from which a pixel is marked; None: the plan's.
+        threshold: Probability from which a pixel is marked; None: the plan's. A personal model
+            has the site's own.
         painter: Whether weights of the painter (``mamfed_common.repaint``) come beside the others;
             with the final test only.
+        model: Which model to score: the weights as they come, or what the site makes of them for
+            its own patients (``plan.personal``), which stays there.
     """
 
     part: Part
@@ -185,11 +197,14 @@ class EvaluateTask(Order):
     run: str = Field(default="", max_length=255)
     threshold: float | None = Field(default=None, gt=0, lt=1)
     painter: bool = False
+    model: ModelKind = "shared"
 
     @model_validator(mode="after")
-    def _paint_at_the_end(self) -> Self:
+    def _both_at_the_end(self) -> Self:
         if self.painter and self.part != "test":
             raise ValueError(f"a painter comes with the final test, not with part {self.part!r}")
+        if self.model == "personal" and (self.part, self.stage) != ("test", Stage.FINETUNING):
+            raise ValueError("a personal model is made at the end of a run, for its test only")
         return self
 
 

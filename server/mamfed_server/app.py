@@ -24,11 +24,15 @@ from mamfed_common.subtraction import build_network
 from mamfed_common.weights import EvaluateTask, Part, TrainTask
 from mamfed_server.approved import ApprovedRoster
 from mamfed_server.choosing import pool
-from mamfed_server.deadlines import evaluation_deadlines, training_deadlines
+from mamfed_server.deadlines import (
+    evaluation_deadlines,
+    personal_deadlines,
+    training_deadlines,
+)
 from mamfed_server.events import EventLog
 from mamfed_server.exchange import Link, Stopped
 from mamfed_server.job import Job
-from mamfed_server.participants import check_stages
+from mamfed_server.participants import NOTHING_TO_ADAPT_WITH, check_stages, may_adapt
 from mamfed_server.resume import Resumed, check_same_plan, load_last_good, positions, reopen
 from mamfed_server.roster import Roster, find_sites
 from mamfed_server.rounds import Scores, TrainingRound, evaluate_sites, mean_dice_of
@@ -102,6 +106,7 @@ class _Run:
         self.selection = Selection(self.folder, self.plan)
         self.optimiser = ServerOptimiser(self.plan, self.folder.path / CHECKPOINTS, self._warn)
         self.test_scores: dict[str, SiteScore] = {}
+        self.personal = Scores({}, {}, {})
         self.started = time.monotonic()
         self.earlier_seconds = 0.0
 
@@ -259,6 +264,24 @@ class _Run:
         task = self._score_task("test", facts.stage, facts.server_round, facts.threshold)
         task = task.model_copy(update={"painter": painter is not None})
         self.test_scores = self._evaluate(state, task, "test", painter).scores
+        if self.plan.makes_personal_models:
+            self._test_personal(state, task.model_copy(update={"model": "personal"}), painter)
+
+    def _test_personal(self, state: State, task: EvaluateTask, painter: State | None) -> None:
+        """Have every site adapt the chosen weights to its own patients, and tell how that scores.
+
+        Sites without a test image adapt too: the model is for their use.
+        """
+        descriptions = self.roster.descriptions
+        able = {**self.roster.evaluators("test"), **self.roster.trainers(Stage.FINETUNING)}
+        nodes = {site: able[site] for site in sorted(able) if may_adapt(descriptions[site])}
+        self.log.write("personal models", sites=list(nodes))
+        deadlines = personal_deadlines(self.plan, self.folder.rounds(), descriptions, nodes)
+        found = evaluate_sites(self.link, state, task, nodes, descriptions, deadlines, painter)
+        for site, reason in found.failures.items():
+            self.log.write("not scored", site=site, warning=f"personal model: {site}: {reason}")
+        nothing = dict.fromkeys(sorted(descriptions.keys() - nodes.keys()), NOTHING_TO_ADAPT_WITH)
+        self.personal = found._replace(failures=found.failures | nothing)
 
     def _score_task(
         self, part: Part, stage: Stage, server_round: int, threshold: float | None = None
@@ -292,7 +315,12 @@ class _Run:
     def _finish(self, status: str, reason: str = "") -> dict[str, Any]:
         """Write ``summary.json``; return what it holds."""
         found = summarise_run(
-            self.job, self.roster, self.selection, self.test_scores, self.log.warnings()
+            self.job,
+            self.roster,
+            self.selection,
+            self.test_scores,
+            self.personal,
+            self.log.warnings(),
         )
         seconds = self.earlier_seconds + time.monotonic() - self.started
         summary = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
+from mamfed_common.weights import SiteDescription
 from mamfed_server.runs import RoundRecord
 
 ROUNDS_REMEMBERED = 3
@@ -34,6 +35,36 @@ def evaluation_deadlines(
     """Return each site's deadline for scoring weights."""
     past = [record.validation_durations for record in records]
     return _deadlines(plan.finetuning, past, sites)
+
+
+def personal_deadlines(
+    plan: TrainingPlan,
+    records: Sequence[RoundRecord],
+    descriptions: Mapping[str, SiteDescription],
+    sites: Iterable[str],
+) -> dict[str, float]:
+    """Return each site's deadline for adapting the final weights and scoring what comes of it.
+
+    A round of stage 2 tells how long a site takes for its steps; the adapting has its own number.
+    """
+    found, stage = {}, plan.finetuning
+    for site in sites:
+        trained = [r.durations[site] for r in _of_stage_2(records) if site in r.durations]
+        scored = [s[site] for r in records if site in (s := r.validation_durations)]
+        if not trained:
+            found[site] = stage.deadline_seconds
+            continue
+        images = descriptions[site].training_images(Stage.FINETUNING)
+        steps = -(-images // stage.batch_size) * stage.local_epochs
+        times = max(1.0, plan.personal.steps / max(1, steps))
+        slowest = max(trained[-ROUNDS_REMEMBERED:]) * times
+        scoring = max(scored[-ROUNDS_REMEMBERED:], default=0.0)
+        found[site] = deadline_seconds(stage, [slowest + 2 * scoring])
+    return found
+
+
+def _of_stage_2(records: Sequence[RoundRecord]) -> list[RoundRecord]:
+    return [record for record in records if record.stage is Stage.FINETUNING]
 
 
 def _deadlines(

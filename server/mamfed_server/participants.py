@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 
 from mamfed_common.errors import RunError
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
-from mamfed_common.weights import EVALUATED_ON, Part, SiteDescription
+from mamfed_common.weights import EVALUATED_ON, FAULTS, Fault, Part, SiteDescription
 
 Descriptions = Mapping[str, SiteDescription]
 Chosen = Collection[str] | None
 """Names of sites that may take part; None for all."""
 
+NOTHING_TO_ADAPT_WITH = FAULTS[Fault.NOTHING_TO_ADAPT_WITH]
 CASES = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "annotated malignant"}
 """What a stage is about: without it, whatever stands beside, nothing is learned."""
 
@@ -35,6 +36,11 @@ def evaluators(descriptions: Descriptions, part: Part, chosen: Chosen = None) ->
         for site, description in _among(descriptions, chosen).items()
         if any(description.images.get(kind, {}).get(part, 0) for kind in EVALUATED_ON)
     ]
+
+
+def may_adapt(description: SiteDescription) -> bool:
+    """Tell whether a site has malignant images of its own to adapt the final model with."""
+    return bool(description.images.get("malignant", {}).get("train", 0))
 
 
 def check_stages(

@@ -9,9 +9,12 @@ from mamfed_common.metrics import SiteScore
 from mamfed_server.job import Job
 from mamfed_server.participants import stages_of
 from mamfed_server.roster import Roster
-from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
+from mamfed_server.rounds import Scores, mean_dice_at_half_of, mean_dice_of
 from mamfed_server.runs import LATEST, PREVIOUS, RunFolder
 from mamfed_server.selection import Selection
+
+PERSONAL = "personal"
+"""The arm of the sites' own models, beside the run's own."""
 
 
 def summarise_run(
@@ -19,6 +22,7 @@ def summarise_run(
     roster: Roster,
     selection: Selection,
     test_scores: Mapping[str, SiteScore],
+    personal: Scores,
     warnings: list[str],
 ) -> dict[str, Any]:
     """Say who took part, what was left out and what came out.
@@ -28,22 +32,19 @@ def summarise_run(
         roster: The sites that described themselves.
         selection: The choice of the best round.
         test_scores: Results on held-out patients, by site.
+        personal: Those of the sites' own models, and why a site has none.
         warnings: All warnings of the run.
     """
     folder = RunFolder(job.folder)
     rounds = folder.rounds()
-    sites = {site: score.model_dump() for site, score in test_scores.items()}
     choice = selection.choice
     chosen = choice.chosen
+    arms = {job.arm: _arm(test_scores)}
+    if personal.scores or personal.failures:
+        arms[PERSONAL] = {**_arm(personal.scores), "not_trained": personal.failures}
     return {
         "complete": not any(record.refused for record in rounds),
-        "arms": {
-            job.arm: {
-                "mean_dice": mean_dice_of(test_scores),
-                "mean_dice_at_half": mean_dice_at_half_of(test_scores),
-                "sites": sites,
-            }
-        },
+        "arms": arms,
         "checkpoint": _result_path(folder),
         "checkpoint_chosen_by": choice.why(),
         "chosen_round": chosen and chosen.server_round,
@@ -57,6 +58,15 @@ def summarise_run(
         "sites": {site: d.model_dump() for site, d in roster.descriptions.items()},
         "rounds": len(rounds),
         "warnings": warnings,
+    }
+
+
+def _arm(scores: Mapping[str, SiteScore]) -> dict[str, Any]:
+    sites = {site: score.model_dump() for site, score in scores.items()}
+    return {
+        "mean_dice": mean_dice_of(scores),
+        "mean_dice_at_half": mean_dice_at_half_of(scores),
+        "sites": sites,
     }
 
 

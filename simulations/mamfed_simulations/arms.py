@@ -15,7 +15,7 @@ from typing import Any
 from mamfed_client.site import Site, load_site
 from mamfed_common.errors import DataError
 from mamfed_common.metrics import SiteScore
-from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
+from mamfed_common.plan import TRAINED_ON, PersonalPlan, Stage, TrainingPlan
 from mamfed_common.weights import SiteDescription
 from mamfed_server.app import Job
 from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
@@ -189,5 +189,6 @@ def _plan_for_all(plan: TrainingPlan, descriptions: Mapping[str, SiteDescription
 
 
 def _with_quorum_of_one(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan of an arm in which one trains, or which is a yardstick only."""
     stages = {s.value: plan.stage(s).model_copy(update={"quorum": 1}) for s in Stage}
-    return plan.model_copy(update=stages)
+    return plan.model_copy(update={**stages, "personal": PersonalPlan(steps=0)})

@@ -23,6 +23,7 @@ from mamfed_server.report.data import (
     CaseNote,
     Interval,
     Notes,
+    Promise,
     RejectedRow,
     environment,
     write_notes,
@@ -40,6 +41,7 @@ from mamfed_simulations.arms import (
 )
 from mamfed_simulations.figure2 import Case, by_site, draw_figure2
 from mamfed_simulations.progress import Progress
+from mamfed_simulations.promises import measure_promises
 from mamfed_simulations.workers import Machine, set_threads, train_arms
 
 CASES_PER_SITE = 3
@@ -133,12 +135,14 @@ class Measured:
         cases: Each site's best, median and worst, for figure 2.
         worst: The lowest Dice of all sites, the worst first.
         intervals: Of each site's mean Dice, over patients.
+        promises: What each site gains by taking part.
         threshold: Probability from which a pixel was marked.
     """
 
     cases: Sequence[Case] = ()
     worst: Sequence[CaseNote] = ()
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    promises: Sequence[Promise] = ()
     threshold: float = 0.5
 
 
@@ -180,7 +184,8 @@ def measure(experiment: Experiment, checkpoint: Path) -> Measured:
             intervals[site.name] = Interval(low=found.low, high=found.high, patients=found.patients)
         notes += own
     worst = sorted(notes, key=lambda note: (note.dice, note.site, note.image))[:WORST_CASES]
-    return Measured(by_site(cases), worst, intervals, plan.evaluation.threshold)
+    promises = measure_promises(experiment.sites, experiment.out, device)
+    return Measured(by_site(cases), worst, intervals, promises, plan.evaluation.threshold)
 
 
 def _notes(experiment: Experiment, measured: Measured) -> Notes:
@@ -203,6 +208,7 @@ def _notes(experiment: Experiment, measured: Measured) -> Notes:
         cases_chosen_by="best, median and worst Dice of each site",
         worst=tuple(measured.worst),
         intervals=dict(measured.intervals),
+        promises=tuple(measured.promises),
     )
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
-from mamfed_client.app import make_client_app
+from mamfed_client.app import ModelsOf, make_client_app
 from mamfed_client.site import Site
 from mamfed_common.errors import MamfedError
 from mamfed_common.training import OnStep
+from mamfed_common.weights import EvaluateTask
 from mamfed_server.app import Job, make_server_app, run_job
 from mamfed_simulations.engine import Engine
 from mamfed_simulations.grid import InProcessTransport
@@ -59,11 +61,21 @@ def run_federation(
         activation_checkpointing=activation_checkpointing,
         on_step=None if engine is Engine.RAY else on_step,
         norms=job.folder.absolute() / "norms",
+        models=models_of(job.folder.absolute()) if job.plan.makes_personal_models else None,
     )
     if engine is Engine.RAY:
         run_on_ray(client_app, job, threads)
         return
     run_job(job, InProcessTransport(client_app, len(ordered)))
+
+
+def models_of(folder: Path) -> ModelsOf:
+    """Return where the sites of a run folder keep their models: ``models/SITE/`` in it."""
+
+    def path_of(site: Site, task: EvaluateTask) -> Path:
+        return folder / "models" / site.name
+
+    return path_of
 
 
 def run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from tests.client.guarded import guarded, site  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
 from mamfed_client.cli import app

@@ -1,26 +1,19 @@
 """The real ClientApp on a real folder, asked by Flower's own messages."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message, RecordDict
+from tests.client.guarded import ALL, write_policy
 
 from mamfed_client.app import make_client_app
 from mamfed_client.audit import read_record
 from mamfed_client.gate import open_gate
 from mamfed_client.plans import Decision, PlanStore
-from mamfed_client.settings import SiteHome
-from mamfed_client.site import Site
-from mamfed_common.enrolment import Welcome, write_document
 from mamfed_common.errors import SetupError
-from mamfed_common.keys import openssh_text
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage
-from mamfed_common.signing import sign_plan
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
 from mamfed_common.weights import (
@@ -38,13 +31,6 @@ from mamfed_common.weights import (
 from mamfed_simulations.grid import InProcessTransport
 
 SCORING = {"part": "test", "stage": Stage.FINETUNING, "server_round": 1}
-
-
-@pytest.fixture
-def site(folder, tmp_path):
-    for number in range(6):
-        folder.malignant(f"SECRET-M{number}").benign(f"SECRET-B{number}")
-    return Site("here", (("here", folder.write()),), tmp_path / "cache")
 
 
 @pytest.fixture
@@ -136,64 +122,6 @@ def test_weights_of_another_network_are_refused_by_the_site(ask, tiny_plan):
     del state["subtraction.gain"]
     task = TrainTask(plan=tiny_plan, stage=Stage.PRETRAINING, server_round=1)
     assert ask("train", pack(task, state)).has_error()
-
-
-KEY = Ed25519PrivateKey.generate()
-ALL = {
-    "plans": {"approval": "within-bounds"},
-    "release": {
-        "arrays": ["*"],
-        "metrics": ["counts", "num_examples", "loss", "images", "dice"],
-    },
-}
-
-
-def write_policy(home, policy):
-    """Write a site.yaml whose data lies in the folder ``site``; its size differs with its text."""
-    text = yaml.safe_dump(
-        {"name": "here", "data": [{"name": "a", "folder": "x"}], "policy": policy}
-    )
-    home.settings_path.write_text(text)
-
-
-@pytest.fixture
-def guarded(site, tmp_path):
-    """A site behind the gate of a real home."""
-    home = SiteHome(tmp_path / "home")
-    home.path.mkdir()
-    write_policy(home, ALL)
-    welcome = Welcome(
-        federation="fed",
-        site="here",
-        server="127.0.0.1:9443",
-        ca_certificate="none",
-        certificate="none",
-        plan_key=openssh_text(KEY.public_key()),
-    )
-    write_document(home.welcome, welcome)
-    steps = []
-
-    def start():
-        app = make_client_app(
-            lambda context: site,
-            device="cpu",
-            threads=1,
-            on_step=lambda: steps.append(1),
-            gate=open_gate(home),
-            keep=home.state,
-            keep_seconds=0,
-            norms=home.state / "norms",
-        )
-        return InProcessTransport(app, 1)
-
-    transport = start()
-
-    def send(kind: str, body, state=None, transport=transport) -> Message:
-        order = body.model_copy(update={"signature": sign_plan(KEY, body.plan)})
-        content = pack(order) if state is None else pack_task(order, state)
-        return transport.pull(transport.push(1, kind, content, 60))
-
-    return SimpleNamespace(home=home, ask=send, start=start, steps=steps)
 
 
 def test_a_site_judges_explanations_where_the_test_brings_a_painter(ask, tiny_plan):

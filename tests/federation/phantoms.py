@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mamfed_common.augmentation import AugmentationConfig
-from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan
+from mamfed_common.plan import (
+    FederationPlan,
+    FinetuningPlan,
+    PersonalPlan,
+    StagePlan,
+    TrainingPlan,
+)
 from mamfed_common.unet import NetworkConfig
 from mamfed_simulations.vendors import VENDORS, write_cohort
 
@@ -31,4 +37,5 @@ def small_plan(
         finetuning=FinetuningPlan(rounds=finetuning, learning_rate=5e-3, **stage),
         augmentation=AugmentationConfig(max_rotation_degrees=0, max_log_scale=0),
         federation=FederationPlan(**{"join_seconds": 120, "offline_seconds": 120, **federation}),
+        personal=PersonalPlan(steps=5),
     )

@@ -41,6 +41,12 @@ def finished(phantoms, planned):
         yield federation
 
 
+@pytest.fixture(scope="module")
+def simulated(finished, planned, phantoms):
+    """The SHA-256 of the final weights of a simulation, whose folder is ``simulated``."""
+    return simulated_sha256(finished.folder, planned, phantoms)
+
+
 def printed(federation, *argv):
     """Run a command with ``--format json`` and return what it prints."""
     return json.loads(federation.command(*argv, "--format", "json").stdout)
@@ -63,8 +69,39 @@ def test_the_run_was_stopped_in_the_middle_and_went_on(finished):
     assert sum(event["event"] == "round" for event in events) in (3, 4)
 
 
-def test_the_weights_equal_those_of_a_simulation_bit_for_bit(finished, planned, phantoms):
-    assert finished.weights_sha256() == simulated_sha256(finished.folder, planned, phantoms)
+def test_the_weights_equal_those_of_a_simulation_bit_for_bit(finished, simulated):
+    assert finished.weights_sha256() == simulated
+
+
+def test_each_site_s_own_model_equals_the_simulation_s_and_stays_there(
+    finished, simulated, phantoms, planned
+):
+    assert simulated
+    name = f"run-{read_plan(planned).sha256()[:12]}"
+    for site in phantoms:
+        here = finished.site_home(site) / "models" / name
+        there = finished.folder / "simulated" / "models" / site
+        for file in ("shared.safetensors", "personal.safetensors", "personal.json"):
+            assert (here / file).read_bytes() == (there / file).read_bytes(), file
+    arms = [
+        json.loads((folder / "summary.json").read_text())["arms"]
+        for folder in (finished.run_folder(), finished.folder / "simulated")
+    ]
+    assert arms[0] == arms[1]
+    assert list(arms[0]["personal"]["sites"]) == sorted(phantoms)
+    assert not list(finished.server_home.rglob("personal.safetensors"))
+
+
+def test_a_site_s_commands_name_and_use_its_own_model(finished, phantoms, tmp_path):
+    site = min(phantoms)
+    home = finished.site_home(site)
+    (run,) = printed(finished, "mamfed-client", "models", "list", "--home", home)
+    assert (run["run"], run["personal"]["steps"]) == ("run", 5)
+    argv = ("--home", home, "--model", "personal", "--data", phantoms[site])
+    part = ("--part", "test", "--site", site, "--out", tmp_path / "result.json")
+    result = printed(finished, "mamfed-client", "evaluate", *argv, *part)
+    assert result["weights_sha256"] == run["personal"]["weights_sha256"]
+    assert result["mean_dice"] == pytest.approx(run["personal"]["score"]["dice"])
 
 
 def test_the_rounds_say_who_took_part_and_what_it_took(finished, phantoms):

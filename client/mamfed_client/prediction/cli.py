@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mamfed_client.data_cli import NOTHING_ACCEPTED, Allow, Layout, Listed, printable
+from mamfed_client.models_cli import CheckpointFile, Home, ModelOfHome, Run, checkpoint_of
 from mamfed_common.terminal import Format
 
 
@@ -32,10 +33,11 @@ def predict(
             metavar="IN...", help="Files, folders with images below them, or prepared folders."
         ),
     ],
-    checkpoint: Annotated[
-        Path, typer.Option(help="A run's checkpoint, e.g. runs/demo/checkpoints/best.safetensors.")
-    ],
     out: Annotated[Path, typer.Option(help="Folder for the predictions of this one model.")],
+    checkpoint: CheckpointFile = None,
+    model: ModelOfHome = None,
+    home: Home = Path(),
+    run: Run = "",
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -75,12 +77,14 @@ def predict(
 
     mamfed-client predict study/ --checkpoint best.safetensors --out predictions/
 
+    mamfed-client predict study/ --home site --model personal --out predictions/
+
     Ends with exit code 3 where no image can be used.
     """
     from mamfed_client.prediction.predict import Request, predict_images
 
     request = Request(
-        checkpoint=checkpoint,
+        checkpoint=checkpoint_of(checkpoint, model, home, run),
         inputs=tuple(inputs),
         out=out,
         threshold=threshold,
@@ -112,7 +116,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
     """Say in words what was done, or what would be."""
     model = document["model"]
     said = [
-        f"model {model['weights_sha256'][:12]}, {model['stage']} round {model['server_round']}, "
+        f"model {model['weights_sha256'][:12]}, {_whose(model)}"
+        f"{model['stage']} round {model['server_round']}, "
         f"marks from probability {model['threshold']:g} ({model['threshold_from']})"
     ]
     if document.get("dry_run"):
@@ -134,6 +139,10 @@ def sentences(document: dict[str, Any]) -> list[str]:
     if document.get("side_unknown"):
         said.append(f"{document['side_unknown']} of unknown side, shown as in the file")
     return [*said, "research use only"]
+
+
+def _whose(model: dict[str, Any]) -> str:
+    return f"personal of {model['personal_of']}, " if "personal_of" in model else ""
 
 
 ASIDES = {"done_before": "done before", "duplicates": "offered twice"}

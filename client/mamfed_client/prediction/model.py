@@ -46,7 +46,9 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """Name the model and its threshold; equal ones give equal predictions."""
+        personal = self.facts.personal
         return {
+            **({"personal_of": personal.site} if personal else {}),
             "weights_sha256": self.facts.weights_sha256,
             "painter_sha256": self.facts.painter_sha256 or None,
             "plan_sha256": self.facts.plan_sha256,

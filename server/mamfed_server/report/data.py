@@ -60,6 +60,38 @@ class Interval(Config):
     patients: int
 
 
+class Difference(Config):
+    """A difference of two mean Dices, with its 95 % bootstrap interval over patients if known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Promise(Config):
+    """What a site gains by taking part, on its own held-out images.
+
+    Attributes:
+        site: The site.
+        images: Its images with malignancy.
+        patients: Their patients; None: not known.
+        dice: Mean Dice by model: ``shared``, ``personal``, ``local``.
+        minus_local: Of ``shared`` and ``personal``, the paired difference to ``local``.
+        other_images: Its images without malignancy.
+        other_patients: Their patients.
+        marked: Mean share of the breast that a model marks on those, 0..1, by model.
+    """
+
+    site: str
+    images: int
+    patients: int | None = None
+    dice: dict[str, float] = Field(default_factory=dict)
+    minus_local: dict[str, Difference] = Field(default_factory=dict)
+    other_images: int = 0
+    other_patients: int | None = None
+    marked: dict[str, float] = Field(default_factory=dict)
+
+
 class Notes(Config):
     """What a run knows beside its plan, rounds and summary; a simulation knows most.
 
@@ -72,6 +104,7 @@ class Notes(Config):
         cases_chosen_by: The rule by which they were chosen.
         worst: The held-out images with the lowest Dice, the worst first.
         intervals: By site.
+        promises: What each site gains, as a simulation measured it image by image.
     """
 
     title: str = "A federated run"
@@ -82,6 +115,7 @@ class Notes(Config):
     cases_chosen_by: str = ""
     worst: tuple[CaseNote, ...] = ()
     intervals: dict[str, Interval] = Field(default_factory=dict)
+    promises: tuple[Promise, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,12 @@ ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#595959"
 SITE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 SITE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ((4, 2), (1.5, 1.5), (6, 2, 1, 2))
-ARM_LOOKS = {"local": (ORANGE, "//"), "centralised": ("#C4C4C4", ".."), "federated": (BLUE, "")}
+ARM_LOOKS = {
+    "local": (ORANGE, "//"),
+    "centralised": ("#C4C4C4", ".."),
+    "personal": (SKY, "\\\\"),
+    "federated": (BLUE, ""),
+}
 DPI = 130
 LEGEND_LETTERS = 100
 """So many fit side by side under the curves."""

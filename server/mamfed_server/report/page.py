@@ -14,6 +14,7 @@ from mamfed_server.choosing import Choice, chosen_round, pool
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
 from mamfed_server.report.participation import Mark, participation
+from mamfed_server.report.promises import promise_rows, promise_sentences, promises_of
 from mamfed_server.report.results import (
     SMALL,
     ArmResult,
@@ -148,6 +149,7 @@ def _render(
     )
     rated = sorted({site for arm in arms for site in arm.rated})
     chosen = chosen_round(report.rounds, ended_well=report.ended_well)
+    promises = promises_of(report.notes.promises, arms)
     return environment.get_template("report.html.j2").render(
         report=report,
         summary=report.summary,
@@ -158,6 +160,8 @@ def _render(
         not_trained=[(arm, reasons) for arm in arms if (reasons := arm.not_trained)],
         status=status_of(report, arms, sites),
         tables=_tables(report, arms, sites),
+        promises=promise_rows(promises, arms),
+        promised=promise_sentences(promises),
         tested=rated,
         across=across_rows(arms, rated),
         chosen=chosen,

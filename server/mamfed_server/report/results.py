@@ -16,7 +16,12 @@ from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
 
 SMALL = 10
 """A figure with fewer images than this behind it is flagged."""
-ARM_NAMES = {"local": "local only", "centralised": "centralised", "federated": "federated"}
+ARM_NAMES = {
+    "local": "local only",
+    "centralised": "centralised",
+    "personal": "personal",
+    "federated": "federated",
+}
 
 Sites = Mapping[str, SiteDescription]
 Scores = Mapping[str, SiteScore]

@@ -237,8 +237,9 @@ def test_every_file_is_its_owners_only(folder: Path) -> None:
 
 
 def test_every_site_and_number_is_shown(page: Page) -> None:
-    dice, lesions, false_positives, tissue, *_ = page.rows_starting("alpha")
+    dice, gains, lesions, false_positives, tissue, *_ = page.rows_starting("alpha")
     assert dice == ["alpha", "12", "0.51", "0.65", "0.62"]
+    assert gains[:7] == ["alpha", "12 images", "0.62", "n/a", "0.51", "+0.11", "n/a"]
     assert lesions == ["alpha", "12", "6 of 12 50%", "6 of 12 50%", "6 of 12 50%"]
     assert false_positives == ["alpha", "11", "7.5", "7.5", "7.5"]
     assert tissue == ["alpha", "12", *["3 of 4 +0.020"] * 3]

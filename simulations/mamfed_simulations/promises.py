@@ -1,0 +1,141 @@
+"""What each site gains by taking part, image by image: its shared, personal and local-only models.
+
+All are scored on the site's own held-out images, so differences are paired over patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mamfed_client.local_norms import LocalNorms
+from mamfed_client.models import PERSONAL, ModelFolder
+from mamfed_client.site import Site, SiteData, load_site
+from mamfed_common.checkpoint import Checkpoint, load_checkpoint
+from mamfed_common.intervals import paired_difference
+from mamfed_common.plan import with_threshold
+from mamfed_common.training import evaluate
+from mamfed_common.weights import EVALUATED_ON
+from mamfed_server.report.data import Difference, Promise
+from mamfed_server.runs import RunFolder
+from mamfed_simulations.arms import LOCAL
+
+
+class Scored(NamedTuple):
+    """One model at one site's test images, in the order of the images.
+
+    Attributes:
+        dice: Dice of each image with malignancy.
+        patients: Whose each of those is.
+        marked: Share of the breast that is marked on each other image, 0..1.
+        other_patients: Whose each of those is.
+    """
+
+    dice: list[float]
+    patients: list[str]
+    marked: list[float]
+    other_patients: list[str]
+
+
+def measure_promises(sites: Sequence[Site], out: Path, device: torch.device) -> list[Promise]:
+    """Score every model that a run folder has of each site, at that site.
+
+    Args:
+        sites: The sites.
+        out: The run folder; local-only models, where there are any, are below it.
+        device: Where to run the networks.
+
+    Returns:
+        A promise for each site that has a test image.
+    """
+    found = []
+    for site in sites:
+        models = {
+            "shared": shared_model(out, site.name),
+            "personal": _model_at(ModelFolder(out / "models" / site.name).file(PERSONAL)),
+            "local": shared_model(out / "arms" / f"{LOCAL}-{site.name}", site.name),
+        }
+        known = {name: model for name, model in models.items() if model is not None}
+        data = load_site(site, models["shared"].facts.plan) if models["shared"] else None
+        if data is not None and len(data.samples(EVALUATED_ON, "test")):
+            found.append(_promise(data, known, device))
+    return found
+
+
+def shared_model(folder: Path, site: str) -> Checkpoint | None:
+    """Return the chosen model of a run folder as a site has it: with its own norms, where asked."""
+    found = _model_at(RunFolder(folder).checkpoint_path("best"))
+    if found is None or not found.facts.plan.federation.local_norms:
+        return found
+    facts = found.facts
+    norms = LocalNorms(folder.absolute() / "norms" / site, facts.plan)
+    return found._replace(state=norms.to_score(found.state, facts.stage, facts.server_round))
+
+
+def _model_at(path: Path) -> Checkpoint | None:
+    return load_checkpoint(path) if path.exists() else None
+
+
+def _promise(data: SiteData, models: Mapping[str, Checkpoint], device: torch.device) -> Promise:
+    scored = {name: _scored(model, data, device) for name, model in models.items()}
+    shared = scored["shared"]
+    return Promise(
+        site=data.name,
+        images=len(shared.patients),
+        patients=len(set(shared.patients)),
+        dice={name: float(np.mean(s.dice)) for name, s in scored.items() if s.dice},
+        minus_local=_minus_local(scored),
+        other_images=len(shared.marked),
+        other_patients=len(set(shared.other_patients)),
+        marked={name: float(np.mean(s.marked)) for name, s in scored.items() if s.marked},
+    )
+
+
+def _minus_local(scored: Mapping[str, Scored]) -> dict[str, Difference]:
+    """Return the paired differences to the local-only model; none where there is none."""
+    if "local" not in scored or not scored["local"].dice:
+        return {}
+    local = scored["local"]
+    found = {
+        name: paired_difference(local.patients, np.array(local.dice), np.array(own.dice))
+        for name, own in scored.items()
+        if name != "local"
+    }
+    return {n: Difference(value=d.value, low=d.low, high=d.high) for n, d in found.items()}
+
+
+def _scored(model: Checkpoint, data: SiteData, device: torch.device) -> Scored:
+    """Score a model on the test images at its own threshold.
+
+    They are split as in ``SiteScore``: by whether the plan's grid still shows malignancy.
+    """
+    plan = with_threshold(model.facts.plan, model.facts.threshold)
+    samples = data.samples(EVALUATED_ON, "test")
+    scores = evaluate(model.state, samples, plan, device=device)
+    both = list(zip(scores, _patients(data), samples, strict=True))
+    malignant = [(score.dice, patient) for score, patient, _ in both if score.lesion_pixels]
+    other = [
+        (score.predicted_pixels / max(1, int(sample.field.sum())), patient)
+        for score, patient, sample in both
+        if not score.lesion_pixels
+    ]
+    return Scored(
+        dice=[dice for dice, _ in malignant],
+        patients=[patient for _, patient in malignant],
+        marked=[marked for marked, _ in other],
+        other_patients=[patient for _, patient in other],
+    )
+
+
+def _patients(data: SiteData) -> list[str]:
+    """Return whose each test image is, in the order of ``data.samples(EVALUATED_ON, "test")``."""
+    return [
+        image.case.row.patient_id
+        for purpose in EVALUATED_ON
+        for cohort in data.cohorts
+        for image in cohort.samples(purpose, "test").placed
+    ]
