@@ -136,6 +136,12 @@ def _in_words(stored: StoredPlan) -> Iterator[str]:
             f"{part.learning_rate:g}; an answer within {part.deadline_seconds / 3600:g} h."
         )
     yield _held_out(plan.evaluation)
+    if plan.makes_personal_models:
+        yield (
+            f"After the last round this site adapts the final model to its own patients: "
+            f"{plan.personal.steps} steps, learning rate up to {plan.personal.learning_rate:g}. That "
+            "model stays here; policy.personal: false makes none."
+        )
     yield f"The server averages the updates of {plan.federation.min_sites} sites or more."
 
 

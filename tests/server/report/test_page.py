@@ -387,6 +387,6 @@ def test_rounds_are_totalled_and_the_chosen_one_marked(page: Page) -> None:
 
 
 def test_every_table_names_its_columns_and_itself(page: Page) -> None:
-    assert page.tags.count("table") == page.tags.count("caption") == 12
+    assert page.tags.count("table") == page.tags.count("caption") == 13
     assert not re.search(r"<th(?![^>]*scope=)[ >]", page.html.replace("<thead", ""))
     assert '<html lang="en">' in page.html
