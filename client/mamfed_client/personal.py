@@ -83,7 +83,7 @@ class Adapter:
             Stage.FINETUNING,
             state,
             samples,
-            adapting_plan(plan),
+            adapting_plan(plan, len(samples)),
             Turn(self.data.name, 1),
             benign=benign,
             on_step=self.on_step,
@@ -92,13 +92,17 @@ class Adapter:
         return averaged(state, result.state, plan.personal.share)
 
 
-def adapting_plan(plan: TrainingPlan) -> TrainingPlan:
-    """Return the plan of the adapting: one round, all of stage 2, with draws of its own."""
+def adapting_plan(plan: TrainingPlan, images: int) -> TrainingPlan:
+    """Return the plan of the adapting: one round, all of stage 2, with draws of its own.
+
+    It takes so many whole passes over a site's images as come nearest to the plan's steps.
+    """
     personal = plan.personal
+    a_pass = -(-images // plan.finetuning.batch_size)
     finetuning = plan.finetuning.model_copy(
         update={
             "rounds": 1,
-            "local_epochs": personal.steps,
+            "local_epochs": max(1, round(personal.steps / a_pass)),
             "learning_rate": personal.learning_rate,
         }
     )

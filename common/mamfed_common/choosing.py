@@ -23,8 +23,8 @@ def nearest_threshold(dice_at: Sequence[float], images: int, preferred: float = 
         preferred: The threshold that is taken where nothing speaks against it.
 
     Returns:
-        One of ``metrics.THRESHOLDS``; of two that are equally near, the lower one.
+        One of ``metrics.THRESHOLDS``; of two that are equally near, the better one.
     """
     enough = max(dice_at) - SPREAD / math.sqrt(images)
-    equal = [t for t, dice in zip(THRESHOLDS, dice_at, strict=True) if dice >= enough]
-    return min(equal, key=lambda threshold: (round(abs(threshold - preferred), 9), threshold))
+    good = [(t, dice) for t, dice in zip(THRESHOLDS, dice_at, strict=True) if dice >= enough]
+    return min(good, key=lambda found: (round(abs(found[0] - preferred), 6), -found[1]))[0]

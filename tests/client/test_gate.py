@@ -179,12 +179,30 @@ def test_more_rounds_than_the_plan_has_are_not_trained(place):
             TrainTask,
             {"stage": "pretraining", "server_round": 1},
         ),
-        (("counts", "num_examples", "loss"), ("*",), EvaluateTask, SCORING),
+        (("counts", "num_examples", "loss"), ("*",), EvaluateTask, SCORING | {"part": "val"}),
     ],
 )
 def test_what_could_not_leave_is_not_begun(place, metrics, arrays, kind, values):
     place.allow(*metrics, arrays=arrays)
     assert place.fault_of(place.gate.admit, place.order(kind, **values)) is Fault.MAY_NOT_LEAVE
+
+
+def test_the_final_model_is_let_in_though_no_score_may_leave(place):
+    place.allow("counts", "num_examples")
+    for model in ("shared", "personal"):
+        order = place.order(EvaluateTask, **SCORING, model=model)
+        place.gate.admit(order)
+        assert place.fault_of(place.gate.release, order, SCORE) is Fault.MAY_NOT_LEAVE
+
+
+def test_where_the_policy_wants_no_personal_model_none_is_begun_or_told(place):
+    place.allow("images", "dice", personal=True)
+    order = place.order(EvaluateTask, **SCORING, model="personal")
+    place.gate.admit(order)
+    place.allow("images", "dice", personal=False)
+    assert place.fault_of(place.gate.admit, order) is Fault.NO_PERSONAL_MODEL
+    assert place.fault_of(place.gate.release, order, SCORE) is Fault.NO_PERSONAL_MODEL
+    place.gate.admit(place.order(EvaluateTask, **SCORING))
 
 
 def test_too_few_cases_are_not_trained_on(place):
