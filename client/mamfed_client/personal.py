@@ -74,7 +74,7 @@ class Adapter:
         Raises:
             Refused: As :meth:`personal` says.
         """
-        samples, benign = self.data.training(Stage.FINETUNING)
+        samples, benign = self.data.training(plan, Stage.FINETUNING)
         if not len(samples):
             raise Refused(Fault.NOTHING_TO_ADAPT_WITH)
         self.door.admit_cases(len(samples))
@@ -83,7 +83,7 @@ class Adapter:
             Stage.FINETUNING,
             state,
             samples,
-            adapting_plan(plan, len(samples)),
+            adapting_plan(plan),
             Turn(self.data.name, 1),
             benign=benign,
             on_step=self.on_step,
@@ -92,17 +92,14 @@ class Adapter:
         return averaged(state, result.state, plan.personal.share)
 
 
-def adapting_plan(plan: TrainingPlan, images: int) -> TrainingPlan:
-    """Return the plan of the adapting: one round, all of stage 2, with draws of its own.
-
-    It takes so many whole passes over a site's images as come nearest to the plan's steps.
-    """
+def adapting_plan(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan of the adapting: one round, all of stage 2, with draws of its own."""
     personal = plan.personal
-    a_pass = -(-images // plan.finetuning.batch_size)
     finetuning = plan.finetuning.model_copy(
         update={
             "rounds": 1,
-            "local_epochs": max(1, round(personal.steps / a_pass)),
+            "local_epochs": None,
+            "local_steps": personal.steps,
             "learning_rate": personal.learning_rate,
         }
     )

@@ -139,8 +139,8 @@ def _in_words(stored: StoredPlan) -> Iterator[str]:
     if plan.makes_personal_models:
         yield (
             f"After the last round this site adapts the final model to its own patients: "
-            f"{plan.personal.steps} steps, learning rate up to {plan.personal.learning_rate:g}. That "
-            "model stays here; policy.personal: false makes none."
+            f"{plan.personal.steps} steps, learning rate up to {plan.personal.learning_rate:g}. "
+            "That model stays here; policy.personal: false makes none."
         )
     yield f"The server averages the updates of {plan.federation.min_sites} sites or more."
 

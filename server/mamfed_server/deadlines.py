@@ -54,9 +54,8 @@ def personal_deadlines(
         if not trained:
             found[site] = stage.deadline_seconds
             continue
-        images = descriptions[site].training_images(Stage.FINETUNING)
-        steps = -(-images // stage.batch_size) * stage.local_epochs
-        times = max(1.0, plan.personal.steps / max(1, steps))
+        used = descriptions[site].images_used(plan, Stage.FINETUNING)
+        times = max(1.0, plan.personal.steps / max(1, plan.steps(Stage.FINETUNING, used)))
         slowest = max(trained[-ROUNDS_REMEMBERED:]) * times
         scoring = max(scored[-ROUNDS_REMEMBERED:], default=0.0)
         found[site] = deadline_seconds(stage, [slowest + 2 * scoring])

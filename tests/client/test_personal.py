@@ -62,8 +62,8 @@ def test_the_average_has_the_plan_s_share_of_the_adapted_weights():
     assert averaged(shared, adapted, 0.25)["n"] == 5
 
 
-@pytest.mark.parametrize("steps", [2, 4])
-def test_adapting_takes_the_plan_s_steps(data, tiny_plan, steps):
+@pytest.mark.parametrize("steps", [1, 5])
+def test_adapting_takes_the_plan_s_steps_whatever_the_number_of_images(data, tiny_plan, steps):
     taken = []
     hardware = Hardware("cpu", threads=1)
     adapter = Adapter(data, hardware, OpenGate(), on_step=lambda: taken.append(1))
@@ -72,15 +72,15 @@ def test_adapting_takes_the_plan_s_steps(data, tiny_plan, steps):
 
 
 def test_adapting_draws_other_images_than_a_round_did_and_the_same_each_time(adapter, tiny_plan):
-    assert adapting_plan(tiny_plan, 4).seed != tiny_plan.seed
-    assert adapting_plan(tiny_plan, 4).finetuning.learning_rate == tiny_plan.personal.learning_rate
+    assert adapting_plan(tiny_plan).seed != tiny_plan.seed
+    assert adapting_plan(tiny_plan).finetuning.learning_rate == tiny_plan.personal.learning_rate
     state = weights(tiny_plan)
     once, again = (state_sha256(adapter.adapt(state, tiny_plan)) for _ in range(2))
     assert once == again != state_sha256(state)
 
 
 def test_killed_in_the_middle_it_ends_with_the_same_bits(data, tiny_plan, tmp_path):
-    plan, state = personal(tiny_plan, steps=4), weights(tiny_plan)
+    plan, state = personal(tiny_plan, steps=5), weights(tiny_plan)
     taken = []
 
     def adapt(die_at=None):
@@ -98,7 +98,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_bits(data, tiny_plan, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         adapt(die_at=3)
     assert state_sha256(adapt()) == state_sha256(whole)
-    assert len(taken) == 4  # what was done before the kill is not done again
+    assert len(taken) == 5  # what was done before the kill is not done again
 
 
 def test_a_site_without_a_malignant_training_image_has_nothing_to_adapt_with(
@@ -261,3 +261,5 @@ def test_the_bounds_hold_for_the_adapting_too(tiny_plan):
     assert fits(tiny_plan, "learning_rate")
     assert not fits(steep, "learning_rate")
     assert fits(personal(steep, steps=0), "learning_rate")
+    assert fits(personal(tiny_plan, steps=1000), "local_steps")
+    assert not fits(personal(tiny_plan, steps=1001), "local_steps")
