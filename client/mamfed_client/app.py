@@ -22,6 +22,7 @@ from mamfed_common.batches import Turn
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
+from mamfed_common.kept_optimizer import OptimizerKeeper
 from mamfed_common.local_state import RoundKeeper
 from mamfed_common.metrics import summarise
 from mamfed_common.plan import TrainingPlan, with_threshold
@@ -60,6 +61,7 @@ def make_client_app(
     keep: Path | None = None,
     keep_seconds: float = 60.0,
     norms: Path,
+    optimizer: Path,
     models: ModelsOf | None = None,
 ) -> ClientApp:
     """Make the ClientApp of one site, or of all simulated ones.
@@ -76,6 +78,7 @@ def make_client_app(
         keep: Folder in which the round under way is kept; None: a kill costs the round.
         keep_seconds: How much training a kill may cost.
         norms: Folder in which each site keeps its own norms where the plan asks for local ones.
+        optimizer: Folder in which each site keeps AdamW's moments where the plan asks for that.
         models: Where a site keeps the final shared model and its own; None: nowhere.
     """
     app, door = ClientApp(), gate or OpenGate()
@@ -108,6 +111,7 @@ def make_client_app(
             benign=benign,
             on_step=on_step,
             keep=_keeper(keep, _name_of(task, begin, site), keep_seconds),
+            moments=_moments(optimizer, site, task),
         )
         if own:
             own.keep(result.state, task.stage, task.server_round)
@@ -165,6 +169,13 @@ def _local_norms(folder: Path, site: Site, task: TrainTask | EvaluateTask) -> Lo
     if not task.plan.federation.local_norms:
         return None
     return LocalNorms(folder / site.name, task.plan, task.run)
+
+
+def _moments(folder: Path, site: Site, task: TrainTask) -> OptimizerKeeper | None:
+    if task.plan.stage(task.stage).optimizer_state == "fresh":
+        return None
+    where = folder / site.name
+    return OptimizerKeeper(where, task.plan, task.run, task.stage, task.server_round)
 
 
 def _facts_of(task: EvaluateTask) -> CheckpointFacts:

@@ -18,6 +18,7 @@ from mamfed_client.cohort import Stored
 from mamfed_common.batches import Turn
 from mamfed_common.config import Config
 from mamfed_common.device import choose_devices
+from mamfed_common.kept_optimizer import OptimizerKeeper
 from mamfed_common.local_state import RoundKeeper, TrainingResult
 from mamfed_common.parallel import Place, lead
 from mamfed_common.plan import Stage, TrainingPlan
@@ -94,6 +95,7 @@ def train_on(
     benign: Stored,
     on_step: OnStep | None = None,
     keep: RoundKeeper | None = None,
+    moments: OptimizerKeeper | None = None,
 ) -> TrainingResult:
     """Train one site's share of one round, as :func:`mamfed_common.training.train` says.
 
@@ -114,6 +116,7 @@ def train_on(
         benign=benign,
         on_step=on_step,
         keep=keep,
+        moments=moments,
         activation_checkpointing=lighter,
     )
     if len(devices) == 1 or (keep and keep.result()):

@@ -33,6 +33,8 @@ AHEAD_SECONDS, BEHIND_SECONDS, WARN_SECONDS = 5.0, 240.0, 2.0
 """Flower refuses requests from a clock some 8 s ahead of the server's or 300 s behind it."""
 STATE_MODELS = 8
 """Models that a round's state takes on disk: weights, two moments, the result, and drafts."""
+MOMENTS_MODELS = 14
+"""Likewise AdamW's moments where they are kept: of three rounds of two runs, and a draft."""
 SPARE_BYTES = 2**30
 CONNECT_SECONDS = 10.0
 CROWDED = 0.9
@@ -172,7 +174,9 @@ class Preflight:
 
     def disk_has_room(self) -> Finding:
         """Check the room for a round's state and for prepared images."""
-        need = STATE_MODELS * _model_bytes(self.plan) + SPARE_BYTES
+        kept = any(self.plan.stage(stage).optimizer_state == "kept" for stage in Stage)
+        models = STATE_MODELS + (MOMENTS_MODELS if kept else 0)
+        need = models * _model_bytes(self.plan) + SPARE_BYTES
         site = self.settings.site()
         for folder in (self.home.path, site.cache):
             free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free

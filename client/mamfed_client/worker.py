@@ -223,6 +223,7 @@ def installed_answers(home: SiteHome, progress: Progress) -> Answers:
         keep=home.state,
         keep_seconds=settings.checkpoint_seconds,
         norms=home.state / "norms",
+        optimizer=home.state / "optimizer",
         models=lambda _, task: folder_for(home.models, task.run, task.plan),
     )
     return Answers(app, gate.release_fault)

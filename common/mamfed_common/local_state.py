@@ -14,24 +14,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from pydantic import ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mamfed_common import __version__
-from mamfed_common.config import Config
+from mamfed_common.checked_file import AnyFacts, Facts, read_checked, write_checked
 from mamfed_common.domain import Examples, Purpose
-from mamfed_common.files import private_directory, write_atomic
-from mamfed_common.state import State, state_of, state_sha256
+from mamfed_common.files import private_directory
+from mamfed_common.state import State, state_of
 
 logger = logging.getLogger(__name__)
 
-FACTS, CHECKSUM = "mamfed", "sha256"
-"""Keys of a file's header."""
 NETWORK, OPTIMISER = "network.", "optimiser."
 """How the names of a file's tensors begin."""
 KEPT_FILE = re.compile(r"\.?([0-9a-f]{16})\.(?:progress|result)\.safetensors(?:\..+\.draft)?")
@@ -65,16 +60,9 @@ class Position(NamedTuple):
     loss_sum: float = 0.0
 
 
-class _Facts(Config):
-    """What a file says of itself: the round it belongs to, and the mamfed that wrote it.
+class _Facts(Facts):
+    """What a file of a round says of itself."""
 
-    A training that diverges has losses that are not finite; they are kept as they are.
-    """
-
-    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
-
-    what: str
-    mamfed_version: str = __version__
     num_examples: Examples
 
 
@@ -86,9 +74,6 @@ class _ProgressFacts(_Facts):
 
 class _ResultFacts(_Facts):
     loss: float
-
-
-AnyFacts = TypeVar("AnyFacts", bound=_Facts)
 
 
 class RoundKeeper:
@@ -168,65 +153,38 @@ class RoundKeeper:
                 path.unlink(missing_ok=True)
 
     def _write(self, kind: str, facts: _Facts, tensors: Mapping[str, Tensor]) -> bool:
-        """Write a file; a full disk costs what was to be kept, never the round itself."""
-        text = facts.model_dump_json()
-        header = {FACTS: text, CHECKSUM: _checksum(text, tensors)}
-        try:
-            write_atomic(self._path(kind), save(dict(tensors), metadata=header))
-        except OSError as error:
-            logger.warning("cannot keep the round (%s); a kill now would cost it", error.strerror)
-            return False
-        return True
+        return write_checked(self._path(kind), facts, tensors)
 
     def _read(self, kind: str, facts_kind: type[AnyFacts]) -> tuple[AnyFacts, State] | None:
-        path = self._path(kind)
-        if not path.exists():
-            return None
-        try:
-            facts, tensors = _read_file(path, facts_kind)
-        except (OSError, SafetensorError, ValidationError, _DamagedError):
-            logger.warning("%s is damaged and will not be used", path.name)
-            return None
-        if (facts.what, facts.mamfed_version) != (self._what, __version__):
-            logger.warning("%s is of another round or mamfed and will not be used", path.name)
-            return None
-        return facts, tensors
+        return read_checked(self._path(kind), self._what, facts_kind)
 
 
 def pack_progress(network: nn.Module, optimiser: Optimizer) -> State:
     """Return all that training changes, by name: weights, and the optimiser's moments."""
-    moments = {
-        f"{OPTIMISER}{index}.{key}": value.detach().cpu()
-        for index, values in optimiser.state_dict()["state"].items()
-        for key, value in values.items()
-    }
-    return {f"{NETWORK}{name}": value for name, value in state_of(network).items()} | moments
+    weights = {f"{NETWORK}{name}": value for name, value in state_of(network).items()}
+    return weights | moments_of(optimiser)
 
 
 def unpack_progress(tensors: State, network: nn.Module, optimiser: Optimizer) -> None:
     """Put a network and an optimiser over its parameters where :func:`pack_progress` found them."""
     network.load_state_dict(_below(NETWORK, tensors))
+    set_moments(tensors, optimiser)
+
+
+def moments_of(optimiser: Optimizer) -> State:
+    """Return an optimiser's moments and step counters by name, on the CPU."""
+    return {
+        f"{OPTIMISER}{index}.{key}": value.detach().cpu()
+        for index, values in optimiser.state_dict()["state"].items()
+        for key, value in values.items()
+    }
+
+
+def set_moments(tensors: State, optimiser: Optimizer) -> None:
+    """Give an optimiser over the same parameters what :func:`moments_of` found."""
     groups = optimiser.state_dict()["param_groups"]
     moments = _by_parameter(_below(OPTIMISER, tensors))
     optimiser.load_state_dict({"state": moments, "param_groups": groups})
-
-
-class _DamagedError(Exception):
-    """The content of a file is not what its checksum says."""
-
-
-def _read_file(path: Path, facts_kind: type[AnyFacts]) -> tuple[AnyFacts, State]:
-    with safe_open(path, framework="pt", device="cpu") as handle:
-        header = handle.metadata() or {}
-        tensors = {name: handle.get_tensor(name) for name in handle.keys()}
-    text = header.get(FACTS, "")
-    if header.get(CHECKSUM) != _checksum(text, tensors):
-        raise _DamagedError
-    return facts_kind.model_validate_json(text), tensors
-
-
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256(f"{state_sha256(tensors)}\n{text}".encode()).hexdigest()
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> State:

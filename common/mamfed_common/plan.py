@@ -53,6 +53,8 @@ class StagePlan(Config):
         local_steps: Steps of a round instead, the same number at every site: a site's images come
             in seeded orders that run on from round to round, and every batch is full.
         batch_size: Images a step; a site's last batch of an epoch may be smaller.
+        optimizer_state: ``fresh``: each round begins with a new AdamW; ``kept``: with the moments
+            of the site's last round of the stage, which stay on its own disk.
         learning_rate: AdamW's peak. It warms up over the stage's first tenth and falls along a
             cosine to nearly 0 at the stage's end, across rounds.
         quorum: Accepted replies without which a round, and so the run, fails.
@@ -65,6 +67,7 @@ class StagePlan(Config):
     local_epochs: int | None = Field(default=None, ge=1)
     local_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=2, ge=1)
+    optimizer_state: Literal["fresh", "kept"] = "fresh"
     learning_rate: float = Field(gt=0, le=1)
     quorum: int = Field(default=1, ge=1)
     deadline_seconds: float = Field(default=43200, gt=0)

@@ -17,6 +17,7 @@ from torch import nn
 from mamfed_common.batches import Batches, Turn, makers, to_tensor
 from mamfed_common.device import autocast
 from mamfed_common.explanation import judge_redrawn
+from mamfed_common.kept_optimizer import OptimizerKeeper
 from mamfed_common.local_state import Position, RoundKeeper
 from mamfed_common.local_state import TrainingResult as TrainingResult  # training's own result
 from mamfed_common.memory import keep_freed_memory
@@ -49,6 +50,7 @@ def train(
     benign: Sequence[Sample] = (),
     on_step: OnStep | None = None,
     keep: RoundKeeper | None = None,
+    moments: OptimizerKeeper | None = None,
     team: Team = ALONE,
     activation_checkpointing: bool = False,
 ) -> TrainingResult:
@@ -69,6 +71,7 @@ def train(
         on_step: Called after each step, for a progress bar.
         keep: Keeps the round on disk. One that was cut short goes on where it was last kept,
             and one that is over gives its result again.
+        moments: What AdamW begins with, and where it is kept; None: it begins afresh.
         team: The processes that share each batch, of which this one leads.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping
             them: less memory, more time, the same bits on a CPU.
@@ -79,7 +82,9 @@ def train(
     network = load_network(state, plan, device)
     network.backbone.activation_checkpointing = activation_checkpointing
     batches = Batches(samples, plan, stage, turn, benign, team.share)
-    return fit(network, batches, device=device, on_step=on_step, keep=keep, team=team)
+    return fit(
+        network, batches, device=device, on_step=on_step, keep=keep, moments=moments, team=team
+    )
 
 
 def evaluate(
@@ -251,9 +256,10 @@ def fit(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     keep: RoundKeeper | None = None,
+    moments: OptimizerKeeper | None = None,
     team: Team = ALONE,
 ) -> TrainingResult:
-    """Train a network on one round's batches, with a fresh AdamW or one that a kill cut short.
+    """Train a network on one round's batches: AdamW is fresh, kept, or one that a kill cut short.
 
     Args:
         network: On ``device``. It gives logits ``(N, 1, S, S)``; for stage 1 it must also
@@ -264,8 +270,10 @@ def fit(
         on_epoch: Called with an epoch, counted from 0, when it is over. Where a kill cut the round
             short, the epoch under way then may be told twice.
         keep: Keeps the round on disk, see :func:`train`.
+        moments: Likewise what AdamW begins and ends with.
         team: The processes that share each batch; all call this with the same round, and end with
-            the same weights. They start where the leader is, which alone may have a ``keep``.
+            the same weights. They start where the leader is, which alone may have a ``keep`` and
+            ``moments``.
     """
     if keep and (result := keep.result()):
         return result
@@ -277,6 +285,8 @@ def fit(
     )
     count = batches.num_examples
     anchor = [parameter.detach().clone() for parameter in network.parameters()]
+    if moments:
+        moments.restore(optimiser)
     start = keep.resume(network, optimiser, count) if keep else Position()
     start = team.begin(network, optimiser, start)
     loss_sum = start.loss_sum
@@ -297,6 +307,8 @@ def fit(
             on_epoch(epoch)
             network.train()
     result = TrainingResult(state_of(network), count, loss_sum / batches.weight_per_epoch)
+    if moments:  # first: a round that is over is not trained again, and the next one needs them
+        moments.keep(optimiser)
     if keep:
         keep.finish(result)
     return result

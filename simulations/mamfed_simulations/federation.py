@@ -61,6 +61,7 @@ def run_federation(
         activation_checkpointing=activation_checkpointing,
         on_step=None if engine is Engine.RAY else on_step,
         norms=job.folder.absolute() / "norms",
+        optimizer=job.folder.absolute() / "optimizer",
         models=models_of(job.folder.absolute()) if job.plan.makes_personal_models else None,
     )
     if engine is Engine.RAY:

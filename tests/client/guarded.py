@@ -71,6 +71,7 @@ def guarded(site, tmp_path):
             keep=home.state,
             keep_seconds=0,
             norms=home.state / "norms",
+            optimizer=home.state / "optimizer",
             models=lambda _, task: folder_for(home.models, task.run, task.plan),
         )
         return InProcessTransport(app, 1)

@@ -35,7 +35,13 @@ SCORING = {"part": "test", "stage": Stage.FINETUNING, "server_round": 1}
 
 @pytest.fixture
 def ask(site, tmp_path):
-    app = make_client_app(lambda context: site, device="cpu", threads=1, norms=tmp_path / "norms")
+    app = make_client_app(
+        lambda context: site,
+        device="cpu",
+        threads=1,
+        norms=tmp_path / "norms",
+        optimizer=tmp_path / "optimizer",
+    )
     transport = InProcessTransport(app, 1)
 
     def send(kind: str, content: RecordDict) -> Message:
@@ -66,7 +72,12 @@ def test_training_returns_new_weights_and_the_declared_number(ask, tiny_plan):
 
 def test_a_site_with_two_devices_sends_what_one_would(ask, site, tiny_plan, tmp_path):
     app = make_client_app(
-        lambda context: site, device="cpu", devices=2, threads=1, norms=tmp_path / "norms"
+        lambda context: site,
+        device="cpu",
+        devices=2,
+        threads=1,
+        norms=tmp_path / "norms",
+        optimizer=tmp_path / "optimizer",
     )
     transport = InProcessTransport(app, 1)
     state = state_of(build_network(tiny_plan.network, 0))
@@ -177,7 +188,11 @@ def test_a_round_asked_again_is_answered_without_training(guarded, tiny_plan):
 def test_an_unsigned_plan_is_refused_before_anything_is_read(guarded, tiny_plan, site):
     (site.cohorts[0][1] / "labels.csv").unlink()
     app = make_client_app(
-        lambda context: site, device="cpu", gate=open_gate(guarded.home), norms=guarded.home.state
+        lambda context: site,
+        device="cpu",
+        gate=open_gate(guarded.home),
+        norms=guarded.home.state,
+        optimizer=guarded.home.state,
     )
     transport = InProcessTransport(app, 1)
     reply = transport.pull(transport.push(1, "query", pack(Query(plan=tiny_plan)), 60))

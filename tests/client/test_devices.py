@@ -18,6 +18,7 @@ from mamfed_client.devices import Hardware, Order, StoredImage, train_on
 from mamfed_client.transform import Transform
 from mamfed_common.batches import Turn
 from mamfed_common.errors import RunError
+from mamfed_common.kept_optimizer import OptimizerKeeper
 from mamfed_common.local_state import RoundKeeper
 from mamfed_common.parallel import Place
 from mamfed_common.plan import TRAINED_ON, Stage, StagePlan
@@ -130,6 +131,24 @@ def test_benign_images_with_an_empty_target_are_weighed_alike(round_of, plan, im
     assert furthest(one, two) < 1e-5
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
     assert two.num_examples == one.num_examples
+
+
+def test_two_devices_go_on_with_the_moments_that_the_leader_kept(round_of, plan, tmp_path):
+    stage = {**plan.finetuning.model_dump(), "optimizer_state": "kept"}
+    changed = {"finetuning": stage}
+
+    def second_round(hardware, after):
+        """Train the second round from the first one's start, with its moments or afresh."""
+        folder = tmp_path / f"moments {len(hardware)} {hardware.devices} {after}"
+        kept = plan.changed(**changed)
+        for server_round in (1, 2) if after else (2,):
+            moments = OptimizerKeeper(folder, kept, "", Stage.FINETUNING, server_round)
+            result = round_of(hardware, Stage.FINETUNING, changed=changed, moments=moments)
+        return result
+
+    one, two = (second_round(hardware, after=True) for hardware in (ONE, TWO))
+    assert furthest(one, two) < 1e-5
+    assert furthest(one, second_round(ONE, after=False)) > 1e-4
 
 
 def test_a_batch_of_more_images_and_benign_ones_is_weighed_alike(round_of, plan):
