@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SITES = ("cesm", "ddsm_a", "ddsm_b", "ddsm_c", "ddsm_d", "mias")
-ARMS = "local,centralised,fedavg"
+ARMS = "local,centralised,fedavg,personal"
 PLAN = Path(__file__).with_suffix(".yaml")
 COMMAND = Path(sys.executable).with_name("mamfed-simulate")
 

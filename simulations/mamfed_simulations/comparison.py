@@ -16,6 +16,7 @@ from mamfed_client.site import Site
 from mamfed_common.errors import MamfedError, PlanError
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import SiteDescription
+from mamfed_server.runs import RunFolder
 from mamfed_simulations.arms import (
     Arm,
     centralised_arm,
@@ -30,10 +31,11 @@ from mamfed_simulations.workers import Machine, set_threads, train_arms
 
 Measured = Mapping[str, Scored] | MamfedError
 
-LOCAL, CENTRALISED, FEDAVG, FEDPROX, FEDBN, LEAVE_ONE_OUT = ARMS = (
+LOCAL, CENTRALISED, FEDAVG, PERSONAL, FEDPROX, FEDBN, LEAVE_ONE_OUT = ARMS = (
     "local",
     "centralised",
     "fedavg",
+    "personal",
     "fedprox",
     "fedbn",
     "leave-one-out",
@@ -42,6 +44,7 @@ MEANINGS = {
     LOCAL: "each site trains alone and is measured at its own patients",
     CENTRALISED: "all data pooled, which hospitals cannot do",
     FEDAVG: "the federation as it is",
+    PERSONAL: "what each site made of fedavg's model for its own patients; no other training",
     FEDPROX: "each site's weights are held near the round's start",
     FEDBN: "each site keeps its own instance norms",
     LEAVE_ONE_OUT: "what a new hospital may expect: the others train, it is measured",
@@ -107,13 +110,16 @@ class Comparison:
         mu = self.plan.federation.proximal_mu or self.proximal_mu
         update = {"proximal_mu": mu if arm == FEDPROX else 0.0, "local_norms": arm == FEDBN}
         federation = self.plan.federation.model_copy(update=update)
+        personal = self.plan.personal
+        if arm not in (FEDAVG, PERSONAL):
+            personal = personal.model_copy(update={"steps": 0})
         seed, evaluation = repeat.seed, self.plan.evaluation
         if self.folds is not None and repeat.fold is not None:
             seed = repeat.seed * self.folds + repeat.fold
             division = {"folds": self.folds, "fold": repeat.fold}
             evaluation = evaluation.model_copy(update=division)
         changed = {"seed": seed, "federation": federation, "evaluation": evaluation}
-        return self.plan.model_copy(update=changed)
+        return self.plan.model_copy(update={**changed, "personal": personal})
 
     def describe(self, repeat: Repeat, *, progress: bool = False) -> dict[str, SiteDescription]:
         """Prepare every site's images for a repetition, and count them.
@@ -154,10 +160,11 @@ class Federation:
     arm: Arm
     measured: tuple[str, ...]
 
-    @property
     def models(self) -> dict[str, Model]:
-        """The model that each site is measured with."""
-        return {site: Model(self.arm.job.folder, self.arm.job.plan) for site in self.measured}
+        """Return the model that each site is measured with; a site may have none of its own."""
+        job, personal = self.arm.job, self.name == PERSONAL
+        found = {site: Model(job.folder, job.plan, site, personal) for site in self.measured}
+        return {site: model for site, model in found.items() if model.path.exists() or not personal}
 
 
 def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]:
@@ -185,7 +192,8 @@ def federations(
     comparison: Comparison, name: str, repeat: Repeat, descriptions: Mapping[str, SiteDescription]
 ) -> tuple[list[Federation], dict[str, str]]:
     """Return the federations of an arm with a repetition, and why a site has none."""
-    sites, folder = comparison.sites, comparison.out / f"{name}-{repeat.folder}"
+    trained = FEDAVG if name == PERSONAL else name
+    sites, folder = comparison.sites, comparison.out / f"{trained}-{repeat.folder}"
     plan = comparison.plan_of(repeat, name)
     everywhere = tuple(site.name for site in sites)
 
@@ -216,45 +224,46 @@ def _federations_of(comparison: Comparison, name: str) -> tuple[list[Federation]
 
 def _train(
     comparison: Comparison, made: Sequence[Federation], progress: Progress
-) -> list[MamfedError | None]:
-    """Run federations, or what is left of them; return what each failed by."""
-    titles = {f.arm.job.folder: f"{f.arm.name} {f.repeat.folder}" for f in made}
-    arms = [replace(f.arm, job=replace(f.arm.job, resume=True)) for f in made]
+) -> dict[Path, MamfedError | None]:
+    """Run federations, or what is left of them; return what each failed by, by its folder."""
+    once = {f.arm.job.folder: f for f in made}  # personal models come of fedavg's
+    arms = [replace(f.arm, job=replace(f.arm.job, resume=True)) for f in once.values()]
     trained = train_arms(
         arms,
         comparison.machine,
         progress,
         keep_going=True,
-        title=lambda arm: titles[arm.job.folder],
+        title=lambda arm: f"{arm.name} {once[arm.job.folder].repeat.folder}",
     )
     for result in trained:
         if isinstance(result.error, PlanError):  # the folder holds a comparison of another plan
             raise result.error
-    return [result.error for result in trained]
+    return {result.arm.job.folder: result.error for result in trained}
 
 
 def _measure(
     comparison: Comparison,
     made: Sequence[Federation],
-    errors: Sequence[MamfedError | None],
+    errors: Mapping[Path, MamfedError | None],
     progress: Progress,
 ) -> dict[Federation, Measured]:
     """Score the models of federations, as many at once as were trained at once."""
     set_threads(comparison.machine)
 
-    def measure(federation: Federation, error: MamfedError | None) -> Measured:
+    def measure(federation: Federation) -> Measured:
+        error = errors[federation.arm.job.folder]
         if error is not None:
             return error
         try:
-            return score_models(federation.models, comparison.sites, comparison.machine.device)
+            return score_models(federation.models(), comparison.sites, comparison.machine.device)
         except MamfedError as trouble:
             return trouble
 
     with ThreadPoolExecutor(comparison.machine.workers) as pool:
-        found = dict(zip(made, pool.map(measure, made, errors), strict=True))
+        found = dict(zip(made, pool.map(measure, made), strict=True))
     for federation, result in found.items():
         if isinstance(result, MamfedError):
-            progress.say(f"{federation.arm.name}, {federation.repeat}: {result}")
+            progress.say(f"{federation.name}, {federation.arm.name}, {federation.repeat}: {result}")
     return found
 
 
@@ -269,8 +278,11 @@ def _outcome(
             failed = True
             missing |= {f"{s}, {federation.repeat}": str(found) for s in federation.measured}
             continue
-        for site, result in found.items():
-            scored.setdefault(site, {})[federation.repeat] = result
+        for site in federation.measured:
+            if site in found:
+                scored.setdefault(site, {})[federation.repeat] = found[site]
+            else:
+                missing[f"{site}, {federation.repeat}"] = _why_no_model(federation, site)
     results = {}
     for site, found_at in sorted(scored.items()):
         by_seed = {
@@ -285,3 +297,10 @@ def _outcome(
         if whole:
             results[site] = result_of(whole)
     return ArmOutcome(results, missing, failed)
+
+
+def _why_no_model(federation: Federation, site: str) -> str:
+    """Return why a site has made no model of its own, as the federation's summary tells it."""
+    summary = RunFolder(federation.arm.job.folder).read_summary()
+    reasons = summary["arms"].get(PERSONAL, {}).get("not_trained", {})
+    return str(reasons.get(site, "no personal model there"))

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,10 @@ from mamfed_simulations.options import (
     site_folders,
 )
 
-ARM_LIST = "local,centralised,fedavg,fedprox,fedbn,leave-one-out"
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
+
+ARM_LIST = "local,centralised,fedavg,personal,fedprox,fedbn,leave-one-out"
 
 
 def federation(
@@ -34,7 +37,10 @@ def federation(
         list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
     ],
     out: Annotated[Path, typer.Option(help="Folder; an unfinished comparison goes on.")],
-    arms: Annotated[str, typer.Option(help="Which to compare, with commas.")] = ARM_LIST,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="Which to compare, with commas.", show_default=ARM_LIST),
+    ] = None,
     plan: PlanFile = None,
     size: Size = None,
     seeds: Seeds = 1,
@@ -59,7 +65,8 @@ def federation(
 ) -> None:
     """Compare ways to train over several sites, each measured at every site's test patients.
 
-    local: each alone. centralised: all data pooled. fedavg, fedprox, fedbn: federations.
+    local: each alone. centralised: all data pooled. fedavg, fedprox, fedbn: federations. personal:
+    what each site made of fedavg's model, if the plan has personal steps.
     leave-one-out: the others train, and the site that they never saw is measured. An arm that
     fails is said and the exit code is 7; the others go on.
 
@@ -72,7 +79,7 @@ def federation(
     from mamfed_common.files import private_directory
     from mamfed_common.lock import only_one
     from mamfed_common.plan import TrainingPlan, read_plan
-    from mamfed_simulations.comparison import ARMS, Comparison, compare
+    from mamfed_simulations.comparison import Comparison, compare
     from mamfed_simulations.comparison_report import account_of
     from mamfed_simulations.comparison_results import results_of
     from mamfed_simulations.pages import for_terminal
@@ -80,12 +87,10 @@ def federation(
     from mamfed_simulations.tables import data_table, reasons
     from mamfed_simulations.workers import choose_machine
 
-    wanted = tuple(dict.fromkeys(arms.split(",")))
-    if unknown := [name for name in wanted if name not in ARMS]:
-        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}")
     chosen = TrainingPlan() if plan is None else read_plan(plan)
     if size is not None:
         chosen = chosen.changed("--size", image_size=size)
+    wanted = _arms(arms, chosen)
     cache_dir = cache or default_cache_dir()
     comparison = Comparison(
         sites=tuple(
@@ -133,3 +138,22 @@ def federation(
         typer.echo(json.dumps(results, indent=2))
     if failed := [name for name, outcome in outcomes.items() if outcome.failed]:
         raise RunError(f"{', '.join(failed)}: some federations failed; the report says why")
+
+
+def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:
+    """Read ``--arms``; left open, all that the plan makes models for."""
+    from mamfed_common.errors import PlanError
+    from mamfed_simulations.comparison import ARMS, PERSONAL
+
+    if text is None:
+        return tuple(a for a in ARMS if a != PERSONAL or plan.makes_personal_models)
+    wanted = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in wanted if name not in ARMS]:
+        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}")
+    if PERSONAL in wanted and not plan.makes_personal_models:
+        raise PlanError(
+            f"--arms {PERSONAL}: the plan makes no personal models: personal.steps is "
+            f"{plan.personal.steps} and finetuning.rounds {plan.finetuning.rounds}, expected both "
+            "above 0"
+        )
+    return wanted

@@ -20,6 +20,7 @@ from mamfed_simulations.comparison import (
     CENTRALISED,
     FEDAVG,
     LOCAL,
+    PERSONAL,
     ArmOutcome,
     Comparison,
 )
@@ -28,7 +29,7 @@ from mamfed_simulations.pages import interval_values
 
 Outcomes = Mapping[str, ArmOutcome]
 
-OURS = (FEDAVG,)
+OURS = (FEDAVG, PERSONAL)
 """The arms that must not lose: what a federation gives its sites."""
 YARDSTICKS = (LOCAL, CENTRALISED)
 

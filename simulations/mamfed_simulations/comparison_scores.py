@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mamfed_client.cohort import Placed, StoredSamples
 from mamfed_client.local_norms import LocalNorms
+from mamfed_client.models import PERSONAL, ModelFolder
 from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
 from mamfed_common.detection import RATES, froc
@@ -36,15 +37,31 @@ VERSION = 1
 
 
 class Model(NamedTuple):
-    """Where a federation's chosen model lies.
+    """The model of a federation that a site is measured with.
 
     Attributes:
         folder: The federation's run folder.
         plan: Its plan.
+        site: The site.
+        personal: Whether it is the one that the site has made for its own patients.
     """
 
     folder: Path
     plan: TrainingPlan
+    site: str
+    personal: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where its checkpoint lies."""
+        if self.personal:
+            return ModelFolder(self.folder / "models" / self.site).file(PERSONAL)
+        return RunFolder(self.folder).checkpoint_path("best")
+
+    @property
+    def scores_path(self) -> Path:
+        """Where its scores are kept."""
+        return self.folder / f"{'personal' if self.personal else 'shared'}-scores-{self.site}.json"
 
 
 class Scored(NamedTuple):
@@ -147,7 +164,7 @@ def _joined(folds: Sequence[Scored]) -> Scored:
 def _scored(model: Model, site: Site, device: str) -> Scored:
     placed = tested(site, model.plan)
     samples = StoredSamples(placed)
-    checkpoint = load_checkpoint(RunFolder(model.folder).checkpoint_path("best"))
+    checkpoint = load_checkpoint(model.path)
     threshold = checkpoint.facts.threshold or model.plan.evaluation.threshold
 
     def take(at: float) -> list[ImageScore]:
@@ -158,7 +175,7 @@ def _scored(model: Model, site: Site, device: str) -> Scored:
     images = " ".join(image.case.outcome.digest for image in placed)
     what = f"{VERSION} {checkpoint.facts.weights_sha256} {model.plan.sha256()} {images}"
     name = hashlib.sha256(what.encode()).hexdigest()
-    scores = _kept(model.folder / f"scores-{site.name}.json", name, lambda: take(HALF))
+    scores = _kept(model.scores_path, name, lambda: take(HALF))
     if threshold in THRESHOLDS:
         chosen = [score.dice_at[THRESHOLDS.index(threshold)] for score in scores]
     else:
@@ -185,7 +202,7 @@ def tested(site: Site, plan: TrainingPlan) -> list[Placed]:
 def _own_state(model: Model, site: Site, checkpoint: Checkpoint) -> State:
     """Return the weights that a site is measured with: FedBN's with its own norms."""
     state, facts, *_ = checkpoint
-    if not model.plan.federation.local_norms:
+    if model.personal or not model.plan.federation.local_norms:
         return state
     norms = LocalNorms(model.folder.absolute() / "norms" / site.name, model.plan)
     return norms.to_score(state, facts.stage, facts.server_round)

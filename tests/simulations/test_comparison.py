@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
+from mamfed_client.cohort import StoredSamples
 from mamfed_client.site import Site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import DataError, PlanError, RunError
 from mamfed_common.metrics import score_image
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.state import state_sha256
+from mamfed_common.training import evaluate
 from mamfed_simulations.cli import app
 from mamfed_simulations.comparison import ARMS, ArmOutcome, Comparison, federations
 from mamfed_simulations.comparison_report import verdicts
@@ -24,7 +27,7 @@ from mamfed_simulations.comparison_results import (
     mean_over_sites,
     worst_first,
 )
-from mamfed_simulations.comparison_scores import Scored, SiteResult, result_of
+from mamfed_simulations.comparison_scores import Scored, SiteResult, result_of, tested
 from mamfed_simulations.vendors import VENDORS, write_cohort
 from mamfed_simulations.workers import Machine, train_here
 
@@ -44,7 +47,8 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture
 def plan(tmp_path, tiny_plan) -> Path:
     path = tmp_path / "plan.yaml"
-    path.write_text(tiny_plan.to_yaml())
+    personal = {"steps": 2, "learning_rate": 0.01}
+    path.write_text(tiny_plan.changed(personal=personal).to_yaml())
     return path
 
 
@@ -81,8 +85,10 @@ def test_every_arm_is_measured_at_every_site_with_counts(root, plan, tmp_path):
         assert list(arm["sites"]["a"]["sensitivity_at"]) == ["0.25", "0.5", "1", "2"]
         own = arm["sites"].get("c", {"dice": None})
         assert own["dice"] is None, "no malignant image: no figure, not 0"
-        assert ("c" in arm["sites"]) is (name not in ("local", "leave-one-out"))
+        assert ("c" in arm["sites"]) is (name not in ("local", "leave-one-out", "personal"))
     assert found["arms"]["local"]["missing"] == {"c": "no annotated malignant training case"}
+    assert list(found["arms"]["personal"]["missing"]) == ["c, seed 0"]
+    assert found["arms"]["personal"]["sites"]["a"]["minus"]["local"]["images"] == 4
     text = (out / "results.md").read_text()
     assert "c: no result: no annotated malignant training case" in text
     assert (out / "report.html").stat().st_size > 10_000
@@ -97,8 +103,8 @@ def test_arms_follow_plans_that_differ_only_in_what_they_are_about(root, plan, t
         for arm in ("fedavg", "fedprox", "fedbn")
     }
     base = set(texts["fedavg"])
-    assert set(texts["fedprox"]) - base == {"  proximal_mu: 0.5"}
-    assert set(texts["fedbn"]) - base == {"  local_norms: true"}
+    assert set(texts["fedprox"]) - base == {"  proximal_mu: 0.5", "  steps: 0"}
+    assert set(texts["fedbn"]) - base == {"  local_norms: true", "  steps: 0"}
     finals = [out / f"{arm}-seed0" / "checkpoints" / "final.safetensors" for arm in texts]
     assert len({state_sha256(load_checkpoint(path).state) for path in finals}) == 3
 
@@ -186,6 +192,34 @@ def test_a_dry_run_counts_and_writes_nothing(root, plan, tmp_path):
     assert not (tmp_path / "dry").exists()
 
 
+def test_personal_models_are_those_that_fedavg_left_and_train_no_federation_of_their_own(
+    root, plan, tmp_path
+):
+    out = tmp_path / "out"
+    assert run(root, plan, out, "--arms", "personal,fedavg").exit_code == 0
+    assert [path.name for path in out.glob("*-seed0")] == ["fedavg-seed0"]
+    site = Site("a", (("a", root / "a"),), root / "cache")
+    state, facts, *_ = load_checkpoint(out / "fedavg-seed0/models/a/personal.safetensors")
+    samples = StoredSamples(tested(site, facts.plan))
+    scores = evaluate(state, samples, with_threshold(facts.plan, 0.5), device=torch.device("cpu"))
+    dice = np.mean([score.dice for score in scores if score.lesion_pixels])
+    arms = results(out)["arms"]
+    assert arms["personal"]["sites"]["a"]["dice"]["value"] == pytest.approx(dice, abs=1e-4)
+    both = [arms[name]["sites"]["a"]["dice"]["value"] for name in ("personal", "fedavg")]
+    assert both[0] != both[1], "the site has trained on"
+
+
+def test_personal_models_that_the_plan_does_not_make_are_asked_for_in_vain(
+    root, tmp_path, tiny_plan
+):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(tiny_plan.to_yaml())
+    result = run(root, plan, tmp_path / "out", "--arms", "fedavg,personal")
+    assert isinstance(result.exception, PlanError)
+    assert "personal.steps is 0" in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
 def test_an_unknown_arm_is_a_usage_error(root, plan, tmp_path):
     assert run(root, plan, tmp_path / "x", "--arms", "fedavg,fedsgd").exit_code == 2
 
@@ -217,7 +251,7 @@ def test_in_folds_every_patient_is_tested_once(root, plan, tmp_path):
 def test_scores_that_are_kept_are_taken_again_for_other_weights(root, plan, tmp_path):
     out = tmp_path / "out"
     assert run(root, plan, out, "--arms", "fedavg").exit_code == 0
-    (kept,) = out.glob("fedavg-seed0/scores-a.json")
+    kept = out / "fedavg-seed0" / "shared-scores-a.json"
     before = results(out)
     content = json.loads(kept.read_text())
     assert {score[0] for score in content["scores"]} == {""}, "no image is named"
