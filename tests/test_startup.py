@@ -1,9 +1,12 @@
-"""Help is printed before anything heavy is imported."""
+"""Help comes before anything heavy is imported, and how threads wait is set before torch is."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from mamfed_common.supervision import child_environment
 
 HEAVY = ("torch", "flwr", "numpy", "cv2", "pydicom", "monai", "matplotlib")
 
@@ -19,3 +22,47 @@ def test_help_imports_nothing_heavy(module):
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Usage" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+LOOK = """
+import importlib.abc, os, runpy, sys
+
+class Look(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            sys.stderr.write("OMP " + os.environ.get("OMP_WAIT_POLICY", "unset") + "\\n")
+            os._exit(0)
+
+sys.meta_path.insert(0, Look())
+"""
+"""Ends the process where it first asks for torch, and says what libgomp would read then."""
+
+
+@pytest.mark.parametrize(
+    ("command", "order"),
+    [
+        ("from mamfed_simulations.cli import main; sys.argv[1:] = ['plan']; main()", ""),
+        ("from mamfed_client.cli import main; "
+         "sys.argv[1:] = 'evaluate --checkpoint x --data x --out x'.split(); main()", ""),
+        ("from mamfed_server.cli import main; sys.argv[1:] = ['report', 'x']; main()", ""),
+        ("runpy.run_module('mamfed_simulations.arm_worker', run_name='__main__')", "{}"),
+        ("runpy.run_module('mamfed_client.partner', run_name='__main__')", "{}"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_threads_are_told_not_to_spin_before_torch_is_loaded(command, order, chosen):
+    surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    surroundings |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK + command],
+        input=order, env=surroundings, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1:] == [f"OMP {chosen or 'PASSIVE'}"], done.stderr
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_supervised_processes_are_born_with_it(tmp_path, monkeypatch, chosen):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    assert child_environment(tmp_path)["OMP_WAIT_POLICY"] == (chosen or "PASSIVE")

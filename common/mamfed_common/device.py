@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Literal
 
 import torch
 
 from mamfed_common.errors import PlanError, SetupError
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -69,11 +74,41 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """Return the context in which the network runs: bfloat16 autocast, or plain float32.
 
     ``auto`` means bfloat16 on a CUDA device that has it. A CPU stays at float32 unless the plan
-    says otherwise: see ``docs/decisions/0004-precision.md``.
+    says otherwise, and even then where it has no units for bfloat16, which is logged once: see
+    ``docs/decisions/0004-precision.md``.
     """
+    if instead := float32_instead(device, precision):
+        _warn_once(instead)
+        return nullcontext()
     if precision == "auto":
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         precision = "bfloat16" if has_bfloat16 else "float32"
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def float32_instead(device: torch.device, precision: Precision) -> str:
+    """Say that a device runs in float32 though the plan asks for bfloat16; empty where not so."""
+    if precision != "bfloat16" or device.type != "cpu" or _cpu_has_bfloat16():
+        return ""
+    return (
+        "precision: bfloat16 runs in float32 here: this CPU has no units for bfloat16 "
+        "(AVX-512 BF16 or AMX), and would take some twenty times as long"
+    )
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Tell whether the CPU multiplies bfloat16 itself.
+
+    oneDNN's own test is true on every AVX-512 CPU, where it widens each number first. On another
+    kind of CPU, such as Arm, it asks for the units.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.device import choose_device
+from mamfed_common.device import choose_device, float32_instead
 from mamfed_common.errors import MamfedError
 from mamfed_common.intervals import patient_bootstrap
 from mamfed_common.metrics import ImageScore
@@ -115,6 +115,8 @@ def _train(
     trained = train_arms(arms, experiment.machine, progress)
     summaries = {arm.name: RunFolder(arm.job.folder).read_summary() for arm, _ in trained}
     summary = summaries.pop(FEDERATED)
+    device = choose_device(experiment.machine.device)
+    summary["warnings"] += filter(None, [float32_instead(device, plan.precision)])
     if not experiment.compare:
         return summary
     summary["warnings"] += [
