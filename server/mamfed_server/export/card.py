@@ -65,7 +65,13 @@ def write_readme(path: Path, target: str, model: Model, record: Mapping[str, Any
     """Write how the files of one format are used."""
     template = ENVIRONMENT.get_template(f"{target}.README.md.jinja")
     preprocessing = model.preprocessing
-    text = template.render(record=record, preprocessing=preprocessing, outputs=model.outputs)
+    text = template.render(
+        record=record,
+        preprocessing=preprocessing,
+        outputs=model.outputs,
+        painter=bool(record["painter_sha256"]),
+        has_painter=model.painter is not None,
+    )
     write_atomic(path, text)
 
 

@@ -58,11 +58,20 @@ class Target(StrEnum):
 
 
 class Form(NamedTuple):
-    """How one target is written: the module that does it, its files, and what it imports."""
+    """How one target is written.
+
+    Attributes:
+        module: What does it.
+        files: What it writes.
+        needs: What it imports.
+        painter: The file of the painter's weights, where the checkpoint has them; empty: they are
+            left out.
+    """
 
     module: str
     files: tuple[str, ...]
     needs: tuple[str, ...] = ("jinja2",)
+    painter: str = ""
 
 
 FORMS = {
@@ -70,7 +79,9 @@ FORMS = {
         "onnx_file", ("model.onnx",), ("jinja2", "onnx", "onnxscript", "onnxruntime")
     ),
     Target.TORCHSCRIPT: Form("torchscript", ("model.ts",)),
-    Target.SAFETENSORS: Form("plain", ("model.safetensors", "network.json")),
+    Target.SAFETENSORS: Form(
+        "plain", ("model.safetensors", "network.json"), painter="painter.safetensors"
+    ),
     Target.MONAI_BUNDLE: Form(
         "bundle",
         (
@@ -101,9 +112,16 @@ class Request(NamedTuple):
     images: Sequence[Images] | None = None
 
     @property
+    def network_files(self) -> list[str]:
+        """The names of the files that hold the network."""
+        form = FORMS[self.target]
+        painter = form.painter if self.source.checkpoint.painter is not None else ""
+        return sorted(filter(None, (*form.files, painter)))
+
+    @property
     def files(self) -> list[Path]:
         """What will be there."""
-        names = {*FORMS[self.target].files, PREPROCESSING, CARD, README, RECORD}
+        names = {*self.network_files, PREPROCESSING, CARD, README, RECORD}
         return [self.out / name for name in sorted(names)]
 
 
@@ -198,9 +216,10 @@ def _record(request: Request, model: Model, difference: Difference) -> dict[str,
     images = request.images
     return {
         "target": request.target,
-        "files": list(FORMS[request.target].files),
+        "files": request.network_files,
         "checkpoint": request.source.path.name,
         "weights_sha256": facts.weights_sha256,
+        "painter_sha256": facts.painter_sha256 if FORMS[request.target].painter else "",
         "plan_sha256": facts.plan_sha256,
         "stage": facts.stage,
         "server_round": facts.server_round,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mamfed_common.checkpoint import CheckpointFacts
+from mamfed_common.state import State
 from mamfed_common.subtraction import MalignancyNetwork
 from mamfed_common.unet import InstanceNorm, ResidualBlock
 
@@ -92,11 +93,13 @@ class Model(NamedTuple):
         network: As the checkpoint has it, float32, on the CPU.
         facts: What the checkpoint says of it.
         preprocessing: What ``preprocessing.json`` says.
+        painter: The weights at the end of stage 1, which draw healthy tissue; None: there was none.
     """
 
     network: MalignancyNetwork
     facts: CheckpointFacts
     preprocessing: dict[str, object]
+    painter: State | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """``model.safetensors``: the weights alone, and ``network.json``: the network they belong to.
 
+``painter.safetensors``, of a run with stage 1, holds weights of the same network: those that draw
+healthy tissue (``mamfed_common.repaint``).
+
 A checkpoint holds more than another tool wants: in its header lie the whole plan, the names of the
 sites, whom a round refused and why, and each site's validation. Here is none of that, so that it
 may go where a site's name should not; names and values of the weights are the checkpoint's.
@@ -23,11 +26,14 @@ from mamfed_server.export.checks import Images, Predictor
 from mamfed_server.export.network import ExportNetwork, Model
 
 FILE, NETWORK_FILE = "model.safetensors", "network.json"
+PAINTER_FILE = "painter.safetensors"
 
 
 def write(folder: Path, model: Model) -> None:
     """Write the weights and what :class:`NetworkConfig` needs."""
     save_file(state_of(model.network), folder / FILE)
+    if model.painter is not None:
+        save_file(model.painter, folder / PAINTER_FILE)
     text = model.facts.plan.network.model_dump_json(indent=2)
     write_atomic(folder / NETWORK_FILE, text + "\n")
 

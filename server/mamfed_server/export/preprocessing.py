@@ -56,7 +56,10 @@ def _outputs(head: str) -> dict[str, str]:
         "malignancy": "float32 (N, 1, H, W), probability 0..1; means nothing outside the breast"
     }
     if head == "subtraction":
-        outputs["reconstruction"] = "float32 (N, 1, H, W), healthy tissue as drawn, about 0..1"
+        outputs["reconstruction"] = (
+            "float32 (N, 1, H, W), what is subtracted from the image, about 0..1; no picture of "
+            "tissue: it is dark where malignancy is probable"
+        )
     return outputs
 
 

@@ -35,7 +35,7 @@ class Source(NamedTuple):
         """Build the network."""
         facts = self.checkpoint.facts
         network = load_network(self.checkpoint.state, facts.plan, torch.device("cpu")).eval()
-        return Model(network, facts, preprocessing_of(facts))
+        return Model(network, facts, preprocessing_of(facts), self.checkpoint.painter)
 
 
 def read_source(place: Path, name: str) -> Source:

@@ -24,12 +24,13 @@ DESCRIPTION = {
 }
 
 
-def save(path, plan, *, seed=0, stage=Stage.FINETUNING, threshold=0.3):
+def save(path, plan, *, seed=0, stage=Stage.FINETUNING, threshold=0.3, painter=True):
     facts = CheckpointFacts(
         plan=plan, plan_sha256=plan.sha256(), stage=stage, server_round=2, threshold=threshold
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, Checkpoint(state_of(build_network(plan.network, seed)), facts))
+    state, other = (state_of(build_network(plan.network, number)) for number in (seed, seed + 1))
+    save_checkpoint(path, Checkpoint(state, facts, other if painter else None))
     return path
 
 
@@ -45,6 +46,9 @@ def run(tmp_path, tiny_plan):
         lesions_found=9,
         images_without_malignancy=5,
         false_positive_pixels=3.5,
+        lesions_redrawn=8,
+        redrawn_as_tissue=7,
+        redrawn_minus_ring=0.021,
     ).model_dump()
     folder.write_summary(
         {

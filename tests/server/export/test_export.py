@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mamfed_client import preprocess, transform
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import CheckpointError, DataError, OutputError, RunError
 from mamfed_common.plan import Stage
+from mamfed_common.state import state_sha256
 from mamfed_common.training import load_network
 from mamfed_server.export import checks, preprocessing
 from mamfed_server.export.source import read_source
@@ -83,6 +85,26 @@ def test_an_export_is_complete_private_and_says_how_near_it_is(run, exported, ta
     facts = json.loads((folder / "preprocessing.json").read_text())
     assert (facts["threshold"], facts["image_size"]) == (0.3, 32)
     assert facts["use"].startswith("Research use only")
+
+
+@pytest.mark.parametrize("painter", [True, False])
+def test_the_painter_goes_with_the_weights_and_is_told_missing_elsewhere(
+    tmp_path, tiny_plan, exported, painter
+):
+    model = save(tmp_path / "model.safetensors", tiny_plan, painter=painter)
+    checkpoint = load_checkpoint(model)
+    folder, _ = exported(model, "safetensors")
+    said = (folder / "README.md").read_text()
+    assert (folder / "painter.safetensors").exists() == painter == ("`painter.saf" in said)
+    if painter:
+        found = load_file(folder / "painter.safetensors")
+        sha256 = json.loads((folder / "export.json").read_text())["painter_sha256"]
+        assert state_sha256(found) == checkpoint.facts.painter_sha256 == sha256
+    other, _ = exported(model, "torchscript")
+    assert not list(other.glob("painter*"))
+    reason = "`mamfed-client predict` draws it" if painter else "the run had no stage 1"
+    assert "No picture of what healthy tissue" in (other / "README.md").read_text()
+    assert reason in (other / "README.md").read_text()
 
 
 @pytest.mark.parametrize("target", ["onnx", "torchscript"])
