@@ -53,9 +53,10 @@ def repaint(
     tissue = sample.field & ~cut
     if not cut.any() or not tissue.any():
         return image
-    drawn = _draw(painter, np.where(cut, fill_smoothly(image, tissue), image), plan, device)
-    missing = image - drawn  # outside the cut, what the painter's tone and its blur leave out
-    healthy = drawn + fill_smoothly(missing, tissue) + _texture(missing, cut, tissue)
+    filled = np.where(cut, fill_smoothly(image, tissue), image)
+    drawn = _blurred(_draw(painter, filled, plan, device), sample.field)
+    tone = fill_smoothly(_blurred(image, tissue) - drawn, tissue)
+    healthy = drawn + tone + _texture(image, cut, tissue)
     return np.where(cut, np.clip(healthy, 0, 1), image)
 
 
@@ -104,21 +105,25 @@ def _draw(
     return np.asarray(drawn[0, 0].cpu().numpy(), np.float32)
 
 
-def _texture(missing: Pixels, cut: BoolImage, tissue: BoolImage) -> Pixels:
-    """Return the finest structure of tissue nearby, which a network without top skips cannot draw.
+def _blurred(values: Pixels, where: BoolImage) -> Pixels:
+    """Take out of ``(S, S)`` values what is fine, which the painter cannot draw; 0 elsewhere."""
+    side = 2 * max(1, round(2.5 * len(values) * RIM)) + 1  # a triangle of deviation RIM
+    weight = cv2.stackBlur(where.astype(np.float32), (side, side))
+    total = cv2.stackBlur(np.where(where, values, np.float32(0)), (side, side))
+    return np.where(where, total / np.maximum(weight, np.float32(1e-6)), np.float32(0))
+
+
+def _texture(image: Pixels, cut: BoolImage, tissue: BoolImage) -> Pixels:
+    """Return what is fine in tissue nearby, for a cut.
 
     Args:
-        missing: ``(S, S)`` float32: what the painter leaves out.
+        image: ``(S, S)`` float32.
         cut: ``(S, S)`` bool: where texture is wanted.
         tissue: ``(S, S)`` bool: where it may be taken from, but for a rim: skin is no texture.
     """
-    rim = max(1.0, len(missing) * RIM)
-    weight = tissue.astype(np.float32)
-    total = cv2.GaussianBlur(missing * weight, (0, 0), rim)
-    blurred = total / np.maximum(cv2.GaussianBlur(weight, (0, 0), rim), np.float32(1e-6))
-    fine = np.where(tissue, missing - blurred, np.float32(0))
-    inner = tissue & ~widened(~(tissue | cut), round(rim))
-    texture = np.zeros_like(missing)
+    fine = np.where(tissue, image - _blurred(image, tissue), np.float32(0))
+    inner = tissue & ~widened(~(tissue | cut), max(1, round(len(image) * RIM)))
+    texture = np.zeros_like(image)
     _, _, stats, _ = cv2.connectedComponentsWithStats(cut.astype(np.uint8), connectivity=8)
     for left, top, width, height, _ in stats[1:].tolist():
         _borrow(texture, fine, cut, inner, (left, top, width, height))
