@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mamfed_common import choosing
 from mamfed_common.metrics import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
-from mamfed_server import choosing
 from mamfed_server.choosing import Choice
 from mamfed_server.runs import RoundRecord, RunFolder
 

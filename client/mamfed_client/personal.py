@@ -101,6 +101,7 @@ def adapting_plan(plan: TrainingPlan) -> TrainingPlan:
             "local_epochs": None,
             "local_steps": personal.steps,
             "learning_rate": personal.learning_rate,
+            "optimizer_state": "fresh",
         }
     )
     seed = derive_seed(plan.seed, "personal")
@@ -140,11 +141,12 @@ def own_threshold(
     """Choose a personal model's threshold by the site's own validation patients.
 
     Returns:
-        The plan's own threshold, as None, unless the patients can tell otherwise
-        (:func:`mamfed_common.choosing.nearest_threshold`).
+        0.5 unless the patients can tell otherwise
+        (:func:`mamfed_common.choosing.nearest_threshold`); None, which is the plan's, where no
+        image can tell anything.
     """
     samples = data.samples(["malignant"], "val")
     score = summarise(evaluate(state, samples, plan, device=hardware.choose()[0]))
     if score.dice_at is None or not score.images:
         return None
-    return nearest_threshold(score.dice_at, score.images, plan.evaluation.threshold)
+    return nearest_threshold(score.dice_at, score.images)

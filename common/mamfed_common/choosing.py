@@ -1,30 +1,35 @@
-"""Choosing only as far as few patients can tell."""
+"""Choosing a threshold only as far as few patients can tell."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from mamfed_common.metrics import THRESHOLDS
+from mamfed_common.metrics import HALF, THRESHOLDS
 
-SPREAD = 0.25
-"""Standard deviation of one image's Dice: about that of lesions found well, badly or not at all."""
+DICE_DEVIATION = 0.25
+"""Standard deviation of one image's Dice, as measured on phantoms and on CDD-CESM."""
 
 
-def nearest_threshold(dice_at: Sequence[float], images: int, preferred: float = 0.5) -> float:
-    """Return the threshold nearest to the preferred one that is as good as the best, or nearly so.
+def standard_error(images: int) -> float:
+    """Return the standard error of a mean Dice over so many images."""
+    return DICE_DEVIATION / math.sqrt(images)
 
-    The one-standard-error rule: thresholds whose mean Dice is within a standard error of the best
-    mean are equal as far as so few images can tell.
+
+def nearest_threshold(dice_at: Sequence[float], images: int) -> float:
+    """Return the threshold nearest to 0.5 that is as good as the best, or nearly so.
+
+    The one-standard-error rule (Breiman et al. 1984; Hastie et al., ESL 7.10): thresholds whose
+    mean Dice is within a standard error of the best are equal as far as so few images can tell.
 
     Args:
         dice_at: Mean Dice at each of ``metrics.THRESHOLDS``.
         images: Images behind the means.
-        preferred: The threshold that is taken where nothing speaks against it.
 
     Returns:
         One of ``metrics.THRESHOLDS``; of two that are equally near, the better one.
     """
-    enough = max(dice_at) - SPREAD / math.sqrt(images)
-    good = [(t, dice) for t, dice in zip(THRESHOLDS, dice_at, strict=True) if dice >= enough]
-    return min(good, key=lambda found: (round(abs(found[0] - preferred), 6), -found[1]))[0]
+    floor = max(dice_at) - standard_error(images)
+    good = [index for index, dice in enumerate(dice_at) if dice >= floor]
+    best = min(good, key=lambda index: (round(abs(THRESHOLDS[index] - HALF), 6), -dice_at[index]))
+    return THRESHOLDS[best]

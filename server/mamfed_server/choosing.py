@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from mamfed_common.metrics import HALF, THRESHOLDS, SiteScore
+from mamfed_common.choosing import nearest_threshold, standard_error
+from mamfed_common.metrics import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
 from mamfed_server.runs import RoundRecord
 
-DICE_DEVIATION = 0.25
-"""Standard deviation of one image's Dice, as measured on phantoms and on CDD-CESM."""
 SMOOTHED_ROUNDS = 3
 """Over so many rounds, the last validated ones, validation Dice is averaged."""
 
@@ -46,11 +45,6 @@ def pool(validation: Validation) -> Pooled | None:
     return Pooled(sum(dice * images for dice, images in told) / total, total) if total else None
 
 
-def standard_error(images: int) -> float:
-    """Return the standard error of a mean Dice over so many images."""
-    return DICE_DEVIATION / math.sqrt(images)
-
-
 def choose_threshold(validations: Sequence[Validation]) -> float | None:
     """Choose the probability from which a pixel is marked.
 
@@ -66,10 +60,7 @@ def choose_threshold(validations: Sequence[Validation]) -> float | None:
     if not known:
         return None
     means = [fmean(values) for values in zip(*(dice for dice, _ in known), strict=True)]
-    floor = max(means) - standard_error(known[-1][1])
-    good = [index for index, mean in enumerate(means) if mean >= floor]
-    best = min(good, key=lambda index: (round(abs(THRESHOLDS[index] - HALF), 6), -means[index]))
-    return THRESHOLDS[best]
+    return nearest_threshold(means, known[-1][1])
 
 
 class Choice:

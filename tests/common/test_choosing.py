@@ -22,7 +22,3 @@ RISING = (0.30, 0.34, 0.38, 0.42, 0.46, 0.50, 0.54, 0.58, 0.62)
 )
 def test_the_threshold_nearest_to_one_half_that_is_as_good_as_the_best(dice_at, images, expected):
     assert nearest_threshold(dice_at, images) == expected
-
-
-def test_a_plan_may_prefer_another_one():
-    assert nearest_threshold((0.5,) * 9, 3, preferred=0.28) == 0.3
