@@ -1,12 +1,15 @@
 """Seconds a round between real processes: ours beside stock Flower, the same bytes, no training.
 
-Usage: python benchmarks/federation_round.py [--only mamfed|flower]
+Usage: python benchmarks/federation_round.py [--only mamfed|flower] [--steps N]
 
 Two sites on this machine and about 8 MB of float32 weights. Ours goes by its commands over mutual
 TLS, as hospitals use it, and trains on a few images of 32 x 32. Flower's is ``stock_flower``, whose
 lack of TLS and node keys favours it. They take turns; each turn runs a whole federation, since a
 round between processes cannot be handed over. A round's time is from the end of the one before to
 its own end, seen from outside; the first of each turn is left out.
+
+With ``--steps N`` ours alone takes rounds of N steps with kept moments at each site, and what the
+steps of one site take by themselves in this process is measured beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -28,9 +32,20 @@ from mamfed_common import terminal
 
 terminal.set_environment()
 
-from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
+import torch  # noqa: E402
+
+from mamfed_client.site import Site, load_site  # noqa: E402
+from mamfed_common.batches import Turn  # noqa: E402
+from mamfed_common.plan import (  # noqa: E402
+    FederationPlan,
+    FinetuningPlan,
+    Stage,
+    StagePlan,
+    TrainingPlan,
+)
 from mamfed_common.state import state_of  # noqa: E402
 from mamfed_common.subtraction import MalignancyNetwork  # noqa: E402
+from mamfed_common.training import train  # noqa: E402
 from mamfed_common.unet import NetworkConfig  # noqa: E402
 from mamfed_simulations.vendors import VENDORS, write_cohort  # noqa: E402
 
@@ -41,6 +56,7 @@ from deployment import Deployment, wait_until  # noqa: E402
 from stock_flower import count_lines, flowers_ends  # noqa: E402
 
 NETWORK = NetworkConfig(channels=(32, 64, 128, 256, 320, 384))
+CPU = torch.device("cpu")
 LONGEST_SECONDS = 200.0
 TURNS = ((4, 2), (3, 3))
 """Rounds of each turn: of one exchange, of which the first is left out, and of two."""
@@ -54,9 +70,11 @@ class Seconds(NamedTuple):
     two: list[float]
 
 
-def small_plan(trained: int, evaluated: int) -> TrainingPlan:
-    """Return a plan whose training takes no time worth mentioning."""
+def small_plan(trained: int, evaluated: int, steps: int | None) -> TrainingPlan:
+    """Return a plan whose training takes no time worth mentioning, or so many steps a round."""
     stage = {"batch_size": 2, "learning_rate": 1e-3, "quorum": 2, "deadline_seconds": 120}
+    if steps is not None:
+        stage |= {"local_steps": steps, "optimizer_state": "kept"}
     return TrainingPlan(
         image_size=32,
         network=NETWORK,
@@ -78,13 +96,13 @@ def ends_of(count: Callable[[], int], wanted: int, what: str) -> list[float]:
     return ends
 
 
-def our_ends(folder: Path, trained: int, evaluated: int) -> list[float]:
+def our_ends(folder: Path, trained: int, evaluated: int, steps: int | None = None) -> list[float]:
     """Run the federation by its commands; return when each round ended."""
     data = {name: folder / name for name in list(VENDORS)[:2]}
     for name, cohort in data.items():
         write_cohort(cohort, VENDORS[name], benign=4, malignant=6, seed=0)
     plan = folder / "plan.yaml"
-    plan.write_text(small_plan(trained, evaluated).to_yaml())
+    plan.write_text(small_plan(trained, evaluated, steps).to_yaml())
     with Deployment(folder, data) as federation:
         for name in data:
             federation.change_policy(name, bounds={"min_min_sites": 2})
@@ -101,6 +119,22 @@ def our_ends(folder: Path, trained: int, evaluated: int) -> list[float]:
         return ends_of(finished, trained + evaluated, "our rounds")
 
 
+def training_alone(folder: Path, steps: int) -> Seconds:
+    """Return what one site's steps of a round take in each stage, in this process."""
+    plan, found = small_plan(1, 1, steps), Seconds([], [])
+    name = next(iter(VENDORS))
+    write_cohort(folder / name, VENDORS[name], benign=4, malignant=6, seed=0)
+    data = load_site(Site(name, ((name, folder / name),), folder / "cache"), plan)
+    state = state_of(MalignancyNetwork(NETWORK))
+    for stage, seconds in zip(Stage, found, strict=True):
+        samples, benign = data.training(plan, stage)
+        for _ in range(6):
+            began = time.monotonic()
+            train(stage, state, samples, plan, Turn(name, 1), device=CPU, benign=benign)
+            seconds.append(time.monotonic() - began)
+    return Seconds(found.train[1:], found.two[1:])
+
+
 def split(ends: Sequence[float], trained: int) -> Seconds:
     """Return the seconds of each round but the first, which has no beginning."""
     seconds = [later - sooner for sooner, later in pairwise(ends)]
@@ -110,18 +144,23 @@ def split(ends: Sequence[float], trained: int) -> Seconds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("mamfed", "flower"))
+    parser.add_argument("--steps", type=int)
     given = parser.parse_args()
     megabytes = sum(t.nbytes for t in state_of(MalignancyNetwork(NETWORK)).values()) / 1e6
     print(f"two sites, {megabytes:.1f} MB of weights, load {os.getloadavg()[0]:.1f} at the start")
-    found = {name: Seconds([], []) for name in ("mamfed", "flower") if given.only in (None, name)}
+    only = "mamfed" if given.steps else given.only
+    found = {name: Seconds([], []) for name in ("mamfed", "flower") if only in (None, name)}
     for trained, evaluated in TURNS:
         for name, seconds in found.items():
-            measure = our_ends if name == "mamfed" else flowers_ends
+            measure = partial(our_ends, steps=given.steps) if name == "mamfed" else flowers_ends
             with tempfile.TemporaryDirectory() as folder:
                 turn = split(measure(Path(folder), trained, evaluated), trained)
             for all_of, these in zip(seconds, turn, strict=True):
                 all_of.extend(these)
             show(name, turn)
+    if given.steps:
+        with tempfile.TemporaryDirectory() as folder:
+            show("alone", training_alone(Path(folder), given.steps))
     print(f"load {os.getloadavg()[0]:.1f} at the end")
     if len(found) == 2:
         for kind, name in ROUNDS.items():
