@@ -11,6 +11,7 @@ from mamfed_client.app import make_client_app
 from mamfed_client.audit import read_record
 from mamfed_client.gate import open_gate
 from mamfed_client.plans import Decision, PlanStore
+from mamfed_client.site import load_site
 from mamfed_common.errors import SetupError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage
@@ -268,3 +269,21 @@ def test_a_home_without_a_welcome_has_no_gate(guarded):
     guarded.home.welcome.unlink()
     with pytest.raises(SetupError, match="welcome"):
         open_gate(guarded.home)
+
+
+@pytest.mark.parametrize(
+    ("finetuning", "losses", "kinds"),
+    [
+        ({}, {}, {"malignant": 4, "benign": 4}),
+        ({"beside": "without_malignancy"}, {}, {"malignant": 4, "without_malignancy": 4}),
+        ({}, {"benign": 0}, {"malignant": 4}),
+    ],
+)
+def test_the_images_of_stage_2_are_those_that_the_description_promises(
+    site, tiny_plan, finetuning, losses, kinds
+):
+    stage = {**tiny_plan.finetuning.model_dump(), **finetuning}
+    plan = tiny_plan.changed(finetuning=stage, losses=losses)
+    data = load_site(site, plan)
+    assert data.describe().images_used(plan, Stage.FINETUNING) == kinds
+    assert list(map(len, data.training(plan, Stage.FINETUNING))) == [4, sum(kinds.values()) - 4]

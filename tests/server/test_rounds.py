@@ -539,3 +539,40 @@ def test_rounds_jsonl_is_one_readable_line_a_round(tmp_path, tiny_plan):
     last = json.loads(lines[2])["accepted"]["bea"]
     assert last["num_examples"] == {"malignant": 20, "benign": 20}
     assert first["bytes_sent"] == first["bytes_received"] > 1000
+
+
+def every_site(plan, **more):
+    """Return a plan in whose stage 2 sites without malignant images take part too."""
+    stage = {**plan.finetuning.model_dump(), "benign_only_sites": True, **more}
+    return plan.changed(finetuning=stage)
+
+
+def test_a_site_without_malignant_images_takes_part_where_the_plan_says_so(tmp_path, tiny_plan):
+    found = {}
+    for name, plan in (("as it is", tiny_plan), ("every", every_site(tiny_plan))):
+        sites = Sites()
+        sites.descriptions["cleo"] = description("cleo", benign=16, malignant=0)
+        accepted = run(sites, plan, tmp_path / name).rounds()[-1].accepted
+        found[name] = {site: c.num_examples for site, c in accepted.items()}
+        shares = {site: c.share for site, c in accepted.items()}
+    both = {site: {"malignant": n, "benign": n} for site, n in (("ada", 10), ("bea", 20))}
+    assert found == {"as it is": both, "every": {**both, "cleo": {"benign": 16}}}
+    total = math.sqrt(12.5) + math.sqrt(25) + math.sqrt(4)
+    assert shares["cleo"] == pytest.approx(2 / total)
+
+
+def test_stage_2_needs_one_site_with_malignant_images(tmp_path, tiny_plan):
+    sites = Sites()
+    sites.descriptions = {site: description(site, malignant=0) for site in NAMES}
+    with pytest.raises(RunError, match="no site has a usable annotated malignant training case"):
+        run(sites, every_site(tiny_plan), tmp_path / "run")
+
+
+def test_a_quorum_counts_sites_without_malignant_images_too(tmp_path, tiny_plan):
+    sites = Sites()
+    for site in ("bea", "cleo"):
+        sites.descriptions[site] = description(site, malignant=0)
+    run(sites, every_site(tiny_plan, quorum=3), tmp_path / "run")
+    sites.descriptions["cleo"] = description("cleo", malignant=0, benign=0)
+    with pytest.raises(RunError, match=r"2 sites have .* or others that it uses, its quorum is 3"):
+        run(sites, every_site(tiny_plan, quorum=3), tmp_path / "other")
