@@ -118,13 +118,13 @@ def test_a_site_is_measured_with_its_own_norms_of_the_best_round(
     tmp_path, fedbn, train, folders, cache
 ):
     folder = train(fedbn, tmp_path / "run")
-    state, facts, _ = load_checkpoint(folder.checkpoint_path("best"))
+    state, facts, painter = load_checkpoint(folder.checkpoint_path("best"))
     found = folder.read_summary()["arms"]["federated"]["sites"]
     for site in sites_of(folders, cache):
         own = norms_of(folder, site.name)[str(facts.stage), facts.server_round]
         samples = load_site(site, fedbn).samples(EVALUATED_ON, "test")
         plan = with_threshold(fedbn, facts.threshold)
-        scores = evaluate(state | own, samples, plan, device=torch.device("cpu"))
+        scores = evaluate(state | own, samples, plan, device=torch.device("cpu"), painter=painter)
         assert SiteScore.model_validate(found[site.name]) == summarise(scores)
 
 
