@@ -42,7 +42,7 @@ def steps(size: int, count: int, threads: int) -> None:
 
 
 def measured(policy: str, options: argparse.Namespace) -> str:
-    """Run one process; return its seconds a step, or that it took too long."""
+    """Run one process; return its seconds a step, or that it took too long for them."""
     surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     numbers = [str(options.size), str(options.steps), str(options.threads)]
     try:
@@ -55,8 +55,8 @@ def measured(policy: str, options: argparse.Namespace) -> str:
             timeout=LIMIT_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return f"over {LIMIT_SECONDS / (options.steps + 1):.0f}"
-    return done.stdout.strip()
+        return f"not done in {LIMIT_SECONDS} s, start included"
+    return f"{done.stdout.strip()} s"
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def main() -> None:
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
         try:
             for policy in POLICIES:
-                print(f"{surroundings}, {policy}: {measured(policy, options)} s", flush=True)
+                print(f"{surroundings}, {policy}: {measured(policy, options)}", flush=True)
         finally:
             for process in busy:
                 process.kill()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mamfed_common.metrics import HALF, THRESHOLDS
 
 DICE_DEVIATION = 0.25
-"""Standard deviation of one image's Dice, as measured on phantoms and on CDD-CESM."""
+"""Standard deviation of one image's Dice: on CDD-CESM .25 to .30, on six mini-MIAS .06 to .24."""
 
 
 def standard_error(images: int) -> float:

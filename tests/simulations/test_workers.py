@@ -67,7 +67,7 @@ def command_of(pid):
         return b""
 
 
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline
@@ -160,7 +160,7 @@ with Progress() as progress:
 def test_a_child_that_is_killed_is_one_line(tmp_path, sites, tiny_plan):
     process, pids = start(arms_in(tmp_path / "run", sites, long_plan(tiny_plan)))
     os.kill(pids[0], signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert out.startswith("RunError ")
     assert out.endswith("its process was killed; if memory is short, take fewer --workers\n")
     assert out.count("\n") == 1
@@ -171,9 +171,14 @@ def test_a_child_that_is_killed_is_one_line(tmp_path, sites, tiny_plan):
 def test_no_child_outlives_the_command(tmp_path, sites, tiny_plan, how):
     process, pids = start(arms_in(tmp_path / "run", sites, long_plan(tiny_plan)))
     process.send_signal(how)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode
     wait_for(lambda: not any(map(command_of, pids)), 10)
+
+
+def trained(arms):
+    """Count the arms that have ended a round."""
+    return sum((arm.job.folder / "rounds.jsonl").exists() for arm in arms)
 
 
 def start(arms):
@@ -187,7 +192,8 @@ def start(arms):
     process.stdin.close()
     process.stdin = None
     pids = wait_for(lambda: len(found := children(process.pid)) == 2 and found)
-    wait_for(lambda: sum((a.job.folder / "rounds.jsonl").exists() for a in arms) == 2)
+    wait_for(lambda: trained(arms) == 2 or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
     return process, pids
 
 
