@@ -54,12 +54,13 @@ Folds = Annotated[
 ]
 Rows = Annotated[str | None, typer.Option(help="Some rows only, with commas.", show_default="all")]
 
-TABLE1_HELP = """Train the four rows of the paper's table 1 and compare them.
+TABLE1_HELP = """Train the four rows of the paper's table 1, and one more, and compare them.
 
-Supervised or discriminative, pretrained or from scratch, under one budget. With an INbreast folder
-and --size 1536 this is the paper's protocol: 80 % of the patients to train, 20 % to test, masses
-and calcifications together, BI-RADS above 3 malignant, 1 and 2 pretrained on. Of the patients, the
-plan's validation_fraction chooses the epoch.
+Supervised or discriminative, pretrained or from scratch, under one budget. The one more is
+supervised and sees benign images against an empty mask: it tells what the subtraction adds. With
+an INbreast folder and --size 1536 this is the paper's protocol: 80 % of the patients to train, 20 %
+to test, masses and calcifications together, BI-RADS above 3 malignant, 1 and 2 pretrained on. Of
+the patients, the plan's validation_fraction chooses the epoch.
 
 Example: mamfed-simulate experiment table1 --data INbreast --size 1536 --out runs/table1
 """

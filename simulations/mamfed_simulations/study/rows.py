@@ -2,7 +2,8 @@
 
 All rows of a study share data, batches, augmentation, optimiser and steps. Rows whose head
 subtracts also go on reconstructing benign images in stage 2, as the plan says (``losses.benign``);
-the fully supervised rows are the paper's baseline and never see benign images in stage 2.
+the fully supervised rows are the paper's baseline and never see benign images in stage 2. One row
+more is supervised and sees them against an empty mask: what it lacks is the subtraction alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from mamfed_simulations.peers import PEERS
 
 OURS = "discriminative-pretrained"
 """The row that others are compared with."""
+EMPTY_WEIGHT = 0.3
+"""Of the cross-entropy against an empty mask: that of the cross-entropy against a full one."""
 
 
 class Row(NamedTuple):
@@ -28,19 +31,29 @@ class Row(NamedTuple):
         label: What readers know it as.
         head: What stage 2 supervises (``NetworkConfig.head``); a peer has a head of its own.
         pretrained: Whether stage 1 comes first.
+        empty: Weight of the benign images' cross-entropy against an empty mask
+            (``losses.empty``); None: the plan's.
     """
 
     name: str
     label: str
     head: Literal["subtraction", "direct", "peer"]
     pretrained: bool
+    empty: float | None = None
+
+    @property
+    def sees_benign(self) -> bool:
+        """Whether stage 2 has benign images beside the malignant ones."""
+        return self.head == "subtraction" or bool(self.empty)
 
     def plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Return the study's plan with this row's head."""
         if self.head == "peer":
             return plan
         network = plan.network.model_copy(update={"head": self.head})
-        return plan.model_copy(update={"network": network})
+        empty = plan.losses.empty if self.empty is None else self.empty
+        losses = plan.losses.model_copy(update={"empty": empty})
+        return plan.model_copy(update={"network": network, "losses": losses})
 
     def build(self, plan: TrainingPlan) -> nn.Module:
         """Build the row's network with the initial weights of the plan's seed."""
@@ -52,10 +65,17 @@ class Row(NamedTuple):
 TABLE1 = (
     Row("supervised-scratch", "Supervised, from scratch", "direct", False),
     Row("supervised-pretrained", "Supervised, pretrained", "direct", True),
+    Row(
+        "supervised-pretrained-benign",
+        "Supervised, pretrained, benign images against an empty mask",
+        "direct",
+        True,
+        EMPTY_WEIGHT,
+    ),
     Row("discriminative-scratch", "Discriminative, from scratch", "subtraction", False),
     Row(OURS, "Discriminative, pretrained", "subtraction", True),
 )
-"""The rows of the paper's table 1."""
+"""The rows of the paper's table 1, and the one that tells what the subtraction adds."""
 
 PEER_ROWS = (
     *(Row(name, peer.label, "peer", False) for name, peer in PEERS.items()),

@@ -90,7 +90,7 @@ def run_unit(unit: Unit, device: torch.device, on_step: OnStep, every_seconds: f
         network.load_state_dict(backbone, strict=False)
     network.to(device)
     plan = unit.row.plan(unit.plan)
-    benign = unit.fold.benign if unit.row.head == "subtraction" else ()
+    benign = unit.fold.benign if unit.row.sees_benign else ()
     batches = Batches(unit.fold.training, plan, Stage.FINETUNING, TURN, benign)
     keep = RoundKeeper(unit.path, f"{unit.what} {unit.name}", every_seconds)
     record = _Record(unit, plan, network, device)
