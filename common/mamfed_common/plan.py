@@ -239,8 +239,8 @@ class PersonalPlan(Config):
         share: Weight of the adapted weights in the average with the shared ones; 1: they alone.
     """
 
-    steps: int = Field(default=40, ge=0)
-    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    steps: int = Field(default=100, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
     share: float = Field(default=0.5, gt=0, le=1)
 
 
@@ -269,7 +269,9 @@ class TrainingPlan(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     network: NetworkConfig = NetworkConfig()
     pretraining: StagePlan = StagePlan(rounds=10, local_epochs=2, learning_rate=4e-3)
-    finetuning: FinetuningPlan = FinetuningPlan(rounds=15, local_epochs=3, learning_rate=1e-3)
+    finetuning: FinetuningPlan = FinetuningPlan(
+        rounds=50, local_steps=8, batch_size=4, learning_rate=2e-3, optimizer_state="kept"
+    )
     corruption: CorruptionConfig = CorruptionConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     losses: LossConfig = LossConfig()

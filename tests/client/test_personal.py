@@ -126,7 +126,7 @@ def test_the_model_is_kept_as_a_private_checkpoint_and_made_once(data, tiny_plan
     assert kept.facts.personal.model_dump() == {
         "site": "here",
         "steps": 2,
-        "learning_rate": 3e-4,
+        "learning_rate": 1e-3,
         "share": 0.5,
         "shared_sha256": state_sha256(state),
     }
