@@ -142,6 +142,8 @@ class EvaluationPlan(Config):
         test_fraction: Share of each site's patients that no training or choice ever sees.
         threshold: Probability from which a pixel counts as malignant on validation patients; on
             test patients the one that was best on validation (``CheckpointFacts.threshold``).
+        every: Weights are scored on validation patients after so many rounds of stage 2, and after
+            the last one. Only a round that was scored can be chosen.
         split_seed: Draws which patients are held out; apart from ``seed``, so that repeated
             trainings are measured on the same patients.
         folds: Cross-validation: every patient is tested in one of so many runs. Each holds out its
@@ -153,6 +155,7 @@ class EvaluationPlan(Config):
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    every: int = Field(default=1, ge=1)
     split_seed: int = Field(default=0, ge=0, lt=2**63)
     folds: int | None = Field(default=None, ge=2, le=100)
     fold: int = Field(default=0, ge=0)
@@ -294,6 +297,12 @@ class TrainingPlan(Config):
         redrawn = self.losses.benign and self.network.head == "subtraction"
         used = stage is Stage.FINETUNING and (redrawn or self.losses.empty)
         return self.finetuning.beside if used else None
+
+    def validates(self, stage: Stage, server_round: int) -> bool:
+        """Tell whether the weights of a round are scored on validation patients."""
+        if stage is not Stage.FINETUNING:
+            return False
+        return not server_round % self.evaluation.every or server_round == self.finetuning.rounds
 
     def images_used(self, stage: Stage, images: Mapping[str, int]) -> dict[Purpose, int]:
         """Return what a site uses in a stage of the training images that it has, by purpose.

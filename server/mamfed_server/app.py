@@ -196,7 +196,7 @@ class _Run:
     def _round(self, state: State, stage: Stage, server_round: int) -> State:
         started = time.monotonic()
         averaged, record = self._train_round(state, stage, server_round)
-        if averaged is not None and stage is Stage.FINETUNING:
+        if averaged is not None and self.plan.validates(stage, server_round):
             record = self._validate(averaged, record)
         record = record.model_copy(update={"seconds": time.monotonic() - started})
         if averaged is None:

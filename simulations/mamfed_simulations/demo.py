@@ -33,7 +33,7 @@ def demo_plan(seed: int = 0, size: int = 128) -> TrainingPlan:
             learning_rate=5e-3,
             optimizer_state="kept",
         ),
-        evaluation=EvaluationPlan(validation_fraction=0.05),
+        evaluation=EvaluationPlan(validation_fraction=0.05, every=10),
         personal=PersonalPlan(steps=40),
         # So short a training has no time to learn rotated and scaled breasts too.
         augmentation=AugmentationConfig(max_rotation_degrees=0, max_log_scale=0),

@@ -38,6 +38,7 @@ from mamfed_common.weights import (
     unpack_painter,
 )
 from mamfed_server.app import Job, make_server_app, run_job
+from mamfed_server.report.page import report_run
 from mamfed_server.runs import RunFolder
 from mamfed_server.transport import GridTransport
 from mamfed_simulations.grid import InProcessTransport
@@ -59,6 +60,21 @@ def test_an_undisturbed_run_leaves_everything_in_its_folder(tmp_path, tiny_plan)
     assert not [
         p for p in folder.path.rglob("*") if p.is_file() and stat.S_IMODE(p.stat().st_mode) != 0o600
     ]
+
+
+@pytest.mark.parametrize(("every", "scored"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
+def test_weights_are_scored_every_so_many_rounds_and_after_the_last(
+    tmp_path, tiny_plan, every, scored
+):
+    finetuning = tiny_plan.finetuning.model_copy(update={"rounds": 5})
+    evaluation = tiny_plan.evaluation.model_copy(update={"every": every})
+    plan = tiny_plan.model_copy(update={"finetuning": finetuning, "evaluation": evaluation})
+    folder = run(Sites(), plan, tmp_path / "run")
+    rounds = [record for record in folder.rounds() if record.stage == "finetuning"]
+    assert [record.server_round for record in rounds if record.validation] == scored
+    assert load_checkpoint(folder.checkpoint_path("best")).facts.server_round in scored
+    report_run(folder.path)
+    assert "finished" in (folder.path / "report.html").read_text()
 
 
 def test_the_average_is_weighted_by_examples(tmp_path, tiny_plan):

@@ -159,6 +159,7 @@ def _draw_losses(axes: Axes, rounds: Sequence[RoundRecord], looks: Looks) -> Non
 
 def _draw_validation(axes: Axes, rounds: Sequence[RoundRecord], looks: Looks) -> None:
     axes.set_ylim(-0.02, 1.02)
+    rounds = [r for r in rounds if r.validation]  # the plan may score some rounds only
     numbers = [r.server_round for r in rounds]
     for site in sorted({site for r in rounds for site in r.validation}):
         scores = [r.validation.get(site) for r in rounds]
