@@ -82,14 +82,10 @@ def main() -> None:
 
 
 def batches_of(stage: Stage, malignant: Cached, benign: Cached) -> Batches:
-    """Return the batches of one image each (in stage 2 with a benign one beside) of a round."""
+    """Return the batches of one pass over the images, one in each, in stage 2 one beside it."""
     side = malignant[0].image.shape[0]
-    defaults = TrainingPlan()
-    plan = defaults.changed(
-        image_size=side,
-        pretraining={**defaults.pretraining.model_dump(), "batch_size": 1},
-        finetuning={**defaults.finetuning.model_dump(), "batch_size": 1},
-    )
+    stage_plan = {"rounds": 1, "local_epochs": 1, "batch_size": 1, "learning_rate": 1e-3}
+    plan = TrainingPlan().changed(image_size=side, pretraining=stage_plan, finetuning=stage_plan)
     samples = benign if stage is Stage.PRETRAINING else malignant
     return Batches(samples, plan, stage, Turn("site", 1), benign)
 

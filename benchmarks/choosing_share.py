@@ -1,6 +1,6 @@
 """From how many validation images does choosing the share of a personal model pay?
 
-    python benchmarks/choosing_share.py [--trials 40000]
+Usage: python benchmarks/choosing_share.py [--trials 40000]
 
 No training: sites are drawn whose true mean Dice at each share is known, then their validation
 images, then what a rule chooses by these; what counts is the true mean at the chosen share minus
@@ -151,7 +151,9 @@ def _gain(
 
 def main() -> None:
     """Print a table for each rule, and the number of images from which it is safe."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--trials", type=int, default=40000, help="sites drawn, fewer of large ones"
     )

@@ -18,6 +18,7 @@ from mamfed_common.metrics import score_image
 from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.state import state_sha256
 from mamfed_common.training import evaluate
+from mamfed_simulations import comparison_scores  # `tested` is no test
 from mamfed_simulations.cli import app
 from mamfed_simulations.comparison import ARMS, ArmOutcome, Comparison, federations
 from mamfed_simulations.comparison_report import verdicts
@@ -27,7 +28,7 @@ from mamfed_simulations.comparison_results import (
     mean_over_sites,
     worst_first,
 )
-from mamfed_simulations.comparison_scores import Scored, SiteResult, result_of, tested
+from mamfed_simulations.comparison_scores import Scored, SiteResult, result_of
 from mamfed_simulations.vendors import VENDORS, write_cohort
 from mamfed_simulations.workers import Machine, train_here
 
@@ -200,7 +201,7 @@ def test_personal_models_are_those_that_fedavg_left_and_train_no_federation_of_t
     assert [path.name for path in out.glob("*-seed0")] == ["fedavg-seed0"]
     site = Site("a", (("a", root / "a"),), root / "cache")
     state, facts, *_ = load_checkpoint(out / "fedavg-seed0/models/a/personal.safetensors")
-    samples = StoredSamples(tested(site, facts.plan))
+    samples = StoredSamples(comparison_scores.tested(site, facts.plan))
     scores = evaluate(state, samples, with_threshold(facts.plan, 0.5), device=torch.device("cpu"))
     dice = np.mean([score.dice for score in scores if score.lesion_pixels])
     arms = results(out)["arms"]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
     from mamfed_simulations.study.rows import Row
 
+DEFAULT_EPOCHS = 20
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Train several ways under one budget and say which is better, with intervals. "
@@ -43,7 +45,11 @@ Pretraining = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one goes on.")]
 Epochs = Annotated[
     int | None,
-    typer.Option(min=1, help="Epochs of stage 2.", show_default="the plan's rounds x epochs"),
+    typer.Option(
+        min=1,
+        help="Epochs of stage 2.",
+        show_default="the plan's rounds x epochs; 20 without --plan",
+    ),
 ]
 PretrainingEpochs = Annotated[int | None, typer.Option(min=1, help="Epochs of stage 1; likewise.")]
 Folds = Annotated[
@@ -147,6 +153,8 @@ def _plan(
     from mamfed_simulations.study.design import one_round
 
     chosen = TrainingPlan() if path is None else read_plan(path)
+    if path is None and epochs is None:  # the default plan counts steps, for federations
+        epochs = DEFAULT_EPOCHS
     if size is not None:
         chosen = chosen.changed("--size", image_size=size)
     return one_round(chosen, epochs, pretraining_epochs)

@@ -242,3 +242,14 @@ def test_a_data_set_without_benign_images_needs_others(root, tmp_path):
     plan = TrainingPlan(image_size=32)
     with pytest.raises(DataError, match="no image for benign: give --pretraining-data"):
         load_study_data(tmp_path / "d", [], plan, None, tmp_path / "cache")
+
+
+def test_a_study_without_a_plan_has_twenty_epochs(root, tmp_path):
+    paths = ["--data", str(root / "here"), "--pretraining-data", str(root / "more")]
+    more = ["--size", "32", "--cache", str(root / "cache"), "--out", str(tmp_path / "x")]
+    command = ["experiment", "table1", *paths, *more, "--dry-run"]
+    result = runner.invoke(app, command)
+    assert result.exit_code == 0, result.output
+    (fold,) = study_data(root, None).folds
+    steps = 5 * 20 * -(-len(fold.training) // TrainingPlan().finetuning.batch_size)
+    assert f"{steps:,} steps)" in " ".join(result.stderr.split())
