@@ -16,8 +16,6 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from mamfed_client.cohort import Placed, StoredSamples
-from mamfed_client.local_norms import LocalNorms
-from mamfed_client.models import PERSONAL, ModelFolder
 from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
 from mamfed_common.detection import RATES, froc
@@ -25,10 +23,9 @@ from mamfed_common.device import choose_device
 from mamfed_common.files import write_atomic
 from mamfed_common.metrics import THRESHOLDS, ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
-from mamfed_common.state import State
 from mamfed_common.training import evaluate
 from mamfed_common.weights import EVALUATED_ON
-from mamfed_server.runs import RunFolder
+from mamfed_simulations.site_models import as_at_site, personal_path, shared_path
 
 HALF = 0.5
 """The threshold that nobody chooses."""
@@ -55,8 +52,13 @@ class Model(NamedTuple):
     def path(self) -> Path:
         """Where its checkpoint lies."""
         if self.personal:
-            return ModelFolder(self.folder / "models" / self.site).file(PERSONAL)
-        return RunFolder(self.folder).checkpoint_path("best")
+            return personal_path(self.folder, self.site)
+        return shared_path(self.folder)
+
+    def load(self) -> Checkpoint:
+        """Return it as the site has it."""
+        found = load_checkpoint(self.path)
+        return found if self.personal else as_at_site(found, self.folder, self.site)
 
     @property
     def scores_path(self) -> Path:
@@ -164,13 +166,12 @@ def _joined(folds: Sequence[Scored]) -> Scored:
 def _scored(model: Model, site: Site, device: str) -> Scored:
     placed = tested(site, model.plan)
     samples = StoredSamples(placed)
-    checkpoint = load_checkpoint(model.path)
+    checkpoint = model.load()
     threshold = checkpoint.facts.threshold or model.plan.evaluation.threshold
 
     def take(at: float) -> list[ImageScore]:
         plan = with_threshold(model.plan, at)
-        state = _own_state(model, site, checkpoint)
-        return evaluate(state, samples, plan, device=choose_device(device))
+        return evaluate(checkpoint.state, samples, plan, device=choose_device(device))
 
     images = " ".join(image.case.outcome.digest for image in placed)
     what = f"{VERSION} {checkpoint.facts.weights_sha256} {model.plan.sha256()} {images}"
@@ -197,15 +198,6 @@ def tested(site: Site, plan: TrainingPlan) -> list[Placed]:
         for image in placed
         if image.part == "test" and purpose in image.case.purposes
     ]
-
-
-def _own_state(model: Model, site: Site, checkpoint: Checkpoint) -> State:
-    """Return the weights that a site is measured with: FedBN's with its own norms."""
-    state, facts, *_ = checkpoint
-    if model.personal or not model.plan.federation.local_norms:
-        return state
-    norms = LocalNorms(model.folder.absolute() / "norms" / site.name, model.plan)
-    return norms.to_score(state, facts.stage, facts.server_round)
 
 
 _SCORES = TypeAdapter(list[ImageScore])

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mamfed_client.local_norms import LocalNorms
-from mamfed_client.models import PERSONAL, ModelFolder
 from mamfed_client.site import Site, SiteData, load_site
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
 from mamfed_common.intervals import paired_difference
@@ -21,8 +19,8 @@ from mamfed_common.plan import with_threshold
 from mamfed_common.training import evaluate
 from mamfed_common.weights import EVALUATED_ON
 from mamfed_server.report.data import Difference, Promise
-from mamfed_server.runs import RunFolder
 from mamfed_simulations.arms import LOCAL
+from mamfed_simulations.site_models import as_at_site, personal_path, shared_path
 
 
 class Scored(NamedTuple):
@@ -55,9 +53,9 @@ def measure_promises(sites: Sequence[Site], out: Path, device: torch.device) -> 
     found = []
     for site in sites:
         models = {
-            "shared": shared_model(out, site.name),
-            "personal": _model_at(ModelFolder(out / "models" / site.name).file(PERSONAL)),
-            "local": shared_model(out / "arms" / f"{LOCAL}-{site.name}", site.name),
+            "shared": _shared_at(out, site.name),
+            "personal": _model_at(personal_path(out, site.name)),
+            "local": _shared_at(out / "arms" / f"{LOCAL}-{site.name}", site.name),
         }
         known = {name: model for name, model in models.items() if model is not None}
         data = load_site(site, models["shared"].facts.plan) if models["shared"] else None
@@ -66,14 +64,9 @@ def measure_promises(sites: Sequence[Site], out: Path, device: torch.device) -> 
     return found
 
 
-def shared_model(folder: Path, site: str) -> Checkpoint | None:
-    """Return the chosen model of a run folder as a site has it: with its own norms, where asked."""
-    found = _model_at(RunFolder(folder).checkpoint_path("best"))
-    if found is None or not found.facts.plan.federation.local_norms:
-        return found
-    facts = found.facts
-    norms = LocalNorms(folder.absolute() / "norms" / site, facts.plan)
-    return found._replace(state=norms.to_score(found.state, facts.stage, facts.server_round))
+def _shared_at(folder: Path, site: str) -> Checkpoint | None:
+    found = _model_at(shared_path(folder))
+    return found and as_at_site(found, folder, site)
 
 
 def _model_at(path: Path) -> Checkpoint | None:

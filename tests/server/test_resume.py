@@ -125,15 +125,7 @@ def test_a_run_without_stage_1_has_no_painter(tmp_path, plan):
 @pytest.mark.parametrize(("rounds", "lost"), [(3, False), (4, False), (5, True)])
 def test_a_damaged_end_of_stage_1_is_told_and_found_elsewhere(tmp_path, plan, whole, rounds, lost):
     """After 3 rounds ``previous`` is the end of stage 1; ``best`` holds the painter from then."""
-    records = []
-
-    def on_round(record):
-        records.append(record)
-        if len(records) == rounds:
-            raise Died
-
-    with pytest.raises(Died):
-        run(Scored(), plan, tmp_path / "run", on_round=on_round)
+    dead_after(plan, tmp_path / "run", rounds)
     folder = RunFolder(tmp_path / "run")
     path = folder.checkpoint_path("pretrained")
     path.write_bytes(path.read_bytes()[:-100])
