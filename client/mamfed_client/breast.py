@@ -6,7 +6,7 @@ mini-MIAS and CBIS-DDSM films and on CDD-CESM digital images.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,6 +33,20 @@ LARGEST_HOLE = 0.03
 View = npt.NDArray[np.uint8]
 
 
+class Seen(NamedTuple):
+    """A view of a whole image, whose longest side is ``VIEW``; all ``(h, w)``.
+
+    Attributes:
+        levels: Grey levels on the image's own scale.
+        image: True but on padding.
+        breast: True inside the breast.
+    """
+
+    levels: npt.NDArray[Any]
+    image: Mask
+    breast: Mask
+
+
 def breast_field(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
     """Find the breast: the field of :func:`breast_view`, ``(H, W)`` bool, on the image's grid.
 
@@ -57,6 +71,15 @@ def breast_view(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
     Raises:
         Refusal: There is no breast: the image is flat, or holds nothing but thin structures.
     """
+    return seen(pixels, valid).breast
+
+
+def seen(pixels: Grey | Pixels, valid: Mask | None = None) -> Seen:
+    """Find the breast as :func:`breast_view` does, and return the view that it was found on.
+
+    Raises:
+        Refusal: There is no breast.
+    """
     small, image = _shrunk(pixels, valid)
     view = _lifted(small, image)
     rows, columns = _without_padding(view)
@@ -65,7 +88,7 @@ def breast_view(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
     found[~image] = 0
     if not found.any():
         raise Refusal(Reason.NO_BREAST, "nothing but padding in its place")
-    return found.view(np.bool_)
+    return Seen(small, image, found.view(np.bool_))
 
 
 def enlarged(breast: Mask, shape: tuple[int, ...]) -> Mask:

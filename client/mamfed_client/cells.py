@@ -115,6 +115,18 @@ def parse_laterality(cell: str) -> Laterality | None:
     return _SIDES.get(cell.upper())
 
 
+def parse_reviewed(cell: str) -> bool:
+    """Read whether somebody has looked at image and mask and found them right; empty is no.
+
+    Raises:
+        Refusal: Neither yes nor no.
+    """
+    word = cell.lower()
+    if word not in ("", "yes", "no"):
+        raise Refusal(Reason.BAD_REVIEWED, f"reviewed {cell!r}; yes or no")
+    return word == "yes"
+
+
 def parse_spacing(cell: str) -> float | None:
     """Read a pixel spacing in millimetres; empty is unknown.
 

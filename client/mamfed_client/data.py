@@ -97,6 +97,7 @@ def prepare_folder(
     size: int,
     key_path: Path | None = None,
     verify: bool = False,
+    accept_doubts: bool = False,
     dry_run: bool = False,
 ) -> tuple[Intake | None, dict[str, Any]]:
     """Take in a folder and keep its samples, so that training needs the original files no more.
@@ -109,6 +110,7 @@ def prepare_folder(
         size: Side of the samples in pixels.
         key_path: Key to encrypt samples with, made if absent; None leaves them in the clear.
         verify: Whether to read files again though their sizes and times are unchanged.
+        accept_doubts: Whether masks that are doubtful and not reviewed are used.
         dry_run: Whether to say only what would be done.
 
     Returns:
@@ -135,7 +137,7 @@ def prepare_folder(
         store = Store(out / SAMPLES, key)
         task = Task(size, store, secret, verify)
         journal = Journal(out / JOURNAL)
-        intake = take_in(manifest, task, journal, progress="preparing")
+        intake = take_in(manifest, task, journal, progress="preparing", accept_doubts=accept_doubts)
         _check_loss(out, intake)
         journal.finish(task.key(row) for row in manifest.rows)
         save_intake(out, intake, kind, secret)

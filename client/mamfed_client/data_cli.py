@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mamfed_client.doubts import Doubt
 from mamfed_client.rejections import Reason
+from mamfed_common.errors import DoubtError
 from mamfed_common.terminal import Format, console
 
 NOTHING_ACCEPTED = 3
@@ -106,6 +108,12 @@ def prepare(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read and compare files again that look unchanged.")
     ] = False,
+    accept_doubts: Annotated[
+        bool,
+        typer.Option(
+            "--accept-doubts", help="Use doubtful masks, too; without it they are left out."
+        ),
+    ] = False,
     listed: Listed = False,
     dry_run: DryRun = False,
     output: Printed = Format.TEXT,
@@ -119,9 +127,22 @@ def prepare(
 
     source = Source(folder, layout, frozenset(allow or ()))
     intake, document = prepare_folder(
-        source, out, size=size, key_path=key, verify=verify, dry_run=dry_run
+        source,
+        out,
+        size=size,
+        key_path=key,
+        verify=verify,
+        accept_doubts=accept_doubts,
+        dry_run=dry_run,
     )
     _finish(intake, document, listed, output)
+    left_out = document.get("rejected", {}).get(Reason.DOUBTFUL_MASK, 0)
+    if left_out:
+        masks = "1 doubtful mask was" if left_out == 1 else f"{left_out} doubtful masks were"
+        raise DoubtError(
+            f"{out}: {masks} left out; look at the page of 'check --html', then say reviewed: yes "
+            "in labels.csv, mend them, or give --accept-doubts"
+        )
 
 
 @app.command()
@@ -157,16 +178,29 @@ def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format)
     if output is Format.JSON:
         typer.echo(json.dumps(document, indent=2))
     else:
-        _print_table({k: v for k, v in document.items() if k != "items"})
+        _print_table({k: v for k, v in document.items() if k not in ("items", "doubts")})
         for item in document.get("items", []):
             reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
+            reason = "; doubtful: ".join([reason, *item["doubts"]])
             typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
+        _print_doubts(document)
     if intake is None:
         return
     if not document["accepted"]:
         raise typer.Exit(NOTHING_ACCEPTED)
     if document["layout"] == "dicom":
         console().print("no table says what the images show: see 'check --table labels.csv'")
+
+
+def _print_doubts(document: Mapping[str, Any]) -> None:
+    """End with what a person should look at, in plain words."""
+    counts = document.get("doubts")
+    if not counts:
+        return
+    images = document["doubtful_images"]
+    typer.echo(f"\n{images} {'image is' if images == 1 else 'images are'} doubtful; look at them:")
+    for kind, count in counts.items():
+        typer.echo(f"{count:>6}  {Doubt(kind).sentence}")
 
 
 def printable(text: str) -> str:

@@ -97,7 +97,7 @@ class Decoder:
             valid = self._flags(shape, grey.nbytes) if said.padded else None
         except Nonsense:
             self._distrust()
-        return Mammogram(grey, valid, said.facts), said.sha256
+        return Mammogram(grey, valid, said.facts, said.doubts), said.sha256
 
     def mask(
         self, annotations: Sequence[Annotation], rows: int, columns: int
@@ -124,7 +124,7 @@ class Decoder:
             mask = self._flags((rows, columns))
         except Nonsense:
             self._distrust()
-        return Marked(mask, said.resampled, said.boxes, said.points), said.sha256
+        return Marked(mask, said.resampled, said.boxes, said.points, said.doubts), said.sha256
 
     def is_mask(self, path: Path) -> bool:
         """Tell whether a DICOM file is a mask of two values rather than an image of many.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from mamfed_client.doubts import Doubts
 from mamfed_client.duplicates import Picture, find_duplicates
 from mamfed_client.journal import Journal
 from mamfed_client.labels import LeftOut, assign_purposes
@@ -28,11 +29,13 @@ class Case:
         row: Its row, completed by what the file says.
         purposes: What it serves, perhaps nothing.
         outcome: What its files hold.
+        doubts: What may be wrong with it, unless somebody has reviewed it.
     """
 
     row: Row
     purposes: frozenset[Purpose]
     outcome: Outcome
+    doubts: Doubts = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def take_in(
     journal: Journal,
     *,
     progress: str = "",
+    accept_doubts: bool = True,
 ) -> Intake:
     """Read all files of a manifest, except those whose outcome is known from an earlier run.
 
@@ -75,6 +79,7 @@ def take_in(
         task: How to read.
         journal: What is known; it grows with every file.
         progress: What to call the work in a progress bar on stderr; empty shows none.
+        accept_doubts: Whether doubtful masks are used; else their images are rejected.
 
     Raises:
         DataError: The split that the table declares cannot be used.
@@ -88,17 +93,46 @@ def take_in(
     duplicates, pairs = find_duplicates([_picture(r, outcomes[r.row_number]) for r in rows])
     nameless = {row.row_number: _NAMELESS for row in rows if not row.patient_id}
     representative = linked_patients(pairs)
-    left = [_linked(r, representative) for r in rows if r.row_number not in duplicates | nameless]
+    unusable = duplicates | nameless
+    doubts = _doubts([row for row in rows if row.row_number not in unusable], outcomes)
+    if not accept_doubts:
+        unusable |= _doubtful_masks(doubts)
+    left = [_linked(row, representative) for row in rows if row.row_number not in unusable]
     statements = _statements(manifest, rows, representative)
     purposes, left_out = assign_purposes(left, statements)
+    cases = (_case(row, purposes, outcomes, doubts) for row in left)
     return Intake(
         layout=manifest.layout,
-        cases=tuple(Case(r, purposes[r.row_number], outcomes[r.row_number]) for r in left),
-        rejected=_rejected(manifest, refused, nameless | duplicates),
+        cases=tuple(cases),
+        rejected=_rejected(manifest, refused, unusable),
         left_out=left_out,
         statements=tuple(statements),
         linked=len(representative),
     )
+
+
+def _doubts(rows: Iterable[Row], outcomes: Mapping[int, Outcome]) -> dict[int, Doubts]:
+    """Collect what is doubtful of rows that nobody has reviewed."""
+    return {row.row_number: outcomes[row.row_number].doubts for row in rows if not row.reviewed}
+
+
+def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:
+    found = {n: [d for d in some if d.doubt.about_mask] for n, some in doubts.items()}
+    return {
+        number: Refusal(Reason.DOUBTFUL_MASK, "; ".join(map(str, about_mask)))
+        for number, about_mask in found.items()
+        if about_mask
+    }
+
+
+def _case(
+    row: Row,
+    purposes: Mapping[int, frozenset[Purpose]],
+    outcomes: Mapping[int, Outcome],
+    doubts: Mapping[int, Doubts],
+) -> Case:
+    number = row.row_number
+    return Case(row, purposes[number], outcomes[number], doubts.get(number, ()))
 
 
 _NAMELESS = Refusal(Reason.NO_PATIENT, "neither a table nor the file names one")

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from mamfed_client.doubts import Doubts
 from mamfed_common.samples import FULL_SCALE
 
 Grey = npt.NDArray[np.uint16]
@@ -65,11 +66,13 @@ class Mammogram:
         grey: ``(H, W)`` uint16; 0..65535 stands for intensities 0..1, tissue bright.
         valid: ``(H, W)`` bool, false where the file padded; None where all is image.
         facts: What the file says of it.
+        doubts: What may be wrong with it, as far as its reader can tell.
     """
 
     grey: Grey
     valid: Mask | None = None
     facts: Facts = Facts()
+    doubts: Doubts = ()
 
     @property
     def pixels(self) -> Pixels:

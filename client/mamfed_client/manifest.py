@@ -39,6 +39,7 @@ class Row:
         kind: Kind of its findings (``cells.parse_kind``).
         split: The part of the split that the table puts it in, as written.
         allow: Reasons for which files of this data set are not refused.
+        reviewed: Whether somebody has looked at image and mask, and found them right.
     """
 
     row_number: int
@@ -55,6 +56,7 @@ class Row:
     kind: str | None = None
     split: str = ""
     allow: frozenset[Reason] = frozenset()
+    reviewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

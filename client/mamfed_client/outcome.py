@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from mamfed_client import doubts
+from mamfed_client.doubts import Doubts
 from mamfed_client.mammogram import Laterality
 from mamfed_client.rejections import Reason, Refusal
 
@@ -34,6 +36,7 @@ class Outcome:
         columns: Its width.
         lesion_share: Share of the image's pixels that its annotations mark.
         resampled: How many of its masks had another size than the image.
+        doubts: What may be wrong with it.
     """
 
     reason: Reason | None = None
@@ -55,6 +58,7 @@ class Outcome:
     columns: int = 0
     lesion_share: float = 0.0
     resampled: int = 0
+    doubts: Doubts = ()
 
     @classmethod
     def refused(cls, refusal: Refusal) -> Self:
@@ -63,14 +67,15 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return asdict(self)
+        return asdict(self) | {"doubts": doubts.to_json(self.doubts)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Make the outcome that :meth:`to_json` described.
+        """Make the outcome that :meth:`to_json` described; one without doubts is of an old version.
 
         Raises:
             TypeError, ValueError: It describes none.
         """
-        reason = content["reason"]
-        return cls(**{**content, "reason": None if reason is None else Reason(reason)})
+        reason = None if content["reason"] is None else Reason(content["reason"])
+        found = doubts.from_json(content.get("doubts", ()))
+        return cls(**{**content, "reason": reason, "doubts": found})

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.cache import Store
 from mamfed_client.cells import Label, Pathology
+from mamfed_client.doubts import from_json, to_json
 from mamfed_client.intake import Case, Intake
 from mamfed_client.labels import LeftOut
 from mamfed_client.manifest import Row, Statement
@@ -219,6 +220,7 @@ def _case_json(case: Case, patient: str) -> dict[str, Any]:
         "split": case.row.split,
         "annotated": bool(case.row.annotations),
         "purposes": sorted(case.purposes),
+        "doubts": to_json(case.doubts),
         "outcome": {**case.outcome.to_json(), "patient": ""},
     }
 
@@ -259,7 +261,8 @@ def _case(content: dict[str, Any]) -> Case:
         kind=content.get("kind"),
         split=content["split"],
     )
-    return Case(row, frozenset(content["purposes"]), outcome)
+    doubts = from_json(content.get("doubts", ()))  # an older version had none
+    return Case(row, frozenset(content["purposes"]), outcome, doubts)
 
 
 def _name(row_number: int) -> str:

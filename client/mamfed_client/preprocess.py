@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from mamfed_client.breast import breast_field, breast_view, enlarged
+from mamfed_client.breast import Seen, breast_field, enlarged, seen
 from mamfed_client.mammogram import Grey, Mammogram, Mask
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.transform import Transform, fit
 from mamfed_common.samples import FULL_SCALE, Sample
 
-__all__ = ["PREPARE_VERSION", "Transform", "breast_field", "prepare"]
+__all__ = ["PREPARE_VERSION", "Look", "Transform", "breast_field", "look_at", "prepare"]
 
 PREPARE_VERSION = 2
 """To be raised with every change that makes other samples of the same files."""
@@ -24,8 +26,35 @@ WHITE_SHARE = 0.998
 LEVELS_LOOKED_AT = 500_000
 
 
+class Look(NamedTuple):
+    """What is known of an image before it is prepared; checks and preparation share it.
+
+    Attributes:
+        view: The image and its breast on a small view.
+        counts: ``(65536,)`` int64: how often each grey level is found inside the breast, on every
+            n-th row and column of large images.
+    """
+
+    view: Seen
+    counts: npt.NDArray[np.int64]
+
+
+def look_at(mammogram: Mammogram) -> Look:
+    """Find the breast and count its grey levels.
+
+    Raises:
+        Refusal: No breast is found.
+    """
+    view = seen(mammogram.grey, mammogram.valid)
+    return Look(view, _counts(mammogram.grey, mammogram.valid, view.breast))
+
+
 def prepare(
-    mammogram: Mammogram, mask: Mask | None, size: int, name: str = ""
+    mammogram: Mammogram,
+    mask: Mask | None,
+    size: int,
+    name: str = "",
+    look: Look | None = None,
 ) -> tuple[Sample, Transform]:
     """Crop to the breast, put the chest wall left, rescale and normalise.
 
@@ -35,15 +64,17 @@ def prepare(
             no finding is cut off, but for what it marks on padding.
         size: Side of the sample in pixels.
         name: What the site calls the image.
+        look: What :func:`look_at` has said of the mammogram; None looks now.
 
     Raises:
         Refusal: No breast is found, or the mask marks nothing but padding.
     """
     grey, valid = mammogram.grey, mammogram.valid
     finding = _on_the_image(mask, valid)
-    breast = breast_view(grey, valid)
+    look = look or look_at(mammogram)
+    breast = look.view.breast
     transform = fit(breast, mammogram.facts.laterality, size, grey.shape, finding)
-    image = stretched(transform.apply(grey), *black_and_white(grey, valid, breast))
+    image = stretched(transform.apply(grey), *_ends(look.counts))
     field, small_mask = field_and_mask(transform, breast, valid, finding)
     image *= field
     return Sample(image, field, small_mask, name), transform
@@ -72,12 +103,20 @@ def black_and_white(grey: Grey, valid: Mask | None, breast: Mask) -> tuple[int, 
     Raises:
         Refusal: All of the breast is of one level.
     """
+    return _ends(_counts(grey, valid, breast))
+
+
+def _counts(grey: Grey, valid: Mask | None, breast: Mask) -> npt.NDArray[np.int64]:
     step = max(1, math.isqrt(grey.size // LEVELS_LOOKED_AT))
     levels = grey[::step, ::step]
     inside = enlarged(breast, levels.shape)
     if valid is not None:
         inside &= valid[::step, ::step]
-    darker = np.cumsum(np.bincount(levels[inside], minlength=FULL_SCALE + 1))
+    return np.bincount(levels[inside], minlength=FULL_SCALE + 1)
+
+
+def _ends(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+    darker = np.cumsum(counts)
     black, white = np.searchsorted(darker, (BLACK_SHARE * darker[-1], WHITE_SHARE * darker[-1]))
     if not white > black:
         raise Refusal(Reason.NO_BREAST, "the breast is flat")

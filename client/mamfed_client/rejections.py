@@ -21,6 +21,8 @@ class Reason(StrEnum):
     BAD_LATERALITY = "bad laterality"
     BAD_SPACING = "bad spacing"
     """The spacing is not a positive number."""
+    BAD_REVIEWED = "bad reviewed"
+    """The cell says neither yes nor no."""
     PATH_LEAVES_FOLDER = "path leaves the folder"
     """An absolute path, or one with ``..``."""
     MISSING_IMAGE = "missing image"
@@ -68,6 +70,8 @@ class Reason(StrEnum):
     """Of another aspect, too: a mask of another size but the image's aspect is resampled."""
     EMPTY_MASK = "empty mask"
     """A malignant row whose annotation marks nothing."""
+    DOUBTFUL_MASK = "doubtful mask"
+    """One that somebody should look at before it is trained on."""
     NO_BREAST = "no breast found"
 
 

@@ -12,15 +12,17 @@ import numpy as np
 from mamfed_client.cache import Store, digest
 from mamfed_client.cells import Label, parse_label
 from mamfed_client.decode import Decoder
+from mamfed_client.doubts import Doubts
 from mamfed_client.labels import is_malignant, is_without_malignancy
 from mamfed_client.mammogram import Facts, Mammogram, Mask
 from mamfed_client.manifest import Row
 from mamfed_client.outcome import Outcome
-from mamfed_client.preprocess import PREPARE_VERSION, prepare
+from mamfed_client.plausibility import judge_mask
+from mamfed_client.preprocess import PREPARE_VERSION, Look, look_at, prepare
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.rejections import Reason, Refusal
 
-READING_VERSION = 1
+READING_VERSION = 2
 """To be raised with every change that makes another outcome of the same files."""
 
 CHECK_SIZE = 256
@@ -99,8 +101,10 @@ def label_of(row: Row, birads: str | None) -> Label:
 def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
     mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
     mammogram = replace(mammogram, facts=table_first(row, mammogram.facts))
-    mask, mask_sha256, resampled = _mask(row, mammogram, decoder)
-    name = _stored(row, task, mammogram, mask, image_sha256, mask_sha256)
+    mask, mask_sha256, resampled, said = _mask(row, mammogram, decoder)
+    look = look_at(mammogram)
+    judged = () if mask is None else judge_mask(mask, look)
+    name = _stored(row, task, mammogram, look, mask, image_sha256, mask_sha256)
     facts, (rows, columns) = mammogram.facts, mammogram.grey.shape
     return Outcome(
         image_sha256=image_sha256,
@@ -120,6 +124,7 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
         columns=columns,
         lesion_share=0.0 if mask is None else float(mask.mean()),
         resampled=resampled,
+        doubts=(*mammogram.doubts, *said, *judged),
     )
 
 
@@ -136,36 +141,37 @@ def table_first(row: Row, facts: Facts) -> Facts:
     )
 
 
-def _mask(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[Mask | None, str, int]:
+def _mask(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[Mask | None, str, int, Doubts]:
     """Read what outlines a malignant row's findings. Only these are targets of training."""
     if not is_malignant(row.label) or not is_outlined(row):
-        return None, "", 0
+        return None, "", 0, ()
     rows, columns = mammogram.grey.shape
     marked, sha256 = decoder.mask(row.annotations, rows, columns)
     if not marked.mask.any():
         raise Refusal(Reason.EMPTY_MASK, "the row is malignant but its annotation marks nothing")
-    return marked.mask, sha256, marked.resampled
+    return marked.mask, sha256, marked.resampled, marked.doubts
 
 
 def _stored(
     row: Row,
     task: Task,
     mammogram: Mammogram,
+    look: Look,
     mask: Mask | None,
     image_sha256: str,
     mask_sha256: str,
 ) -> str:
     """Prepare the sample, unless the store has it or nobody would look at it; name it."""
     if task.store is None:
-        prepare(mammogram, mask, CHECK_SIZE)
+        prepare(mammogram, mask, CHECK_SIZE, look=look)
         return ""
     if mask is None and not is_without_malignancy(label_of(row, mammogram.facts.birads)):
-        prepare(mammogram, mask, CHECK_SIZE)
+        prepare(mammogram, mask, CHECK_SIZE, look=look)
         return ""
     name = digest(image_sha256, mask_sha256, mammogram.facts.laterality, task.size)
     entry = task.store.find(name)
     if entry is None or (task.verify and not entry.is_sound()):
-        task.store.add(name, *prepare(mammogram, mask, task.size))
+        task.store.add(name, *prepare(mammogram, mask, task.size, look=look))
     return name
 
 

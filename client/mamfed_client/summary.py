@@ -40,6 +40,8 @@ def summarise_intake(intake: Intake) -> dict[str, Any]:
         "labels": tally(_label(c) for c in cases),
         "without_spacing": sum(c.row.spacing_mm is None for c in cases),
         "masks_resampled": sum(c.outcome.resampled for c in cases),
+        "doubtful_images": sum(bool(c.doubts) for c in cases),
+        "doubts": tally(kind for c in cases for kind in {d.doubt for d in c.doubts}),
         **{stage: _served(cases, purpose) for stage, purpose in STAGES.items()},
     }
 
@@ -62,6 +64,7 @@ def _accepted_item(case: Case) -> dict[str, Any]:
         "vendor": case.row.vendor,
         "spacing_mm": case.row.spacing_mm,
         "serves": sorted(case.purposes),
+        "doubts": [str(doubt) for doubt in case.doubts],
     }
 
 
@@ -76,6 +79,7 @@ def _rejected_item(rejected: Rejection) -> dict[str, Any]:
         "vendor": None,
         "spacing_mm": None,
         "serves": [],
+        "doubts": [],
     }
 
 

@@ -9,7 +9,8 @@
     |-- OutputError       8  a result cannot be written where it was asked for
     |-- SetupError        9  keys, certificates, site.yaml or server.yaml cannot be used
     |-- LinkError        10  the server cannot be reached, or does not take this site in
-    `-- AuditError       11  the audit log has been changed or cut
+    |-- AuditError       11  the audit log has been changed or cut
+    `-- DoubtError       12  something was left out until a person has looked at it
 
 Exit code 0 is success and 2 a mistake on the command line (typer's own). The message is one
 line: what was found, what was expected, what to do. It never holds a patient's identity.
@@ -76,3 +77,9 @@ class AuditError(MamfedError):
     """The audit log is not what was written: a line is missing, added or changed."""
 
     exit_code = 11
+
+
+class DoubtError(MamfedError):
+    """The work is done, but for what a person should look at first."""
+
+    exit_code = 12

@@ -17,6 +17,7 @@ from mamfed_client.annotations.outlines import (
     unreadable,
 )
 from mamfed_client.annotations.shapes import Annotation, Kind, Shape
+from mamfed_client.doubts import Doubts
 from mamfed_client.mammogram import Mask
 from mamfed_client.rejections import Reason, Refusal
 
@@ -34,12 +35,14 @@ class Marked(NamedTuple):
         resampled: How many were drawn on another size of the image, and fitted.
         boxes: How many boxes they hold; none is in the mask.
         points: How many single points; each marks one pixel.
+        doubts: What may be wrong with it, as far as its readers can tell.
     """
 
     mask: Mask
     resampled: int
     boxes: int
     points: int
+    doubts: Doubts = ()
 
 
 def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int) -> Marked:

@@ -16,6 +16,7 @@ from mamfed_client.cells import (
     parse_label,
     parse_laterality,
     parse_path,
+    parse_reviewed,
     parse_spacing,
 )
 from mamfed_client.manifest import Listed, Manifest, Row, Statement, allowed, assemble, named, state
@@ -40,6 +41,7 @@ COLUMNS = (
     "vendor",
     "source",
     "split",
+    "reviewed",
 )
 
 
@@ -70,6 +72,7 @@ def _row(listed: Listed, folder: Path) -> Row:
     label = _label(listed)
     laterality = parse_laterality(cells.get("laterality", ""))
     spacing_mm = parse_spacing(cells.get("spacing_mm", ""))
+    reviewed = parse_reviewed(cells.get("reviewed", ""))
     if not listed.image:
         raise Refusal(Reason.MISSING_IMAGE, "the image cell is empty")
     image_path = parse_path(folder, listed.image, Reason.MISSING_IMAGE)
@@ -91,6 +94,7 @@ def _row(listed: Listed, folder: Path) -> Row:
         kind=parse_kind(cells.get("finding", "")),
         split=cells.get("split", ""),
         allow=allowed(laterality),
+        reviewed=reviewed,
     )
 
 

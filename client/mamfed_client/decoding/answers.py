@@ -8,12 +8,15 @@ import re
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from mamfed_client import doubts
+from mamfed_client.doubts import Doubts
 from mamfed_client.mammogram import MAX_PIXELS, SOURCE_KEYWORDS, Facts
 from mamfed_client.rejections import Reason, Refusal
 
 MAX_TEXT = 1024
 """Characters of any text in an answer; a DICOM LO has 64."""
 MAX_COUNT = 1 << 20
+MAX_DOUBTS = 64
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -29,6 +32,7 @@ class MammogramAnswer(NamedTuple):
     padded: bool
     facts: Facts
     sha256: str
+    doubts: Doubts
 
 
 class MaskAnswer(NamedTuple):
@@ -38,6 +42,7 @@ class MaskAnswer(NamedTuple):
     boxes: int
     points: int
     sha256: str
+    doubts: Doubts
 
 
 def parse_answer(line: bytes) -> dict[str, Any]:
@@ -68,7 +73,9 @@ def check_mammogram(answer: dict[str, Any]) -> MammogramAnswer:
     _hold(0 < rows * columns <= MAX_PIXELS)
     padded = answer.get("padded")
     _hold(isinstance(padded, bool))
-    return MammogramAnswer(rows, columns, bool(padded), _facts(answer), _sha256(answer))
+    return MammogramAnswer(
+        rows, columns, bool(padded), _facts(answer), _sha256(answer), _doubts(answer)
+    )
 
 
 def check_mask(answer: dict[str, Any]) -> MaskAnswer:
@@ -78,7 +85,7 @@ def check_mask(answer: dict[str, Any]) -> MaskAnswer:
         Nonsense: It is not one.
     """
     resampled, boxes, points = (_count(answer, name) for name in ("resampled", "boxes", "points"))
-    return MaskAnswer(resampled, boxes, points, _sha256(answer))
+    return MaskAnswer(resampled, boxes, points, _sha256(answer), _doubts(answer))
 
 
 def check_source(answer: dict[str, Any]) -> dict[str, str]:
@@ -136,6 +143,17 @@ def _sha256(answer: dict[str, Any]) -> str:
     value = answer.get("sha256")
     _hold(isinstance(value, str) and SHA256.fullmatch(value) is not None)
     return str(value)
+
+
+def _doubts(answer: dict[str, Any]) -> Doubts:
+    said = answer.get("doubts")
+    _hold(isinstance(said, list) and len(said) <= MAX_DOUBTS)
+    try:
+        found = doubts.from_json(said)
+    except (TypeError, ValueError):
+        raise Nonsense from None
+    _hold(all(_is_text(detail) and detail.isprintable() for _, detail in found))
+    return found
 
 
 def _hold(condition: bool) -> None:

@@ -29,6 +29,7 @@ from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.decoding.answers import MAX_TEXT
 from mamfed_client.decoding.hashing import hashing
 from mamfed_client.dicom import read_source
+from mamfed_client.doubts import to_json
 from mamfed_client.reading import read_mammogram
 from mamfed_client.rejections import Reason, Refusal
 
@@ -121,6 +122,7 @@ def _mammogram(buffer: Buffer, path: str, allow: list[str]) -> Answer:
             "padded": mammogram.valid is not None,
             "facts": facts,
             "sha256": sha256(),
+            "doubts": to_json(mammogram.doubts),
         }
 
 
@@ -136,7 +138,7 @@ def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> An
     marked = read_annotations(parsed, rows, columns)
     _put(buffer, marked.mask, 0)
     counts = {"resampled": marked.resampled, "boxes": marked.boxes, "points": marked.points}
-    return {"sha256": digest.hexdigest(), **counts}
+    return {"sha256": digest.hexdigest(), "doubts": to_json(marked.doubts), **counts}
 
 
 def _is_mask(_: Buffer, path: str) -> Answer:

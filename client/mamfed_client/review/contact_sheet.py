@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mamfed_client.decode import Decoder
+from mamfed_client.doubts import Doubt
 from mamfed_client.intake import Case
 from mamfed_client.mammogram import Mask
 from mamfed_client.preprocess import Transform, prepare
@@ -58,19 +60,30 @@ class Drawn:
 
 
 def choose(cases: Sequence[Case], most: int) -> list[Case]:
-    """Choose images in turn from every vendor, view and purpose, malignant ones first.
+    """Choose doubtful images, then others in turn from every vendor, view and purpose.
 
-    Within these the choice is random, but always the same: it depends on row numbers alone.
+    Of doubtful ones each doubt has its turn, of the others malignant ones come first. Within these
+    the choice is random, but always the same: it depends on row numbers alone.
 
     Returns:
-        At most ``most`` images, ordered by purpose, vendor, view and row.
+        At most ``most`` images: the doubtful ones by doubt and row, then the others by purpose,
+        vendor, view and row.
     """
-    groups: defaultdict[tuple[int, str, str], list[Case]] = defaultdict(list)
+    doubtful = _in_turn([case for case in cases if case.doubts], _by_doubt, most)
+    others = [case for case in cases if not case.doubts]
+    chosen = _in_turn(others, _group, most - len(doubtful))
+    return [
+        *sorted(doubtful, key=lambda c: (*_by_doubt(c), c.row.row_number)),
+        *sorted(chosen, key=lambda c: (*_group(c), c.row.row_number)),
+    ]
+
+
+def _in_turn(cases: Sequence[Case], group: Callable[[Case], Any], most: int) -> list[Case]:
+    groups: defaultdict[Any, list[Case]] = defaultdict(list)
     for case in sorted(cases, key=lambda c: derive_seed(0, "contact sheet", c.row.row_number)):
-        groups[_group(case)].append(case)
+        groups[group(case)].append(case)
     turns = zip_longest(*(groups[key] for key in sorted(groups)))
-    chosen = islice((case for turn in turns for case in turn if case is not None), most)
-    return sorted(chosen, key=lambda c: (*_group(c), c.row.row_number))
+    return list(islice((case for turn in turns for case in turn if case is not None), most))
 
 
 def mainly(case: Case) -> Purpose | None:
@@ -96,6 +109,10 @@ def draw(cases: Sequence[Case]) -> tuple[list[Drawn], list[int]]:
                 failed.append(case.row.row_number)
             done(1, int(case.row.row_number in failed))
     return drawn, failed
+
+
+def _by_doubt(case: Case) -> tuple[int]:
+    return (list(Doubt).index(case.doubts[0].doubt),)
 
 
 def _group(case: Case) -> tuple[int, str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mamfed_client.doubts import Doubt
 from mamfed_client.intake import Case, Intake
 from mamfed_client.review.contact_sheet import Drawn, choose, draw, mainly
 from mamfed_client.review.distributions import (
@@ -112,7 +113,14 @@ def _render(
         counts=_counts(document, intake.cases),
         grey=_grey(drawn),
         histograms=_histograms(intake.cases, drawn),
-        sheets=[(SHEETS[purpose], list(group)) for purpose, group in groupby(drawn, _listed_by)],
+        doubtful=[picture for picture in drawn if picture.case.doubts],
+        doubted=_doubted(intake.cases),
+        sheets=[
+            (SHEETS[purpose], list(group))
+            for purpose, group in groupby(
+                (picture for picture in drawn if not picture.case.doubts), _listed_by
+            )
+        ],
         serves=_serves,
         drawn=len(drawn),
         names=names,
@@ -125,6 +133,7 @@ def _render(
 def _points(document: dict[str, Any], failed: Sequence[int]) -> list[tuple[str, str]]:
     """List what is to be known, or looked at, before the folder is used; and of how many."""
     counts = [
+        ("Doubtful: to be looked at first", document["doubtful_images"], "image"),
         ("Cannot be used", sum(document["rejected"].values()), "image"),
         ("Kept out of a stage by a rule", sum(document["left_out"].values()), "image"),
         ("Side of the breast not known", document["lateralities"].get("unknown", 0), "image"),
@@ -135,6 +144,15 @@ def _points(document: dict[str, Any], failed: Sequence[int]) -> list[tuple[str, 
         (f"Could not be drawn again ({_rows(failed)})", len(failed), "image"),
     ]
     return [(text, counted(count, noun)) for text, count, noun in counts if count]
+
+
+def _doubted(cases: Iterable[Case]) -> list[tuple[Doubt, int, str]]:
+    """Name rows by doubt, in the order of pictures."""
+    rows: defaultdict[Doubt, list[int]] = defaultdict(list)
+    for case in cases:
+        for doubt in dict.fromkeys(found.doubt for found in case.doubts):
+            rows[doubt].append(case.row.row_number)
+    return [(doubt, len(rows[doubt]), _rows(rows[doubt])) for doubt in Doubt if doubt in rows]
 
 
 def _rejected_rows(intake: Intake) -> dict[str, str]:

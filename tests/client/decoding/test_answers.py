@@ -11,6 +11,7 @@ from mamfed_client.decoding.answers import (
     check_source,
     parse_answer,
 )
+from mamfed_client.doubts import Doubt
 from mamfed_client.mammogram import Facts
 from mamfed_client.rejections import Reason, Refusal
 
@@ -20,13 +21,17 @@ MAMMOGRAM = {
     "padded": False,
     "facts": asdict(Facts()),
     "sha256": "0" * 64,
+    "doubts": [],
 }
-MASK = {"resampled": 0, "boxes": 1, "points": 2, "sha256": "a" * 64}
+MASK = {"resampled": 0, "boxes": 1, "points": 2, "sha256": "a" * 64, "doubts": []}
+DOUBTED = {"doubts": [[str(Doubt.MASK_LARGE), "half"]]}
 
 
 def test_honest_answers_are_believed():
     assert check_mammogram(MAMMOGRAM).facts == Facts()
     assert check_mask(MASK)[:3] == (0, 1, 2)
+    assert check_mammogram(MAMMOGRAM | DOUBTED).doubts == ((Doubt.MASK_LARGE, "half"),)
+    assert check_mask(MASK | DOUBTED).doubts == ((Doubt.MASK_LARGE, "half"),)
     spoken = asdict(Facts("R", "table", "CC", "table", 0.07, "GE", "m", "4a", "p", "1.2"))
     assert check_mammogram(MAMMOGRAM | {"facts": spoken}).facts.spacing_mm == 0.07
 
@@ -59,6 +64,12 @@ def test_honest_answers_are_believed():
         {"facts": asdict(Facts()) | {"patient": 5}},
         {"facts": asdict(Facts()) | {"vendor": "x" * 1025}},
         {"facts": asdict(Facts()) | {"laterality": []}},
+        {"doubts": None},
+        {"doubts": ["half"]},
+        {"doubts": [["no such doubt", ""]]},
+        {"doubts": [[str(Doubt.MASK_LARGE), "\x1b[2J"]]},
+        {"doubts": [[str(Doubt.MASK_LARGE), "x" * 1025]]},
+        {"doubts": [[str(Doubt.MASK_LARGE), ""]] * 65},
     ],
 )
 def test_a_lie_about_a_mammogram_is_noticed(lie):
@@ -66,7 +77,9 @@ def test_a_lie_about_a_mammogram_is_noticed(lie):
         check_mammogram(MAMMOGRAM | lie)
 
 
-@pytest.mark.parametrize("lie", [{"boxes": -1}, {"points": None}, {"resampled": 1 << 30}])
+@pytest.mark.parametrize(
+    "lie", [{"boxes": -1}, {"points": None}, {"resampled": 1 << 30}, {"doubts": 3}]
+)
 def test_a_lie_about_a_mask_is_noticed(lie):
     with pytest.raises(Nonsense):
         check_mask(MASK | lie)

@@ -1,8 +1,10 @@
 """Which images the page of a check shows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mamfed_client.cells import Label
+from mamfed_client.doubts import Doubt, Doubtful
 from mamfed_client.intake import Case
 from mamfed_client.manifest import Row
 from mamfed_client.outcome import Outcome
@@ -55,3 +57,16 @@ def test_the_choice_is_random_but_the_same_whatever_else_the_folder_holds():
     assert chosen == of_the_many(crowd()[::-1], 30)
     assert chosen == of_the_many(crowd()[:100], len(chosen))
     assert chosen != list(range(2, 2 + len(chosen)))
+
+
+def test_doubtful_images_come_first_each_doubt_in_turn():
+    doubted = [
+        replace(case, doubts=(Doubtful(Doubt.MASK_LARGE),)) if number in (50, 70) else case
+        for number, case in enumerate(crowd())
+    ]
+
+    chosen = choose(doubted, 4)
+
+    assert [bool(case.doubts) for case in chosen] == [True, True, False, False]
+    assert [case.row.row_number for case in chosen[:2]] == [52, 72]
+    assert chosen[2].purposes == {"malignant"}
