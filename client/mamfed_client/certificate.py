@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from mamfed_client.settings import SiteHome
-from mamfed_common.certificates import parse_certificate
+from mamfed_common.certificates import read_certificate
 from mamfed_common.errors import SetupError
 
 
@@ -17,13 +17,11 @@ def site_certificate(home: SiteHome) -> x509.Certificate:
     Raises:
         SetupError: It is missing or damaged.
     """
-    try:
-        text = home.certificate.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
+    if not home.certificate.exists():
         raise SetupError(
             f"{home.certificate}: no certificate there; mamfed-client join the welcome"
-        ) from None
-    return parse_certificate(text, str(home.certificate))
+        )
+    return read_certificate(home.certificate)
 
 
 def days_left(certificate: x509.Certificate) -> int:

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import httpx
+from cryptography.hazmat.primitives.serialization import Encoding
 from flwr.proto.fleet_pb2 import (
     PullMessagesRequest,
     PullMessagesResponse,
@@ -32,7 +33,7 @@ from mamfed_client.failures import causes, explain
 from mamfed_client.settings import SiteHome
 from mamfed_client.status import REFUSED, STARTS_OVER, State
 from mamfed_common import __version__
-from mamfed_common.certificates import check_validity
+from mamfed_common.certificates import check_validity, read_certificate
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.versions import MAMFED_HEADER
 
@@ -55,8 +56,9 @@ def tls_context(home: SiteHome) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    authority = read_certificate(home.ca)
     try:
-        context.load_verify_locations(cafile=home.ca)
+        context.load_verify_locations(cadata=authority.public_bytes(Encoding.DER))
         context.load_cert_chain(home.certificate, home.tls_key)
     except OSError as error:
         reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason

@@ -20,6 +20,7 @@ from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
 from mamfed_common.files import private_directory, write_atomic
 from mamfed_common.plan import TrainingPlan, read_plan
+from mamfed_common.text import read_text
 
 DECISIONS = "decisions.jsonl"
 
@@ -103,7 +104,7 @@ class PlanStore:
             SetupError: A line is damaged: what it decided is not known.
         """
         path = self._folder / DECISIONS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = read_text(path).splitlines() if path.exists() else []
         return [_decision(f"{path}:{number}", line) for number, line in enumerate(lines, 1)]
 
     def decisions(self) -> Mapping[str, Decision]:

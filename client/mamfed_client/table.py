@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
@@ -11,9 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mamfed_common.errors import DataError
+from mamfed_common.text import NotTextError, plain, read_text
 
 IGNORED_PREFIX = "x_"
 """Columns of a site's own, as ``x_comment``, are skipped; every other unknown one is an error."""
+
+DELIMITERS = ",;\t"
+"""Of two that a header holds equally often the first is taken."""
+
+_DECLARED = re.compile(r'"?sep=([,;|:\t])"?[,;\t]*(?:\r\n|\r|\n)', re.IGNORECASE)
+"""The line by which Excel and PowerShell say what separates cells; Excel itself hides it."""
 
 
 class Record(NamedTuple):
@@ -22,7 +30,7 @@ class Record(NamedTuple):
     Attributes:
         row_number: The line it starts on as a text editor counts; the header is line 1.
         cells: Name of each of the table's columns -> text without blanks around it.
-        complete: Whether it has as many cells as the header.
+        complete: Whether it has as many cells as the header, those without a column being empty.
     """
 
     row_number: int
@@ -33,7 +41,10 @@ class Record(NamedTuple):
 def read_table(
     path: Path, known: Collection[str] | None = None, needed: Collection[str] = ()
 ) -> list[Record]:
-    """Read a table of UTF-8 text, cells separated by ``,`` or ``;``; empty lines are skipped.
+    """Read a table of text, cells separated by ``,``, ``;`` or tabs; empty lines are skipped.
+
+    A first line ``sep=;`` is obeyed. Columns without a name at the right, as spreadsheets leave
+    them, are no columns.
 
     Args:
         path: The CSV file.
@@ -44,18 +55,19 @@ def read_table(
         DataError: The file cannot be read, is empty, or its header lacks a column or has an
             unknown or repeated one.
     """
-    text = _text(path)
-    first_line = text.lstrip().partition("\n")[0]
-    delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
+    delimiter, start, text = _dialect(_text(path))
     try:
-        lines = list(_numbered(text, delimiter))
+        lines = list(_numbered(text, delimiter, start))
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV table: {error}") from None
     if not lines:
         raise DataError(f"{path}: the table is empty")
-    header = [name.strip().lower() for name in lines[0][1]]
+    width = len(lines[0][1])
+    header = [plain(name).lower() for name in lines[0][1]]
+    while header and not header[-1]:
+        header.pop()
     _check_header(path, header, known, needed)
-    records = [_record(number, cells, header) for number, cells in lines[1:]]
+    records = [_record(number, cells, header, width) for number, cells in lines[1:]]
     if not records:
         raise DataError(f"{path}: the table has a header but no rows")
     return records
@@ -63,21 +75,32 @@ def read_table(
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_text(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; save the table as 'CSV UTF-8'") from None
+    except NotTextError as error:
+        raise DataError(f"{path}: {error}, in a spreadsheet as 'CSV UTF-8'") from None
 
 
-def _numbered(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _dialect(text: str) -> tuple[str, int, str]:
+    """Return what separates cells, the line that the table starts on, and the table.
+
+    Where no ``sep=`` says it, it is what the header holds most of, outside of quotes.
+    """
+    if declared := _DECLARED.match(text):
+        return declared[1], 2, text[declared.end() :]
+    header = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0])
+    return max(DELIMITERS, key=header.count), 1, text
+
+
+def _numbered(text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     """Yield non-empty rows with the line that they start on: quoted cells may hold newlines."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    start = 1
+    first = start
     for cells in reader:
-        if any(cell.strip() for cell in cells):
+        if any(plain(cell) for cell in cells):
             yield start, cells
-        start = reader.line_num + 1
+        start = first + reader.line_num
 
 
 def stacked(tables: Iterable[list[Record]]) -> list[Record]:
@@ -114,7 +137,10 @@ def _check_known(path: Path, header: list[str], known: Collection[str]) -> None:
         raise DataError(f"{path}: unknown column {found}{hint} known are {names}; {own}")
 
 
-def _record(row_number: int, cells: list[str], header: list[str]) -> Record:
+def _record(row_number: int, cells: list[str], header: list[str], width: int) -> Record:
+    """Name a row's cells; ``width`` is that of the header with its columns without a name."""
     padded = cells + [""] * len(header)
     named = {name: cell.strip() for name, cell in zip(header, padded, strict=False)}
-    return Record(row_number, named, complete=len(cells) == len(header))
+    unnamed = any(plain(cell) for cell in cells[len(header) :])
+    complete = len(cells) in (len(header), width) and not unnamed
+    return Record(row_number, named, complete)

@@ -8,6 +8,7 @@ is of no use.
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,6 +18,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from mamfed_common.errors import SetupError
 from mamfed_common.signing import node_fingerprint
+from mamfed_common.text import NotTextError, read_text
 
 URI_PREFIX = "urn:mamfed:node:"
 
@@ -36,6 +38,20 @@ def parse_certificate(pem: str, origin: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
         raise SetupError(f"{origin}: not a certificate in PEM; ask for the file again") from None
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """Read a certificate's PEM file.
+
+    Raises:
+        SetupError: It cannot be read, or is none.
+    """
+    try:
+        pem = read_text(path)
+    except (OSError, NotTextError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SetupError(f"{path}: the certificate cannot be read: {reason}") from None
+    return parse_certificate(pem, str(path))
 
 
 def p384_key(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from mamfed_common.config import Config
 from mamfed_common.errors import MamfedError, SetupError
+from mamfed_common.text import NotTextError, read_text, typed_blanks
 
 Document = TypeVar("Document", bound=Config)
 
@@ -39,11 +40,20 @@ def read_yaml(model: type[Document], path: Path) -> Document:
         SetupError: It cannot be read, is not YAML, or a key is unknown, given twice or wrong; the
             file and the key are named.
     """
+    return validated(model, parse_yaml(_text(path), str(path)), str(path))
+
+
+def parse_yaml(text: str, origin: str, error: type[MamfedError] = SetupError) -> Any:
+    """Read YAML; an empty text is an empty mapping. ``origin`` names its source in the error.
+
+    Raises:
+        SetupError: Or ``error``: it is not YAML, or a key is given twice.
+    """
     try:
-        values = yaml.load(_text(path), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SetupError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return validated(model, {} if values is None else values, str(path))
+        values = yaml.load(typed_blanks(text), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as trouble:
+        raise error(f"{origin}: not valid YAML: {' '.join(str(trouble).split())}") from None
+    return {} if values is None else values
 
 
 def read_json(model: type[Document], path: Path) -> Document:
@@ -111,11 +121,8 @@ def _shortened(value: Any) -> str:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise SetupError(f"{path}: larger than {MAX_BYTES >> 20} MiB, expected a few kB")
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SetupError(f"{path}: cannot be read: {reason}") from None
+        return read_text(path, MAX_BYTES)
+    except NotTextError as error:
+        raise SetupError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,7 +65,7 @@ def read_key(path: Path, kind: Callable[..., Kind]) -> Kind:
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(BOM_UTF8)
     except OSError as error:
         raise SetupError(f"{path}: the key cannot be read: {error.strerror}") from None
     if mode & 0o077:

@@ -19,10 +19,11 @@ from pydantic import Field, model_validator
 from mamfed_common.augmentation import AugmentationConfig
 from mamfed_common.config import Config
 from mamfed_common.corruption import CorruptionConfig
-from mamfed_common.documents import UniqueKeyLoader, validated
+from mamfed_common.documents import parse_yaml, validated
 from mamfed_common.domain import Purpose
 from mamfed_common.errors import PlanError
 from mamfed_common.losses import LossConfig
+from mamfed_common.text import NotTextError, read_text
 from mamfed_common.unet import NetworkConfig
 
 MAX_ADAM_STEP = 0.1
@@ -371,11 +372,7 @@ def parse_plan(text: str, origin: str) -> TrainingPlan:
     Raises:
         PlanError: The text is not YAML, holds a key twice, or is not a plan.
     """
-    try:
-        values = yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise PlanError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
-    return validate_plan({} if values is None else values, origin)
+    return validate_plan(parse_yaml(text, origin, PlanError), origin)
 
 
 def read_plan(path: Path) -> TrainingPlan:
@@ -385,8 +382,8 @@ def read_plan(path: Path) -> TrainingPlan:
         PlanError: The file cannot be read or is not a plan.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        text = read_text(path)
+    except (OSError, NotTextError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise PlanError(f"{path}: cannot read the plan: {reason}") from None
     return parse_plan(text, str(path))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from mamfed_common.certificates import common_name, parse_certificate
 from mamfed_common.enrolment import SiteRequest, Welcome, check_request
 from mamfed_common.errors import SetupError
@@ -72,11 +74,12 @@ def approve(home: ServerHome, request: SiteRequest, *, replace: bool = False) ->
         entry = _renewed(known, request, pem)
     else:
         entry = _approved(known, request, pem)
+    authority = load_authority(home)
     welcome = Welcome(
-        federation=common_name(load_authority(home)),
+        federation=common_name(authority),
         site=request.site,
         server=settings.address(),
-        ca_certificate=home.ca.read_text(),
+        ca_certificate=authority.public_bytes(Encoding.PEM).decode(),
         certificate=pem,
         plan_key=openssh_text(load_plan_key(home).public_key()),
         contact=settings.contact,

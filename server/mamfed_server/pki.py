@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from mamfed_common.certificates import check_validity, common_name, node_uri, parse_certificate
+from mamfed_common.certificates import check_validity, common_name, node_uri, read_certificate
 from mamfed_common.enrolment import SiteRequest, check_request
 from mamfed_common.errors import SetupError
 from mamfed_common.files import private_directory, write_atomic
@@ -82,7 +82,7 @@ def load_authority(home: ServerHome) -> x509.Certificate:
     Raises:
         SetupError: It is missing or damaged.
     """
-    return _read_certificate(home.ca)
+    return read_certificate(home.ca)
 
 
 def load_server_certificate(home: ServerHome) -> x509.Certificate:
@@ -91,7 +91,7 @@ def load_server_certificate(home: ServerHome) -> x509.Certificate:
     Raises:
         SetupError: It is missing or damaged.
     """
-    return _read_certificate(home.server_certificate)
+    return read_certificate(home.server_certificate)
 
 
 def load_plan_key(home: ServerHome) -> Ed25519PrivateKey:
@@ -232,15 +232,6 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _read_certificate(path: Path) -> x509.Certificate:
-    try:
-        pem = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise SetupError(f"{path}: the certificate cannot be read: {reason}") from None
-    return parse_certificate(pem, str(path))
 
 
 def _write(path: Path, certificate: x509.Certificate) -> None:

@@ -20,9 +20,10 @@ from mamfed_client.cells import (
     parse_kind,
     parse_label,
     parse_laterality,
+    parse_view,
     unite,
 )
-from mamfed_client.datasets.listing import files_below
+from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.decode import Decoder
 from mamfed_client.manifest import (
     Listed,
@@ -72,7 +73,7 @@ _FOLDER = re.compile(
 
 def is_here(folder: Path) -> bool:
     """Tell whether the folder has one of the tables."""
-    return any((folder / name).is_file() for name in TABLES)
+    return any(table_in(folder, name) for name in TABLES)
 
 
 def read(folder: Path) -> Manifest:
@@ -84,10 +85,10 @@ def read(folder: Path) -> Manifest:
     Raises:
         DataError: There is no table, or one makes no sense.
     """
-    names = [name for name in TABLES if (folder / name).is_file()]
-    if not names:
+    tables = [table for name in TABLES if (table := table_in(folder, name))]
+    if not tables:
         raise DataError(f"{folder}: none of {', '.join(TABLES)} in this folder")
-    records = stacked(_records(folder / name) for name in names)
+    records = stacked(_records(table) for table in tables)
     files = _files(folder)
     first = _first_folders(records, files)
     listed = by_image(records, lambda record: first[_place(record, "image file path")])
@@ -99,7 +100,7 @@ def read(folder: Path) -> Manifest:
 
 def _records(table: Path) -> list[Record]:
     """Read a table and add to each row the part that the table is for."""
-    part = "train" if "train" in table.name else "test"
+    part = "train" if "train" in table.name.lower() else "test"
     records = read_table(table, needed=NEEDED)
     return [record._replace(cells=record.cells | {PART: part}) for record in records]
 
@@ -166,7 +167,7 @@ def _row(listed: Listed, files: Files, split: dict[str, str], decoder: Decoder) 
         patient_id=patient_id,
         label=label,
         laterality=laterality,
-        view=cells["image view"].upper() or None,
+        view=parse_view(cells["image view"]),
         density=parse_density(cells.get("breast_density", cells.get("breast density", ""))),
         kind=parse_kind(" ".join(r.cells.get("abnormality type", "") for r in listed.records)),
         split=split.get(patient_id, ""),

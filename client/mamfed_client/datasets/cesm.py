@@ -19,6 +19,7 @@ from mamfed_client.cells import (
     parse_kind,
     parse_label,
     parse_laterality,
+    parse_view,
     unite,
 )
 from mamfed_client.datasets.listing import files_below
@@ -137,7 +138,7 @@ def _row(listed: Listed, files: dict[str, Path], regions: _Regions) -> Row:
         patient_id=patient_id,
         label=label,
         laterality=laterality,
-        view=cells["view"].upper() or None,
+        view=parse_view(cells["view"]),
         density=parse_density(cells[DENSITY]),
         kind=parse_kind(cells.get("findings", "")),
         allow=allowed(laterality),

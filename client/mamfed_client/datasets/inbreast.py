@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.cells import Label, parse_density, parse_label, parse_laterality, unite
-from mamfed_client.datasets.listing import files_below
+from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.mammogram import Laterality
 from mamfed_client.manifest import (
     Listed,
@@ -54,7 +54,7 @@ class _File(NamedTuple):
 
 def is_here(folder: Path) -> bool:
     """Tell whether the folder has the table, in either form."""
-    return (folder / TABLE).is_file() or (folder / WORKBOOK).is_file()
+    return any(table_in(folder, name) for name in (TABLE, WORKBOOK))
 
 
 def read(folder: Path) -> Manifest:
@@ -63,12 +63,13 @@ def read(folder: Path) -> Manifest:
     Raises:
         DataError: The table or the images are missing, or the table makes no sense.
     """
-    if not (folder / TABLE).is_file():
+    table = table_in(folder, TABLE)
+    if table is None:
         hint = f"open {WORKBOOK} and save it as {TABLE}, 'CSV UTF-8'"
         raise DataError(f"{folder}: no {TABLE} in this folder; {hint}")
     if not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: no folder {IMAGES} beside {TABLE}")
-    records = read_table(folder / TABLE, needed=NEEDED)
+    records = read_table(table, needed=NEEDED)
     found = _files(folder / IMAGES)
     files = {file.image_id: file for file in found}
     listed = by_image(records, lambda record: record.cells["file name"])

@@ -24,6 +24,24 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def table_in(folder: Path, name: str) -> Path | None:
+    """Find a folder's table, however its name is capitalised: ``Labels.csv`` is one too.
+
+    Raises:
+        DataError: Several names differ from it in capitals alone.
+    """
+    if (folder / name).is_file():
+        return folder / name
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return None
+    alike = [n for n in names if n.casefold() == name.casefold() and (folder / n).is_file()]
+    if len(alike) > 1:
+        raise DataError(f"{folder}: holds {' and '.join(alike)}; keep one of them, as {name}")
+    return folder / alike[0] if alike else None
+
+
 def _is_shown(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 

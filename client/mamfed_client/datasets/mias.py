@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.cells import Label, Pathology, parse_kind, unite
-from mamfed_client.datasets.listing import files_below
+from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.mammogram import Laterality
 from mamfed_client.manifest import (
     Listed,
@@ -28,6 +28,7 @@ from mamfed_client.manifest import (
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.table import Record
 from mamfed_common.errors import DataError
+from mamfed_common.text import NotTextError, decode_text
 
 LAYOUT = "mini-mias"
 NOTHING = "NORM"
@@ -50,7 +51,8 @@ _SEVERITIES = {"B": Pathology.BENIGN, "M": Pathology.MALIGNANT}
 
 def is_here(folder: Path) -> bool:
     """Tell whether the folder has a file of that name with such lines in it."""
-    return (folder / TABLE).is_file() and bool(_records(folder / TABLE))
+    table = table_in(folder, TABLE)
+    return table is not None and bool(_records(table))
 
 
 def read(folder: Path) -> Manifest:
@@ -59,9 +61,11 @@ def read(folder: Path) -> Manifest:
     Raises:
         DataError: The file is missing or has no such line.
     """
-    if not is_here(folder):
+    table = table_in(folder, TABLE)
+    records = _records(table) if table else []
+    if not records:
         raise DataError(f"{folder}: no {HOLDS} in this folder")
-    listed = by_image(_records(folder / TABLE), lambda record: record.cells["image"])
+    listed = by_image(records, lambda record: record.cells["image"])
     found = [path for path in files_below(folder) if path.suffix.lower() == ".pgm"]
     files = {path.stem.lower(): path for path in found}
     return assemble(folder, LAYOUT, listed, partial(_row, files=files), _statement)
@@ -70,9 +74,13 @@ def read(folder: Path) -> Manifest:
 def _records(path: Path) -> list[Record]:
     """Take lines about images apart, ``place`` being what follows the severity."""
     try:
-        lines = path.read_bytes().decode("ascii", "replace").splitlines()
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        lines = decode_text(data).splitlines()
+    except NotTextError:  # prose around the lines may be in any encoding
+        lines = data.decode("ascii", "replace").splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         image, tissue, abnormality, severity, *place = [*line.split(), "", "", "", ""]

@@ -18,7 +18,9 @@ from mamfed_client.cells import (
     parse_path,
     parse_reviewed,
     parse_spacing,
+    parse_view,
 )
+from mamfed_client.datasets.listing import table_in
 from mamfed_client.manifest import Listed, Manifest, Row, Statement, allowed, assemble, named, state
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.table import Record, read_table
@@ -47,7 +49,7 @@ COLUMNS = (
 
 def is_here(folder: Path) -> bool:
     """Tell whether the folder has the table."""
-    return (folder / TABLE).is_file()
+    return table_in(folder, TABLE) is not None
 
 
 def read(folder: Path) -> Manifest:
@@ -56,11 +58,12 @@ def read(folder: Path) -> Manifest:
     Raises:
         DataError: The table is missing, or as a whole makes no sense.
     """
-    if not is_here(folder):
+    table = table_in(folder, TABLE)
+    if table is None:
         raise DataError(f"{folder}: no {TABLE} in this folder")
-    records = read_table(folder / TABLE, COLUMNS, needed=("image", "patient_id"))
+    records = read_table(table, COLUMNS, needed=("image", "patient_id"))
     if not {"pathology", "birads"} & records[0].cells.keys():
-        raise DataError(f"{folder / TABLE}: needs a column 'pathology' or 'birads', it has neither")
+        raise DataError(f"{table}: needs a column 'pathology' or 'birads', it has neither")
     listed = [Listed(r.row_number, r.cells["image"], (r,)) for r in records]
     return assemble(folder, LAYOUT, listed, partial(_row, folder=folder), _statement)
 
@@ -87,7 +90,7 @@ def _row(listed: Listed, folder: Path) -> Row:
         patient_id=patient_id,
         label=label,
         laterality=laterality,
-        view=cells.get("view", "").upper() or None,
+        view=parse_view(cells.get("view", "")),
         spacing_mm=spacing_mm,
         vendor=cells.get("vendor") or None,
         density=parse_density(cells.get("density", "")),

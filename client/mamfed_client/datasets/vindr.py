@@ -13,9 +13,11 @@ from mamfed_client.cells import (
     parse_kind,
     parse_label,
     parse_laterality,
+    parse_number,
+    parse_view,
     unite,
 )
-from mamfed_client.datasets.listing import files_below
+from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.manifest import (
     Listed,
     Manifest,
@@ -45,7 +47,7 @@ Files = dict[tuple[str, str], Path]
 
 def is_here(folder: Path) -> bool:
     """Tell whether the folder has the table of findings."""
-    return (folder / FINDINGS).is_file()
+    return table_in(folder, FINDINGS) is not None
 
 
 def read(folder: Path) -> Manifest:
@@ -56,13 +58,14 @@ def read(folder: Path) -> Manifest:
     Raises:
         DataError: The table or the images are missing, or a table makes no sense.
     """
-    if not is_here(folder):
+    findings = table_in(folder, FINDINGS)
+    if findings is None:
         raise DataError(f"{folder}: no {FINDINGS} in this folder")
     if not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: no folder {IMAGES} beside {FINDINGS}")
-    tables = [read_table(folder / FINDINGS, needed=(*NEEDED, *CORNERS))]
-    if (folder / BREASTS).is_file():
-        tables.append(read_table(folder / BREASTS, needed=NEEDED))
+    tables = [read_table(findings, needed=(*NEEDED, *CORNERS))]
+    if breasts := table_in(folder, BREASTS):
+        tables.append(read_table(breasts, needed=NEEDED))
     listed = by_image(stacked(tables), lambda record: record.cells["image_id"])
     files = {(p.parent.name, p.stem): p for p in files_below(folder / IMAGES)}
     return assemble(folder, LAYOUT, listed, partial(_row, files=files), _statement)
@@ -85,7 +88,7 @@ def _row(listed: Listed, files: Files) -> Row:
         patient_id=patient_id,
         label=label,
         laterality=laterality,
-        view=cells["view_position"].upper() or None,
+        view=parse_view(cells["view_position"]),
         density=parse_density(cells["breast_density"]),
         kind=parse_kind(" ".join(r.cells.get("finding_categories", "") for r in listed.records)),
         split=cells.get("split", ""),
@@ -102,10 +105,7 @@ def _boxes(record: Record) -> list[Shape]:
     written = [record.cells.get(name, "") for name in CORNERS]
     if not any(written):
         return []
-    try:
-        left, top, right, bottom = (float(cell) for cell in written)
-    except ValueError:
-        left = top = right = bottom = math.nan
+    left, top, right, bottom = (parse_number(cell) for cell in written)
     if not all(math.isfinite(corner) for corner in (left, top, right, bottom)):
         raise Refusal(Reason.UNREADABLE_MASK, f"{', '.join(CORNERS)} are not four numbers")
     return [Shape("box", ((left, top), (right, bottom)))]

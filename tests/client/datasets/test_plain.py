@@ -1,3 +1,5 @@
+from unicodedata import normalize
+
 import pytest
 
 from mamfed_client.annotations.shapes import Annotation
@@ -112,15 +114,100 @@ def test_density_is_a_letter_where_the_scale_is_known(cell, density):
     assert parse_density(cell) == density
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("separator", [",", ";"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_what_spreadsheets_write_is_read(read, encoding, separator, newline):
     lines = ["image,patient_id,birads", '1.png," Ä 1 ",2', "", ",,", "2.png,P2,1$2", ""]
     manifest = read(newline.join(lines).replace(",", separator), encoding)
     assert [row.row_number for row in manifest.rows] == [2, 5]
     assert manifest.rows[0].patient_id == "Ä 1"
     assert manifest.rows[1].label == Label(None, (1, 2))
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;"])
+def test_a_line_that_names_the_separator_is_no_header(read, first):
+    manifest = read(f"{first}\r\nimage;patient_id;birads\r\n1.png;P,1;2\r\n9.png;P2;2\r\n")
+    assert [row.patient_id for row in manifest.rows] == ["P,1"]
+    assert only_rejection(manifest).row_number == 4
+
+
+def test_the_separator_is_sought_outside_of_quotes(read):
+    manifest = read('image;patient_id;birads;"x_a,b,c,d,e"\n1.png;P1;2;\n')
+    assert [row.patient_id for row in manifest.rows] == ["P1"]
+
+
+def test_columns_without_a_name_at_the_right_are_none(read):
+    manifest = read("image;patient_id;birads;;\n1.png;P1;2;;\n2.png;P2;2\n")
+    assert [row.patient_id for row in manifest.rows] == ["P1", "P2"]
+
+
+@pytest.mark.parametrize("row", ["1.png;P1;2;note;", "1.png;P1;2;;;", "1.png;P1;2;", "1.png;P1"])
+def test_a_row_that_does_not_fit_its_header_is_refused(read, row):
+    rejected = only_rejection(read(f"image;patient_id;birads;;\n{row}\n"))
+    assert rejected.reason is Reason.WRONG_CELLS
+
+
+def test_a_column_without_a_name_amid_others_is_an_error(read):
+    with pytest.raises(DataError, match="unknown column in place 1"):
+        read(",image,patient_id,birads\n0,1.png,P1,2\n")
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u3000", " \u200b"])
+def test_odd_blanks_and_full_width_letters_mean_what_they_look_like(read, space):
+    header = f"image;{space}patient_id;pathology;birads;laterality;view;density;spacing_mm"
+    cells = f"1.png;P1;be\u00adnign;BI-RADS{space}2;\uff2c;{space}mlo;ACR{space}2;0,07"
+    (row,) = read(f"{header}\n{cells}\n").rows
+    assert (row.patient_id, row.laterality, row.view) == ("P1", "L", "MLO")
+    assert (row.density, row.spacing_mm) == ("B", 0.07)
+    assert row.label == Label(Pathology.BENIGN, (2,))
+
+
+@pytest.mark.parametrize(("cell", "spacing"), [("0,07", 0.07), ("0.07", 0.07), ("\u00a00,1", 0.1)])
+def test_a_spacing_has_a_point_or_a_comma(read, cell, spacing):
+    assert read(f"image;patient_id;birads;spacing_mm\n1.png;P1;2;{cell}\n").rows[0].spacing_mm == (
+        spacing
+    )
+
+
+@pytest.mark.parametrize("cell", ["0,0,7", "1.000,5", "0_1", "0,07 mm", "nan"])
+def test_a_spacing_that_is_no_number_is_refused(read, cell):
+    rejected = only_rejection(read(f"image;patient_id;birads;spacing_mm\n1.png;P1;2;{cell}\n"))
+    assert rejected.reason is Reason.BAD_SPACING
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("other", ["NFC", "NFD"])
+def test_an_accent_in_one_code_point_or_two_names_one_file(read, tmp_path, form, other):
+    (tmp_path / normalize(form, "Möller")).mkdir()
+    (tmp_path / normalize(form, "Möller/é.png")).touch()
+    cell = normalize(other, "Möller/é.png")
+    (row,) = read(f"image,patient_id,birads\n{cell},P1,2\n").rows
+    assert row.image_path.is_file()
+
+
+def test_a_name_in_other_capitals_is_found_unless_two_are(read, tmp_path):
+    (tmp_path / "A.PNG").touch()
+    assert read("image,patient_id,birads\na.png,P1,2\n").rows[0].image_path.name == "A.PNG"
+    (tmp_path / "A.png").touch()
+    rejected = only_rejection(read("image,patient_id,birads\na.png,P1,2\n"))
+    assert rejected.reason is Reason.MISSING_IMAGE
+    assert "2 names differ" in rejected.detail
+
+
+def test_two_spellings_of_one_file_are_one_image(read, tmp_path):
+    (tmp_path / "A.PNG").touch()
+    manifest = read("image,patient_id,birads\na.png,P1,2\nA.PNG,P1,2\n")
+    assert only_rejection(manifest).reason is Reason.DUPLICATE_IMAGE
+
+
+def test_a_table_in_capitals_is_the_table(tmp_path):
+    (tmp_path / "1.png").touch()
+    (tmp_path / "Labels.CSV").write_text("image,patient_id,birads\n1.png,P1,2\n")
+    assert read_folder(tmp_path).layout == "labels"
+    (tmp_path / "LABELS.csv").write_text("image,patient_id,birads\n1.png,P1,2\n")
+    with pytest.raises(DataError, match=r"holds LABELS\.csv and Labels\.CSV; keep one"):
+        read_folder(tmp_path)
 
 
 def test_a_quoted_newline_does_not_shift_the_row_numbers(read):

@@ -1,0 +1,77 @@
+"""The one reader of text that people and other machines have written.
+
+Editors and spreadsheets put a byte order mark in front (Unicode 16.0, 23.8), PowerShell writes
+UTF-16, and cells copied from a web page or a PDF hold spaces and marks that nobody sees.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from pathlib import Path
+
+_MARKS = (  # UTF-32's little-endian mark begins like UTF-16's
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_ODD_BLANKS = re.compile("[\u00a0\u2000-\u200a\u202f\u3000]")
+_SPACES = re.compile(r"\s+")
+
+
+class NotTextError(ValueError):
+    """Bytes are no text; the message says where, and how to save the file, and quotes nothing."""
+
+
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one.
+
+    Raises:
+        NotTextError: It is another encoding, such as Windows-1252, or no text.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = len(data[: error.start].splitlines()) or 1
+        where = f" (line {line})" if encoding.startswith("utf-8") else ""
+        raise NotTextError(f"not UTF-8 text{where}; save the file as UTF-8") from None
+    if "\0" in text:
+        raise NotTextError("not UTF-8 text (UTF-16 without its mark?); save the file as UTF-8")
+    return text.removeprefix("\ufeff")  # a second mark, where a file with one was saved anew
+
+
+def read_text(path: Path, limit: int | None = None) -> str:
+    """Read a whole text file.
+
+    Args:
+        path: The file.
+        limit: The most bytes that it may have; None: any number.
+
+    Raises:
+        OSError: It cannot be read.
+        NotTextError: It is larger, of another encoding, or no text.
+    """
+    with path.open("rb") as file:
+        data = file.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(data) > limit:
+        raise NotTextError(f"larger than {limit >> 20} MiB, expected a few kB")
+    return decode_text(data)
+
+
+def typed_blanks(text: str) -> str:
+    """Make blanks of the spaces that word processors and web pages put in their place."""
+    return _ODD_BLANKS.sub(" ", text)
+
+
+def plain(text: str) -> str:
+    """Spell a text as one would type it: full-width letters narrow, one blank between words.
+
+    Unicode's compatibility form (NFKC, UAX #15) also makes blanks of no-break spaces; what has no
+    width (category Cf: zero-width spaces, direction marks, soft hyphens) is dropped.
+    """
+    shown = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return _SPACES.sub(" ", "".join(shown)).strip()
