@@ -178,12 +178,14 @@ def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format)
     if output is Format.JSON:
         typer.echo(json.dumps(document, indent=2))
     else:
-        _print_table({k: v for k, v in document.items() if k not in ("items", "doubts")})
+        _print_table({k: v for k, v in document.items() if k not in ("items", "doubts", "notes")})
         for item in document.get("items", []):
             reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
             reason = "; doubtful: ".join([reason, *item["doubts"]])
             typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
         _print_doubts(document)
+    for note in document.get("notes", []):
+        console().print(note, soft_wrap=True, markup=False)
     if intake is None:
         return
     if not document["accepted"]:

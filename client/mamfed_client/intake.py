@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from mamfed_client.beside import Beside, count_beside, describe
 from mamfed_client.doubts import Doubts
 from mamfed_client.duplicates import Picture, find_duplicates
 from mamfed_client.journal import Journal
@@ -49,6 +50,8 @@ class Intake:
         left_out: Accepted images that a rule keeps out of the stages, by reason.
         statements: What all rows say of their patients.
         linked: How many patients share a picture with another one, and so their part of the split.
+        beside: What else lies in the folder, by kind.
+        notes: What a person should know of the folder as a whole, in sentences that name nobody.
     """
 
     layout: str
@@ -57,6 +60,8 @@ class Intake:
     left_out: Counter[LeftOut]
     statements: tuple[Statement, ...]
     linked: int
+    beside: Counter[Beside] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> int:
@@ -86,6 +91,7 @@ def take_in(
         OutputError: Journal or store cannot be written.
     """
     declared_parts(manifest.statements)
+    beside = count_beside(manifest.folder, manifest.images, manifest.outlines)
     outcomes = _outcomes(manifest.rows, task, journal, progress)
     accepted = [row for row in manifest.rows if outcomes[row.row_number].reason is None]
     rows = [_completed(row, outcomes[row.row_number]) for row in accepted]
@@ -108,6 +114,8 @@ def take_in(
         left_out=left_out,
         statements=tuple(statements),
         linked=len(representative),
+        beside=beside,
+        notes=tuple(describe(beside)),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +88,8 @@ class Manifest:
         rows: The rows that can be tried, in the table's order.
         rejected: The others, likewise.
         statements: What all of them say of their patients.
+        images: The image files that the rows name, also those of rejected rows.
+        outlines: The other files that they name.
     """
 
     folder: Path
@@ -95,6 +97,20 @@ class Manifest:
     rows: list[Row]
     rejected: list[Rejection]
     statements: list[Statement]
+    images: set[Path] = field(default_factory=set)
+    outlines: set[Path] = field(default_factory=set)
+
+
+class Files(NamedTuple):
+    """The files that a table names for one image, as far as they are there.
+
+    Attributes:
+        images: The image; several where it cannot be told which.
+        outlines: Masks, crops and outlines of its findings.
+    """
+
+    images: tuple[Path, ...] = ()
+    outlines: tuple[Path, ...] = ()
 
 
 class Listed(NamedTuple):
@@ -125,10 +141,16 @@ def assemble(
     listed: Iterable[Listed],
     understand: Callable[[Listed], Row],
     statement: Callable[[Listed], Statement],
+    files: Callable[[Listed], Files],
 ) -> Manifest:
     """Understand the images of a table one by one; a refusal costs only its own image."""
     rows, rejected, statements = [], [], []
+    images: set[Path] = set()
+    outlines: set[Path] = set()
     for one in listed:
+        named_files = files(one)
+        images.update(named_files.images)
+        outlines.update(named_files.outlines)
         try:
             if not all(record.complete for record in one.records):
                 raise Refusal(Reason.WRONG_CELLS, "more or fewer cells than the header")
@@ -141,7 +163,7 @@ def assemble(
     duplicates = _duplicates(rows)
     rejected = sorted([*rejected, *duplicates.values()], key=lambda r: r.row_number)
     rows = [row for row in rows if row.row_number not in duplicates]
-    return Manifest(folder, layout, rows, rejected, statements)
+    return Manifest(folder, layout, rows, rejected, statements, images, outlines)
 
 
 def state(

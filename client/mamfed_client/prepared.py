@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.beside import Beside
 from mamfed_client.cache import Store
 from mamfed_client.cells import Label, Pathology
 from mamfed_client.doubts import from_json, to_json
@@ -78,6 +79,8 @@ def save_intake(folder: Path, intake: Intake, kind: Kind, secret: bytes) -> None
         **kind._asdict(),
         "layout": intake.layout,
         "linked": intake.linked,
+        "beside": {str(kind): count for kind, count in sorted(intake.beside.items())},
+        "notes": list(intake.notes),
         "left_out": {str(reason): count for reason, count in sorted(intake.left_out.items())},
         "rejected": [[r.row_number, r.reason] for r in intake.rejected],
         "statements": [
@@ -239,6 +242,8 @@ def _intake(content: dict[str, Any]) -> Intake:
             for number, patient, label, split in content["statements"]
         ),
         linked=content["linked"],
+        beside=Counter({Beside(kind): n for kind, n in content.get("beside", {}).items()}),
+        notes=tuple(content.get("notes", ())),
     )
 
 

@@ -28,6 +28,7 @@ def summarise_intake(intake: Intake) -> dict[str, Any]:
         "files": intake.files,
         "accepted": len(cases),
         "rejected": tally(r.reason for r in intake.rejected),
+        "other_files": tally(intake.beside.elements()),
         "left_out": tally(intake.left_out.elements()),
         "patients": _patients(cases),
         "patients_sharing_a_picture": intake.linked,
@@ -42,6 +43,7 @@ def summarise_intake(intake: Intake) -> dict[str, Any]:
         "masks_resampled": sum(c.outcome.resampled for c in cases),
         "doubtful_images": sum(bool(c.doubts) for c in cases),
         "doubts": tally(kind for c in cases for kind in {d.doubt for d in c.doubts}),
+        "notes": list(intake.notes),
         **{stage: _served(cases, purpose) for stage, purpose in STAGES.items()},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from mamfed_client.beside import count_beside, describe
 from mamfed_client.datasets import bare, cbis, cesm, inbreast, mias, plain, vindr
 from mamfed_client.manifest import Manifest
 from mamfed_common.errors import DataError
@@ -64,4 +65,6 @@ def _recognised(folder: Path) -> str:
     if _BARE.is_here(folder):
         return _BARE.LAYOUT
     holds = "; ".join(f"{layout.HOLDS} ({layout.LAYOUT})" for layout in LAYOUTS.values())
-    raise DataError(f"{folder}: no data set in this folder; looked for {holds}")
+    beside = count_beside(folder, (), ())
+    also = "".join(f"; {note}" for note in describe(beside))
+    raise DataError(f"{folder}: no data set in this folder{also}; looked for {holds}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mamfed_client.beside import is_sidecar
 from mamfed_client.cells import Label
 from mamfed_client.datasets.listing import files_below
 from mamfed_client.manifest import Manifest, Row
@@ -14,15 +15,6 @@ from mamfed_common.errors import DataError
 
 LAYOUT = "dicom"
 HOLDS = "DICOM files or pictures"
-
-SIDECARS = frozenset(
-    ".csv .tsv .txt .xml .json .yaml .yml .md .rst .pdf .rtf .doc .docx .xls .xlsx .ods .html .htm"
-    " .css .js .zip .tar .gz .tgz .bz2 .xz .7z .rar .log .md5 .sha256 .ini .inf .cfg .db .sqlite"
-    " .py .ipynb .sh .bat .exe .dll .jar .ico".split()
-)
-"""What lies beside images, also on the discs that hospitals burn."""
-
-SIDECAR_NAMES = frozenset({"README", "LICENSE", "LICENCE", "COPYING", "MD5SUMS", "SHA256SUMS"})
 
 
 def is_here(folder: Path) -> bool:
@@ -37,7 +29,8 @@ def read(folder: Path) -> Manifest:
         DataError: There is none that may be an image, or a folder cannot be listed.
     """
     rows, rejected = [], []
-    for number, path in enumerate(_offered(folder), start=1):
+    offered = list(_offered(folder))
+    for number, path in enumerate(offered, start=1):
         image = path.relative_to(folder).as_posix()
         try:
             rows.append(Row(number, image, _inside(folder, path), (), "", Label(None, ())))
@@ -45,12 +38,12 @@ def read(folder: Path) -> Manifest:
             rejected.append(rejection(number, image, refusal))
     if not rows and not rejected:
         raise DataError(f"{folder}: no {HOLDS} in this folder")
-    return Manifest(folder, LAYOUT, rows, rejected, [])
+    return Manifest(folder, LAYOUT, rows, rejected, [], set(offered))
 
 
 def _offered(folder: Path) -> Iterator[Path]:
     for path in files_below(folder):
-        if path.suffix.lower() in SIDECARS or path.name.upper() in SIDECAR_NAMES:
+        if is_sidecar(path):
             continue
         is_listed_already = path.is_dir() and _is_below(folder, path)
         if path.is_file() or (path.is_symlink() and not is_listed_already):

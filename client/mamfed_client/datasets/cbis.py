@@ -26,6 +26,7 @@ from mamfed_client.cells import (
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.decode import Decoder
 from mamfed_client.manifest import (
+    Files,
     Listed,
     Manifest,
     Row,
@@ -48,14 +49,15 @@ TABLES = tuple(
 )
 HOLDS = "mass_case_description_train_set.csv or another of its four tables"
 
+IMAGE, MASK = "image file path", "roi mask file path"
 NEEDED = (
     "patient_id",
     "left or right breast",
     "image view",
     "assessment",
     "pathology",
-    "image file path",
-    "roi mask file path",
+    IMAGE,
+    MASK,
 )
 
 PART = "part of the split"
@@ -64,7 +66,7 @@ PART = "part of the split"
 HEADER_BYTES = 16384
 """More than the headers of two of these files differ by."""
 
-Files = dict[str, list[Path]]
+Folders = dict[str, list[Path]]
 
 _FOLDER = re.compile(
     r"(?:Mass|Calc)-(?:Training|Test)_(?P<picture>P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO))(?:_\d+)?"
@@ -91,11 +93,12 @@ def read(folder: Path) -> Manifest:
     records = stacked(_records(table) for table in tables)
     files = _files(folder)
     first = _first_folders(records, files)
-    listed = by_image(records, lambda record: first[_place(record, "image file path")])
+    listed = by_image(records, lambda record: first[_place(record, IMAGE)])
     split = _split(listed)
     with Decoder() as decoder:
         understand = partial(_row, files=files, split=split, decoder=decoder)
-        return assemble(folder, LAYOUT, listed, understand, partial(_statement, split=split))
+        said = partial(_statement, split=split)
+        return assemble(folder, LAYOUT, listed, understand, said, partial(_files_of, files=files))
 
 
 def _records(table: Path) -> list[Record]:
@@ -105,7 +108,7 @@ def _records(table: Path) -> list[Record]:
     return [record._replace(cells=record.cells | {PART: part}) for record in records]
 
 
-def _files(folder: Path) -> Files:
+def _files(folder: Path) -> Folders:
     """Find the DICOM files below each folder that a table may name, wherever it lies."""
     files: defaultdict[str, list[Path]] = defaultdict(list)
     for path in files_below(folder):
@@ -120,7 +123,7 @@ def _place(record: Record, column: str) -> str:
     return re.split(r"[/\\]", record.cells[column])[0]
 
 
-def _first_folders(records: Sequence[Record], files: Files) -> dict[str, str]:
+def _first_folders(records: Sequence[Record], files: Folders) -> dict[str, str]:
     """Return folder of an image -> the first folder that holds the same picture, mostly itself.
 
     A breast with a mass and with calcifications has a folder for each. Taken for two images, one
@@ -128,14 +131,14 @@ def _first_folders(records: Sequence[Record], files: Files) -> dict[str, str]:
     """
     first: dict[str, str] = {}
     shown: dict[str, str] = {}
-    for name in dict.fromkeys(_place(record, "image file path") for record in records):
+    for name in dict.fromkeys(_place(record, IMAGE) for record in records):
         match = _FOLDER.fullmatch(name)
         earlier = shown.setdefault(match["picture"], name) if match else name
         first[name] = earlier if _hold_one_image(files, name, earlier) else name
     return first
 
 
-def _hold_one_image(files: Files, *names: str) -> bool:
+def _hold_one_image(files: Folders, *names: str) -> bool:
     """Tell whether each folder has one file, of the same size but for the header."""
     found = [files.get(name, []) for name in names]
     if any(len(paths) != 1 for paths in found):
@@ -153,7 +156,7 @@ def _split(listed: Sequence[Listed]) -> dict[str, str]:
     return parts
 
 
-def _row(listed: Listed, files: Files, split: dict[str, str], decoder: Decoder) -> Row:
+def _row(listed: Listed, files: Folders, split: dict[str, str], decoder: Decoder) -> Row:
     cells = listed.records[0].cells
     patient_id = named(cells["patient_id"], "patient_id")
     label = _label(listed)
@@ -175,6 +178,13 @@ def _row(listed: Listed, files: Files, split: dict[str, str], decoder: Decoder) 
     )
 
 
+def _files_of(listed: Listed, files: Folders) -> Files:
+    """List the image, the images of folders that hold the same one, and masks with their crops."""
+    places = [[_place(r, column) for r in listed.records] for column in (IMAGE, MASK)]
+    images, outlines = ([p for place in some for p in files.get(place, ())] for some in places)
+    return Files(tuple(images), tuple(outlines))
+
+
 def _image(found: Sequence[Path]) -> Path:
     if len(found) != 1:
         detail = f"{len(found)} files in the folder that the table names; one is expected"
@@ -183,7 +193,7 @@ def _image(found: Sequence[Path]) -> Path:
 
 
 def _annotations(
-    records: Sequence[Record], image_path: Path, files: Files, decoder: Decoder
+    records: Sequence[Record], image_path: Path, files: Folders, decoder: Decoder
 ) -> tuple[Annotation, ...]:
     """Find the masks of the malignant abnormalities; without any, those of all that are there.
 
@@ -195,7 +205,7 @@ def _annotations(
     masks = []
     for record in malignant or records:
         try:
-            found = files.get(_place(record, "roi mask file path"), [])
+            found = files.get(_place(record, MASK), [])
             masks.append(_mask(found, image_path, decoder))
         except Refusal:
             if malignant:

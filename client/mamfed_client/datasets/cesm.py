@@ -24,6 +24,7 @@ from mamfed_client.cells import (
 )
 from mamfed_client.datasets.listing import files_below
 from mamfed_client.manifest import (
+    Files,
     Listed,
     Manifest,
     Row,
@@ -67,7 +68,9 @@ def read(folder: Path) -> Manifest:
     low_energy = [one for one in listed if not _is_subtracted(one)]
     files = {_key(path.name): path for path in files_below(folder / IMAGES)}
     understand = partial(_row, files=files, regions=_regions(folder))
-    manifest = assemble(folder, LAYOUT, low_energy, understand, _statement)
+    manifest = assemble(
+        folder, LAYOUT, low_energy, understand, _statement, partial(_files_of, files=files)
+    )
     said = [_statement(one) for one in listed if _is_subtracted(one)]
     manifest.statements.extend(statement for statement in said if statement.patient_id)
     return manifest
@@ -143,6 +146,11 @@ def _row(listed: Listed, files: dict[str, Path], regions: _Regions) -> Row:
         kind=parse_kind(cells.get("findings", "")),
         allow=allowed(laterality),
     )
+
+
+def _files_of(listed: Listed, files: dict[str, Path]) -> Files:
+    image_path = files.get(_key(listed.image)) if listed.image else None
+    return Files((image_path,) if image_path else ())
 
 
 def _outlines(image: str, regions: _Regions) -> tuple[Shape, ...]:

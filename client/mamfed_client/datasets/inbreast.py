@@ -17,6 +17,7 @@ from mamfed_client.cells import Label, parse_density, parse_label, parse_lateral
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.mammogram import Laterality
 from mamfed_client.manifest import (
+    Files,
     Listed,
     Manifest,
     Row,
@@ -74,7 +75,12 @@ def read(folder: Path) -> Manifest:
     files = {file.image_id: file for file in found}
     listed = by_image(records, lambda record: record.cells["file name"])
     manifest = assemble(
-        folder, LAYOUT, listed, partial(_row, files=files), partial(_statement, files=files)
+        folder,
+        LAYOUT,
+        listed,
+        partial(_row, files=files),
+        partial(_statement, files=files),
+        partial(_files_of, files=files),
     )
     known = {one.image for one in listed}
     unlisted = [file for file in found if file.image_id not in known]
@@ -103,7 +109,7 @@ def _row(listed: Listed, files: dict[str, _File]) -> Row:
         raise Refusal(Reason.MISSING_IMAGE, f"no file in {IMAGES} begins with this number")
     if file.laterality != (parse_laterality(cells["laterality"]) or file.laterality):
         raise Refusal(Reason.BAD_LATERALITY, "the table and the name of the file disagree")
-    outline = file.path.parents[1] / OUTLINES / f"{file.image_id}.xml"  # normal images have none
+    outline = _outline(file)
     return Row(
         row_number=listed.row_number,
         image=listed.image,
@@ -116,6 +122,16 @@ def _row(listed: Listed, files: dict[str, _File]) -> Row:
         density=parse_density(cells["acr"]),
         allow=allowed(file.laterality),
     )
+
+
+def _outline(file: _File) -> Path:
+    """Say where an image's outlines lie; normal images have none."""
+    return file.path.parents[1] / OUTLINES / f"{file.image_id}.xml"
+
+
+def _files_of(listed: Listed, files: dict[str, _File]) -> Files:
+    file = files.get(listed.image)
+    return Files((file.path,), (_outline(file),)) if file else Files()
 
 
 def _label(listed: Listed) -> Label:
@@ -131,6 +147,7 @@ def _reject(manifest: Manifest, unlisted: Sequence[_File], after: int) -> None:
     """Reject images that the table lacks. Of their patients something is not known."""
     for number, file in enumerate(unlisted, start=after + 1):
         detail = f"{TABLE} has no row for this file"
+        manifest.images.add(file.path)
         manifest.rejected.append(Rejection(number, file.image_id, Reason.BAD_LABEL, detail))
         if file.patient_id:
             manifest.statements.append(Statement(number, file.patient_id, None, ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mamfed_client.beside import is_hidden_name
 from mamfed_common.errors import DataError
 
 
@@ -18,9 +19,9 @@ def files_below(folder: Path) -> list[Path]:
     """
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_stop):
-        folders[:] = [name for name in folders if _is_shown(name)]
+        folders[:] = [name for name in folders if not is_hidden_name(name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        found += [Path(parent, name) for name in [*files, *links] if _is_shown(name)]
+        found += [Path(parent, name) for name in [*files, *links] if not is_hidden_name(name)]
     return sorted(found)
 
 
@@ -40,10 +41,6 @@ def table_in(folder: Path, name: str) -> Path | None:
     if len(alike) > 1:
         raise DataError(f"{folder}: holds {' and '.join(alike)}; keep one of them, as {name}")
     return folder / alike[0] if alike else None
-
-
-def _is_shown(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _stop(error: OSError) -> None:

@@ -16,6 +16,7 @@ from mamfed_client.cells import Label, Pathology, parse_kind, unite
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.mammogram import Laterality
 from mamfed_client.manifest import (
+    Files,
     Listed,
     Manifest,
     Row,
@@ -68,7 +69,14 @@ def read(folder: Path) -> Manifest:
     listed = by_image(records, lambda record: record.cells["image"])
     found = [path for path in files_below(folder) if path.suffix.lower() == ".pgm"]
     files = {path.stem.lower(): path for path in found}
-    return assemble(folder, LAYOUT, listed, partial(_row, files=files), _statement)
+    return assemble(
+        folder,
+        LAYOUT,
+        listed,
+        partial(_row, files=files),
+        _statement,
+        partial(_files_of, files=files),
+    )
 
 
 def _records(path: Path) -> list[Record]:
@@ -112,6 +120,10 @@ def _row(listed: Listed, files: dict[str, Path]) -> Row:
         kind=parse_kind(" ".join(found - {NOTHING})),
         allow=allowed(laterality),
     )
+
+
+def _files_of(listed: Listed, files: dict[str, Path]) -> Files:
+    return Files((files[listed.image],) if listed.image in files else ())
 
 
 def _annotations(listed: Listed, label: Label) -> tuple[Annotation, ...]:

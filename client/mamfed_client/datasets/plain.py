@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,17 @@ from mamfed_client.cells import (
     parse_view,
 )
 from mamfed_client.datasets.listing import table_in
-from mamfed_client.manifest import Listed, Manifest, Row, Statement, allowed, assemble, named, state
+from mamfed_client.manifest import (
+    Files,
+    Listed,
+    Manifest,
+    Row,
+    Statement,
+    allowed,
+    assemble,
+    named,
+    state,
+)
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.table import Record, read_table
 from mamfed_common.errors import DataError
@@ -65,7 +76,14 @@ def read(folder: Path) -> Manifest:
     if not {"pathology", "birads"} & records[0].cells.keys():
         raise DataError(f"{table}: needs a column 'pathology' or 'birads', it has neither")
     listed = [Listed(r.row_number, r.cells["image"], (r,)) for r in records]
-    return assemble(folder, LAYOUT, listed, partial(_row, folder=folder), _statement)
+    return assemble(
+        folder,
+        LAYOUT,
+        listed,
+        partial(_row, folder=folder),
+        _statement,
+        partial(_files, folder=folder),
+    )
 
 
 def _row(listed: Listed, folder: Path) -> Row:
@@ -101,10 +119,29 @@ def _row(listed: Listed, folder: Path) -> Row:
     )
 
 
+def _files(listed: Listed, folder: Path) -> Files:
+    """Find what a row names, whether the row can be used or not."""
+    masks = _names(_only(listed).cells.get("mask", ""))
+    images = [listed.image] if listed.image else []
+    return Files(_there(folder, images), _there(folder, masks))
+
+
+def _there(folder: Path, cells: list[str]) -> tuple[Path, ...]:
+    found = []
+    for cell in cells:
+        with suppress(Refusal):
+            found.append(parse_path(folder, cell, Reason.MISSING_IMAGE))
+    return tuple(found)
+
+
+def _names(cell: str) -> list[str]:
+    """Take the names in a mask cell, several joined by ``|``."""
+    return [name.strip() for name in cell.split("|") if cell]
+
+
 def _annotations(folder: Path, cell: str, image_name: str) -> tuple[Annotation, ...]:
-    """Find the files of a mask cell, of any format, several joined by ``|``."""
-    names = [name.strip() for name in cell.split("|") if cell]
-    paths = [parse_path(folder, name, Reason.MISSING_MASK) for name in names]
+    """Find the files of a mask cell, of any format."""
+    paths = [parse_path(folder, name, Reason.MISSING_MASK) for name in _names(cell)]
     return tuple(Annotation(path, image_name) for path in paths)
 
 

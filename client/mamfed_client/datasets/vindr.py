@@ -19,6 +19,7 @@ from mamfed_client.cells import (
 )
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.manifest import (
+    Files,
     Listed,
     Manifest,
     Row,
@@ -42,7 +43,7 @@ HOLDS = FINDINGS
 NEEDED = ("study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
-Files = dict[tuple[str, str], Path]
+Images = dict[tuple[str, str], Path]
 
 
 def is_here(folder: Path) -> bool:
@@ -68,10 +69,17 @@ def read(folder: Path) -> Manifest:
         tables.append(read_table(breasts, needed=NEEDED))
     listed = by_image(stacked(tables), lambda record: record.cells["image_id"])
     files = {(p.parent.name, p.stem): p for p in files_below(folder / IMAGES)}
-    return assemble(folder, LAYOUT, listed, partial(_row, files=files), _statement)
+    return assemble(
+        folder,
+        LAYOUT,
+        listed,
+        partial(_row, files=files),
+        _statement,
+        partial(_files_of, files=files),
+    )
 
 
-def _row(listed: Listed, files: Files) -> Row:
+def _row(listed: Listed, files: Images) -> Row:
     cells = listed.records[0].cells
     patient_id = named(cells["study_id"], "study_id")
     label = _label(listed)
@@ -94,6 +102,11 @@ def _row(listed: Listed, files: Files) -> Row:
         split=cells.get("split", ""),
         allow=allowed(laterality),
     )
+
+
+def _files_of(listed: Listed, files: Images) -> Files:
+    image_path = files.get((listed.records[0].cells["study_id"], listed.image))
+    return Files((image_path,) if image_path else ())
 
 
 def _boxes(record: Record) -> list[Shape]:
