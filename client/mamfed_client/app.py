@@ -25,9 +25,9 @@ from mamfed_common.errors import DataError, OutputError
 from mamfed_common.kept_optimizer import OptimizerKeeper
 from mamfed_common.local_state import RoundKeeper
 from mamfed_common.metrics import summarise
-from mamfed_common.plan import TrainingPlan, with_threshold
-from mamfed_common.state import State, state_of, state_sha256
-from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.norm_groups import as_sent, expected_state, group_of, of_group
+from mamfed_common.plan import with_threshold
+from mamfed_common.state import State, state_sha256
 from mamfed_common.training import OnStep, evaluate
 from mamfed_common.weights import (
     EVALUATED_ON,
@@ -96,9 +96,9 @@ def make_client_app(
     def train(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
         door.admit(task)
-        start = unpack_weights(content, task, _expected(task.plan))
+        start = unpack_weights(content, task, expected_state(task.plan))
         own = _local_norms(norms, site, task)
-        begin = own.to_train_from(start, task.stage, task.server_round) if own else start
+        begin = _to_train(start, own, site, task)
         samples, benign = load_site(site, task.plan).training(task.plan, task.stage)
         door.admit_cases(len(samples) or len(benign))
         result = train_on(
@@ -116,24 +116,25 @@ def make_client_app(
         if own:
             own.keep(result.state, task.stage, task.server_round)
         report = TrainReport(num_examples=result.num_examples, loss=result.loss)
-        return door.release(task, report, result.state, start)
+        return door.release(task, report, _as_sent(result.state, start, site, task), start)
 
     def score(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, EvaluateTask)
         door.admit(task)
         data = load_site(site, task.plan)
-        expected = _expected(task.plan)
+        expected = expected_state(task.plan)
         own, painter = _local_norms(norms, site, task), unpack_painter(content, task, expected)
-        final = Checkpoint(
-            _to_score(unpack_weights(content, task, expected), own, task), _facts_of(task), painter
-        )
+        came = Checkpoint(unpack_weights(content, task, expected), _facts_of(task), painter)
+        final = _to_score(came, own, site, task)
         folder = _keep_shared(models, site, task, final)
         if task.model == PERSONAL:
             keeper = _keeper(keep, f"{PERSONAL} {_name_of(task, final.state, site)}", keep_seconds)
             final = Adapter(data, hardware, door, keeper, on_step).personal(final, folder)
         plan = with_threshold(task.plan, final.facts.threshold)
         samples = data.samples(EVALUATED_ON, task.part)
-        scores = evaluate(final.state, samples, plan, device=choose_device(device), painter=painter)
+        scores = evaluate(
+            final.state, samples, plan, device=choose_device(device), painter=final.painter
+        )
         score = summarise(scores)
         if folder:
             folder.note_score(task.model, score, task.run)
@@ -203,8 +204,24 @@ def _keep_shared(
     return folder
 
 
-def _to_score(state: State, own: LocalNorms | None, task: EvaluateTask) -> State:
-    return own.to_score(state, task.stage, task.server_round) if own else state
+def _to_train(start: State, own: LocalNorms | None, site: Site, task: TrainTask) -> State:
+    """Put the site's own or its group's norms in place."""
+    begin = of_group(start, group_of(task.plan, site.name))
+    return own.to_train_from(begin, task.stage, task.server_round) if own else begin
+
+
+def _as_sent(trained: State, start: State, site: Site, task: TrainTask) -> State:
+    return as_sent(trained, start, group_of(task.plan, site.name))
+
+
+def _to_score(
+    came: Checkpoint, own: LocalNorms | None, site: Site, task: EvaluateTask
+) -> Checkpoint:
+    """Put the site's own or its group's norms in place."""
+    final = came.for_group(group_of(task.plan, site.name))
+    if own is None:
+        return final
+    return final._replace(state=own.to_score(final.state, task.stage, task.server_round))
 
 
 def _keeper(folder: Path | None, name: str, every_seconds: float) -> RoundKeeper | None:
@@ -215,7 +232,3 @@ def _name_of(task: TrainTask | EvaluateTask, start: State, site: Site) -> str:
     """Name a round by all that decides its result."""
     words = (task.plan.sha256(), task.stage, task.server_round, state_sha256(start), site.name)
     return " ".join(map(str, words))
-
-
-def _expected(plan: TrainingPlan) -> State:
-    return state_of(MalignancyNetwork(plan.network))

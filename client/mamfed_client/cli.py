@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mamfed_client import audit_cli, data_cli, enrol_cli, models_cli, node_cli, plan_cli
-from mamfed_client.models_cli import CheckpointFile, Home, ModelOfHome, Run
+from mamfed_client.models_cli import CheckpointFile, Home, ModelOfHome, Norms, Run
 from mamfed_client.prediction import cli as prediction_cli
 from mamfed_common import terminal
 
@@ -55,6 +55,7 @@ def evaluate(
             show_default="the checkpoint's, or its plan's",
         ),
     ] = None,
+    norms: Norms = None,
     min_images: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +86,7 @@ def evaluate(
         part=part,
         site=site,
         threshold=threshold,
+        norms=norms,
         min_images=min_images,
         device=device,
         cache_dir=cache,

@@ -14,7 +14,7 @@ from mamfed_client.cohort import Cohort, Placed, StoredSamples
 from mamfed_client.evaluation_report import Evaluated, document_of
 from mamfed_client.policy import Policy
 from mamfed_client.site import Site, load_site
-from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint
+from mamfed_common.checkpoint import CheckpointFacts, load_model
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import write_atomic
@@ -34,6 +34,7 @@ def evaluate_folder(
     part: str = "all",
     site: str = "",
     threshold: float | None = None,
+    norms: str | None = None,
     min_images: int | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
@@ -49,6 +50,7 @@ def evaluate_folder(
         site: What the run called this data; needed to find its split again.
         threshold: Probability from which a pixel is marked; None: the checkpoint's, which
             validation chose, or else its plan's.
+        norms: The group of sites whose norms to use, where the checkpoint holds those of groups.
         min_images: Images without which a stratum is withheld; None: a policy's default.
         device: Where to run the network.
         cache_dir: Where prepared images are kept.
@@ -66,7 +68,7 @@ def evaluate_folder(
         raise DataError(f"--part {part} needs --site, the name that this data had in the run")
     if not out.parent.is_dir():
         raise OutputError(f"{out}: folder {out.parent} does not exist")
-    state, checkpoint, painter = load_checkpoint(checkpoint_path)
+    state, checkpoint, painter = load_model(checkpoint_path, norms)
     plan, threshold_from = checkpoint.plan_at(threshold)
     name = site or data.resolve().name
     here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
@@ -133,6 +135,7 @@ def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
     personal = checkpoint.personal
     return {
         **({"personal_of": personal.site} if personal else {}),
+        **({"norms": checkpoint.norm_group} if checkpoint.norm_group else {}),
         "image_size": checkpoint.plan.image_size,
         "rejected": dict(cohort.counts.rejected),
         "left_out": dict(cohort.counts.left_out),

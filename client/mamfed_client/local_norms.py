@@ -17,10 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.norm_groups import norm_names
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import State
-from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.unet import InstanceNorm
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class LocalNorms:
         """
         name = hashlib.sha256(f"{plan.sha256()} {run}".encode()).hexdigest()[:16]
         self._folder = private_directory(folder / name)
-        self._names = norm_names(plan)
+        self._names = norm_names(plan.network)
 
     def keep(self, state: State, stage: Stage, server_round: int) -> None:
         """Keep the norms of what this site trained in a round."""
@@ -81,13 +80,3 @@ class LocalNorms:
                     continue
                 return {name: own[name] for name in self._names}
         return {}
-
-
-def norm_names(plan: TrainingPlan) -> list[str]:
-    """Return the names of a network's norm arrays, found by what the modules are."""
-    return [
-        f"{module_name}.{name}"
-        for module_name, module in MalignancyNetwork(plan.network).named_modules()
-        if isinstance(module, InstanceNorm)
-        for name, _ in module.named_parameters(recurse=False)
-    ]

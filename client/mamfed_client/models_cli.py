@@ -39,6 +39,12 @@ ModelOfHome = Annotated[
         help="Instead of --checkpoint: the model that this site keeps, shared or its own."
     ),
 ]
+Norms = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose norms to use, of a checkpoint with norms by group; average: everyone's."
+    ),
+]
 Run = Annotated[
     str,
     typer.Option(

@@ -281,11 +281,9 @@ def refuse_failed(checks: list[Check]) -> None:
 
 
 def _model_bytes(plan: TrainingPlan) -> int:
-    from mamfed_common.state import state_of
-    from mamfed_common.subtraction import MalignancyNetwork
+    from mamfed_common.norm_groups import expected_state
 
-    state = state_of(MalignancyNetwork(plan.network))
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    return sum(tensor.nbytes for tensor in expected_state(plan).values())
 
 
 def _kinds(used: Mapping[Purpose, int]) -> str:

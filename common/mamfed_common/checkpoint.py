@@ -24,9 +24,9 @@ from mamfed_common.config import Config
 from mamfed_common.errors import CheckpointError, WeightsError
 from mamfed_common.files import write_atomic
 from mamfed_common.metrics import SiteScore
+from mamfed_common.norm_groups import expected_state, groups_in, of_group
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.state import State, check_state, state_of, state_sha256
-from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.state import State, check_state, state_sha256
 
 HEADER_KEY = "mamfed"
 FORMAT = 1
@@ -74,6 +74,9 @@ class CheckpointFacts(Config):
         threshold: Probability from which a pixel is marked, as validation chose it; None: the
             plan's.
         personal: How a site has adapted them; None: they are the federation's.
+        norm_group: The group whose norms are in place in the weights; None: the plan has no
+            groups, or the norms of all lie beside (``mamfed_common.norm_groups``), or the weights
+            are of a site that is in none.
     """
 
     format: int = FORMAT
@@ -93,6 +96,7 @@ class CheckpointFacts(Config):
     validation_images: int | None = None
     threshold: float | None = Field(default=None, gt=0, lt=1)
     personal: PersonalFacts | None = None
+    norm_group: str | None = None
 
     def plan_at(self, threshold: float | None) -> tuple[TrainingPlan, str]:
         """Return the plan with the threshold to use, and where that comes from.
@@ -123,6 +127,19 @@ class Checkpoint(NamedTuple):
     state: State
     facts: CheckpointFacts
     painter: State | None = None
+
+    def for_group(self, group: str | None) -> Checkpoint:
+        """Return the network with the norms of a group in place, None: with the average's."""
+        state, facts, painter = self
+        if not groups_in(state):
+            return self
+        return with_hashes(
+            Checkpoint(
+                of_group(state, group),
+                facts.model_copy(update={"norm_group": group}),
+                None if painter is None else of_group(painter, group),
+            )
+        )
 
 
 def with_hashes(checkpoint: Checkpoint) -> Checkpoint:
@@ -173,11 +190,43 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state, facts, painter or None)
 
 
+AVERAGE = "average"
+"""What a user calls the norms that are the average over all sites."""
+
+
+def load_model(path: Path, norms: str | None = None) -> Checkpoint:
+    """Read a checkpoint as one network, ready to be used.
+
+    Args:
+        path: The checkpoint.
+        norms: The group of sites whose norms to take, where it holds those of groups;
+            :data:`AVERAGE` takes the average over all sites.
+
+    Raises:
+        CheckpointError: As :func:`load_checkpoint` says, or the group is not named or unknown.
+    """
+    checkpoint = load_checkpoint(path)
+    groups = groups_in(checkpoint.state)
+    if not groups:
+        if norms is not None and norms != checkpoint.facts.norm_group:
+            raise CheckpointError(f"{path}: has no norms by group; leave --norms out")
+        return checkpoint
+    choices = ", ".join([*groups, AVERAGE])
+    if norms is None:
+        raise CheckpointError(
+            f"{path}: holds norms by group; say with --norms whose fit these images: {choices}"
+        )
+    if norms not in (*groups, AVERAGE):
+        raise CheckpointError(f"{path}: --norms {norms}: expected one of {choices}")
+    return checkpoint.for_group(None if norms == AVERAGE else norms)
+
+
 def _check(path: Path, facts: CheckpointFacts, state: State, sha256: str, what: str) -> None:
     if state_sha256(state) != sha256:
         raise CheckpointError(f"{path}: damaged: its {what} do not match their SHA-256")
     try:
-        check_state(state, state_of(MalignancyNetwork(facts.plan.network)))
+        expected = expected_state(facts.plan)
+        check_state(state, expected if groups_in(state) else of_group(expected, None))
     except WeightsError as error:
         raise CheckpointError(
             f"{path}: its {what} are not of the network it names: {error}"

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
 
 from mamfed_common.augmentation import AugmentationConfig
-from mamfed_common.config import Config
+from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.corruption import CorruptionConfig
 from mamfed_common.documents import parse_yaml, validated
 from mamfed_common.domain import Purpose
@@ -28,6 +28,8 @@ from mamfed_common.unet import NetworkConfig
 
 MAX_ADAM_STEP = 0.1
 
+GroupName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+SiteName = Annotated[str, Field(pattern=SITE_NAME)]
 Weighing = Literal["examples", "sqrt", "equal"]
 Wire = Literal["float32", "compact"]
 """How weights travel, see ``mamfed_common.compact``."""
@@ -196,6 +198,10 @@ class FederationPlan(Config):
             starting weights; 0 is FedAvg.
         local_norms: FedBN (Li et al., 2021): each site goes on with, and is measured with, the
             instance norms that it trained itself; the average has everyone's.
+        norm_groups: Sites that share their instance norms with each other only, by the name of
+            the group, such as ``{digital: [north], film: [south, west]}``
+            (``mamfed_common.norm_groups``). A site of no group has the average's. Not with
+            ``local_norms``, where each site is a group of its own.
         server_optimiser: What the server does with a round's mean update: ``none`` takes it as it
             is (FedAvg); ``momentum`` is FedAvgM (Hsu et al., 2019), ``adam`` FedAdam (Reddi et
             al., 2021). Each stage begins with a fresh one.
@@ -215,10 +221,24 @@ class FederationPlan(Config):
     max_update_norm_ratio: float = Field(default=10, gt=1)
     proximal_mu: float = Field(default=0, ge=0)
     local_norms: bool = False
+    norm_groups: dict[GroupName, tuple[SiteName, ...]] = Field(default={}, max_length=16)
     server_optimiser: Literal["none", "momentum", "adam"] = "none"
     server_learning_rate: float = Field(default=1, gt=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     wire: Wire = "float32"
+
+    @model_validator(mode="after")
+    def _one_group_a_site(self) -> Self:
+        if self.norm_groups and self.local_norms:
+            raise ValueError("local_norms and norm_groups exclude each other; leave one out")
+        if "average" in self.norm_groups:
+            raise ValueError("norm_groups: average means the norms of all sites; choose a name")
+        named = [site for sites in self.norm_groups.values() for site in sites]
+        if twice := sorted({site for site in named if named.count(site) > 1}):
+            raise ValueError(f"norm_groups: {twice[0]} stands in two places, expected in one")
+        if empty := sorted(group for group, sites in self.norm_groups.items() if not sites):
+            raise ValueError(f"norm_groups: {empty[0]} has no site; name some, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _adam_takes_small_steps(self) -> Self:

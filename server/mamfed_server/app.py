@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.metrics import SiteScore
+from mamfed_common.norm_groups import with_groups
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.seeds import derive_seed
 from mamfed_common.state import State, state_of
@@ -191,7 +192,8 @@ class _Run:
         checkpoint, _ = load_last_good(self.folder)
         if checkpoint:
             return checkpoint.state
-        return state_of(build_network(self.plan.network, derive_seed(self.plan.seed, "weights")))
+        network = build_network(self.plan.network, derive_seed(self.plan.seed, "weights"))
+        return with_groups(state_of(network), self.plan)
 
     def _round(self, state: State, stage: Stage, server_round: int) -> State:
         started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from mamfed_common.errors import RunError
+from mamfed_common.norm_groups import group_of
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.weights import EVALUATED_ON, FAULTS, Fault, Part, SiteDescription
 
@@ -48,6 +49,8 @@ def check_stages(
 ) -> list[str]:
     """Check that each stage has sites enough; return a warning for each that has but one.
 
+    Groups of norms that fit the sites badly are warned of too.
+
     Raises:
         RunError: A stage has no site, or fewer than its quorum.
     """
@@ -66,7 +69,19 @@ def check_stages(
             )
         if len(sites) == 1 and len(_among(descriptions, chosen)) > 1:
             warnings.append(f"{stage}: only {sites[0]} has usable {cases} training cases")
-    return warnings
+    return warnings + _check_groups(plan, descriptions)
+
+
+def _check_groups(plan: TrainingPlan, descriptions: Descriptions) -> list[str]:
+    groups = plan.federation.norm_groups
+    if not groups:
+        return []
+    empty = [group for group, sites in groups.items() if descriptions.keys().isdisjoint(sites)]
+    alone = [site for site in descriptions if group_of(plan, site) is None]
+    return [
+        *(f"norm_groups: no site of {name} is here; its norms follow the rest" for name in empty),
+        *(f"norm_groups: {site} is in no group; it has the norms of all sites" for site in alone),
+    ]
 
 
 def _among(descriptions: Descriptions, chosen: Chosen) -> Descriptions:

@@ -29,6 +29,7 @@ from mamfed_common.weights import (
 )
 from mamfed_server.events import utc_now
 from mamfed_server.exchange import Link, Nodes, Reply
+from mamfed_server.group_norms import average_groups
 from mamfed_server.runs import Contribution, RoundRecord
 from mamfed_server.updates import UpdateFolder
 from mamfed_server.validation import WrongCountError, read_score, read_update, too_far
@@ -141,7 +142,7 @@ class TrainingRound:
         }
 
     def _average(self) -> State:
-        return self.updates.average(self._shares(), self.start)
+        return average_groups(self.updates, self._shares(), self.start, self.task.plan)
 
     def _shares(self) -> dict[str, float]:
         examples = {site: report.num_examples for site, report in self._reports.items()}

@@ -26,10 +26,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mamfed_common import terminal
 from mamfed_common.errors import LinkError, MamfedError
+from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.signing import sign_plan
-from mamfed_common.state import State, state_of
-from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.state import State
 from mamfed_common.supervision import hold_lifeline
 
 terminal.set_environment()
@@ -148,7 +148,7 @@ def _limits(settings: ServerSettings, plan: TrainingPlan) -> Limits:
         body_bytes=settings.max_body_mib * 2**20,
         body_seconds=settings.body_seconds,
         connections_per_address=settings.connections_per_address,
-        answer_bytes=2 * _size(state_of(MalignancyNetwork(plan.network))) + ANSWER_OVERHEAD,
+        answer_bytes=2 * _size(expected_state(plan)) + ANSWER_OVERHEAD,
     )
 
 

@@ -168,7 +168,7 @@ def describe_sites(
 
 def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingPlan:
     """Return the plan as a site alone can follow it: a stage without cases is left out."""
-    alone = _with_quorum_of_one(plan)
+    alone = _without_groups(_with_quorum_of_one(plan))
     if description.images_used(plan, Stage.PRETRAINING):
         return alone
     pretraining = alone.pretraining.model_copy(update={"rounds": 0})
@@ -177,7 +177,7 @@ def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingP
 
 def _plan_for_all(plan: TrainingPlan, descriptions: Mapping[str, SiteDescription]) -> TrainingPlan:
     """Return the plan as a pool of the sites follows it."""
-    pooled = _with_quorum_of_one(plan)
+    pooled = _without_groups(_with_quorum_of_one(plan))
     for stage in Stage:
         part = pooled.stage(stage)
         used = [d.images_used(plan, stage) for d in descriptions.values()]
@@ -186,6 +186,12 @@ def _plan_for_all(plan: TrainingPlan, descriptions: Mapping[str, SiteDescription
             counted = part.model_copy(update={"local_steps": steps})
             pooled = pooled.model_copy(update={stage.value: counted})
     return pooled
+
+
+def _without_groups(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan of an arm in which one trains: it is like itself."""
+    federation = plan.federation.model_copy(update={"norm_groups": {}})
+    return plan.model_copy(update={"federation": federation})
 
 
 def _with_quorum_of_one(plan: TrainingPlan) -> TrainingPlan:

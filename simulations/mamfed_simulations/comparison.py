@@ -108,7 +108,12 @@ class Comparison:
         Every fold has a training seed of its own: more seeds are tried for the same computing.
         """
         mu = self.plan.federation.proximal_mu or self.proximal_mu
-        update = {"proximal_mu": mu if arm == FEDPROX else 0.0, "local_norms": arm == FEDBN}
+        update: dict[str, object] = {
+            "proximal_mu": mu if arm == FEDPROX else 0.0,
+            "local_norms": arm == FEDBN,
+        }
+        if arm == FEDBN:  # each site is a group of its own
+            update["norm_groups"] = {}
         federation = self.plan.federation.model_copy(update=update)
         personal = self.plan.personal
         if arm not in (FEDAVG, PERSONAL):

@@ -42,6 +42,7 @@ from mamfed_simulations.arms import (
 from mamfed_simulations.figure2 import Case, by_site, draw_figure2
 from mamfed_simulations.progress import Progress
 from mamfed_simulations.promises import measure_promises
+from mamfed_simulations.site_models import as_at_site
 from mamfed_simulations.workers import Machine, set_threads, train_arms
 
 CASES_PER_SITE = 3
@@ -148,32 +149,29 @@ class Measured:
     threshold: float = 0.5
 
 
+def _note(site: str, score: ImageScore, vendor: str | None) -> CaseNote:
+    return CaseNote(site=site, image=score.image, vendor=vendor or "unknown", dice=score.dice)
+
+
 def measure(experiment: Experiment, checkpoint: Path) -> Measured:
     """Score every site's held-out images with malignancy once more, image by image."""
     device, plan = choose_device(experiment.machine.device), experiment.plan
     if not plan.finetuning.rounds:
         return Measured()
-    state, facts, painted_by = load_checkpoint(checkpoint)
-    plan = with_threshold(plan, facts.threshold)
-    network = load_network(state, plan, device)
-    painter = None if painted_by is None else load_network(painted_by, plan, device)
+    shared = load_checkpoint(checkpoint)
+    plan = with_threshold(plan, shared.facts.threshold)
     cases: list[Case] = []
     notes: list[CaseNote] = []
     intervals = {}
     for site in experiment.sites:
         data = load_site(site, plan)
+        state, _, painted_by = as_at_site(shared, experiment.out, site.name)
+        network = load_network(state, plan, device)
+        painter = None if painted_by is None else load_network(painted_by, plan, device)
         samples = data.samples(["malignant"], "test")
         rows = {i.case.row.image: i.case.row for c in data.cohorts for i in c.placed}
         scores = evaluate(state, samples, plan, device=device)
-        own = [
-            CaseNote(
-                site=site.name,
-                image=score.image,
-                vendor=rows[score.image].vendor or "unknown",
-                dice=score.dice,
-            )
-            for score in scores
-        ]
+        own = [_note(site.name, score, rows[score.image].vendor) for score in scores]
         for index in _best_median_worst(scores):
             (prediction,) = predict(network, [samples[index]], plan, device, painter)
             note = own[index]

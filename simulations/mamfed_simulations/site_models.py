@@ -7,6 +7,7 @@ from pathlib import Path
 from mamfed_client.local_norms import LocalNorms
 from mamfed_client.models import PERSONAL, ModelFolder
 from mamfed_common.checkpoint import Checkpoint
+from mamfed_common.norm_groups import group_of
 from mamfed_server.runs import RunFolder
 
 
@@ -21,8 +22,9 @@ def personal_path(folder: Path, site: str) -> Path:
 
 
 def as_at_site(shared: Checkpoint, folder: Path, site: str) -> Checkpoint:
-    """Return a run folder's shared model as a site has it: with its own norms, where asked."""
+    """Return a run folder's shared model as a site has it: with its own or its group's norms."""
     facts = shared.facts
+    shared = shared.for_group(group_of(facts.plan, site))
     if not facts.plan.federation.local_norms:
         return shared
     norms = LocalNorms(folder.absolute() / "norms" / site, facts.plan)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mamfed_client.local_norms import LocalNorms, norm_names
+from mamfed_client.local_norms import LocalNorms
+from mamfed_common.norm_groups import norm_names
 from mamfed_common.plan import Stage
 from mamfed_common.state import state_of
 from mamfed_common.subtraction import build_network
@@ -35,13 +36,13 @@ def test_the_norms_are_the_scale_and_shift_of_every_instance_norm_and_nothing_el
         for name, t in state.items()
         if t.ndim == 1 and len(t) > 1 and (bool((t == 1).all()) or bool((t == 0).all()))
     }
-    assert set(norm_names(tiny_plan)) <= fresh
-    assert len(norm_names(tiny_plan)) % 2 == 0
-    assert len(norm_names(tiny_plan)) >= 4
+    assert set(norm_names(tiny_plan.network)) <= fresh
+    assert len(norm_names(tiny_plan.network)) % 2 == 0
+    assert len(norm_names(tiny_plan.network)) >= 4
 
 
 def test_a_round_starts_from_the_servers_weights_with_the_sites_own_norms(norms, tiny_plan):
-    own = norm_names(tiny_plan)
+    own = norm_names(tiny_plan.network)
     norms.keep(weights(tiny_plan, 1.0), FINE, 1)
     norms.keep(weights(tiny_plan, 2.0), FINE, 2)
     begun = norms.to_train_from(weights(tiny_plan, 9.0), FINE, 3)
@@ -53,28 +54,28 @@ def test_a_round_asked_again_starts_from_the_round_before_it(norms, tiny_plan):
     norms.keep(weights(tiny_plan, 1.0), FINE, 1)
     norms.keep(weights(tiny_plan, 2.0), FINE, 2)
     begun = norms.to_train_from(weights(tiny_plan, 9.0), FINE, 2)
-    assert values(begun, norm_names(tiny_plan)) == {1.0}
+    assert values(begun, norm_names(tiny_plan.network)) == {1.0}
 
 
 def test_a_round_that_the_site_missed_does_not_lose_its_norms(norms, tiny_plan):
     norms.keep(weights(tiny_plan, 1.0), FINE, 1)
     begun = norms.to_train_from(weights(tiny_plan, 9.0), FINE, 5)
-    assert values(begun, norm_names(tiny_plan)) == {1.0}
+    assert values(begun, norm_names(tiny_plan.network)) == {1.0}
 
 
 def test_stage_2_begins_with_the_last_norms_of_stage_1(norms, tiny_plan):
     norms.keep(weights(tiny_plan, 1.0), PRE, 1)
     norms.keep(weights(tiny_plan, 2.0), PRE, 2)
-    assert values(norms.to_train_from(weights(tiny_plan, 9.0), FINE, 1), norm_names(tiny_plan)) == {
-        2.0
-    }
+    assert values(
+        norms.to_train_from(weights(tiny_plan, 9.0), FINE, 1), norm_names(tiny_plan.network)
+    ) == {2.0}
 
 
 def test_an_average_is_scored_with_the_norms_of_its_own_round(norms, tiny_plan):
     for server_round in (1, 2, 3):
         norms.keep(weights(tiny_plan, float(server_round)), FINE, server_round)
     scored = norms.to_score(weights(tiny_plan, 9.0), FINE, 2)
-    assert values(scored, norm_names(tiny_plan)) == {2.0}
+    assert values(scored, norm_names(tiny_plan.network)) == {2.0}
 
 
 def test_who_never_trained_in_the_stage_is_scored_with_the_average(norms, tiny_plan):
@@ -96,7 +97,7 @@ def test_another_run_of_the_plan_does_not_see_the_norms(norms, tiny_plan, tmp_pa
     other = LocalNorms(tmp_path / "norms", tiny_plan, "second")
     assert values(other.to_train_from(state, FINE, 2), state) == {9.0}
     same = LocalNorms(tmp_path / "norms", tiny_plan)
-    assert values(same.to_train_from(state, FINE, 2), norm_names(tiny_plan)) == {1.0}
+    assert values(same.to_train_from(state, FINE, 2), norm_names(tiny_plan.network)) == {1.0}
 
 
 def test_a_damaged_file_is_passed_over_and_said(norms, tiny_plan, tmp_path, caplog):
@@ -105,7 +106,7 @@ def test_a_damaged_file_is_passed_over_and_said(norms, tiny_plan, tmp_path, capl
     newest = max(tmp_path.rglob("0002.safetensors"))
     newest.write_bytes(newest.read_bytes()[:40])
     begun = norms.to_train_from(weights(tiny_plan, 9.0), FINE, 3)
-    assert values(begun, norm_names(tiny_plan)) == {1.0}
+    assert values(begun, norm_names(tiny_plan.network)) == {1.0}
     assert "0002.safetensors is damaged" in caplog.text
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mamfed_client.local_norms import norm_names
 from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.metrics import SiteScore, summarise
+from mamfed_common.norm_groups import norm_names
 from mamfed_common.plan import with_threshold
 from mamfed_common.state import state_sha256
 from mamfed_common.training import evaluate
@@ -82,7 +82,7 @@ def test_each_site_keeps_its_own_norms_after_each_round(tmp_path, fedbn, train):
     expected = {(stage, number) for stage in ("pretraining", "finetuning") for number in (1, 2)}
     assert first.keys() == second.keys() == expected
     for place in expected:
-        assert first[place].keys() == second[place].keys() == set(norm_names(fedbn))
+        assert first[place].keys() == second[place].keys() == set(norm_names(fedbn.network))
         assert state_sha256(first[place]) != state_sha256(second[place])
 
 
@@ -109,7 +109,7 @@ def test_the_average_has_everyones_norms(tmp_path, fedbn, train):
     accepted = folder.rounds()[-1].accepted
     final = load_checkpoint(folder.checkpoint_path("final")).state
     kept = {name: norms_of(folder, name)["finetuning", 2] for name in NAMES}
-    for array in norm_names(fedbn):
+    for array in norm_names(fedbn.network):
         mean = sum(kept[name][array] * accepted[name].share for name in NAMES)
         torch.testing.assert_close(final[array], mean)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mamfed_client.data_cli import NOTHING_ACCEPTED, Allow, Layout, Listed, printable
-from mamfed_client.models_cli import CheckpointFile, Home, ModelOfHome, Run, checkpoint_of
+from mamfed_client.models_cli import CheckpointFile, Home, ModelOfHome, Norms, Run, checkpoint_of
 from mamfed_common.terminal import Format
 
 
@@ -45,6 +45,7 @@ def predict(
             show_default="the checkpoint's, or its plan's",
         ),
     ] = None,
+    norms: Norms = None,
     segmentation: Annotated[
         Encoding,
         typer.Option(help="binary: what is marked. fractional: every pixel's probability."),
@@ -88,6 +89,7 @@ def predict(
         inputs=tuple(inputs),
         out=out,
         threshold=threshold,
+        norms=norms,
         encoding=segmentation.value,
         batch=batch,
         device=device,

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint, require_finetuned
+from mamfed_common import checkpoint as checkpoints
+from mamfed_common.checkpoint import CheckpointFacts, require_finetuned
 from mamfed_common.device import choose_device
 from mamfed_common.errors import CheckpointError
 from mamfed_common.plan import TrainingPlan
@@ -49,6 +50,7 @@ class Model:
         personal = self.facts.personal
         return {
             **({"personal_of": personal.site} if personal else {}),
+            **({"norms": self.facts.norm_group} if self.facts.norm_group else {}),
             "weights_sha256": self.facts.weights_sha256,
             "painter_sha256": self.facts.painter_sha256 or None,
             "plan_sha256": self.facts.plan_sha256,
@@ -61,7 +63,9 @@ class Model:
         }
 
 
-def load_model(checkpoint: Path, threshold: float | None, device: str) -> Model:
+def load_model(
+    checkpoint: Path, threshold: float | None, device: str, norms: str | None = None
+) -> Model:
     """Read a checkpoint of stage 2.
 
     Args:
@@ -69,6 +73,7 @@ def load_model(checkpoint: Path, threshold: float | None, device: str) -> Model:
         threshold: Probability from which a pixel is marked; None: the checkpoint's, which
             validation chose, or else its plan's.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        norms: The group of sites whose norms to use, where the checkpoint holds those of groups.
 
     Raises:
         CheckpointError: It is missing, damaged, of another network, or of stage 1.
@@ -78,7 +83,7 @@ def load_model(checkpoint: Path, threshold: float | None, device: str) -> Model:
         raise CheckpointError(
             f"{checkpoint}: a folder; name a file, of a run its checkpoints/best.safetensors"
         )
-    state, facts, painter = load_checkpoint(checkpoint)
+    state, facts, painter = checkpoints.load_model(checkpoint, norms)
     require_finetuned(checkpoint, facts)
     plan, threshold_from = facts.plan_at(threshold)
     chosen = choose_device(device)

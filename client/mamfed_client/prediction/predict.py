@@ -55,6 +55,7 @@ class Request:
     inputs: tuple[Path, ...]
     out: Path
     threshold: float | None = None
+    norms: str | None = None
     encoding: Encoding = "binary"
     batch: int | None = None
     device: str = "auto"
@@ -106,7 +107,7 @@ def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]
         OutputError: ``out`` holds something else, or cannot be written.
         PlanError: Threshold or device cannot be used.
     """
-    model = load_model(request.checkpoint, request.threshold, request.device)
+    model = load_model(request.checkpoint, request.threshold, request.device, request.norms)
     identity = identity_of(model.to_json(), request.encoding)
     check_folder(request.out, identity)
     selection = Selection(

@@ -157,6 +157,7 @@ def _settings(plan: TrainingPlan) -> dict[str, object]:
         "server optimiser": federation.server_optimiser,
         "FedProx mu": f"{federation.proximal_mu:g}",
         "local norms (FedBN)": "yes" if federation.local_norms else "no",
+        "norms by group": ", ".join(federation.norm_groups) or "no",
         "seed": plan.seed,
         "split seed": plan.evaluation.split_seed,
     }

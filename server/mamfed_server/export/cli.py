@@ -39,6 +39,10 @@ def export(
         typer.Option("--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home."),
     ] = Path("."),
     checkpoint: Annotated[str, typer.Option(help="best, final or latest.")] = "best",
+    norms: Annotated[
+        str | None,
+        typer.Option(help="Whose norms, where the run has norms by group; average: everyone's."),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Folder of prepared images (PNG, 8 or 16 bits) to compare on."),
@@ -74,7 +78,7 @@ def export(
 
     root = place if place.is_dir() else place.parent
     request = Request(
-        read_source(place, checkpoint),
+        read_source(place, checkpoint, norms),
         Target(to.value),
         out or root / "export" / to.value,
         read_images(images) if images else None,

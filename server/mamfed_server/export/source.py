@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mamfed_common.checkpoint import Checkpoint, load_checkpoint, require_finetuned
+from mamfed_common.checkpoint import Checkpoint, load_model, require_finetuned
 from mamfed_common.errors import DataError
 from mamfed_common.training import load_network
 from mamfed_server.export.network import Model
@@ -38,16 +38,21 @@ class Source(NamedTuple):
         return Model(network, facts, preprocessing_of(facts), self.checkpoint.painter)
 
 
-def read_source(place: Path, name: str) -> Source:
+def read_source(place: Path, name: str, norms: str | None = None) -> Source:
     """Read a checkpoint file, or the checkpoint ``name`` of a run folder.
 
+    Args:
+        place: The file or the folder.
+        name: ``best``, ``final`` or ``latest``.
+        norms: The group of sites whose norms to take, where the checkpoint holds those of groups.
+
     Raises:
-        CheckpointError: It is missing, damaged, or of stage 1.
+        CheckpointError: It is missing, damaged, of stage 1, or the group is not named or unknown.
         DataError: The run's notes are damaged.
     """
     is_run = place.is_dir()
     path = RunFolder(place).checkpoint_path(name) if is_run else place
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_model(path, norms)
     require_finetuned(path, checkpoint.facts)
     if not is_run:
         return Source(path, checkpoint, None, Notes())
