@@ -121,15 +121,15 @@ def parse_laterality(cell: str) -> Laterality | None:
     return _SIDES.get(cell.upper())
 
 
-def parse_reviewed(cell: str) -> bool:
-    """Read whether somebody has looked at image and mask and found them right; empty is no.
+def parse_yes(cell: str, column: str) -> bool:
+    """Read whether somebody has looked and found it right; empty is no.
 
     Raises:
         Refusal: Neither yes nor no.
     """
     word = plain(cell).lower()
     if word not in ("", "yes", "no"):
-        raise Refusal(Reason.BAD_REVIEWED, f"reviewed {cell!r}; yes or no")
+        raise Refusal(Reason.BAD_REVIEWED, f"{column} {cell!r}; yes or no")
     return word == "yes"
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 class Doubt(StrEnum):
     """Why an image or a mask may be wrong; the value is what counts call it."""
 
+    SIDE_DISAGREES = "table names another side than the file"
+    VIEW_DISAGREES = "table names another view than the file"
     MASK_LARGE = "mask covers much of the breast"
 
     @property
@@ -30,6 +32,8 @@ class Doubt(StrEnum):
 _ABOUT_MASKS = frozenset({Doubt.MASK_LARGE})
 
 SENTENCES: dict[Doubt, str] = {
+    Doubt.SIDE_DISAGREES: "The table's side is used; look whether the row names the right file.",
+    Doubt.VIEW_DISAGREES: "The table's view is used; look whether the row names the right file.",
     Doubt.MASK_LARGE: "A mask marks more of the breast than findings do: it may outline the "
     "breast or dense tissue.",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
 def find_duplicates(
     pictures: Sequence[Picture],
 ) -> tuple[dict[int, Refusal], list[tuple[str, str]]]:
-    """Choose one row of each picture.
+    """Choose one row of each picture, known by its pixels.
 
     The most suspicious row of a picture is kept, of equal ones the first. Where one row says
     malignant and another, of another patient, says not, none is believed.
@@ -47,26 +47,41 @@ def find_duplicates(
     """
     refused: dict[int, Refusal] = {}
     pairs: list[tuple[str, str]] = []
-    for what, same in _groups(pictures):
+    for same in _groups(pictures, lambda picture: picture.pixels):
         numbers = some_rows(picture.row_number for picture in same)
-        refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} have the same {what}")
+        refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} have the same pixels")
         kept = _chosen(same)
         for picture in same:
             if picture is not kept:
-                refused.setdefault(picture.row_number, refusal)
+                refused[picture.row_number] = refusal
         pairs += [(a.patient, b.patient) for a, b in pairwise(same) if a.patient != b.patient]
     return refused, pairs
 
 
-def _groups(pictures: Sequence[Picture]) -> Iterable[tuple[str, list[Picture]]]:
-    """Yield pictures with equal identifiers, then those with equal pixels."""
-    for what in ("instance", "pixels"):
-        groups: defaultdict[str, list[Picture]] = defaultdict(list)
-        for picture in pictures:
-            if key := getattr(picture, what):
-                groups[key].append(picture)
-        title = "SOP Instance UID" if what == "instance" else what
-        yield from ((title, same) for same in groups.values() if len(same) > 1)
+def identifier_notes(pictures: Sequence[Picture]) -> tuple[str, ...]:
+    """Say where one SOP Instance UID stands on different pictures, as anonymisers leave it.
+
+    It ought to name one image only (PS3.3 C.12.1), so one of two images would be lost if it were
+    believed: the pixels decide.
+    """
+    groups = [
+        same
+        for same in _groups(pictures, lambda picture: picture.instance)
+        if len({picture.pixels for picture in same}) > 1
+    ]
+    if not groups:
+        return ()
+    rows = some_rows(picture.row_number for same in groups for picture in same)
+    return (f"rows {rows}: one SOP Instance UID on different pictures, which are all used",)
+
+
+def _groups(pictures: Iterable[Picture], key: Callable[[Picture], str]) -> Iterator[list[Picture]]:
+    """Yield the pictures that share what is known of them."""
+    groups: defaultdict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        if value := key(picture):
+            groups[value].append(picture)
+    yield from (same for same in groups.values() if len(same) > 1)
 
 
 def _chosen(same: list[Picture]) -> Picture | None:

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mamfed_client.beside import Beside, count_beside, describe
+from mamfed_client.contradictions import contradictions, refusal_of
 from mamfed_client.doubts import Doubts
-from mamfed_client.duplicates import Picture, find_duplicates
+from mamfed_client.duplicates import Picture, find_duplicates, identifier_notes
 from mamfed_client.journal import Journal
 from mamfed_client.labels import LeftOut, assign_purposes
 from mamfed_client.manifest import Manifest, Row, Statement, linked_patients
 from mamfed_client.outcome import Outcome
+from mamfed_client.patients import PLACEHOLDERS, Joined, Mention, named_alike, spelled_alike
 from mamfed_client.readers import Readers, readers
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
-from mamfed_client.row_reading import Task, is_outlined, label_of, read_row, stat_of
+from mamfed_client.row_reading import Task, alike, is_outlined, label_of, read_row, stat_of
 from mamfed_client.split import declared_parts
 from mamfed_common.terminal import reading_progress
 from mamfed_common.weights import Purpose
@@ -90,21 +92,25 @@ def take_in(
         DataError: The split that the table declares cannot be used.
         OutputError: Journal or store cannot be written.
     """
-    declared_parts(manifest.statements)
+    _check_split(manifest.statements, spelled_alike(_mentions(manifest, (), {}, task)).pairs)
     beside = count_beside(manifest.folder, manifest.images, manifest.outlines)
     outcomes = _outcomes(manifest.rows, task, journal, progress)
     accepted = [row for row in manifest.rows if outcomes[row.row_number].reason is None]
     rows = [_completed(row, outcomes[row.row_number]) for row in accepted]
     refused = {number: o for number, o in outcomes.items() if o.reason is not None}
-    duplicates, pairs = find_duplicates([_picture(r, outcomes[r.row_number]) for r in rows])
+    pictures = [_picture(row, outcomes[row.row_number]) for row in rows]
+    duplicates, pairs = find_duplicates(pictures)
+    joined = _joined(manifest, rows, outcomes, task)
     nameless = {row.row_number: _NAMELESS for row in rows if not row.patient_id}
-    representative = linked_patients(pairs)
-    unusable = duplicates | nameless
-    doubts = _doubts([row for row in rows if row.row_number not in unusable], outcomes)
+    representative = linked_patients([*pairs, *joined.pairs])
+    doubts = _doubts(rows, outcomes)
+    unusable = _about_other_images(doubts) | duplicates | nameless
+    doubts = {number: some for number, some in doubts.items() if number not in unusable}
     if not accept_doubts:
         unusable |= _doubtful_masks(doubts)
     left = [_linked(row, representative) for row in rows if row.row_number not in unusable]
     statements = _statements(manifest, rows, representative)
+    declared_parts(statements)
     purposes, left_out = assign_purposes(left, statements)
     cases = (_case(row, purposes, outcomes, doubts) for row in left)
     return Intake(
@@ -113,15 +119,61 @@ def take_in(
         rejected=_rejected(manifest, refused, unusable),
         left_out=left_out,
         statements=tuple(statements),
-        linked=len(representative),
+        linked=len(linked_patients(pairs)),
         beside=beside,
-        notes=tuple(describe(beside)),
+        notes=(*joined.notes, *identifier_notes(pictures), *describe(beside)),
     )
 
 
 def _doubts(rows: Iterable[Row], outcomes: Mapping[int, Outcome]) -> dict[int, Doubts]:
     """Collect what is doubtful of rows that nobody has reviewed."""
-    return {row.row_number: outcomes[row.row_number].doubts for row in rows if not row.reviewed}
+    found = ((row.row_number, outcomes[row.row_number]) for row in rows if not row.reviewed)
+    return {number: (*contradictions(o), *o.doubts) for number, o in found}
+
+
+def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:
+    found = {number: refusal_of(some) for number, some in doubts.items()}
+    return {number: refusal for number, refusal in found.items() if refusal is not None}
+
+
+def _joined(
+    manifest: Manifest, rows: Sequence[Row], outcomes: Mapping[int, Outcome], task: Task
+) -> Joined:
+    """Find patients who may be one by how they are spelled, or by what their files say."""
+    mentions = _mentions(manifest, rows, outcomes, task)
+    placeholders = {alike(task.secret, word) for word in PLACEHOLDERS}
+    spelled = spelled_alike(mentions)
+    by_files = named_alike(mentions, placeholders.__contains__)
+    return Joined([*spelled.pairs, *by_files.pairs], (*spelled.notes, *by_files.notes))
+
+
+def _mentions(
+    manifest: Manifest, rows: Sequence[Row], outcomes: Mapping[int, Outcome], task: Task
+) -> list[Mention]:
+    """Say of every row, usable or not, whom it and its file name."""
+    said = {
+        s.row_number: Mention(
+            s.row_number, s.patient_id, alike(task.secret, s.patient_id), "", s.patient_checked
+        )
+        for s in manifest.statements
+    }
+    for row in rows:
+        number, outcome = row.row_number, outcomes[row.row_number]
+        by_file = Mention(number, row.patient_id, outcome.alike, in_table=False)
+        said[number] = said.get(number, by_file)._replace(by_file=outcome.alike)
+    return [mention for _, mention in sorted(said.items())]
+
+
+def _check_split(statements: Sequence[Statement], pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse a split column that divides a patient, before any image is read.
+
+    Raises:
+        DataError: It does.
+    """
+    representative = linked_patients(pairs)
+    declared_parts(
+        [replace(s, patient_id=representative.get(s.patient_id, s.patient_id)) for s in statements]
+    )
 
 
 def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:

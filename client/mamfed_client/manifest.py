@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from mamfed_client.cells import Label
 from mamfed_client.mammogram import Laterality
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
 from mamfed_client.table import Record
+
+_ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,14 @@ class Statement:
         patient_id: The patient.
         label: None where the row's label is not understood.
         split: The split cell as written.
+        patient_checked: Whether the table says that its patient is as written, and nobody else.
     """
 
     row_number: int
     patient_id: str
     label: Label | None
     split: str
+    patient_checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +188,14 @@ def named(patient_id: str, column: str) -> str:
     """Return the patient.
 
     Raises:
-        Refusal: The cell is empty.
+        Refusal: The cell is empty, or a spreadsheet has made ``1.23457E+12`` of it: so would it
+            of other patients' numbers.
     """
     if not patient_id:
         raise Refusal(Reason.NO_PATIENT, f"the {column} cell is empty")
+    if _ROUNDED.fullmatch(patient_id):
+        detail = f"the {column} cell is a number that a spreadsheet has rounded; make it text"
+        raise Refusal(Reason.NO_PATIENT, detail)
     return patient_id
 
 

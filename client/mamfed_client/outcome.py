@@ -23,11 +23,14 @@ class Outcome:
         digest: The sample's name in the store; empty where no sample was asked for.
         pixels: Hash of the grey levels: equal ones are one picture, whatever the file.
         patient: Pseudonym of the patient that the file names; empty without.
+        alike: Pseudonym of what ``patients.meant`` makes of that patient; empty without.
         instance: Pseudonym of the file's SOP Instance UID; empty without.
         laterality: Which breast, by the table or else by the file.
         laterality_source: What said so.
         view: The view, likewise.
         view_source: What said so.
+        file_laterality: Which breast, by the file's own elements alone.
+        file_view: The view, likewise.
         spacing_mm: Distance of pixel centres in millimetres, likewise.
         vendor: Who made the unit, likewise.
         model: The unit's model, by the file.
@@ -45,11 +48,14 @@ class Outcome:
     digest: str = ""
     pixels: str = ""
     patient: str = ""
+    alike: str = ""
     instance: str = ""
     laterality: Laterality | None = None
     laterality_source: str = ""
     view: str | None = None
     view_source: str = ""
+    file_laterality: Laterality | None = None
+    file_view: str | None = None
     spacing_mm: float | None = None
     vendor: str | None = None
     model: str | None = None

@@ -224,7 +224,7 @@ def _case_json(case: Case, patient: str) -> dict[str, Any]:
         "annotated": bool(case.row.annotations),
         "purposes": sorted(case.purposes),
         "doubts": to_json(case.doubts),
-        "outcome": {**case.outcome.to_json(), "patient": ""},
+        "outcome": {**case.outcome.to_json(), "patient": "", "alike": ""},
     }
 
 

@@ -26,8 +26,10 @@ class Reason(StrEnum):
     PATH_LEAVES_FOLDER = "path leaves the folder"
     """An absolute path, or one with ``..``."""
     MISSING_IMAGE = "missing image"
+    OTHER_IMAGE = "table and file disagree"
+    """The table names another side and another view: the row may be about another image."""
     DUPLICATE_IMAGE = "duplicate image"
-    """Another row has the same file, the same SOP Instance UID or the same pixels."""
+    """Another row has the same file or the same pixels."""
 
     # The file
     UNREADABLE_IMAGE = "unreadable image"

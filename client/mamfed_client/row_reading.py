@@ -17,13 +17,20 @@ from mamfed_client.labels import is_malignant, is_without_malignancy
 from mamfed_client.mammogram import Facts, Mammogram, Mask
 from mamfed_client.manifest import Row
 from mamfed_client.outcome import Outcome
+from mamfed_client.patients import meant
 from mamfed_client.plausibility import judge_mask
 from mamfed_client.preprocess import PREPARE_VERSION, Look, look_at, prepare
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.rejections import Reason, Refusal
 
-READING_VERSION = 2
+READING_VERSION = 3
 """To be raised with every change that makes another outcome of the same files."""
+
+SAID = frozenset(
+    "ImageLaterality Laterality FrameLaterality AnatomicRegionModifierSequence ViewPosition"
+    " ViewCodeSequence".split()
+)
+"""Elements that may contradict a table; a file's name and Patient Orientation may be anything's."""
 
 CHECK_SIZE = 256
 """Where nothing is stored a small sample shows as well whether the breast can be found."""
@@ -100,7 +107,8 @@ def label_of(row: Row, birads: str | None) -> Label:
 
 def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
     mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
-    mammogram = replace(mammogram, facts=table_first(row, mammogram.facts))
+    by_file = mammogram.facts
+    mammogram = replace(mammogram, facts=table_first(row, by_file))
     mask, mask_sha256, resampled, said = _mask(row, mammogram, decoder)
     look = look_at(mammogram)
     judged = () if mask is None else judge_mask(mask, look)
@@ -111,11 +119,14 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
         digest=name,
         pixels=_fingerprint(mammogram),
         patient=pseudonym(task.secret, "patient", facts.patient) if facts.patient else "",
+        alike=alike(task.secret, facts.patient),
         instance=pseudonym(task.secret, "instance", facts.instance) if facts.instance else "",
         laterality=facts.laterality,
         laterality_source=facts.laterality_source,
         view=facts.view,
         view_source=facts.view_source,
+        file_laterality=by_file.laterality if by_file.laterality_source in SAID else None,
+        file_view=by_file.view if by_file.view_source in SAID else None,
         spacing_mm=facts.spacing_mm,
         vendor=facts.vendor,
         model=facts.model,
@@ -126,6 +137,12 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
         resampled=resampled,
         doubts=(*mammogram.doubts, *said, *judged),
     )
+
+
+def alike(secret: bytes, patient: str) -> str:
+    """Return a pseudonym that spellings of one patient share; empty where none is named."""
+    spelled = meant(patient)
+    return pseudonym(secret, "alike", spelled) if spelled else ""
 
 
 def table_first(row: Row, facts: Facts) -> Facts:

@@ -53,7 +53,8 @@ def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
         if SPELLINGS[earlier.split.lower()] != SPELLINGS[statement.split.lower()]:
             pair = [earlier.row_number, statement.row_number]
             raise DataError(
-                f"column 'split' puts one patient in two parts: rows {some_rows(pair, most=10)}"
+                f"column 'split' puts one patient in two parts: rows {some_rows(pair, most=10)}; "
+                "patients whose spellings, files or pictures are alike are one"
             )
     return {patient: SPELLINGS[s.split.lower()] for patient, s in first.items()}
 

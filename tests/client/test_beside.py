@@ -150,7 +150,7 @@ def test_check_counts_what_lies_beside_and_says_what_to_do(check, call, folder):
 
 def test_a_folder_of_archives_alone_says_so(tmp_path):
     (tmp_path / "all.tar.gz").touch()
-    with pytest.raises(DataError, match="no data set.*1 archive is not read.*unpack"):
+    with pytest.raises(DataError, match=r"no data set.*1 archive is not read.*unpack"):
         read_folder(tmp_path)
 
 

@@ -1,7 +1,5 @@
-import pytest
-
 from mamfed_client.cells import Label, Pathology
-from mamfed_client.duplicates import Picture, find_duplicates
+from mamfed_client.duplicates import Picture, find_duplicates, identifier_notes
 from mamfed_client.rejections import Reason
 
 NORMAL, BENIGN, MALIGNANT = (Label(pathology, ()) for pathology in Pathology)
@@ -25,10 +23,22 @@ def test_images_without_an_identifier_are_not_taken_for_one():
     assert refused(picture(1, instance=""), picture(2, instance="")) == ([], [])
 
 
-@pytest.mark.parametrize("what", ["instance", "pixels"])
-def test_the_first_of_equal_rows_is_kept(what):
-    same = [picture(row, **{what: "same"}) for row in (4, 7, 9)]
+def test_the_first_of_equal_rows_is_kept():
+    same = [picture(row, pixels="same") for row in (4, 7, 9)]
     assert refused(*same) == ([7, 9], [])
+
+
+def test_one_identifier_on_different_pictures_is_said_and_costs_none():
+    rows = [picture(1, "A", instance="u"), picture(2, "B", instance="u")]
+    assert refused(*rows) == ([], [])
+    (note,) = identifier_notes(rows)
+    assert "rows 1, 2" in note
+
+
+def test_one_identifier_on_one_picture_is_one_image():
+    rows = [picture(n, instance="u", pixels="same") for n in (1, 2)]
+    assert refused(*rows) == ([2], [])
+    assert identifier_notes(rows) == ()
 
 
 def test_the_message_names_the_rows_and_what_they_share():

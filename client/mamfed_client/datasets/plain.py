@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from mamfed_client.cells import (
     parse_label,
     parse_laterality,
     parse_path,
-    parse_reviewed,
     parse_spacing,
     parse_view,
+    parse_yes,
 )
 from mamfed_client.datasets.listing import table_in
 from mamfed_client.manifest import (
@@ -40,6 +42,7 @@ from mamfed_common.errors import DataError
 LAYOUT = "labels"
 TABLE = "labels.csv"
 HOLDS = TABLE
+CHECKED = "patient_checked"
 COLUMNS = (
     "image",
     "mask",
@@ -55,6 +58,7 @@ COLUMNS = (
     "source",
     "split",
     "reviewed",
+    CHECKED,
 )
 
 
@@ -93,7 +97,8 @@ def _row(listed: Listed, folder: Path) -> Row:
     label = _label(listed)
     laterality = parse_laterality(cells.get("laterality", ""))
     spacing_mm = parse_spacing(cells.get("spacing_mm", ""))
-    reviewed = parse_reviewed(cells.get("reviewed", ""))
+    reviewed = parse_yes(cells.get("reviewed", ""), "reviewed")
+    parse_yes(cells.get(CHECKED, ""), CHECKED)
     if not listed.image:
         raise Refusal(Reason.MISSING_IMAGE, "the image cell is empty")
     image_path = parse_path(folder, listed.image, Reason.MISSING_IMAGE)
@@ -152,7 +157,15 @@ def _label(listed: Listed) -> Label:
 
 def _statement(listed: Listed) -> Statement:
     cells = _only(listed).cells
-    return state(listed, cells["patient_id"], _label, cells.get("split", ""))
+    said = state(listed, cells["patient_id"], _label, cells.get("split", ""))
+    return replace(said, patient_checked=_only(listed).complete and _is_checked(cells))
+
+
+def _is_checked(cells: Mapping[str, str]) -> bool:
+    try:
+        return parse_yes(cells.get(CHECKED, ""), CHECKED)
+    except Refusal:
+        return False
 
 
 def _only(listed: Listed) -> Record:
