@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -9,16 +10,23 @@ from datetime import UTC, datetime
 
 import httpx
 
+from mamfed_client.proxies import Proxy, proxy_to
+
 _UNTRUSTED = (18, 19, 20, 21)
 """OpenSSL's verification errors for a chain that does not end at the authority."""
 
 
 def explain(error: BaseException, server: str) -> str:
-    """Say in one line why the coordinator cannot be reached; ``server`` is its ``host:port``."""
+    """Say in one line why the coordinator cannot be reached; ``server`` is its ``host:port``.
+
+    Where a proxy leads to it, the connection that failed is the one to the proxy.
+    """
+    proxy = proxy_to(server)
     for cause in causes(error):
-        if words := _words(cause):
+        words = _proxy_words(cause, proxy) if proxy else _words(cause)
+        if words:
             return f"{server}: {words}"
-    return f"{server}: {type(error).__name__}"
+    return f"{server}: {type(error).__name__}" + (f" through {proxy}" if proxy else "")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -42,11 +50,23 @@ def _words(error: BaseException) -> str:
         return "connection reset by the other side"
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time: a firewall, or the server hangs"
-    if isinstance(error, httpx.ProxyError):
-        return f"the proxy did not let it through ({error})"
     if isinstance(error, httpx.RemoteProtocolError):
         return "closed without an answer: it may not accept this site's certificate"
     return (error.strerror or "") if isinstance(error, OSError) else ""
+
+
+def _proxy_words(error: BaseException, proxy: Proxy) -> str:
+    """Name the proxy: httpx opens a connection to it, and TLS with the coordinator through it."""
+    if isinstance(error, httpx.ProxyError):
+        status = re.match(r"[1-5]\d\d[ A-Za-z-]{0,60}", str(error))
+        answer = f" ({status[0].strip()})" if status else ""
+        return f"{proxy} did not let it through{answer}; {proxy.remedy}"
+    if isinstance(error, socket.gaierror):
+        return f"{proxy} has a host name that is not known; {proxy.remedy}"
+    if isinstance(error, ssl.SSLError):
+        return f"{_words(error)}; {proxy} stands between and may open TLS: {proxy.remedy}"
+    words = _words(error)
+    return f"{proxy}: {words}; {proxy.remedy}" if words else ""
 
 
 def _certificate_words(error: ssl.SSLCertVerificationError) -> str:

@@ -30,6 +30,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from mamfed_client.certificate import site_certificate
 from mamfed_client.failures import causes, explain
+from mamfed_client.proxies import check_proxy
 from mamfed_client.settings import SiteHome
 from mamfed_client.status import REFUSED, STARTS_OVER, State
 from mamfed_common import __version__
@@ -148,6 +149,7 @@ def fleet_client(link: Link) -> type[FleetHttpClient]:
         def __init__(
             self, base_url: str, *, interceptors: Sequence[Any] = (), **settings: Any
         ) -> None:
+            check_proxy(link.server)
             settings["verify"] = tls_context(link.home)
             super().__init__(base_url, interceptors=[_Contact(link), *interceptors], **settings)
             self._renew()

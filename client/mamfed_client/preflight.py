@@ -235,8 +235,10 @@ def ask_health(home: SiteHome, server: str) -> Reply:
 
     from mamfed_client.failures import explain
     from mamfed_client.link import detail_of, tls_context
+    from mamfed_client.proxies import check_proxy
 
     context = tls_context(home)
+    check_proxy(server)
     before = time.time()
     try:
         with httpx.Client(verify=context, timeout=CONNECT_SECONDS) as client:
