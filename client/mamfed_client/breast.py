@@ -40,11 +40,13 @@ class Seen(NamedTuple):
         levels: Grey levels on the image's own scale.
         image: True but on padding.
         breast: True inside the breast.
+        second: Area of the next largest body, as a share of the breast's; 0 without.
     """
 
     levels: npt.NDArray[Any]
     image: Mask
     breast: Mask
+    second: float
 
 
 def breast_field(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
@@ -84,11 +86,11 @@ def seen(pixels: Grey | Pixels, valid: Mask | None = None) -> Seen:
     view = _lifted(small, image)
     rows, columns = _without_padding(view)
     found = np.zeros_like(view)
-    found[rows, columns] = _body(view[rows, columns])
+    found[rows, columns], second = _body(view[rows, columns])
     found[~image] = 0
     if not found.any():
         raise Refusal(Reason.NO_BREAST, "nothing but padding in its place")
-    return Seen(small, image, found.view(np.bool_))
+    return Seen(small, image, found.view(np.bool_), second)
 
 
 def enlarged(breast: Mask, shape: tuple[int, ...]) -> Mask:
@@ -153,16 +155,20 @@ def _without_padding(view: View) -> tuple[slice, slice]:
     return slices[0], slices[1]
 
 
-def _body(view: View) -> View:
-    """Return the breast as 0 and 1: the largest solid piece that is brighter than the film."""
+def _body(view: View) -> tuple[View, float]:
+    """Find the breast: the largest solid piece that is brighter than the film.
+
+    Returns:
+        The breast as 0 and 1, and the next largest piece's area as a share of its own.
+    """
     frame = _frame(view)
     if frame.all():
         raise Refusal(Reason.NO_BREAST, "the image is one bright area")
     dark_frame = np.where(frame, np.uint8(0), view)
     otsu, _ = cv2.threshold(view[~frame].reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
     tissue = _solid(dark_frame > _film_level(dark_frame, 0.75 * otsu))
-    core = _largest(_thick(tissue))
-    return _filled(cv2.dilate(core, _disk(ROUNDING)) & tissue)
+    core, second = _largest(_thick(tissue))
+    return _filled(cv2.dilate(core, _disk(ROUNDING)) & tissue), second
 
 
 def _solid(values: Mask) -> View:
@@ -223,12 +229,13 @@ def _thick(values: npt.NDArray[Any]) -> View:
     return opened[BODY:-BODY, BODY:-BODY]
 
 
-def _largest(values: View) -> View:
+def _largest(values: View) -> tuple[View, float]:
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(values, connectivity=4)
     if count < 2:
         raise Refusal(Reason.NO_BREAST, "nothing but thin structures in the image")
-    biggest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    return np.asarray(pieces == biggest, dtype=np.uint8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    second = float(np.sort(areas)[-2] / areas.max()) if count > 2 else 0.0
+    return np.asarray(pieces == 1 + int(np.argmax(areas)), dtype=np.uint8), second
 
 
 def _filled(values: View) -> View:

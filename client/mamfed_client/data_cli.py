@@ -94,7 +94,8 @@ def check(
         left_out = write_blank_table(table, intake)
         if left_out:
             console().print(f"{left_out} files have names that a table cannot hold; rename them")
-    _finish(intake, document, listed, output)
+    _show(intake, document, listed, output)
+    _finish(intake, document)
 
 
 @app.command()
@@ -135,7 +136,7 @@ def prepare(
         accept_doubts=accept_doubts,
         dry_run=dry_run,
     )
-    _finish(intake, document, listed, output)
+    _show(intake, document, listed, output)
     left_out = document.get("rejected", {}).get(Reason.DOUBTFUL_MASK, 0)
     if left_out:
         masks = "1 doubtful mask was" if left_out == 1 else f"{left_out} doubtful masks were"
@@ -143,6 +144,7 @@ def prepare(
             f"{out}: {masks} left out; look at the page of 'check --html', then say reviewed: yes "
             "in labels.csv, mend them, or give --accept-doubts"
         )
+    _finish(intake, document)
 
 
 @app.command()
@@ -169,8 +171,8 @@ def show(
         _print_table(facts)
 
 
-def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format) -> None:
-    """Print the result; end with exit code 3 where nothing was accepted."""
+def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -> None:
+    """Print the result."""
     if intake is not None and listed:
         from mamfed_client.summary import list_items
 
@@ -186,6 +188,10 @@ def _finish(intake: Any, document: dict[str, Any], listed: bool, output: Format)
         _print_doubts(document)
     for note in document.get("notes", []):
         console().print(note, soft_wrap=True, markup=False)
+
+
+def _finish(intake: Any, document: Mapping[str, Any]) -> None:
+    """End with exit code 3 where nothing was accepted."""
     if intake is None:
         return
     if not document["accepted"]:

@@ -124,7 +124,10 @@ class Decoder:
             mask = self._flags((rows, columns))
         except Nonsense:
             self._distrust()
-        return Marked(mask, said.resampled, said.boxes, said.points, said.doubts), said.sha256
+        return (
+            Marked(mask, said.resampled, said.boxes, said.points, said.outlines, said.doubts),
+            said.sha256,
+        )
 
     def is_mask(self, path: Path) -> bool:
         """Tell whether a DICOM file is a mask of two values rather than an image of many.

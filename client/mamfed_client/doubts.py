@@ -14,9 +14,31 @@ from typing import Any, NamedTuple
 class Doubt(StrEnum):
     """Why an image or a mask may be wrong; the value is what counts call it."""
 
+    # Masks: whatever trains on them learns them
+    MASK_LARGE = "mask covers much of the breast"
+    MASK_OUTSIDE = "mask lies outside the breast"
+    MASK_THRESHOLD = "mask follows the grey levels"
+    MASK_SPECKS = "mask of specks"
+    MASK_RING = "mask of a line"
+    MASK_BOX = "mask is a box"
+    MASKS_ALIKE = "masks all alike"
+    MASKS_LARGE = "masks far larger than usual"
+
+    # The table against the file
     SIDE_DISAGREES = "table names another side than the file"
     VIEW_DISAGREES = "table names another view than the file"
-    MASK_LARGE = "mask covers much of the breast"
+
+    # Images
+    IMAGE_SMALL = "small image"
+    SATURATED = "much at one grey level"
+    SATURATED_VENDOR = "a vendor at one grey level"
+    NO_BACKGROUND = "breast on every border"
+    SMOOTH = "no texture"
+    NOISE = "noise"
+    TWO_BREASTS = "two breasts"
+    LYING = "lying on its side"
+    UPSIDE_DOWN = "upside down"
+    MIRRORED = "mirrored against its site"
 
     @property
     def sentence(self) -> str:
@@ -26,16 +48,40 @@ class Doubt(StrEnum):
     @property
     def about_mask(self) -> bool:
         """Whether the target of training is in doubt, not only what is known of the image."""
-        return self in _ABOUT_MASKS
+        return self.name.startswith("MASK")
 
-
-_ABOUT_MASKS = frozenset({Doubt.MASK_LARGE})
 
 SENTENCES: dict[Doubt, str] = {
+    Doubt.MASK_LARGE: "The mask marks more of the breast than findings do: it may outline the "
+    "breast, or all dense tissue.",
+    Doubt.MASK_OUTSIDE: "Much of the mask lies beside the breast: it may belong to another image, "
+    "or be mirrored.",
+    Doubt.MASK_THRESHOLD: "The mask is what is brighter than one grey level: it may come from the "
+    "image, not from a reader.",
+    Doubt.MASK_SPECKS: "The mask is scattered over hundreds of pieces.",
+    Doubt.MASK_RING: "The mask is a thin line around something: an outline that was not filled.",
+    Doubt.MASK_BOX: "The mask is an upright rectangle: it says where a finding is, not its shape.",
+    Doubt.MASKS_ALIKE: "The masks of many images have the very same size: they may be "
+    "placeholders.",
+    Doubt.MASKS_LARGE: "Masks cover far more of the breast than elsewhere: another class may be in "
+    "them.",
     Doubt.SIDE_DISAGREES: "The table's side is used; look whether the row names the right file.",
     Doubt.VIEW_DISAGREES: "The table's view is used; look whether the row names the right file.",
-    Doubt.MASK_LARGE: "A mask marks more of the breast than findings do: it may outline the "
-    "breast or dense tissue.",
+    Doubt.IMAGE_SMALL: "The image is a thumbnail: too few pixels for a finding.",
+    Doubt.SATURATED: "Much of the breast has one grey level: a window or a table may not fit the "
+    "image.",
+    Doubt.SATURATED_VENDOR: "Nearly all images of a vendor have much of the breast at one grey "
+    "level: their export may be wrong.",
+    Doubt.NO_BACKGROUND: "Tissue reaches all four borders: it may be a piece of a mammogram, or no "
+    "breast.",
+    Doubt.SMOOTH: "The breast has no texture: it may be enlarged from a small picture, or be no "
+    "breast.",
+    Doubt.NOISE: "The breast is all grains: its bytes may have been read in a wrong order.",
+    Doubt.TWO_BREASTS: "Two breasts seem to be in one picture: cut it in two.",
+    Doubt.LYING: "The chest wall seems to be at the top or at the bottom: turn the image.",
+    Doubt.UPSIDE_DOWN: "The chest muscle seems to be at the bottom: turn the image.",
+    Doubt.MIRRORED: "The breast points the other way than all others of its side: it may be "
+    "mirrored, or the side is wrong.",
 }
 
 

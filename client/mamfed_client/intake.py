@@ -16,6 +16,8 @@ from mamfed_client.labels import LeftOut, assign_purposes
 from mamfed_client.manifest import Manifest, Row, Statement, linked_patients
 from mamfed_client.outcome import Outcome
 from mamfed_client.patients import PLACEHOLDERS, Joined, Mention, named_alike, spelled_alike
+from mamfed_client.plausibility.cohort import Member, judge_cohort
+from mamfed_client.plausibility.measures import Measures
 from mamfed_client.readers import Readers, readers
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
 from mamfed_client.row_reading import Task, alike, is_outlined, label_of, read_row, stat_of
@@ -103,8 +105,9 @@ def take_in(
     joined = _joined(manifest, rows, outcomes, task)
     nameless = {row.row_number: _NAMELESS for row in rows if not row.patient_id}
     representative = linked_patients([*pairs, *joined.pairs])
-    doubts = _doubts(rows, outcomes)
-    unusable = _about_other_images(doubts) | duplicates | nameless
+    unusable = duplicates | nameless
+    doubts = _doubts([row for row in rows if row.row_number not in unusable], outcomes)
+    unusable |= _about_other_images(doubts)
     doubts = {number: some for number, some in doubts.items() if number not in unusable}
     if not accept_doubts:
         unusable |= _doubtful_masks(doubts)
@@ -125,10 +128,15 @@ def take_in(
     )
 
 
-def _doubts(rows: Iterable[Row], outcomes: Mapping[int, Outcome]) -> dict[int, Doubts]:
-    """Collect what is doubtful of rows that nobody has reviewed."""
+def _doubts(rows: Sequence[Row], outcomes: Mapping[int, Outcome]) -> dict[int, Doubts]:
+    """Collect what is doubtful of rows that nobody has reviewed, by themselves and together."""
+    together = judge_cohort([_member(row, outcomes[row.row_number].measures) for row in rows])
     found = ((row.row_number, outcomes[row.row_number]) for row in rows if not row.reviewed)
-    return {number: (*contradictions(o), *o.doubts) for number, o in found}
+    return {n: (*contradictions(o), *o.doubts, *together.get(n, ())) for n, o in found}
+
+
+def _member(row: Row, measures: Measures) -> Member:
+    return Member(row.row_number, row.vendor, row.laterality, measures)
 
 
 def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:

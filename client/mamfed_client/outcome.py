@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from mamfed_client import doubts
 from mamfed_client.doubts import Doubts
 from mamfed_client.mammogram import Laterality
+from mamfed_client.plausibility.measures import Measures
 from mamfed_client.rejections import Reason, Refusal
 
 
@@ -40,6 +41,7 @@ class Outcome:
         lesion_share: Share of the image's pixels that its annotations mark.
         resampled: How many of its masks had another size than the image.
         doubts: What may be wrong with it.
+        measures: What its site as a whole is judged by.
     """
 
     reason: Reason | None = None
@@ -65,6 +67,7 @@ class Outcome:
     lesion_share: float = 0.0
     resampled: int = 0
     doubts: Doubts = ()
+    measures: Measures = field(default_factory=Measures)
 
     @classmethod
     def refused(cls, refusal: Refusal) -> Self:
@@ -73,15 +76,20 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return asdict(self) | {"doubts": doubts.to_json(self.doubts)}
+        return asdict(self) | {
+            "doubts": doubts.to_json(self.doubts),
+            "measures": list(self.measures),
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Make the outcome that :meth:`to_json` described; one without doubts is of an old version.
+        """Make the outcome that :meth:`to_json` described; those of an old version have no doubts.
 
         Raises:
             TypeError, ValueError: It describes none.
         """
         reason = None if content["reason"] is None else Reason(content["reason"])
         found = doubts.from_json(content.get("doubts", ()))
-        return cls(**{**content, "reason": reason, "doubts": found})
+        measures = Measures(*content.get("measures", ()))
+        known = {"reason": reason, "doubts": found, "measures": measures}
+        return cls(**{**content, **known})

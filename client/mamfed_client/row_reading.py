@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from mamfed_client.annotations import Marked
 from mamfed_client.cache import Store, digest
 from mamfed_client.cells import Label, parse_label
 from mamfed_client.decode import Decoder
-from mamfed_client.doubts import Doubts
 from mamfed_client.labels import is_malignant, is_without_malignancy
 from mamfed_client.mammogram import Facts, Mammogram, Mask
 from mamfed_client.manifest import Row
 from mamfed_client.outcome import Outcome
 from mamfed_client.patients import meant
-from mamfed_client.plausibility import judge_mask
+from mamfed_client.plausibility import judge_image, judge_mask
 from mamfed_client.preprocess import PREPARE_VERSION, Look, look_at, prepare
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.rejections import Reason, Refusal
@@ -109,9 +109,12 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
     mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
     by_file = mammogram.facts
     mammogram = replace(mammogram, facts=table_first(row, by_file))
-    mask, mask_sha256, resampled, said = _mask(row, mammogram, decoder)
+    marked, mask_sha256 = _marked(row, mammogram, decoder)
     look = look_at(mammogram)
-    judged = () if mask is None else judge_mask(mask, look)
+    judged = judge_image(mammogram, look)
+    if marked is not None:
+        judged = judge_mask(marked.mask, look, judged, marked.outlines)
+    mask = None if marked is None else marked.mask
     name = _stored(row, task, mammogram, look, mask, image_sha256, mask_sha256)
     facts, (rows, columns) = mammogram.facts, mammogram.grey.shape
     return Outcome(
@@ -134,8 +137,9 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
         rows=rows,
         columns=columns,
         lesion_share=0.0 if mask is None else float(mask.mean()),
-        resampled=resampled,
-        doubts=(*mammogram.doubts, *said, *judged),
+        resampled=0 if marked is None else marked.resampled,
+        doubts=((*marked.doubts,) if marked else ()) + mammogram.doubts + judged.doubts,
+        measures=judged.measures,
     )
 
 
@@ -158,15 +162,15 @@ def table_first(row: Row, facts: Facts) -> Facts:
     )
 
 
-def _mask(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[Mask | None, str, int, Doubts]:
+def _marked(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[Marked | None, str]:
     """Read what outlines a malignant row's findings. Only these are targets of training."""
     if not is_malignant(row.label) or not is_outlined(row):
-        return None, "", 0, ()
+        return None, ""
     rows, columns = mammogram.grey.shape
     marked, sha256 = decoder.mask(row.annotations, rows, columns)
     if not marked.mask.any():
         raise Refusal(Reason.EMPTY_MASK, "the row is malignant but its annotation marks nothing")
-    return marked.mask, sha256, marked.resampled, marked.doubts
+    return marked, sha256
 
 
 def _stored(

@@ -61,6 +61,17 @@ def test_doubtful_masks_are_prepared_where_they_are_accepted(prepare, doubtful, 
     assert (found["accepted"], found["doubts"]) == (2, {LARGE: 1})
 
 
+def test_masks_that_are_doubtful_only_together_are_left_out_too(call, folder, tmp_path):
+    for number in range(5):
+        folder.add(f"P{number}", pathology="malignant", mask=True)
+    words = ("prepare", folder.write(), "--out", tmp_path / "out", "--size", 64)
+
+    result = call(*words, "--list", code=1)
+
+    assert "doubtful mask: masks all alike: 5 of 5 masks" in result.stdout
+    assert "5 doubtful masks were left out" in str(result.exception)
+
+
 def test_a_prepared_folder_keeps_its_doubts_and_one_without_them_is_still_read(
     prepare, doubtful, tmp_path
 ):

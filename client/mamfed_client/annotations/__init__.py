@@ -35,6 +35,7 @@ class Marked(NamedTuple):
         resampled: How many were drawn on another size of the image, and fitted.
         boxes: How many boxes they hold; none is in the mask.
         points: How many single points; each marks one pixel.
+        outlines: As how many outlines they were drawn; 0 where they are pictures.
         doubts: What may be wrong with it, as far as its readers can tell.
     """
 
@@ -42,6 +43,7 @@ class Marked(NamedTuple):
     resampled: int
     boxes: int
     points: int
+    outlines: int = 0
     doubts: Doubts = ()
 
 
@@ -55,7 +57,7 @@ def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int)
     """
     mask: Mask = np.zeros((rows, columns), dtype=np.bool_)
     kinds: Counter[Kind] = Counter()
-    resampled, listed = 0, False
+    resampled, pictures, listed = 0, 0, False
     for annotation in annotations:
         outlines = _outlines(annotation)
         shapes, scaled = _scaled(outlines, rows, columns)
@@ -63,18 +65,19 @@ def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int)
         for other in outlines.masks:
             scaled |= other.shape != (rows, columns)
             mask |= raster.fit(other, rows, columns)
-            kinds["polygon"] += bool(other.any())
+            pictures += bool(other.any())
         kinds.update(shape.kind for shape in shapes)
         resampled += scaled
         listed |= outlines.listed
-    _check_marked(mask, kinds, listed)
-    return Marked(mask, resampled, kinds["box"], kinds["point"])
+    _check_marked(mask, kinds, pictures, listed)
+    drawn = kinds.total() - kinds["box"]
+    return Marked(mask, resampled, kinds["box"], kinds["point"], drawn)
 
 
-def _check_marked(mask: Mask, kinds: Counter[Kind], listed: bool) -> None:
+def _check_marked(mask: Mask, kinds: Counter[Kind], pictures: int, listed: bool) -> None:
     """Refuse a mask without an outline; single points are one unless boxes say otherwise."""
     boxes, points = kinds["box"], kinds["point"]
-    if boxes and boxes + points == kinds.total():
+    if boxes and boxes + points == kinds.total() and not pictures:
         beside = f" and {_counted(points, 'point')}" if points else ""
         found = f"{_counted(boxes, 'box', 'boxes')}{beside}"
         raise Refusal(Reason.EMPTY_MASK, f"{found} and no outline")

@@ -41,6 +41,7 @@ class MaskAnswer(NamedTuple):
     resampled: int
     boxes: int
     points: int
+    outlines: int
     sha256: str
     doubts: Doubts
 
@@ -84,8 +85,14 @@ def check_mask(answer: dict[str, Any]) -> MaskAnswer:
     Raises:
         Nonsense: It is not one.
     """
-    resampled, boxes, points = (_count(answer, name) for name in ("resampled", "boxes", "points"))
-    return MaskAnswer(resampled, boxes, points, _sha256(answer), _doubts(answer))
+    return MaskAnswer(
+        resampled=_count(answer, "resampled"),
+        boxes=_count(answer, "boxes"),
+        points=_count(answer, "points"),
+        outlines=_count(answer, "outlines"),
+        sha256=_sha256(answer),
+        doubts=_doubts(answer),
+    )
 
 
 def check_source(answer: dict[str, Any]) -> dict[str, str]:

@@ -137,8 +137,9 @@ def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> An
             digest.update(hashlib.sha256(data).digest())
     marked = read_annotations(parsed, rows, columns)
     _put(buffer, marked.mask, 0)
-    counts = {"resampled": marked.resampled, "boxes": marked.boxes, "points": marked.points}
-    return {"sha256": digest.hexdigest(), "doubts": to_json(marked.doubts), **counts}
+    said = marked._asdict()
+    del said["mask"]
+    return said | {"doubts": to_json(marked.doubts), "sha256": digest.hexdigest()}
 
 
 def _is_mask(_: Buffer, path: str) -> Answer:

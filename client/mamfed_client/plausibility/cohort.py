@@ -1,0 +1,125 @@
+"""What a site's images together say, where each by itself may be right."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+from mamfed_client.doubts import Doubt, Doubtful, Doubts
+from mamfed_client.mammogram import Laterality
+from mamfed_client.plausibility.measures import Measures
+
+FEWEST = 5
+"""Images from which a group says something."""
+NEARLY_ALL = 0.9
+PLAIN = 0.25
+"""Share of a breast at one grey level; 0.19 at most in real images."""
+ALIKE = 0.8
+LOOSE = 0.5
+"""Masks that fit what is bright better than this mark something; placeholders have 0.3 or less."""
+USUAL = 0.02
+"""Share of the breast that the median mask of a data set marks: 0.007 to 0.03 in seven film and
+phantom ones, 0.11 in one with advanced cancers."""
+TIMES = 20
+
+
+class Member(NamedTuple):
+    """What is known of one image of a site.
+
+    Attributes:
+        row_number: Its row.
+        vendor: Who made the unit; None where it is not known.
+        laterality: Which breast.
+        measures: What was measured on it.
+    """
+
+    row_number: int
+    vendor: str | None
+    laterality: Laterality | None
+    measures: Measures
+
+
+def judge_cohort(members: Sequence[Member]) -> dict[int, Doubts]:
+    """Return row number -> what is doubtful of it because of the others."""
+    found: defaultdict[int, Doubts] = defaultdict(tuple)
+    for check in CHECKS:
+        for number, doubt in check(members):
+            found[number] += (doubt,)
+    return dict(found)
+
+
+Found = Iterable[tuple[int, Doubtful]]
+
+
+def masks_alike(members: Sequence[Member]) -> Found:
+    """Doubt masks most of which have one area and one box, and do not fit what is bright."""
+    masked = [m for m in members if m.measures.mask_pixels]
+    sizes = Counter(_size(m.measures) for m in masked)
+    if len(masked) < FEWEST:
+        return []
+    size, count = sizes.most_common(1)[0]
+    alike = [m for m in masked if _size(m.measures) == size]
+    loose = median(m.measures.mask_fit for m in alike) < LOOSE
+    if count < max(FEWEST, ALIKE * len(masked)) or not loose:
+        return []
+    return _all(alike, Doubtful(Doubt.MASKS_ALIKE, f"{count} of {len(masked)} masks"))
+
+
+def masks_large(members: Sequence[Member]) -> Found:
+    """Doubt the masks of a vendor, or site, that cover many times what others do."""
+    masked = [m for m in members if m.measures.mask_pixels]
+    groups = _by(masked, lambda m: m.vendor)
+    for vendor, group in groups.items():
+        others = [m for m in masked if m.vendor != vendor]
+        usual = _middle(others) if len(others) >= FEWEST else USUAL
+        times = _middle(group) / usual
+        if len(group) >= FEWEST and times >= TIMES:
+            beside = "other vendors'" if len(others) >= FEWEST else "usual ones"
+            yield from _all(group, Doubtful(Doubt.MASKS_LARGE, f"{times:.0f} times {beside}"))
+
+
+def vendor_saturated(members: Sequence[Member]) -> Found:
+    """Doubt a vendor nearly all of whose images have much of the breast at one grey level."""
+    for group in _by(members, lambda m: m.vendor).values():
+        share = sum(m.measures.plain_share >= PLAIN for m in group) / len(group)
+        if len(group) >= FEWEST and share >= NEARLY_ALL:
+            yield from _all(group, Doubtful(Doubt.SATURATED_VENDOR, f"{share:.0%} of its images"))
+
+
+def mirrored(members: Sequence[Member]) -> Found:
+    """Doubt a breast that points the other way than nearly all others of its vendor and side."""
+    known = [m for m in members if m.laterality and m.measures.chest_wall]
+    for group in _by(known, lambda m: (m.vendor, m.laterality)).values():
+        (usual, count), *_ = Counter(m.measures.chest_wall for m in group).most_common(1)
+        if len(group) >= FEWEST and NEARLY_ALL * len(group) <= count < len(group):
+            others = [m for m in group if m.measures.chest_wall != usual]
+            yield from _all(others, Doubtful(Doubt.MIRRORED, f"unlike {count} of {len(group)}"))
+
+
+def _size(measures: Measures) -> tuple[int, int, int]:
+    return measures.mask_pixels, measures.mask_rows, measures.mask_columns
+
+
+def _middle(members: Iterable[Member]) -> float:
+    return median(m.measures.mask_of_breast for m in members)
+
+
+def _by(members: Iterable[Member], key: Callable[[Member], Any]) -> dict[Any, list[Member]]:
+    groups: defaultdict[Any, list[Member]] = defaultdict(list)
+    for member in members:
+        groups[key(member)].append(member)
+    return groups
+
+
+def _all(members: Iterable[Member], doubt: Doubtful) -> Found:
+    return [(member.row_number, doubt) for member in members]
+
+
+CHECKS: tuple[Callable[[Sequence[Member]], Found], ...] = (
+    masks_alike,
+    masks_large,
+    vendor_saturated,
+    mirrored,
+)

@@ -1,0 +1,108 @@
+"""Checks of an image by itself.
+
+What is measured on 1,709 images of eight film and digital data sets and three phantom vendors, and
+on the same ones cropped, turned, saturated and joined, is in docs/decisions/0040.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mamfed_client.doubts import Doubt, Doubtful
+from mamfed_client.plausibility.picture import Picture
+from mamfed_client.rejections import Reason, Refusal
+
+Check = Callable[[Picture], Doubtful | None]
+
+ICON = 64
+"""Longest side in pixels below which nothing of a breast can be seen: 4 mm a pixel."""
+THUMBNAIL = 150
+"""Below this a pixel is 1.6 mm wide: no margin of a mass, no calcification."""
+ALL_PLAIN, MUCH_PLAIN = 0.8, 0.35
+"""Share of the breast at one grey level; 0.19 at most in real images."""
+TOUCHED = 0.2
+"""Share of each border that is breast where the picture is a piece of one; none has 0.1 on all."""
+SMOOTH, ROUGH = 0.003, 0.12
+"""Texture, which is 0.0056 to 0.061 in real images; 0 in a ramp, and noise has 0.15 or more."""
+WIDE, STRAIGHTER = 0.85, 0.1
+"""A lying breast's box is wider than high (0.89 at least for standing ones), and it ends
+straighter at its top or bottom than at either side."""
+SECOND = 0.25
+"""Size of a second body that is no muscle, tape or label: 0.23 at most in real images."""
+BACK_TO_BACK, BROAD = 0.3, 1.35
+"""Two breasts that touch along their chest walls end in a tip on both sides, and are broad."""
+MUSCLE_BELOW = 0.45
+"""How much straighter an MLO ends below than above; 0.42 at most where it stands upright."""
+
+
+def is_tiny(picture: Picture) -> Doubtful | None:
+    """Refuse an icon, doubt a thumbnail."""
+    longest = max(picture.rows, picture.columns)
+    found = f"{picture.columns} x {picture.rows} pixels"
+    if longest < ICON:
+        raise Refusal(Reason.IMPLAUSIBLE_IMAGE, f"{found}, an icon")
+    return Doubtful(Doubt.IMAGE_SMALL, found) if longest < THUMBNAIL else None
+
+
+def is_plain(picture: Picture) -> Doubtful | None:
+    """Refuse a breast that is all one grey, doubt one that is much of one."""
+    found = f"{picture.plain_share:.0%} of the breast at one grey level"
+    if picture.plain_share >= ALL_PLAIN:
+        raise Refusal(Reason.IMPLAUSIBLE_IMAGE, found)
+    return Doubtful(Doubt.SATURATED, found) if picture.plain_share >= MUCH_PLAIN else None
+
+
+def is_piece(picture: Picture) -> Doubtful | None:
+    """Doubt a picture that is breast on all four borders: a crop, or something else."""
+    if min(picture.borders) < TOUCHED:
+        return None
+    return Doubtful(Doubt.NO_BACKGROUND, f"{min(picture.borders):.0%} of each border or more")
+
+
+def is_smooth(picture: Picture) -> Doubtful | None:
+    """Doubt a breast without texture."""
+    return Doubtful(Doubt.SMOOTH) if picture.texture < SMOOTH else None
+
+
+def is_noise(picture: Picture) -> Doubtful | None:
+    """Doubt a breast of grains, as bytes in a wrong order make it."""
+    return Doubtful(Doubt.NOISE) if picture.texture > ROUGH else None
+
+
+def is_lying(picture: Picture) -> Doubtful | None:
+    """Doubt a breast whose chest wall is at the top or at the bottom."""
+    return Doubtful(Doubt.LYING) if _lies(picture) else None
+
+
+def _lies(picture: Picture) -> bool:
+    left, right, top, bottom = picture.strips
+    return picture.aspect < WIDE and max(top, bottom) - max(left, right) > STRAIGHTER
+
+
+def is_two_breasts(picture: Picture) -> Doubtful | None:
+    """Doubt two bodies of similar size, and one that ends in a tip on both sides."""
+    second = picture.look.view.second
+    if second >= SECOND:
+        return Doubtful(Doubt.TWO_BREASTS, f"the second is {second:.0%} of the first")
+    left, right, *_ = picture.strips
+    joined = max(left, right) < BACK_TO_BACK and picture.aspect < BROAD and not _lies(picture)
+    return Doubtful(Doubt.TWO_BREASTS, "back to back") if joined else None
+
+
+def is_upside_down(picture: Picture) -> Doubtful | None:
+    """Doubt an oblique view whose muscle is at the bottom."""
+    below = picture.strips.bottom - picture.strips.top >= MUSCLE_BELOW
+    turned = picture.view == "MLO" and below and not _lies(picture)
+    return Doubtful(Doubt.UPSIDE_DOWN) if turned else None
+
+
+CHECKS: tuple[Check, ...] = (
+    is_tiny,
+    is_plain,
+    is_piece,
+    is_smooth,
+    is_noise,
+    is_lying,
+    is_two_breasts,
+    is_upside_down,
+)

@@ -1,0 +1,119 @@
+"""What checks of images look at: a small view, its breast, and what can be measured on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.mammogram import Laterality, Mask
+from mamfed_client.preprocess import Look
+from mamfed_client.transform import Box
+
+STRIP = 0.04
+"""Width of a strip along a side of the breast's box, as a share of the box."""
+LEVELS = 256
+"""Steps into which a breast's own range of grey is divided, to see how much sits at one."""
+
+SOME = 4
+"""Of the view's pixels every fourth one is enough for a percentile."""
+
+
+class Strips(NamedTuple):
+    """How much of a strip along each side of the breast's box is breast, 0..1.
+
+    A side on which the breast ends straight has much, one on which it ends in a tip little.
+    """
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One image and its measures.
+
+    Attributes:
+        rows: Height of the file's image in pixels.
+        columns: Its width.
+        view: The mammographic view, as ``MLO``; None where it is not known.
+        look: The small view, the breast on it, and how often each grey level is found in it.
+        strips: Where the breast ends straight.
+        aspect: Height of the breast's box by its width.
+        borders: Share of each of the picture's borders that is breast: left, right, top, bottom.
+        plain_share: Share of the breast that sits at one grey level, or next to it.
+        texture: Typical difference between neighbouring places in the breast, as a share of its
+            range of grey.
+    """
+
+    rows: int
+    columns: int
+    view: str | None
+    look: Look
+    strips: Strips
+    aspect: float
+    borders: tuple[float, float, float, float]
+    plain_share: float
+    texture: float
+
+    @property
+    def chest_wall(self) -> Laterality | None:
+        """On which side of the picture the breast clearly ends straight; else None."""
+        lean = self.strips.left - self.strips.right
+        return None if abs(lean) < CLEAR else "L" if lean > 0 else "R"
+
+
+CLEAR = 0.3
+"""Of a strip: in 97 % of 1,709 images one side has so much more breast than the other."""
+
+
+def picture_of(shape: tuple[int, int], view: str | None, look: Look) -> Picture:
+    """Measure an image of ``shape`` pixels."""
+    breast = look.view.breast
+    box = Box.around(breast)
+    assert box is not None
+    inside = breast[box.top : box.bottom, box.left : box.right]
+    edges = (breast[:, 0], breast[:, -1], breast[0], breast[-1])
+    left, right, top, bottom = (float(edge.mean()) for edge in edges)
+    return Picture(
+        rows=shape[0],
+        columns=shape[1],
+        view=view,
+        look=look,
+        strips=_strips(inside),
+        aspect=inside.shape[0] / inside.shape[1],
+        borders=(left, right, top, bottom),
+        plain_share=_plain_share(look.counts),
+        texture=_texture(look.view.levels, breast),
+    )
+
+
+def _strips(inside: Mask) -> Strips:
+    across, down = (max(1, round(STRIP * side)) for side in inside.shape[::-1])
+    strips = (inside[:, :across], inside[:, -across:], inside[:down], inside[-down:])
+    return Strips(*(float(strip.mean()) for strip in strips))
+
+
+def _plain_share(counts: npt.NDArray[np.int64]) -> float:
+    """Find the three neighbouring steps of the breast's own range that hold most of it."""
+    darker = np.cumsum(counts)
+    low, high = np.searchsorted(darker, (0.005 * darker[-1], 0.995 * darker[-1]))
+    width = max(1, -(-(int(high) - int(low) + 1) // LEVELS))
+    steps = np.add.reduceat(counts, np.arange(0, len(counts), width))
+    return float(np.convolve(steps, np.ones(3, np.int64)).max() / darker[-1])
+
+
+def _texture(levels: npt.NDArray[np.generic], breast: Mask) -> float:
+    """Compare the view with its blur, two pixels wide, away from the skin; 0 where it is flat."""
+    view = levels.astype(np.float32)
+    inner = cv2.erode(breast.view(np.uint8), np.ones((9, 9), np.uint8)).view(np.bool_)
+    low, high = np.percentile(view[breast][::SOME], (0.5, 99.5))
+    if not inner.any() or not high > low:
+        return 0.0
+    fine = cv2.absdiff(view, cv2.GaussianBlur(view, (9, 9), 2))
+    return float(np.median(fine[inner][::SOME]) / (high - low))

@@ -1,0 +1,113 @@
+"""Images that can only be there by mistake."""
+
+import cv2
+import numpy as np
+import pytest
+from tests.client.plausibility.conftest import draw, mammogram
+
+from mamfed_client.doubts import Doubt
+from mamfed_client.plausibility import judge_image
+from mamfed_client.preprocess import look_at
+from mamfed_client.rejections import Reason, Refusal
+
+
+@pytest.mark.parametrize("view", ["CC", "MLO"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_breast_is_not_doubted_either_way_round(judged, view, seed):
+    levels, _ = draw(view, seed)
+
+    assert judged(levels, view) == judged(levels[:, ::-1], view) == []
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_a_breast_much_of_which_is_white_is_doubted(judged, share):
+    levels, breast = draw()
+
+    white = np.quantile(levels[breast], 1 - share)
+
+    assert Doubt.SATURATED in judged(levels / white)
+
+
+def test_a_breast_much_of_which_is_black_is_doubted(judged):
+    levels, breast = draw()
+    dark = np.quantile(levels[breast], 0.5)
+
+    assert Doubt.SATURATED in judged(np.where(breast, np.maximum(levels, dark), 0))
+
+
+def test_a_breast_nearly_all_of_which_is_one_grey_is_refused(judged):
+    levels, breast = draw()
+    white = np.quantile(levels[breast], 0.05)
+
+    with pytest.raises(Refusal, match=r"9\d% of the breast at one grey level") as caught:
+        judged(levels / white)
+    assert caught.value.reason is Reason.IMPLAUSIBLE_IMAGE
+
+
+def test_an_image_of_few_levels_in_a_corner_of_the_range_is_not_saturated(judged):
+    assert judged(draw()[0] / 16) == []
+
+
+def test_an_inverted_image_is_refused_for_its_bright_background(judged):
+    with pytest.raises(Refusal, match="of the breast at one grey level"):
+        judged(1 - draw()[0])
+
+
+@pytest.mark.parametrize(("side", "expected"), [(64, [Doubt.IMAGE_SMALL]), (256, [])])
+def test_a_thumbnail_is_doubted(side, expected, judged):
+    small = cv2.resize(draw()[0], (side * 400 // 512, side), interpolation=cv2.INTER_AREA)
+
+    assert [d for d in judged(small) if d is Doubt.IMAGE_SMALL] == expected
+
+
+@pytest.mark.parametrize("side", [8, 63])
+def test_an_icon_is_refused(side):
+    icon = mammogram(cv2.resize(draw()[0], (side, side), interpolation=cv2.INTER_AREA))
+
+    with pytest.raises(Refusal, match=f"{side} x {side} pixels, an icon"):
+        judge_image(icon, look_at(mammogram(draw()[0])))
+
+
+def test_an_icon_that_was_enlarged_is_doubted(judged):
+    icon = cv2.resize(draw()[0], (8, 8), interpolation=cv2.INTER_AREA)
+
+    assert Doubt.SMOOTH in judged(cv2.resize(icon, (400, 512), interpolation=cv2.INTER_CUBIC))
+
+
+def test_a_ramp_is_doubted(judged):
+    assert Doubt.SMOOTH in judged(np.tile(np.linspace(0, 1, 400), (512, 1)))
+
+
+def test_noise_is_doubted(judged):
+    _, breast = draw()
+    noise = np.random.default_rng(0).random((256, 200))
+    grains = cv2.resize(noise, (400, 512), interpolation=cv2.INTER_NEAREST)
+
+    assert Doubt.NOISE in judged(np.where(breast, grains, 0))
+    assert Doubt.NOISE in judged(grains)
+
+
+def test_a_piece_of_a_breast_is_doubted(judged):
+    assert Doubt.NO_BACKGROUND in judged(draw()[0][160:360, 20:170])
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+@pytest.mark.parametrize("view", ["CC", "MLO"])
+def test_a_breast_that_lies_is_doubted(judged, turns, view):
+    assert judged(np.rot90(draw(view)[0], turns), view) == [Doubt.LYING]
+
+
+def test_an_oblique_view_upside_down_is_doubted_other_views_cannot_be_told(judged):
+    upright, _ = draw("MLO", width=280)
+
+    assert judged(upright, "MLO") == judged(upright[::-1], "CC") == []
+    assert judged(upright[::-1], "MLO") == [Doubt.UPSIDE_DOWN]
+
+
+@pytest.mark.parametrize("turned", [True, False], ids=["face to face", "back to back"])
+def test_two_breasts_in_one_picture_are_doubted(judged, turned):
+    one, other = draw(seed=1)[0], draw(seed=2)[0][:, ::-1]
+
+    pair = (one, other) if turned else (other, one)
+
+    assert judged(np.hstack(pair)) == [Doubt.TWO_BREASTS]
