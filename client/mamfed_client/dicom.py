@@ -43,7 +43,7 @@ def read_dicom(data: bytes, file_name: str, allow: frozenset[Reason] = frozenset
         known = facts(dataset, file_name)
         check_screening(dataset, known, allow)
         _check_picture(dataset)
-        grey, valid = to_grey(stored_values(dataset), dataset)
+        grey, valid = to_grey(stored_values(dataset, is_mammogram=True), dataset)
         return Mammogram(grey, valid, known)
 
 

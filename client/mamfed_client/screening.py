@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
-from types import MappingProxyType
 
 from pydicom import Dataset
 from pydicom.uid import (
-    BreastProjectionXRayImageStorageForPresentation,
-    BreastProjectionXRayImageStorageForProcessing,
-    BreastTomosynthesisImageStorage,
+    UID,
     CTImageStorage,
-    DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
     SecondaryCaptureImageStorage,
 )
@@ -19,53 +16,24 @@ from pydicom.uid import (
 from mamfed_client.header import codes, items, numbers, text, texts, words
 from mamfed_client.mammogram import Facts
 from mamfed_client.rejections import Reason, Refusal
-from mamfed_client.vendors import magnification, spacings_disagree
-
-TOMOSYNTHESIS_CLASSES = (
-    BreastTomosynthesisImageStorage,
-    BreastProjectionXRayImageStorageForPresentation,
-    BreastProjectionXRayImageStorageForProcessing,
+from mamfed_client.screening_vocabulary import (
+    BIOPSY_TYPES,
+    CAPTURE_TYPES,
+    CAPTURED,
+    CODES,
+    MAMMOGRAPHIC_CLASSES,
+    RADIOGRAPHIC_CLASSES,
+    SCOUT_SIDES,
+    STEMS,
+    SYNTHESIZED_TYPES,
+    SYNTHESIZED_WORDS,
+    TEST_OBJECTS,
+    TEXTS,
+    TOMOSYNTHESIS_CLASSES,
+    TOMOSYNTHESIS_TYPES,
+    WORDS,
 )
-MAMMOGRAPHIC_CLASSES = (
-    DigitalMammographyXRayImageStorageForPresentation,
-    DigitalMammographyXRayImageStorageForProcessing,
-    *TOMOSYNTHESIS_CLASSES,
-)
-
-CODES = MappingProxyType(
-    {
-        Reason.SPECIMEN: frozenset({"127457009", "G-8310"}),
-        Reason.SPOT: frozenset({"399055006", "R-102D7"}),
-        Reason.MAGNIFICATION: frozenset({"399163009", "R-102D6"}),
-        Reason.IMPLANT_DISPLACED: frozenset({"399209000", "R-102D5"}),
-    }
-)
-"""PS3.16 CID 4014 (the specimen) and CID 4015, as SNOMED CT and as SRT spell them."""
-
-WORDS = MappingProxyType(
-    {
-        Reason.SPECIMEN: ("specimen",),
-        Reason.BIOPSY: ("biopsy", "stereo", "stereotactic", "scout", "prefire", "postfire"),
-        Reason.SPOT: ("spot",),
-        Reason.MAGNIFICATION: ("magnification", "magnified", "mag"),
-        Reason.IMPLANT_DISPLACED: ("implant displaced", "ccid", "mloid", "mlid"),
-        Reason.TOMOSYNTHESIS: ("tomosynthesis",),
-    }
-)
-"""Whole words in texts of one image or series: the code meanings of CID 4014 and 4015, the image
-types of PS3.3 C.8.11.7.1.4, and the ACR's view abbreviations with ID for an implant displaced."""
-TEXTS = ("SeriesDescription", "ProtocolName", "ViewPosition", "BodyPartExamined")
-"""Not Study Description: the biopsy of one breast comes with plain views of the other."""
-
-SYNTHESIZED_TYPES = frozenset({"GENERATED_2D", "TOMO_2D"})
-"""Of (0008,0008) Image Type, PS3.3 C.8.11.7.1.4; vendors write either or only a name."""
-SYNTHESIZED_WORDS = ("c view", "cview", "s view", "v preview", "insight 2d", "intelligent 2d")
-TOMOSYNTHESIS_TYPES = frozenset({"TOMO", "TOMO_PROJ", "TOMOSYNTHESIS", "VOLUME"})
-BIOPSY_TYPES = ("STEREO_", "PREFIRE", "POSTFIRE", "POSTBIOPSY", "POSTMARKER", "TOMO_SCOUT")
-SCOUT_SIDES = (512, 1024)
-
-CAPTURED = frozenset({"DV", "DI", "SD", "WSD", "DRW"})
-"""Conversion types (PS3.3 C.8.6.1) of screens and documents; DF and SI are scans of film."""
+from mamfed_client.vendors import VIEW_CODES, VIEWS, magnification, spacings_disagree
 
 CONTACT_MAGNIFICATION = 1.4
 """A breast on the table is magnified 1.0 to 1.1 times, one on a magnification stand 1.5 to 2."""
@@ -122,14 +90,30 @@ def _breast_as_ct(dataset: Dataset) -> str:
 def _wrong_modality(dataset: Dataset, _: Facts) -> str:
     """Object to what is not MG; research exports lose Modality, so it may be absent."""
     modality = text(dataset, "Modality").upper()
-    if modality == "MG":
-        return ""
-    if modality:
+    sop_class = UID(text(dataset, "SOPClassUID"))
+    if modality not in ("", "MG"):
         return "(0008,0060) Modality is not MG"
-    is_mammographic = text(dataset, "SOPClassUID") in MAMMOGRAPHIC_CLASSES or (
-        text(dataset, "PositionerType").upper().startswith("MAMMOGRAPHIC")
+    is_foreign = "Image Storage" in sop_class.name and not _is_captured(sop_class)
+    if is_foreign and sop_class not in RADIOGRAPHIC_CLASSES:
+        return "(0008,0016) SOP Class is of another modality"
+    if modality or sop_class in MAMMOGRAPHIC_CLASSES or _is_of_breast_view(dataset):
+        return ""
+    return "(0008,0060) Modality is missing and no other sign of MG"
+
+
+def _is_of_breast_view(dataset: Dataset) -> bool:
+    """Tell by what only a mammography unit writes, or by breast and view together."""
+    if text(dataset, "PositionerType").upper().startswith("MAMMOGRAPHIC"):
+        return True
+    organs = {text(dataset, key).upper() for key in ("BodyPartExamined", "OrganExposed")}
+    has_view = text(dataset, "ViewPosition").upper() in VIEWS or bool(
+        codes(dataset, "ViewCodeSequence") & VIEW_CODES.keys()
     )
-    return "" if is_mammographic else "(0008,0060) Modality is missing and no other sign of MG"
+    return has_view and ("BREAST" in organs or "BreastImplantPresent" in dataset)
+
+
+def _is_captured(sop_class: str) -> bool:
+    return f"{sop_class}.".startswith(f"{SecondaryCaptureImageStorage}.")
 
 
 def _for_processing(dataset: Dataset, _: Facts) -> str:
@@ -142,11 +126,36 @@ def _for_processing(dataset: Dataset, _: Facts) -> str:
 
 
 def _secondary_capture(dataset: Dataset, _: Facts) -> str:
+    """Object to screens and documents.
+
+    The SOP class decides: GE writes Conversion Type WSD into every Digital Mammography object. In
+    one of these it counts only where Image Type, too, says that no examination made the image.
+    """
     sop_class = text(dataset, "SOPClassUID")
-    if f"{sop_class}.".startswith(f"{SecondaryCaptureImageStorage}."):
+    if _is_captured(sop_class):
         return "(0008,0016) SOP Class is Secondary Capture"
+    image_type = {part.upper() for part in texts(dataset, "ImageType")}
+    if image_type & CAPTURE_TYPES:
+        return "(0008,0008) Image Type says screen"
     is_captured = text(dataset, "ConversionType").upper() in CAPTURED
+    if sop_class in MAMMOGRAPHIC_CLASSES:
+        both = is_captured and "SECONDARY" in image_type
+        return "(0008,0064) Conversion Type and (0008,0008) Image Type say screen" if both else ""
     return "(0008,0064) Conversion Type is of a screen or a document" if is_captured else ""
+
+
+def _quality_control(dataset: Dataset, _: Facts) -> str:
+    """Object to test objects and calibrations (PS3.3 C.7.6.1 and C.8.7.3.1)."""
+    for keyword, name in (
+        ("QualityControlImage", "(0028,0300) Quality Control Image"),
+        ("CalibrationImage", "(0050,0004) Calibration Image"),
+    ):
+        if text(dataset, keyword).upper() == "YES":
+            return f"{name} is YES"
+    for keyword in TEXTS:
+        if word := _first_word(words(text(dataset, keyword)), TEST_OBJECTS):
+            return f"{keyword} says {word}"
+    return ""
 
 
 def _specimen(dataset: Dataset, _: Facts) -> str:
@@ -156,7 +165,7 @@ def _specimen(dataset: Dataset, _: Facts) -> str:
 
 
 def _biopsy(dataset: Dataset, _: Facts) -> str:
-    if any(part.upper().startswith(BIOPSY_TYPES) for part in texts(dataset, "ImageType")):
+    if any(BIOPSY_TYPES.fullmatch(part.upper()) for part in texts(dataset, "ImageType")):
         return "(0008,0008) Image Type is of a biopsy"
     if items(dataset, "BiopsyTargetSequence"):
         return "(0018,2041) Biopsy Target Sequence"
@@ -216,9 +225,14 @@ def _coded_or_said(dataset: Dataset, reason: Reason) -> str:
         *((key, text(dataset, key)) for key in TEXTS),
         ("code", " ".join(meanings)),
     ):
-        if word := _first_word(words(said), WORDS[reason]):
+        if word := _first_word(words(said), WORDS[reason]) or _stem(said, reason):
             return f"{source} says {word}"
     return ""
+
+
+def _stem(said: str, reason: Reason) -> str:
+    plain = unicodedata.normalize("NFKD", said).encode("ascii", "ignore").decode().lower()
+    return next((stem for stem in STEMS.get(reason, ()) if stem in plain), "")
 
 
 def _first_word(spelled: str, wanted: tuple[str, ...]) -> str:
@@ -227,9 +241,10 @@ def _first_word(spelled: str, wanted: tuple[str, ...]) -> str:
 
 GATES: tuple[tuple[Reason, Callable[[Dataset, Facts], str]], ...] = (
     (Reason.TOMOSYNTHESIS, _tomosynthesis),
+    (Reason.SECONDARY_CAPTURE, _secondary_capture),
     (Reason.WRONG_MODALITY, _wrong_modality),
     (Reason.FOR_PROCESSING, _for_processing),
-    (Reason.SECONDARY_CAPTURE, _secondary_capture),
+    (Reason.QUALITY_CONTROL, _quality_control),
     (Reason.SPECIMEN, _specimen),
     (Reason.BIOPSY, _biopsy),
     (Reason.SPOT, _spot),
@@ -239,4 +254,4 @@ GATES: tuple[tuple[Reason, Callable[[Dataset, Facts], str]], ...] = (
     (Reason.BURNED_IN, _burned_in),
     (Reason.NO_LATERALITY, _no_laterality),
 )
-"""Tomosynthesis first: stored as CT it would only be the wrong modality."""
+"""Tomosynthesis and captures first: stored as CT or as RG they would only be the wrong modality."""

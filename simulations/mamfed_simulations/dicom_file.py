@@ -88,6 +88,9 @@ def mammogram_dataset(
         dataset.VOILUTSequence = [_linear_lut(look, *lut) for lut in look.display.voi_luts]
     if look.storage.overlay:
         _describe_overlay(dataset)
+    if generator(0, "stripped", patient_id).random() < look.storage.stripped:
+        for keyword in ("Modality", "ImageType", "PresentationLUTShape"):
+            delattr(dataset, keyword)
     dataset.file_meta = file_meta(dataset)
     return dataset
 
@@ -130,7 +133,6 @@ def _describe_study(dataset: Dataset, patient_id: str, instance: int) -> None:
     dataset.InstanceNumber = instance
     dataset.Modality = "MG"
     dataset.PresentationIntentType = "FOR PRESENTATION"
-    dataset.ImageType = ["DERIVED", "PRIMARY"]
     dataset.BurnedInAnnotation = "NO"
     dataset.LossyImageCompression = "00"
 
@@ -140,6 +142,9 @@ def _describe_machine(dataset: Dataset, look: VendorLook, spacing_mm: float) -> 
     if generator(0, "nameless", dataset.PatientID).random() >= look.storage.nameless:
         dataset.Manufacturer = look.manufacturer
     dataset.ManufacturerModelName = look.model
+    dataset.ImageType = list(look.storage.image_type)
+    if look.storage.conversion_type:
+        dataset.ConversionType = look.storage.conversion_type
     dataset.SoftwareVersions = "mamfed phantom"
     dataset.DetectorType = "DIRECT"
     dataset.PositionerType = "MAMMOGRAPHIC"
@@ -190,6 +195,10 @@ def _describe_pixels(dataset: Dataset, look: VendorLook, pixels: npt.NDArray[np.
     dataset.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
     if look.display.padded:
         dataset.add_new("PixelPaddingValue", "US", padding_value(look))
+    for keyword, limit in zip(
+        ("PixelPaddingValue", "PixelPaddingRangeLimit"), look.display.unused_padding, strict=False
+    ):
+        dataset.add_new(keyword, "US", limit)
     if dataset.BitsAllocated == 8:
         dataset.add_new("PixelData", "OB", even(pixels.astype(np.uint8).tobytes()))
     else:
@@ -212,17 +221,20 @@ def _linear_lut(look: VendorLook, center: float, width: float) -> Dataset:
     levels = 2**look.detector.bits_stored
     center, width = round(center * levels), round(width * levels)
     curve = (np.arange(levels) - (center - 0.5)) / (width - 1) + 0.5
-    return voi_lut(curve)
+    first, last = np.flatnonzero(curve <= 0)[-1:], np.flatnonzero(curve >= 1)[:1]
+    start = int(first[0]) if first.size else 0
+    return voi_lut(curve[start : int(last[0]) + 1 if last.size else levels], start)
 
 
-def voi_lut(curve: npt.NDArray[np.float64]) -> Dataset:
+def voi_lut(curve: npt.NDArray[np.float64], first: int = 0) -> Dataset:
     """Make the item of a VOI LUT Sequence (PS3.3 C.11.2.1.1).
 
     Args:
-        curve: ``(levels,)`` displayed tone of each stored value, clipped to 0..1.
+        curve: ``(n,)`` displayed tone of ``n`` stored values, clipped to 0..1.
+        first: The first of these values; lower ones look like it, higher ones like the last.
     """
     item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(curve), 0, 16])
+    item.add_new("LUTDescriptor", "US", [len(curve), first, 16])
     item.LUTExplanation = "NORMAL"
     item.add_new("LUTData", "OW", np.rint(np.clip(curve, 0, 1) * 65535).astype("<u2").tobytes())
     return item

@@ -66,6 +66,7 @@ class Display:
             is the one to use.
         voi_function: VOI LUT Function (PS3.3 C.11.2.1.3); empty leaves the attribute out.
         padded: Whether the collimated margin holds Pixel Padding Value, the largest pixel.
+        unused_padding: Pixel Padding Value and Pixel Padding Range Limit that no pixel has.
         pixel_spacing: Whether Pixel Spacing stands beside Imager Pixel Spacing.
         voi_luts: Centre and width, likewise, of the linear curves that the items of a VOI LUT
             Sequence hold; where there are any, they are preferred to the windows.
@@ -77,6 +78,7 @@ class Display:
     padded: bool = False
     pixel_spacing: bool = True
     voi_luts: tuple[tuple[float, float], ...] = ()
+    unused_padding: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,19 @@ class Storage:
         syntax: Name of the transfer syntax, in ``encode.SYNTAXES``.
         overlay: Whether an overlay reaches outside the image (PS3.3 C.9.2).
         nameless: Share of the patients whose files carry no Manufacturer.
+        stripped: Share of the patients whose files lost Modality, Image Type and Presentation LUT
+            Shape, as a public export of Hologic files did.
+        image_type: Image Type (PS3.3 C.8.11.7.1.4).
+        conversion_type: Conversion Type (PS3.3 C.8.6.1), which means nothing in a mammogram; empty
+            leaves the attribute out.
     """
 
     syntax: str = "explicit"
     overlay: bool = False
     nameless: float = 0.0
+    stripped: float = 0.0
+    image_type: tuple[str, ...] = ("DERIVED", "PRIMARY")
+    conversion_type: str = ""
 
 
 @dataclass(frozen=True)

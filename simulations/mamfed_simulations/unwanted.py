@@ -160,6 +160,25 @@ def _scout(dataset: Dataset) -> None:
     dataset.ImagerPixelSpacing, dataset.PixelSpacing = ["0.1", "0.1"], ["0.975", "0.975"]
 
 
+def _stereotactic(dataset: Dataset) -> None:
+    """One of a pair, as Siemens writes it."""
+    dataset.ImageType = ["DERIVED", "PRIMARY", "STEREO", dataset.ImageLaterality]
+
+
+def _biopsy_by_name(dataset: Dataset) -> None:
+    dataset.SeriesDescription = "Stanzbiopsie"
+
+
+def _screen_as_mammogram(dataset: Dataset) -> None:
+    """A capture that took over the class of what it shows."""
+    dataset.ConversionType = "WSD"
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+
+
+def _test_object(dataset: Dataset) -> None:
+    dataset.QualityControlImage = "YES"
+
+
 def _modifier(name: str) -> Change:
     """Say how the view was taken (PS3.16 CID 4015)."""
     found = getattr(codes.cid4015, name)
@@ -248,9 +267,19 @@ UNWANTED: dict[str, tuple[Reason, Maker]] = {
     ),
     **_kinds(Reason.WRONG_MODALITY, chest_radiograph=_chest, ultrasound=_ultrasound),
     **_kinds(Reason.FOR_PROCESSING, for_processing=_for_processing),
-    **_kinds(Reason.SECONDARY_CAPTURE, screenshot=_screenshot),
+    **_kinds(
+        Reason.SECONDARY_CAPTURE,
+        screenshot=_screenshot,
+        screen_as_mammogram=_screen_as_mammogram,
+    ),
+    **_kinds(Reason.QUALITY_CONTROL, test_object=_test_object),
     **_kinds(Reason.SPECIMEN, specimen=_specimen),
-    **_kinds(Reason.BIOPSY, biopsy_scout=_scout),
+    **_kinds(
+        Reason.BIOPSY,
+        biopsy_scout=_scout,
+        stereotactic=_stereotactic,
+        biopsy_by_name=_biopsy_by_name,
+    ),
     **_kinds(Reason.SPOT, spot=_modifier("SpotCompression")),
     **_kinds(Reason.MAGNIFICATION, magnification=_modifier("Magnification")),
     **_kinds(Reason.IMPLANT, implant=_implant),

@@ -28,7 +28,8 @@ DEMO_SCALE = 0.22
 
 _AURORA = VendorLook(
     # After GE: 12 bits, linear, MONOCHROME2, three windows with SIGMOID and a VOI LUT Sequence
-    # of three items that is to be preferred, only Imager Pixel Spacing, JPEG Lossless.
+    # of three items that is to be preferred, each from its first to its last level; a padding range
+    # below all pixels, only Imager Pixel Spacing, Conversion Type WSD, JPEG Lossless.
     name="aurora",
     manufacturer="Aurora Imaging",
     model="Aurora 2D",
@@ -40,13 +41,17 @@ _AURORA = VendorLook(
         voi_function="SIGMOID",
         pixel_spacing=False,
         voi_luts=((0.45, 0.85), (0.45, 0.65), (0.45, 1.1)),
+        unused_padding=(0, 0),
     ),
-    storage=Storage("jpeg-lossless-sv1"),
+    storage=Storage(
+        "jpeg-lossless-sv1", image_type=("ORIGINAL", "PRIMARY", ""), conversion_type="WSD"
+    ),
     population=Population(),
 )
 _BOREALIS = VendorLook(
     # After Hologic: MONOCHROME1, padding of the largest value, three windows with SIGMOID,
-    # JPEG 2000; sharp and noisy, fat lifted, denser breasts, more calcifications.
+    # JPEG 2000, in some files neither Modality nor Image Type; sharp and noisy, fat lifted, denser
+    # breasts, more calcifications.
     name="borealis",
     manufacturer="Borealis Medical",
     model="Borealis Dimension",
@@ -58,7 +63,7 @@ _BOREALIS = VendorLook(
         voi_function="SIGMOID",
         padded=True,
     ),
-    storage=Storage("jpeg-2000-lossless"),
+    storage=Storage("jpeg-2000-lossless", stripped=0.25),
     population=Population(
         densities=(0.05, 0.3, 0.45, 0.2),
         calcification_share=0.42,

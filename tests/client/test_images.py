@@ -185,3 +185,198 @@ def test_reading_needs_neither_torch_nor_flower():
         "sys.exit(any(name in sys.modules for name in ('torch', 'flwr')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# What a picture says of polarity, orientation and further images
+
+SHOWN = np.arange(48).reshape(6, 8)
+
+
+def tiff_pages(*pages, order="<"):
+    """A TIFF of uncompressed pages: each ``(pixels, bits, {tag: value})``, values as SHORT."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    data, chain = bytearray(mark + struct.pack(order + "HI", 42, 0)), 4
+    for pixels, bits, extra in pages:
+        at, width = len(data), np.dtype(f"{order}u{max(1, bits // 8)}")
+        data += pixels.astype(width).tobytes() + b"\0" * (pixels.size % 2)
+        samples = pixels.shape[2] if pixels.ndim == 3 else 1
+        tags = {256: pixels.shape[1], 257: pixels.shape[0], 258: bits, 259: 1, 262: 1, 273: at}
+        tags |= {277: samples, 278: pixels.shape[0], 279: pixels.size * width.itemsize} | extra
+        struct.pack_into(order + "I", data, chain, len(data))
+        data += struct.pack(order + "H", len(tags))
+        for tag, value in sorted(tags.items()):
+            short = struct.pack(order + "HH", value, 0)
+            data += struct.pack(order + "HHI", tag, 3, 1) + short
+        chain = len(data)
+        data += bytes(4)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_white_is_zero_is_turned_bright(bits, order):
+    top = 2**bits - 1
+    inverted = read_image(tiff_pages((top - SHOWN, bits, {262: 0}), order=order))
+    upright = read_image(tiff_pages((SHOWN, bits, {262: 1}), order=order))
+    assert inverted.grey.tolist() == upright.grey.tolist()
+    assert upright.grey.argmax() == 47
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_a_tiff_of_12_packed_bits_keeps_its_polarity(photometric):
+    levels = SHOWN * 85 if photometric else 4095 - SHOWN * 85
+    pairs = levels.reshape(-1, 2)
+    packed = np.stack(
+        [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1
+    ).reshape(6, 12)
+    tags = {256: 8, 258: 12, 262: photometric}
+    grey = read_image(tiff_pages((packed, 8, tags))).grey
+    assert np.corrcoef(grey.ravel(), SHOWN.ravel())[0, 1] > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({274: 3}, "turned by orientation 3"),
+        ({274: 6}, "turned by orientation 6"),
+        ({274: 2}, "turned by orientation 2"),
+        ({254: 1}, "begins with a thumbnail"),
+        ({255: 2}, "begins with a thumbnail"),
+        ({254: 4}, "begins with a thumbnail"),
+        ({262: 5}, "colours of kind 5"),
+        ({262: 4}, "colours of kind 4"),
+        ({339: 2}, "signed pixels"),
+    ],
+)
+def test_a_tiff_of_another_kind_is_refused_by_name(extra, words):
+    refusal = refused(tiff_pages((SHOWN, 16, extra)))
+    assert (refusal.reason, words in refusal.detail) == (Reason.UNSUPPORTED_IMAGE, True)
+
+
+def test_a_tiff_of_grey_and_transparency_is_refused():
+    assert "2 channels" in refused(tiff_pages((np.dstack([SHOWN, SHOWN]), 16, {}))).detail
+
+
+def test_a_tiff_of_several_pages_is_refused_and_smaller_views_are_not():
+    page, small = (SHOWN, 16, {}), (SHOWN[::2, ::2], 16, {254: 1})
+    assert "several pages (2)" in refused(tiff_pages(page, page)).detail
+    assert "several pages (2)" in refused(tiff_pages(page, small, page)).detail
+    assert read_image(tiff_pages(page, small)).grey.tolist() == SHOWN.tolist()
+    assert "begins with a thumbnail" in refused(tiff_pages(small, page)).detail
+
+
+def test_a_tiff_whose_pages_go_round_is_refused():
+    data = bytearray(tiff_pages((SHOWN, 16, {})))
+    data[-4:] = data[4:8]
+    assert "go round" in refused(bytes(data)).detail
+
+
+def png_with(*chunks):
+    data = encoded(".png", SHOWN.astype(np.uint8))
+    inserted = b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+    return data[:33] + inserted + data[33:]
+
+
+def exif(orientation, order=">"):
+    mark = {"<": b"II", ">": b"MM"}[order]
+    entry = struct.pack(order + "HHHIHH", 1, 274, 3, 1, orientation, 0)
+    return mark + struct.pack(order + "HI", 42, 8) + entry + bytes(4)
+
+
+def test_what_a_png_says_that_changes_nothing_is_read():
+    for chunks in (
+        [(b"gAMA", struct.pack(">I", 45455))],
+        [(b"gAMA", struct.pack(">I", 100000))],
+        [(b"eXIf", exif(1))],
+        [(b"sBIT", b"\x07")],
+        [(b"tRNS", struct.pack(">H", 0))],
+    ):
+        assert read_image(png_with(*chunks)).grey.tolist() == (SHOWN * 257).tolist()
+
+
+@pytest.mark.parametrize(
+    ("chunk", "words"),
+    [
+        ((b"gAMA", struct.pack(">I", 22000)), "tone curve (gamma 0.22)"),
+        ((b"eXIf", exif(6)), "turned by orientation 6"),
+        ((b"eXIf", exif(3, "<")), "turned by orientation 3"),
+        ((b"acTL", struct.pack(">II", 2, 0)), "several frames"),
+    ],
+)
+def test_a_png_that_is_to_be_shown_otherwise_is_refused(chunk, words):
+    assert words in refused(png_with(chunk)).detail
+
+
+def test_the_colours_of_a_palette_are_obeyed():
+    palette = b"".join(bytes([255 - level] * 3) for level in range(256))
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 8, 6, 8, 3, 0, 0, 0)
+    head = struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+    data = png_with((b"PLTE", palette))
+    assert read_image(data[:8] + head + data[33:]).grey.tolist() == ((255 - SHOWN) * 257).tolist()
+
+
+def jpeg_with(*segments):
+    data = encoded(".jpg", np.full((16, 24), 128, np.uint8))
+    inserted = b"".join(
+        marker + struct.pack(">H", len(content) + 2) + content for marker, content in segments
+    )
+    return data[:2] + inserted + data[2:]
+
+
+def test_a_jpeg_that_is_to_be_turned_or_of_several_images_is_refused():
+    assert read_image(jpeg_with((b"\xff\xe1", b"Exif\0\0" + exif(1)))).grey.shape == (16, 24)
+    turned = jpeg_with((b"\xff\xe0", b"JFIF\0"), (b"\xff\xe1", b"Exif\0\0" + exif(8)))
+    assert "turned by orientation 8" in refused(turned).detail
+    assert "several images" in refused(jpeg_with() + jpeg_with()).detail
+
+
+def test_a_jpeg_of_four_colours_or_twelve_bits_is_refused_by_name():
+    data = bytearray(jpeg_with())
+    frame = data.index(b"\xff\xc0")
+    assert "12 bits" in refused(bytes(data[: frame + 4] + b"\x0c" + data[frame + 5 :])).detail
+    assert "4 colours" in refused(bytes(data[: frame + 9] + b"\x04" + data[frame + 10 :])).detail
+
+
+def test_a_pgm_of_any_largest_level_is_read():
+    for top, width in ((100, "u1"), (4095, ">u2"), (65535, ">u2")):
+        for data in (
+            b"P5 8 6 # a comment\n%d\n" % top + SHOWN.astype(width).tobytes(),
+            b"P2\n8 6\n%d\n" % top + " ".join(map(str, SHOWN.ravel())).encode(),
+        ):
+            grey = read_image(data).grey
+            assert np.corrcoef(grey.ravel(), SHOWN.ravel())[0, 1] > 0.999
+
+
+def test_a_pgm_that_contradicts_itself_is_refused():
+    raster = SHOWN.astype(np.uint8).tobytes()
+    assert "above the 40" in refused(b"P5\n8 6\n40\n" + raster).detail
+    two = b"P5\n8 6\n255\n" + raster
+    assert "data after the image" in refused(two + two).detail
+    assert "data after the image" in refused(b"P2\n1 1\n9\n3\nP2\n1 1\n9\n4\n").detail
+    assert "0 as the largest level" in refused(b"P5\n8 6\n0\n" + raster).detail
+
+
+@pytest.fixture(scope="module")
+def breast():
+    y, x = np.mgrid[:230, :170]
+    inside = (x / 120) ** 2 + ((y - 115) / 95) ** 2 < 1
+    tone = np.where(inside, 0.5 + 0.3 * np.cos(x / 13) * np.cos(y / 17), 0.02)
+    noise = np.random.default_rng(0).normal(0, 0.003, tone.shape)
+    return np.rint((tone + noise).clip(0, 1) * 4095).astype(np.uint16)
+
+
+def test_pixels_that_are_not_what_the_format_says_are_refused(breast):
+    little_endian = b"P5\n170 230\n4095\n" + breast.astype("<u2").tobytes()
+    assert refused(little_endian).reason is Reason.CONTRADICTION
+    assert read_image(b"P5\n170 230\n4095\n" + breast.astype(">u2").tobytes()).grey.max() < 4096
+    swapped, cut = breast.byteswap(), (breast & 0xFF).astype(np.uint8)
+    signed = (breast.astype(int) - 2048).astype(np.uint16)
+    for picture in (swapped, cut, signed):
+        for suffix in (".png", ".tif"):
+            assert refused(encoded(suffix, picture)).reason is Reason.CONTRADICTION

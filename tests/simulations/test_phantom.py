@@ -236,7 +236,9 @@ def test_a_file_says_what_was_drawn(tmp_path, example, look):
     assert dataset.SOPClassUID == "1.2.840.10008.5.1.4.1.1.1.2"
     assert dataset.SOPInstanceUID == dataset.file_meta.MediaStorageSOPInstanceUID
     assert dataset.SOPInstanceUID.is_valid
-    assert (dataset.Modality, dataset.PresentationIntentType) == ("MG", "FOR PRESENTATION")
+    assert dataset.PresentationIntentType == "FOR PRESENTATION"
+    assert dataset.get("Modality", "MG") == "MG"
+    assert dataset.get("ConversionType", "") == look.storage.conversion_type
     assert dataset.get("Manufacturer", look.manufacturer) == look.manufacturer
     assert dataset.ManufacturerModelName == look.model
     assert (dataset.ImageLaterality, dataset.ViewPosition) == ("R", "MLO")
@@ -246,7 +248,8 @@ def test_a_file_says_what_was_drawn(tmp_path, example, look):
     assert ("PixelSpacing" in dataset) == look.display.pixel_spacing
     assert dataset.PhotometricInterpretation == look.display.photometric
     inverse = look.display.photometric == "MONOCHROME1"
-    assert dataset.PresentationLUTShape == ("INVERSE" if inverse else "IDENTITY")
+    shape = "INVERSE" if inverse else "IDENTITY"
+    assert dataset.get("PresentationLUTShape", shape) == shape
     assert (dataset.BitsAllocated, dataset.PixelRepresentation) == (16, 0)
     assert dataset.BitsStored == look.detector.bits_stored == dataset.HighBit + 1
     assert dataset.pixel_array.max() < 2**dataset.BitsStored
@@ -274,7 +277,7 @@ def test_windows_are_counted_from_the_top_in_a_monochrome1_file(tmp_path, exampl
 def test_aurora_prefers_a_voi_lut_that_does_what_a_linear_window_would(tmp_path, example):
     _, dataset = save(tmp_path / "a.dcm", example, VENDORS["aurora"])
     assert len(dataset.VOILUTSequence) == 3
-    assert list(dataset.VOILUTSequence[0].LUTDescriptor) == [4096, 0, 16]
+    assert list(dataset.VOILUTSequence[0].LUTDescriptor) == [3482, 102, 16]
     shown = pydicom.pixels.apply_voi_lut(dataset.pixel_array, dataset) / 65535
     # PS3.3 C.11.2.1.2.1 for centre 0.45 and width 0.85 of 4096 levels.
     expected = (dataset.pixel_array - (1843 - 0.5)) / (3482 - 1) + 0.5
@@ -295,6 +298,18 @@ def test_aurora_prefers_a_voi_lut_that_does_what_a_linear_window_would(tmp_path,
 def test_each_vendor_has_a_transfer_syntax_of_its_own(tmp_path, example, vendor, syntax):
     _, dataset = save(tmp_path / "a.dcm", example, VENDORS[vendor], syntax="")
     assert dataset.file_meta.TransferSyntaxUID == syntax
+
+
+def test_some_files_of_borealis_lost_modality_and_image_type(tmp_path, example):
+    look = VENDORS["borealis"]
+    pixels, found = apply_look(example, look, generator(9)), []
+    for number in range(40):
+        patient = {"patient_id": f"SYN{number}", "spacing_mm": 0.1}
+        write_dicom(tmp_path / "a.dcm", pixels, example, look, **patient)
+        dataset = pydicom.dcmread(tmp_path / "a.dcm", stop_before_pixels=True)
+        assert ("Modality" in dataset) == ("ImageType" in dataset)
+        found.append("Modality" in dataset)
+    assert 20 < sum(found) < 38
 
 
 def test_cirrus_lays_an_overlay_over_the_edge_and_leaves_the_pixels_alone(tmp_path, example):

@@ -22,6 +22,12 @@ from mamfed_client.decoding.compressed import (
     decode_jpeg_ls,
     decode_rle,
 )
+from mamfed_client.decoding.pixel_evidence import (
+    check_byte_order,
+    check_shape,
+    check_sign,
+    check_spare_bits,
+)
 from mamfed_client.decoding.pixel_layout import Layout, element, read_layout
 from mamfed_client.rejections import Reason, Refusal
 
@@ -62,8 +68,13 @@ MAGIC = 132
 """Bytes of the preamble and ``DICM`` (PS3.10 7.1)."""
 
 
-def stored_values(dataset: Dataset) -> Stored:
+def stored_values(dataset: Dataset, *, is_mammogram: bool = False) -> Stored:
     """Decode the one frame of a grey image.
+
+    Args:
+        dataset: The header and its pixel data.
+        is_mammogram: Whether neighbours must resemble each other, as those of a mask need not: then
+            the pixels are held against sign, bits, byte order and size in the header.
 
     Returns:
         ``(H, W)`` uint8, int8, uint16 or int16: the stored bits alone, sign-extended. It may be a
@@ -78,7 +89,17 @@ def stored_values(dataset: Dataset) -> Stored:
     words = _words(dataset, syntax, layout)
     if words.pixels.shape != (layout.rows, layout.columns):
         raise Refusal(Reason.UNREADABLE_IMAGE, "the decoded picture has another size")
-    return _significant(words, layout, lossy=syntax in LOSSY)
+    lossy, width = syntax in LOSSY, min(layout.stored, words.precision)
+    lowest = layout.high + 1 - layout.stored if words.precision > layout.stored else 0
+    if not is_mammogram:
+        return _significant(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
+    check_byte_order(words.pixels)
+    if syntax in NATIVE or syntax == uid.RLELossless:  # the others say their size themselves
+        check_shape(words.pixels)
+    check_spare_bits(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
+    values = _significant(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
+    check_sign(values, width)
+    return values
 
 
 def check_deflated(data: bytes) -> None:
@@ -181,21 +202,20 @@ def _installed(dataset: Dataset, syntax: UID, layout: Layout) -> Words:
     return Words(pixels, layout.stored)
 
 
-def _significant(words: Words, layout: Layout, *, lossy: bool) -> Stored:
+def _significant(decoded: Stored, lowest: int, width: int, *, signed: bool, lossy: bool) -> Stored:
     """Keep the bits that are the value, and spread a two's complement's sign (PS3.5 8.1.1).
 
     Above them overlays were once stored; below them is nothing. An encoder that was given the
     value alone made samples of no more than ``stored`` bits. A lossy one that was given the whole
     word may overshoot the largest value, which must not become black.
     """
-    container = words.pixels.dtype.itemsize * 8
-    width = min(layout.stored, words.precision)
-    lowest = layout.high + 1 - layout.stored if words.precision > layout.stored else 0
-    pixels: Stored = words.pixels.view(f"{'i' if layout.signed else 'u'}{container // 8}")
+    container = decoded.dtype.itemsize * 8
+    pixels: Stored = decoded.view(f"{'i' if signed else 'u'}{container // 8}")
     if width == container:
         return pixels
-    if not layout.signed and not lowest and pixels.max() >> width == 0:
-        return pixels
-    if lossy and not layout.signed and not lowest:
-        return np.minimum(pixels, (1 << width) - 1)
+    if not signed and not lowest:
+        if pixels.max() >> width == 0:
+            return pixels
+        if lossy:
+            return np.minimum(pixels, (1 << width) - 1)
     return (pixels << (container - width - lowest)) >> (container - width)

@@ -33,6 +33,7 @@ class Header(NamedTuple):
         precision: Bits a sample.
         process: Second byte of the SOF marker; 0 for JPEG 2000.
         scan: Where the first scan's header begins, in bytes; 0 for JPEG 2000.
+        signed: Whether samples are signed, which only JPEG 2000 can say.
     """
 
     rows: int
@@ -41,6 +42,7 @@ class Header(NamedTuple):
     precision: int
     process: int = 0
     scan: int = 0
+    signed: bool = False
 
 
 def jpeg_header(data: bytes) -> Header:
@@ -107,7 +109,8 @@ def jpeg2000_header(data: bytes) -> Header:
         raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG 2000 data with an odd grid")
     if (count := _tile_count(right, bottom, tiles)) > MAX_TILES:
         raise Refusal(Reason.TOO_LARGE, f"{count} tiles; {MAX_TILES} are read")
-    return Header(bottom - top, right - left, components, (precision & 0x7F) + 1)
+    bits, signed = (precision & 0x7F) + 1, bool(precision & 0x80)
+    return Header(bottom - top, right - left, components, bits, signed=signed)
 
 
 def _tile_count(right: int, bottom: int, tiles: list[int]) -> int:

@@ -157,6 +157,8 @@ def _check(header: Header, layout: Layout) -> None:
     if not 1 <= header.precision <= layout.allocated:
         found = f"samples of {header.precision} bits in {layout.allocated} allocated"
         raise Refusal(Reason.UNREADABLE_IMAGE, found)
+    if header.signed and not layout.signed:  # the other way round, the bits tell
+        raise Refusal(Reason.CONTRADICTION, "the codestream is signed, (0028,0103) says unsigned")
 
 
 def _decoded(decode: Callable[[bytes], Stored], data: bytes) -> Stored:
