@@ -19,7 +19,7 @@ from mamfed_client.row_reading import Task
 from mamfed_client.split import declared_parts, draw_fold, draw_parts, strata
 from mamfed_common.errors import DataError
 from mamfed_common.samples import Sample
-from mamfed_common.terminal import console
+from mamfed_common.terminal import say
 from mamfed_common.weights import PARTS, PURPOSES, Part, Purpose
 
 
@@ -151,8 +151,7 @@ def load_cohort(
         intake, store = _open_prepared(folder, size, key_path)
     else:
         intake, store = _take_in(name, folder, size, cache_dir, progress)
-    for note in intake.notes if progress else ():
-        console().print(f"{name}: {note}", soft_wrap=True, markup=False)
+    say([f"{name}: {note}" for note in intake.notes] if progress else ())
     usable = [case for case in intake.cases if case.purposes]
     if not usable:
         raise DataError(_nothing_usable(folder, intake))

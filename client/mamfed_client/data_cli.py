@@ -12,7 +12,7 @@ import typer
 from mamfed_client.doubts import Doubt
 from mamfed_client.rejections import Reason
 from mamfed_common.errors import DoubtError
-from mamfed_common.terminal import Format, console
+from mamfed_common.terminal import Format, console, say
 
 NOTHING_ACCEPTED = 3
 """Exit code where not one file can be used."""
@@ -186,8 +186,7 @@ def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -
             reason = "; doubtful: ".join([reason, *item["doubts"]])
             typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
         _print_doubts(document)
-    for note in document.get("notes", []):
-        console().print(note, soft_wrap=True, markup=False)
+    say(document.get("notes", []))
 
 
 def _finish(intake: Any, document: Mapping[str, Any]) -> None:

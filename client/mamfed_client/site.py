@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from mamfed_client.cache import Entry
 from mamfed_client.cohort import Cohort, Stored, load_cohort
+from mamfed_client.overlap import check_apart
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.samples import Sample
+from mamfed_common.terminal import say
 from mamfed_common.weights import PURPOSES, Part, Purpose, SiteDescription
 
 Key = TypeVar("Key", bound=str)
@@ -83,7 +85,7 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
         progress: Whether to show a progress bar on stderr while images are prepared.
 
     Raises:
-        DataError: A cohort cannot be used.
+        DataError: A cohort cannot be used, or one trains on what another one tests.
     """
     split = plan.evaluation
     fold = (split.fold, split.folds) if split.folds else None
@@ -105,6 +107,8 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
             )
             for name, folder in site.cohorts
         ]
+        notes = check_apart({cohort.name: cohort for cohort in cohorts})
+        say(notes if progress else ())
         _loaded[key] = SiteData(site.name, cohorts)
     return _loaded[key]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from time import monotonic
@@ -55,6 +55,12 @@ EXTRAS = {
 def console() -> Console:
     """Return the console for people: stderr, so that stdout holds results only."""
     return Console(stderr=True, highlight=False)
+
+
+def say(notes: Iterable[str]) -> None:
+    """Print sentences for people, each on a line of its own."""
+    for note in notes:
+        console().print(note, soft_wrap=True, markup=False)
 
 
 Advance = Callable[[int, int], None]

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mamfed_client.overlap import check_apart
 from mamfed_client.site import Site, load_site
 from mamfed_common.errors import DataError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TRAINED_ON, PersonalPlan, Stage, TrainingPlan
+from mamfed_common.terminal import say
 from mamfed_common.weights import SiteDescription
 from mamfed_server.app import Job
 from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
@@ -162,8 +164,21 @@ def merge_local(summaries: Mapping[str, dict[str, Any]], not_trained: dict[str, 
 def describe_sites(
     sites: Sequence[Site], plan: TrainingPlan, *, progress: bool = False
 ) -> dict[str, SiteDescription]:
-    """Prepare every site's data, behind a progress bar if asked, and count it."""
-    return {site.name: load_site(site, plan, progress=progress).describe() for site in sites}
+    """Prepare every site's data, behind a progress bar if asked, and count it.
+
+    Raises:
+        DataError: A site's data cannot be used, or one site trains on what another one tests.
+    """
+    data = {site.name: load_site(site, plan, progress=progress) for site in sites}
+    # A pool of all sites holds their cohorts, each split alike: it is no site of its own here.
+    cohorts = {
+        cohort: (site.name if len(site.cohorts) == 1 else f"{site.name}: {cohort[0]}", loaded)
+        for site in reversed(sites)
+        for cohort, loaded in zip(site.cohorts, data[site.name].cohorts, strict=True)
+    }
+    notes = check_apart(dict(reversed(cohorts.values())))
+    say(notes if progress else ())
+    return {name: found.describe() for name, found in data.items()}
 
 
 def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingPlan:
