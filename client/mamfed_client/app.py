@@ -35,6 +35,7 @@ from mamfed_common.weights import (
     EvaluateTask,
     Fault,
     Query,
+    SiteDescription,
     TrainReport,
     TrainTask,
     unpack_body,
@@ -124,7 +125,8 @@ def make_client_app(
         data = load_site(site, task.plan)
         expected = expected_state(task.plan)
         own, painter = _local_norms(norms, site, task), unpack_painter(content, task, expected)
-        came = Checkpoint(unpack_weights(content, task, expected), _facts_of(task), painter)
+        facts = _facts_of(task, data.describe())
+        came = Checkpoint(unpack_weights(content, task, expected), facts, painter)
         final = _to_score(came, own, site, task)
         folder = _keep_shared(models, site, task, final)
         if task.model == PERSONAL:
@@ -179,13 +181,15 @@ def _moments(folder: Path, site: Site, task: TrainTask) -> OptimizerKeeper | Non
     return OptimizerKeeper(where, task.plan, task.run, task.stage, task.server_round)
 
 
-def _facts_of(task: EvaluateTask) -> CheckpointFacts:
+def _facts_of(task: EvaluateTask, here: SiteDescription) -> CheckpointFacts:
+    """Say what came; how this site's own data is divided need not come from the server."""
     return CheckpointFacts(
         plan=task.plan,
         plan_sha256=task.plan.sha256(),
         stage=task.stage,
         server_round=task.server_round,
         threshold=task.threshold,
+        splits={here.site: here.splits},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,6 +79,16 @@ class Cohort:
     def samples(self, purpose: Purpose, part: Part) -> StoredSamples:
         """Return the samples of one purpose and part, each read when it is looked at."""
         return StoredSamples(_chosen(self.placed, purpose, part))
+
+    def split_sha256(self) -> str:
+        """Return the SHA-256 by which a checkpoint knows this data set and its division.
+
+        It is over the name and, of every image, the part and the SHA-256 of its file: a file more
+        or less, another one, another name, seed, fold or split column make it another.
+        """
+        images = sorted(f"{image.part} {image.case.outcome.image_sha256}" for image in self.placed)
+        text = "\n".join(["mamfed split 1", self.name, *images])
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Stored(Sequence[Sample]):

@@ -19,7 +19,7 @@ from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import write_atomic
 from mamfed_common.strata import ImageFacts
-from mamfed_common.terminal import console
+from mamfed_common.terminal import console, say
 from mamfed_common.training import evaluate
 from mamfed_common.weights import EVALUATED_ON, PARTS, Part
 
@@ -73,6 +73,8 @@ def evaluate_folder(
     name = site or data.resolve().name
     here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
     cohort = load_site(here, plan, progress=True).cohorts[0]
+    if part != "all":
+        say(check_division(checkpoint, cohort, data))
     placed = _placed(cohort, part)
     if not placed:
         raise DataError(f"{data}: no image to score in part {part!r}")
@@ -98,6 +100,32 @@ def evaluate_folder(
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
     return result
+
+
+def check_division(checkpoint: CheckpointFacts, cohort: Cohort, data: Path) -> tuple[str, ...]:
+    """Hold a folder's division into parts against that of the checkpoint's run.
+
+    Returns:
+        A note where the checkpoint does not say how this data was divided.
+
+    Raises:
+        DataError: The run divided no such data: what it trained on may be in any part.
+    """
+    known = {digest for splits in checkpoint.splits.values() for digest in splits}
+    if cohort.split_sha256() in known:
+        return ()
+    silent = set(checkpoint.expected) - checkpoint.splits.keys()
+    if not known or (silent and cohort.name not in checkpoint.splits):
+        return (
+            "the checkpoint does not say how this data was divided (it is older, or its site keeps "
+            "'split' to itself): that its run held these images out is not checked",
+        )
+    sites = ", ".join(sorted({*checkpoint.expected, *checkpoint.splits}))
+    raise DataError(
+        f"{data}: as {cohort.name!r} it is not what the checkpoint's run divided (sites {sites}): "
+        "another folder, name or split column, or images added, removed or changed since; name it "
+        "as the run had it, or score --part all of images that no site trained on"
+    )
 
 
 def _placed(cohort: Cohort, part: str) -> list[Placed]:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:  # the plan brings torch, which a site's settings can do witho
     from mamfed_common.plan import TrainingPlan
 
 COUNTS = "counts"
-"""What a site has for a plan: all of a ``SiteDescription``."""
+"""What a site has for a plan: all of a ``SiteDescription`` but its splits."""
+SPLIT = "split"
+"""How its data sets are divided: digests (``SiteDescription.splits``)."""
 NUM_EXAMPLES = "num_examples"
 NEEDED: tuple[str, ...] = (COUNTS, NUM_EXAMPLES)
 """Without these the server can neither plan a round nor weigh an update."""
@@ -46,6 +48,7 @@ MetricName = Literal[
     "lesions_redrawn",
     "redrawn_as_tissue",
     "redrawn_minus_ring",
+    "split",
 ]
 """Everything but arrays that can leave, named as in ``TrainReport`` and ``SiteScore``."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mamfed_client.admission import Refused
-from mamfed_client.policy import COUNTS, Policy, missing_for_training
+from mamfed_client.policy import COUNTS, SPLIT, Policy, missing_for_training
 from mamfed_client.vendors import MAKERS
 from mamfed_common.config import Config
 from mamfed_common.metrics import SiteScore
@@ -81,7 +81,9 @@ def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
     if withheld := why_withheld(policy, order):
         raise Refused(Fault.MAY_NOT_LEAVE, withheld)
     if isinstance(answer, SiteDescription):
-        return answer.model_copy(update={"vendors": _known_vendors(answer.vendors)})
+        splits = () if _denied(policy, SPLIT) else answer.splits
+        update = {"vendors": _known_vendors(answer.vendors), "splits": splits}
+        return answer.model_copy(update=update)
     if isinstance(answer, TrainReport):
         assert isinstance(order, TrainTask)
         few = cases(order.stage, answer.num_examples) < policy.min_cases_to_report

@@ -73,6 +73,7 @@ class SiteData:
             rejected=_add(c.rejected for c in counts),
             left_out=_add(c.left_out for c in counts),
             vendors=_add(c.vendors for c in counts),
+            splits=tuple(cohort.split_sha256() for cohort in self.cohorts),
         )
 
 

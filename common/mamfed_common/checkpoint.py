@@ -21,6 +21,7 @@ from safetensors.torch import save
 
 from mamfed_common import __version__
 from mamfed_common.config import Config
+from mamfed_common.domain import Splits
 from mamfed_common.errors import CheckpointError, WeightsError
 from mamfed_common.files import write_atomic
 from mamfed_common.metrics import SiteScore
@@ -77,6 +78,8 @@ class CheckpointFacts(Config):
         norm_group: The group whose norms are in place in the weights; None: the plan has no
             groups, or the norms of all lie beside (``mamfed_common.norm_groups``), or the weights
             are of a site that is in none.
+        splits: How each site's data sets were divided into train, val and test, as digests; sites
+            that let them not leave, and checkpoints of older versions, have none.
     """
 
     format: int = FORMAT
@@ -97,6 +100,7 @@ class CheckpointFacts(Config):
     threshold: float | None = Field(default=None, gt=0, lt=1)
     personal: PersonalFacts | None = None
     norm_group: str | None = None
+    splits: dict[str, Splits] = Field(default_factory=dict)
 
     def plan_at(self, threshold: float | None) -> tuple[TrainingPlan, str]:
         """Return the plan with the threshold to use, and where that comes from.

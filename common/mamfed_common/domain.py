@@ -23,6 +23,15 @@ def _some(counts: dict[Purpose, int]) -> dict[Purpose, int]:
     return counts
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 in hexadecimal."""
+Splits = Annotated[tuple[Digest, ...], Field(max_length=64)]
+"""One digest a data set: over its name and the SHA-256 and part of each of its images.
+
+Whoever has all files of a data set and knows its name can tell that it is that one; nobody can try
+single images (docs/decisions/0037).
+"""
+
 Count = Annotated[int, Field(ge=0, le=MAX_IMAGES, strict=True)]  # JSON's true and 7.0 are none
 Examples = Annotated[dict[Purpose, Count], AfterValidator(_some)]
 """Images that a site used, by kind: what its weight in the average is made of."""

@@ -47,7 +47,7 @@ from mamfed_common.domain import EVALUATED_ON as EVALUATED_ON  # the wire's own 
 from mamfed_common.domain import MAX_IMAGES as MAX_IMAGES
 from mamfed_common.domain import PARTS as PARTS
 from mamfed_common.domain import PURPOSES as PURPOSES
-from mamfed_common.domain import Examples
+from mamfed_common.domain import Examples, Splits
 from mamfed_common.domain import Part as Part
 from mamfed_common.domain import Purpose as Purpose
 from mamfed_common.errors import WeightsError
@@ -128,6 +128,8 @@ class SiteDescription(Config):
         rejected: Rows that could not be read, by reason.
         left_out: Readable rows that a rule keeps out, by reason.
         vendors: Readable rows by vendor.
+        splits: What a checkpoint knows the division of its data sets by; empty where the site
+            lets it not leave.
     """
 
     site: str = Field(pattern=SITE_NAME)
@@ -137,6 +139,7 @@ class SiteDescription(Config):
     rejected: dict[str, int]
     left_out: dict[str, int]
     vendors: dict[str, int]
+    splits: Splits = ()
 
     def images_used(self, plan: TrainingPlan, stage: Stage) -> dict[Purpose, int]:
         """Return how many images of each kind the site would use in a stage, none of 0.

@@ -104,7 +104,7 @@ class _Run:
             on_presence=lambda node_id, online: self.roster.presence(node_id, online),
             on_asked_again=lambda site, why: self.log.write("asked again", site=site, reason=why),
         )
-        self.selection = Selection(self.folder, self.plan)
+        self.selection = Selection(self.folder, self.plan, lambda: self.roster.descriptions)
         self.optimiser = ServerOptimiser(self.plan, self.folder.path / CHECKPOINTS, self._warn)
         self.test_scores: dict[str, SiteScore] = {}
         self.personal = Scores({}, {}, {})

@@ -7,9 +7,12 @@ stage 2 hold the painter, the weights at the end of stage 1, beside their own
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import State
+from mamfed_common.weights import SiteDescription
 from mamfed_server.choosing import Choice
 from mamfed_server.resume import Resumed, load_last_good, position_of, positions
 from mamfed_server.runs import PRETRAINED, RoundRecord, RunFolder
@@ -22,9 +25,14 @@ class Selection:
         choice: The choice among the rounds so far.
     """
 
-    def __init__(self, folder: RunFolder, plan: TrainingPlan) -> None:
-        """Start with no round."""
-        self._folder, self._plan = folder, plan
+    def __init__(
+        self,
+        folder: RunFolder,
+        plan: TrainingPlan,
+        descriptions: Callable[[], Mapping[str, SiteDescription]],
+    ) -> None:
+        """Start with no round; ``descriptions`` tells what each site has now."""
+        self._folder, self._plan, self._descriptions = folder, plan, descriptions
         self.choice = Choice()
         self._painter: State | None = None
 
@@ -81,6 +89,7 @@ class Selection:
             pooled_validation_dice=record.pooled_validation_dice,
             validation_images=record.validation_images,
             threshold=self.choice.threshold,
+            splits={site: d.splits for site, d in self._descriptions().items() if d.splits},
         )
         return Checkpoint(state=state, facts=facts)
 

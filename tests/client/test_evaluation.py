@@ -1,11 +1,14 @@
 import json
+import shutil
 import stat
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
 from mamfed_client.cli import app
-from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
+from mamfed_client.site import Site, load_site
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
 from mamfed_common.errors import CheckpointError, DataError, OutputError, PlanError
 from mamfed_common.plan import Stage
 from mamfed_common.state import state_of
@@ -200,3 +203,91 @@ def test_the_result_is_printed_with_counts_and_without_naming_an_image(checkpoin
     as_json = evaluate(checkpoint, data, out, "--format", "json").stdout
     assert json.loads(as_json)["mean_dice"] == json.loads(out.read_text())["mean_dice"]
     assert "images/" not in printed + as_json
+
+
+@pytest.fixture
+def divided(tmp_path, tiny_plan, data):
+    """A checkpoint of a run of two sites: ``here``, which had ``data``, and ``far``."""
+    here = load_site(Site("here", (("here", data),), tmp_path / "fixture"), tiny_plan).describe()
+    splits = {"here": here.splits, "far": ("0" * 64,)}
+    changes = {"expected": ("far", "here"), "splits": splits}
+    return save(tmp_path / "divided.safetensors", tiny_plan, **changes)
+
+
+def test_a_part_of_what_the_run_divided_is_scored(divided, data, tmp_path):
+    found = evaluate(divided, data, tmp_path / "r.json", "--part", "test", "--site", "here")
+    assert found.exit_code == 0
+    assert "not checked" not in found.stderr
+
+
+def another_name(data, tmp_path):
+    return data, "hier"
+
+
+def another_site(data, tmp_path):
+    return data, "far"
+
+
+def fewer_images(data, tmp_path):
+    table = data / "labels.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    return data, "here"
+
+
+def another_file(data, tmp_path):
+    second = (data / "images/2.png").read_bytes()
+    (data / "images/2.png").write_bytes(second + b"\0")
+    return data, "here"
+
+
+def a_split_column(data, tmp_path):
+    header, *rows = (data / "labels.csv").read_text().splitlines()
+    parts = ["train", "test", "val"]
+    rows = [f"{row},{parts[n % 3]}" for n, row in enumerate(rows)]
+    (data / "labels.csv").write_text("\n".join([f"{header},split", *rows]) + "\n")
+    return data, "here"
+
+
+def another_folder(data, tmp_path):
+    other = shutil.copytree(data, tmp_path / "other")
+    for name in ("images/1.png", "images/2.png"):
+        picture = cv2.imread(str(other / name), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(other / name), picture // 2)
+    return other, "here"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [another_name, another_site, fewer_images, another_file, a_split_column, another_folder],
+)
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_part_of_anything_else_is_refused_by_name(divided, data, tmp_path, change, part):
+    changed, site = change(data, tmp_path)
+    out = tmp_path / "r.json"
+    failed = evaluate(divided, changed, out, "--part", part, "--site", site)
+    assert isinstance(failed.exception, DataError)
+    assert f"as {site!r} it is not what the checkpoint's run divided (sites far, here)" in str(
+        failed.exception
+    )
+    assert not out.exists()
+    assert evaluate(divided, changed, out, "--part", "all").exit_code == 0
+
+
+@pytest.mark.parametrize("splits", [{}, {"far": ("0" * 64,)}])
+def test_a_checkpoint_that_does_not_say_is_believed_and_that_is_said(
+    tiny_plan, data, tmp_path, splits
+):
+    path = save(tmp_path / "old.safetensors", tiny_plan, expected=("far", "here"), splits=splits)
+    found = evaluate(path, data, tmp_path / "r.json", "--part", "test", "--site", "here")
+    assert found.exit_code == 0
+    assert "is not checked" in found.stderr
+
+
+def test_a_fold_or_seed_of_another_run_is_another_division(data, tmp_path, tiny_plan, divided):
+    evaluation = tiny_plan.evaluation.model_copy(update={"folds": 3, "fold": 1})
+    plan = tiny_plan.model_copy(update={"evaluation": evaluation})
+    mixed = load_checkpoint(divided).facts.model_copy(update={"plan": plan})
+    path = tmp_path / "mixed.safetensors"
+    save_checkpoint(path, Checkpoint(state_of(build_network(plan.network, 0)), mixed))
+    failed = evaluate(path, data, tmp_path / "r.json", "--part", "test", "--site", "here")
+    assert isinstance(failed.exception, DataError)

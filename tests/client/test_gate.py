@@ -16,6 +16,7 @@ from mamfed_client.gate import Gate
 from mamfed_client.plans import Decision, PlanStore
 from mamfed_client.policy import Policy
 from mamfed_client.protection import clip, update_norm
+from mamfed_client.release import allowed_of
 from mamfed_client.rules import Rules
 from mamfed_common.compact import update_received, update_to_send
 from mamfed_common.errors import AuditError, SetupError
@@ -403,3 +404,10 @@ def test_no_line_holds_what_may_not_leave(place):
     place.allow("images")
     place.gate.release(place.order(EvaluateTask, **SCORING), SCORE)
     assert json.loads(place.path.read_text())["values"] == {"images": 9}
+
+
+def test_how_data_are_divided_leaves_only_where_the_policy_lists_it(tiny_plan):
+    described = DESCRIPTION.model_copy(update={"splits": ("0" * 64,)})
+    for metrics, splits in ((["counts"], ()), (["counts", "split"], ("0" * 64,))):
+        policy = Policy(release={"metrics": metrics})
+        assert allowed_of(policy, Query(plan=tiny_plan), described).splits == splits
