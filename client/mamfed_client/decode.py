@@ -29,6 +29,7 @@ from mamfed_client.decoding.answers import (
     parse_answer,
 )
 from mamfed_client.decoding.child import Child
+from mamfed_client.derived import Header
 from mamfed_client.mammogram import MAX_PIXELS, Mammogram, Mask
 from mamfed_client.rejections import Reason, Refusal
 
@@ -138,10 +139,10 @@ class Decoder:
         """
         return self._ask(op="is_mask", path=str(path.absolute())).get("is_mask") is True
 
-    def source(self, path: Path) -> dict[str, str]:
-        """Read what an object derived from a DICOM file needs of its header, by keyword.
+    def source(self, path: Path) -> Header:
+        """Read what an object derived from a DICOM file needs of its header.
 
-        All of it identifies the patient.
+        All of it identifies the patient (:mod:`mamfed_client.derived`).
 
         Raises:
             Refusal: The file cannot be used.

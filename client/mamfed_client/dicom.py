@@ -14,8 +14,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID, SegmentationStorage
 
 from mamfed_client.decoding.codecs import check_deflated, stored_values
-from mamfed_client.header import numbers, text, texts
-from mamfed_client.mammogram import MAX_PIXELS, SOURCE_KEYWORDS, Mammogram
+from mamfed_client.derived import Header, repeated
+from mamfed_client.header import numbers, text
+from mamfed_client.mammogram import MAX_PIXELS, Mammogram
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.screening import check_screening, is_tomosynthesis
 from mamfed_client.vendors import facts
@@ -47,23 +48,17 @@ def read_dicom(data: bytes, file_name: str, allow: frozenset[Reason] = frozenset
         return Mammogram(grey, valid, known)
 
 
-def read_source(data: bytes) -> dict[str, str]:
-    """Read what an object derived from an image needs of its header.
+def read_source(data: bytes) -> Header:
+    """Read what an object derived from an image needs of its header (:mod:`mamfed_client.derived`).
 
     Args:
         data: The file's bytes.
-
-    Returns:
-        Each of ``mammogram.SOURCE_KEYWORDS`` that the file has, as text; several values are joined
-        by a backslash. All of it identifies the patient.
 
     Raises:
         Refusal: The file is broken.
     """
     with _any_trouble_refused():
-        dataset = _parse(data)
-        said = {keyword: "\\".join(texts(dataset, keyword)) for keyword in SOURCE_KEYWORDS}
-        return {keyword: words for keyword, words in said.items() if words}
+        return repeated(_parse(data))
 
 
 @contextmanager

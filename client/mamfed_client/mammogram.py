@@ -19,15 +19,6 @@ Laterality = Literal["L", "R"]
 MAX_PIXELS = 40_000_000
 """More than any detector has (5355 x 4915 is the largest seen); guards against hostile headers."""
 
-SOURCE_KEYWORDS = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription"),
-    *("AccessionNumber", "ReferringPhysicianName", "SeriesInstanceUID"),
-    *("SOPClassUID", "SOPInstanceUID", "PatientOrientation", "Manufacturer"),
-    "ManufacturerModelName",
-)
-"""What an object derived from an image repeats of it (PS3.3 C.7.1.1, C.7.2.1), or refers to."""
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:

@@ -8,9 +8,12 @@ import re
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from pydicom.datadict import tag_for_keyword
+
 from mamfed_client import doubts
+from mamfed_client.derived import KEYWORDS, MOST_BYTES, MOST_DEPTH, MOST_ITEMS, Header
 from mamfed_client.doubts import Doubts
-from mamfed_client.mammogram import MAX_PIXELS, SOURCE_KEYWORDS, Facts
+from mamfed_client.mammogram import MAX_PIXELS, Facts
 from mamfed_client.rejections import Reason, Refusal
 
 MAX_TEXT = 1024
@@ -95,17 +98,31 @@ def check_mask(answer: dict[str, Any]) -> MaskAnswer:
     )
 
 
-def check_source(answer: dict[str, Any]) -> dict[str, str]:
-    """Check an answer to the operation ``source``: known keywords, short texts.
+def check_source(answer: dict[str, Any]) -> Header:
+    """Check an answer to the operation ``source``: known keywords, short texts, shallow sequences.
 
     Raises:
         Nonsense: It is not one.
     """
     said = answer.get("source")
-    _hold(isinstance(said, dict) and said.keys() <= set(SOURCE_KEYWORDS))
+    _hold(isinstance(said, dict) and said.keys() <= KEYWORDS)
     assert isinstance(said, dict)
-    _hold(all(_is_text(text) for text in said.values()))
+    _hold(all(_is_content(content, 0) for content in said.values()))
     return said
+
+
+def _is_content(content: Any, depth: int) -> bool:
+    """Tell whether this is what an element, or one within an item, may hold."""
+    if content is None or isinstance(content, str):
+        return content is None or len(content) <= MOST_BYTES
+    if not isinstance(content, list) or len(content) > MOST_ITEMS or depth == MOST_DEPTH:
+        return False
+    return all(
+        isinstance(item, dict)
+        and all(isinstance(k, str) and tag_for_keyword(k) is not None for k in item)
+        and all(_is_content(value, depth + 1) for value in item.values())
+        for item in content
+    )
 
 
 def _refusal(said: Any) -> Refusal:

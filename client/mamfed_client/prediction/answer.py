@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mamfed_client.decode import Decoder
+from mamfed_client.derived import Header
 from mamfed_client.images import SUFFIXES
 from mamfed_client.mammogram import Facts, Grey, Pixels
+from mamfed_client.manifest import Row
 from mamfed_client.prediction.lesions import Lesion, Marked, mark
 from mamfed_client.prediction.model import NOTICE, Model
 from mamfed_client.prediction.pictures import (
@@ -22,16 +23,18 @@ from mamfed_client.prediction.pictures import (
     whole,
 )
 from mamfed_client.prediction.segmentation import (
+    Encoded,
     Encoding,
     Origin,
-    SourceError,
     encode_segmentation,
 )
+from mamfed_client.prediction.source_header import SourceError
 from mamfed_client.prediction.sources import Source
 from mamfed_client.preprocess import prepare
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.row_reading import table_first
 from mamfed_client.transform import Transform
+from mamfed_client.vendors import CBIS_PATIENT
 from mamfed_common.samples import Sample
 from mamfed_common.training import Prediction
 
@@ -56,6 +59,7 @@ class View(NamedTuple):
         facts: What table and file say.
         header: What ``Decoder.source`` says; None without a DICOM file.
         study: Pseudonym of what belongs on one page.
+        whose: Pseudonyms of what all images of one study have to say alike.
     """
 
     identity: str
@@ -64,8 +68,9 @@ class View(NamedTuple):
     transform: Transform
     grey: Grey
     facts: Facts
-    header: Mapping[str, str] | None
+    header: Header | None
     study: str
+    whose: dict[str, str]
 
 
 class Answer(NamedTuple):
@@ -99,22 +104,42 @@ def view_of(source: Source, identity: str, size: int, decoder: Decoder, secret: 
         mammogram.grey,
         mammogram.facts,
         header,
-        pseudonym(secret, "study", *_study(row.patient_id, mammogram.facts, header, identity)),
+        pseudonym(secret, "study", *_study(source, mammogram.facts, header, identity)),
+        _whose(row, mammogram.facts, header, secret),
     )
 
 
-def _study(
-    patient_id: str, facts: Facts, header: Mapping[str, str] | None, identity: str
-) -> tuple[str, ...]:
-    """Say what an image shares with those of one visit: the patient and the date.
+def _study(source: Source, facts: Facts, header: Header | None, identity: str) -> tuple[str, ...]:
+    """Say what an image shares with those of one visit: the study.
 
-    Not the Study Instance UID first: collections give every image one of its own.
+    A Patient ID does not tell studies apart, as anonymisers give everybody the same one; it stands
+    in where there is no study, or a collection is known to give every image a study of its own.
     """
-    said = header or {}
-    patient = patient_id or facts.patient
+    study = _text(header, "StudyInstanceUID")
+    alone = source.lone_studies or CBIS_PATIENT.match(_text(header, "PatientID"))
+    if study and not alone:
+        return "uid", study
+    patient = source.row.patient_id or facts.patient
     if patient:
-        return patient, said.get("StudyDate", "")
-    return (said.get("StudyInstanceUID") or identity,)
+        return patient, _text(header, "StudyDate")
+    return (study or identity,)
+
+
+def _text(header: Header | None, keyword: str) -> str:
+    found = (header or {}).get(keyword)
+    return found if isinstance(found, str) else ""
+
+
+def _whose(row: Row, facts: Facts, header: Header | None, secret: bytes) -> dict[str, str]:
+    """Name by pseudonyms what images of one study must say alike; empty where nothing is said."""
+    written = _text(header, "PatientID")
+    said = {
+        "id": row.patient_id or facts.patient if CBIS_PATIENT.match(written) else written,
+        "issuer": _text(header, "IssuerOfPatientID"),
+        "birth_date": _text(header, "PatientBirthDate"),
+        "sex": _text(header, "PatientSex"),
+    }
+    return {key: pseudonym(secret, key, word) if word else "" for key, word in said.items()}
 
 
 def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
@@ -132,7 +157,8 @@ def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
     )
     grey = transform.invert(sample.image).astype("uint16")
     study = pseudonym(secret, "study", source.row.patient_id, "")
-    return View(identity, source, sample, transform, grey, facts, None, study)
+    whose = _whose(source.row, facts, None, secret)
+    return View(identity, source, sample, transform, grey, facts, None, study, whose)
 
 
 def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding) -> Answer:
@@ -142,13 +168,14 @@ def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding)
     files, shown_at = pictures_of(view, prediction, marked)
     segmentation, why_not = segmentation_of(view, marked, probability, model, encoding)
     if segmentation is not None:
-        files[SEGMENTATION] = segmentation
+        files[SEGMENTATION] = segmentation.data
     record = {
         **_image(view),
         **_findings(probability, marked, view.facts),
         "model": model.to_json(),
         "segmentation": None if segmentation is None else SEGMENTATION,
         "segmentation_missing": why_not,
+        "header_left_out": {} if segmentation is None else segmentation.left_out,
         "pictures": sorted(name for name in files if name != SEGMENTATION),
         "difference_shown_at_full_colour": shown_at,
         "notice": NOTICE,
@@ -187,8 +214,8 @@ def pictures_of(
 
 def segmentation_of(
     view: View, marked: Marked, probability: Pixels, model: Model, encoding: Encoding
-) -> tuple[bytes | None, str]:
-    """Return the DICOM file, or None and why there is none."""
+) -> tuple[Encoded | None, str]:
+    """Return the DICOM segmentation, or None and why there is none."""
     if view.header is None:
         return None, PREPARED if view.source.entry is not None else NO_HEADER
     pixels = marked.mask if encoding == "binary" else probability
@@ -207,6 +234,7 @@ def _image(view: View) -> dict[str, Any]:
         "image": view.identity,
         "source": view.source.name,
         "study": view.study,
+        "whose": view.whose,
         "laterality": facts.laterality,
         "laterality_from": facts.laterality_source,
         "view": facts.view,

@@ -134,10 +134,13 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{document['with_lesions']} with regions marked, "
             f"{document['without_lesions']} without"
         )
-    said += [f"{document[key]} {words}" for key, words in ASIDES.items() if document[key]]
+    said += [f"{document[key]} {words}" for key, words in ASIDES.items() if document.get(key)]
     said += [f"{count} cannot be used: {why}" for why, count in document["rejected"].items()]
     missing = document.get("without_segmentation", {})
     said += [f"{count} without a DICOM segmentation: {why}" for why, count in missing.items()]
+    left_out = document.get("header_left_out", {})
+    said += [f"{count} segmentations without the source's {why}" for why, count in left_out.items()]
+    said += [f"look: {line}" for line in document.get("contradictions", ())]
     if document.get("side_unknown"):
         said.append(f"{document['side_unknown']} of unknown side, shown as in the file")
     return [*said, "research use only"]
@@ -147,7 +150,15 @@ def _whose(model: dict[str, Any]) -> str:
     return f"personal of {model['personal_of']}, " if "personal_of" in model else ""
 
 
-ASIDES = {"done_before": "done before", "duplicates": "offered twice"}
+ASIDES = {
+    "done_before": "done before, nothing of them has changed since",
+    "outdated": "done before but made anew: table or file name says other things of them now",
+    "replaced": "done before but out of date: their files hold other images or are rejected now",
+    "of_earlier_calls": "here of earlier calls, not offered in this one",
+    "duplicates": "offered twice",
+    "contradicted": "offered twice with unlike rows or names: the first one counts",
+    "own_files": "files of earlier predictions among the inputs passed over",
+}
 
 
 def _lines(document: dict[str, Any]) -> list[str]:

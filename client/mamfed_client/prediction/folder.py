@@ -1,4 +1,7 @@
-"""The folder that predictions go to: one model's, one folder an image, its record written last.
+"""The folder that predictions go to: one question's, one folder an image, its record written last.
+
+``model.json`` holds the fingerprint of the question, a record that of its image and what is said of
+it: only an image of which nothing has changed is done before.
 
 It names no patient: images and studies go by pseudonyms. What lies in it does: a segmentation
 repeats its source's header, and records name the source file. It belongs where the images may be.
@@ -14,16 +17,38 @@ from typing import Any
 
 from mamfed_client.prepared import LOCK, alone
 from mamfed_client.preprocess import PREPARE_VERSION
+from mamfed_client.pseudonym import pseudonym
+from mamfed_client.row_reading import READING_VERSION
 from mamfed_common.errors import OutputError
 from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.fingerprint import Fingerprint
 
 MODEL = "model.json"
 RECORD = "result.json"
 IMAGES = "images"
 STUDIES = "studies"
-FORMAT = 1
+FORMAT = 2
+ANSWER_VERSION = 1
+"""To be raised with every change that makes another answer of the same network and image."""
+MAKER = "mamfed-client predict"
 
 Record = dict[str, Any]
+
+
+def is_predictions(folder: Path) -> bool:
+    """Tell whether a folder is one that ``mamfed-client predict`` has made."""
+    try:
+        said = json.loads((folder / MODEL).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and (said.get("made_by") == MAKER or _of_format_1(folder, said))
+
+
+def _of_format_1(folder: Path, said: Mapping[str, Any]) -> bool:
+    """Tell whether this is one of mamfed 0.1.0, which did not say who made it."""
+    return {"format", "weights_sha256", "segmentation"} <= said.keys() and (
+        folder / IMAGES
+    ).is_dir()
 
 
 class PredictionFolder:
@@ -41,6 +66,31 @@ class PredictionFolder:
             return None
         return record if record.get("format") == FORMAT else None
 
+    def forget(self, record: Record) -> None:
+        """Remove an image's results: its record first, then the files that the record names.
+
+        Raises:
+            OutputError: They cannot be removed.
+        """
+        folder = self.image(record["image"])
+        try:
+            (folder / RECORD).unlink(missing_ok=True)
+            for name in record["files"]:
+                (folder / Path(name).name).unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+    def note_source(self, record: Record, source: str) -> None:
+        """Say in an image's record where it lies now.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        if record["source"] != source:
+            self.keep(record["image"], {}, {**record, "source": source})
+
     def image(self, identity: str) -> Path:
         """Return where an image's results lie."""
         return self.path / IMAGES / identity
@@ -56,7 +106,8 @@ class PredictionFolder:
             private_directory(folder)
             for name, content in files.items():
                 write_atomic(folder / name, content)
-            write_atomic(folder / RECORD, _json({"format": FORMAT, **record}))
+            known = {"files": sorted(files), **record}
+            write_atomic(folder / RECORD, _json({"format": FORMAT, **known}))
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
 
@@ -67,15 +118,15 @@ class PredictionFolder:
         return sorted(found, key=lambda r: (r["study"], r["laterality"] or "", r["view"] or ""))
 
 
-def check_folder(path: Path, identity: Mapping[str, Any]) -> None:
+def check_folder(path: Path, question: Fingerprint) -> None:
     """Refuse a folder of something else, before the work.
 
     Args:
         path: The folder, which need not exist.
-        identity: What tells its predictions from another model's.
+        question: All that its predictions depend on but the images.
 
     Raises:
-        OutputError: It holds another model's predictions, or anything else.
+        OutputError: It holds predictions of another question, or anything else.
     """
     if not path.exists():
         return
@@ -87,29 +138,25 @@ def check_folder(path: Path, identity: Mapping[str, Any]) -> None:
         return
     try:
         found = json.loads((path / MODEL).read_bytes())
-        different = [key for key, value in identity.items() if found.get(key) != value]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         raise OutputError(f"{path / MODEL}: damaged; name a new folder") from None
-    if different:
-        key = different[0]
-        raise OutputError(
-            f"{path}: holds other predictions: their {key.replace('_', ' ')} is {found.get(key)}, "
-            f"here it is {identity[key]}; name a new folder"
-        )
+    if not is_predictions(path):
+        raise OutputError(f"{path}: not empty, and no folder of predictions; name a new one")
+    question.check(found, f"{path}: holds other predictions", "name a new folder")
 
 
 @contextmanager
-def open_folder(path: Path, identity: Mapping[str, Any]) -> Iterator[PredictionFolder]:
+def open_folder(path: Path, question: Fingerprint) -> Iterator[PredictionFolder]:
     """Open a folder for one process, and say in it whose predictions it holds.
 
     Raises:
         DataError: Another process works in it.
         OutputError: It holds something else, or cannot be written.
     """
-    check_folder(path, identity)
+    check_folder(path, question)
     with alone(path):
         try:
-            write_atomic(path / MODEL, _json(identity))
+            question.write(path / MODEL)
             private_directory(path / IMAGES)
             private_directory(path / STUDIES)
         except OSError as error:
@@ -117,14 +164,26 @@ def open_folder(path: Path, identity: Mapping[str, Any]) -> Iterator[PredictionF
         yield PredictionFolder(path)
 
 
-def identity_of(model: Mapping[str, Any], encoding: str) -> dict[str, Any]:
-    """Name all that predictions of one image depend on."""
-    return {
-        "format": FORMAT,
-        "prepare_version": PREPARE_VERSION,
+def question_of(model: Mapping[str, Any], encoding: str, device: str, secret: bytes) -> Fingerprint:
+    """Name all that predictions of one image depend on, but the image and what is said of it.
+
+    Args:
+        model: What ``Model.to_json`` says.
+        encoding: What a segmentation holds.
+        device: The kind of device that the network runs on: bits differ.
+        secret: The site's, by which images are named.
+    """
+    return Fingerprint.of(
+        made_by=MAKER,
+        format=FORMAT,
+        answer_version=ANSWER_VERSION,
+        prepare_version=PREPARE_VERSION,
+        reading_version=READING_VERSION,
         **model,
-        "segmentation": encoding,
-    }
+        segmentation=encoding,
+        device=device,
+        site=pseudonym(secret, "secret"),
+    )
 
 
 def _json(content: Mapping[str, Any]) -> str:

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import track
 
-from mamfed_client.cohort import tally
+from mamfed_client.prediction.account import Outcomes, document_of, forecast
 from mamfed_client.prediction.answer import View, answer, view_of
-from mamfed_client.prediction.folder import PredictionFolder, check_folder, identity_of, open_folder
-from mamfed_client.prediction.model import NOTICE, Model, load_model
+from mamfed_client.prediction.folder import PredictionFolder, check_folder, open_folder, question_of
+from mamfed_client.prediction.model import Model, load_model
 from mamfed_client.prediction.segmentation import Encoding
 from mamfed_client.prediction.sources import Offered, Selection, Source, find_sources
 from mamfed_client.prediction.study_page import write_pages
 from mamfed_client.pseudonym import site_secret
 from mamfed_client.readers import Readers, readers
-from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
+from mamfed_client.rejections import Reason, Refusal, rejection
 from mamfed_common.errors import DataError, MamfedError
 from mamfed_common.files import write_atomic
 from mamfed_common.samples import Sample
@@ -66,29 +66,17 @@ class Request:
 
 
 class Todo(NamedTuple):
-    """An image that is to be predicted, and its pseudonym."""
+    """An image that is to be predicted.
+
+    Attributes:
+        source: The image.
+        identity: Its pseudonym.
+        said: What names all that is said of it.
+    """
 
     source: Source
     identity: str
-
-
-@dataclass(slots=True)
-class Outcomes:
-    """What became of this call's images; threads add to it.
-
-    Attributes:
-        predicted: Images predicted now.
-        done_before: Images that the folder had already.
-        duplicates: Images whose file is the same as another one's of this call.
-        rejected: Images that cannot be used.
-        studies: Pseudonyms of the studies that images were predicted of.
-    """
-
-    predicted: int = 0
-    done_before: int = 0
-    duplicates: int = 0
-    rejected: list[Rejection] = field(default_factory=list)
-    studies: set[str] = field(default_factory=set)
+    said: str
 
 
 def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]:
@@ -108,42 +96,65 @@ def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]
         PlanError: Threshold or device cannot be used.
     """
     model = load_model(request.checkpoint, request.threshold, request.device, request.norms)
-    identity = identity_of(model.to_json(), request.encoding)
-    check_folder(request.out, identity)
+    secret = site_secret()
+    question = question_of(model.to_json(), request.encoding, model.device.type, secret)
+    check_folder(request.out, question)
     selection = Selection(
         model.plan.image_size, request.rows, request.layout, request.allow, request.key_path
     )
     offered = find_sources(request.inputs, selection)
-    secret = site_secret()
     if dry_run:
         todo, outcomes = _todo(offered, PredictionFolder(request.out), secret)
-        return _forecast(model, offered, todo, outcomes)
-    with open_folder(request.out, identity) as folder:
+        return forecast(model, offered, len(todo), outcomes)
+    with open_folder(request.out, question) as folder:
         todo, outcomes = _todo(offered, folder, secret)
+        _forget(folder, outcomes)
         _predict(request, model, folder, todo, outcomes, secret)
-        document = _document(model, folder, outcomes)
+        document = document_of(model, folder, outcomes)
         write_atomic(request.out / SUMMARY, json.dumps(document, indent=2) + "\n")
-        write_pages(folder, document, outcomes.studies)
+        write_pages(folder, document)
     return document
 
 
 def _todo(offered: Offered, folder: PredictionFolder, secret: bytes) -> tuple[list[Todo], Outcomes]:
-    """Leave out what the folder has, and what is offered twice."""
-    outcomes = Outcomes(rejected=list(offered.rejected))
+    """Leave out what the folder has of the same question, and what is offered twice."""
+    outcomes = Outcomes(rejected=list(offered.rejected), own=offered.own)
     todo: dict[str, Todo] = {}
+    known: dict[str, str] = {}
     for source in track(offered.sources, "looking", console=console(), transient=True):
         try:
-            identity = source.identity(secret)
+            identity, said = source.identity(secret), source.said(secret)
         except Refusal as refusal:
             outcomes.rejected.append(rejection(source.row.row_number, source.name, refusal))
             continue
-        if folder.find(identity) is not None:
-            outcomes.done_before += 1
-        elif identity in todo:
+        if identity in known:
             outcomes.duplicates += 1
-        else:
-            todo[identity] = Todo(source, identity)
+            outcomes.contradicted += known[identity] != said
+            continue
+        known[identity] = said
+        record = folder.find(identity)
+        if record is not None and record["said"] == said:
+            outcomes.done_before += 1
+            outcomes.kept.append((record, source.name))
+            continue
+        if record is not None:
+            outcomes.outdated.append(record)
+        todo[identity] = Todo(source, identity, said)
+    names = {s.name for s in offered.sources} | {r.image for r in offered.rejected}
+    outcomes.replaced = [
+        record
+        for record in folder.records()
+        if record["image"] not in known and record["source"] in names
+    ]
     return list(todo.values()), outcomes
+
+
+def _forget(folder: PredictionFolder, outcomes: Outcomes) -> None:
+    """Remove answers of which the question has changed, and note where kept images lie now."""
+    for record in (*outcomes.outdated, *outcomes.replaced):
+        folder.forget(record)
+    for record, name in outcomes.kept:
+        folder.note_source(record, name)
 
 
 def _predict(
@@ -186,6 +197,7 @@ class _Worker:
         Raises:
             MamfedError: The device has too little memory, or the folder cannot be written.
         """
+        said = {todo.identity: todo.said for todo in batch}
         views = [view for todo in batch if (view := self._view(todo)) is not None]
         if not views:
             return
@@ -193,10 +205,9 @@ class _Worker:
             predictions = _in_memory(self.model, [view.sample for view in views])
         for view, prediction in zip(views, predictions, strict=True):
             files, record = answer(view, prediction, self.model, self.encoding)
-            self.folder.keep(view.identity, files, record)
+            self.folder.keep(view.identity, files, {**record, "said": said[view.identity]})
             with self.counting:
                 self.outcomes.predicted += 1
-                self.outcomes.studies.add(view.study)
                 self.done(1, 0)
 
     def _view(self, todo: Todo) -> View | None:
@@ -228,45 +239,3 @@ def _in_memory(model: Model, samples: Sequence[Sample]) -> list[Prediction]:
             f"{model.device}: too little memory for {len(samples)} images at once; "
             "choose a smaller --batch, or --device cpu"
         ) from None
-
-
-def _forecast(
-    model: Model, offered: Offered, todo: Sequence[Todo], outcomes: Outcomes
-) -> dict[str, Any]:
-    """Say what there is to do."""
-    return {
-        "dry_run": True,
-        "model": model.to_json(),
-        "device": str(model.device),
-        "offered": len(offered.sources) + len(offered.rejected),
-        "to_predict": len(todo),
-        "done_before": outcomes.done_before,
-        "duplicates": outcomes.duplicates,
-        "rejected": tally(str(r.reason) for r in outcomes.rejected),
-    }
-
-
-def _document(model: Model, folder: PredictionFolder, outcomes: Outcomes) -> dict[str, Any]:
-    """Describe all that the folder holds, and what this call left out."""
-    records = folder.records()
-    missing = tally(r["segmentation_missing"] for r in records if not r["segmentation"])
-    return {
-        "notice": NOTICE,
-        "model": model.to_json(),
-        "predicted": outcomes.predicted,
-        "done_before": outcomes.done_before,
-        "duplicates": outcomes.duplicates,
-        "rejected": tally(str(r.reason) for r in outcomes.rejected),
-        "images": len(records),
-        "studies": len({r["study"] for r in records}),
-        "with_lesions": sum(bool(r["lesions"]) for r in records),
-        "without_lesions": sum(not r["lesions"] for r in records),
-        "segmentations": sum(bool(r["segmentation"]) for r in records),
-        "without_segmentation": missing,
-        "side_unknown": sum(r["laterality"] is None for r in records),
-        "per_image": records,
-        "per_rejected": [
-            {"source": r.image, "reason": str(r.reason), "detail": r.detail}
-            for r in outcomes.rejected
-        ],
-    }

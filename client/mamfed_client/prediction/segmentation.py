@@ -1,15 +1,15 @@
 """A marked mammogram as DICOM SEG (PS3.3 A.51), which a viewer lays over its source image.
 
-The segmentation has the source's own pixel grid and refers to it pixel by pixel. It names no frame
-of reference, even where the source does: a mammogram has no plane position, and viewers that are
-given half of a geometry crash on it. One segmentation is one series, as viewers open a series'
-first alone.
+The segmentation has the source's own pixel grid and refers to it pixel by pixel. Of the source's
+header it repeats what :mod:`mamfed_client.derived` lists. One segmentation is one series, as
+viewers open a series' first alone.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
 
@@ -23,30 +23,27 @@ from highdicom.seg import (
     SegmentDescription,
 )
 from pydicom import Dataset, config
-from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
-from pydicom.valuerep import validate_value
 
+from mamfed_client.derived import REFERRED, REPEATED
 from mamfed_client.mammogram import Facts, Laterality
+from mamfed_client.prediction.source_header import Content, SourceError, sound_header
 from mamfed_client.review.show import LESION
 from mamfed_common import __version__
 
 Encoding = Literal["binary", "fractional"]
 
-REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
-"""What the source must tell: without, no viewer finds out what the segmentation is of."""
 EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber"),
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 """What has to be there, though perhaps empty (Type 2: PS3.3 C.7.1.1, C.7.2.1)."""
-UIDS = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
-"""Also with leading zeros, which no standard allows and archives hold."""
-ORIENTATION = re.compile(r"[A-Z]{1,4}\\[A-Z]{1,4}")
-SERIES_NUMBER = 9000
-"""Far from those of the images."""
+SERIES_NUMBERS = range(10_000, 1_000_000_000)
+"""Far from those of the images; nine digits have room in every viewer."""
+MOMENTS = ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime")
+"""When an object was written: no part of what it says."""
 
 SIDES: dict[Laterality | None, Code] = {"L": codes.SCT.Left, "R": codes.SCT.Right}
 MODIFIERS = (codes.SCT.Suspected, codes.SCT.Malignant)
@@ -66,21 +63,29 @@ class Origin(NamedTuple):
     threshold: float
 
 
-class SourceError(Exception):
-    """A file's header does not say what a segmentation of it would need; which, in words."""
+class Encoded(NamedTuple):
+    """A segmentation.
+
+    Attributes:
+        data: The DICOM file.
+        left_out: Why elements of the source's header could not be repeated, by keyword.
+    """
+
+    data: bytes
+    left_out: dict[str, str]
 
 
 def encode_segmentation(
     pixels: npt.NDArray[Any],
-    source: Mapping[str, str],
+    source: Mapping[str, Content],
     facts: Facts,
     lesions: int,
     origin: Origin,
-) -> bytes:
+) -> Encoded:
     """Write a segmentation as a DICOM file.
 
-    The same source, weights, threshold and encoding give the same UIDs, so that an archive sees
-    that it has the object already.
+    Its UIDs come of all that it says, pixels and header, but for the time at which it is written:
+    an archive sees that it has the object already, and takes no other one for it.
 
     Args:
         pixels: ``(H, W)`` on the source's grid: bool for a binary segmentation, or float32
@@ -93,12 +98,15 @@ def encode_segmentation(
     Raises:
         SourceError: The source does not say enough of itself.
     """
-    sound = {keyword: text for keyword, text in source.items() if _is_sound(keyword, text)}
-    if "PatientID" in source.keys() - sound.keys():  # under no other would it be the patient's
-        raise SourceError("the header has no sound PatientID")
     try:
         with config.disable_value_validation():  # its warnings quote what they are about
-            return _encoded(pixels, sound, facts, lesions, origin)
+            header = sound_header(source)
+            segmentation = _segmentation(pixels, header.elements, facts, lesions, origin)
+            _repeat(header.elements, segmentation)
+            segmentation.InstanceCreationDate = segmentation.ContentDate
+            segmentation.InstanceCreationTime = segmentation.ContentTime
+            _name(segmentation)
+            return Encoded(_written(segmentation), header.left_out)
     except KeyError:
         reason = "the header's SOPClassUID is none that DICOM defines for images"
     except (ValueError, TypeError, AttributeError) as error:
@@ -106,41 +114,23 @@ def encode_segmentation(
     raise SourceError(reason)
 
 
-def _encoded(
-    pixels: npt.NDArray[Any],
-    sound: Mapping[str, str],
-    facts: Facts,
-    lesions: int,
-    origin: Origin,
-) -> bytes:
-    image = _source_image(sound, *pixels.shape)
-    segmentation = _segmentation(pixels, image, facts, lesions, origin)
-    # highdicom quotes a name that looks odd to it in a warning: it is not shown any.
-    segmentation.PatientName = sound.get("PatientName", "")
-    # Type 2C where there is no plane orientation (PS3.3 C.7.6.1); highdicom leaves it out.
-    segmentation.PatientOrientation = image.PatientOrientation
-    file = BytesIO()
-    segmentation.save_as(file)
-    return file.getvalue()
-
-
 def _segmentation(
-    pixels: npt.NDArray[Any], image: Dataset, facts: Facts, lesions: int, origin: Origin
+    pixels: npt.NDArray[Any], header: Dataset, facts: Facts, lesions: int, origin: Origin
 ) -> Segmentation:
-    """Let highdicom make the object."""
+    """Let highdicom make the object; its UIDs and its series' number are not yet its own."""
     is_binary = pixels.dtype == bool
     kind = SegmentationTypeValues.BINARY if is_binary else SegmentationTypeValues.FRACTIONAL
-    names = (image.SOPInstanceUID, *map(str, origin), kind.value)
     side = " ".join(word for word in (facts.laterality, facts.view) if word)
+    now = datetime.now(_timezone(header))
     return Segmentation(
-        source_images=[image],
+        source_images=[_source_image(header, *pixels.shape)],
         pixel_array=pixels,
         segmentation_type=kind,
         segment_descriptions=[_segment(facts, origin)],
-        series_instance_uid=generate_uid(entropy_srcs=["series", *names]),
-        series_number=SERIES_NUMBER,
+        series_instance_uid=UNNAMED,
+        series_number=SERIES_NUMBERS.start,
         series_description=f"mamfed (research use only): {side}".rstrip(": ")[:64],
-        sop_instance_uid=generate_uid(entropy_srcs=["instance", *names]),
+        sop_instance_uid=UNNAMED,
         instance_number=1,
         manufacturer="mamfed",
         manufacturer_model_name="mamfed-client predict",
@@ -149,40 +139,86 @@ def _segmentation(
         content_label="SUSPECTED_MALIGN",
         content_description=_described(lesions, origin.threshold),
         content_qualification=ContentQualificationValues.RESEARCH,
+        content_date=now.date(),
+        content_time=now.time(),
         omit_empty_frames=False,
         specific_character_set="ISO_IR 192",
     )
 
 
-def _source_image(sound: Mapping[str, str], rows: int, columns: int) -> Dataset:
-    """Make the header of the source image, but for the patient's name."""
-    missing = [keyword for keyword in REQUIRED if keyword not in sound]
-    if missing:
-        raise SourceError(f"the header has no sound {missing[0]}")
+def _source_image(header: Dataset, rows: int, columns: int) -> Dataset:
+    """Make the header of the source image as highdicom wants it: it quotes odd names in warnings.
+
+    What it would copy is repeated afterwards, by our own table.
+    """
     image = Dataset()
-    for keyword in (*EMPTY, "PatientOrientation"):
+    for keyword in EMPTY:
         setattr(image, keyword, "")
-    for keyword, text in sound.items():
-        setattr(image, keyword, text)
-    image.PatientName = ""
+    for keyword in (*REFERRED, "StudyInstanceUID"):
+        if keyword in header:
+            image[keyword] = header[keyword]
     image.Modality = "MG"
     image.Rows, image.Columns = rows, columns
     return image
 
 
-def _is_sound(keyword: str, text: str) -> bool:
-    """Tell whether a value is one that its element may have (PS3.5 6.2)."""
-    if keyword in REQUIRED:
-        return UIDS.fullmatch(text) is not None
-    if keyword == "PatientOrientation":
-        return ORIENTATION.fullmatch(text) is not None
-    if keyword == "PatientSex":
-        return text in ("M", "F", "O")
-    try:
-        validate_value(dictionary_VR(keyword), text, config.RAISE)
-    except ValueError:
-        return False
-    return text.isprintable() and "\\" not in text
+def _repeat(header: Dataset, segmentation: Dataset) -> None:
+    """Put the source's own elements into the object."""
+    for keyword in REPEATED:
+        if keyword in header:
+            segmentation[keyword] = header[keyword]
+    # Type 2C where there is no plane orientation (PS3.3 C.7.6.1); highdicom leaves it out.
+    segmentation.PatientOrientation = header.get("PatientOrientation", "")
+    if not header.get("FrameOfReferenceUID"):
+        for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
+            segmentation.pop(keyword, None)
+    elif "PositionReferenceIndicator" not in segmentation:
+        segmentation.PositionReferenceIndicator = ""  # Type 2 (C.7.4.1)
+    if segmentation.get("LossyImageCompression") != "01":  # Type 1 (C.8.20.2)
+        segmentation.LossyImageCompression = "00"
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            segmentation.pop(keyword, None)
+
+
+UNNAMED = "2.25.0"
+"""What stands for a UID that is not known yet."""
+
+
+def _name(segmentation: Dataset) -> None:
+    """Derive the object's UIDs and its series' number of what it says."""
+    (organization,) = segmentation.DimensionOrganizationSequence
+    dimensions = [organization, *segmentation.DimensionIndexSequence]
+    for item in dimensions:  # highdicom draws a random one
+        item.DimensionOrganizationUID = UNNAMED
+    for item in segmentation.ContributingEquipmentSequence:
+        item.pop("ContributionDateTime", None)
+    moments = {keyword: segmentation[keyword] for keyword in MOMENTS}
+    for keyword in MOMENTS:
+        del segmentation[keyword]
+    content = hashlib.sha256(_written(segmentation)).hexdigest()
+    for element in moments.values():
+        segmentation.add(element)
+    for item in dimensions:
+        item.DimensionOrganizationUID = generate_uid(entropy_srcs=["dimensions", content])
+    segmentation.SeriesInstanceUID = generate_uid(entropy_srcs=["series", content])
+    segmentation.SOPInstanceUID = generate_uid(entropy_srcs=["instance", content])
+    segmentation.file_meta.MediaStorageSOPInstanceUID = segmentation.SOPInstanceUID
+    segmentation.SeriesNumber = SERIES_NUMBERS[int(content[:16], 16) % len(SERIES_NUMBERS)]
+
+
+def _written(segmentation: Dataset) -> bytes:
+    file = BytesIO()
+    segmentation.save_as(file)
+    return file.getvalue()
+
+
+def _timezone(header: Dataset) -> timezone | None:
+    """Return the zone that all times of the object are of (PS3.3 C.12.1); None: it names none."""
+    offset = header.get("TimezoneOffsetFromUTC", "")
+    if not offset:
+        return None
+    hours, minutes = int(offset[:3]), int(offset[0] + offset[3:])
+    return timezone(timedelta(hours=hours, minutes=minutes))
 
 
 def _segment(facts: Facts, origin: Origin) -> SegmentDescription:

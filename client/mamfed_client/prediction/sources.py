@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mamfed_client.cache import Entry
 from mamfed_client.cells import Label
 from mamfed_client.datasets import read_folder
 from mamfed_client.manifest import Row
 from mamfed_client.outcome import Outcome
+from mamfed_client.prediction.folder import is_predictions
 from mamfed_client.prepared import is_prepared, load_intake, open_store
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.rejections import Reason, Refusal, Rejection
 from mamfed_common.errors import DataError
+
+LONE_STUDIES = frozenset({"cbis-ddsm", "inbreast"})
+"""Layouts of collections in which a visit's images have studies of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,31 @@ class Source:
         row: Where it lies, and what a table says of it.
         entry: Its sample, of a prepared folder; None where it is read from its file.
         outcome: What the preparation noted of it.
+        lone_studies: Whether it is of a collection that gives every image a study of its own.
     """
 
     name: str
     row: Row
     entry: Entry | None = None
     outcome: Outcome | None = None
+    lone_studies: bool = False
+
+    def said(self, secret: bytes) -> str:
+        """Name what its row, its file's name and its preparation say of the image.
+
+        All that an answer depends on beside the image's bytes; patients stay unknown.
+        """
+        row, outcome = self.row, self.outcome
+        words: list[Any] = [
+            row.image_path.name,
+            row.patient_id,
+            row.laterality,
+            row.view,
+            row.vendor,
+        ]
+        words += [row.spacing_mm, sorted(row.allow), self.lone_studies]
+        words += [None if outcome is None else outcome.to_json()]
+        return pseudonym(secret, "said of an image", json.dumps(words))
 
     def identity(self, secret: bytes) -> str:
         """Name the image by its content, the same however its file is called.
@@ -57,10 +82,12 @@ class Offered:
     Attributes:
         sources: Images that can be tried.
         rejected: Others that a table or a folder names, but that cannot be.
+        own: Files of earlier predictions, which are no mammograms.
     """
 
     sources: tuple[Source, ...]
     rejected: tuple[Rejection, ...]
+    own: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +115,18 @@ def find_sources(inputs: Sequence[Path], selection: Selection) -> Offered:
     Raises:
         DataError: An input does not exist, or a folder as a whole cannot be used.
     """
-    sources: list[Source] = []
-    rejected: list[Rejection] = []
+    found = []
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         if selection.rows and not is_prepared(path):
             raise DataError(f"{path}: --row names rows of prepared folders, which this is not")
-        offered = _offered(path, selection)
-        sources += offered.sources
-        rejected += offered.rejected
-    return Offered(tuple(sources), tuple(rejected))
+        found.append(_offered(path, selection))
+    return Offered(
+        tuple(source for offered in found for source in offered.sources),
+        tuple(rejected for offered in found for rejected in offered.rejected),
+        sum(offered.own for offered in found),
+    )
 
 
 def _offered(path: Path, selection: Selection) -> Offered:
@@ -108,11 +136,34 @@ def _offered(path: Path, selection: Selection) -> Offered:
     if is_prepared(path):
         return _prepared(path, selection)
     manifest = read_folder(path, selection.layout)
+    ours = _Ours(path)
+    rows = [row for row in manifest.rows if not ours.holds(row.image_path)]
+    rejected = [r for r in manifest.rejected if not ours.holds(path / r.image)]
     sources = (
-        Source(str(row.image_path), replace(row, allow=row.allow | selection.allow))
-        for row in manifest.rows
+        Source(
+            str(row.image_path),
+            replace(row, allow=row.allow | selection.allow),
+            lone_studies=manifest.layout in LONE_STUDIES,
+        )
+        for row in rows
     )
-    return Offered(tuple(sources), tuple(_placed(path, r) for r in manifest.rejected))
+    own = len(manifest.rows) + len(manifest.rejected) - len(rows) - len(rejected)
+    return Offered(tuple(sources), tuple(_placed(path, r) for r in rejected), own)
+
+
+class _Ours:
+    """Tells which files below a folder lie in predictions of an earlier call."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self._known: dict[Path, bool] = {}
+
+    def holds(self, path: Path) -> bool:
+        folder = path.parent
+        if folder not in self._known:
+            inside = folder != self._top and folder.is_relative_to(self._top)
+            self._known[folder] = is_predictions(folder) or (inside and self.holds(folder))
+        return self._known[folder]
 
 
 def _prepared(folder: Path, selection: Selection) -> Offered:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from mamfed_client.prediction.account import contradictions
 from mamfed_client.prediction.answer import (
     DIFFERENCE,
     HEALTHY,
@@ -21,8 +23,14 @@ from mamfed_client.review.distributions import counted
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
 from mamfed_common.files import write_atomic
+from mamfed_common.fingerprint import sha256_of
 
 INDEX = "index.html"
+PAGE_VERSION = 1
+"""To be raised with every change of a page."""
+FINGERPRINT = '<meta name="mamfed-fingerprint" content="{}">'
+HEAD = 1024
+"""Bytes in which a page names its fingerprint."""
 USUAL_VIEWS = ("CC", "MLO")
 """In the order in which they hang."""
 
@@ -66,13 +74,14 @@ class Study(NamedTuple):
     views: str
 
 
-def write_pages(folder: PredictionFolder, document: dict[str, Any], studies: set[str]) -> None:
-    """Write the pages of studies, and the list of all.
+def write_pages(folder: PredictionFolder, document: dict[str, Any]) -> None:
+    """Write the pages of studies that have changed, and the list of all; old pages go.
+
+    A page names its fingerprint: that of the records it shows and of the code that draws it.
 
     Args:
         folder: The predictions.
         document: What ``predictions.json`` holds.
-        studies: The studies that have changed; those without a page get one, too.
 
     Raises:
         OutputError: A page cannot be written.
@@ -84,10 +93,14 @@ def write_pages(folder: PredictionFolder, document: dict[str, Any], studies: set
     study_page, index_page = (environment.get_template(n) for n in ("study.html", INDEX))
     common = {"model": document["model"], "version": __version__, "notice": document["notice"]}
     try:
+        for path in (folder.path / STUDIES).glob("*.html"):
+            if path.stem not in by_study:
+                path.unlink()
         for name, records in by_study.items():
             path = folder.path / STUDIES / f"{name}.html"
-            if name in studies or not path.exists():  # a call may have been killed before its pages
-                page = study_page.render(**_study(folder, records), **common)
+            shows = sha256_of([PAGE_VERSION, __version__, records])
+            if not _has_page(path, shows):
+                page = study_page.render(**_study(folder, records), **common, fingerprint=shows)
                 write_atomic(path, page.encode(errors="replace"))
         listed = sorted(
             (_summary(name, records) for name, records in by_study.items()),
@@ -97,6 +110,15 @@ def write_pages(folder: PredictionFolder, document: dict[str, Any], studies: set
         write_atomic(folder.path / INDEX, page.encode(errors="replace"))
     except OSError as error:
         raise OutputError(f"{folder.path}: cannot be written: {error.strerror}") from None
+
+
+def _has_page(path: Path, shows: str) -> bool:
+    """Tell whether a page shows just this; a call may have been killed before it wrote it."""
+    try:
+        with path.open("rb") as file:
+            return FINGERPRINT.format(shows).encode() in file.read(HEAD)
+    except OSError:
+        return False
 
 
 def hang(images: Iterable[Hung]) -> tuple[list[Hanging], list[Hung]]:
@@ -136,6 +158,7 @@ def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any
     rows, unknown = hang(images)
     return {
         "records": records,
+        "contradictions": contradictions(records),
         "rows": rows,
         "unknown": unknown,
         "ordered": [*(i for row in rows for i in (*row.right, *row.left)), *unknown],

@@ -44,7 +44,7 @@ def blob(dtype=bool):
 
 def segmented(pixels=None, source=SOURCE, facts=RIGHT, lesions=1):
     pixels = blob() if pixels is None else pixels
-    return encode_segmentation(pixels, source, facts, lesions, ORIGIN)
+    return encode_segmentation(pixels, source, facts, lesions, ORIGIN).data
 
 
 def read(data):
@@ -123,7 +123,7 @@ def test_the_same_image_and_model_give_the_same_uids_and_others_others():
     others = [
         read(segmented(source=SOURCE | {"SOPInstanceUID": "1.2.3.4"})),
         read(segmented(blob(np.float32))),
-        read(encode_segmentation(blob(), SOURCE, Facts(), 1, ORIGIN._replace(threshold=0.4))),
+        read(encode_segmentation(blob(), SOURCE, Facts(), 1, ORIGIN._replace(threshold=0.4)).data),
     ]
     uids = {dataset.SOPInstanceUID for dataset in (one, *others)}
     assert len(uids) == 4
