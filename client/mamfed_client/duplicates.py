@@ -23,6 +23,7 @@ class Picture(NamedTuple):
         outlined: Whether its findings are outlined.
         instance: Pseudonym of its SOP Instance UID; empty where unknown.
         pixels: Hash of its grey levels.
+        marked: Share of its pixels that its outlines mark.
     """
 
     row_number: int
@@ -31,6 +32,7 @@ class Picture(NamedTuple):
     outlined: bool
     instance: str
     pixels: str
+    marked: float = 0.0
 
 
 def find_duplicates(
@@ -39,7 +41,8 @@ def find_duplicates(
     """Choose one row of each picture, known by its pixels.
 
     The most suspicious row of a picture is kept, of equal ones the first. Where one row says
-    malignant and another, of another patient, says not, none is believed.
+    malignant and another, of another patient, says not, none is believed; nor where two rows
+    outline different lesions, which one row with both outlines should.
 
     Returns:
         The rows to refuse, and pairs of patients who share a picture: a split that parted them
@@ -51,6 +54,9 @@ def find_duplicates(
         numbers = some_rows(picture.row_number for picture in same)
         refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} have the same pixels")
         kept = _chosen(same)
+        if kept is None and _outline_different_lesions(same):
+            more = "; outlines differ: name all in one row"
+            refusal = Refusal(refusal.reason, refusal.detail + more)
         for picture in same:
             if picture is not kept:
                 refused[picture.row_number] = refusal
@@ -87,6 +93,12 @@ def _groups(pictures: Iterable[Picture], key: Callable[[Picture], str]) -> Itera
 def _chosen(same: list[Picture]) -> Picture | None:
     patients = {picture.patient for picture in same}
     malignant = any(is_malignant(picture.label) for picture in same)
+    if _outline_different_lesions(same):
+        return None  # one of the two would be taught as healthy
     if len(patients) > 1 and malignant and any(is_without_malignancy(p.label) for p in same):
         return None
     return max(same, key=lambda p: (is_malignant(p.label), p.outlined, -p.row_number))
+
+
+def _outline_different_lesions(same: list[Picture]) -> bool:
+    return len({p.marked for p in same if is_malignant(p.label) and p.outlined}) > 1

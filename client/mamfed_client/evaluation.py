@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from rich.progress import track
 
 from mamfed_client.cache import default_cache_dir
-from mamfed_client.cohort import Cohort, Placed, StoredSamples
+from mamfed_client.cohort import Cohort, Placed, StoredSamples, tally
 from mamfed_client.evaluation_report import Evaluated, document_of
 from mamfed_client.policy import Policy
 from mamfed_client.site import Site, load_site
@@ -167,6 +167,9 @@ def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
         "image_size": checkpoint.plan.image_size,
         "rejected": dict(cohort.counts.rejected),
         "left_out": dict(cohort.counts.left_out),
+        "masks_drawn_as": tally(
+            i.case.outcome.drawn_as for i in cohort.placed if i.case.outcome.drawn_as
+        ),
         "plan_sha256": checkpoint.plan_sha256,
         "weights_sha256": checkpoint.weights_sha256,
         "stage": checkpoint.stage,

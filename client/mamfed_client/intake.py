@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mamfed_client.beside import Beside, count_beside, describe
 from mamfed_client.contradictions import contradictions, refusal_of
+from mamfed_client.datasets import bare, plain
 from mamfed_client.doubts import Doubts
+from mamfed_client.drawn import drawn_notes
 from mamfed_client.duplicates import Picture, find_duplicates, identifier_notes
+from mamfed_client.joining import check_split, join_patients
 from mamfed_client.journal import Journal
 from mamfed_client.labels import LeftOut, assign_purposes
 from mamfed_client.manifest import Manifest, Row, Statement, linked_patients
 from mamfed_client.outcome import Outcome
-from mamfed_client.patients import PLACEHOLDERS, Joined, Mention, named_alike, spelled_alike
+from mamfed_client.patients import Joined
 from mamfed_client.plausibility.cohort import Member, judge_cohort
 from mamfed_client.plausibility.measures import Measures
 from mamfed_client.readers import Readers, readers
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
-from mamfed_client.row_reading import Task, alike, is_outlined, label_of, read_row, stat_of
+from mamfed_client.row_reading import Task, is_outlined, label_of, read_row, stat_of
 from mamfed_client.split import declared_parts
 from mamfed_common.terminal import reading_progress
 from mamfed_common.weights import Purpose
@@ -94,7 +97,7 @@ def take_in(
         DataError: The split that the table declares cannot be used.
         OutputError: Journal or store cannot be written.
     """
-    _check_split(manifest.statements, spelled_alike(_mentions(manifest, (), {}, task)).pairs)
+    check_split(manifest, task.secret)
     beside = count_beside(manifest.folder, manifest.images, manifest.outlines)
     outcomes = _outcomes(manifest.rows, task, journal, progress)
     accepted = [row for row in manifest.rows if outcomes[row.row_number].reason is None]
@@ -102,30 +105,50 @@ def take_in(
     refused = {number: o for number, o in outcomes.items() if o.reason is not None}
     pictures = [_picture(row, outcomes[row.row_number]) for row in rows]
     duplicates, pairs = find_duplicates(pictures)
-    joined = _joined(manifest, rows, outcomes, task)
+    joined = join_patients(manifest, rows, outcomes, task.secret)
     nameless = {row.row_number: _NAMELESS for row in rows if not row.patient_id}
     representative = linked_patients([*pairs, *joined.pairs])
     unusable = duplicates | nameless
     doubts = _doubts([row for row in rows if row.row_number not in unusable], outcomes)
-    unusable |= _about_other_images(doubts)
-    doubts = {number: some for number, some in doubts.items() if number not in unusable}
-    if not accept_doubts:
-        unusable |= _doubtful_masks(doubts)
+    unusable |= _refused_for(doubts, accept_doubts=accept_doubts)
     left = [_linked(row, representative) for row in rows if row.row_number not in unusable]
     statements = _statements(manifest, rows, representative)
     declared_parts(statements)
     purposes, left_out = assign_purposes(left, statements)
-    cases = (_case(row, purposes, outcomes, doubts) for row in left)
+    cases = tuple(_case(row, purposes, outcomes, doubts) for row in left)
     return Intake(
         layout=manifest.layout,
-        cases=tuple(cases),
+        cases=cases,
         rejected=_rejected(manifest, refused, unusable),
         left_out=left_out,
         statements=tuple(statements),
         linked=len(linked_patients(pairs)),
         beside=beside,
-        notes=(*joined.notes, *identifier_notes(pictures), *describe(beside)),
+        notes=tuple(_notes(manifest, cases, joined, pictures, beside)),
     )
+
+
+def _notes(
+    manifest: Manifest,
+    cases: Sequence[Case],
+    joined: Joined,
+    pictures: Sequence[Picture],
+    beside: Counter[Beside],
+) -> Iterator[str]:
+    """Say what a person should know of the folder as a whole."""
+    yield from joined.notes
+    yield from identifier_notes(pictures)
+    yield from drawn_notes(case.outcome.drawn_as for case in cases)
+    yield from describe(beside)
+    if manifest.layout == bare.LAYOUT and beside[Beside.TABLE]:
+        yield f"no table is read in this layout; a table of labels is called {plain.TABLE}"
+
+
+def _refused_for(doubts: Mapping[int, Doubts], *, accept_doubts: bool) -> dict[int, Refusal]:
+    """Refuse rows about other images and, unless they are accepted, doubtful masks."""
+    other = _about_other_images(doubts)
+    left = {number: some for number, some in doubts.items() if number not in other}
+    return other if accept_doubts else other | _doubtful_masks(left)
 
 
 def _doubts(rows: Sequence[Row], outcomes: Mapping[int, Outcome]) -> dict[int, Doubts]:
@@ -142,46 +165,6 @@ def _member(row: Row, measures: Measures) -> Member:
 def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:
     found = {number: refusal_of(some) for number, some in doubts.items()}
     return {number: refusal for number, refusal in found.items() if refusal is not None}
-
-
-def _joined(
-    manifest: Manifest, rows: Sequence[Row], outcomes: Mapping[int, Outcome], task: Task
-) -> Joined:
-    """Find patients who may be one by how they are spelled, or by what their files say."""
-    mentions = _mentions(manifest, rows, outcomes, task)
-    placeholders = {alike(task.secret, word) for word in PLACEHOLDERS}
-    spelled = spelled_alike(mentions)
-    by_files = named_alike(mentions, placeholders.__contains__)
-    return Joined([*spelled.pairs, *by_files.pairs], (*spelled.notes, *by_files.notes))
-
-
-def _mentions(
-    manifest: Manifest, rows: Sequence[Row], outcomes: Mapping[int, Outcome], task: Task
-) -> list[Mention]:
-    """Say of every row, usable or not, whom it and its file name."""
-    said = {
-        s.row_number: Mention(
-            s.row_number, s.patient_id, alike(task.secret, s.patient_id), "", s.patient_checked
-        )
-        for s in manifest.statements
-    }
-    for row in rows:
-        number, outcome = row.row_number, outcomes[row.row_number]
-        by_file = Mention(number, row.patient_id, outcome.alike, in_table=False)
-        said[number] = said.get(number, by_file)._replace(by_file=outcome.alike)
-    return [mention for _, mention in sorted(said.items())]
-
-
-def _check_split(statements: Sequence[Statement], pairs: Iterable[tuple[str, str]]) -> None:
-    """Refuse a split column that divides a patient, before any image is read.
-
-    Raises:
-        DataError: It does.
-    """
-    representative = linked_patients(pairs)
-    declared_parts(
-        [replace(s, patient_id=representative.get(s.patient_id, s.patient_id)) for s in statements]
-    )
 
 
 def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:
@@ -268,7 +251,13 @@ def _linked(row: Row, representative: Mapping[str, str]) -> Row:
 def _picture(row: Row, outcome: Outcome) -> Picture:
     outlined = is_outlined(row)
     return Picture(
-        row.row_number, row.patient_id, row.label, outlined, outcome.instance, outcome.pixels
+        row.row_number,
+        row.patient_id,
+        row.label,
+        outlined,
+        outcome.instance,
+        outcome.pixels,
+        outcome.lesion_share,
     )
 
 

@@ -39,6 +39,7 @@ class Outcome:
         rows: Height of the image in pixels.
         columns: Its width.
         lesion_share: Share of the image's pixels that its annotations mark.
+        drawn_as: What ``drawn.drawn_as`` says of its mask; empty without one.
         resampled: How many of its masks had another size than the image.
         doubts: What may be wrong with it.
         measures: What its site as a whole is judged by.
@@ -65,6 +66,7 @@ class Outcome:
     rows: int = 0
     columns: int = 0
     lesion_share: float = 0.0
+    drawn_as: str = ""
     resampled: int = 0
     doubts: Doubts = ()
     measures: Measures = field(default_factory=Measures)

@@ -13,13 +13,18 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from mamfed_client.manifest import some_rows
+from mamfed_client.pseudonym import pseudonym
 from mamfed_common.text import plain
 
 MOST_IMAGES = 40
 """More than ten examinations of four views: whom so many files name is nobody in particular."""
+
+FEWEST_NAMED = 4
+"""Fewer patients may be called as their images by chance."""
 
 PLACEHOLDERS = frozenset(
     "anon anonym anonymous anonymized anonymised anonymizedpatient anonymouspatient deidentified"
@@ -50,6 +55,12 @@ def meant(identifier: str) -> str:
     if number := _WHOLE_NUMBER.fullmatch(text):
         text = number[1]
     return _LEADING_ZEROS.sub("", text)
+
+
+def alike(secret: bytes, patient: str) -> str:
+    """Return a pseudonym that spellings of one patient share; empty where none is named."""
+    spelled = meant(patient)
+    return pseudonym(secret, "alike", spelled) if spelled else ""
 
 
 class Mention(NamedTuple):
@@ -121,6 +132,21 @@ def named_alike(mentions: Sequence[Mention], is_placeholder: Callable[[str], boo
     notes = list(_file_notes(several, [rows for rows in groups if not believed(rows)]))
     notes += _divided_note(said)
     return Joined(_pairs(several), tuple(notes))
+
+
+def named_after_files(rows: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Say where a table's patients are its images: who has several would be divided.
+
+    Args:
+        rows: Each row's patient by the table, and its image's path.
+    """
+    named = [meant(patient) == meant(PurePosixPath(image).stem) for patient, image in rows]
+    if len(named) < FEWEST_NAMED or not all(named):
+        return ()
+    return (
+        f"patient_id is the image's own name in all {len(named)} rows: right only if nobody has "
+        "two images",
+    )
 
 
 def _file_notes(

@@ -13,17 +13,18 @@ from mamfed_client.annotations import Marked
 from mamfed_client.cache import Store, digest
 from mamfed_client.cells import Label, parse_label
 from mamfed_client.decode import Decoder
+from mamfed_client.drawn import drawn_as
 from mamfed_client.labels import is_malignant, is_without_malignancy
 from mamfed_client.mammogram import Facts, Mammogram, Mask
 from mamfed_client.manifest import Row
 from mamfed_client.outcome import Outcome
-from mamfed_client.patients import meant
+from mamfed_client.patients import alike
 from mamfed_client.plausibility import judge_image, judge_mask
 from mamfed_client.preprocess import PREPARE_VERSION, Look, look_at, prepare
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.rejections import Reason, Refusal
 
-READING_VERSION = 5
+READING_VERSION = 6
 """To be raised with every change that makes another outcome of the same files."""
 
 SAID = frozenset(
@@ -137,16 +138,11 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
         rows=rows,
         columns=columns,
         lesion_share=0.0 if mask is None else float(mask.mean()),
+        drawn_as="" if mask is None else drawn_as(mask),
         resampled=0 if marked is None else marked.resampled,
         doubts=((*marked.doubts,) if marked else ()) + mammogram.doubts + judged.doubts,
         measures=judged.measures,
     )
-
-
-def alike(secret: bytes, patient: str) -> str:
-    """Return a pseudonym that spellings of one patient share; empty where none is named."""
-    spelled = meant(patient)
-    return pseudonym(secret, "alike", spelled) if spelled else ""
 
 
 def table_first(row: Row, facts: Facts) -> Facts:

@@ -148,6 +148,21 @@ def test_check_counts_what_lies_beside_and_says_what_to_do(check, call, folder):
     assert "1 image is named by no row" in said
 
 
+def test_a_row_that_names_an_archive_says_what_to_do(check, folder):
+    folder.benign("P1").benign("P2").write()
+    (folder.path / "images/1.png").rename(folder.path / "images/1.png.gz")
+    table = folder.path / "labels.csv"
+    table.write_text(table.read_text().replace("images/1.png", "images/1.png.gz"))
+    found = check(folder.path, "--list")
+    assert "unpack it" in found["items"][0]["detail"]
+    assert (found["rejected"], found["other_files"]) == ({"unreadable image": 1}, {"table": 1})
+
+
+def test_a_table_that_is_not_read_is_said(check, export):
+    (export / "findings.xlsx").touch()
+    assert any("is called labels.csv" in note for note in check(export)["notes"])
+
+
 def test_a_folder_of_archives_alone_says_so(tmp_path):
     (tmp_path / "all.tar.gz").touch()
     with pytest.raises(DataError, match=r"no data set.*1 archive is not read.*unpack"):

@@ -5,8 +5,8 @@ from mamfed_client.rejections import Reason
 NORMAL, BENIGN, MALIGNANT = (Label(pathology, ()) for pathology in Pathology)
 
 
-def picture(row, patient="A", label=BENIGN, outlined=False, instance="", pixels=""):
-    return Picture(row, patient, label, outlined, instance, pixels or f"pixels of {row}")
+def picture(row, patient="A", label=BENIGN, outlined=False, instance="", pixels="", marked=0.0):
+    return Picture(row, patient, label, outlined, instance, pixels or f"pixels of {row}", marked)
 
 
 def refused(*pictures):
@@ -66,3 +66,13 @@ def test_where_two_patients_rows_contradict_each_other_none_is_believed():
         picture(2, "B", label=MALIGNANT, pixels="same"),
     ]
     assert refused(*rows) == ([1, 2], [("A", "B")])
+
+
+def test_rows_that_outline_different_lesions_of_a_picture_leave_no_lesion_out():
+    def outlined(row, marked):
+        return picture(row, label=MALIGNANT, outlined=True, pixels="same", marked=marked)
+
+    assert refused(outlined(1, 0.1), outlined(2, 0.2)) == ([1, 2], [])
+    assert refused(outlined(1, 0.1), outlined(2, 0.1)) == ([2], [])
+    found, _ = find_duplicates([outlined(1, 0.1), outlined(2, 0.2)])
+    assert "name all in one row" in found[1].detail

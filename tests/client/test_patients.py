@@ -11,6 +11,7 @@ from mamfed_client.patients import (
     PLACEHOLDERS,
     Mention,
     meant,
+    named_after_files,
     named_alike,
     spelled_alike,
 )
@@ -110,6 +111,13 @@ def test_a_row_that_names_another_of_the_tables_own_patients_is_said():
 def test_pseudonyms_in_the_files_are_no_contradiction():
     mentions = [mention(n, f"p{n // 2}", f"{n // 2:032x}") for n in range(8)]
     assert named(mentions) == ([], ())
+
+
+def test_patients_called_as_their_images_are_said():
+    rows = [(f"IMG_0{n}", f"a/img_{n}.png") for n in range(4)]
+    assert "in all 4 rows" in named_after_files(rows)[0]
+    assert named_after_files([*rows, ("P1", "img_9.png")]) == ()
+    assert named_after_files(rows[:3]) == ()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.beside import ARCHIVES
 from mamfed_client.cells import (
     Label,
     parse_density,
@@ -102,6 +103,9 @@ def _row(listed: Listed, folder: Path) -> Row:
     if not listed.image:
         raise Refusal(Reason.MISSING_IMAGE, "the image cell is empty")
     image_path = parse_path(folder, listed.image, Reason.MISSING_IMAGE)
+    if image_path.suffix.lower() in ARCHIVES:
+        detail = "an archive; unpack it and name the file that was in it"
+        raise Refusal(Reason.UNREADABLE_IMAGE, detail)
     annotations = _annotations(folder, cells.get("mask", ""), image_path.name)
     if any(annotation.path == image_path for annotation in annotations):
         raise Refusal(Reason.UNREADABLE_MASK, "the mask cell names the image itself")
