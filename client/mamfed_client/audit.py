@@ -12,8 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,6 +22,7 @@ from pydantic import Field, ValidationError
 from mamfed_common.config import Config
 from mamfed_common.errors import AuditError
 from mamfed_common.files import write_atomic
+from mamfed_common.lock import short_lock
 
 Kind = Literal["describe", "train", "evaluate", "fault", "torn"]
 START = "0" * 64
@@ -141,7 +141,7 @@ class AuditLog:
                 record that somebody changed. Or it cannot be written.
         """
         try:
-            with _locked(self.path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as fd:
+            with short_lock(self.path, fcntl.LOCK_EX, os.O_RDWR | os.O_CREAT) as fd:
                 head, unfinished = self._end(fd)
                 if unfinished:  # longer than what it names, it overwrites all of that
                     entry = _entry(head, "torn", {"values": _torn(unfinished)})
@@ -205,7 +205,7 @@ def read_record(path: Path) -> Record:
     if not head_path_of(path).exists() and not (path.exists() and path.stat().st_size):
         return Record([], Head(), b"")
     try:
-        with _locked(path, os.O_RDONLY, fcntl.LOCK_SH) as fd:
+        with short_lock(path, fcntl.LOCK_SH, os.O_RDONLY) as fd:
             head, data = read_head(path), _read(fd, 0)
     except OSError as error:
         raise AuditError(_tampered(f"{path}: cannot be read: {error.strerror}")) from None
@@ -269,16 +269,6 @@ def _read(fd: int, offset: int) -> bytes:
     os.lseek(fd, offset, os.SEEK_SET)
     with os.fdopen(os.dup(fd), "rb") as file:
         return file.read()
-
-
-@contextmanager
-def _locked(path: Path, flags: int, kind: int) -> Iterator[int]:
-    fd = os.open(path, flags, 0o600)
-    try:
-        fcntl.flock(fd, kind)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _canonical(values: Mapping[str, Any]) -> str:

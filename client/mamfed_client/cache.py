@@ -28,6 +28,7 @@ from mamfed_client.preprocess import PREPARE_VERSION
 from mamfed_client.transform import Transform
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.places import cache_folder
 from mamfed_common.samples import Sample
 
 METADATA = "mamfed"
@@ -167,7 +168,7 @@ def default_cache_dir() -> Path:
     """Return ``$MAMFED_CACHE``, else ``mamfed`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if chosen := os.environ.get("MAMFED_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamfed"
+    return cache_folder() / "mamfed"
 
 
 def digest(image_sha256: str, mask_sha256: str, laterality: Laterality | None, size: int) -> str:

@@ -164,4 +164,4 @@ def _say_release(model: bool, metrics: bool) -> None:
 
 
 def _tell(text: str) -> None:
-    console().print(text, soft_wrap=True, markup=False)
+    console().print(text)

@@ -66,8 +66,8 @@ def preflight(
         found.append(check)
         if printed is Format.TEXT:
             colour = COLOURS[check.outcome]
-            screen.print(f"[{colour}]{check.outcome}[/]  {check.name}: ", end="")
-            screen.print(check.words, markup=False, soft_wrap=True)
+            screen.print(check.outcome, style=colour, end="")
+            screen.print(f"  {check.name}: {check.words}")
     if printed is Format.JSON:
         body = {"plan_sha256": wanted.sha256(), "checks": [check._asdict() for check in found]}
         typer.echo(json.dumps(body, indent=2))

@@ -33,6 +33,7 @@ class Overview(Config):
     certificate_days: int | None
     pending_plans: tuple[str, ...]
     audit_lines: int
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Say it in lines."""
@@ -49,6 +50,8 @@ class Overview(Config):
         yield f"audit: {self.audit_lines} lines"
         for sha256 in self.pending_plans:
             yield f"plan {sha256[:12]} waits: mamfed-client plan show {sha256[:12]}"
+        for warning in self.warnings:
+            yield f"warning: {warning}"
 
 
 def overview(home: SiteHome) -> Overview:
@@ -73,6 +76,7 @@ def overview(home: SiteHome) -> Overview:
         certificate_days=_certificate_days(home),
         pending_plans=tuple(sha256 for sha256 in plans if not sha256.startswith(allowed)),
         audit_lines=read_head(home.audit).count if head_path_of(home.audit).exists() else 0,
+        warnings=tuple(store.left_over()),
     )
 
 

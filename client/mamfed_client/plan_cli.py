@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_common.terminal import Format
+from mamfed_common.terminal import Format, console
 
 if TYPE_CHECKING:  # these bring torch, which a help text can do without
     from mamfed_client.plans import Decision, PlanStore, StoredPlan
@@ -40,6 +40,8 @@ def list_plans(home: Home = Path(), output: Printed = Format.TEXT) -> None:
     else:
         for row in rows:
             typer.echo(f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}")
+    for warning in store.left_over():
+        console().print(f"warning: {warning}")
 
 
 @app.command()

@@ -6,7 +6,6 @@ counting.
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,8 +16,9 @@ from typing import NamedTuple
 from pydantic import Field, ValidationError
 
 from mamfed_common.config import Config
-from mamfed_common.errors import SetupError
+from mamfed_common.errors import PlanError, SetupError
 from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.places import user_name
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.text import read_text
 
@@ -64,11 +64,17 @@ class PlanStore:
             write_atomic(path, plan.to_yaml())
 
     def plans(self) -> list[StoredPlan]:
-        """Return the plans that came, the newest last.
+        """Return the plans that came, the newest last; what :meth:`left_over` names is not one."""
+        return [found for found in self._look() if isinstance(found, StoredPlan)]
 
-        Raises:
-            SetupError: A file is not the plan that its name says.
+    def left_over(self) -> list[str]:
+        """Say of each file that is not the plan of its name why it is not used.
+
+        Another version of mamfed may have kept it: a key more or less is another SHA-256.
         """
+        return [found for found in self._look() if isinstance(found, str)]
+
+    def _look(self) -> list[StoredPlan | str]:
         paths = sorted(self._folder.glob("*.yaml"), key=lambda path: path.stat().st_mtime_ns)
         return [_read(path) for path in paths]
 
@@ -89,7 +95,7 @@ class PlanStore:
     def decide(self, sha256: str, decision: Decision) -> DecisionRecord:
         """Add a decision, in the name of the operating system's user."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        record = DecisionRecord(plan_sha256=sha256, decision=decision, time=now, by=_user())
+        record = DecisionRecord(plan_sha256=sha256, decision=decision, time=now, by=user_name())
         lines = [*self.history(), record]
         private_directory(self._folder)
         # As a whole, so that no line is ever torn; there are as many as a person typed.
@@ -119,12 +125,15 @@ class PlanStore:
         return self._folder / f"{sha256}.yaml"
 
 
-def _read(path: Path) -> StoredPlan:
-    plan = read_plan(path)
+def _read(path: Path) -> StoredPlan | str:
+    try:
+        plan = read_plan(path)
+    except PlanError as error:
+        return f"{error}; not used: remove the file, the server sends the plan again"
     if plan.sha256() != path.stem:
-        raise SetupError(
-            f"{path}: found a plan of SHA-256 {plan.sha256()}, expected the one it is named after; "
-            "remove the file: the server sends the plan again"
+        return (
+            f"{path}: found a plan of SHA-256 {plan.sha256()[:12]}, expected the one it is named "
+            "after; not used: kept by another version? Remove it, the server sends the plan again"
         )
     return StoredPlan(path.stem, plan, datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
@@ -136,10 +145,3 @@ def _decision(place: str, line: str) -> DecisionRecord:
         raise SetupError(
             f"{place}: found no decision, expected one a line; remove the line and decide again"
         ) from None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from mamfed_client.pseudonym import pseudonym, read_key
 from mamfed_client.rejections import Reason, Rejection
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import private_directory, remove_drafts, write_atomic
+from mamfed_common.lock import only_one
 from mamfed_common.weights import PARTS, Part
 
 MANIFEST = "manifest.json"
@@ -179,20 +178,14 @@ def alone(folder: Path) -> Iterator[None]:
     """Keep a second process out of a folder; a kill leaves no lock behind.
 
     Raises:
-        DataError: Another process works in it.
+        SetupError: Another process works in it, or its file system has no locks.
         OutputError: The folder cannot be written.
     """
     try:
-        descriptor = os.open(private_directory(folder) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        private_directory(folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(
-                f"{folder}: another process works in this folder; wait for it"
-            ) from None
+    with only_one(folder / LOCK, "another command"):
         remove_drafts(folder)
         yield
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import private_directory
+from mamfed_common.places import config_folder
 
 SECRET_BYTES = 32
 
@@ -19,7 +20,7 @@ def default_secret_path() -> Path:
     """Return ``$MAMFED_SECRET``, else ``$XDG_CONFIG_HOME`` or ``~/.config``, ``mamfed/secret``."""
     if chosen := os.environ.get("MAMFED_SECRET"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mamfed" / "secret"
+    return config_folder() / "mamfed" / "secret"
 
 
 def site_secret(path: Path | None = None) -> bytes:

@@ -28,6 +28,7 @@ from mamfed_client.policy import Policy
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.documents import read_yaml
 from mamfed_common.errors import SetupError
+from mamfed_common.places import expanded
 
 if TYPE_CHECKING:  # images and plans are loaded where data are
     from mamfed_client.devices import Hardware
@@ -210,4 +211,4 @@ def load_site_settings(home: SiteHome) -> SiteSettings:
 
 
 def _below(base: Path, path: Path) -> Path:
-    return base / path.expanduser()
+    return base / expanded(path)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from mamfed_client.settings import SiteHome
@@ -15,6 +10,7 @@ from mamfed_common.config import Config
 from mamfed_common.documents import read_json
 from mamfed_common.errors import SetupError
 from mamfed_common.files import write_atomic
+from mamfed_common.lock import short_lock
 
 STARTS_OVER = 75
 """Exit code of a process that must be started again (EX_TEMPFAIL)."""
@@ -80,7 +76,7 @@ def read_status(home: SiteHome) -> Status:
 
 def update_status(home: SiteHome, **changes: Any) -> Status:
     """Change some of a site's status; ``since`` follows ``state``. Returns it whole."""
-    with _locked(home.path / ".status.lock"):
+    with short_lock(home.path / ".status.lock"):
         before = read_status(home)
         if changes.get("state", before.state) != before.state:
             changes["since"] = datetime.now(UTC)
@@ -88,13 +84,3 @@ def update_status(home: SiteHome, **changes: Any) -> Status:
         if after != before:
             write_atomic(home.status, after.model_dump_json(indent=2) + "\n")
     return after
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

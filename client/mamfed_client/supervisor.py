@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from rich.console import Console
@@ -14,6 +14,7 @@ from mamfed_client.certificate import site_certificate
 from mamfed_client.settings import SiteHome, load_site_settings
 from mamfed_client.status import REFUSED, State, Status, read_status, update_status
 from mamfed_common.certificates import check_validity
+from mamfed_common.children import module_command
 from mamfed_common.enrolment import Welcome, check_welcome, read_welcome
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.files import private_directory
@@ -104,14 +105,15 @@ def children_of(home: SiteHome) -> list[Child]:
     They are started again together: a worker's message is known to its node alone, and a node that
     starts anew is asked again by the coordinator.
     """
-    environment = child_environment(home.path / "flower")
+    environment = child_environment(home.path.absolute() / "flower")
     path = str(home.path.absolute())
     return [
         Child(
             name,
-            (sys.executable, "-m", f"mamfed_client.{name}", path),
+            module_command(f"mamfed_client.{name}", path),
             home.logs / f"{name}.log",
             environment,
+            Path(path),
         )
         for name in ("node", "worker")
     ]
@@ -156,4 +158,4 @@ class _Follower:
             line = words(read_status(self._home))
             if line != said:
                 said = line
-                self._console.print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}", soft_wrap=True)
+                self._console.print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")

@@ -44,16 +44,21 @@ def read_yaml(model: type[Document], path: Path) -> Document:
 
 
 def parse_yaml(text: str, origin: str, error: type[MamfedError] = SetupError) -> Any:
-    """Read YAML; an empty text is an empty mapping. ``origin`` names its source in the error.
+    """Read YAML. ``origin`` names its source in the error.
+
+    A full disk or a power cut leaves files of no byte behind: an empty text, or one of comments
+    only, is never taken for all defaults.
 
     Raises:
-        SetupError: Or ``error``: it is not YAML, or a key is given twice.
+        SetupError: Or ``error``: it is empty, not YAML, or a key is given twice.
     """
     try:
         values = yaml.load(typed_blanks(text), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError) as trouble:
         raise error(f"{origin}: not valid YAML: {' '.join(str(trouble).split())}") from None
-    return {} if values is None else values
+    if values is None:
+        raise error(f"{origin}: is empty, expected at least one key; put its text back")
+    return values
 
 
 def read_json(model: type[Document], path: Path) -> Document:
@@ -62,8 +67,11 @@ def read_json(model: type[Document], path: Path) -> Document:
     Raises:
         SetupError: It cannot be read, is not JSON, or a key is unknown, missing or wrong.
     """
+    text = _text(path)
+    if not text.strip():
+        raise SetupError(f"{path}: is empty; ask for the file again")
     try:
-        values = json.loads(_text(path))
+        values = json.loads(text)
     except (ValueError, RecursionError):
         raise SetupError(f"{path}: not valid JSON: ask for the file again") from None
     return validated(model, values, str(path))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -29,6 +31,17 @@ def check_folder_of(path: Path) -> None:
         raise OutputError(f"{path}: its folder cannot be written; choose another one")
 
 
+def check_outside(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write below a folder that is read: the next reading would find our own files.
+
+    Raises:
+        OutputError: ``out`` is one of the inputs or lies in it.
+    """
+    for folder in inputs:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(f"{out}: lies in {folder}, which is read; choose a place outside")
+
+
 DRAFT = ".draft"
 """How the names of unfinished files end."""
 
@@ -52,6 +65,21 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         except BaseException:
             Path(handle.name).unlink(missing_ok=True)
             raise
+
+
+def sync_folder(path: Path) -> None:
+    """Bring renamed files to disk under their new names, where the file system can do that.
+
+    Shares (SMB, some FUSE) know no fsync of a folder and say EINVAL: their server decides.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove_drafts(folder: Path) -> None:

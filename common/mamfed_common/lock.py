@@ -1,48 +1,142 @@
-"""One process at a time: a locked file that names who holds it. A kill leaves no lock behind."""
+"""One process at a time: a locked file that says who holds it. A kill leaves no lock behind.
+
+The kernel holds the lock (``flock``) and lets it go when its process ends, so a file that a dead
+process, another container or another machine has left is only text. That text names the process,
+its machine and when it began, for the one who is turned away.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
+import signal
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
+from typing import NamedTuple
 
 from mamfed_common.errors import SetupError
 
 PATIENCE_SECONDS = 1.0
 """Who only looks (:func:`holder`) holds the lock for a moment, which must turn nobody away."""
+MOST_BYTES = 1000
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+"""What file systems answer that know no locks, such as NFS without its lock service."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, or held it last.
+
+    Attributes:
+        pid: The process; 0 where it is not known.
+        host: Its machine or container.
+        started: When it took the lock (UTC, ISO 8601).
+    """
+
+    pid: int = 0
+    host: str = ""
+    started: str = ""
+
+    def words(self) -> str:
+        """Say who it is."""
+        if not self.pid:
+            return "a process that has just begun"
+        elsewhere = f" on {self.host}" if self.host and self.host != socket.gethostname() else ""
+        since = f", since {self.started}" if self.started else ""
+        return f"process {self.pid}{elsewhere}{since}"
 
 
 @contextmanager
-def only_one(path: Path, what: str) -> Iterator[None]:
+def only_one(path: Path, what: str, place: Path | None = None) -> Iterator[None]:
     """Hold a lock while the block runs.
 
     Args:
         path: The lock file; it is made where there is none (0600).
         what: What may run but once, for the error.
+        place: Where it runs, for the error; None: the folder of the file.
 
     Raises:
-        SetupError: Another process holds it, or the file cannot be made.
+        SetupError: Another process holds it, the file cannot be made, or its file system has no
+            locks.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SetupError(f"{path}: cannot be written: {error.strerror}") from None
     try:
-        if not _locked(descriptor):
-            pid = _read(descriptor)
-            raise SetupError(f"{path.parent}: {what} runs here already (process {pid}); stop it")
+        if not _wait_for(path, descriptor):
+            who = _read(descriptor).words()
+            raise SetupError(
+                f"{place or path.parent}: {what} runs here already ({who}); stop it, or choose "
+                "another folder"
+            )
+        me = Holder(os.getpid(), socket.gethostname(), _now())
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
+        os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
+        try:
+            yield
+        finally:
+            os.truncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
-def holder(path: Path) -> int | None:
-    """Return the process that holds a lock, None where nobody does."""
+def stop(path: Path) -> Holder | None:
+    """Ask the process that holds a lock to end (SIGTERM), and wait until it has.
+
+    Returns:
+        Who that was; None where nobody holds it.
+
+    Raises:
+        SetupError: It cannot be verified to be a process of this machine that has the file open:
+            nothing is signalled.
+    """
+    found = holder(path)
+    if found is None:
+        return None
+    if found.host not in ("", socket.gethostname()):
+        raise SetupError(f"{path.parent}: {found.words()} works here; stop it there")
+    if not _has_open(found.pid, path):
+        raise SetupError(
+            f"{path.parent}: {found.words()} should work here but does not have {path.name} open; "
+            "nothing was stopped"
+        )
+    os.kill(found.pid, signal.SIGTERM)
+    while holder(path) == found:
+        sleep(0.1)
+    return found
+
+
+@contextmanager
+def short_lock(path: Path, kind: int = fcntl.LOCK_EX, flags: int | None = None) -> Iterator[int]:
+    """Wait for a lock that everybody holds for moments only; yield the file's descriptor.
+
+    Args:
+        path: The file.
+        kind: ``fcntl.LOCK_EX`` or ``LOCK_SH``.
+        flags: How to open it; None: for reading and writing, made where there is none (0600).
+
+    Raises:
+        OSError: The file cannot be opened.
+        SetupError: Its file system has no locks.
+    """
+    if flags is None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _flock(path, descriptor, kind)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds a lock, None where nobody does or where that cannot be told."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -51,17 +145,34 @@ def holder(path: Path) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(descriptor)
+    except OSError:  # no locks here: whoever wants to start is told
+        return None
     else:
         return None
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def _has_open(pid: int, path: Path) -> bool:
+    """Tell whether a process has a file open; where the system cannot tell (no /proc), it may."""
+    if not Path("/proc/self/fd").is_dir():
+        return pid > 0
+    wanted = path.stat()
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed while we looked, or a pipe
+                if os.path.samestat(link.stat(), wanted):
+                    return True
+    except OSError:  # no such process here, or another user's
+        return False
+    return False
+
+
+def _wait_for(path: Path, descriptor: int) -> bool:
     deadline = monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if monotonic() > deadline:
                 return False
@@ -70,7 +181,31 @@ def _locked(descriptor: int) -> bool:
             return True
 
 
-def _read(descriptor: int) -> int:
-    """Return the process id in a lock file; 0 in the moment before it is written."""
-    text = os.pread(descriptor, 20, 0)
-    return int(text) if text.isdigit() else 0
+def _flock(path: Path, descriptor: int, kind: int) -> None:
+    try:
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise SetupError(
+            f"{path}: its file system has no locks ({error.strerror}), so two processes could "
+            "write here at once; use a local disk, or have the lock service of this mount started"
+        ) from None
+
+
+def _read(descriptor: int) -> Holder:
+    """Return who a lock file names; nobody in the moment before it is written."""
+    text = os.pread(descriptor, MOST_BYTES, 0).decode(errors="replace")
+    if text.isdigit():  # mamfed 0.1.0 wrote the number alone
+        return Holder(int(text))
+    try:
+        found = json.loads(text)
+        return Holder(int(found["pid"]), str(found["host"]), str(found["started"]))
+    except (ValueError, TypeError, KeyError):
+        return Holder()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mamfed_common.batches import Share
+from mamfed_common.children import module_command, start_process
 from mamfed_common.config import Config
 from mamfed_common.errors import RunError
 from mamfed_common.local_state import Position, pack_progress, unpack_progress
@@ -266,13 +267,13 @@ class _Partners:
 
 def _start(module: str, order: str, lifeline: int) -> subprocess.Popen[bytes]:
     """Start a partner that ends when this process does, and give it its order."""
-    process = subprocess.Popen(
-        (sys.executable, "-m", module),
+    process = start_process(
+        module_command(module),
+        folder=Path.cwd(),  # what is relative in its order is so to this process's
         env={**os.environ, **INTERFACES, LIFELINE: str(lifeline)},
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,  # the leader's may be a command's result
+        stderr=None,  # this process's; stdout may be a command's result
         pass_fds=(lifeline,),
-        start_new_session=True,  # Ctrl-C reaches the leader alone
     )
     assert process.stdin is not None
     try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Literal, NamedTuple
 
+from mamfed_common.children import start_process
 from mamfed_common.files import private_directory
 from mamfed_common.terminal import ENVIRONMENT
 from mamfed_common.threads import WAITING
@@ -49,12 +50,14 @@ class Child:
         argv: Its command line.
         log_path: Where its stdout and stderr are appended (0600, three files of 10 MiB).
         env: Its whole environment, see :func:`child_environment`.
+        folder: Its working folder.
     """
 
     name: str
     argv: tuple[str, ...]
     log_path: Path
     env: Mapping[str, str] = field(repr=False)
+    folder: Path | None = None
 
 
 class Change(NamedTuple):
@@ -249,14 +252,13 @@ class _Unit:
 
 
 def _launch(child: Child, lifeline: int, log: logging.Handler) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
+    process = start_process(
         child.argv,
+        folder=child.folder,
         env={**child.env, LIFELINE: str(lifeline)},
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=(lifeline,),
-        start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then asks in order
     )
     assert process.stdout is not None
     threading.Thread(target=_write_log, args=(process.stdout, log), daemon=True).start()

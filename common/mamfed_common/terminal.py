@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from time import monotonic
+from typing import Any
 
 import click
 import typer
@@ -22,6 +23,7 @@ from rich.progress import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.streams import make_streams_last
 from mamfed_common.threads import wait_without_spinning
 
 ENVIRONMENT = {
@@ -52,15 +54,29 @@ EXTRAS = {
 """Modules that a role's extra brings."""
 
 
-def console() -> Console:
+class Screen(Console):
+    """A console on which a text is shown as it is: no markup is read from it, none is wrapped.
+
+    A path may hold brackets, and a line in a log file belongs to one event. What is to be styled
+    says so by ``style``.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects; texts as they are, tables and the like as Rich lays them out."""
+        if all(isinstance(each, str) for each in objects):
+            options = {"markup": False, "emoji": False, "soft_wrap": True, **options}
+        super().print(*objects, **options)
+
+
+def console() -> Screen:
     """Return the console for people: stderr, so that stdout holds results only."""
-    return Console(stderr=True, highlight=False)
+    return Screen(stderr=True, highlight=False)
 
 
 def say(notes: Iterable[str]) -> None:
     """Print sentences for people, each on a line of its own."""
     for note in notes:
-        console().print(note, soft_wrap=True, markup=False)
+        console().print(note)
 
 
 Advance = Callable[[int, int], None]
@@ -76,7 +92,7 @@ def reading_progress(description: str, total: int) -> Iterator[Advance]:
         total: How many files there are.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -132,6 +148,7 @@ def run(app: typer.Typer) -> None:
     :mod:`mamfed_common.errors`.
     """
     set_environment()
+    make_streams_last()
     try:
         app()
     except ModuleNotFoundError as error:

@@ -74,12 +74,10 @@ def _say(home: ServerHome, made: dict[str, bool], differs: bool) -> None:
         console().print(
             f"warning: {home.settings_path} is kept and differs from these options; edit it, then "
             "mamfed-server sites rotate",
-            soft_wrap=True,
             markup=False,
         )
     console().print(
         f"next: back up {home.path / 'ca'} and {home.plan_key} offline; read the fingerprint to "
         "each site by phone; approve a site's request by mamfed-server sites approve request.json",
-        soft_wrap=True,
         markup=False,
     )

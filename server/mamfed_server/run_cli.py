@@ -58,21 +58,10 @@ def resume(run: RunArgument, home: HomeOption = Path(".")) -> None:
 
 def stop(home: HomeOption = Path(".")) -> None:
     """Stop the server that runs in this home; its run can go on later (resume)."""
-    import os
-    import signal
-    import time
+    from mamfed_common.lock import stop as stop_holder
 
-    from mamfed_common.lock import holder
-
-    lock = _place(home).lock
-    pid = holder(lock)
-    if not pid:
-        typer.echo("no server runs here")
-        return
-    os.kill(pid, signal.SIGTERM)
-    while holder(lock) == pid:
-        time.sleep(0.1)
-    typer.echo("stopped")
+    stopped = stop_holder(_place(home).lock)
+    typer.echo("no server runs here" if stopped is None else "stopped")
 
 
 def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
@@ -80,9 +69,9 @@ def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> 
     from mamfed_common.lock import holder
     from mamfed_server.board import read_board
 
-    pid, board = holder(_place(home).lock), read_board(home)
-    board["supervisor_pid"] = pid
-    if pid is None and board.get("state") not in ("finished", "failed", "stopped"):
+    running, board = holder(_place(home).lock), read_board(home)
+    board["supervisor_pid"] = running.pid if running else None
+    if running is None and board.get("state") not in ("finished", "failed", "stopped"):
         board["state"] = "not running"
     if output is Format.JSON:
         typer.echo(json.dumps(board, indent=2))

@@ -1,6 +1,7 @@
 """The run folder: what was asked, what happened in every round, and what came out.
 
 =======================================  ======================================================
+``mamfed-run.json``                      that this folder is a run's, and of which format
 ``plan.yaml``                            the resolved plan
 ``rounds.jsonl``                         one line a round, see :class:`RoundRecord`
 ``events.jsonl``                         what happened when, see ``events.py``
@@ -20,23 +21,27 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
+from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
 from mamfed_common.config import Config
 from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
-from mamfed_common.files import DRAFT, private_directory, remove_drafts, write_atomic
+from mamfed_common.files import DRAFT, private_directory, remove_drafts, sync_folder, write_atomic
+from mamfed_common.lock import only_one
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_server.lines import append_line, read_lines
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
 UPDATES = "updates"
+MARK, FORMAT = "mamfed-run.json", 1
 PRETRAINED = "pretrained"
 NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 """``next`` is whole and on disk before ``latest`` becomes ``previous``, and lasts a moment."""
@@ -108,7 +113,9 @@ class RunFolder:
         try:
             self._keep_earlier_run()
             private_directory(self.path)
-            write_atomic(self.path / PLAN, plan.to_yaml())  # the first: it makes this a run folder
+            mark = {"format": FORMAT, "made_by": f"mamfed {__version__}"}
+            write_atomic(self.path / MARK, json.dumps(mark) + "\n")  # the first: it is ours now
+            write_atomic(self.path / PLAN, plan.to_yaml())
             private_directory(self.path / CHECKPOINTS)
         except OSError as error:
             raise OutputError(
@@ -129,8 +136,47 @@ class RunFolder:
             raise OutputError(f"{self.path}: cannot go on here: {error.strerror}") from None
 
     def holds_run(self) -> bool:
-        """Tell whether there is a run in the folder."""
-        return (self.path / PLAN).is_file()
+        """Tell whether there is a run in the folder.
+
+        A ``plan.yaml`` alone is somebody's file: our own mark says that we made the folder. Runs
+        of mamfed 0.1.0 have none, but checkpoints beside their plan.
+
+        Raises:
+            OutputError: It is of a later version of mamfed.
+        """
+        if not (self.path / PLAN).is_file():
+            return False
+        if not (self.path / MARK).is_file():
+            return (self.path / CHECKPOINTS).is_dir()
+        self._check_mark()
+        return True
+
+    def _check_mark(self) -> None:
+        try:
+            found = json.loads((self.path / MARK).read_text())["format"]
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        if found != FORMAT:
+            raise OutputError(
+                f"{self.path / MARK}: found format {found}, expected {FORMAT}: written by another "
+                "mamfed, or damaged; choose another folder"
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep a second run out while the block runs; the lock lies beside the folder, hidden.
+
+        Raises:
+            SetupError: Another run works in the folder.
+            OutputError: The place cannot be written.
+        """
+        place = Path(os.path.abspath(self.path))
+        try:
+            private_directory(place.parent)
+        except OSError as error:
+            raise OutputError(f"{place}: cannot be made: {error.strerror}") from None
+        with only_one(place.parent / f".{place.name}.lock", "another run", self.path):
+            yield
 
     def is_finished(self) -> bool:
         """Tell whether the run has come to its end."""
@@ -141,15 +187,19 @@ class RunFolder:
 
     def _keep_earlier_run(self) -> None:
         """Rename an earlier run to ``NAME.1``, ``NAME.2`` ...: no result is ever overwritten."""
-        if self.path.is_dir() and all(path.name.endswith(DRAFT) for path in self.path.iterdir()):
-            return
         if not self.path.exists():
+            return
+        if self.path.is_dir() and all(_is_unfinished(path) for path in self.path.iterdir()):
             return
         if not self.holds_run():
             raise OutputError(f"{self.path}: exists and is not a run folder; choose another")
-        numbers = itertools.count(1)
-        names = (self.path.with_name(f"{self.path.name}.{n}") for n in numbers)
-        self.path.rename(next(name for name in names if not name.exists()))
+        place = Path(os.path.abspath(self.path))
+        if Path.cwd().is_relative_to(place.resolve()):
+            raise OutputError(
+                f"{self.path}: holds an earlier run, and you are in it; choose another folder"
+            )
+        names = (place.with_name(f"{place.name}.{n}") for n in itertools.count(1))
+        place.rename(next(name for name in names if not name.exists()))
 
     def checkpoint_path(self, name: str) -> Path:
         """Return where the ``latest``, ``best`` or ``final`` checkpoint lies."""
@@ -182,12 +232,7 @@ class RunFolder:
                 path.replace(self.checkpoint_path(new_name).with_suffix(suffix))
 
     def _sync_names(self) -> None:
-        """Bring renamed files to disk under their new names."""
-        descriptor = os.open(self.path / CHECKPOINTS, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self.path / CHECKPOINTS)
 
     def append_round(self, record: RoundRecord) -> None:
         """Add a line to ``rounds.jsonl`` and make sure that it is on disk."""
@@ -240,3 +285,8 @@ def find_run(run: str, runs: Path) -> Path:
         if RunFolder(folder).holds_run():
             return folder
     raise RunError(f"{run}: no run folder, for it has no {PLAN}; nor is it a run in {runs}")
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Tell whether a file is what a kill has left of making a run folder."""
+    return path.name.endswith(DRAFT) or path.name == MARK

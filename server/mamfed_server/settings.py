@@ -41,6 +41,11 @@ def _is_address(text: str) -> bool:
 
 
 def _check_host(text: str) -> str:
+    if "%" in text:
+        raise ValueError(
+            f"found {text!r}: the part behind % is a network card of this machine, which no other "
+            "knows; expected a host name or an address that sites can reach"
+        )
     if not _is_address(text) and not HOST_NAME.fullmatch(text):
         raise ValueError(f"found {text!r}, expected a host name or an IP address, without port")
     return text

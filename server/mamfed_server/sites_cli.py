@@ -54,8 +54,8 @@ def approve(
     kind = approval.consider(place, asked, replace=replace)
     target = out or home / f"{asked.site}.welcome.json"
     check_folder_of(target)
-    console().print(f"site: {asked.site} ({kind})", soft_wrap=True, markup=False)
-    console().print(f"contact: {asked.contact or 'none given'}", soft_wrap=True, markup=False)
+    console().print(f"site: {asked.site} ({kind})")
+    console().print(f"contact: {asked.contact or 'none given'}")
     console().print(f"fingerprint: {asked.fingerprint()}")
     if not yes:
         typer.confirm(
@@ -145,5 +145,4 @@ def _warn(rows: list[dict[str, Any]]) -> None:
         console().print(
             f"warning: the certificate of {row['site']} {when}; ask the site for: mamfed-client "
             "enroll",
-            soft_wrap=True,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mamfed_common.children import module_command
 from mamfed_common.errors import LinkError, MamfedError, PlanError, RunError, SetupError
 from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
@@ -93,9 +93,10 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
         watch = _Deaths(folder, console, stopping)
         child = Child(
             "server",
-            (sys.executable, "-m", "mamfed_server.serve", str(home.path.absolute()), run),
+            module_command("mamfed_server.serve", str(home.path.absolute()), run),
             home.logs / "server.log",
-            child_environment(home.path / "flower"),
+            child_environment(home.path.absolute() / "flower"),
+            home.path.absolute(),
         )
         with _Follower(folder, plan, console):
             code = supervise(

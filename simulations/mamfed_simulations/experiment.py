@@ -14,6 +14,7 @@ from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.device import choose_device, float32_instead
 from mamfed_common.errors import MamfedError
+from mamfed_common.files import check_outside
 from mamfed_common.intervals import patient_bootstrap
 from mamfed_common.metrics import ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
@@ -79,7 +80,17 @@ def simulate(
 
     Raises:
         RunError: An arm failed; what was reached stays in the run folder.
+        SetupError: Another run works in the folder.
+        OutputError: The folder holds something else, or lies in a site's data.
     """
+    check_outside(experiment.out, [f for site in experiment.sites for _, f in site.cohorts])
+    with RunFolder(experiment.out).alone():
+        return _simulate(experiment, descriptions, progress)
+
+
+def _simulate(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription], progress: Progress
+) -> dict[str, Any]:
     started = time.monotonic()
     folder = RunFolder(experiment.out)
     try:

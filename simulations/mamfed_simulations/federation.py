@@ -7,6 +7,7 @@ work at a time. Ray is Flower's own simulation engine; both give the same bits.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,12 +17,15 @@ from flwr.clientapp import ClientApp
 
 from mamfed_client.app import ModelsOf, make_client_app
 from mamfed_client.site import Site
-from mamfed_common.errors import MamfedError
+from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.training import OnStep
 from mamfed_common.weights import EvaluateTask
 from mamfed_server.app import Job, make_server_app, run_job
 from mamfed_simulations.engine import Engine
 from mamfed_simulations.grid import InProcessTransport
+
+LONGEST_TMPDIR = 36
+"""Of the 107 characters of a socket's path (``sun_path``, Linux) Ray 2 takes up to 70."""
 
 
 def run_federation(
@@ -79,6 +83,22 @@ def models_of(folder: Path) -> ModelsOf:
     return path_of
 
 
+def _folder_for_sockets() -> Path:
+    """Return a folder for temporary files whose name leaves room for those of Ray's sockets.
+
+    Raises:
+        SetupError: There is none.
+    """
+    asked = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    for folder in (asked, Path("/tmp")):
+        if len(str(folder)) <= LONGEST_TMPDIR and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise SetupError(
+        f"TMPDIR has {len(str(asked))} characters, Ray's sockets leave room for {LONGEST_TMPDIR}: "
+        "set RAY_TMPDIR to a shorter folder"
+    )
+
+
 def run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:
     """Run a job over ``job.num_nodes`` sites on Ray, each with so many threads.
 
@@ -88,6 +108,7 @@ def run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:
     """
     if find_spec("ray") is None:
         raise MamfedError("--engine ray needs Ray: pip install 'mamfed[ray]'")
+    os.environ["RAY_TMPDIR"] = str(_folder_for_sockets())
     from flwr.simulation import run_simulation
 
     cores = os.cpu_count() or 1

@@ -45,7 +45,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._display.console.print(text, markup=False)
+        self._display.console.print(text)
 
     def start(
         self, arm: str, plan: TrainingPlan, steps: Mapping[Stage, int]

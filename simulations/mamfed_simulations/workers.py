@@ -13,17 +13,18 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import torch
 
 from mamfed_common import errors
+from mamfed_common.children import module_command, start_process
 from mamfed_common.config import Config
 from mamfed_common.device import choose_device
 from mamfed_common.errors import MamfedError, RunError
@@ -294,14 +295,14 @@ class _Child:
         """Start it, show its bar and give it its order."""
         self.task = task
         self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            (sys.executable, "-m", MODULE),
+        self._process = start_process(
+            module_command(MODULE),
+            folder=Path.cwd(),  # what is relative in its order is so to this process's
             env={**os.environ, LIFELINE: str(lifeline)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             pass_fds=(lifeline,),
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends it
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -262,4 +262,4 @@ def test_two_preparations_of_one_folder_keep_out_of_each_others_way(call, mixed,
     with (tmp_path / "out/.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         result = call("prepare", mixed, "--out", tmp_path / "out", "--size", 64, code=1)
-    assert "another process works in this folder" in str(result.exception)
+    assert "another command runs here already" in str(result.exception)

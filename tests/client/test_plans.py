@@ -59,8 +59,19 @@ def test_a_plan_that_was_changed_on_disk_is_named(store, home, tiny_plan):
     store.remember(tiny_plan)
     path = home / "plans" / f"{tiny_plan.sha256()}.yaml"
     path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
-    with pytest.raises(SetupError, match="expected the one it is named after"):
-        store.plans()
+    assert store.plans() == []
+    (said,) = store.left_over()
+    assert "expected the one it is named after" in said
+
+
+def test_a_plan_that_a_full_disk_has_cut_short_costs_that_plan(store, home, tiny_plan):
+    store.remember(tiny_plan)
+    other = tiny_plan.changed(seed=1)
+    store.remember(other)
+    (home / "plans" / f"{tiny_plan.sha256()}.yaml").write_text("")
+    assert [stored.sha256 for stored in store.plans()] == [other.sha256()]
+    (said,) = store.left_over()
+    assert "is empty" in said
 
 
 def test_the_last_decision_counts_and_all_are_kept(store, home, tiny_plan):

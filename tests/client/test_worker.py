@@ -173,7 +173,7 @@ def test_a_site_whose_worker_is_killed_mid_training_is_back_by_itself(
     before = coordinator.transport.online()[coordinator.node_id]
     status = wait_for(lambda: (s := read_status(home)).task and s.task.steps > 2 and s)
     assert (status.task.stage, status.task.server_round) == ("finetuning", 1)
-    assert status.worker_pid != running.pid == holder(home.lock)
+    assert status.worker_pid != running.pid == holder(home.lock).pid
     os.kill(status.worker_pid, signal.SIGKILL)
     wait_for(lambda: coordinator.transport.online().get(coordinator.node_id, before) != before)
     reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))

@@ -36,7 +36,8 @@ def test_a_file_becomes_settings(path):
         ("name: x\nname: y", "key 'name' is given twice"),
         ("name: [", "not valid YAML"),
         ("- x", "found list, expected a mapping"),
-        ("", "name: is missing"),
+        ("", "is empty, expected at least one key"),
+        ("# name: x", "is empty, expected at least one key"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
@@ -64,10 +65,15 @@ def test_a_huge_file_is_refused_without_being_read_whole(path):
         read_json(Whole, path)
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, "nul", ""])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "nul"])
 def test_what_is_no_json_is_refused(path, text):
     with pytest.raises(SetupError, match="not valid JSON"):
         read_json(Whole, _written(path, text))
+
+
+def test_a_file_that_a_full_disk_has_left_empty_says_so(path):
+    with pytest.raises(SetupError, match="is empty; ask for the file again"):
+        read_json(Whole, _written(path, ""))
 
 
 def test_a_long_value_is_shortened(path):

@@ -1,11 +1,14 @@
+import errno
+import fcntl
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from mamfed_common.errors import SetupError
-from mamfed_common.lock import holder, only_one
+from mamfed_common.lock import holder, only_one, short_lock, stop
 
 HOLD = """
 import sys
@@ -34,7 +37,7 @@ def other(tmp_path):
 
 
 def test_a_second_process_is_refused_and_told_who_runs(tmp_path, other):
-    message = f"a server runs here already .process {other.pid}."
+    message = rf"a server runs here already \(process {other.pid}, since 20"
     with pytest.raises(SetupError, match=message), only_one(tmp_path / "lock", "a server"):
         pytest.fail("held twice")
 
@@ -43,7 +46,7 @@ def test_a_kill_leaves_no_lock(tmp_path, other):
     other.kill()
     other.wait()
     with only_one(tmp_path / "lock", "a server"):
-        assert holder(tmp_path / "lock") == os.getpid()
+        assert holder(tmp_path / "lock").pid == os.getpid()
     assert holder(tmp_path / "lock") is None
 
 
@@ -70,7 +73,7 @@ while True:
 
 def test_the_file_is_private_and_names_its_holder(tmp_path):
     with only_one(tmp_path / "lock", "a server"):
-        assert (tmp_path / "lock").read_text() == str(os.getpid())
+        assert holder(tmp_path / "lock")[:2] == (os.getpid(), socket.gethostname())
         assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
 
@@ -83,4 +86,59 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_no_file_has_no_holder(tmp_path):
+    assert holder(tmp_path / "lock") is None
+
+
+def test_a_lock_file_of_mamfed_0_1_0_names_its_holder(tmp_path, other):
+    (tmp_path / "lock").write_text("4711")
+    assert holder(tmp_path / "lock").pid == 4711
+
+
+def test_a_holder_elsewhere_is_named_with_its_machine(tmp_path, other):
+    left = '{"pid": 12, "host": "another-machine", "started": "2026-11-29T10:00:00+00:00"}'
+    (tmp_path / "lock").write_text(left)
+    assert holder(tmp_path / "lock").words().startswith("process 12 on another-machine, since 2026")
+
+
+def test_stop_ends_who_holds_the_lock(tmp_path, other):
+    assert stop(tmp_path / "lock").pid == other.pid
+    assert other.wait(10) != 0
+    assert stop(tmp_path / "lock") is None
+
+
+@pytest.mark.parametrize("host", ["", "another-machine"])
+def test_stop_signals_no_process_that_it_has_not_verified(tmp_path, other, host):
+    """The number in the file may be somebody else's by now, or of another machine."""
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    text = f'{{"pid": {bystander.pid}, "host": "{host}", "started": ""}}'
+    (tmp_path / "lock").write_text(text)
+    with pytest.raises(SetupError, match=f"process {bystander.pid}"):
+        stop(tmp_path / "lock")
+    assert bystander.poll() is None
+    assert other.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system without locks, as the system call says it."""
+
+    def refuse(descriptor, kind):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.parametrize("take", [lambda path: only_one(path, "a server"), short_lock])
+def test_a_file_system_without_locks_is_named(tmp_path, no_locks, take):
+    with (
+        pytest.raises(SetupError, match="lock: its file system has no locks"),
+        take(tmp_path / "lock"),
+    ):
+        pytest.fail("locked nothing")
+
+
+def test_who_only_looks_is_not_stopped_by_missing_locks(tmp_path, no_locks):
+    (tmp_path / "lock").touch()
     assert holder(tmp_path / "lock") is None

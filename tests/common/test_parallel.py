@@ -60,7 +60,7 @@ def test_a_leader_that_waits_for_a_dead_partner_for_ever_is_ended():
     root = Path(__file__).parents[2]
     child = subprocess.run(
         [sys.executable, "-c", WAITING],
-        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE,
         text=True,
         timeout=120,

@@ -12,10 +12,14 @@ def test_yaml_round_trip_keeps_the_plan_and_its_hash(tiny_plan):
     assert again.sha256() == tiny_plan.sha256()
 
 
-def test_an_empty_file_is_the_default_plan_at_1536():
-    plan = parse_plan("", "plan.yaml")
-    assert plan == TrainingPlan()
-    assert plan.image_size == 1536
+@pytest.mark.parametrize("text", ["", "\n", "# image_size: 256\n"])
+def test_an_empty_file_is_no_plan(text):
+    with pytest.raises(PlanError, match=r"plan\.yaml: is empty"):
+        parse_plan(text, "plan.yaml")
+
+
+def test_the_default_plan_is_at_1536():
+    assert TrainingPlan().image_size == 1536
 
 
 def test_any_change_changes_the_hash(tiny_plan):

@@ -6,10 +6,10 @@ import os
 import resource
 import select
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from mamfed_common.children import module_command, start_process
 from mamfed_common.errors import MamfedError
 
 START_S = 60.0
@@ -41,21 +41,13 @@ class Child:
         Raises:
             MamfedError: It does not start.
         """
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "mamfed_client.decoding.sandbox",
-                str(buffer),
-                str(deadline_s),
-            ],
+        # stderr goes nowhere: libraries quote the file there.
+        self._process = start_process(
+            module_command("mamfed_client.decoding.sandbox", str(buffer), str(deadline_s)),
+            env=os.environ | ENVIRONMENT | dict.fromkeys(THREADS, str(threads)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libraries quote the file there
             pass_fds=[buffer],
-            start_new_session=True,  # Ctrl-C is the parent's to handle
-            env=os.environ | ENVIRONMENT | dict.fromkeys(THREADS, str(threads)),
             bufsize=0,
         )
         assert self._process.stdin is not None
