@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mamfed_client.annotations.classes import Take
 from mamfed_client.cache import Store, default_cache_dir
 from mamfed_client.datasets import read_folder
 from mamfed_client.intake import Intake, known_rows, take_in
 from mamfed_client.journal import Journal
-from mamfed_client.manifest import Manifest
+from mamfed_client.manifest import Manifest, Row
 from mamfed_client.prepared import (
     JOURNAL,
     LOCK,
@@ -42,11 +43,13 @@ class Source:
         folder: The data set.
         layout: How it is laid out; None finds out.
         allow: Reasons for which its files are not refused.
+        take: What annotations mark as malignant, where neither file nor table says it.
     """
 
     folder: Path
     layout: str | None = None
     allow: frozenset[Reason] = frozenset()
+    take: Take = field(default_factory=Take)
 
     def manifest(self) -> Manifest:
         """List what the folder offers.
@@ -57,8 +60,12 @@ class Source:
         if is_prepared(self.folder):
             raise DataError(f"{self.folder}: a prepared folder; name the one it was made from")
         manifest = read_folder(self.folder, self.layout)
-        rows = [replace(row, allow=row.allow | self.allow) for row in manifest.rows]
-        return replace(manifest, rows=rows)
+        return replace(manifest, rows=[self._told(row) for row in manifest.rows])
+
+    def _told(self, row: Row) -> Row:
+        """Add to a row what the user says of all; what its table says of it comes first."""
+        annotations = tuple(replace(a, take=a.take.or_else(self.take)) for a in row.annotations)
+        return replace(row, allow=row.allow | self.allow, annotations=annotations)
 
 
 def check(
@@ -213,4 +220,5 @@ def _disk(samples: int, out: Path, size: int) -> dict[str, int]:
 
 def _folder_key(source: Source, task: Task) -> str:
     words = [str(source.folder.resolve()), str(source.layout), *sorted(source.allow)]
+    words += [str(source.take)] if source.take != Take() else []
     return pseudonym(task.secret, "folder", *words)

@@ -41,6 +41,20 @@ Allow = Annotated[
         show_choices=False,
     ),
 ]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A class of annotations that is malignant, as the file names it; may be repeated.",
+        metavar="NAME",
+    ),
+]
+MaskValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A value of mask pixels that is malignant, as 2 or '#ff0000'; may be repeated.",
+        metavar="VALUE",
+    ),
+]
 Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 Listed = Annotated[
     bool,
@@ -60,6 +74,8 @@ def check(
     folder: Folder,
     layout: Layout = None,
     allow: Allow = None,
+    classes: Classes = None,
+    mask_values: MaskValues = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with histograms and a contact sheet.")
     ] = None,
@@ -78,6 +94,7 @@ def check(
     Counts alone are shown: no patient and, without --list, no file name. Ends with exit code 3
     where no file can be used. An interrupted check goes on where it was.
     """
+    from mamfed_client.annotations.classes import Take
     from mamfed_client.blank_table import check_free, write_blank_table
     from mamfed_client.data import Source, check
     from mamfed_client.review.page import check_place, write_check_page
@@ -86,7 +103,8 @@ def check(
         check_place(html)
     if table is not None:
         check_free(table)
-    source = Source(folder, layout, frozenset(allow or ()))
+    take = Take(tuple(classes or ()), tuple(mask_values or ()))
+    source = Source(folder, layout, frozenset(allow or ()), take)
     intake, document = check(source, fresh=fresh, dry_run=dry_run)
     if intake is not None and html is not None:
         write_check_page(html, document, intake, names=listed)
@@ -105,6 +123,8 @@ def prepare(
     size: Annotated[int, typer.Option(min=32, help="Side of the samples in pixels.")] = 1536,
     layout: Layout = None,
     allow: Allow = None,
+    classes: Classes = None,
+    mask_values: MaskValues = None,
     key: Key = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read and compare files again that look unchanged.")
@@ -124,9 +144,11 @@ def prepare(
     It may be stopped at any time: the same command goes on from there. New files are added, files
     that are gone are forgotten. Patients keep their part of the split.
     """
+    from mamfed_client.annotations.classes import Take
     from mamfed_client.data import Source, prepare_folder
 
-    source = Source(folder, layout, frozenset(allow or ()))
+    take = Take(tuple(classes or ()), tuple(mask_values or ()))
+    source = Source(folder, layout, frozenset(allow or ()), take)
     intake, document = prepare_folder(
         source,
         out,

@@ -126,7 +126,7 @@ class Decoder:
         except Nonsense:
             self._distrust()
         return (
-            Marked(mask, said.resampled, said.boxes, said.points, said.outlines, said.doubts),
+            Marked(mask, *said[:5], said.doubts),
             said.sha256,
         )
 

@@ -21,6 +21,8 @@ class Doubt(StrEnum):
     MASK_SPECKS = "mask of specks"
     MASK_RING = "mask of a line"
     MASK_BOX = "mask is a box"
+    MASK_CLASS = "mask of a class not known"
+    MASK_BY_PROGRAM = "mask made by a program"
     MASKS_ALIKE = "masks all alike"
     MASKS_LARGE = "masks far larger than usual"
 
@@ -61,6 +63,10 @@ SENTENCES: dict[Doubt, str] = {
     Doubt.MASK_SPECKS: "The mask is scattered over hundreds of pieces.",
     Doubt.MASK_RING: "The mask is a thin line around something: an outline that was not filled.",
     Doubt.MASK_BOX: "The mask is an upright rectangle: it says where a finding is, not its shape.",
+    Doubt.MASK_CLASS: "The file names the class of what it marks by a word that is not known: say "
+    "--classes if it is malignant.",
+    Doubt.MASK_BY_PROGRAM: "A program made the mask, and the file does not say that anybody "
+    "looked.",
     Doubt.MASKS_ALIKE: "The masks of many images have the very same size: they may be "
     "placeholders.",
     Doubt.MASKS_LARGE: "Masks cover far more of the breast than elsewhere: another class may be in "

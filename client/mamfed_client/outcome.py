@@ -41,6 +41,7 @@ class Outcome:
         lesion_share: Share of the image's pixels that its annotations mark.
         drawn_as: What ``drawn.drawn_as`` says of its mask; empty without one.
         resampled: How many of its masks had another size than the image.
+        others: How many regions of other classes its annotations hold.
         doubts: What may be wrong with it.
         measures: What its site as a whole is judged by.
     """
@@ -68,6 +69,7 @@ class Outcome:
     lesion_share: float = 0.0
     drawn_as: str = ""
     resampled: int = 0
+    others: int = 0
     doubts: Doubts = ()
     measures: Measures = field(default_factory=Measures)
 

@@ -76,6 +76,8 @@ class Reason(StrEnum):
     UNREADABLE_MASK = "unreadable mask"
     MASK_SIZE = "mask of another size"
     """Of another aspect, too: a mask of another size but the image's aspect is resampled."""
+    UNKNOWN_CLASS = "class not known"
+    """It marks several classes, and which is malignant is not known."""
     EMPTY_MASK = "empty mask"
     """A malignant row whose annotation marks nothing."""
     IMPLAUSIBLE_IMAGE = "implausible image"

@@ -59,7 +59,7 @@ class Task:
     def key(self, row: Row) -> str:
         """Name everything that a row's outcome depends on, apart from what the files hold."""
         words = [os.path.realpath(path) for path in paths_of(row)]
-        words += [f"{a.image_name} {a.shapes}" for a in row.annotations]
+        words += [f"{a.image_name} {a.shapes} {a.take}" for a in row.annotations]
         words += [str(row.label), str(row.laterality), str(row.view), str(row.spacing_mm)]
         words += [str(row.vendor), *sorted(row.allow), str(self.size), str(self.store is None)]
         return pseudonym(self.secret, "row", *words, f"{PREPARE_VERSION}.{READING_VERSION}")
@@ -140,6 +140,7 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
         lesion_share=0.0 if mask is None else float(mask.mean()),
         drawn_as="" if mask is None else drawn_as(mask),
         resampled=0 if marked is None else marked.resampled,
+        others=0 if marked is None else marked.others,
         doubts=((*marked.doubts,) if marked else ()) + mammogram.doubts + judged.doubts,
         measures=judged.measures,
     )

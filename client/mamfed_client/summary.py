@@ -42,6 +42,7 @@ def summarise_intake(intake: Intake) -> dict[str, Any]:
         "without_spacing": sum(c.row.spacing_mm is None for c in cases),
         "masks_resampled": sum(c.outcome.resampled for c in cases),
         "masks_drawn_as": tally(c.outcome.drawn_as for c in cases if c.outcome.drawn_as),
+        "regions_of_other_classes": sum(c.outcome.others for c in cases),
         "doubtful_images": sum(bool(c.doubts) for c in cases),
         "doubts": tally(kind for c in cases for kind in {d.doubt for d in c.doubts}),
         "notes": list(intake.notes),

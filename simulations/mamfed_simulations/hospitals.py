@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
+from mamfed_client.annotations.classes import Take
 from mamfed_client.datasets import plain
 from mamfed_client.decode import Decoder
 from mamfed_client.images import SUFFIXES
@@ -144,7 +145,8 @@ def _write_masks(folder: Path, case: Case, cohort: _Cohort, decoder: Decoder) ->
     """
     row = case.row
     paths = [a.path for a in row.annotations if a.path is not None]
-    if len(paths) == len(row.annotations) and all(p.suffix.lower() in PICTURES for p in paths):
+    plain = len(paths) == len(row.annotations) and all(a.take == Take() for a in row.annotations)
+    if plain and all(p.suffix.lower() in PICTURES for p in paths):
         names = [cohort.mask_name(row, path, i) for i, path in enumerate(paths)]
         for name, path in zip(names, paths, strict=True):
             _put(folder, name, path.read_bytes())

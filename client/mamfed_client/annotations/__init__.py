@@ -10,6 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mamfed_client.annotations import coco, dicom_file, inbreast, masks, raster, via
+from mamfed_client.annotations.classes import (
+    BACKGROUND,
+    Take,
+    is_unknown,
+    taken_classes,
+    taken_values,
+)
 from mamfed_client.annotations.outlines import (
     Outlines,
     any_trouble_unreadable,
@@ -17,7 +24,7 @@ from mamfed_client.annotations.outlines import (
     unreadable,
 )
 from mamfed_client.annotations.shapes import Annotation, Kind, Shape
-from mamfed_client.doubts import Doubts
+from mamfed_client.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.mammogram import Mask
 from mamfed_client.rejections import Reason, Refusal
 
@@ -36,6 +43,7 @@ class Marked(NamedTuple):
         boxes: How many boxes they hold; none is in the mask.
         points: How many single points; each marks one pixel.
         outlines: As how many outlines they were drawn; 0 where they are pictures.
+        others: How many regions of other classes were left out.
         doubts: What may be wrong with it, as far as its readers can tell.
     """
 
@@ -44,25 +52,31 @@ class Marked(NamedTuple):
     boxes: int
     points: int
     outlines: int = 0
+    others: int = 0
     doubts: Doubts = ()
 
 
 def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int) -> Marked:
-    """Unite the annotations of an image of ``rows`` x ``columns`` pixels.
+    """Unite the malignant findings of an image of ``rows`` x ``columns`` pixels.
 
     Raises:
         Refusal: One cannot be read (``UNREADABLE_MASK``), is of another aspect than the image
-            (``MASK_SIZE``), or all of them mark nothing but boxes, points beside boxes, or nothing
+            (``MASK_SIZE``), marks classes of which nobody says what they are (``UNKNOWN_CLASS``),
+            or all of them mark nothing but boxes, points beside boxes, other classes, or nothing
             at all (``EMPTY_MASK``).
     """
     mask: Mask = np.zeros((rows, columns), dtype=np.bool_)
     kinds: Counter[Kind] = Counter()
-    resampled, pictures, listed = 0, 0, False
+    doubts: Doubts = ()
+    resampled, pictures, others, listed = 0, 0, 0, False
     for annotation in annotations:
-        outlines = _outlines(annotation)
+        everything = _outlines(annotation)
+        outlines, said = taken(everything, annotation.take)
+        doubts += said
+        others += _regions(everything) - _regions(outlines)
         shapes, scaled = _scaled(outlines, rows, columns)
         mask |= raster.draw(shapes, rows, columns)
-        for other in outlines.masks:
+        for other, _ in outlines.masks:
             scaled |= other.shape != (rows, columns)
             mask |= raster.fit(other, rows, columns)
             pictures += bool(other.any())
@@ -71,7 +85,34 @@ def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int)
         listed |= outlines.listed
     _check_marked(mask, kinds, pictures, listed)
     drawn = kinds.total() - kinds["box"]
-    return Marked(mask, resampled, kinds["box"], kinds["point"], drawn)
+    return Marked(mask, resampled, kinds["box"], kinds["point"], drawn, others, doubts)
+
+
+def _regions(outlines: Outlines) -> int:
+    """Count what is marked, but not the background of a picture."""
+    marked = (m for m in outlines.masks if not (outlines.by_value and m.name in BACKGROUND))
+    return len(outlines.shapes) + sum(1 for _ in marked)
+
+
+def taken(outlines: Outlines, take: Take) -> tuple[Outlines, Doubts]:
+    """Leave the regions whose class is a malignant finding's, and say what is doubtful of that.
+
+    Raises:
+        Refusal: Which these are is not known, or there are none.
+    """
+    names = {shape.name for shape in outlines.shapes} | {mask.name for mask in outlines.masks}
+    if outlines.by_value:
+        chosen = taken_values(names, take.values)
+    else:
+        chosen = taken_classes(names, outlines.declared, take.classes)
+    left = outlines._replace(
+        shapes=tuple(shape for shape in outlines.shapes if shape.name in chosen),
+        masks=tuple(mask for mask in outlines.masks if mask.name in chosen),
+    )
+    guessed = not (take.classes or outlines.by_value) and any(map(is_unknown, chosen))
+    doubts = [Doubtful(Doubt.MASK_CLASS)] if guessed else []
+    doubts += [Doubtful(Doubt.MASK_BY_PROGRAM)] if outlines.by_program else []
+    return left, tuple(doubts)
 
 
 def _check_marked(mask: Mask, kinds: Counter[Kind], pictures: int, listed: bool) -> None:

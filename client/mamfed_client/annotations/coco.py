@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mamfed_client.annotations.outlines import Outlines, find_name, unreadable
+from mamfed_client.annotations.classes import Kind, kind_of
+from mamfed_client.annotations.outlines import NamedMask, Outlines, find_name, unreadable
 from mamfed_client.annotations.shapes import Shape
 from mamfed_client.mammogram import MAX_PIXELS, Mask
 
@@ -20,7 +21,7 @@ def is_coco(document: Any) -> bool:
 
 
 def read(document: Any, image_name: str) -> Outlines:
-    """Take one image's polygons, run-length masks and boxes.
+    """Take one image's polygons, run-length masks and boxes, named by their categories.
 
     Crowds (``iscrowd``) are taken as any other. A box counts where there is no segmentation.
 
@@ -35,9 +36,24 @@ def read(document: Any, image_name: str) -> Outlines:
     if len(entries) > 1:
         raise unreadable(f"{len(entries)} entries fit the image, one is needed")
     found = [a for a in document["annotations"] if a["image_id"] == entries[0]["id"]]
-    shapes = tuple(shape for annotation in found for shape in _shapes(annotation))
-    masks = tuple(_runs_mask(a["segmentation"]) for a in found if _is_runs(a.get("segmentation")))
-    return Outlines(shapes, masks, _grid(entries[0]))
+    named = [(a, _category(a, document)) for a in found]
+    shapes = tuple(shape for a, name in named for shape in _shapes(a, name))
+    runs = [(a["segmentation"], name) for a, name in named if _is_runs(a.get("segmentation"))]
+    masks = tuple(NamedMask(_runs_mask(segmentation), name) for segmentation, name in runs)
+    declared = frozenset(_category(a, document) for a in document["annotations"])
+    return Outlines(shapes, masks, _grid(entries[0]), declared=declared)
+
+
+def _category(annotation: dict[str, Any], document: Any) -> str:
+    """Return a region's class; its supercategory too, where the name alone is not known."""
+    wanted = annotation.get("category_id")
+    entries = [c for c in document.get("categories") or () if c.get("id") == wanted]
+    if wanted is None or not entries:
+        return "" if wanted is None else str(wanted)
+    name, above = (str(entries[0].get(key) or "") for key in ("name", "supercategory"))
+    vague = kind_of(name) in (Kind.UNKNOWN, Kind.PLAIN)
+    helps = kind_of(above) not in (Kind.UNKNOWN, Kind.PLAIN)
+    return f"{above} {name}" if vague and helps else name
 
 
 def _grid(image: dict[str, Any]) -> tuple[int, int] | None:
@@ -50,14 +66,14 @@ def _is_runs(segmentation: Any) -> bool:
     return isinstance(segmentation, dict)
 
 
-def _shapes(annotation: dict[str, Any]) -> tuple[Shape, ...]:
+def _shapes(annotation: dict[str, Any], name: str) -> tuple[Shape, ...]:
     segmentation = annotation.get("segmentation")
     if _is_runs(segmentation):
         return ()
     if segmentation:
-        return tuple(Shape("polygon", _pairs(polygon)) for polygon in segmentation)
+        return tuple(Shape("polygon", _pairs(polygon), name=name) for polygon in segmentation)
     x, y, width, height = annotation["bbox"]
-    return (Shape("box", _pairs((x, y, x + width, y + height))),)
+    return (Shape("box", _pairs((x, y, x + width, y + height)), name=name),)
 
 
 def _pairs(flat: Any) -> tuple[tuple[float, float], ...]:

@@ -6,40 +6,32 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 
+from mamfed_client.annotations.levels import regions
 from mamfed_client.annotations.outlines import (
     Outlines,
     any_trouble_unreadable,
     read_bytes,
-    unreadable,
 )
 from mamfed_client.decoding.codecs import check_deflated, stored_values
-from mamfed_client.mammogram import Mask
 
 FILE_LIMIT = 512 << 20
 
 
 def read(dataset: Dataset, image_name: str = "") -> Outlines:
-    """Read a mask image of one or two grey levels: true where it is the brighter one.
-
-    One level alone marks everything, or nothing if it is 0.
+    """Read a mask image, or a map of classes, by the value that its pixels are shown at.
 
     Raises:
-        Refusal: It cannot be decoded or has more levels: CBIS-DDSM's crops and masks swap places.
+        Refusal: It cannot be decoded or is an image: CBIS-DDSM's crops and masks swap places.
     """
     values = stored_values(dataset)
-    if not _is_two_valued(values):
-        levels = len(np.unique(values))
-        raise unreadable(f"this is an image, not a mask ({levels} grey levels)")
     darkest, brightest = values.min(), values.max()
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        darkest, brightest = brightest, darkest
-    marked: Mask = values == brightest if darkest != brightest else values != 0
-    return Outlines(masks=(marked,))
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1" and darkest != brightest:
+        values = darkest + brightest - values
+    return Outlines(masks=regions(values, soft=False), by_value=True)
 
 
 def looks_like_mask(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import plistlib
 import re
+from typing import Any
 
 from mamfed_client.annotations.outlines import Outlines, unreadable
 from mamfed_client.annotations.shapes import Shape
@@ -13,7 +14,7 @@ POINT = re.compile(rf"\s*\({NUMBER},{NUMBER}\)\s*")
 
 
 def read(data: bytes, image_name: str = "") -> Outlines:
-    """Read every region of the file's first image, whatever its name says it is.
+    """Read every region of the file's first image; its ``Name`` is its class.
 
     Masses, calcifications, clusters, distortions, asymmetries and spiculated regions stand side by
     side in one file. x and y of ``Point_px`` count from the top left. Regions of one or two points
@@ -36,11 +37,12 @@ def read(data: bytes, image_name: str = "") -> Outlines:
     return Outlines(shapes=tuple(shape for region in regions for shape in _shapes(region)))
 
 
-def _shapes(region: dict[str, list[str]]) -> tuple[Shape, ...]:
+def _shapes(region: dict[str, Any]) -> tuple[Shape, ...]:
     points = tuple(_point(text) for text in region["Point_px"])
+    name = str(region.get("Name") or "")
     if len(points) < 3:
-        return tuple(Shape("point", (point,)) for point in points)
-    return (Shape("polygon", points),)
+        return tuple(Shape("point", (point,), name=name) for point in points)
+    return (Shape("polygon", points, name=name),)
 
 
 def _point(text: str) -> tuple[float, float]:

@@ -8,22 +8,20 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from mamfed_client.annotations.levels import regions
 from mamfed_client.annotations.outlines import Outlines, unreadable
-from mamfed_client.mammogram import MAX_PIXELS, Mask
+from mamfed_client.mammogram import MAX_PIXELS
 
-HALF = 128
-"""JPEG smears an edge over its neighbours; of its grey levels the upper half are the mask."""
 WHITE_IS_ZERO = 0
 """OpenCV inverts such pictures of 8 bits, not of 16; some programs mark a finding in black."""
 
 
 def read(data: bytes, image_name: str = "") -> Outlines:
-    """Read a mask: true where any colour channel is not zero, in a JPEG at least 128.
-
-    Transparency does not count.
+    """Read a mask, or a map of classes, by the value of its pixels. Transparency does not count.
 
     Raises:
-        Refusal: The picture is broken or cut short, has several pages or too many pixels.
+        Refusal: The picture is broken or cut short, an image, has several pages or too many
+            pixels.
     """
     kind, size = _header(data)
     if size[0] * size[1] > MAX_PIXELS:
@@ -31,9 +29,8 @@ def read(data: bytes, image_name: str = "") -> Outlines:
     stored = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise unreadable(f"a {kind} that cannot be decoded")
-    colours = stored[..., :3] if stored.ndim == 3 else stored[..., None]
-    marked: Mask = np.any(colours >= HALF if kind == "JPEG" else colours != 0, axis=-1)
-    return Outlines(masks=(marked,))
+    colours = stored[..., :3] if stored.ndim == 3 else stored
+    return Outlines(masks=regions(colours, lossy=kind == "JPEG"), by_value=True)
 
 
 def is_picture(data: bytes) -> bool:

@@ -13,20 +13,39 @@ from mamfed_client.mammogram import Mask
 from mamfed_client.rejections import Reason, Refusal
 
 
+class NamedMask(NamedTuple):
+    """A mask, ``(H, W)`` bool, and its class or value as the file names it; empty without."""
+
+    mask: Mask
+    name: str = ""
+
+
 class Outlines(NamedTuple):
-    """What one file marks in one image.
+    """What one file marks in one image, of all its classes.
 
     Attributes:
         shapes: Its outlines, in pixels of ``grid``.
-        masks: Its masks, each ``(H, W)`` bool of a size of its own.
+        masks: Its masks, each of a size of its own.
         grid: Rows and columns of the image as the file states them; None where it states none.
         listed: Whether the file says anything of the image.
+        declared: Names of the classes that the file uses, for other images too.
+        by_value: Whether the masks are named by values of pixels.
+        by_program: Whether a program made them and nobody says that they were looked at.
     """
 
     shapes: tuple[Shape, ...] = ()
-    masks: tuple[Mask, ...] = ()
+    masks: tuple[NamedMask, ...] = ()
     grid: tuple[int, int] | None = None
     listed: bool = True
+    declared: frozenset[str] = frozenset()
+    by_value: bool = False
+    by_program: bool = False
+
+
+OF_MASKS = frozenset(
+    {Reason.UNREADABLE_MASK, Reason.MASK_SIZE, Reason.EMPTY_MASK, Reason.UNKNOWN_CLASS}
+)
+"""Reasons that a reader of annotations gives; others come from what it shares with images."""
 
 
 def unreadable(detail: str) -> Refusal:
@@ -46,7 +65,7 @@ def any_trouble_unreadable() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Refusal as refusal:
-        if refusal.reason in (Reason.UNREADABLE_MASK, Reason.MASK_SIZE, Reason.EMPTY_MASK):
+        if refusal.reason in OF_MASKS:
             raise
         raise unreadable(str(refusal)) from None
     except MemoryError:

@@ -7,16 +7,20 @@ C.10-5, Graphic Annotation Units PIXEL, and table C.18.6-1, Graphic Data).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 
+from mamfed_client.annotations.classes import Kind, kind_of
 from mamfed_client.annotations.outlines import Outlines, unreadable
 from mamfed_client.annotations.references import referenced, shown_image
 from mamfed_client.annotations.shapes import Shape
 
 CORNER = 0.5
+FOUND = re.compile("finding|patholog|segmented property|impression|abnormality")
 POINTS_NEEDED = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
 
 
@@ -26,10 +30,12 @@ class Graphic(NamedTuple):
     Attributes:
         item: The item.
         images: SOP Instance UIDs of the images it lies on; empty means all.
+        name: Its class: of a presentation state the layer, of a report what was found.
     """
 
     item: Dataset
     images: frozenset[str]
+    name: str
 
 
 def read_graphics(dataset: Dataset, image_name: str) -> Outlines:
@@ -64,21 +70,50 @@ def read_report(dataset: Dataset, image_name: str) -> Outlines:
 
 
 def _graphics(dataset: Dataset) -> Iterator[Graphic]:
+    layers = {
+        str(layer.get("GraphicLayer") or ""): str(layer.get("GraphicLayerDescription") or "")
+        for layer in dataset.get("GraphicLayerSequence") or ()
+    }
     for annotation in dataset.get("GraphicAnnotationSequence") or ():
         images = referenced(annotation.get("ReferencedImageSequence") or ())
+        layer = str(annotation.get("GraphicLayer") or "")
         for item in annotation.get("GraphicObjectSequence") or ():
-            yield Graphic(item, images)
+            yield Graphic(item, images, _layer_name(layer, layers.get(layer, "")))
+
+
+def _layer_name(layer: str, description: str) -> str:
+    """Take a layer's name (0070,0002), or where that is vague its description (0070,0068)."""
+    vague = (Kind.UNKNOWN, Kind.PLAIN)
+    return description if kind_of(layer) in vague and kind_of(description) not in vague else layer
 
 
 def _regions(root: Dataset) -> Iterator[Graphic]:
     """Walk the content tree, in its order."""
-    items = [root]
+    items = [(root, "")]
     while items:
-        item = items.pop()
+        item, found = items.pop()
         children = list(item.get("ContentSequence") or ())
         if item.get("ValueType") == "SCOORD":
-            yield Graphic(item, _selected_from(children, root))
-        items.extend(reversed(children))
+            name = found or _meaning(item, "ConceptNameCodeSequence")
+            yield Graphic(item, _selected_from(children, root), name)
+        found = _found(children) or found
+        items.extend((child, found) for child in reversed(children))
+
+
+def _found(children: list[Dataset]) -> str:
+    """Join what coded items say was found: their concept is a finding or a pathology, no site."""
+    coded = [child for child in children if child.get("ValueType") == "CODE"]
+    said = [
+        _meaning(item, "ConceptCodeSequence")
+        for item in coded
+        if FOUND.search(concept := _meaning(item, "ConceptNameCodeSequence").casefold())
+        and "site" not in concept
+    ]
+    return " ".join(said)
+
+
+def _meaning(item: Dataset, keyword: str) -> str:
+    return next((str(code.get("CodeMeaning") or "") for code in item.get(keyword) or ()), "")
 
 
 def _selected_from(children: list[Dataset], root: Dataset) -> frozenset[str]:
@@ -103,8 +138,9 @@ def _target(item: Dataset, root: Dataset) -> Dataset:
 def _outlines(graphics: list[Graphic], shown: frozenset[str], image_name: str) -> Outlines:
     """Take the graphics that lie on the image."""
     image = shown_image(shown.union(*(graphic.images for graphic in graphics)), image_name)
-    ours = [graphic.item for graphic in graphics if not graphic.images or image in graphic.images]
-    return Outlines(shapes=tuple(shape for item in ours for shape in _shapes(item)))
+    ours = [graphic for graphic in graphics if not graphic.images or image in graphic.images]
+    shapes = (replace(s, name=g.name) for g in ours for s in _shapes(g.item))
+    return Outlines(shapes=tuple(shapes), declared=frozenset(g.name for g in graphics))
 
 
 def _shapes(item: Dataset) -> tuple[Shape, ...]:

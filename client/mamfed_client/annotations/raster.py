@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -53,7 +54,7 @@ def scale(shape: Shape, row_factor: float, column_factor: float) -> Shape:
         ((x + 0.5) * column_factor - 0.5, (y + 0.5) * row_factor - 0.5) for x, y in shape.points
     )
     radii = (shape.radii[0] * column_factor, shape.radii[1] * row_factor) if shape.radii else ()
-    return Shape(shape.kind, points, radii, shape.angle)
+    return replace(shape, points=points, radii=radii)
 
 
 def check_aspect(grid: tuple[int, int], rows: int, columns: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from mamfed_client.annotations.outlines import Outlines, unreadable
+from mamfed_client.annotations.classes import Kind, kind_of
+from mamfed_client.annotations.outlines import NamedMask, Outlines, unreadable
 from mamfed_client.annotations.references import referenced, shown_image
 from mamfed_client.mammogram import MAX_PIXELS, Mask
 
@@ -16,7 +17,7 @@ MAX_TOTAL_PIXELS = 10 * MAX_PIXELS
 
 
 def read(dataset: Dataset, image_name: str) -> Outlines:
-    """Unite the frames of all segments that lie on the image.
+    """Unite the frames of each segment that lie on the image; segments are classes.
 
     A FRACTIONAL frame marks the pixels of at least half of Maximum Fractional Value (0062,000E).
 
@@ -29,10 +30,55 @@ def read(dataset: Dataset, image_name: str) -> Outlines:
         raise unreadable(f"a segmentation of {frames} x {rows} x {columns} pixels")
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         raise unreadable("a compressed segmentation; uncompressed ones are read")
-    mask: Mask = np.zeros((rows, columns), dtype=np.bool_)
+    names = {int(s.get("SegmentNumber") or 0): _name(s) for s in _segments(dataset)}
+    numbers = _segment_numbers(dataset, frames, names)
+    masks: dict[str, Mask] = {}
     for number in _frames_on(dataset, frames, image_name):
+        name = names.get(numbers[number], "")
+        mask = masks.setdefault(name, np.zeros((rows, columns), dtype=np.bool_))
         mask |= _frame(dataset, number, rows * columns).reshape(rows, columns)
-    return Outlines(masks=(mask,))
+    named = tuple(NamedMask(mask, name) for name, mask in masks.items())
+    kinds = {str(s.get("SegmentAlgorithmType") or "") for s in _segments(dataset)}
+    return Outlines(
+        masks=named, declared=frozenset(names.values()), by_program=kinds == {"AUTOMATIC"}
+    )
+
+
+def _segments(dataset: Dataset) -> Sequence[Dataset]:
+    segments: Sequence[Dataset] = dataset.get("SegmentSequence") or ()
+    return segments
+
+
+def _name(segment: Dataset) -> str:
+    """Take the label (0062,0005), or where that is vague the coded type or category."""
+    label = str(segment.get("SegmentLabel") or "")
+    coded = [
+        str(item.get("CodeMeaning") or "")
+        for keyword in (
+            "SegmentedPropertyTypeCodeSequence",
+            "SegmentedPropertyCategoryCodeSequence",
+        )
+        for item in segment.get(keyword) or ()
+    ]
+    telling = (n for n in (label, *coded) if kind_of(n) not in (Kind.UNKNOWN, Kind.PLAIN))
+    return next(telling, label)
+
+
+def _segment_numbers(dataset: Dataset, frames: int, names: Collection[int]) -> list[int]:
+    """Say which segment each frame is of (PS3.3 C.8.20.3.1); of one segment, all are."""
+    if len(names) < 2:
+        return list(names or (0,)) * frames
+    shared = _segment_of(next(iter(dataset.get("SharedFunctionalGroupsSequence") or ()), None))
+    own = [_segment_of(g) for g in dataset.get("PerFrameFunctionalGroupsSequence") or ()]
+    numbers = [number or shared for number in (*own, *[0] * frames)][:frames]
+    if not all(number in names for number in numbers):
+        raise unreadable("a segmentation whose frames do not say of which segment they are")
+    return numbers
+
+
+def _segment_of(group: Dataset | None) -> int:
+    identification = () if group is None else group.get("SegmentIdentificationSequence") or ()
+    return next((int(i.get("ReferencedSegmentNumber") or 0) for i in identification), 0)
 
 
 def _frames_on(dataset: Dataset, frames: int, image_name: str) -> Iterator[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from mamfed_client.annotations.classes import Take
 
 Kind = Literal["polygon", "ellipse", "circle", "polyline", "point", "box"]
 
@@ -23,12 +25,14 @@ class Shape:
             box, the centre of a circle or an ellipse.
         radii: Of a circle (the same twice) or an ellipse, along its own axes; else empty.
         angle: Of an ellipse's first axis against x, in radians, turning from x towards y.
+        name: Its class as the file names it; empty without.
     """
 
     kind: Kind
     points: tuple[tuple[float, float], ...]
     radii: tuple[float, float] | tuple[()] = ()
     angle: float = 0.0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,10 @@ class Annotation:
         path: The file, if it is one; what it is follows from its content and suffix.
         image_name: File name of the image, by which a file for many images lists it.
         shapes: The outlines where ``path`` is None.
+        take: What the site says is malignant of it, where the file does not.
     """
 
     path: Path | None = None
     image_name: str = ""
     shapes: tuple[Shape, ...] = ()
+    take: Take = field(default_factory=Take)

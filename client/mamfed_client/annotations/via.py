@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ TEXT_LIMIT = 64 << 20
 LONGEST_CELL = 16 << 20
 NAME_COLUMNS = ("#filename", "filename")
 SHAPE_COLUMN = "region_shape_attributes"
+CLASS_COLUMN = "region_attributes"
 
 
 class Table(NamedTuple):
@@ -29,6 +31,14 @@ class Table(NamedTuple):
     bad: frozenset[str]
 
 
+class _Row(NamedTuple):
+    """Cells of one region as written."""
+
+    image: str
+    shape: str
+    attributes: str
+
+
 def table_shapes(path: Path) -> Table:
     """Read a VIA table for all its images at once.
 
@@ -37,13 +47,13 @@ def table_shapes(path: Path) -> Table:
     """
     shapes: dict[str, tuple[Shape, ...]] = {}
     bad: set[str] = set()
-    for name, cell in _rows(read_bytes(path, TEXT_LIMIT)):
+    for row in _rows(read_bytes(path, TEXT_LIMIT)):
         try:
-            found = _cell_shapes(cell)
+            found = _cell_shapes(row)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
-            bad.add(name)
+            bad.add(row.image)
             continue
-        shapes[name] = shapes.get(name, ()) + found
+        shapes[row.image] = shapes.get(row.image, ()) + found
     return Table(shapes, frozenset(bad))
 
 
@@ -54,9 +64,10 @@ def read_csv(data: bytes, image_name: str) -> Outlines:
         Refusal: It is no VIA table, or a row of the image is not understood.
     """
     rows = list(_rows(data))
-    wanted = find_name((name for name, _ in rows), image_name)
-    shapes = tuple(shape for name, cell in rows if name == wanted for shape in _cell_shapes(cell))
-    return Outlines(shapes, listed=wanted is not None)
+    wanted = find_name((row.image for row in rows), image_name)
+    found = [shape for row in rows if row.image == wanted for shape in _cell_shapes(row)]
+    declared = frozenset(_row_class(row) for row in rows if row.shape not in ("", "{}"))
+    return Outlines(tuple(found), listed=wanted is not None, declared=declared)
 
 
 def read_json(document: Any, image_name: str) -> Outlines:
@@ -68,13 +79,14 @@ def read_json(document: Any, image_name: str) -> Outlines:
     entries = _entries(document)
     wanted = find_name((entry["filename"] for entry in entries), image_name)
     found = [region for entry in entries if entry["filename"] == wanted for region in _of(entry)]
-    shapes = tuple(_shape(region["shape_attributes"]) for region in found)
-    return Outlines(shapes, listed=wanted is not None)
+    shapes = tuple(_shape(region["shape_attributes"], _region_class(region)) for region in found)
+    declared = frozenset(_region_class(region) for entry in entries for region in _of(entry))
+    return Outlines(shapes, listed=wanted is not None, declared=declared)
 
 
-def _rows(data: bytes) -> list[tuple[str, str]]:
-    """Take the file name and the shape, as JSON, of each row."""
-    # Only these two columns count; a byte that is not UTF-8 elsewhere costs no row.
+def _rows(data: bytes) -> list[_Row]:
+    """Take the file name, and shape and attributes as JSON, of each row."""
+    # Only these three columns count; a byte that is not UTF-8 elsewhere costs no row.
     text = data.decode("utf-8-sig", errors="replace")
     former = csv.field_size_limit(LONGEST_CELL)
     try:
@@ -83,7 +95,8 @@ def _rows(data: bytes) -> list[tuple[str, str]]:
         name_column = next((name for name in NAME_COLUMNS if name in header), None)
         if name_column is None or SHAPE_COLUMN not in header:
             raise unreadable("a table without VIA's columns filename and region_shape_attributes")
-        return [(row[name_column] or "", row[SHAPE_COLUMN] or "") for row in reader]
+        columns = (name_column, SHAPE_COLUMN, CLASS_COLUMN)
+        return [_Row(*(row.get(column) or "" for column in columns)) for row in reader]
     except csv.Error:
         raise unreadable("not a CSV table") from None
     finally:
@@ -104,13 +117,47 @@ def _of(entry: dict[str, Any]) -> list[Any]:
     return list(regions.values()) if isinstance(regions, dict) else regions
 
 
-def _cell_shapes(cell: str) -> tuple[Shape, ...]:
-    """Read a cell of the table; ``{}`` stands for an image without a region."""
-    attributes = json.loads(cell)
-    return (_shape(attributes),) if attributes else ()
+def _cell_shapes(row: _Row) -> tuple[Shape, ...]:
+    """Read a row's shape; ``{}`` stands for an image without a region."""
+    attributes = json.loads(row.shape)
+    return (_shape(attributes, _row_class(row)),) if attributes else ()
 
 
-def _shape(attributes: Any) -> Shape:
+def _row_class(row: _Row) -> str:
+    try:
+        return _class(json.loads(row.attributes or "{}"))
+    except (ValueError, RecursionError):
+        return row.attributes
+
+
+def _region_class(region: Any) -> str:
+    return _class(region.get("region_attributes") or {})
+
+
+def _class(attributes: Any) -> str:
+    """Join what a region's attributes say: texts, the names of ticked boxes and of what is yes."""
+    if not isinstance(attributes, dict):
+        return str(attributes)
+    words = (_attribute(str(key), value) for key, value in attributes.items())
+    return " ".join(word for word in words if word)
+
+
+def _attribute(key: str, value: Any) -> str:
+    if isinstance(value, dict):  # tick boxes: option -> whether it is ticked
+        return " ".join(str(option) for option, ticked in value.items() if ticked)
+    word = str(value).strip()
+    if word.casefold() in ("yes", "true", "1"):
+        return key
+    if word.casefold() in ("", "no", "false", "0", "none", "unknown"):
+        return ""
+    return f"{key} {word}" if "rads" in key.casefold() else word
+
+
+def _shape(attributes: Any, name: str) -> Shape:
+    return replace(_unnamed(attributes), name=name)
+
+
+def _unnamed(attributes: Any) -> Shape:
     kind = attributes["name"]
     if kind in ("polygon", "polyline"):
         x, y = (_numbers(attributes[key]) for key in ("all_points_x", "all_points_y"))

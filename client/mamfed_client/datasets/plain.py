@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from mamfed_client.annotations.classes import Take
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.beside import ARCHIVES
 from mamfed_client.cells import (
@@ -47,6 +48,8 @@ CHECKED = "patient_checked"
 COLUMNS = (
     "image",
     "mask",
+    "mask_values",
+    "classes",
     "patient_id",
     "laterality",
     "view",
@@ -106,7 +109,9 @@ def _row(listed: Listed, folder: Path) -> Row:
     if image_path.suffix.lower() in ARCHIVES:
         detail = "an archive; unpack it and name the file that was in it"
         raise Refusal(Reason.UNREADABLE_IMAGE, detail)
-    annotations = _annotations(folder, cells.get("mask", ""), image_path.name)
+    words = (tuple(_names(cells.get(column, ""))) for column in ("classes", "mask_values"))
+    take = Take(*words)
+    annotations = _annotations(folder, cells.get("mask", ""), image_path.name, take)
     if any(annotation.path == image_path for annotation in annotations):
         raise Refusal(Reason.UNREADABLE_MASK, "the mask cell names the image itself")
     return Row(
@@ -148,10 +153,10 @@ def _names(cell: str) -> list[str]:
     return [name.strip() for name in cell.split("|") if cell]
 
 
-def _annotations(folder: Path, cell: str, image_name: str) -> tuple[Annotation, ...]:
+def _annotations(folder: Path, cell: str, image_name: str, take: Take) -> tuple[Annotation, ...]:
     """Find the files of a mask cell, of any format."""
     paths = [parse_path(folder, name, Reason.MISSING_MASK) for name in _names(cell)]
-    return tuple(Annotation(path, image_name) for path in paths)
+    return tuple(Annotation(path, image_name, take=take) for path in paths)
 
 
 def _label(listed: Listed) -> Label:

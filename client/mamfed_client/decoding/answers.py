@@ -45,6 +45,7 @@ class MaskAnswer(NamedTuple):
     boxes: int
     points: int
     outlines: int
+    others: int
     sha256: str
     doubts: Doubts
 
@@ -93,6 +94,7 @@ def check_mask(answer: dict[str, Any]) -> MaskAnswer:
         boxes=_count(answer, "boxes"),
         points=_count(answer, "points"),
         outlines=_count(answer, "outlines"),
+        others=_count(answer, "others"),
         sha256=_sha256(answer),
         doubts=_doubts(answer),
     )

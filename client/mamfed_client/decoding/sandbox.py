@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mamfed_client.annotations import read_annotations
+from mamfed_client.annotations.classes import Take
 from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.decoding.answers import MAX_TEXT
@@ -38,6 +39,8 @@ MAX_OPEN_FILES = 64
 MAX_FILE = 512 << 20
 """Bytes of a file. The largest mammogram has 53 MB of pixels; a tomosynthesis stack is larger."""
 GRACE_S = 5
+MASKS_VERSION = 2
+"""To be raised with every change that makes other masks of the same annotations."""
 
 Answer = dict[str, Any]
 Buffer = npt.NDArray[np.uint8]
@@ -129,9 +132,9 @@ def _mammogram(buffer: Buffer, path: str, allow: list[str]) -> Answer:
 def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> Answer:
     """Put the mask into the buffer."""
     parsed = [_annotation(fields) for fields in annotations]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{MASKS_VERSION}".encode())
     for fields, annotation in zip(annotations, parsed, strict=True):
-        digest.update(json.dumps([fields["image_name"], fields["shapes"]]).encode())
+        digest.update(json.dumps([fields["image_name"], fields["shapes"], fields["take"]]).encode())
         if annotation.path is not None:
             data = _file_bytes(annotation.path, Reason.MISSING_MASK)
             digest.update(hashlib.sha256(data).digest())
@@ -150,7 +153,8 @@ def _is_mask(_: Buffer, path: str) -> Answer:
 def _annotation(fields: dict[str, Any]) -> Annotation:
     path = fields["path"]
     shapes = tuple(_shape(**shape) for shape in fields["shapes"])
-    return Annotation(None if path is None else Path(path), fields["image_name"], shapes)
+    take = Take(*(tuple(fields["take"][name]) for name in ("classes", "values")))
+    return Annotation(None if path is None else Path(path), fields["image_name"], shapes, take)
 
 
 def _source(_: Buffer, path: str) -> Answer:
@@ -158,8 +162,8 @@ def _source(_: Buffer, path: str) -> Answer:
     return {"source": read_source(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
 
 
-def _shape(kind: Any, points: Any, radii: Any, angle: float) -> Shape:
-    return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle)
+def _shape(kind: Any, points: Any, radii: Any, angle: float, name: str) -> Shape:
+    return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle, name)
 
 
 def _file_bytes(path: Path, missing: Reason) -> bytes:

@@ -42,6 +42,7 @@ EXPLANATIONS: dict[str, str] = {
     Reason.MISSING_MASK: "The table names an annotation that is not there.",
     Reason.UNREADABLE_MASK: "The annotation is broken, or of a format that is not known.",
     Reason.MASK_SIZE: "The annotation is of another size and shape than its image.",
+    Reason.UNKNOWN_CLASS: "Several classes: say which is malignant, --classes or --mask-values.",
     Reason.EMPTY_MASK: "The image is malignant, but its annotation outlines nothing.",
     Reason.IMPLAUSIBLE_IMAGE: "No mammogram looks so: an icon, or a breast that is all one grey.",
     Reason.IMPLAUSIBLE_MASK: "It marks the whole breast, its surroundings or nearly everything.",
