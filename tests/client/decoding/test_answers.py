@@ -23,7 +23,15 @@ MAMMOGRAM = {
     "sha256": "0" * 64,
     "doubts": [],
 }
-MASK = {"resampled": 0, "boxes": 1, "points": 2, "outlines": 2, "sha256": "a" * 64, "doubts": []}
+MASK = {
+    "resampled": 0,
+    "boxes": 1,
+    "points": 2,
+    "outlines": 2,
+    "others": 0,
+    "sha256": "a" * 64,
+    "doubts": [],
+}
 DOUBTED = {"doubts": [[str(Doubt.MASK_LARGE), "half"]]}
 
 
