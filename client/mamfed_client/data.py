@@ -26,7 +26,7 @@ from mamfed_client.prepared import (
     save_intake,
 )
 from mamfed_client.pseudonym import pseudonym, read_key, site_secret
-from mamfed_client.rejections import Reason
+from mamfed_client.rejections import JUDGED, Reason
 from mamfed_client.row_reading import CHECK_SIZE, Task, paths_of
 from mamfed_client.summary import summarise_intake
 from mamfed_common.errors import DataError
@@ -164,8 +164,9 @@ def _check_loss(out: Path, intake: Intake) -> None:
     """Refuse to forget most of a prepared folder because a disk is not mounted."""
     if not is_prepared(out):
         return
+    judged = sum(rejected.reason in JUDGED for rejected in intake.rejected)
     before, now = prepared_images(out), len(intake.cases)
-    if 2 * now < before:
+    if 2 * (now + judged) < before:
         raise DataError(
             f"{out}: of {before} images {now} are left; is a disk missing? The prepared folder is "
             "as it was; if this is meant, choose a new one"

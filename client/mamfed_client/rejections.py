@@ -89,6 +89,17 @@ class Reason(StrEnum):
     NO_BREAST = "no breast found"
 
 
+JUDGED = frozenset(
+    {
+        Reason.UNKNOWN_CLASS,
+        Reason.IMPLAUSIBLE_IMAGE,
+        Reason.IMPLAUSIBLE_MASK,
+        Reason.DOUBTFUL_MASK,
+    }
+)
+"""Reasons for which files that are there, and are read, are left out all the same."""
+
+
 class Refusal(DataError):
     """A row or a file cannot be used.
 

@@ -63,15 +63,27 @@ def test_a_value_on_the_command_line_or_in_the_table_settles_it(check, prepare, 
     assert check(folder, "--mask-values", 1)["accepted"] == 1
 
 
-def test_another_value_makes_another_sample(prepare, labelled, tmp_path, content_of):
-    folder = labelled.write()
-    for value in (2, 1):
-        options = ("--mask-values", value, "--accept-doubts")
-        prepare(folder, tmp_path / "out", *options)
-        names = {name for name in content_of(tmp_path / "out") if name.endswith(".safetensors")}
-        assert len(names) == 1
-        seen = names if value == 2 else seen | names  # noqa: F821
-    assert len(seen) == 2
+def test_another_value_makes_another_sample(prepare, folder, drawing, tmp_path, content_of):
+    folder.malignant("P-one")
+    lesions = drawing.lesion() + np.roll(drawing.lesion(), 35, axis=0) * np.uint8(2)
+    cv2.imwrite(str(folder.path / "masks/1.png"), lesions)
+
+    def samples(value):
+        prepare(folder.write(), tmp_path / "out", "--mask-values", value)
+        return [name for name in content_of(tmp_path / "out") if name.endswith(".safetensors")]
+
+    assert len(samples(1)) == len(samples(2)) == 1
+    assert samples(1) != samples(2)
+
+
+def test_what_is_left_out_by_judgement_is_not_taken_for_a_missing_disk(
+    call, prepare, labelled, tmp_path
+):
+    prepare(labelled.write(), tmp_path / "out", "--mask-values", 2)
+
+    words = ("prepare", labelled.path, "--out", tmp_path / "out", "--size", 64)
+
+    assert "class not known" in call(*words, "--list", code=3).stdout
 
 
 def test_a_class_on_the_command_line_or_in_the_table_settles_it(check, categorised):
