@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from mamfed_client.manifest import Statement, some_rows
 from mamfed_common.errors import DataError
 from mamfed_common.seeds import derive_seed
+from mamfed_common.text import plain
 from mamfed_common.weights import Part
 
 SPELLINGS: dict[str, Part] = {
@@ -35,6 +37,7 @@ def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
         DataError: Some cells are empty or unknown, or a patient is in two parts. The message names
             rows, never a patient.
     """
+    statements = [replace(s, split=plain(s.split).lower()) for s in statements]
     if not any(statement.split for statement in statements):
         return None
     empty = [s.row_number for s in statements if not s.split]
@@ -42,7 +45,7 @@ def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
         raise DataError(
             f"column 'split' is filled on some rows but empty on rows {some_rows(empty, most=10)}"
         )
-    unknown = [s.row_number for s in statements if s.split.lower() not in SPELLINGS]
+    unknown = [s.row_number for s in statements if s.split not in SPELLINGS]
     if unknown:
         raise DataError(
             f"column 'split' is none of train, val, test on rows {some_rows(unknown, most=10)}"
@@ -50,13 +53,13 @@ def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
     first: dict[str, Statement] = {}
     for statement in statements:
         earlier = first.setdefault(statement.patient_id, statement)
-        if SPELLINGS[earlier.split.lower()] != SPELLINGS[statement.split.lower()]:
+        if SPELLINGS[earlier.split] != SPELLINGS[statement.split]:
             pair = [earlier.row_number, statement.row_number]
             raise DataError(
                 f"column 'split' puts one patient in two parts: rows {some_rows(pair, most=10)}; "
                 "patients whose spellings, files or pictures are alike are one"
             )
-    return {patient: SPELLINGS[s.split.lower()] for patient, s in first.items()}
+    return {patient: SPELLINGS[s.split] for patient, s in first.items()}
 
 
 def strata(rows: Iterable[tuple[str, int, str]]) -> list[set[str]]:

@@ -70,10 +70,15 @@ def statements(*described):
 def test_the_tables_own_split_is_taken_in_any_spelling():
     parts = declared_parts(
         statements(
-            ("P", "Train"), ("Q", "validation"), ("R", "TESTING"), ("P", "training"), ("S", "valid")
+            ("P", "Train"),
+            ("Q", "validation"),
+            ("R", "TESTING"),
+            ("P", "training"),
+            ("S", "valid"),
+            ("T", "te\u200bst\u00a0"),
         )
     )
-    assert parts == {"P": "train", "Q": "val", "R": "test", "S": "val"}
+    assert parts == {"P": "train", "Q": "val", "R": "test", "S": "val", "T": "test"}
 
 
 def test_an_empty_split_column_declares_nothing():

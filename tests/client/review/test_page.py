@@ -170,6 +170,13 @@ def test_the_page_says_what_the_folder_holds_and_what_it_can_be_used_for(intake,
         assert point in shown.text
 
 
+def test_a_page_says_what_lies_beside_the_images_and_what_to_know_of_the_folder(intake, page):
+    shown = page(replace(intake, notes=("rows 2, 3: one patient",)), most=0)
+    assert ["mask or outline", "3"] in shown.rows
+    assert ["table", "1"] in shown.rows
+    assert "What to know of the folder rows 2, 3: one patient" in shown.text
+
+
 def test_a_page_is_one_private_file_that_loads_nothing(discreet, intake, page, tmp_path):
     page(intake, most=0)
 
