@@ -49,6 +49,7 @@ def init(
     from mamfed_client.first_settings import first_settings
     from mamfed_client.identity import make_keys
     from mamfed_client.settings import SiteHome, SiteSettings, load_site_settings
+    from mamfed_client.whereabouts import note_whereabouts
     from mamfed_common.documents import validated
     from mamfed_common.files import private_directory, write_atomic
 
@@ -57,6 +58,7 @@ def init(
     folders = [{"name": cohort, "folder": path} for cohort, path in cohorts]
     validated(SiteSettings, {"name": name, "data": folders}, "mamfed-client init")
     private_directory(folder)
+    note_whereabouts(folder)
     if is_new := not home.settings_path.exists():
         text = first_settings(name, cohorts, allow_model=allow_model, allow_metrics=allow_metrics)
         write_atomic(home.settings_path, text)

@@ -13,6 +13,7 @@ from rich.console import Console
 from mamfed_client.certificate import site_certificate
 from mamfed_client.settings import SiteHome, load_site_settings
 from mamfed_client.status import REFUSED, State, Status, read_status, update_status
+from mamfed_client.whereabouts import check_whereabouts
 from mamfed_common.certificates import check_validity
 from mamfed_common.children import module_command
 from mamfed_common.enrolment import Welcome, check_welcome, read_welcome
@@ -75,6 +76,8 @@ def run_site(home: SiteHome, console: Console) -> int:
     with only_one(home.lock, "this site"):
         welcome = check_start(home)
         console.print(f"site {welcome.site} of {welcome.federation}; Ctrl-C stops it")
+        if copied := check_whereabouts(home.path):
+            console.print(f"warning: {copied}")
         update_status(
             home, state="connecting", error="", server=welcome.server, supervisor_pid=os.getpid()
         )
