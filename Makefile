@@ -68,14 +68,19 @@ $(BIN)/python:
 		|| { echo "mamfed needs Python 3.11 or newer; try make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# pip says what it takes from where, one line a package.
+INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off --editable
+
 .venv/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[simulations]"
+	@echo "installing mamfed and what it needs into .venv: minutes, on Linux gigabytes (README.md)"
+	$(INSTALL) ".[simulations]"
 	@touch $@
 
 .venv/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@echo "installing mamfed and its tests' tools into .venv: minutes, on Linux gigabytes (README.md)"
+	$(INSTALL) ".[dev]"
 	@touch $@ .venv/.demo
 
 .venv/.bench: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,bench]"
+	$(INSTALL) ".[dev,bench]"
 	@touch $@ .venv/.dev .venv/.demo
