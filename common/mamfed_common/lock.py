@@ -52,29 +52,23 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def only_one(path: Path, what: str, place: Path | None = None) -> Iterator[None]:
+def only_one(
+    path: Path, what: str, place: Path | None = None, *, leaves_file: bool = True
+) -> Iterator[None]:
     """Hold a lock while the block runs.
 
     Args:
         path: The lock file; it is made where there is none (0600).
         what: What may run but once, for the error.
         place: Where it runs, for the error; None: the folder of the file.
+        leaves_file: Whether the file stays when the block is over.
 
     Raises:
         SetupError: Another process holds it, the file cannot be made, or its file system has no
             locks.
     """
+    descriptor = _take(path, f"{place or path.parent}: {what}")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        if not _wait_for(path, descriptor):
-            who = _read(descriptor).words()
-            raise SetupError(
-                f"{place or path.parent}: {what} runs here already ({who}); stop it, or choose "
-                "another folder"
-            )
         me = Holder(os.getpid(), socket.gethostname(), _now())
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
@@ -82,7 +76,32 @@ def only_one(path: Path, what: str, place: Path | None = None) -> Iterator[None]
             yield
         finally:
             os.truncate(descriptor, 0)
+            if not leaves_file:
+                path.unlink(missing_ok=True)
     finally:
+        os.close(descriptor)
+
+
+def _take(path: Path, what: str) -> int:
+    """Open a file and lock it; return its descriptor."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SetupError(f"{path}: cannot be written: {error.strerror}") from None
+        try:
+            if not _wait_for(path, descriptor):
+                who = _read(descriptor).words()
+                raise SetupError(
+                    f"{what} runs here already ({who}); stop it, or choose another folder"
+                )
+            # Whoever held it may have removed the file: then this is a lock of nothing.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
 
 

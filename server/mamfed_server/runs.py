@@ -168,15 +168,27 @@ class RunFolder:
 
         Raises:
             SetupError: Another run works in the folder.
-            OutputError: The place cannot be written.
+            OutputError: The folder holds something else, or the place cannot be written.
         """
+        self._check_ours()
         place = Path(os.path.abspath(self.path))
         try:
             private_directory(place.parent)
         except OSError as error:
             raise OutputError(f"{place}: cannot be made: {error.strerror}") from None
-        with only_one(place.parent / f".{place.name}.lock", "another run", self.path):
+        lock = place.parent / f".{place.name}.lock"
+        with only_one(lock, "another run", self.path, leaves_file=False):
             yield
+
+    def _check_ours(self) -> bool:
+        """Refuse somebody's folder; return whether there is an earlier run."""
+        if not self.path.exists():
+            return False
+        if self.path.is_dir() and all(_is_unfinished(path) for path in self.path.iterdir()):
+            return False
+        if not self.holds_run():
+            raise OutputError(f"{self.path}: exists and is not a run folder; choose another")
+        return True
 
     def is_finished(self) -> bool:
         """Tell whether the run has come to its end."""
@@ -187,12 +199,8 @@ class RunFolder:
 
     def _keep_earlier_run(self) -> None:
         """Rename an earlier run to ``NAME.1``, ``NAME.2`` ...: no result is ever overwritten."""
-        if not self.path.exists():
+        if not self._check_ours():
             return
-        if self.path.is_dir() and all(_is_unfinished(path) for path in self.path.iterdir()):
-            return
-        if not self.holds_run():
-            raise OutputError(f"{self.path}: exists and is not a run folder; choose another")
         place = Path(os.path.abspath(self.path))
         if Path.cwd().is_relative_to(place.resolve()):
             raise OutputError(

@@ -142,3 +142,28 @@ def test_a_file_system_without_locks_is_named(tmp_path, no_locks, take):
 def test_who_only_looks_is_not_stopped_by_missing_locks(tmp_path, no_locks):
     (tmp_path / "lock").touch()
     assert holder(tmp_path / "lock") is None
+
+
+def test_a_lock_whose_file_goes_keeps_two_apart(tmp_path):
+    """Many processes at once: what one of them removes is no other one's lock."""
+    count = """
+import sys
+from pathlib import Path
+from mamfed_common.errors import SetupError
+from mamfed_common.lock import only_one
+folder = Path(sys.argv[1])
+done = 0
+while done < 60:
+    try:
+        with only_one(folder / "lock", "this", leaves_file=False):
+            value = int((folder / "count").read_text())
+            (folder / "count").write_text(str(value + 1))
+            done += 1
+    except SetupError:
+        pass
+"""
+    (tmp_path / "count").write_text("0")
+    started = [subprocess.Popen([sys.executable, "-c", count, tmp_path]) for _ in range(4)]
+    assert [process.wait(120) for process in started] == [0] * 4
+    assert (tmp_path / "count").read_text() == "240"
+    assert not (tmp_path / "lock").exists()

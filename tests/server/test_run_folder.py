@@ -84,3 +84,15 @@ def test_two_runs_never_work_in_one_folder(tmp_path):
         pytest.fail("two at once")
     with second.alone():
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_others_gets_no_lock_beside_it(tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "thesis.tex").touch()
+    with (
+        pytest.raises(OutputError, match="is not a run folder"),
+        RunFolder(tmp_path / "study").alone(),
+    ):
+        pytest.fail("locked somebody's folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
