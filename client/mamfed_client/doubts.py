@@ -86,7 +86,7 @@ SENTENCES: dict[Doubt, str] = {
     Doubt.TWO_BREASTS: "Two breasts seem to be in one picture: cut it in two.",
     Doubt.LYING: "The chest wall seems to be at the top or at the bottom: turn the image.",
     Doubt.UPSIDE_DOWN: "The chest muscle seems to be at the bottom: turn the image.",
-    Doubt.MIRRORED: "The breast points the other way than all others of its side: it may be "
+    Doubt.MIRRORED: "The breast points the other way than others of its side: it may be "
     "mirrored, or the side is wrong.",
 }
 

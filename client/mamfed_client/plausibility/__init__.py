@@ -41,7 +41,8 @@ def judge_image(mammogram: Mammogram, look: Look) -> Judgement:
     """
     picture = picture_of(mammogram.grey.shape, mammogram.facts.view, look)
     doubts = tuple(found for check in images.CHECKS if (found := check(picture)) is not None)
-    return Judgement(doubts, Measures(picture.plain_share, picture.chest_wall))
+    chest_wall = None if doubts else picture.chest_wall  # of a lying breast it says nothing
+    return Judgement(doubts, Measures(picture.plain_share, chest_wall))
 
 
 def judge_mask(mask: Mask, look: Look, judged: Judgement, outlines: int = 0) -> Judgement:

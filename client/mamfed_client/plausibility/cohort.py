@@ -16,6 +16,8 @@ FEWEST = 5
 NEARLY_ALL = 0.9
 PLAIN = 0.25
 """Share of a breast at one grey level; 0.19 at most in real images."""
+MOST = 0.8
+"""Of breasts of one side: in real sites all point one way, or less than two thirds do."""
 ALIKE = 0.8
 LOOSE = 0.5
 """Masks that fit what is bright better than this mark something; placeholders have 0.3 or less."""
@@ -89,11 +91,11 @@ def vendor_saturated(members: Sequence[Member]) -> Found:
 
 
 def mirrored(members: Sequence[Member]) -> Found:
-    """Doubt a breast that points the other way than nearly all others of its vendor and side."""
+    """Doubt a breast that points the other way than most others of its vendor and side."""
     known = [m for m in members if m.laterality and m.measures.chest_wall]
     for group in _by(known, lambda m: (m.vendor, m.laterality)).values():
         (usual, count), *_ = Counter(m.measures.chest_wall for m in group).most_common(1)
-        if len(group) >= FEWEST and NEARLY_ALL * len(group) <= count < len(group):
+        if len(group) >= FEWEST and MOST * len(group) <= count < len(group):
             others = [m for m in group if m.measures.chest_wall != usual]
             yield from _all(others, Doubtful(Doubt.MIRRORED, f"unlike {count} of {len(group)}"))
 

@@ -15,8 +15,16 @@ import numpy.typing as npt
 from mamfed_client.decode import Decoder
 from mamfed_client.doubts import Doubt
 from mamfed_client.intake import Case
-from mamfed_client.mammogram import Mask
-from mamfed_client.preprocess import Transform, prepare
+from mamfed_client.mammogram import Mammogram, Mask
+from mamfed_client.preprocess import (
+    Look,
+    Transform,
+    black_and_white,
+    field_and_mask,
+    look_at,
+    prepare,
+    stretched,
+)
 from mamfed_client.rejections import Refusal
 from mamfed_client.review.show import BREAST, LESION, outline, widened
 from mamfed_common.samples import FULL_SCALE, Sample
@@ -44,7 +52,7 @@ class Drawn:
 
     Attributes:
         case: The image.
-        jpeg: The sample with its outlines, ``SIDE`` square.
+        jpeg: The sample with its outlines, ``SIDE`` square; of a doubtful one the file's image.
         mirrored: Whether left and right are swapped against the file.
         outlined: Whether a lesion is outlined.
         breast_share: Share of the file's image that is breast.
@@ -128,15 +136,26 @@ def _draw(case: Case, decoder: Decoder) -> Drawn:
     mask: Mask | None = None
     if "malignant" in case.purposes:
         mask = decoder.mask(row.annotations, *mammogram.grey.shape)[0].mask
-    sample, transform = prepare(mammogram, mask, SIDE)
+    look = look_at(mammogram)
+    sample, transform = prepare(mammogram, mask, SIDE, look=look)
     return Drawn(
         case=case,
-        jpeg=_jpeg(sample),
-        mirrored=transform.flipped,
+        jpeg=_jpeg(_whole(mammogram, mask, look) if case.doubts else sample),
+        mirrored=transform.flipped and not case.doubts,
         outlined=bool(sample.mask.any()),
         breast_share=_breast_share(sample, transform),
         levels=_levels(sample),
     )
+
+
+def _whole(mammogram: Mammogram, mask: Mask | None, look: Look) -> Sample:
+    """Show all of the file's image as it lies: what is cropped or turned hides what is wrong."""
+    grey, breast = mammogram.grey, look.view.breast
+    rows, columns = grey.shape
+    transform = Transform(rows, columns, 0, rows, 0, columns, flipped=False, size=SIDE)
+    levels = black_and_white(grey, mammogram.valid, breast)
+    field, marked = field_and_mask(transform, breast, mammogram.valid, mask)
+    return Sample(stretched(transform.apply(grey), *levels), field, marked, "")
 
 
 def _jpeg(sample: Sample) -> bytes:

@@ -15,11 +15,13 @@ import pytest
 
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.data import Source, check
+from mamfed_client.doubts import Doubt
 from mamfed_client.labels import LeftOut
 from mamfed_client.rejections import Reason
 from mamfed_client.review.contact_sheet import draw
 from mamfed_client.review.explanations import EXPLANATIONS
 from mamfed_client.review.page import write_check_page
+from mamfed_client.review.show import LESION
 from mamfed_client.summary import summarise_intake
 from mamfed_common.errors import OutputError
 
@@ -334,3 +336,22 @@ def test_a_name_that_no_disk_takes_is_an_output_error(intake, tmp_path):
 
 def test_every_reason_is_explained():
     assert {*map(str, Reason), *map(str, LeftOut)} == {*map(str, EXPLANATIONS)}
+
+
+def test_doubtful_images_come_first_as_they_lie_in_their_files(folder, drawing, page):
+    folder.malignant("P-one").malignant("P-two", laterality="R")
+    image = drawing.breast(seed=7)[0][:, ::-1]
+    drawing.png(folder.path / "images/2.png", image)
+    upper = drawing.breast()[1][:, ::-1].copy()
+    upper[:60] = False
+    drawing.png(folder.path / "masks/2.png", upper.astype(float))
+
+    found = page(check(Source(folder.write()))[0])
+
+    assert [image["alt"][:5] for image in found.named("img")] == ["Row 3", "Row 2"]
+    assert "Look at these first" in found.text
+    assert [Doubt.MASK_LARGE, Doubt.MASK_LARGE.sentence + " row 3", "1"] in found.rows
+    assert found.text.index("74% of the breast 3") < found.text.index("Contact sheet")
+    doubtful, sound = found.pictures()[3], found.pictures()[2]
+    assert near(doubtful, LESION)[:, 128:].sum() > near(doubtful, LESION)[:, :90].sum()
+    assert near(sound, LESION).any()
