@@ -20,6 +20,15 @@ Printed = Annotated[Format, typer.Option("--format", help="How to print the resu
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
+HealthOnly = Annotated[
+    bool,
+    typer.Option(
+        "--health",
+        help="Say one word; exit code 0 working, 20 waiting, 21 refused, 22 unreachable, 23 not "
+        "running.",
+    ),
+]
+
 
 def start(home: Home = Path(".")) -> None:
     """Take part: talk to the coordinator and train when asked, until stopped."""
@@ -29,12 +38,17 @@ def start(home: Home = Path(".")) -> None:
     raise SystemExit(run_site(SiteHome(home), console()))
 
 
-def status(home: Home = Path("."), printed: Printed = Format.TEXT) -> None:
+def status(
+    home: Home = Path("."), printed: Printed = Format.TEXT, health: HealthOnly = False
+) -> None:
     """Say how this site is doing, whether it runs or not."""
     from mamfed_client.overview import overview
     from mamfed_client.settings import SiteHome
 
     found = overview(SiteHome(home))
+    if health:
+        typer.echo(found.health.words)
+        raise typer.Exit(found.health)
     if printed is Format.JSON:
         typer.echo(json.dumps(found.model_dump(mode="json"), indent=2))
         return

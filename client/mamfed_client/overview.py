@@ -12,7 +12,16 @@ from mamfed_client.status import Status, read_status
 from mamfed_client.supervisor import words
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
+from mamfed_common.health import Health
 from mamfed_common.lock import holder
+
+HEALTH = {
+    "online": Health.WORKING,
+    "training": Health.WORKING,
+    "refused": Health.REFUSED,
+    "unreachable": Health.UNREACHABLE,
+}
+"""What the states mean to a monitor; the others pass by themselves."""
 
 
 class Overview(Config):
@@ -34,6 +43,13 @@ class Overview(Config):
     pending_plans: tuple[str, ...]
     audit_lines: int
     warnings: tuple[str, ...] = ()
+
+    @property
+    def health(self) -> Health:
+        """Return how the site is doing, for monitors."""
+        if not self.running:
+            return Health.NOT_RUNNING
+        return HEALTH.get(self.status.state, Health.WAITING)
 
     def lines(self) -> Iterator[str]:
         """Say it in lines."""

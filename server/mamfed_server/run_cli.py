@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mamfed_common import terminal
+from mamfed_common.health import Health
 from mamfed_common.terminal import Format
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ HomeOption = Annotated[
     ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
+HealthOnly = Annotated[
+    bool,
+    typer.Option(
+        "--health",
+        help="Say one word; exit code 0 working, 20 waiting for sites, 23 not running.",
+    ),
+]
 RunArgument = Annotated[str, typer.Argument(help="The run's name, see mamfed-server runs.")]
 
 
@@ -64,7 +72,9 @@ def stop(home: HomeOption = Path(".")) -> None:
     typer.echo("no server runs here" if stopped is None else "stopped")
 
 
-def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
+def status(
+    home: HomeOption = Path("."), output: FormatOption = Format.TEXT, health: HealthOnly = False
+) -> None:
     """Say what the server does now: the run, its round, who is connected, who is waited for."""
     from mamfed_common.lock import holder
     from mamfed_server.board import read_board
@@ -73,6 +83,10 @@ def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> 
     board["supervisor_pid"] = running.pid if running else None
     if running is None and board.get("state") not in ("finished", "failed", "stopped"):
         board["state"] = "not running"
+    if health:
+        found = _health(running=running is not None, board=board)
+        typer.echo(found.words)
+        raise typer.Exit(found)
     if output is Format.JSON:
         typer.echo(json.dumps(board, indent=2))
         return
@@ -83,6 +97,13 @@ def status(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> 
         typer.echo(f"  last: {event['event']} at {event['time']}{': ' * bool(facts)}{facts}")
     for site, when in sorted(board.get("last_contact", {}).items()):
         typer.echo(f"  {site}: last contact {when}")
+
+
+def _health(*, running: bool, board: dict[str, Any]) -> Health:
+    if not running:
+        return Health.NOT_RUNNING
+    event = board.get("last_event", {}).get("event", "waiting")
+    return Health.WAITING if event == "waiting" else Health.WORKING
 
 
 def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
