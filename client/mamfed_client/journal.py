@@ -16,7 +16,7 @@ from typing import Any
 
 from mamfed_client.rejections import Reason
 from mamfed_common.errors import OutputError
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.files import give_to_owner, private_directory, write_atomic
 
 TRIED_AGAIN = frozenset(
     {
@@ -73,6 +73,7 @@ class Journal:
                 private_directory(self.path.parent)
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 with os.fdopen(descriptor, "ab") as file:
+                    give_to_owner(descriptor, self.path.parent)
                     # A line of its own, even after one that a kill has cut off.
                     file.write(b"\n" + line)
             except OSError as error:

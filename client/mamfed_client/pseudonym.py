@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import private_directory
+from mamfed_common.files import give_to_owner, private_directory
 from mamfed_common.places import config_folder
 
 SECRET_BYTES = 32
@@ -82,6 +82,7 @@ def _make(path: Path) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            give_to_owner(descriptor, path.parent)
             file.write(secrets.token_bytes(SECRET_BYTES))
         try:
             os.link(draft, path)

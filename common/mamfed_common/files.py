@@ -1,4 +1,8 @@
-"""Writing files so that a kill leaves the old one or the new one, readable by their owner only."""
+"""Writing files so that a kill leaves the old one or the new one, readable by their owner only.
+
+What the superuser writes into somebody's folder is given to who owns the folder: a certificate
+renewed under ``sudo`` must not shut the service out that reads it.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,19 @@ def private_directory(path: Path) -> Path:
     """Make a directory that only its owner may enter (0700), missing parents too; return it."""
     if not path.parent.exists():  # pathlib would leave them to the umask
         private_directory(path.parent)
-    path.mkdir(exist_ok=True, mode=0o700)
+    if not path.is_dir():
+        path.mkdir(exist_ok=True, mode=0o700)
+        give_to_owner(path, path.parent)
     return path
+
+
+def give_to_owner(made: Path | int, folder: Path) -> None:
+    """Give what the superuser has just made, a path or a descriptor, to who owns its folder."""
+    if os.geteuid():
+        return
+    owner = folder.stat()
+    if owner.st_uid:
+        os.chown(made, owner.st_uid, owner.st_gid)
 
 
 def check_folder_of(path: Path) -> None:
@@ -58,6 +73,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         dir=path.parent, prefix=f".{path.name}.", suffix=DRAFT, delete=False
     ) as handle:
         try:
+            give_to_owner(handle.fileno(), path.parent)
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())

@@ -21,6 +21,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from mamfed_common.errors import SetupError
+from mamfed_common.files import give_to_owner
 
 PATIENCE_SECONDS = 1.0
 """Who only looks (:func:`holder`) holds the lock for a moment, which must turn nobody away."""
@@ -90,6 +91,7 @@ def _take(path: Path, what: str) -> int:
         except OSError as error:
             raise SetupError(f"{path}: cannot be written: {error.strerror}") from None
         try:
+            give_to_owner(descriptor, path.parent)
             if not _wait_for(path, descriptor):
                 who = _read(descriptor).words()
                 raise SetupError(
@@ -148,6 +150,8 @@ def short_lock(path: Path, kind: int = fcntl.LOCK_EX, flags: int | None = None) 
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
+        if flags & os.O_CREAT:
+            give_to_owner(descriptor, path.parent)
         _flock(path, descriptor, kind)
         yield descriptor
     finally:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -23,6 +24,7 @@ from rich.progress import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.places import user_name
 from mamfed_common.streams import make_streams_last
 from mamfed_common.threads import wait_without_spinning
 
@@ -136,9 +138,31 @@ VERSION_OPTION = typer.Option(
 
 
 def os_error_line(error: OSError) -> str:
-    """Say in one line what the system refused, and where."""
+    """Say in one line what the system refused, and where; whose it is, if it is another user's."""
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    return f"{where}{error.strerror or error}{_owner(error)}"
+
+
+def _owner(error: OSError) -> str:
+    if not isinstance(error, PermissionError) or not isinstance(error.filename, str):
+        return ""
+    nearest = next(p for p in (Path(error.filename), *Path(error.filename).parents) if p.exists())
+    owner = nearest.stat().st_uid
+    if owner == os.geteuid():
+        return ""
+    try:
+        name = nearest.owner()
+    except KeyError:
+        name = f"user {owner}"
+    return f"; {nearest} belongs to {name}, you are {user_name()}"
+
+
+def _check_folder() -> None:
+    """Refuse to begin in a folder that is gone: MKL and others end the process without a reason."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise MamfedError("the folder you are in was removed; change to another one") from None
 
 
 def run(app: typer.Typer) -> None:
@@ -150,6 +174,7 @@ def run(app: typer.Typer) -> None:
     set_environment()
     make_streams_last()
     try:
+        _check_folder()
         app()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
