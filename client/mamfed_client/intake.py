@@ -140,7 +140,9 @@ def _notes(
     yield from identifier_notes(pictures)
     yield from drawn_notes(case.outcome.drawn_as for case in cases)
     yield from describe(beside)
-    if manifest.layout == bare.LAYOUT and beside[Beside.TABLE]:
+    if manifest.layout == bare.LAYOUT and (
+        beside[Beside.TABLE] or list(manifest.folder.glob("[Ll]abels.*"))
+    ):
         yield f"no table is read in this layout; a table of labels is called {plain.TABLE}"
 
 

@@ -63,6 +63,8 @@ def read_table(
     if not lines:
         raise DataError(f"{path}: the table is empty")
     width = len(lines[0][1])
+    if width == 1 and any(mark in lines[0][1][0] for mark in DELIMITERS):
+        raise DataError(f"{path}: each line is one quoted cell; save the table as CSV once more")
     header = [plain(name).lower() for name in lines[0][1]]
     while header and not header[-1]:
         header.pop()

@@ -71,7 +71,8 @@ def plain(text: str) -> str:
     """Spell a text as one would type it: full-width letters narrow, one blank between words.
 
     Unicode's compatibility form (NFKC, UAX #15) also makes blanks of no-break spaces; what has no
-    width (category Cf: zero-width spaces, direction marks, soft hyphens) is dropped.
+    width (category Cf: zero-width spaces, direction marks, soft hyphens) and control characters
+    are dropped.
     """
-    shown = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return _SPACES.sub(" ", "".join(shown)).strip()
+    spaced = _SPACES.sub(" ", unicodedata.normalize("NFKC", text))
+    return "".join(c for c in spaced if unicodedata.category(c) not in ("Cf", "Cc")).strip()

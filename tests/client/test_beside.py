@@ -158,8 +158,9 @@ def test_a_row_that_names_an_archive_says_what_to_do(check, folder):
     assert (found["rejected"], found["other_files"]) == ({"unreadable image": 1}, {"table": 1})
 
 
-def test_a_table_that_is_not_read_is_said(check, export):
-    (export / "findings.xlsx").touch()
+@pytest.mark.parametrize("name", ["findings.xlsx", "labels.tsv", "labels.csv.txt", "Labels.json"])
+def test_a_table_that_is_not_read_is_said(check, export, name):
+    (export / name).touch()
     assert any("is called labels.csv" in note for note in check(export)["notes"])
 
 

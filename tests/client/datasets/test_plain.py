@@ -118,7 +118,7 @@ def test_density_is_a_letter_where_the_scale_is_known(cell, density):
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_what_spreadsheets_write_is_read(read, encoding, separator, newline):
-    lines = ["image,patient_id,birads", '1.png," Ä 1 ",2', "", ",,", "2.png,P2,1$2", ""]
+    lines = ["image,patient_id,birads", '1.png," Ä 1 ",2', "", ",,", "2.png,P2,1$2", "\x1a"]
     manifest = read(newline.join(lines).replace(",", separator), encoding)
     assert [row.row_number for row in manifest.rows] == [2, 5]
     assert manifest.rows[0].patient_id == "Ä 1"
@@ -349,6 +349,7 @@ def test_an_unknown_column_is_an_error_with_the_likely_name(read):
         ("image,birads\n1.png,1\n", "'patient_id' is missing"),
         ("image,patient_id\n1.png,P\n", "'pathology' or 'birads'"),
         ('image,patient_id,birads\n"1.png,P,1\n', "not a CSV table"),
+        ('"image;patient_id;birads"\n"1.png;P;1"\n', "each line is one quoted cell"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_one_line_that_names_it(read, tmp_path, text, words):
