@@ -222,12 +222,6 @@ def _even_grey(level: float) -> Change:
     return change
 
 
-def _otherwise(dataset: Dataset) -> None:
-    """Another image under the identifier of the first: one that was processed again."""
-    pixels = stored_pixels(dataset)
-    dataset.PixelData = cv2.GaussianBlur(pixels, (0, 0), 1.0).astype("<u2").tobytes()
-
-
 def _renamed(dataset: Dataset) -> None:
     """The pixels of the first under another identifier."""
     other = make_uid(dataset.SOPInstanceUID, "again")
@@ -289,6 +283,6 @@ UNWANTED: dict[str, tuple[Reason, Maker]] = {
     **_kinds(Reason.NO_BREAST, black=_even_grey(0.0), flat=_even_grey(0.4)),
 }
 DUPLICATES: dict[str, tuple[Reason, Maker]] = _kinds(
-    Reason.DUPLICATE_IMAGE, copy=_unchanged, same_instance=_otherwise, same_pixels=_renamed
+    Reason.DUPLICATE_IMAGE, copy=_unchanged, same_pixels=_renamed
 )
 """Made of an image that stands beside them; they have its patient and its label."""
