@@ -22,6 +22,7 @@ class Doubt(StrEnum):
     MASK_RING = "mask of a line"
     MASK_BOX = "mask is a box"
     MASK_CLASS = "mask of a class not known"
+    MASK_OF_ANOTHER = "mask of another image"
     MASK_BY_PROGRAM = "mask made by a program"
     MASKS_ALIKE = "masks all alike"
     MASKS_LARGE = "masks far larger than usual"
@@ -65,6 +66,8 @@ SENTENCES: dict[Doubt, str] = {
     Doubt.MASK_BOX: "The mask is an upright rectangle: it says where a finding is, not its shape.",
     Doubt.MASK_CLASS: "The file names the class of what it marks by a word that is not known: say "
     "--classes if it is malignant.",
+    Doubt.MASK_OF_ANOTHER: "The annotation refers to another image by its SOP Instance UID: look "
+    "whether the row names the right file.",
     Doubt.MASK_BY_PROGRAM: "A program made the mask, and the file does not say that anybody "
     "looked.",
     Doubt.MASKS_ALIKE: "The masks of many images have the very same size: they may be "

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mamfed_client.annotations import Marked
+from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.cache import Store, digest
 from mamfed_client.cells import Label, parse_label
 from mamfed_client.decode import Decoder
@@ -96,6 +97,11 @@ def is_outlined(row: Row) -> bool:
     return any(a.path or any(s.kind != "box" for s in a.shapes) for a in row.annotations)
 
 
+def annotations_of(row: Row, mammogram: Mammogram) -> tuple[Annotation, ...]:
+    """Tell annotations which image they should be about."""
+    return tuple(replace(a, instance=mammogram.facts.instance) for a in row.annotations)
+
+
 def label_of(row: Row, birads: str | None) -> Label:
     """Return a row's label: the table's, else what the file says of its assessment."""
     if row.label.pathology is not None or row.label.birads or birads is None:
@@ -164,7 +170,7 @@ def _marked(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[Marked | 
     if not is_malignant(row.label) or not is_outlined(row):
         return None, ""
     rows, columns = mammogram.grey.shape
-    marked, sha256 = decoder.mask(row.annotations, rows, columns)
+    marked, sha256 = decoder.mask(annotations_of(row, mammogram), rows, columns)
     if not marked.mask.any():
         raise Refusal(Reason.EMPTY_MASK, "the row is malignant but its annotation marks nothing")
     return marked, sha256

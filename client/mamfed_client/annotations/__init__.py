@@ -23,12 +23,13 @@ from mamfed_client.annotations.outlines import (
     read_bytes,
     unreadable,
 )
+from mamfed_client.annotations.references import Target
 from mamfed_client.annotations.shapes import Annotation, Kind, Shape
 from mamfed_client.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.mammogram import Mask
 from mamfed_client.rejections import Reason, Refusal
 
-Reader = Callable[[bytes, str], Outlines]
+Reader = Callable[[bytes, Target], Outlines]
 
 TEXT_LIMIT = 64 << 20
 BINARY_LIMIT = 512 << 20
@@ -112,6 +113,7 @@ def taken(outlines: Outlines, take: Take) -> tuple[Outlines, Doubts]:
     guessed = not (take.classes or outlines.by_value) and any(map(is_unknown, chosen))
     doubts = [Doubtful(Doubt.MASK_CLASS)] if guessed else []
     doubts += [Doubtful(Doubt.MASK_BY_PROGRAM)] if outlines.by_program else []
+    doubts += [Doubtful(Doubt.MASK_OF_ANOTHER)] if outlines.of_another else []
     return left, tuple(doubts)
 
 
@@ -149,7 +151,9 @@ def _outlines(annotation: Annotation) -> Outlines:
     suffix = annotation.path.suffix.lower()
     data = read_bytes(annotation.path, TEXT_LIMIT if suffix in TEXT else BINARY_LIMIT)
     with any_trouble_unreadable():
-        return (_READERS.get(suffix) or _reader_for(data))(data, annotation.image_name)
+        return (_READERS.get(suffix) or _reader_for(data))(
+            data, Target(annotation.image_name, annotation.instance)
+        )
 
 
 def _reader_for(data: bytes) -> Reader:
@@ -157,15 +161,20 @@ def _reader_for(data: bytes) -> Reader:
     if data[128:132] == b"DICM":  # PS3.10 7.1
         return dicom_file.read
     if masks.is_picture(data):
-        return masks.read
+        return _by_name(masks.read)
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"<"):
-        return inbreast.read
+        return _by_name(inbreast.read)
     if start.startswith(b"{"):
-        return _read_json
+        return _by_name(_read_json)
     if start.startswith((b"#filename,", b"filename,")):
-        return via.read_csv
+        return _by_name(via.read_csv)
     raise unreadable("an annotation of a format that is not known")
+
+
+def _by_name(read: Callable[[bytes, str], Outlines]) -> Reader:
+    """Let a reader of a format that knows images by the names of their files alone read."""
+    return lambda data, image: read(data, image.name)
 
 
 def _read_json(data: bytes, image_name: str) -> Outlines:
@@ -176,9 +185,9 @@ def _read_json(data: bytes, image_name: str) -> Outlines:
 
 TEXT = frozenset({".xml", ".json", ".csv"})
 _READERS: dict[str, Reader] = {
-    **dict.fromkeys((".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), masks.read),
+    **dict.fromkeys((".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), _by_name(masks.read)),
     **dict.fromkeys((".dcm", ".dicom"), dicom_file.read),
-    ".xml": inbreast.read,
-    ".json": _read_json,
-    ".csv": via.read_csv,
+    ".xml": _by_name(inbreast.read),
+    ".json": _by_name(_read_json),
+    ".csv": _by_name(via.read_csv),
 }

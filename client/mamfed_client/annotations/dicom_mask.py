@@ -16,12 +16,13 @@ from mamfed_client.annotations.outlines import (
     any_trouble_unreadable,
     read_bytes,
 )
+from mamfed_client.annotations.references import Target
 from mamfed_client.decoding.codecs import check_deflated, stored_values
 
 FILE_LIMIT = 512 << 20
 
 
-def read(dataset: Dataset, image_name: str = "") -> Outlines:
+def read(dataset: Dataset, _: Target | None = None) -> Outlines:
     """Read a mask image, or a map of classes, by the value that its pixels are shown at.
 
     Raises:

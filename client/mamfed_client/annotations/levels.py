@@ -22,8 +22,8 @@ LOSSY_REACH = 8
 HALF = 128
 """A JPEG without a brighter pixel marks nothing: it is never quite black."""
 BLEND = (0.25, 0.75)
-STRAY = 0.01
-"""Share of blended pixels that may lie elsewhere."""
+STRAY, LOSSY_STRAY = 0.01, 0.1
+"""Share of blended pixels that may lie elsewhere: a JPEG's edges ring."""
 COLOURFUL = 64
 """Between the strongest and the weakest channel of what is drawn over a grey picture."""
 
@@ -91,9 +91,12 @@ def _blended(stored: npt.NDArray[Any], values: npt.NDArray[Any], lossy: bool) ->
     disk = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach + 1, 2 * reach + 1))
     flags = marked.view(np.uint8)
     edge = cv2.dilate(flags, disk) != cv2.erode(flags, disk)
-    if not lossy and len(values) <= CONTINUUM:
+    if lossy:
+        edge &= _beside(stored > start, stored >= end)
+    elif len(values) <= CONTINUUM:
         edge &= _beside(stored > low, stored == high)
-    return marked if (between & ~edge).sum() <= STRAY * between.sum() else None
+    stray = LOSSY_STRAY if lossy else STRAY
+    return marked if (between & ~edge).sum() <= stray * between.sum() else None
 
 
 def _beside(lit: Mask, full: Mask) -> Mask:

@@ -30,6 +30,7 @@ class Outlines(NamedTuple):
         listed: Whether the file says anything of the image.
         declared: Names of the classes that the file uses, for other images too.
         by_value: Whether the masks are named by values of pixels.
+        of_another: Whether it refers to one image, by SOP Instance UID, and that is another one.
         by_program: Whether a program made them and nobody says that they were looked at.
     """
 
@@ -40,6 +41,7 @@ class Outlines(NamedTuple):
     declared: frozenset[str] = frozenset()
     by_value: bool = False
     by_program: bool = False
+    of_another: bool = False
 
 
 OF_MASKS = frozenset(

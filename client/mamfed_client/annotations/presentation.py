@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from mamfed_client.annotations.classes import Kind, kind_of
 from mamfed_client.annotations.outlines import Outlines, unreadable
-from mamfed_client.annotations.references import referenced, shown_image
+from mamfed_client.annotations.references import Target, referenced, shown_image
 from mamfed_client.annotations.shapes import Shape
 
 CORNER = 0.5
@@ -38,7 +38,7 @@ class Graphic(NamedTuple):
     name: str
 
 
-def read_graphics(dataset: Dataset, image_name: str) -> Outlines:
+def read_graphics(dataset: Dataset, image: Target) -> Outlines:
     """Read the graphics of a Softcopy Presentation State (PS3.3 C.10.5).
 
     Raises:
@@ -50,13 +50,11 @@ def read_graphics(dataset: Dataset, image_name: str) -> Outlines:
             if item.get("GraphicAnnotationUnits") != "PIXEL":
                 raise unreadable("graphics placed on the display; those in pixels are read")
     series = dataset.get("ReferencedSeriesSequence") or ()
-    shown = referenced(
-        image for item in series for image in item.get("ReferencedImageSequence") or ()
-    )
-    return _outlines(list(_graphics(dataset)), shown, image_name)
+    shown = referenced(one for item in series for one in item.get("ReferencedImageSequence") or ())
+    return _outlines(list(_graphics(dataset)), shown, image)
 
 
-def read_report(dataset: Dataset, image_name: str) -> Outlines:
+def read_report(dataset: Dataset, image: Target) -> Outlines:
     """Read the spatial coordinates of a Structured Report's content tree (PS3.3 C.18.6).
 
     Raises:
@@ -66,7 +64,7 @@ def read_report(dataset: Dataset, image_name: str) -> Outlines:
     regions = list(_regions(dataset))
     if any(region.item.get("PixelOriginInterpretation") == "VOLUME" for region in regions):
         raise unreadable("coordinates in a total pixel matrix; those of one frame are read")
-    return _outlines(regions, frozenset(), image_name)
+    return _outlines(regions, frozenset(), image)
 
 
 def _graphics(dataset: Dataset) -> Iterator[Graphic]:
@@ -135,12 +133,16 @@ def _target(item: Dataset, root: Dataset) -> Dataset:
     return target
 
 
-def _outlines(graphics: list[Graphic], shown: frozenset[str], image_name: str) -> Outlines:
+def _outlines(graphics: list[Graphic], shown: frozenset[str], image: Target) -> Outlines:
     """Take the graphics that lie on the image."""
-    image = shown_image(shown.union(*(graphic.images for graphic in graphics)), image_name)
-    ours = [graphic for graphic in graphics if not graphic.images or image in graphic.images]
+    uid = shown_image(shown.union(*(graphic.images for graphic in graphics)), image)
+    ours = [graphic for graphic in graphics if not graphic.images or uid in graphic.images]
     shapes = (replace(s, name=g.name) for g in ours for s in _shapes(g.item))
-    return Outlines(shapes=tuple(shapes), declared=frozenset(g.name for g in graphics))
+    return Outlines(
+        shapes=tuple(shapes),
+        declared=frozenset(g.name for g in graphics),
+        of_another=image.is_another(uid),
+    )
 
 
 def _shapes(item: Dataset) -> tuple[Shape, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import PurePath
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -16,17 +17,33 @@ def referenced(items: Iterable[Dataset]) -> frozenset[str]:
     return frozenset(uid for uid in uids if uid)
 
 
-def shown_image(uids: frozenset[str], image_name: str) -> str | None:
-    """Choose the one image, or the one whose file is named by its SOP Instance UID.
+class Target(NamedTuple):
+    """The image that an annotation should be about.
+
+    Attributes:
+        name: Its file's name.
+        instance: Its SOP Instance UID; empty where its file has none.
+    """
+
+    name: str
+    instance: str = ""
+
+    def is_another(self, uid: str | None) -> bool:
+        """Tell whether a reference is to another image, as far as the image's UID is known."""
+        known = (self.instance, self.name, PurePath(self.name).stem)
+        return bool(uid and self.instance) and uid not in known
+
+
+def shown_image(uids: frozenset[str], image: Target) -> str | None:
+    """Choose the image itself, or the one whose file is named by its UID, or the only one.
 
     Returns:
         Its UID; None where the file names no image.
 
     Raises:
-        Refusal: There are several and the file's name is none of them.
+        Refusal: There are several and the image is none of them.
     """
-    stem = PurePath(image_name).stem
-    for name in (image_name, stem):
+    for name in (image.instance, image.name, PurePath(image.name).stem):
         if name in uids:
             return name
     if len(uids) > 1:

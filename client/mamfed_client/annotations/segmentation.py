@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,13 @@ from pydicom.dataset import Dataset
 
 from mamfed_client.annotations.classes import Kind, kind_of
 from mamfed_client.annotations.outlines import NamedMask, Outlines, unreadable
-from mamfed_client.annotations.references import referenced, shown_image
+from mamfed_client.annotations.references import Target, referenced, shown_image
 from mamfed_client.mammogram import MAX_PIXELS, Mask
 
 MAX_TOTAL_PIXELS = 10 * MAX_PIXELS
 
 
-def read(dataset: Dataset, image_name: str) -> Outlines:
+def read(dataset: Dataset, image: Target) -> Outlines:
     """Unite the frames of each segment that lie on the image; segments are classes.
 
     A FRACTIONAL frame marks the pixels of at least half of Maximum Fractional Value (0062,000E).
@@ -33,14 +33,18 @@ def read(dataset: Dataset, image_name: str) -> Outlines:
     names = {int(s.get("SegmentNumber") or 0): _name(s) for s in _segments(dataset)}
     numbers = _segment_numbers(dataset, frames, names)
     masks: dict[str, Mask] = {}
-    for number in _frames_on(dataset, frames, image_name):
+    ours, numbers_on = _frames_on(dataset, frames, image)
+    for number in numbers_on:
         name = names.get(numbers[number], "")
         mask = masks.setdefault(name, np.zeros((rows, columns), dtype=np.bool_))
         mask |= _frame(dataset, number, rows * columns).reshape(rows, columns)
     named = tuple(NamedMask(mask, name) for name, mask in masks.items())
     kinds = {str(s.get("SegmentAlgorithmType") or "") for s in _segments(dataset)}
     return Outlines(
-        masks=named, declared=frozenset(names.values()), by_program=kinds == {"AUTOMATIC"}
+        masks=named,
+        declared=frozenset(names.values()),
+        by_program=kinds == {"AUTOMATIC"},
+        of_another=image.is_another(ours),
     )
 
 
@@ -81,13 +85,13 @@ def _segment_of(group: Dataset | None) -> int:
     return next((int(i.get("ReferencedSegmentNumber") or 0) for i in identification), 0)
 
 
-def _frames_on(dataset: Dataset, frames: int, image_name: str) -> Iterator[int]:
-    """List the frames, from 0, that were derived from the image or that name no image."""
+def _frames_on(dataset: Dataset, frames: int, image: Target) -> tuple[str | None, list[int]]:
+    """Return the image's UID, and the frames, from 0, that lie on it or name no image."""
     shared = _sources(dataset, "SharedFunctionalGroupsSequence")
     own = _sources(dataset, "PerFrameFunctionalGroupsSequence")
     sources = [*own, *[frozenset[str]()] * (frames - len(own))]
-    image = shown_image(frozenset().union(*shared, *sources), image_name)
-    return (n for n in range(frames) if not sources[n] or image in sources[n])
+    ours = shown_image(frozenset().union(*shared, *sources), image)
+    return ours, [n for n in range(frames) if not sources[n] or ours in sources[n]]
 
 
 def _sources(dataset: Dataset, groups: str) -> list[frozenset[str]]:

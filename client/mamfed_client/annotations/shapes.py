@@ -43,6 +43,7 @@ class Annotation:
         path: The file, if it is one; what it is follows from its content and suffix.
         image_name: File name of the image, by which a file for many images lists it.
         shapes: The outlines where ``path`` is None.
+        instance: SOP Instance UID of the image, where its file has one; never kept or shown.
         take: What the site says is malignant of it, where the file does not.
     """
 
@@ -50,3 +51,4 @@ class Annotation:
     image_name: str = ""
     shapes: tuple[Shape, ...] = ()
     take: Take = field(default_factory=Take)
+    instance: str = field(default="", repr=False)

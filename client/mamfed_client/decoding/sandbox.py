@@ -154,7 +154,9 @@ def _annotation(fields: dict[str, Any]) -> Annotation:
     path = fields["path"]
     shapes = tuple(_shape(**shape) for shape in fields["shapes"])
     take = Take(*(tuple(fields["take"][name]) for name in ("classes", "values")))
-    return Annotation(None if path is None else Path(path), fields["image_name"], shapes, take)
+    return Annotation(
+        None if path is None else Path(path), fields["image_name"], shapes, take, fields["instance"]
+    )
 
 
 def _source(_: Buffer, path: str) -> Answer:

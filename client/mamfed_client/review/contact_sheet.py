@@ -27,6 +27,7 @@ from mamfed_client.preprocess import (
 )
 from mamfed_client.rejections import Refusal
 from mamfed_client.review.show import BREAST, LESION, outline, widened
+from mamfed_client.row_reading import annotations_of
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_common.seeds import derive_seed
 from mamfed_common.terminal import reading_progress
@@ -135,7 +136,7 @@ def _draw(case: Case, decoder: Decoder) -> Drawn:
     mammogram = replace(mammogram, facts=replace(mammogram.facts, laterality=row.laterality))
     mask: Mask | None = None
     if "malignant" in case.purposes:
-        mask = decoder.mask(row.annotations, *mammogram.grey.shape)[0].mask
+        mask = decoder.mask(annotations_of(row, mammogram), *mammogram.grey.shape)[0].mask
     look = look_at(mammogram)
     sample, transform = prepare(mammogram, mask, SIDE, look=look)
     return Drawn(

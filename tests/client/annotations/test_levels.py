@@ -93,6 +93,14 @@ def test_a_jpeg_mask_is_one_mask_and_a_jpeg_map_is_none(read, shapes, quality):
         read(labels(shapes) * np.uint8(127), suffix=".jpg", options=options)
 
 
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_a_jpeg_map_of_pieces_apart_is_no_mask(read, disk, shapes, quality):
+    pixels = shapes[0] * np.uint8(254) + disk(ROWS, COLUMNS, 150, 200, 15) * np.uint8(127)
+
+    with pytest.raises(Refusal, match="this is an image, not a mask"):
+        read(pixels, suffix=".jpg", options=[cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
 def test_a_dark_jpeg_marks_nothing(read, shapes):
     with pytest.raises(Refusal) as caught:
         read(shapes[0] * np.uint8(9), suffix=".jpg")
