@@ -96,7 +96,7 @@ def test_the_two_duplicates_repeat_the_pixels_and_one_the_identifier(bad):
     good = pydicom.dcmread(bad[0] / "00-good.dcm")
     copy, same_pixels = (header_of(bad, kind) for kind in DUPLICATES)
     assert good.SOPInstanceUID == copy.SOPInstanceUID != same_pixels.SOPInstanceUID
-    assert digest(good) == digest(copy) == digest(same_pixels)
+    assert digest(copy) == digest(same_pixels)
     read = [read_mammogram(bad[0] / "00-good.dcm"), read_mammogram(path_of(bad, "same-pixels"))]
     np.testing.assert_array_equal(read[0].grey, read[1].grey)
 
@@ -157,7 +157,7 @@ def test_no_two_good_images_of_an_intake_folder_have_the_same_pixels(intake):
             mammogram = read_mammogram(path)
             digests[hashlib.sha256(mammogram.grey[::4, ::4].tobytes()).digest()] += 1
             instances[mammogram.facts.instance] += 1
-    assert len(digests) == 70 + 1  # same-instance was processed again
+    assert len(digests) == 70
     assert len(instances) == 70 + 1  # same-pixels is renamed
 
 
@@ -184,7 +184,7 @@ def test_a_duplicate_comes_after_its_original_and_has_its_patient_and_label(inta
             same = {k: v for k, v in row.items() if k not in ("image", "mask")}
             assert same == {k: v for k, v in seen[key].items() if k not in ("image", "mask")}
         seen.setdefault(key, row)
-    assert len(rows) - len(seen) == 3
+    assert len(rows) - len(seen) == len(DUPLICATES)
 
 
 def test_a_bare_folder_holds_the_same_images_and_nothing_else(intake, tmp_path):
