@@ -71,6 +71,7 @@ def _inference(model: Model) -> dict[str, object]:
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
         "paths": "$sorted(glob.glob(@dataset_dir + '/*.png'))",
+        "full_scale": FULL_SCALE,
         "preprocessing": {
             "_target_": "Compose",
             "transforms": [
@@ -82,11 +83,8 @@ def _inference(model: Model) -> dict[str, object]:
                     "ensure_channel_first": True,
                 },
                 {
-                    "_target_": "ScaleIntensityRange",
-                    "a_min": 0,
-                    "a_max": 65535,
-                    "b_min": 0,
-                    "b_max": 1,
+                    "_target_": "Lambda",
+                    "func": "$lambda image: image / @full_scale(image.meta['filename_or_obj'])",
                 },
                 {"_target_": "DivisiblePad", "k": model.multiple, "method": "end", "mode": "edge"},
                 {"_target_": "EnsureType", "dtype": "$torch.float32", "track_meta": False},
@@ -108,6 +106,17 @@ def _inference(model: Model) -> dict[str, object]:
             "$[@save(path) for path in @paths]",
         ],
     }
+
+
+FULL_SCALE = (
+    "$lambda path: {b'\\x08\\x00': 255.0, b'\\x10\\x00': 65535.0}"
+    ".get(open(path, 'rb').read(26)[24:]) or (_ for _ in ()).throw("
+    "ValueError(path + ': expected a grey PNG of 8 or 16 bits'))"
+)
+"""Which level of a file is white, by its header (PNG 11.2.2: bits in byte 24, grey is a 0 in 25).
+
+``export --images`` does the same. The levels do not tell: a dark image of 16 bits has those of 8.
+"""
 
 
 def _metadata(model: Model) -> dict[str, object]:

@@ -91,6 +91,7 @@ def _export(request: Request, dry_run: bool, output: Format) -> None:
     from mamfed_server.export.exporting import export as write
 
     check_request(request)
+    replaces = request.out.is_dir() and any(request.out.iterdir())
     record: dict[str, object] = {}
     if not dry_run:
         with terminal.console().status("") as shown:
@@ -101,6 +102,8 @@ def _export(request: Request, dry_run: bool, output: Format) -> None:
         return
     for name in files:
         typer.echo(f"would write {name}" if dry_run else name)
+    if replaces:
+        typer.echo("the same export was here before; it is made anew and replaced")
     if record:
         typer.echo(
             f"largest difference from PyTorch: {record['largest_difference']:.1e} from double "

@@ -28,6 +28,7 @@ import torch
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
 from mamfed_common.files import DRAFT, private_directory, write_atomic
+from mamfed_common.fingerprint import Fingerprint
 from mamfed_server.export.checks import (
     SEED,
     TOLERANCE,
@@ -102,7 +103,7 @@ class Request(NamedTuple):
     Attributes:
         source: The checkpoint.
         target: The format.
-        out: The folder to make, or to replace where it holds an export of the same weights.
+        out: The folder to make, or to replace where it holds this export already.
         images: ``(H, W)`` in 0..1 to compare on; None draws one.
     """
 
@@ -110,6 +111,23 @@ class Request(NamedTuple):
     target: Target
     out: Path
     images: Sequence[Images] | None = None
+
+    @property
+    def question(self) -> Fingerprint:
+        """All that an export depends on; the same one again replaces it."""
+        facts = self.source.checkpoint.facts
+        _, threshold_from = facts.plan_at(None)
+        return Fingerprint.of(
+            target=self.target,
+            weights_sha256=facts.weights_sha256,
+            painter_sha256=facts.painter_sha256,
+            plan_sha256=facts.plan_sha256,
+            threshold=facts.threshold,
+            threshold_from=threshold_from,
+            norm_group=facts.norm_group,
+            stage=facts.stage,
+            server_round=facts.server_round,
+        )
 
     @property
     def network_files(self) -> list[str]:
@@ -130,7 +148,7 @@ def check_request(request: Request) -> None:
 
     Raises:
         MamfedError: A package is missing.
-        OutputError: The folder holds something else, or an export of other weights.
+        OutputError: The folder holds something else, an export of another question, or files of others.
     """
     for name in FORMS[request.target].needs:
         if importlib.util.find_spec(name) is None:
@@ -141,12 +159,16 @@ def check_request(request: Request) -> None:
     held = _record_of(out)
     if held is None or held.get("target") != request.target:
         raise OutputError(f"{out}: exists and is no export to {request.target}; choose another")
-    mine = request.source.checkpoint.facts.weights_sha256
-    if held.get("weights_sha256") != mine:
-        raise OutputError(
-            f"{out}: holds an export of other weights ({str(held.get('weights_sha256'))[:12]}, "
-            f"not {mine[:12]}); choose another folder by --out, or remove it"
-        )
+    kept = held.get("question", {"weights_sha256": held.get("weights_sha256")})
+    question = request.question
+    if "question" not in held:  # mamfed 0.1.0 wrote the weights alone
+        question = Fingerprint.of(weights_sha256=question.parts["weights_sha256"])
+    advice = "choose another folder by --out, or remove it"
+    question.check(kept, f"{out}: holds another export", advice)
+    ours = {*request.files, *(out / str(name) for name in held.get("files", ()))}
+    others = sorted(path for path in out.rglob("*") if path.is_file() and path not in ours)
+    if others:
+        raise OutputError(f"{others[0]}: no file of the export that is to be replaced; move it away")
 
 
 def export(request: Request, on_step: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -216,6 +238,7 @@ def _record(request: Request, model: Model, difference: Difference) -> dict[str,
     images = request.images
     return {
         "target": request.target,
+        "question": request.question.parts,
         "files": request.network_files,
         "checkpoint": request.source.path.name,
         "weights_sha256": facts.weights_sha256,

@@ -216,6 +216,28 @@ class TestBundle:
         assert np.abs(found[:40, :48] - expected).max() <= 1e-4
 
 
+    def test_takes_pictures_of_8_bits_for_what_they_are_and_refuses_colours(self, run, exported):
+        folder, _ = exported(run, "monai-bundle")
+        image = (image_of(40, 48) * 255).astype(np.uint8)
+        dark = image.astype(np.uint16)  # of 16 bits, with the levels of one of 8
+        (folder / "images").mkdir()
+        for name, picture in (("flat", image), ("deep", image * np.uint16(257)), ("dark", dark)):
+            cv2.imwrite(str(folder / "images" / f"{name}.png"), picture)
+        words = ("run", "--config_file", "configs/inference.json", "--bundle_root", ".")
+        code, said = self.monai(folder, *words)
+        assert code == 0, said
+        flat, deep, black = (np.load(folder / f"eval/{n}.npy") for n in ("flat", "deep", "dark"))
+        assert np.abs(flat - deep).max() <= 1e-4
+        expected, _ = pytorch(
+            run / "checkpoints/best.safetensors", dark.astype(np.float32) / np.float32(65535)
+        )
+        assert np.abs(black[:40, :48] - expected).max() <= 1e-4
+        cv2.imwrite(str(folder / "images" / "a.png"), np.dstack([image] * 3))
+        code, said = self.monai(folder, *words)
+        assert code != 0
+        assert "a.png: expected a grey PNG of 8 or 16 bits" in said
+
+
 class TestCard:
     def test_tells_counts_results_plan_and_limits(self, run, exported, tiny_plan):
         write_notes(run, Notes(intervals={"north": Interval(low=0.5, high=0.7, patients=8)}))
@@ -252,9 +274,36 @@ class TestRefusals:
         other = save(tmp_path / "other.safetensors", tiny_plan, seed=1)
         result = export(other, "--to", "torchscript", "--out", folder)
         assert isinstance(result.exception, OutputError)
-        assert "other weights" in str(result.exception)
+        assert "weights sha256 was" in str(result.exception)
         assert (folder / "model.ts").read_bytes() == before
         exported(run, "torchscript")
+
+    @pytest.mark.parametrize(
+        ("named", "change"),
+        [
+            ("painter sha256", {"painter": False}),
+            ("threshold", {"threshold": 0.4}),
+            ("threshold from", {"threshold": None}),
+        ],
+    )
+    def test_another_question_is_named_by_what_differs(
+        self, run, export, exported, tiny_plan, tmp_path, named, change
+    ):
+        folder, _ = exported(run, "safetensors")
+        other = save(tmp_path / "other.safetensors", tiny_plan, **change)
+        result = export(other, "--to", "safetensors", "--out", folder)
+        assert isinstance(result.exception, OutputError)
+        assert f"{named} was" in str(result.exception)
+
+    def test_files_of_others_are_not_thrown_away_with_an_old_export(self, run, export, exported):
+        folder, _ = exported(run, "safetensors")
+        (folder / "notes.txt").write_text("mine")
+        result = export(run, "--to", "safetensors", "--out", folder)
+        assert isinstance(result.exception, OutputError)
+        assert "notes.txt" in str(result.exception)
+        assert (folder / "notes.txt").read_text() == "mine"
+        (folder / "notes.txt").unlink()
+        exported(run, "safetensors")
 
     def test_a_folder_of_something_else_is_refused(self, run, export, tmp_path):
         (tmp_path / "out").mkdir()
