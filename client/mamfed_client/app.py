@@ -17,11 +17,14 @@ from mamfed_client.gate import Gate, OpenGate
 from mamfed_client.local_norms import LocalNorms
 from mamfed_client.models import PERSONAL, ModelFolder
 from mamfed_client.personal import Adapter
+from mamfed_client.question import site_sha256
 from mamfed_client.site import Site, load_site
+from mamfed_common import __version__
 from mamfed_common.batches import Turn
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
+from mamfed_common.fingerprint import Fingerprint
 from mamfed_common.kept_optimizer import OptimizerKeeper
 from mamfed_common.local_state import RoundKeeper
 from mamfed_common.metrics import summarise
@@ -233,6 +236,13 @@ def _keeper(folder: Path | None, name: str, every_seconds: float) -> RoundKeeper
 
 
 def _name_of(task: TrainTask | EvaluateTask, start: State, site: Site) -> str:
-    """Name a round by all that decides its result."""
-    words = (task.plan.sha256(), task.stage, task.server_round, state_sha256(start), site.name)
-    return " ".join(map(str, words))
+    """Name a round by all that decides its result: what is kept of another one is not used."""
+    return Fingerprint.of(
+        mamfed_version=__version__,
+        plan_sha256=task.plan.sha256(),
+        stage=task.stage,
+        server_round=task.server_round,
+        start=state_sha256(start),
+        site=site.name,
+        data=site_sha256(load_site(site, task.plan)),
+    ).sha256

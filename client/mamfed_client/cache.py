@@ -171,7 +171,13 @@ def default_cache_dir() -> Path:
     return cache_folder() / "mamfed"
 
 
-def digest(image_sha256: str, mask_sha256: str, laterality: Laterality | None, size: int) -> str:
+def digest(
+    image_sha256: str,
+    mask_sha256: str,
+    laterality: Laterality | None,
+    size: int,
+    reading_version: int,
+) -> str:
     """Hash everything that a sample depends on.
 
     Args:
@@ -179,8 +185,10 @@ def digest(image_sha256: str, mask_sha256: str, laterality: Laterality | None, s
         mask_sha256: Of what its annotations hold; empty without.
         laterality: Which breast.
         size: Side of the sample in pixels.
+        reading_version: Of the code that reads the files.
     """
     words = [image_sha256, mask_sha256, str(laterality), str(size), str(PREPARE_VERSION)]
+    words.append(str(reading_version))
     return hashlib.sha256(" ".join(words).encode()).hexdigest()
 
 

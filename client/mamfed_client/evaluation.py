@@ -7,17 +7,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import torch
 from rich.progress import track
 
 from mamfed_client.cache import default_cache_dir
 from mamfed_client.cohort import Cohort, Placed, StoredSamples, tally
-from mamfed_client.evaluation_report import Evaluated, document_of
+from mamfed_client.evaluation_report import MAKER, Evaluated, document_of, what_is_replaced
 from mamfed_client.policy import Policy
+from mamfed_client.question import images_sha256
 from mamfed_client.site import Site, load_site
+from mamfed_common import __version__
 from mamfed_common.checkpoint import CheckpointFacts, load_model
 from mamfed_common.device import choose_device
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import write_atomic
+from mamfed_common.fingerprint import Fingerprint
 from mamfed_common.strata import ImageFacts
 from mamfed_common.terminal import console, say
 from mamfed_common.training import evaluate
@@ -59,7 +63,7 @@ def evaluate_folder(
     Raises:
         CheckpointError: The checkpoint cannot be used.
         DataError: The folder cannot be used, or no image is left to score.
-        OutputError: ``out`` cannot be written.
+        OutputError: ``out`` cannot be written, or is a file of something else.
         PlanError: ``threshold`` is not between 0 and 1.
     """
     if part != "all" and part not in PARTS:
@@ -78,22 +82,40 @@ def evaluate_folder(
     placed = _placed(cohort, part)
     if not placed:
         raise DataError(f"{data}: no image to score in part {part!r}")
+    least, where = min_images or Policy().min_cases_to_report, choose_device(device)
+    question = Fingerprint.of(
+        made_by=MAKER,
+        mamfed_version=__version__,
+        images=images_sha256(placed, facts=True),
+        part=part,
+        weights_sha256=checkpoint.weights_sha256,
+        painter_sha256=checkpoint.painter_sha256,
+        plan_sha256=checkpoint.plan_sha256,
+        threshold=plan.evaluation.threshold,
+        min_images=least,
+        device=where.type,
+        threads=torch.get_num_threads(),
+    )
+    say(what_is_replaced(out, question))
     facts = {image.case.row.image: _facts_of(image) for image in _shown(placed, "looking")}
     scores = evaluate(
         state,
         _shown(StoredSamples(placed), "scoring"),
         plan,
-        device=choose_device(device),
+        device=where,
         painter=painter,
         spacing_mm={image: f.spacing_mm for image, f in facts.items() if f.spacing_mm},
     )
-    evaluated = Evaluated(scores, facts, min_images or Policy().min_cases_to_report)
+    evaluated = Evaluated(scores, facts, least)
     result = {
         **document_of(evaluated),
         "part": part,
         "threshold": plan.evaluation.threshold,
         "threshold_from": threshold_from,
         **_origin(checkpoint, cohort),
+        "rows": cohort.counts.rows,
+        "of_other_parts": len(cohort.placed) - len(placed),
+        "question": question.parts,
     }
     try:
         write_atomic(out, json.dumps(result, indent=2) + "\n")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mamfed_common.detection import RATES, froc, peaks_and_truth, roc_area
+from mamfed_common.errors import OutputError
+from mamfed_common.fingerprint import Fingerprint, said
 from mamfed_common.intervals import Interval, Statistic, mean, patient_bootstrap
 from mamfed_common.metrics import HALF, THRESHOLDS, ImageScore, summarise
 from mamfed_common.strata import ImageFacts, found_and_lesions, share_found, stratify
+
+MAKER = "mamfed-client evaluate"
 
 
 class Evaluated(NamedTuple):
@@ -74,6 +80,31 @@ def document_of(evaluated: Evaluated) -> dict[str, Any]:
     }
 
 
+def what_is_replaced(out: Path, question: Fingerprint) -> tuple[str, ...]:
+    """Look at the file that an evaluation is to be written to.
+
+    Returns:
+        A note where it holds the evaluation of another question, or of the same.
+
+    Raises:
+        OutputError: It holds something else.
+    """
+    if not out.exists():
+        return ()
+    try:
+        held = json.loads(out.read_bytes())
+        kept = held.get("question", {})
+        ours = kept.get("made_by") == MAKER or {"mean_dice", "weights_sha256"} <= held.keys()
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise OutputError(f"{out}: is there, and no evaluation; choose another --out")
+    different = question.differences(kept)
+    if not different:
+        return (f"{out}: held the same evaluation, which is made anew",)
+    return (f"{out}: replaces the evaluation of another question: {said(different)}",)
+
+
 def without_images(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what may be printed of a document: a terminal's output may be kept as a log."""
     return {key: value for key, value in document.items() if not key.startswith("per_image")}
@@ -83,6 +114,7 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
     """Return the lines that a person reads of a document."""
     intervals, curve = document["intervals"], document["froc"]
     lines = [
+        *_scored(document),
         _line("Dice", intervals["dice"]),
         _line("IoU", intervals["iou"]),
         _line(f"sensitivity ({document['lesions']} lesions)", intervals["sensitivity"]),
@@ -100,6 +132,23 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
     lines.append(f"marked from {document['threshold']:g}, by {document['threshold_from']}")
     if document["threshold"] != HALF and document["dice_at"]:
         lines.append(f"Dice at {HALF}: {document['dice_at'][str(HALF)]:.3f}")
+    return lines
+
+
+def _scored(document: Mapping[str, Any]) -> list[str]:
+    """Say how many rows stand behind all figures, and what became of the others."""
+    scored = document["images"] + document["images_without_malignancy"]
+    lines = [
+        f"scored: {scored} images of {document['rows']} rows, {document['images']} with malignancy"
+    ]
+    for word, counts in (("rejected", "rejected"), ("left out of every stage", "left_out")):
+        lines += [f"not scored: {count} {word}: {why}" for why, count in document[counts].items()]
+    if document["of_other_parts"]:
+        lines.append(f"not scored: {document['of_other_parts']} of other parts or uses")
+    if withheld := document["strata_withheld"]:
+        lines.append(f"withheld: {len(withheld)} strata of too few images")
+    distances = document["hausdorff95_left_out"].items()
+    lines += [f"without a Hausdorff distance: {n} images: {why}" for why, n in distances if n]
     return lines
 
 

@@ -24,6 +24,7 @@ from mamfed_client.outcome import Outcome
 from mamfed_client.preprocess import PREPARE_VERSION
 from mamfed_client.pseudonym import pseudonym, read_key
 from mamfed_client.rejections import Reason, Rejection
+from mamfed_client.row_reading import READING_VERSION
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import private_directory, remove_drafts, write_atomic
 from mamfed_common.lock import only_one
@@ -75,6 +76,7 @@ def save_intake(folder: Path, intake: Intake, kind: Kind, secret: bytes) -> None
     content = {
         "format": FORMAT,
         "prepare_version": PREPARE_VERSION,
+        "reading_version": READING_VERSION,
         **kind._asdict(),
         "layout": intake.layout,
         "linked": intake.linked,
@@ -120,7 +122,8 @@ def load_intake(folder: Path) -> tuple[Intake, int, bool]:
         DataError: It was not made by this version of mamfed, or is damaged.
     """
     content = _content(folder)
-    if (content["format"], content["prepare_version"]) != (FORMAT, PREPARE_VERSION):
+    versions = (content["format"], content["prepare_version"], content.get("reading_version"))
+    if versions != (FORMAT, PREPARE_VERSION, READING_VERSION):
         raise DataError(f"{folder}: made by another version of mamfed; prepare the folder again")
     try:
         return _intake(content), content["size"], content["encrypted"]

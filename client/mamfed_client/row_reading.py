@@ -72,12 +72,16 @@ def paths_of(row: Row) -> list[Path]:
 
 
 def stat_of(row: Row) -> list[int]:
-    """Return sizes and times of a row's files; empty where one is missing."""
+    """Return sizes and times of a row's files; empty where one is missing.
+
+    Of the times, only that of the last change of anything cannot be set: a file that was put back
+    under its old time is another one.
+    """
     try:
         stats = [path.stat() for path in paths_of(row)]
     except OSError:
         return []
-    return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+    return [n for stat in stats for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)]
 
 
 def read_row(row: Row, task: Task, decoder: Decoder) -> Outcome:
@@ -192,7 +196,8 @@ def _stored(
     if mask is None and not is_without_malignancy(label_of(row, mammogram.facts.birads)):
         prepare(mammogram, mask, CHECK_SIZE, look=look)
         return ""
-    name = digest(image_sha256, mask_sha256, mammogram.facts.laterality, task.size)
+    side = mammogram.facts.laterality
+    name = digest(image_sha256, mask_sha256, side, task.size, READING_VERSION)
     entry = task.store.find(name)
     if entry is None or (task.verify and not entry.is_sound()):
         task.store.add(name, *prepare(mammogram, mask, task.size, look=look))

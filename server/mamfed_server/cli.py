@@ -100,10 +100,12 @@ def report(
 
     mamfed-server report first
     """
-    from mamfed_server.report.page import report_run
+    from mamfed_server.report.page import lines_of, report_run
     from mamfed_server.runs import find_run
 
-    page = report_run(find_run(run, home / "runs"), out)
+    folder = find_run(run, home / "runs")
+    page = report_run(folder, out)
+    terminal.say(lines_of(folder))
     typer.echo(json.dumps({"report": str(page)}, indent=2) if output is Format.JSON else page)
 
 

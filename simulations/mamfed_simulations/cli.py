@@ -206,6 +206,7 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     with Progress() as progress:
         summary = simulate(experiment, descriptions, progress)
     shown.print(result_table(summary))
+    terminal.say(reasons(descriptions))
     for warning in summary["warnings"]:
         shown.print(f"warning: {warning}", style="yellow")
     report = experiment.out / "report.html"

@@ -25,6 +25,7 @@ from mamfed_simulations.arms import (
     leave_one_out_arms,
     local_arms,
 )
+from mamfed_simulations.comparison_questions import hold_to_questions
 from mamfed_simulations.comparison_scores import Model, Scored, SiteResult, result_of, score_models
 from mamfed_simulations.progress import Progress
 from mamfed_simulations.workers import Machine, set_threads, train_arms
@@ -179,7 +180,7 @@ def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]
         Outcomes by arm.
 
     Raises:
-        PlanError: The folder holds a comparison of another plan.
+        OutputError: The folder holds a comparison of other data, plan or options.
     """
     missing: dict[str, dict[str, str]] = {}
     made: list[Federation] = []
@@ -233,6 +234,8 @@ def _train(
     """Run federations, or what is left of them; return what each failed by, by its folder."""
     once = {f.arm.job.folder: f for f in made}  # personal models come of fedavg's
     arms = [replace(f.arm, job=replace(f.arm.job, resume=True)) for f in once.values()]
+    for note in hold_to_questions(comparison.out, arms, comparison.machine):
+        progress.say(note)
     trained = train_arms(
         arms,
         comparison.machine,
@@ -266,6 +269,10 @@ def _measure(
 
     with ThreadPoolExecutor(comparison.machine.workers) as pool:
         found = dict(zip(made, pool.map(measure, made), strict=True))
+    results = [result for result in found.values() if isinstance(result, Mapping)]
+    kept = [one.kept for result in results for one in result.values()]
+    if any(kept):
+        progress.say(f"{sum(kept)} of {len(kept)} models scored before, on the same images")
     for federation, result in found.items():
         if isinstance(result, MamfedError):
             progress.say(f"{federation.name}, {federation.arm.name}, {federation.repeat}: {result}")

@@ -79,8 +79,9 @@ def federation(
     from mamfed_common.files import private_directory
     from mamfed_common.lock import only_one
     from mamfed_common.plan import TrainingPlan, read_plan
+    from mamfed_common.terminal import say
     from mamfed_simulations.comparison import Comparison, compare
-    from mamfed_simulations.comparison_report import account_of
+    from mamfed_simulations.comparison_report import account_of, missing_lines
     from mamfed_simulations.comparison_results import results_of
     from mamfed_simulations.pages import for_terminal
     from mamfed_simulations.progress import Progress
@@ -133,6 +134,7 @@ def federation(
         shown.print(for_terminal(table))
     for verdict in account.verdicts:
         shown.print(verdict)
+    say([*left_out, *missing_lines(outcomes)])
     shown.print(f"report: {out / 'report.html'}")
     if output is Format.JSON:
         typer.echo(json.dumps(results, indent=2))

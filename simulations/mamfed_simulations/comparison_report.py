@@ -139,11 +139,6 @@ def _of(outcomes: Outcomes, arm: str, site: str, cell: Cell) -> str:
 
 def _notes(comparison: Comparison, outcomes: Outcomes) -> list[str]:
     seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
-    missing = [
-        f"{name}: {what}: no result: {reason}"
-        for name, outcome in outcomes.items()
-        for what, reason in outcome.missing.items()
-    ]
     if comparison.folds is None:
         tested = f"{seeds}; the patients held out are the same for all."
     else:
@@ -161,7 +156,16 @@ def _notes(comparison: Comparison, outcomes: Outcomes) -> list[str]:
         "train; leave-one-out never sees the tested site. At 0.5 nothing is chosen.",
         *([f"Equal budgets: {budget}"] if {LOCAL, CENTRALISED} & outcomes.keys() else []),
         *(f"{name}: {MEANINGS[name]}." for name in outcomes),
-        *missing,
+        *missing_lines(outcomes),
+    ]
+
+
+def missing_lines(outcomes: Outcomes) -> list[str]:
+    """Say, a line each, where an arm has no result, and why."""
+    return [
+        f"{name}: {what}: no result: {reason}"
+        for name, outcome in outcomes.items()
+        for what, reason in outcome.missing.items()
     ]
 
 

@@ -6,30 +6,34 @@ no name of an image or a patient is written.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from mamfed_client.cohort import Placed, StoredSamples
+from mamfed_client.question import images_sha256
 from mamfed_client.site import Site, load_site
+from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
 from mamfed_common.detection import RATES, froc
 from mamfed_common.device import choose_device
 from mamfed_common.files import write_atomic
+from mamfed_common.fingerprint import Fingerprint
 from mamfed_common.metrics import THRESHOLDS, ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
+from mamfed_common.state import state_sha256
 from mamfed_common.training import evaluate
 from mamfed_common.weights import EVALUATED_ON
 from mamfed_simulations.site_models import as_at_site, personal_path, shared_path
 
 HALF = 0.5
 """The threshold that nobody chooses."""
-VERSION = 1
+VERSION = 2
 """To be raised with every change that makes other scores of the same weights."""
 
 
@@ -74,12 +78,14 @@ class Scored(NamedTuple):
         dice_chosen: Each image's Dice at the threshold that validation chose.
         patients: Whose each image is; it stays in memory.
         breast_pixels: Pixels of each image's breast.
+        kept: Whether an earlier call has taken the scores.
     """
 
     scores: list[ImageScore]
     dice_chosen: list[float]
     patients: list[str]
     breast_pixels: list[int]
+    kept: bool = False
 
 
 class SiteResult(NamedTuple):
@@ -173,10 +179,16 @@ def _scored(model: Model, site: Site, device: str) -> Scored:
         plan = with_threshold(model.plan, at)
         return evaluate(checkpoint.state, samples, plan, device=choose_device(device))
 
-    images = " ".join(image.case.outcome.digest for image in placed)
-    what = f"{VERSION} {checkpoint.facts.weights_sha256} {model.plan.sha256()} {images}"
-    name = hashlib.sha256(what.encode()).hexdigest()
-    scores = _kept(model.scores_path, name, lambda: take(HALF))
+    question = Fingerprint.of(
+        version=VERSION,
+        mamfed_version=__version__,
+        weights_sha256=state_sha256(checkpoint.state),  # a site's own norms are in no facts
+        plan_sha256=model.plan.sha256(),
+        images=images_sha256(placed),
+        device=choose_device(device).type,
+        threads=torch.get_num_threads(),
+    )
+    scores, kept = _kept(model.scores_path, question, lambda: take(HALF))
     if threshold in THRESHOLDS:
         chosen = [score.dice_at[THRESHOLDS.index(threshold)] for score in scores]
     else:
@@ -186,6 +198,7 @@ def _scored(model: Model, site: Site, device: str) -> Scored:
         dice_chosen=chosen,
         patients=[image.case.row.patient_id for image in placed],
         breast_pixels=[int(sample.field.sum()) for sample in samples],
+        kept=kept,
     )
 
 
@@ -203,15 +216,17 @@ def tested(site: Site, plan: TrainingPlan) -> list[Placed]:
 _SCORES = TypeAdapter(list[ImageScore])
 
 
-def _kept(path: Path, name: str, take: Callable[[], list[ImageScore]]) -> list[ImageScore]:
-    """Return scores that were kept under this name, or take and keep them."""
+def _kept(
+    path: Path, question: Fingerprint, take: Callable[[], list[ImageScore]]
+) -> tuple[list[ImageScore], bool]:
+    """Return scores that were kept of this question, or take and keep them; and which it was."""
     try:
         found = json.loads(path.read_bytes())
-        if found["of"] == name:
-            return _SCORES.validate_python(found["scores"])
+        if found["of"] == question.sha256:
+            return _SCORES.validate_python(found["scores"]), True
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
-        pass  # not there, cut short, or of other weights
+        pass  # not there, cut short, or of another question
     scores = [score._replace(image="") for score in take()]
-    content = {"of": name, "scores": _SCORES.dump_python(scores, mode="json")}
+    content = {"of": question.sha256, "scores": _SCORES.dump_python(scores, mode="json")}
     write_atomic(path, json.dumps(content) + "\n")
-    return scores
+    return scores, False

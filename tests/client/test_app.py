@@ -2,11 +2,14 @@
 
 import logging
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from flwr.app import Message, RecordDict
 from tests.client.guarded import ALL, write_policy
 
+from mamfed_client import site as site_module
 from mamfed_client.app import make_client_app
 from mamfed_client.audit import read_record
 from mamfed_client.gate import open_gate
@@ -69,6 +72,32 @@ def test_training_returns_new_weights_and_the_declared_number(ask, tiny_plan):
         update = unpack_update(ask("train", pack(task, state)).content, state)
         assert state_sha256(update.state) != state_sha256(state)
         assert update.report.num_examples == description.images_used(tiny_plan, stage)
+
+
+def test_a_round_that_was_kept_of_other_data_is_trained_anew(site, tiny_plan, tmp_path):
+    folders = {name: tmp_path / name for name in ("norms", "optimizer", "keep")}
+    app = make_client_app(lambda _: site, device="cpu", threads=1, **folders)
+    transport = InProcessTransport(app, 1)
+    state = state_of(build_network(tiny_plan.network, 5))
+    task = TrainTask(plan=tiny_plan, stage=Stage.FINETUNING, server_round=1)
+
+    def train():
+        reply = transport.pull(transport.push(1, "train", pack(task, state), 60))
+        (kept,) = (tmp_path / "keep").glob("*.result.safetensors")
+        return state_sha256(unpack_update(reply.content, state).state), kept.name
+
+    first, name = train()
+    assert train() == (first, name), "the same round is sent again"
+    ((_, folder),) = site.cohorts
+    for mask in folder.glob("masks/*.png"):
+        drawn = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+        row, column = np.argwhere(drawn)[0]
+        drawn[row : row + 9, column : column + 9] = 0
+        cv2.imwrite(str(mask), drawn)
+    site_module._loaded.clear()  # another process
+    second, other = train()
+    assert other != name
+    assert second != first
 
 
 def test_a_site_with_two_devices_sends_what_one_would(ask, site, tiny_plan, tmp_path):

@@ -10,7 +10,7 @@ from mamfed_client.transform import Transform
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.samples import Sample
 
-NAME = digest("a" * 64, "", "L", 64)
+NAME = digest("a" * 64, "", "L", 64, 1)
 KEY = b"k" * 32
 
 
@@ -89,7 +89,7 @@ def test_another_key_or_another_name_opens_nothing(tmp_path):
     path = Store(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path
     with pytest.raises(DataError, match="not encrypted under this key"):
         Store(tmp_path, b"x" * 32).find(NAME).load("")
-    other = digest("b" * 64, "", "L", 64)
+    other = digest("b" * 64, "", "L", 64, 1)
     (tmp_path / other[:2]).mkdir()
     (tmp_path / other[:2] / f"{other}.aes").write_bytes(path.read_bytes())
     with pytest.raises(DataError, match="not encrypted under this key"):
@@ -117,7 +117,7 @@ def test_a_flipped_bit_is_seen_when_the_sample_is_read_and_the_sample_is_removed
 
 
 def test_only_what_is_used_is_kept(tmp_path):
-    other = digest("b" * 64, "", "L", 64)
+    other = digest("b" * 64, "", "L", 64, 1)
     clear, encrypted = Store(tmp_path), Store(tmp_path, KEY)
     for name in (NAME, other):
         clear.add(name, draw_sample(), TRANSFORM)
@@ -128,15 +128,16 @@ def test_only_what_is_used_is_kept(tmp_path):
 
 def test_everything_the_sample_depends_on_is_in_its_name(monkeypatch):
     names = [
-        digest("a", "m", "L", 64),
-        digest("b", "m", "L", 64),
-        digest("a", "n", "L", 64),
-        digest("a", "m", "R", 64),
-        digest("a", "m", None, 64),
-        digest("a", "m", "L", 65),
+        digest("a", "m", "L", 64, 1),
+        digest("b", "m", "L", 64, 1),
+        digest("a", "n", "L", 64, 1),
+        digest("a", "m", "R", 64, 1),
+        digest("a", "m", None, 64, 1),
+        digest("a", "m", "L", 65, 1),
+        digest("a", "m", "L", 64, 2),
     ]
     monkeypatch.setattr("mamfed_client.cache.PREPARE_VERSION", 999)
-    names.append(digest("a", "m", "L", 64))
+    names.append(digest("a", "m", "L", 64, 1))
     assert len(set(names)) == len(names)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import stat
 
@@ -6,6 +7,7 @@ import cv2
 import pytest
 from typer.testing import CliRunner
 
+from mamfed_client import site as site_module
 from mamfed_client.cli import app
 from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
@@ -72,6 +74,84 @@ def test_bad_rows_are_counted_and_the_rest_is_scored(checkpoint, data, tmp_path)
     result = json.loads(out.read_text())
     assert result["images"] == 3
     assert result["rejected"] == {"unreadable image": 1, "missing mask": 1}
+
+
+def test_the_terminal_says_what_stands_behind_a_figure_and_what_does_not(
+    checkpoint, data, tmp_path
+):
+    (data / "images" / "1.png").write_bytes(b"garbage")
+    (data / "masks" / "3.png").unlink()
+    said = evaluate(checkpoint, data, tmp_path / "result.json").output
+    assert "scored: 8 images of 10 rows, 3 with malignancy" in said
+    assert "not scored: 1 rejected: missing mask" in said
+    assert "not scored: 1 rejected: unreadable image" in said
+    part = evaluate(checkpoint, data, tmp_path / "part.json", "--part", "all", "--site", "here")
+    assert "of other parts" not in part.output
+
+
+class TestQuestion:
+    def question(self, out):
+        return json.loads(out.read_text())["question"]
+
+    @pytest.mark.parametrize(
+        ("named", "options"),
+        [
+            ("threshold", ["--threshold", "0.31"]),
+            ("min images", ["--min-images", "3"]),
+            ("part", ["--part", "test", "--site", "here"]),
+        ],
+    )
+    def test_an_evaluation_of_other_options_replaces_and_says_so(
+        self, checkpoint, data, tmp_path, named, options
+    ):
+        out = tmp_path / "result.json"
+        evaluate(checkpoint, data, out)
+        assert "held the same evaluation" in evaluate(checkpoint, data, out).output
+        said = " ".join(evaluate(checkpoint, data, out, *options).output.split())
+        assert "replaces the evaluation of another question" in said
+        assert f"{named} was" in said
+
+    def test_of_other_weights_too(self, checkpoint, data, tmp_path, tiny_plan):
+        out = tmp_path / "result.json"
+        evaluate(checkpoint, data, out)
+        before = self.question(out)
+        state = state_of(build_network(tiny_plan.network, 0))
+        next(iter(state.values())).view(-1)[0] += 1e-3
+        facts = CheckpointFacts(
+            plan=tiny_plan, plan_sha256=tiny_plan.sha256(), stage=Stage.FINETUNING, server_round=2
+        )
+        save_checkpoint(tmp_path / "other.safetensors", Checkpoint(state, facts))
+        said = evaluate(tmp_path / "other.safetensors", data, out).output
+        assert "weights sha256 was" in " ".join(said.split())
+        assert self.question(out) != before
+
+    @pytest.mark.parametrize("what", ["pixel of an image", "pixel of a mask", "row"])
+    def test_of_other_data_too(self, checkpoint, data, tmp_path, what):
+        out = tmp_path / "result.json"
+        evaluate(checkpoint, data, out)
+        before = self.question(out)
+        if what == "row":
+            text = (data / "labels.csv").read_text()
+            (data / "labels.csv").write_text(text.replace(",L,", ",R,", 1))
+        else:
+            path = data / ("images" if what.endswith("image") else "masks") / "3.png"
+            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            pixels[90, 40] = 255 - pixels[90, 40]
+            stat = path.stat()
+            cv2.imwrite(str(path), pixels)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        site_module._loaded.clear()  # another process
+        evaluate(checkpoint, data, out)
+        after = self.question(out)
+        assert after["images"] != before["images"]
+        assert {**after, "images": ""} == {**before, "images": ""}
+
+    def test_a_file_of_something_else_is_kept(self, checkpoint, data, tmp_path):
+        for content in ("thesis", "{}", "[1]"):
+            (tmp_path / "mine.json").write_text(content)
+            refused = evaluate(checkpoint, data, tmp_path / "mine.json").exception
+            assert isinstance(refused, OutputError)
+            assert (tmp_path / "mine.json").read_text() == content
 
 
 @pytest.mark.parametrize(

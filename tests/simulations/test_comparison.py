@@ -4,16 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
+from mamfed_client import site as site_module
 from mamfed_client.cohort import StoredSamples
 from mamfed_client.site import Site
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.errors import DataError, PlanError, RunError
+from mamfed_common.errors import DataError, OutputError, PlanError, RunError
 from mamfed_common.metrics import score_image
 from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.state import state_sha256
@@ -376,3 +378,64 @@ def test_what_is_marked_is_a_share_of_the_breast_and_folds_are_pooled():
     assert found.dice_chosen.tolist() == [[0.25, 0.5]]
     assert (found.patients, found.other_patients) == ((0, 2), (1, 3))
     assert (found.lesions, found.lesions_found, found.sensitivity_at) == (2, 2.0, (1.0,) * 4)
+
+
+class TestQuestions:
+    """An arm that is kept is of the same data, plan and options, or it is refused."""
+
+    @pytest.fixture
+    def site(self, root, tmp_path):
+        """One site of its own, to be changed."""
+        shutil.copytree(root / "a", tmp_path / "data" / "a")
+        return tmp_path / "data" / "a"
+
+    def run(self, site, plan, out, *more):
+        site_module._loaded.clear()  # each call is a process
+        return runner.invoke(
+            app,
+            ["experiment", "federation", "--site", f"a={site}", "--plan", str(plan), "--out",
+             str(out), "--arms", "fedavg", "--threads", "1", "--workers", "1",
+             "--cache", f"{site.parent}/cache", *more],
+        )  # fmt: skip
+
+    def test_the_same_is_reused_and_that_is_said(self, site, plan, tmp_path):
+        assert self.run(site, plan, tmp_path / "out").exit_code == 0
+        kept = tmp_path / "out/fedavg-seed0/summary.json"
+        before = kept.stat().st_mtime_ns
+        again = self.run(site, plan, tmp_path / "out")
+        assert again.exit_code == 0
+        assert kept.stat().st_mtime_ns == before
+        said = " ".join(again.stderr.split())
+        assert "1 of 1 arms done before, of the same data, plan and options" in said
+        assert "1 of 1 models scored before" in said
+
+    def test_one_pixel_one_row_or_one_option_is_refused_by_name(self, site, plan, tmp_path):
+        out = tmp_path / "out"
+        assert self.run(site, plan, out).exit_code == 0
+        table, (mask, *_) = site / "labels.csv", sorted(site.glob("masks/*.png"))
+        rows, pixels = table.read_text(), mask.read_bytes()
+        table.write_text("".join(rows.splitlines(keepends=True)[:-1]))
+        fewer = self.run(site, plan, out)
+        assert isinstance(fewer.exception, OutputError)
+        assert "data: a was" in str(fewer.exception)
+        table.write_text(rows)
+        drawn = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+        row, column = np.argwhere(drawn)[0]
+        drawn[row, column] = 0
+        cv2.imwrite(str(mask), drawn)
+        other = self.run(site, plan, out)
+        assert isinstance(other.exception, OutputError)
+        assert "data: a was" in str(other.exception)
+        mask.write_bytes(pixels)
+        threads = self.run(site, plan, out, "--threads", "2")
+        assert isinstance(threads.exception, OutputError)
+        assert "threads was 1, is now 2" in str(threads.exception)
+        assert self.run(site, plan, out).exit_code == 0
+
+    def test_arms_of_an_older_mamfed_go_on_and_that_is_said(self, site, plan, tmp_path):
+        out = tmp_path / "out"
+        assert self.run(site, plan, out).exit_code == 0
+        (out / "arms.json").unlink()
+        again = self.run(site, plan, out)
+        assert again.exit_code == 0
+        assert "did not note its data" in " ".join(again.stderr.split())

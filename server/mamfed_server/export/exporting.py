@@ -148,7 +148,7 @@ def check_request(request: Request) -> None:
 
     Raises:
         MamfedError: A package is missing.
-        OutputError: The folder holds something else, an export of another question, or files of others.
+        OutputError: The folder holds something else, another export, or files of others.
     """
     for name in FORMS[request.target].needs:
         if importlib.util.find_spec(name) is None:
@@ -168,7 +168,7 @@ def check_request(request: Request) -> None:
     ours = {*request.files, *(out / str(name) for name in held.get("files", ()))}
     others = sorted(path for path in out.rglob("*") if path.is_file() and path not in ours)
     if others:
-        raise OutputError(f"{others[0]}: no file of the export that is to be replaced; move it away")
+        raise OutputError(f"{others[0]}: no file of the export to be replaced; move it away")
 
 
 def export(request: Request, on_step: Callable[[str], None] = lambda _: None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from mamfed_server.report.results import (
     rows_of,
     verdict,
 )
-from mamfed_server.report.status import status_of
+from mamfed_server.report.status import left_out_lines, status_of
 from mamfed_server.runs import RoundRecord
 
 COLUMNS = 9
@@ -67,6 +67,19 @@ def report_run(folder: Path, out: Path | None = None) -> Path:
     check_folder_of(out)
     write_atomic(out, _page_and_figures(report)[0])
     return out
+
+
+def lines_of(folder: Path) -> list[str]:
+    """Say for a terminal how a run ended, and what its figures leave out, row by reason.
+
+    Raises:
+        DataError: The run folder is damaged.
+        PlanError: Its plan is damaged or missing.
+    """
+    report = read_run(folder)
+    sites = read_sites(report.summary)
+    status = status_of(report, read_arms(report.summary), sites)
+    return [status.headline, *status.points, *left_out_lines(sites)]
 
 
 def write_report(folder: Path, report: ReportData) -> Path:

@@ -93,5 +93,15 @@ def _rows_point(sites: Sites) -> str:
     )
 
 
+def left_out_lines(sites: Sites) -> list[str]:
+    """Say, a line each, why rows of a site were rejected or left out, with counts."""
+    return [
+        f"{name}: {count} {word}: {reason}"
+        for name, site in sites.items()
+        for word, counts in (("rejected", site.rejected), ("left out by a rule", site.left_out))
+        for reason, count in counts.items()
+    ]
+
+
 def _rounds(rounds: Sequence[RoundRecord]) -> str:
     return counted(len(rounds), "round")

@@ -103,6 +103,7 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
         import torch
 
         from mamfed_client.cache import default_cache_dir
+        from mamfed_common import __version__
         from mamfed_common.device import choose_device
         from mamfed_simulations.pages import for_terminal
         from mamfed_simulations.study.data import load_study_data
@@ -117,7 +118,13 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
             data, pretraining_data or [], chosen_plan, folds, cache or default_cache_dir()
         )
         design = Design(
-            kind=kind, plan=chosen_plan, folds=folds, data=prepared.sha256, threads=threads
+            kind=kind,
+            plan=chosen_plan,
+            folds=folds,
+            data=prepared.sha256,
+            threads=threads,
+            device=chosen_device.type,
+            mamfed_version=__version__,
         )
         study = Study(
             design=design,
@@ -138,6 +145,7 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
         account, results = write_report(study, chosen_device)
         for table in account.tables:
             terminal.console().print(for_terminal(table))
+        terminal.say(study.data.left_out)
         terminal.console().print(f"report: {out / 'report.html'}")
         if output is Format.JSON:
             typer.echo(json.dumps(results, indent=2))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mamfed_client.cohort import Cohort, Placed, StoredSamples, patient_strata
+from mamfed_client.question import images_sha256
 from mamfed_client.site import Joined, Site, load_site
 from mamfed_client.split import draw_fold
 from mamfed_common.errors import DataError
+from mamfed_common.fingerprint import sha256_of
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.samples import Sample
 from mamfed_common.weights import PARTS, Part
@@ -162,9 +162,9 @@ def _check(fold: Fold, number: int, folder: Path) -> None:
 
 
 def _sha256(placed: Sequence[Placed], divisions: Sequence[Parts], others: Sequence[Cohort]) -> str:
-    own = [(i.case.outcome.digest, [parts[_patient(i)] for parts in divisions]) for i in placed]
-    more = [[image.case.outcome.digest for image in other.placed] for other in others]
-    return hashlib.sha256(json.dumps([own, more]).encode()).hexdigest()
+    own = [[parts[_patient(image)] for parts in divisions] for image in placed]
+    more = [images_sha256(other.placed) for other in others]
+    return sha256_of([images_sha256(placed), own, more])
 
 
 def _left_out(cohort: Cohort) -> list[str]:

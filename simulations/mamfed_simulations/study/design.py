@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import rich.progress
 import torch
 
 from mamfed_common.config import Config
 from mamfed_common.documents import read_json
-from mamfed_common.errors import OutputError, PlanError
+from mamfed_common.errors import PlanError
 from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.fingerprint import Fingerprint
 from mamfed_common.lock import only_one
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.terminal import console
@@ -36,6 +35,8 @@ class Design(Config):
         folds: Cross-validation, or None for one split.
         data: SHA-256 over the prepared images and their division.
         threads: CPU threads: other numbers give other bits.
+        device: The kind of device that trains; likewise.
+        mamfed_version: The code that trains; studies of 0.1.0 do not say it.
     """
 
     kind: str
@@ -43,6 +44,8 @@ class Design(Config):
     folds: int | None
     data: str
     threads: int
+    device: str = "cpu"
+    mamfed_version: str = "0.1.0"
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def carry_out(study: Study, device: torch.device) -> None:
     """Train every unit that is not done yet, behind a progress bar.
 
     Raises:
-        OutputError: The folder holds a study of another design; the first key is named.
+        OutputError: The folder holds a study of another design; what differs is named.
         SetupError: Another process works in the folder.
     """
     private_directory(study.folder)
@@ -147,20 +150,9 @@ def _remember(folder: Path, design: Design) -> None:
         write_atomic(path, design.model_dump_json(indent=2))
         return
     before = read_json(Design, path).model_dump(mode="json")
-    for key, value in _flat(design.model_dump(mode="json")):
-        if (old := dict(_flat(before)).get(key)) != value:
-            raise OutputError(
-                f"{path}: the study here has {key} {json.dumps(old)}, this one "
-                f"{json.dumps(value)}: choose another --out, or the same options"
-            )
-
-
-def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
+    question = Fingerprint.of(**design.model_dump(mode="json"))
+    advice = "choose another --out, or the same data and options"
+    question.check(before, f"{path}: holds another study", advice)
 
 
 def _told(

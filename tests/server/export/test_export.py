@@ -215,7 +215,6 @@ class TestBundle:
         )
         assert np.abs(found[:40, :48] - expected).max() <= 1e-4
 
-
     def test_takes_pictures_of_8_bits_for_what_they_are_and_refuses_colours(self, run, exported):
         folder, _ = exported(run, "monai-bundle")
         image = (image_of(40, 48) * 255).astype(np.uint8)

@@ -42,6 +42,7 @@ def test_a_federations_page_has_results_and_no_images(run: Path) -> None:
     result = command(run, "--format", "json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"report": str(run / "report.html")}
+    assert "rejected: missing mask" in result.stderr
     page = Page(run / "report.html")
     assert page.rows_starting("alpha")[0] == ["alpha", "12", "0.62"]
     assert "Held-out images" not in page.text

@@ -187,7 +187,7 @@ def test_a_finished_study_may_get_more_seeds_but_not_another_plan(finished, root
     assert read_epochs(out / "units" / "supervised-scratch-seed0-fold0") == epochs
     refused = run(root, plan, out, "--pretraining-epochs", "7")
     assert isinstance(refused.exception, OutputError)
-    assert "plan.pretraining.local_epochs 2" in str(refused.exception)
+    assert "plan: pretraining: local epochs was 2" in str(refused.exception)
     assert "7" in str(refused.exception)
 
 
