@@ -190,7 +190,9 @@ def test_what_has_gone_from_the_folder_goes_from_the_samples(prepare, folder, tm
     assert len(list((tmp_path / "out/samples").glob("*/*"))) == 1
 
 
-def test_verify_finds_a_damaged_sample_and_every_call_a_changed_file(prepare, folder, tmp_path, content_of):
+def test_verify_finds_a_damaged_sample_and_every_call_a_changed_file(
+    prepare, folder, tmp_path, content_of
+):
     folder.benign("P-one").benign("P-two").write()
     prepare(folder.path, tmp_path / "out")
     good = content_of(tmp_path / "out/samples")
