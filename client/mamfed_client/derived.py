@@ -132,6 +132,8 @@ BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})
 MOST_BYTES = 48 << 10
 """Of all that is repeated: a header may hold more, a derived object need not."""
 MOST_DEPTH, MOST_ITEMS = 5, 64
+MOST_TEXT = 10240
+"""Characters of an element's values; the longest that PS3.5 6.2 limits has as many."""
 
 LOSSY: dict[str, str] = {
     JPEGBaseline8Bit: "ISO_10918_1",
@@ -176,7 +178,8 @@ def _content(dataset: Dataset, keyword: str, depth: int) -> str | list[Header] |
         several = isinstance(found, Sequence) and not isinstance(found, str)
         keep = dictionary_VR(keyword) in LONG
         words = [str(one) for one in (found if several else (found,))]
-        return "\\".join(word if keep else word.strip() for word in words)
+        joined = "\\".join(word if keep else word.strip() for word in words)
+        return joined if len(joined) <= MOST_TEXT else None
     except MemoryError:
         raise
     except Exception:  # values are parsed when asked for: whatever parsing raises, it is no value

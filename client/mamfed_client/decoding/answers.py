@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydicom.datadict import tag_for_keyword
 
 from mamfed_client import doubts
-from mamfed_client.derived import KEYWORDS, MOST_BYTES, MOST_DEPTH, MOST_ITEMS, Header
+from mamfed_client.derived import KEYWORDS, MOST_DEPTH, MOST_ITEMS, MOST_TEXT, Header
 from mamfed_client.doubts import Doubts
 from mamfed_client.mammogram import MAX_PIXELS, Facts
 from mamfed_client.rejections import Reason, Refusal
@@ -116,7 +116,7 @@ def check_source(answer: dict[str, Any]) -> Header:
 def _is_content(content: Any, depth: int) -> bool:
     """Tell whether this is what an element, or one within an item, may hold."""
     if content is None or isinstance(content, str):
-        return content is None or len(content) <= MOST_BYTES
+        return content is None or len(content) <= MOST_TEXT
     if not isinstance(content, list) or len(content) > MOST_ITEMS or depth == MOST_DEPTH:
         return False
     return all(

@@ -121,12 +121,35 @@ def test_a_refusal_keeps_its_reason_and_words():
     assert caught.value.reason is Reason.TRUNCATED
 
 
-def test_a_header_is_believed_where_it_is_short_texts_under_known_names():
-    assert check_source({"source": {"PatientID": "a"}}) == {"PatientID": "a"}
+def nested(depth):
+    return [{"ProcedureCodeSequence": nested(depth - 1)}] if depth else []
 
 
 @pytest.mark.parametrize(
-    "lie", [None, ["PatientID"], {"PixelData": "a"}, {"PatientID": 1}, {"PatientID": "a" * 1025}]
+    "said",
+    [
+        {"PatientID": "a", "PatientName": None},
+        {"ProcedureCodeSequence": [{"CodeValue": "a", "CodeMeaning": ""}]},
+        {"ProcedureCodeSequence": nested(3)},
+    ],
+)
+def test_a_header_is_believed_where_it_is_short_texts_and_items_under_known_names(said):
+    assert check_source({"source": said}) == said
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        None,
+        ["PatientID"],
+        {"PixelData": "a"},
+        {"PatientID": 1},
+        {"PatientID": "a" * 10241},
+        {"ProcedureCodeSequence": [{"NoKeyword": "a"}]},
+        {"ProcedureCodeSequence": ["a"]},
+        {"ProcedureCodeSequence": [{}] * 65},
+        {"ProcedureCodeSequence": nested(6)},
+    ],
 )
 def test_a_lie_about_a_header_is_noticed(lie):
     with pytest.raises(Nonsense):
