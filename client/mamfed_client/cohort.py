@@ -210,7 +210,18 @@ def _take_in(
     title = f"preparing {name}" if progress else ""
     intake = take_in(manifest, task, journal, progress=title)
     journal.finish(task.key(row) for row in manifest.rows)
+    if progress:
+        _warn(name, folder, intake)
     return intake, store
+
+
+def _warn(name: str, folder: Path, intake: Intake) -> None:
+    """Say that doubtful masks are trained on, which preparing the folder would leave out."""
+    doubted = sum(any(found.doubt.about_mask for found in c.doubts) for c in intake.cases)
+    if doubted:
+        masks = "1 mask is" if doubted == 1 else f"{doubted} masks are"
+        page = f"'mamfed-client data check {folder} --html'"
+        say([f"{name}: {masks} doubtful; look at the page of {page}"])
 
 
 def _entry(store: Store, case: Case, folder: Path) -> Entry:

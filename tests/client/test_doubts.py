@@ -117,3 +117,12 @@ def test_an_outcome_of_an_older_version_has_no_doubts():
 
 def test_every_doubt_has_a_sentence():
     assert all(doubt.sentence.endswith(".") for doubt in Doubt)
+
+
+def test_training_from_the_folder_itself_says_that_masks_are_doubtful(doubtful, tmp_path, capsys):
+    options = {"size": 64, "seed": 0, "val_fraction": 0, "test_fraction": 0}
+    folder = doubtful.write()
+
+    load_cohort("here", folder, cache_dir=tmp_path / "cache", progress=True, **options)
+
+    assert "here: 1 mask is doubtful; look at the page" in capsys.readouterr().err
