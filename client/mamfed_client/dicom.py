@@ -44,8 +44,8 @@ def read_dicom(data: bytes, file_name: str, allow: frozenset[Reason] = frozenset
         known = facts(dataset, file_name)
         check_screening(dataset, known, allow)
         _check_picture(dataset)
-        grey, valid = to_grey(stored_values(dataset, is_mammogram=True), dataset)
-        return Mammogram(grey, valid, known)
+        shown = to_grey(stored_values(dataset, is_mammogram=True), dataset)
+        return Mammogram(shown.grey, shown.valid, known, shown.doubts)
 
 
 def read_source(data: bytes) -> Header:

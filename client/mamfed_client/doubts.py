@@ -31,6 +31,11 @@ class Doubt(StrEnum):
     SIDE_DISAGREES = "table names another side than the file"
     VIEW_DISAGREES = "table names another view than the file"
 
+    # The header against the pixels
+    WINDOW = "window not used"
+    PADDING = "padding in tissue"
+    POLARITY = "polarity said twice"
+
     # Images
     IMAGE_SMALL = "small image"
     SATURATED = "much at one grey level"
@@ -76,6 +81,12 @@ SENTENCES: dict[Doubt, str] = {
     "them.",
     Doubt.SIDE_DISAGREES: "The table's side is used; look whether the row names the right file.",
     Doubt.VIEW_DISAGREES: "The table's view is used; look whether the row names the right file.",
+    Doubt.WINDOW: "A window or LUT of the file would show most of the breast at one level: the "
+    "next one, or the full range, is used.",
+    Doubt.PADDING: "The padding that the file names is tissue in part: only what lies around the "
+    "breast is left out.",
+    Doubt.POLARITY: "Two elements say which end is bright, and contradict each other: the air, "
+    "which is dark, decided.",
     Doubt.IMAGE_SMALL: "The image is a thumbnail: too few pixels for a finding.",
     Doubt.SATURATED: "Much of the breast has one grey level: a window or a table may not fit the "
     "image.",

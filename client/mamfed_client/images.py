@@ -12,6 +12,7 @@ from mamfed_client.decoding.pixel_evidence import check_byte_order, check_sign
 from mamfed_client.mammogram import MAX_PIXELS, Grey, Mammogram
 from mamfed_client.picture_headers import PictureHeader, read_picture_header
 from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.tone_evidence import air_is, every_nth, stretched_tones
 from mamfed_common.samples import FULL_SCALE
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm"})
@@ -42,6 +43,8 @@ def read_image(data: bytes) -> Mammogram:
     check_sign(grey, 8 * grey.itemsize)
     if header.white_is_zero and grey.dtype == np.uint16:  # OpenCV inverts those of 8 bits
         grey = FULL_SCALE - grey
+    if air_is(stretched_tones(every_nth(grey))) > 0:
+        raise Refusal(Reason.INVERTED, "the air is bright; save the picture with tissue bright")
     spread = FULL_SCALE // np.iinfo(grey.dtype).max
     levels: Grey = np.multiply(grey, spread, dtype=np.uint16)
     return Mammogram(levels)

@@ -47,9 +47,11 @@ def check_sign(pixels: Stored, bits: int) -> None:
     rows, span = _sampled(pixels), 1 << bits
     signed = pixels.dtype.kind == "i"
     unsigned = rows & (span - 1)
-    jumps = np.abs(np.diff(unsigned, axis=1))[_apart(unsigned >= span // 2)]
-    jumps = jumps[jumps < span - 1]  # from black to white: a label's edge
-    smooth, wrapped = int((jumps < NEAR * span).sum()), int((jumps > (1 - NEAR) * span).sum())
+    steps = np.diff(unsigned, axis=1)
+    apart = _apart(unsigned >= span // 2)
+    smooth = int((np.abs(steps[apart]) < NEAR * span).sum())
+    far = apart & (np.abs(steps) > (1 - NEAR) * span)
+    wrapped = int((far & ~_edges(steps, span)).sum()) if far.any() else 0
     if signed:
         if smooth > max(wrapped, LEAST, LEAST_SHARE_ODD * rows.size):
             raise _contradiction("the pixels are unsigned, (0028,0103) says signed")
@@ -139,6 +141,14 @@ def _roughness(rows: Stored) -> float:
     if not strangers.size or not strangers.any():
         return 0.0
     return float(np.abs(np.diff(levels, axis=1)).mean() / strangers.mean())
+
+
+def _edges(steps: npt.NDArray[np.int64], span: int) -> Flags:
+    """Tell steps from black to white, and those beside a flat bright area: labels and padding."""
+    level = np.pad(steps == 0, ((0, 0), (2, 2)))
+    before, after = level[:, :-4] & level[:, 1:-3], level[:, 3:-1] & level[:, 4:]
+    edges: Flags = np.where(steps < 0, before, after) | (np.abs(steps) == span - 1)
+    return edges
 
 
 def _apart(classes: npt.NDArray[Any]) -> Flags:

@@ -1,0 +1,1 @@
+"""Every reader times every contradiction that its files can hold; see ``matrix``."""
