@@ -24,6 +24,8 @@ TISSUE_SHARE = 0.05
 """Share of the breast that a range of padding may cover, at its edge."""
 AROUND, AIR_SHARE = 7, 0.5
 """How wide a ring is looked at around the breast, and how much of it is padding that is air."""
+DARKER, OTHER_AIR = 0.15, 0.1
+"""Where so much is so dark beside the padding, padding is not the air; nobody looks closer."""
 
 
 class Valid(NamedTuple):
@@ -98,11 +100,11 @@ def believed(outside: Mask, tissue: Tissue, *, is_range: bool) -> Valid:
     if brightest > DARK:
         from_air_to_tissue = is_range and darkest < BRIGHT
         return Valid(None, is_declared=False) if from_air_to_tissue else _whole_lines(outside)
-    breast = tissue.fine
-    if is_range and (padded & breast).sum() > TISSUE_SHARE * breast.sum():
+    if is_range and (padded & tissue.fine).sum() > TISSUE_SHARE * tissue.fine.sum():
         return Valid(None, is_declared=False)
     at_border = _joined_to_border(padded)
-    is_air = _surrounds(at_border, breast)
+    has_other_air = (tissue.tones[~padded] < DARKER).mean() > OTHER_AIR
+    is_air = not has_other_air and _surrounds(at_border, tissue.fine)
     if np.array_equal(at_border, padded):
         return Valid(outside, is_air=is_air)
     near = cv2.dilate(at_border.astype(np.uint8), np.ones((3, 3), np.uint8))

@@ -91,19 +91,24 @@ def to_grey(stored: Stored, dataset: Dataset) -> Shown:
     bits = stored.view(f"u{stored.dtype.itemsize}")
     padding = declared_padding(values, dataset)
     outside = outside_of(stored, values, padding)
-    levels = _modality(values, _seen(stored, values, outside), dataset)
+    seen = _seen(stored, values, outside)
+    levels = _modality(values, seen, dataset)
     view = every_nth(bits)
     tones, air = _tones(levels[view], outside, dataset)
     tissue = Tissue(tones)
     valid = Valid() if outside is None else believed(outside, tissue, is_range=padding.sum() > 1)
-    seen = _seen(stored, values, valid.pixels)
+    if valid.pixels is not outside:
+        seen = _seen(stored, values, valid.pixels)
     shown, doubts = _shown(levels, seen, view, tissue, dataset)
     inverted, disputed = _polarity(shown[seen], levels[seen], air, dataset)
     if not valid.is_declared:
         doubts += (Doubtful(Doubt.PADDING, "tissue has (0028,0120) Pixel Padding Value"),)
-    table = np.rint((1 - shown if inverted else shown) * FULL_SCALE).astype(np.uint16)
+    shown = 1 - shown if inverted else shown
+    if valid.pixels is outside:
+        shown[padding] = 0
+    table = np.rint(shown * FULL_SCALE).astype(np.uint16)
     grey = cv2.LUT(bits, table)
-    if valid.pixels is not None:
+    if valid.pixels is not outside and valid.pixels is not None:
         grey[~valid.pixels] = 0
     return Shown(grey, None if valid.is_air else valid.pixels, doubts + disputed)
 

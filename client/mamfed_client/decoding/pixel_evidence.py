@@ -18,7 +18,7 @@ from mamfed_client.rejections import Reason, Refusal
 Stored = npt.NDArray[np.integer[Any]]
 Flags = npt.NDArray[np.bool_]
 
-ROWS = 96
+ROWS = 48
 """Rows looked at, evenly spread."""
 LEAST = 32
 """Neighbours that tell something, at least; some images are drawn of a few pixels."""
@@ -123,27 +123,27 @@ def check_shape(words: Stored) -> None:
     if height == width or min(height, width) < 2:
         return
     turned = words.reshape(width, height)
-    as_said, swapped = (_likeness_of_rows(shape) for shape in (words, turned))
-    across = np.abs(np.diff(_sampled(words), axis=1)).mean()
-    if as_said > 3 * swapped and as_said > 3 * across:
+    as_said = _likeness_of_rows(words)
+    across = float(np.abs(np.diff(_sampled(words), axis=1)).mean())
+    if as_said > 3 * across and as_said > 3 * _likeness_of_rows(turned):
         raise _contradiction("(0028,0010) Rows and (0028,0011) Columns are swapped")
 
 
 def _likeness_of_rows(words: Stored) -> float:
     step = _step(words)
-    above, below = words[:-1:step].astype(np.int64), words[1::step].astype(np.int64)
+    above, below = words[:-1:step].astype(np.int32), words[1::step].astype(np.int32)
     return float(np.abs(above - below[: len(above)]).mean())
 
 
 def _roughness(rows: Stored) -> float:
-    levels = rows.astype(np.int64)
+    levels = rows.astype(np.int32)
     strangers = np.abs(levels[:, STRANGERS:] - levels[:, :-STRANGERS])
     if not strangers.size or not strangers.any():
         return 0.0
     return float(np.abs(np.diff(levels, axis=1)).mean() / strangers.mean())
 
 
-def _edges(steps: npt.NDArray[np.int64], span: int) -> Flags:
+def _edges(steps: npt.NDArray[np.int32], span: int) -> Flags:
     """Tell steps from black to white, and those beside a flat bright area: labels and padding."""
     level = np.pad(steps == 0, ((0, 0), (2, 2)))
     before, after = level[:, :-4] & level[:, 1:-3], level[:, 3:-1] & level[:, 4:]
@@ -160,8 +160,8 @@ def _step(pixels: Stored) -> int:
     return max(1, int(pixels.shape[0]) // ROWS)
 
 
-def _sampled(pixels: Stored) -> npt.NDArray[np.int64]:
-    return pixels[:: _step(pixels)].astype(np.int64)
+def _sampled(pixels: Stored) -> npt.NDArray[np.int32]:
+    return pixels[:: _step(pixels)].astype(np.int32)
 
 
 def _contradiction(found: str) -> Refusal:
