@@ -67,7 +67,7 @@ def stretched_tones(levels: npt.NDArray[Any], of: npt.NDArray[Any] | None = None
 
 def air_is(tones: Tones) -> int:
     """Tell which end of ``(h, w)`` tones is air: -1 the low one, 1 the high one, 0 unknown."""
-    if min(tones.shape) < LEAST_SIDE:
+    if min(tones.shape) < LEAST_SIDE or tones.min() == tones.max():
         return 0
     found = _air(tones)
     if _is_one_end(found):

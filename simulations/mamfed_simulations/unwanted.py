@@ -222,6 +222,19 @@ def _even_grey(level: float) -> Change:
     return change
 
 
+def _inverted(dataset: Dataset) -> None:
+    """Turn the pixels about and leave the header as it is."""
+    _lose(dataset, "PixelPaddingValue")
+    stored = np.frombuffer(dataset.PixelData, "<u2")
+    dataset.PixelData = (2**dataset.BitsStored - 1 - stored).astype("<u2").tobytes()
+
+
+def _too_few_bits(dataset: Dataset) -> None:
+    """Say fewer bits than the pixels have."""
+    dataset.BitsStored -= 2
+    dataset.HighBit = dataset.BitsStored - 1
+
+
 def _renamed(dataset: Dataset) -> None:
     """The pixels of the first under another identifier."""
     other = make_uid(dataset.SOPInstanceUID, "again")
@@ -280,6 +293,8 @@ UNWANTED: dict[str, tuple[Reason, Maker]] = {
     **_kinds(Reason.IMPLANT_DISPLACED, implant_displaced=_implant_displaced),
     **_kinds(Reason.BURNED_IN, burned_in=_burned_in),
     **_kinds(Reason.NO_LATERALITY, no_side=_no_laterality),
+    **_kinds(Reason.CONTRADICTION, too_few_bits=_too_few_bits),
+    **_kinds(Reason.INVERTED, inverted=_inverted),
     **_kinds(Reason.NO_BREAST, black=_even_grey(0.0), flat=_even_grey(0.4)),
 }
 DUPLICATES: dict[str, tuple[Reason, Maker]] = _kinds(
