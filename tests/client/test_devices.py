@@ -40,7 +40,7 @@ class OnDisk(Stored):
     def __init__(self, folder, samples, key=None):
         self.samples = samples
         store = Store(folder, key)
-        names = [digest(sample.name, "", None, 32) for sample in samples]
+        names = [digest(sample.name, "", None, 32, 0) for sample in samples]
         self.entries = [
             (sample.name, store.add(name, sample, WHERE))
             for name, sample in zip(names, samples, strict=True)
