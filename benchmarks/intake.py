@@ -49,6 +49,7 @@ from mamfed_client.decoding.codecs import stored_values
 from mamfed_client.dicom import read_dicom
 from mamfed_client.mammogram import Mammogram
 from mamfed_client.preprocess import prepare
+from mamfed_client.row_reading import READING_VERSION
 from mamfed_client.voi import to_grey
 from mamfed_common.samples import FULL_SCALE, Sample
 from mamfed_simulations.dicom_file import write_dicom
@@ -133,7 +134,7 @@ def stages(path: Path, size: int, store: Store) -> Laps:
     with stage(laps, "breast, crop, resize"):
         sample, way = prepare(Mammogram(grey, valid), None, size)
     with stage(laps, "write"):
-        store.add(digest(sha256, "", None, size), sample, way)
+        store.add(digest(sha256, "", None, size, READING_VERSION), sample, way)
     laps["after decoding"] = total([laps["grey scale"], laps["breast, crop, resize"]])
     return laps
 
@@ -188,7 +189,7 @@ def samples_a_second(folder: Path, size: int, count: int = 50) -> float:
         np.random.default_rng(0).integers(0, 65536, (size, size), "u2"), (0, 0), 9
     )
     sample, way = prepare(Mammogram(grey), None, size)
-    names = [digest(str(number), "", None, size) for number in range(count)]
+    names = [digest(str(number), "", None, size, READING_VERSION) for number in range(count)]
     entries = [Store(folder).add(name, sample, way) for name in names]
 
     def read() -> None:
