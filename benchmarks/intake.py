@@ -130,7 +130,7 @@ def stages(path: Path, size: int, store: Store) -> Laps:
     with stage(laps, "decode"):
         stored = stored_values(dataset)
     with stage(laps, "grey scale"):
-        grey, valid = to_grey(stored, dataset)
+        grey, valid = to_grey(stored, dataset)[:2]
     with stage(laps, "breast, crop, resize"):
         sample, way = prepare(Mammogram(grey, valid), None, size)
     with stage(laps, "write"):

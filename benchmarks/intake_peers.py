@@ -32,7 +32,7 @@ def least(path: Path, size: int) -> Image:
     _, bright = cv2.threshold((view >> 8).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
     _, _, pieces, _ = cv2.connectedComponentsWithStats(bright)
     left, top, width, height = 8 * pieces[1 + pieces[1:, cv2.CC_STAT_AREA].argmax(), :4]
-    crop, _ = to_grey(stored[top : top + height, left : left + width], dataset)
+    crop = to_grey(stored[top : top + height, left : left + width], dataset)[0]
     shape = fitted(crop.shape, size)
     return np.asarray(cv2.resize(crop, shape[::-1], interpolation=cv2.INTER_AREA))
 
