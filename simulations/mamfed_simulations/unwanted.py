@@ -132,11 +132,12 @@ def _for_processing(dataset: Dataset) -> None:
 def _chest(dataset: Dataset) -> None:
     _become(dataset, ComputedRadiographyImageStorage, "CR")
     _lose_mammography(dataset)
+    _lose(dataset, "ConversionType")
 
 
 def _ultrasound(dataset: Dataset) -> None:
     _become(dataset, UltrasoundImageStorage, "US")
-    _lose(dataset, "PositionerType", "PresentationIntentType")
+    _lose(dataset, "PositionerType", "PresentationIntentType", "ConversionType")
 
 
 def _screenshot(dataset: Dataset) -> None:
