@@ -33,6 +33,10 @@ def drawn_as(mask: Mask) -> DrawnAs:
 
     A circle is an ellipse; an ellipse that is turned against the image's sides is an outline.
     """
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return "outline"
+    mask = np.ascontiguousarray(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     kinds: set[DrawnAs] = set()
     for left, top, width, height, _ in stats[1:]:
