@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from mamfed_client.images import SUFFIXES
 from mamfed_common.errors import DataError
+from mamfed_common.files import is_below
 
 PREAMBLE = 128
 """Bytes before a DICOM file's magic word (PS3.10 7.1)."""
@@ -98,7 +99,7 @@ def _kind(folder: Path, path: Path, outlines: Collection[Path]) -> Beside:
         return Beside.OUTLINE
     if _is_hidden(folder, path):
         return Beside.HIDDEN
-    if path.is_symlink() and not (os.path.isfile(path) and _is_below(folder, path)):
+    if path.is_symlink() and not (os.path.isfile(path) and is_below(path, folder)):
         return Beside.LINK
     if not os.path.isfile(path):
         return Beside.SPECIAL
@@ -128,7 +129,3 @@ def is_hidden_name(name: str) -> bool:
 
 def _is_hidden(folder: Path, path: Path) -> bool:
     return any(is_hidden_name(name) for name in path.relative_to(folder).parts)
-
-
-def _is_below(folder: Path, path: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -30,6 +30,7 @@ from mamfed_client.rejections import JUDGED, Reason
 from mamfed_client.row_reading import CHECK_SIZE, Task, paths_of
 from mamfed_client.summary import summarise_intake
 from mamfed_common.errors import DataError
+from mamfed_common.files import is_below
 
 BYTES_PER_PIXEL = 3
 """Of a stored sample: two of image, one of flags."""
@@ -154,7 +155,7 @@ def prepare_folder(
 
 def _check_place(out: Path, folder: Path) -> None:
     """Refuse other files' folders, and to write into the data set itself."""
-    if out.resolve().is_relative_to(folder.resolve()):
+    if is_below(out, folder):
         raise DataError(f"{out}: lies in the data set's own folder; choose one outside")
     if out.is_dir() and any(out.iterdir()) and not (is_prepared(out) or (out / LOCK).exists()):
         raise DataError(f"{out}: holds other files; choose a new folder")

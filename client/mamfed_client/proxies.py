@@ -70,7 +70,7 @@ def check_proxy(server: str) -> None:
     if proxy is None:
         return
     try:
-        httpx.Client(verify=False).close()
+        httpx.Client(verify=False).close()  # reads the proxies; no request is made
     except (ImportError, ValueError, httpx.InvalidURL):
         raise LinkError(
             f"{server}: {proxy} cannot be used: expected http://HOST:PORT, special characters of a "

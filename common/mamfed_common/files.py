@@ -46,6 +46,11 @@ def check_folder_of(path: Path) -> None:
         raise OutputError(f"{path}: its folder cannot be written; choose another one")
 
 
+def is_below(path: Path, folder: Path) -> bool:
+    """Tell whether a path is a folder or lies in it, wherever links on the way lead."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def check_outside(out: Path, inputs: Iterable[Path]) -> None:
     """Refuse to write below a folder that is read: the next reading would find our own files.
 
@@ -53,7 +58,7 @@ def check_outside(out: Path, inputs: Iterable[Path]) -> None:
         OutputError: ``out`` is one of the inputs or lies in it.
     """
     for folder in inputs:
-        if out.resolve().is_relative_to(folder.resolve()):
+        if is_below(out, folder):
             raise OutputError(f"{out}: lies in {folder}, which is read; choose a place outside")
 
 

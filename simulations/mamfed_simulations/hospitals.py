@@ -27,7 +27,7 @@ from mamfed_client.manifest import Row, Statement
 from mamfed_client.rejections import Refusal
 from mamfed_client.table import read_table
 from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.files import is_below, private_directory, write_atomic
 from mamfed_common.seeds import generator
 from mamfed_common.terminal import console
 from mamfed_simulations.appearance import ORIGINAL, Look, with_look
@@ -62,7 +62,7 @@ def write_hospitals(dealt: Dealt, out: Path) -> None:
 
 def _check_place(out: Path, data: Path, record: str) -> None:
     """Refuse other files' folders, other partitions, and to write into the data set itself."""
-    if out.resolve().is_relative_to(data.resolve()):
+    if is_below(out, data):
         raise DataError(f"{out}: lies in the data set's own folder; choose one outside")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: a file, not a folder; choose a new folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mamfed_client.datasets.listing import files_below
 from mamfed_client.manifest import Manifest, Row
 from mamfed_client.rejections import Reason, Refusal, rejection
 from mamfed_common.errors import DataError
+from mamfed_common.files import is_below
 
 LAYOUT = "dicom"
 HOLDS = "DICOM files or pictures"
@@ -45,7 +45,7 @@ def _offered(folder: Path) -> Iterator[Path]:
     for path in files_below(folder):
         if is_sidecar(path):
             continue
-        is_listed_already = path.is_dir() and _is_below(folder, path)
+        is_listed_already = path.is_dir() and is_below(path, folder)
         if path.is_file() or (path.is_symlink() and not is_listed_already):
             yield path
 
@@ -56,12 +56,8 @@ def _inside(folder: Path, path: Path) -> Path:
     Raises:
         Refusal: It is a link that leads out of the folder or nowhere.
     """
-    if not _is_below(folder, path):
+    if not is_below(path, folder):
         raise Refusal(Reason.PATH_LEAVES_FOLDER, "a link to outside the folder")
     if not path.is_file():
         raise Refusal(Reason.MISSING_IMAGE, "a link to no file")
     return path
-
-
-def _is_below(folder: Path, path: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
