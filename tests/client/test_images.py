@@ -362,15 +362,6 @@ def test_a_pgm_that_contradicts_itself_is_refused():
     assert "0 as the largest level" in refused(b"P5\n8 6\n0\n" + raster).detail
 
 
-@pytest.fixture(scope="module")
-def breast():
-    y, x = np.mgrid[:230, :170]
-    inside = (x / 120) ** 2 + ((y - 115) / 95) ** 2 < 1
-    tone = np.where(inside, 0.5 + 0.3 * np.cos(x / 13) * np.cos(y / 17), 0.02)
-    noise = np.random.default_rng(0).normal(0, 0.003, tone.shape)
-    return np.rint((tone + noise).clip(0, 1) * 4095).astype(np.uint16)
-
-
 def test_pixels_that_are_not_what_the_format_says_are_refused(breast):
     little_endian = b"P5\n170 230\n4095\n" + breast.astype("<u2").tobytes()
     assert refused(little_endian).reason is Reason.CONTRADICTION

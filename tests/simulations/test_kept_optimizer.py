@@ -8,21 +8,13 @@ from mamfed_common.state import state_sha256
 from mamfed_server.app import Job
 from mamfed_server.runs import RunFolder
 from mamfed_simulations.federation import run_federation
-from mamfed_simulations.vendors import VENDORS, write_cohort
+from mamfed_simulations.vendors import VENDORS
 
 NAMES = tuple(sorted(VENDORS))[:2]
 
 
 class Died(BaseException):
     """The process is gone."""
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("phantoms")
-    for name in NAMES:
-        write_cohort(root / name, VENDORS[name], benign=5, malignant=8, seed=3, scale=0.06)
-    return {name: root / name for name in NAMES}
 
 
 @pytest.fixture
@@ -32,9 +24,7 @@ def plan(tiny_plan):
 
 
 @pytest.fixture(scope="module")
-def train(folders, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-
+def train(folders, cache):
     def run(plan, folder, *, on_step=None, **job):
         sites = [Site(name, ((name, folders[name]),), cache) for name in NAMES]
         job = Job(plan=plan, folder=folder, num_nodes=len(NAMES), resume=True, **job)

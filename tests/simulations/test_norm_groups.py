@@ -15,23 +15,9 @@ from mamfed_server.app import Job
 from mamfed_server.runs import RunFolder
 from mamfed_simulations.arms import centralised_arm, describe_sites, local_arms
 from mamfed_simulations.federation import run_federation
-from mamfed_simulations.vendors import VENDORS, write_cohort
 
 NAMES = ("aurora", "borealis", "cirrus")
 GROUPS = {"bright": ("aurora", "cirrus"), "dark": ("borealis",)}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cohorts")
-    for name in NAMES:
-        write_cohort(root / name, VENDORS[name], benign=5, malignant=8, seed=3, scale=0.06)
-    return {name: root / name for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 def plan_with(tiny_plan, **federation):

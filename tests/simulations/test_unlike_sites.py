@@ -15,26 +15,13 @@ from mamfed_common.weights import EVALUATED_ON
 from mamfed_server.app import Job
 from mamfed_server.runs import RunFolder
 from mamfed_simulations.federation import run_federation
-from mamfed_simulations.vendors import VENDORS, write_cohort
+from mamfed_simulations.vendors import VENDORS
 
 NAMES = tuple(sorted(VENDORS))[:2]
 
 
 class Died(BaseException):
     """The process is gone."""
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("phantoms")
-    for name in NAMES:
-        write_cohort(root / name, VENDORS[name], benign=5, malignant=8, seed=3, scale=0.06)
-    return {name: root / name for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

@@ -15,16 +15,6 @@ from mamfed_client.decoding.pixel_evidence import (
 from mamfed_client.rejections import Reason, Refusal
 
 
-@pytest.fixture(scope="module")
-def breast():
-    """12 bits with tissue on both sides of 2048, and noise as a detector has."""
-    y, x = np.mgrid[:230, :170]
-    inside = (x / 120) ** 2 + ((y - 115) / 95) ** 2 < 1
-    tone = np.where(inside, 0.5 + 0.3 * np.cos(x / 13) * np.cos(y / 17), 0.02)
-    noise = np.random.default_rng(0).normal(0, 0.003, tone.shape)
-    return np.rint((tone + noise).clip(0, 1) * 4095).astype(np.uint16)
-
-
 def read(dataset):
     return stored_values(dataset, is_mammogram=True)
 
