@@ -22,7 +22,7 @@ from pathlib import Path
 from mamfed_common import terminal
 
 from deployment import Deployment, simulated_sha256, wait_until  # isort: skip
-from phantoms import small_plan, write_phantoms  # isort: skip
+from phantoms import NORM_GROUPS, small_plan, write_phantoms  # isort: skip
 
 SERVER_BACK_SECONDS, SITE_BACK_SECONDS = 30.0, 90.0
 LONGEST_WAIT_SECONDS = 8.0
@@ -138,7 +138,8 @@ def main() -> int:
     data = write_phantoms(out / "phantoms", benign=16, malignant=16)
     first = given.rounds // 2
     plan = out / "plan.yaml"
-    plan.write_text(small_plan(pretraining=first, finetuning=given.rounds - first).to_yaml())
+    recipe = small_plan(first, given.rounds - first, norm_groups=NORM_GROUPS)
+    plan.write_text(recipe.to_yaml())
     expected = simulated_sha256(out, plan, data)
     say(f"undisturbed {expected}")
     with Deployment(out, data) as federation:

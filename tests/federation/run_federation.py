@@ -15,7 +15,7 @@ from pathlib import Path
 from mamfed_common import terminal
 
 from deployment import Deployment, simulated_sha256  # isort: skip
-from phantoms import small_plan, write_phantoms  # isort: skip
+from phantoms import NORM_GROUPS, small_plan, write_phantoms  # isort: skip
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
     say("drawing phantoms")
     data = write_phantoms(out / "phantoms", benign=16, malignant=16)
     plan = out / "plan.yaml"
-    plan.write_text(small_plan(pretraining=2, finetuning=3).to_yaml())
+    plan.write_text(small_plan(pretraining=2, finetuning=3, norm_groups=NORM_GROUPS).to_yaml())
     say("init, enroll, approve, join")
     with Deployment(out, data) as federation:
         federation.start_server(plan)
