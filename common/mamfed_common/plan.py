@@ -305,13 +305,18 @@ class TrainingPlan(Config):
 
     @model_validator(mode="after")
     def _train_at_all(self) -> Self:
-        if self.pretraining.rounds + self.finetuning.rounds == 0:
+        if self.rounds == 0:
             raise ValueError("both stages have 0 rounds: nothing would be trained")
         return self
 
     def stage(self, stage: Stage) -> StagePlan:
         """Return the part of the plan that a stage follows."""
         return self.pretraining if stage is Stage.PRETRAINING else self.finetuning
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of both stages."""
+        return self.pretraining.rounds + self.finetuning.rounds
 
     def beside(self, stage: Stage) -> Purpose | None:
         """Return what stands beside a stage's images; None where no part of the loss uses it."""

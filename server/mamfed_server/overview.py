@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
 from mamfed_common.errors import DataError, MamfedError, OutputError
 from mamfed_common.files import private_directory
-from mamfed_common.plan import Stage, read_plan
+from mamfed_common.plan import read_plan
 from mamfed_server.choosing import chosen_round
 from mamfed_server.runs import PLAN, ROUNDS, SUMMARY, RunFolder
+
+ENDED = ("finished", "failed", "stopped")
 
 
 def overview(runs: Path, active: str | None) -> list[dict[str, Any]]:
@@ -23,11 +26,18 @@ def overview(runs: Path, active: str | None) -> list[dict[str, Any]]:
 
     Returns:
         One mapping a run: ``run``, ``status`` (``finished``, ``failed``, ``stopped``, ``running``,
-        ``interrupted`` where its server died), ``reason``, ``rounds``, ``rounds_planned``,
-        ``pooled_validation_dice`` of the chosen round, ``plan_sha256``.
+        ``interrupted`` where its server died, ``damaged`` where its plan cannot be read and nothing
+        says how it ended), ``reason``, ``rounds``, ``rounds_planned`` (None where its plan cannot
+        be read), ``pooled_validation_dice`` of the chosen round, ``plan_sha256``.
     """
     plans = sorted(runs.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime_ns)
     return [_describe(path.parent, path.parent.name == active) for path in plans]
+
+
+def rounds_in_words(row: Mapping[str, Any]) -> str:
+    """Say how far a described run came."""
+    planned = row["rounds_planned"]
+    return f"{row['rounds']} rounds" if planned is None else f"{row['rounds']} of {planned} rounds"
 
 
 def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
@@ -61,33 +71,25 @@ def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
 
 def _describe(folder: Path, is_active: bool) -> dict[str, Any]:
     run = RunFolder(folder)
-    row: dict[str, Any] = {"run": folder.name, "reason": "", "pooled_validation_dice": None}
+    rounds = run.rounds()
+    chosen = chosen_round(rounds, ended_well=False)
+    row: dict[str, Any] = {"run": folder.name, "rounds": len(rounds)}
+    row["pooled_validation_dice"] = chosen and chosen.pooled_validation_dice
+    row |= _ending(run, is_active)
     try:
         plan = read_plan(folder / PLAN)
-        rounds = run.rounds()
-        chosen = chosen_round(rounds, ended_well=False)
-        row["pooled_validation_dice"] = chosen and chosen.pooled_validation_dice
-        row |= {
-            "plan_sha256": plan.sha256(),
-            "rounds": len(rounds),
-            "rounds_planned": sum(plan.stage(stage).rounds for stage in Stage),
-        }
-    except MamfedError as error:
-        return row | {
-            "status": "damaged",
-            "reason": str(error),
-            "plan_sha256": "",
-            "rounds": 0,
-            "rounds_planned": 0,
-        }
-    return row | _ending(run, is_active)
+    except MamfedError as error:  # damaged, or written by another version of mamfed
+        status = row["status"] if row["status"] in ENDED else "damaged"
+        return row | {"status": status, "reason": str(error), "rounds_planned": None}
+    return row | {"plan_sha256": plan.sha256(), "rounds_planned": plan.rounds}
 
 
 def _ending(run: RunFolder, is_active: bool) -> dict[str, Any]:
+    unknown = {"status": "running" if is_active else "interrupted", "reason": "", "plan_sha256": ""}
     if is_active:
-        return {"status": "running"}
+        return unknown
     try:
         summary = run.read_summary()
     except DataError:
-        return {"status": "interrupted"}
-    return {"status": summary["status"], "reason": summary["reason"]}
+        return unknown
+    return unknown | {key: summary[key] for key in unknown if key in summary}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
 from mamfed_common.errors import CheckpointError, PlanError
+from mamfed_common.fingerprint import Fingerprint, said
 from mamfed_common.plan import Stage, TrainingPlan, read_plan
 from mamfed_common.state import State
 from mamfed_server.participants import stages_of
@@ -53,12 +54,19 @@ def check_same_plan(folder: RunFolder, plan: TrainingPlan) -> None:
     Raises:
         PlanError: The folder's run follows another plan, or its plan cannot be read.
     """
-    found, asked = read_plan(folder.path / PLAN).sha256(), plan.sha256()
-    if found != asked:
+    kept = read_plan(folder.path / PLAN)
+    if differs := difference(kept, plan):
         raise PlanError(
-            f"{folder.path}: holds a run of plan {found}, asked for plan {asked}; "
-            "go on with its own plan, or choose another run name"
+            f"{folder.path}: holds a run of plan {kept.sha256()}, asked for plan {plan.sha256()} "
+            f"({differs}); go on with its own plan (mamfed-server resume does), or choose another "
+            "name"
         )
+
+
+def difference(kept: TrainingPlan, asked: TrainingPlan) -> str:
+    """Say in what two plans differ; empty where they are one."""
+    question = Fingerprint.of(**asked.model_dump(mode="json"))
+    return said(question.differences(kept.model_dump(mode="json")))
 
 
 def load_last_good(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:

@@ -110,7 +110,7 @@ def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> No
     """List the runs in this home: how each ended, and how far it came."""
     from mamfed_common.lock import holder
     from mamfed_server.board import read_board
-    from mamfed_server.overview import overview
+    from mamfed_server.overview import overview, rounds_in_words
 
     place = _place(home)
     active = None if holder(place.lock) is None else read_board(home).get("run")
@@ -123,8 +123,8 @@ def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> No
         result = "" if dice is None else f", validation Dice {dice:.3f}"
         reason = f" ({row['reason']})" if row["reason"] else ""
         typer.echo(
-            f"{row['run']}: {row['status']}, {row['rounds']} of {row['rounds_planned']} rounds"
-            f"{result}, plan {row['plan_sha256'][:12]}{reason}"
+            f"{row['run']}: {row['status']}, {rounds_in_words(row)}{result}, "
+            f"plan {row['plan_sha256'][:12] or 'unknown'}{reason}"
         )
 
 

@@ -206,8 +206,13 @@ class RunFolder:
             raise OutputError(
                 f"{self.path}: holds an earlier run, and you are in it; choose another folder"
             )
+        place.rename(self.next_place())
+
+    def next_place(self) -> Path:
+        """Return what an earlier run in the folder is renamed to: NAME.1, NAME.2 ..."""
+        place = Path(os.path.abspath(self.path))
         names = (place.with_name(f"{place.name}.{n}") for n in itertools.count(1))
-        place.rename(next(name for name in names if not name.exists()))
+        return next(name for name in names if not name.exists())
 
     def checkpoint_path(self, name: str) -> Path:
         """Return where the ``latest``, ``best`` or ``final`` checkpoint lies."""

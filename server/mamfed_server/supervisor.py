@@ -20,6 +20,7 @@ from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
 from mamfed_common.versions import check_flower
+from mamfed_server.begin import describe, left_behind
 from mamfed_server.events import read_events
 from mamfed_server.participants import stages_of
 from mamfed_server.pki import load_plan_key, load_server_certificate
@@ -64,7 +65,8 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
     folder = RunFolder(home.runs / run)
     if folder.holds_run():
         check_same_plan(folder, plan)
-    yield f"run {run}, plan {plan.sha256()}"
+    yield describe(folder, plan)
+    yield from left_behind(home.runs, run, plan)
     yield f"listening on {settings.bind}:{settings.port}, server certificate for {days} more days"
     yield f"approved sites: {', '.join(sites)}"
     rounds = ", ".join(f"{plan.stage(s).rounds} rounds of {s}" for s in stages_of(plan))
@@ -172,7 +174,7 @@ class _Follower:
 
     def __init__(self, folder: RunFolder, plan: TrainingPlan, console: Console) -> None:
         self._folder = folder
-        self._total = sum(plan.stage(stage).rounds for stage in stages_of(plan))
+        self._total = plan.rounds
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -188,7 +188,9 @@ def _experiment(
 
 def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     from mamfed_common.device import choose_device
+    from mamfed_server.begin import earlier_run
     from mamfed_server.participants import check_stages
+    from mamfed_server.runs import RunFolder
     from mamfed_simulations.arms import describe_sites
     from mamfed_simulations.experiment import simulate
     from mamfed_simulations.progress import Progress
@@ -201,6 +203,7 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     for line in reasons(descriptions):
         shown.print(line)
     check_stages(experiment.plan, descriptions)
+    terminal.say(filter(None, [earlier_run(RunFolder(experiment.out))]))
     if dry_run:
         return
     with Progress() as progress:

@@ -360,6 +360,7 @@ def test_another_plan_is_refused_and_both_are_named(tmp_path, plan):
     with pytest.raises(PlanError) as caught:
         resume(other, folder.path)
     assert plan.sha256() in str(caught.value)
+    assert "(seed was 0, is now 5)" in str(caught.value)
     assert other.sha256() in str(caught.value)
     assert len(folder.rounds()) == 1
 
