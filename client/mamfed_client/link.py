@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 import logging
+import secrets
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ from mamfed_client.status import REFUSED, STARTS_OVER, State
 from mamfed_common import __version__
 from mamfed_common.certificates import check_validity, read_certificate
 from mamfed_common.errors import LinkError, SetupError
-from mamfed_common.versions import MAMFED_HEADER
+from mamfed_common.versions import INSTANCE_HEADER, MAMFED_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +79,13 @@ class Link:
         home: The site.
         server: The coordinator's ``host:port``.
         end: Ends the process with an exit code.
+        instance: Drawn by this process, see ``versions.INSTANCE_HEADER``.
     """
 
     home: SiteHome
     server: str
     end: Callable[[int], None]
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))
     state: State = "connecting"
     error: str = ""
     last_contact: datetime | None = None
@@ -189,6 +192,7 @@ class _Contact:
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers[MAMFED_HEADER] = __version__
+        context.request.headers[INSTANCE_HEADER] = self._link.instance
         try:
             response = call_next(context)
         except httpx.TransportError as error:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
-from mamfed_common.versions import MAMFED_HEADER, flower_version, same_minor
+from mamfed_common.versions import INSTANCE_HEADER, MAMFED_HEADER, flower_version, same_minor
 from mamfed_server.superlink import (
     ACTIVATE_NODE,
     FLEET,
@@ -95,7 +95,11 @@ class Guard:
     """ASGI middleware: lets through what a site needs, from sites that are known."""
 
     def __init__(
-        self, link: SuperLink, known: Known, limits: Limits, on_contact: Callable[[str], None]
+        self,
+        link: SuperLink,
+        known: Known,
+        limits: Limits,
+        on_contact: Callable[[str, bytes, str], None],
     ) -> None:
         """Guard a link.
 
@@ -103,7 +107,8 @@ class Guard:
             link: What is guarded.
             known: Who may come in.
             limits: What they may take.
-            on_contact: Called with a site's name whenever it was let in.
+            on_contact: Called whenever a site was let in with its name, the number of its process
+                (``versions.INSTANCE_HEADER``, unchecked) and its address.
         """
         self._link = link
         self._known = known
@@ -150,7 +155,8 @@ class Guard:
         self._count(path, site, len(body))
         if path == ACTIVATE_NODE:
             self._link.welcome_back(self._link.node_of(key))
-        self._on_contact(site)
+        address = (scope.get("client") or ("unknown",))[0]
+        self._on_contact(site, headers.get(INSTANCE_HEADER, b""), str(address))
         return body
 
     def _collect(self) -> None:

@@ -97,6 +97,16 @@ def status(
         typer.echo(f"  last: {event['event']} at {event['time']}{': ' * bool(facts)}{facts}")
     for site, when in sorted(board.get("last_contact", {}).items()):
         typer.echo(f"  {site}: last contact {when}")
+    if running is not None:
+        _say_twins(board.get("twins", {}))
+
+
+def _say_twins(twins: dict[str, Any]) -> None:
+    from mamfed_server.twins import warning
+
+    for site, found in sorted(twins.items()):
+        where = ", ".join(found["addresses"])
+        typer.echo(f"  warning: {warning(site)} (since {found['since']}, from {where})")
 
 
 def _health(*, running: bool, board: dict[str, Any]) -> Health:

@@ -36,6 +36,7 @@ terminal.set_environment()
 
 from mamfed_server.app import run_job  # noqa: E402 - Flower must be told first
 from mamfed_server.board import Board  # noqa: E402
+from mamfed_server.events import EventLog  # noqa: E402
 from mamfed_server.front import Front  # noqa: E402
 from mamfed_server.guard import Guard, Limits  # noqa: E402
 from mamfed_server.job import Job  # noqa: E402
@@ -44,6 +45,7 @@ from mamfed_server.runs import PLAN  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
 from mamfed_server.sites import Registry, SiteEntry  # noqa: E402
 from mamfed_server.superlink import LinkTransport, SuperLink  # noqa: E402
+from mamfed_server.twins import Twins, warning  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +70,16 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     limits = _limits(settings, plan)
     link = SuperLink()
     board = Board(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
+    log = EventLog(board.event)  # a second writer of the run's: each line is one write
+    log.open(home.runs / run)
+    twins = Twins(lambda site: log.write("two processes", site=site, warning=warning(site)))
+
+    def contact(site: str, instance: bytes, address: str) -> None:
+        board.contact(site)
+        twins.seen(site, instance, address)
+
     front = Front(
-        Guard(link, registry, limits, board.contact),
+        Guard(link, registry, limits, contact),
         settings.bind,
         settings.port,
         ca=home.ca,
@@ -79,7 +89,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     )
     board.set(state="listening", address=f"{settings.bind}:{front.start()}")
     logger.info("listening on %s:%s", settings.bind, settings.port)
-    ticker = threading.Thread(target=_tick, args=(board, front, stopping), daemon=True)
+    ticker = threading.Thread(target=_tick, args=(board, front, twins, stopping), daemon=True)
     ticker.start()
     job = Job(
         plan=plan,
@@ -156,10 +166,10 @@ def _size(state: State) -> int:
     return sum(tensor.nbytes for tensor in state.values())
 
 
-def _tick(board: Board, front: Front, stopping: threading.Event) -> None:
+def _tick(board: Board, front: Front, twins: Twins, stopping: threading.Event) -> None:
     """Keep the status fresh, and take a renewed server certificate."""
     while not stopping.wait(BOARD_SECONDS):
-        board.write()
+        board.set(twins=twins.now())
         try:
             if front.reload():
                 logger.info("took the new server certificate")

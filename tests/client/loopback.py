@@ -28,6 +28,7 @@ from mamfed_server.pki import issue_server, load_plan_key, make_authority, make_
 from mamfed_server.settings import ServerHome, ServerSettings, settings_text
 from mamfed_server.sites import Registry
 from mamfed_server.superlink import LinkTransport, SuperLink
+from mamfed_server.twins import Twins
 
 WAIT_SECONDS = 30
 
@@ -51,14 +52,15 @@ class Coordinator:
         issue_server(self.home, ["127.0.0.1"])
         self.link = SuperLink()
         self.transport = LinkTransport(self.link, 2**30)
-        self.contacts = []
+        self.contacts, self.doubled = [], []
+        self.twins = Twins(self.doubled.append)
         self.port = 0
         self.listen()
         settings = ServerSettings(name="loopback", hosts=("127.0.0.1",), port=self.port)
         self.home.settings_path.write_text(settings_text(settings))
 
     def listen(self):
-        guard = Guard(self.link, Registry(self.home, 0.0), Limits(), self.contacts.append)
+        guard = Guard(self.link, Registry(self.home, 0.0), Limits(), self.contact)
         self.front = Front(
             guard,
             "127.0.0.1",
@@ -69,6 +71,10 @@ class Coordinator:
             limits=Limits(),
         )
         self.port = self.front.start()
+
+    def contact(self, site, instance, address):
+        self.contacts.append(site)
+        self.twins.seen(site, instance, address)
 
     def restart(self):
         """End as a killed server does, and come back with nothing in memory."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from mamfed_client.failures import explain
 from mamfed_client.flower_parts import PARTS, check_flower_parts
 from mamfed_client.link import Link, tls_context
 from mamfed_client.node import LONGEST_POLL, RUNTIME_FILE, SHORTEST_POLL, Pace, Watchdog
+from mamfed_client.settings import SiteHome
 from mamfed_client.status import REFUSED, STARTS_OVER, read_status, update_status
 from mamfed_common.enrolment import read_welcome, write_document
 from mamfed_common.errors import LinkError, SetupError
@@ -64,6 +66,26 @@ def test_a_node_connects_by_its_certificate_says_so_and_leaves_on_sigterm(
     node.terminate()
     assert node.wait(20) == 0
     assert not coordinator.is_online()
+
+
+def test_two_nodes_of_one_identity_are_noticed_once_and_a_restart_is_none(
+    coordinator, home, processes, tmp_path
+):
+    processes.module("node", home)
+    wait_for_state(home, "online")
+    first = processes.started[0]
+    first.kill()
+    first.wait()
+    home.status.unlink()
+    processes.module("node", home)
+    wait_for_state(home, "online")
+    assert coordinator.doubled == []
+    shutil.copytree(home.path, tmp_path / "copy")
+    processes.module("node", SiteHome(tmp_path / "copy"))
+    wait_for(lambda: coordinator.doubled, "nobody noticed")
+    time.sleep(1)
+    assert coordinator.doubled == ["here"]
+    assert coordinator.twins.now()["here"]["addresses"] == ["127.0.0.1"]
 
 
 def test_a_server_of_another_authority_is_never_talked_to(coordinator, home, processes, tmp_path):

@@ -84,7 +84,7 @@ class Federation:
         self.authority, self.link = Authority(), SuperLink()
         write_certificate(folder / "ca.pem", self.authority.certificate)
         self.renew_server()
-        guard = Guard(self.link, self.roll, limits, self.contacts.append)
+        guard = Guard(self.link, self.roll, limits, lambda *who: self.contacts.append(who))
         self.front = Front(
             guard,
             "127.0.0.1",
@@ -176,7 +176,7 @@ def test_a_known_site_connects_and_is_noted(federation):
     site = federation.site("a")
     node_id = site.activate()
     assert list(LinkTransport(federation.link, 1).online()) == [node_id]
-    assert federation.contacts == ["a"]
+    assert federation.contacts == [("a", b"", "127.0.0.1")]
 
 
 def test_health_names_the_versions_and_the_time(federation):
