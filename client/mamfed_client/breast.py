@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mamfed_client.mammogram import Grey, Mask, Pixels
+from mamfed_client.morphology import disk, opened
 from mamfed_client.rejections import Reason, Refusal
 
 VIEW = 256
@@ -168,13 +169,13 @@ def _body(view: View) -> tuple[View, float]:
     otsu, _ = cv2.threshold(view[~frame].reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
     tissue = _solid(dark_frame > _film_level(dark_frame, 0.75 * otsu))
     core, second = _largest(_thick(tissue))
-    return _filled(cv2.dilate(core, _disk(ROUNDING)) & tissue), second
+    return _filled(cv2.dilate(core, disk(ROUNDING)) & tissue), second
 
 
 def _solid(values: Mask) -> View:
     """Close gaps and fill holes; a large one is film seen through a frame's ring."""
     padded = cv2.copyMakeBorder(values.astype(np.uint8), 9, 9, 9, 9, cv2.BORDER_REPLICATE)
-    solid: View = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disk(9))[9:-9, 9:-9].copy()
+    solid: View = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disk(9))[9:-9, 9:-9].copy()
     _, holes, stats, _ = cv2.connectedComponentsWithStats(1 - solid, connectivity=4)
     filled = stats[:, cv2.CC_STAT_AREA] < LARGEST_HOLE * solid.size
     for edge in (holes[0], holes[-1], holes[:, 0], holes[:, -1]):
@@ -225,8 +226,7 @@ def _film_level(view: View, bright: float) -> float:
 def _thick(values: npt.NDArray[Any]) -> View:
     """Remove what is thinner than ``BODY``; a mirrored border halves that for edge strips."""
     padded = cv2.copyMakeBorder(values.astype(np.uint8), BODY, BODY, BODY, BODY, cv2.BORDER_REFLECT)
-    opened: View = cv2.morphologyEx(padded, cv2.MORPH_OPEN, _disk(BODY))
-    return opened[BODY:-BODY, BODY:-BODY]
+    return opened(padded, BODY)[BODY:-BODY, BODY:-BODY]
 
 
 def _largest(values: View) -> tuple[View, float]:
@@ -241,14 +241,8 @@ def _largest(values: View) -> tuple[View, float]:
 def _filled(values: View) -> View:
     """Close small gaps, fill holes and keep the largest piece."""
     padded = cv2.copyMakeBorder(values, 9, 9, 9, 9, cv2.BORDER_CONSTANT, value=0)
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disk(9))
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disk(9))
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled: View = np.zeros_like(padded)
     cv2.drawContours(filled, [max(outlines, key=cv2.contourArea)], -1, 1, cv2.FILLED)
     return filled[9:-9, 9:-9]
-
-
-def _disk(diameter: int) -> View:
-    odd = diameter | 1
-    disk: View = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (odd, odd))
-    return disk

@@ -7,14 +7,16 @@ them is no score against contours. What a mask is says itself, whatever its data
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from mamfed_client.mammogram import Mask
+from mamfed_client.transform import Box
 
 DrawnAs = Literal["outline", "ellipse", "box"]
 
@@ -33,13 +35,12 @@ def drawn_as(mask: Mask) -> DrawnAs:
 
     A circle is an ellipse; an ellipse that is turned against the image's sides is an outline.
     """
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
+    box = Box.around(mask)
+    if box is None:
         return "outline"
-    mask = np.ascontiguousarray(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    mask = np.ascontiguousarray(mask[box.top : box.bottom, box.left : box.right])
     kinds: set[DrawnAs] = set()
-    for left, top, width, height, _ in stats[1:]:
+    for left, top, width, height in _pieces(mask):
         if min(width, height) >= SMALLEST_SIDE:
             kinds.add(_piece(mask[top : top + height, left : left + width]))
     return kinds.pop() if len(kinds) == 1 else "outline"
@@ -56,13 +57,29 @@ def drawn_notes(drawn: Iterable[str]) -> Iterator[str]:
         )
 
 
+def _pieces(mask: Mask) -> Iterator[Sequence[int]]:
+    """Yield left, top, width and height of each piece; outlines are quicker found than pieces."""
+    found, nested = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for outline, (_, _, _, around) in zip(found, nested[0], strict=True):
+        if around < 0:  # no hole
+            yield cv2.boundingRect(outline)
+
+
 def _piece(piece: Mask) -> DrawnAs:
-    """Compare a piece, cut out along its sides, with its box and the ellipse in it."""
-    if piece.mean() >= FULL:
+    """Compare a piece, cut out along its sides, with its box and the ellipse in it.
+
+    A drawn ellipse has the true one's area but for what it strays along its line, which is shorter
+    than the box's: most outlines need no ellipse to be told by.
+    """
+    area = np.count_nonzero(piece)
+    if area >= FULL * piece.size:
         return "box"
-    is_within = not (piece & ~_ellipse(piece.shape, STRAY)).any()
-    reaches = not (_ellipse(piece.shape, -STRAY) & ~piece).any()
-    return "ellipse" if is_within and reaches else "outline"
+    strayed = (math.pi / 2 * STRAY + 1) * sum(piece.shape) + SMALLEST_SIDE
+    if abs(area - math.pi / 4 * piece.size) > strayed:
+        return "outline"
+    if (piece & ~_ellipse(piece.shape, STRAY)).any():
+        return "outline"
+    return "outline" if (_ellipse(piece.shape, -STRAY) & ~piece).any() else "ellipse"
 
 
 def _ellipse(shape: tuple[int, ...], grown: float) -> Mask:

@@ -31,12 +31,12 @@ class Look(NamedTuple):
 
     Attributes:
         view: The image and its breast on a small view.
-        counts: ``(65536,)`` int64: how often each grey level is found inside the breast, on every
-            n-th row and column of large images.
+        darker: ``(65536,)`` int64: how many pixels inside the breast have each grey level or a
+            darker one, on every n-th row and column of large images.
     """
 
     view: Seen
-    counts: npt.NDArray[np.int64]
+    darker: npt.NDArray[np.int64]
 
 
 def look_at(mammogram: Mammogram) -> Look:
@@ -46,7 +46,7 @@ def look_at(mammogram: Mammogram) -> Look:
         Refusal: No breast is found.
     """
     view = seen(mammogram.grey, mammogram.valid)
-    return Look(view, _counts(mammogram.grey, mammogram.valid, view.breast))
+    return Look(view, _darker(mammogram.grey, mammogram.valid, view.breast))
 
 
 def prepare(
@@ -74,7 +74,7 @@ def prepare(
     look = look or look_at(mammogram)
     breast = look.view.breast
     transform = fit(breast, mammogram.facts.laterality, size, grey.shape, finding)
-    image = stretched(transform.apply(grey), *_ends(look.counts))
+    image = stretched(transform.apply(grey), *_ends(look.darker))
     field, small_mask = field_and_mask(transform, breast, valid, finding)
     image *= field
     return Sample(image, field, small_mask, name), transform
@@ -103,20 +103,19 @@ def black_and_white(grey: Grey, valid: Mask | None, breast: Mask) -> tuple[int, 
     Raises:
         Refusal: All of the breast is of one level.
     """
-    return _ends(_counts(grey, valid, breast))
+    return _ends(_darker(grey, valid, breast))
 
 
-def _counts(grey: Grey, valid: Mask | None, breast: Mask) -> npt.NDArray[np.int64]:
+def _darker(grey: Grey, valid: Mask | None, breast: Mask) -> npt.NDArray[np.int64]:
     step = max(1, math.isqrt(grey.size // LEVELS_LOOKED_AT))
     levels = grey[::step, ::step]
     inside = enlarged(breast, levels.shape)
     if valid is not None:
         inside &= valid[::step, ::step]
-    return np.bincount(levels[inside], minlength=FULL_SCALE + 1)
+    return np.cumsum(np.bincount(levels[inside], minlength=FULL_SCALE + 1))
 
 
-def _ends(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
-    darker = np.cumsum(counts)
+def _ends(darker: npt.NDArray[np.int64]) -> tuple[int, int]:
     black, white = np.searchsorted(darker, (BLACK_SHARE * darker[-1], WHITE_SHARE * darker[-1]))
     if not white > black:
         raise Refusal(Reason.NO_BREAST, "the breast is flat")

@@ -147,7 +147,7 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
         birads=facts.birads,
         rows=rows,
         columns=columns,
-        lesion_share=0.0 if mask is None else float(mask.mean()),
+        lesion_share=0.0 if mask is None else np.count_nonzero(mask) / mask.size,
         drawn_as="" if mask is None else drawn_as(mask),
         resampled=0 if marked is None else marked.resampled,
         others=0 if marked is None else marked.others,

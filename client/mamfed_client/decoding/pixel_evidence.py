@@ -48,9 +48,12 @@ def check_sign(pixels: Stored, bits: int) -> None:
     signed = pixels.dtype.kind == "i"
     unsigned = rows & (span - 1)
     steps = np.diff(unsigned, axis=1)
+    far = np.abs(steps) > (1 - NEAR) * span
+    if not signed and np.count_nonzero(far) <= LEAST:
+        return
     apart = _apart(unsigned >= span // 2)
     smooth = int((np.abs(steps[apart]) < NEAR * span).sum())
-    far = apart & (np.abs(steps) > (1 - NEAR) * span)
+    far &= apart
     wrapped = int((far & ~_edges(steps, span)).sum()) if far.any() else 0
     if signed:
         if smooth > max(wrapped, LEAST, LEAST_SHARE_ODD * rows.size):

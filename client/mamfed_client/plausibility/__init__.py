@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from mamfed_client.doubts import Doubts
 from mamfed_client.mammogram import Mammogram, Mask
 from mamfed_client.plausibility import images, masks
@@ -65,7 +67,7 @@ def judge_mask(mask: Mask, look: Look, judged: Judgement, outlines: int = 0) -> 
     assert box is not None
     measures = judged.measures._replace(
         mask_of_breast=pair.of_breast,
-        mask_pixels=int(mask.sum()),
+        mask_pixels=int(np.count_nonzero(mask)),
         mask_rows=box.bottom - box.top,
         mask_columns=box.right - box.left,
         mask_fit=pair.fit,

@@ -53,7 +53,9 @@ def check_image_share(pair: Pair) -> None:
 def check_outline(pair: Pair) -> None:
     """Refuse a mask that is the breast's."""
     breast = pair.look.view.breast
-    overlap = float((pair.core & breast).sum() / (pair.core | breast).sum())
+    if np.count_nonzero(pair.core) < OUTLINE * np.count_nonzero(breast):
+        return  # the overlap is at most the one by the other
+    overlap = np.count_nonzero(pair.core & breast) / np.count_nonzero(pair.core | breast)
     if overlap >= OUTLINE:
         raise Refusal(Reason.IMPLAUSIBLE_MASK, "it outlines the breast")
 
@@ -97,8 +99,11 @@ def is_specks(pair: Pair) -> Doubtful | None:
 
 def is_ring(pair: Pair) -> Doubtful | None:
     """Doubt an outline that was not filled."""
-    holes = float((_filled(pair.touched) & ~pair.touched).sum() / pair.shares.sum())
-    return Doubtful(Doubt.MASK_RING) if holes >= HOLLOW else None
+    least = HOLLOW * float(pair.shares.sum())
+    if np.count_nonzero(~pair.touched) < least:  # all of which would have to be holes
+        return None
+    holes = np.count_nonzero(_filled(pair.touched) & ~pair.touched)
+    return Doubtful(Doubt.MASK_RING) if holes >= least else None
 
 
 def is_box(pair: Pair) -> Doubtful | None:

@@ -18,6 +18,8 @@ STRIP = 0.04
 LEVELS = 256
 """Steps into which a breast's own range of grey is divided, to see how much sits at one."""
 
+INSIDE = 4
+"""How far from the skin, in pixels of the view, texture is measured; a blur reaches as far."""
 SOME = 4
 """Of the view's pixels every fourth one is enough for a percentile."""
 
@@ -88,8 +90,8 @@ def picture_of(shape: tuple[int, int], view: str | None, look: Look) -> Picture:
         strips=_strips(inside),
         aspect=inside.shape[0] / inside.shape[1],
         borders=(left, right, top, bottom),
-        plain_share=_plain_share(look.counts),
-        texture=_texture(look.view.levels, breast),
+        plain_share=_plain_share(look.darker),
+        texture=_texture(look.view.levels, breast, box),
     )
 
 
@@ -99,21 +101,26 @@ def _strips(inside: Mask) -> Strips:
     return Strips(*(float(strip.mean()) for strip in strips))
 
 
-def _plain_share(counts: npt.NDArray[np.int64]) -> float:
+def _plain_share(darker: npt.NDArray[np.int64]) -> float:
     """Find the three neighbouring steps of the breast's own range that hold most of it."""
-    darker = np.cumsum(counts)
     low, high = np.searchsorted(darker, (0.005 * darker[-1], 0.995 * darker[-1]))
     width = max(1, -(-(int(high) - int(low) + 1) // LEVELS))
-    steps = np.add.reduceat(counts, np.arange(0, len(counts), width))
-    return float(np.convolve(steps, np.ones(3, np.int64)).max() / darker[-1])
+    none, every = np.zeros(3, np.int64), np.repeat(darker[-1], 3)
+    ends = np.concatenate((none, darker[width - 1 :: width], every))
+    return float((ends[3:] - ends[:-3]).max() / darker[-1])
 
 
-def _texture(levels: npt.NDArray[np.generic], breast: Mask) -> float:
+def _texture(levels: npt.NDArray[np.generic], breast: Mask, box: Box) -> float:
     """Compare the view with its blur, two pixels wide, away from the skin; 0 where it is flat."""
-    view = levels.astype(np.float32)
-    inner = cv2.erode(breast.view(np.uint8), np.ones((9, 9), np.uint8)).view(np.bool_)
-    low, high = np.percentile(view[breast][::SOME], (0.5, 99.5))
+    near = (
+        slice(max(0, box.top - INSIDE), box.bottom + INSIDE),
+        slice(max(0, box.left - INSIDE), box.right + INSIDE),
+    )
+    view, body = levels[near].astype(np.float32), np.ascontiguousarray(breast[near])
+    size = (2 * INSIDE + 1, 2 * INSIDE + 1)
+    inner = cv2.erode(body.view(np.uint8), np.ones(size, np.uint8)).view(np.bool_)
+    low, high = np.percentile(view[body][::SOME], (0.5, 99.5))
     if not inner.any() or not high > low:
         return 0.0
-    fine = cv2.absdiff(view, cv2.GaussianBlur(view, (9, 9), 2))
+    fine = cv2.absdiff(view, cv2.GaussianBlur(view, size, 2))
     return float(np.median(fine[inner][::SOME]) / (high - low))
