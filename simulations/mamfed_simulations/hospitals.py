@@ -2,7 +2,8 @@
 
 Files are copied, never linked: a link would share permissions and edits with the data set, and an
 image with a look is another image anyway. Rows that cannot be used keep their place in the table,
-without an image, because they still speak for their patient.
+without an image, because they still speak for their patient. Whatever else a table says of a row,
+such as that somebody has reviewed it, goes with the row.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.progress import track
 
 from mamfed_client.annotations.classes import Take
 from mamfed_client.datasets import plain
+from mamfed_client.datasets.listing import table_in
 from mamfed_client.decode import Decoder
 from mamfed_client.images import SUFFIXES
 from mamfed_client.intake import Case
@@ -36,6 +38,8 @@ from mamfed_simulations.partition import Dealt, Hospital
 RECORD = "partition.json"
 UNREADABLE = "not understood"
 """Pathology of a row whose label cannot be read: it bars its patient from stage 1 as before."""
+OF_FILES = ("image", "mask", "mask_values", "classes")
+"""Columns about files: a row without an image names none, and a mask drawn anew has no classes."""
 PICTURES = SUFFIXES | {".bmp"}
 
 Cells = dict[str, str]
@@ -84,15 +88,17 @@ class _Cohort:
         self.statements = dealt.intake.statements
         self.written: dict[int, Cells] = {}
         if self.layout == plain.LAYOUT:
-            records = read_table(dealt.partition.data / plain.TABLE, plain.COLUMNS)
-            self.written = {record.row_number: record.cells for record in records}
+            table = table_in(self.folder, plain.TABLE)
+            assert table is not None
+            records = read_table(table, plain.COLUMNS)
+            self.written = {r.row_number: r.cells for r in records if r.complete}
 
     def cells(self, statement: Statement) -> Cells:
-        """Return a row's cells; where it cannot be used, what it says of its patient."""
+        """Return a row's cells; where it cannot be used, all but the files that they name."""
         case = self.cases.get(statement.row_number)
-        if case is None:
-            return _stub(statement)
         own = {k: v for k, v in self.written.get(statement.row_number, {}).items() if v}
+        if case is None:
+            return {**_stub(statement), **{k: v for k, v in own.items() if k not in OF_FILES}}
         return {**_cells_of(case.row, self.layout, statement.split), **own}
 
     def mask_name(self, row: Row, path: Path, number: int) -> PurePosixPath:
@@ -103,7 +109,7 @@ class _Cohort:
 
     def columns(self) -> list[str]:
         """Return the table's columns: the known ones, then the site's own."""
-        own = next(iter(self.written.values()), {})
+        own = dict.fromkeys(name for cells in self.written.values() for name in cells)
         return [*plain.COLUMNS, *(name for name in own if name not in plain.COLUMNS)]
 
 
@@ -151,13 +157,14 @@ def _write_masks(folder: Path, case: Case, cohort: _Cohort, decoder: Decoder) ->
         for name, path in zip(names, paths, strict=True):
             _put(folder, name, path.read_bytes())
         return {"mask": "|".join(map(str, names))}
+    no_mask = dict.fromkeys(OF_FILES[1:], "")
     try:
         marked, _ = decoder.mask(row.annotations, case.outcome.rows, case.outcome.columns)
     except Refusal:  # boxes only, or a benign finding's outline, which nothing needs
-        return {"mask": ""}
+        return no_mask
     name = PurePosixPath("masks") / f"{row.row_number:05d}.png"
     _put(folder, name, _png(marked.mask.astype(np.uint8) * np.uint8(255)))
-    return {"mask": str(name)}
+    return no_mask | {"mask": str(name)}
 
 
 def _put(folder: Path, name: PurePosixPath, content: bytes) -> None:

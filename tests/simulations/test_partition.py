@@ -234,6 +234,48 @@ def test_a_row_that_cannot_be_used_still_speaks_for_its_patient(pictures, tmp_pa
         assert served == hospital["images"]
 
 
+def write_rows(folder: Path, table: list[dict[str, str]], name: str = "labels.csv") -> None:
+    with (folder / name).open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def test_what_a_person_has_checked_goes_with_each_row_usable_or_not(pictures, tmp_path):
+    table = rows(pictures)
+    for number, row in enumerate(table):
+        row |= {"x_row": str(number), "reviewed": "yes" if number % 3 else "no"}
+        row |= {"patient_checked": "yes" if number % 2 else ""}
+    (pictures / table[5]["image"]).unlink()
+    (pictures / "labels.csv").unlink()
+    write_rows(pictures, table, "Labels.csv")
+    assert partition(pictures, tmp_path / "out", "--sites", "2").exit_code == 0
+    dealt = {r["x_row"]: r for s in ("site-1", "site-2") for r in rows(tmp_path / "out" / s)}
+    assert len(dealt) == len(table)
+    for row in table:
+        kept = {k: v for k, v in row.items() if k not in {"image", "mask"}}
+        assert {k: dealt[row["x_row"]][k] for k in kept} == kept
+    assert dealt["5"]["image"] == dealt["5"]["mask"] == ""
+
+
+def test_a_map_of_classes_is_dealt_as_the_mask_that_its_row_chose(pictures, tmp_path):
+    table = rows(pictures)
+    for row in table:
+        row["mask_values"] = "2" if row["mask"] else ""
+        if row["mask"]:
+            marked = grey(pictures / row["mask"])
+            marked[marked > 0] = 2
+            marked[:3, :3] = 1
+            cv2.imwrite(str(pictures / row["mask"]), marked)
+    write_rows(pictures, table)
+    before, _ = check(Source(pictures))
+    assert partition(pictures, tmp_path / "out", "--sites", "2").exit_code == 0
+    taken = [check(Source(tmp_path / "out" / site))[0] for site in ("site-1", "site-2")]
+    assert not any(intake.rejected for intake in taken)
+    shares = sorted(c.outcome.lesion_share for intake in taken for c in intake.cases)
+    assert shares == sorted(c.outcome.lesion_share for c in before.cases)
+
+
 def test_a_dry_run_writes_nothing(cohort, tmp_path):
     result = partition(cohort, tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
