@@ -94,7 +94,8 @@ def _newest(store: PlanStore) -> StoredPlan:
 
     plans = store.plans()
     if not plans:
-        raise SetupError("no plan has come yet; the coordinator's server sends it")
+        nothing = "no plan has come yet; the coordinator's server sends it"
+        raise SetupError([nothing, *store.left_over()][-1])
     return plans[-1]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_server.overview import overview, rounds_in_words
-from mamfed_server.resume import difference
+from mamfed_server.resume import difference, keys_of_today
 from mamfed_server.runs import PLAN, RunFolder
 
 MOST_NAMED = 3
@@ -27,6 +27,18 @@ def describe(folder: RunFolder, plan: TrainingPlan) -> str:
     if folder.is_finished():
         return f"run {name} is finished, {words}: nothing is trained; another --run begins anew"
     return f"run {name} goes on, {_progress(folder)} done, {words}"
+
+
+def warn_of_older(folder: RunFolder) -> list[str]:
+    """Say what a run that goes on takes of today's defaults, where an older mamfed began it."""
+    if not folder.holds_run() or folder.is_finished():
+        return []
+    if not (keys := keys_of_today(folder.path / PLAN)):
+        return []
+    return [
+        f"warning: run {folder.path.name} was begun by an older mamfed; what its plan does not say "
+        f"goes by today's defaults from here on: {keys}"
+    ]
 
 
 def left_behind(runs: Path, run: str, plan: TrainingPlan) -> list[str]:

@@ -81,7 +81,10 @@ def _describe(folder: Path, is_active: bool) -> dict[str, Any]:
     except MamfedError as error:  # damaged, or written by another version of mamfed
         status = row["status"] if row["status"] in ENDED else "damaged"
         return row | {"status": status, "reason": str(error), "rounds_planned": None}
-    return row | {"plan_sha256": plan.sha256(), "rounds_planned": plan.rounds}
+    return row | {
+        "plan_sha256": row["plan_sha256"] or plan.sha256(),
+        "rounds_planned": plan.rounds,
+    }
 
 
 def _ending(run: RunFolder, is_active: bool) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
+from mamfed_common.documents import parse_yaml
 from mamfed_common.errors import CheckpointError, PlanError
 from mamfed_common.fingerprint import Fingerprint, said
 from mamfed_common.plan import Stage, TrainingPlan, read_plan
 from mamfed_common.state import State
+from mamfed_common.text import read_text
 from mamfed_server.participants import stages_of
 from mamfed_server.runs import LATEST, NEXT, PLAN, PRETRAINED, PREVIOUS, RoundRecord, RunFolder
 
@@ -67,6 +70,20 @@ def difference(kept: TrainingPlan, asked: TrainingPlan) -> str:
     """Say in what two plans differ; empty where they are one."""
     question = Fingerprint.of(**asked.model_dump(mode="json"))
     return said(question.differences(kept.model_dump(mode="json")))
+
+
+def keys_of_today(path: Path) -> str:
+    """Say which keys a run's plan lacks, and what they are now; empty where it lacks none.
+
+    A run folder's plan is written whole, so what it lacks was not known when the run began.
+
+    Raises:
+        PlanError: The plan cannot be read.
+    """
+    today = Fingerprint.of(**read_plan(path).model_dump(mode="json"))
+    kept = parse_yaml(read_text(path), str(path), PlanError)
+    found = [d for d in today.differences(kept) if d.kept is None and d.asked is not None]
+    return ", ".join(f"{one.name} {one.asked}" for one in found)
 
 
 def load_last_good(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:

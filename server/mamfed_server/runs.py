@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
@@ -36,7 +36,7 @@ from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.files import DRAFT, private_directory, remove_drafts, sync_folder, write_atomic
 from mamfed_common.lock import only_one
 from mamfed_common.metrics import SiteScore
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_server.lines import append_line, read_lines
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
@@ -95,6 +95,22 @@ class RoundRecord(Config):
     deadlines: dict[str, float] = Field(default_factory=dict)
     durations: dict[str, float] = Field(default_factory=dict)
     validation_durations: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_0_1_0_wrote_it(cls, values: Any) -> Any:
+        """Take a number of examples without its kind for what the stage is about."""
+        try:
+            kind = TRAINED_ON[Stage(values["stage"])]
+            accepted = {
+                site: {**one, "num_examples": {kind: one["num_examples"]}}
+                if isinstance(one["num_examples"], int)
+                else one
+                for site, one in values["accepted"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError):  # not a record, or one in memory
+            return values
+        return {**values, "accepted": accepted}
 
 
 class RunFolder:

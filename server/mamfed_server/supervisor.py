@@ -20,7 +20,7 @@ from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
 from mamfed_common.versions import check_flower
-from mamfed_server.begin import describe, left_behind
+from mamfed_server.begin import describe, left_behind, warn_of_older
 from mamfed_server.events import read_events
 from mamfed_server.participants import stages_of
 from mamfed_server.pki import load_plan_key, load_server_certificate
@@ -66,6 +66,7 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
     if folder.holds_run():
         check_same_plan(folder, plan)
     yield describe(folder, plan)
+    yield from warn_of_older(folder)
     yield from left_behind(home.runs, run, plan)
     yield f"listening on {settings.bind}:{settings.port}, server certificate for {days} more days"
     yield f"approved sites: {', '.join(sites)}"
