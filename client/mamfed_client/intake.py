@@ -20,7 +20,6 @@ from mamfed_client.manifest import Manifest, Row, Statement, linked_patients
 from mamfed_client.outcome import Outcome
 from mamfed_client.patients import Joined
 from mamfed_client.plausibility.cohort import Member, judge_cohort
-from mamfed_client.plausibility.measures import Measures
 from mamfed_client.readers import Readers, readers
 from mamfed_client.rejections import Reason, Refusal, Rejection, rejection
 from mamfed_client.row_reading import Task, is_outlined, label_of, read_row, stat_of
@@ -155,13 +154,14 @@ def _refused_for(doubts: Mapping[int, Doubts], *, accept_doubts: bool) -> dict[i
 
 def _doubts(rows: Sequence[Row], outcomes: Mapping[int, Outcome]) -> dict[int, Doubts]:
     """Collect what is doubtful of rows that nobody has reviewed, by themselves and together."""
-    together = judge_cohort([_member(row, outcomes[row.row_number].measures) for row in rows])
+    together = judge_cohort([member_of(row, outcomes[row.row_number]) for row in rows])
     found = ((row.row_number, outcomes[row.row_number]) for row in rows if not row.reviewed)
     return {n: (*contradictions(o), *o.doubts, *together.get(n, ())) for n, o in found}
 
 
-def _member(row: Row, measures: Measures) -> Member:
-    return Member(row.row_number, row.vendor, row.laterality, measures)
+def member_of(row: Row, outcome: Outcome) -> Member:
+    """Return what a site as a whole is judged by of one image."""
+    return Member(row.row_number, row.vendor, row.laterality, outcome.measures, row.reviewed)
 
 
 def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mamfed_client.intake import member_of
 from mamfed_client.overlap import check_apart
+from mamfed_client.plausibility.cohort import compare_sites
 from mamfed_client.site import Site, load_site
 from mamfed_common.errors import DataError
 from mamfed_common.metrics import SiteScore
@@ -177,7 +179,15 @@ def describe_sites(
         for cohort, loaded in zip(site.cohorts, data[site.name].cohorts, strict=True)
     }
     notes = check_apart(dict(reversed(cohorts.values())))
-    say(notes if progress else ())
+    members = {
+        site.name: [
+            member_of(placed.case.row, placed.case.outcome)
+            for cohort in data[site.name].cohorts
+            for placed in cohort.placed
+        ]
+        for site in sites
+    }
+    say([*notes, *compare_sites(members)] if progress else ())
     return {name: found.describe() for name, found in data.items()}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from mamfed_client.doubts import Doubt
 from mamfed_client.plausibility import Measures
-from mamfed_client.plausibility.cohort import Member, judge_cohort
+from mamfed_client.plausibility.cohort import Member, compare_sites, judge_cohort
 
 SOUND = Measures(0.05, "L", 0.02, 900, 30, 40, 0.1)
 
@@ -91,3 +91,38 @@ def test_a_chest_wall_or_side_that_is_not_known_says_nothing():
     unknown = [*members(1, first=40, chest_wall=None), *members(1, first=41, laterality=None)]
 
     assert judge_cohort([*members(19, chest_wall="R"), *unknown]) == {}
+
+
+def test_a_site_whose_masks_cover_twenty_times_what_others_do_is_said_with_the_figures():
+    sites = {
+        "a": members(6, mask_of_breast=0.3),
+        "b": members(6, mask_of_breast=0.01),
+        "c": members(6, mask_of_breast=0.02),
+    }
+
+    (note,) = compare_sites(sites)
+
+    assert note.startswith(
+        "a: its masks cover 30.0% of the breast (the middle one of 6), "
+        "those of the other sites 1.5%: "
+    )
+    assert compare_sites(sites | {"a": members(6, mask_of_breast=0.29)}) == ()
+    assert compare_sites(sites | {"a": members(4, mask_of_breast=0.9)}) == ()
+    looked_at = [m._replace(reviewed=True) for m in sites["a"]]
+    assert compare_sites(sites | {"a": looked_at}) == ()
+    assert compare_sites({"a": sites["a"]}) == ()
+
+
+def test_a_site_of_a_vendor_all_of_whose_images_are_saturated_is_said():
+    sites = {"a": members(9, plain_share=0.3), "b": members(9)}
+
+    assert compare_sites(sites) == (
+        "a: 100% of its images by Aurora have much of the breast at one grey level: "
+        "their export may be wrong",
+    )
+    assert compare_sites({"b": sites["b"]}) == ()
+
+
+def test_a_breast_like_one_in_six_of_its_side_is_not_mirrored():
+    """As it is in CBIS-DDSM: 67 of 80."""
+    assert judge_cohort([*members(67, chest_wall="R"), *members(13, first=90)]) == {}
