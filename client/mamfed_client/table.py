@@ -55,7 +55,7 @@ def read_table(
         DataError: The file cannot be read, is empty, or its header lacks a column or has an
             unknown or repeated one.
     """
-    delimiter, start, text = _dialect(_text(path))
+    delimiter, start, text = dialect(_text(path))
     try:
         lines = list(_numbered(text, delimiter, start))
     except csv.Error as error:
@@ -84,8 +84,8 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: {error}, in a spreadsheet as 'CSV UTF-8'") from None
 
 
-def _dialect(text: str) -> tuple[str, int, str]:
-    """Return what separates cells, the line that the table starts on, and the table.
+def dialect(text: str) -> tuple[str, int, str]:
+    """Return what separates cells of a CSV, the line that the table starts on, and the table.
 
     Where no ``sep=`` says it, it is what the header holds most of, outside of quotes.
     """

@@ -26,13 +26,18 @@ class NotTextError(ValueError):
     """Bytes are no text; the message says where, and how to save the file, and quotes nothing."""
 
 
+def encoding_of(data: bytes) -> str:
+    """Tell the encoding of a text by the mark that it begins with; without one it is UTF-8."""
+    return next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+
+
 def decode_text(data: bytes) -> str:
     """Decode UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one.
 
     Raises:
         NotTextError: It is another encoding, such as Windows-1252, or no text.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    encoding = encoding_of(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ from mamfed_client.annotations.outlines import (
     Outlines,
     any_trouble_unreadable,
     read_bytes,
+    text_of,
     unreadable,
 )
 from mamfed_client.annotations.references import Target
@@ -28,11 +29,14 @@ from mamfed_client.annotations.shapes import Annotation, Kind, Shape
 from mamfed_client.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.mammogram import Mask
 from mamfed_client.rejections import Reason, Refusal
+from mamfed_common.text import encoding_of
 
 Reader = Callable[[bytes, Target], Outlines]
 
 TEXT_LIMIT = 64 << 20
 BINARY_LIMIT = 512 << 20
+START = 256
+"""Bytes by which a text without a telling suffix is told."""
 
 
 class Marked(NamedTuple):
@@ -162,12 +166,12 @@ def _reader_for(data: bytes) -> Reader:
         return dicom_file.read
     if masks.is_picture(data):
         return _by_name(masks.read)
-    start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith(b"<"):
+    start = data[:START].decode(encoding_of(data), errors="ignore").lstrip("\ufeff\t\r\n ")
+    if start.startswith("<"):
         return _by_name(inbreast.read)
-    if start.startswith(b"{"):
+    if start.startswith("{"):
         return _by_name(_read_json)
-    if start.startswith((b"#filename,", b"filename,")):
+    if via.is_csv(start):
         return _by_name(via.read_csv)
     raise unreadable("an annotation of a format that is not known")
 
@@ -178,7 +182,9 @@ def _by_name(read: Callable[[bytes, str], Outlines]) -> Reader:
 
 
 def _read_json(data: bytes, image_name: str) -> Outlines:
-    document = json.loads(data)
+    # RFC 8259 8.1: UTF-8 without a mark; json itself also knows UTF-16 and UTF-32 by their zeros.
+    is_marked = encoding_of(data) != "utf-8"
+    document = json.loads(text_of(data) if is_marked or b"\0" not in data[:4] else data)
     read = coco.read if coco.is_coco(document) else via.read_json
     return read(document, image_name)
 

@@ -6,9 +6,11 @@ import plistlib
 import re
 from typing import Any
 
-from mamfed_client.annotations.outlines import Outlines, unreadable
+from mamfed_client.annotations.outlines import Outlines, text_of, unreadable
 from mamfed_client.annotations.shapes import Shape
+from mamfed_common.text import encoding_of
 
+DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 NUMBER = r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*"
 POINT = re.compile(rf"\s*\({NUMBER},{NUMBER}\)\s*")
 
@@ -25,7 +27,7 @@ def read(data: bytes, image_name: str = "") -> Outlines:
     """
     try:
         # plistlib refuses entity declarations, so that none can blow up
-        document = plistlib.loads(data, fmt=plistlib.FMT_XML)
+        document = plistlib.loads(_unmarked(data), fmt=plistlib.FMT_XML)
     except MemoryError:
         raise
     except Exception:  # expat's errors and whatever plistlib trips over
@@ -35,6 +37,13 @@ def read(data: bytes, image_name: str = "") -> Outlines:
     except (KeyError, IndexError, TypeError):
         raise unreadable("a property list without Images[0].ROIs") from None
     return Outlines(shapes=tuple(shape for region in regions for shape in _shapes(region)))
+
+
+def _unmarked(data: bytes) -> bytes:
+    """Bring what an editor saved with a mark to UTF-8: the mark decides, whatever XML declares."""
+    if encoding_of(data) == "utf-8":
+        return data  # expat knows by the declaration
+    return DECLARATION.sub("", text_of(data), count=1).encode()
 
 
 def _shapes(region: dict[str, Any]) -> tuple[Shape, ...]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mamfed_client.annotations.shapes import Shape
 from mamfed_client.mammogram import Mask
 from mamfed_client.rejections import Reason, Refusal
+from mamfed_common.text import NotTextError, decode_text
 
 
 class NamedMask(NamedTuple):
@@ -90,6 +91,18 @@ def read_bytes(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise unreadable(f"a file larger than {limit >> 20} MiB")
     return data
+
+
+def text_of(data: bytes) -> str:
+    """Decode a text as editors and spreadsheets save it.
+
+    Raises:
+        Refusal: It is no text, or of an encoding that is not read.
+    """
+    try:
+        return decode_text(data)
+    except NotTextError as error:
+        raise unreadable(str(error)) from None
 
 
 def find_name(names: Iterable[str], image_name: str) -> str | None:

@@ -9,8 +9,16 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mamfed_client.annotations.outlines import Outlines, find_name, read_bytes, unreadable
+from mamfed_client.annotations.outlines import (
+    Outlines,
+    find_name,
+    read_bytes,
+    text_of,
+    unreadable,
+)
 from mamfed_client.annotations.shapes import Shape
+from mamfed_client.table import dialect
+from mamfed_common.text import encoding_of
 
 TEXT_LIMIT = 64 << 20
 LONGEST_CELL = 16 << 20
@@ -70,6 +78,12 @@ def read_csv(data: bytes, image_name: str) -> Outlines:
     return Outlines(tuple(found), listed=wanted is not None, declared=declared)
 
 
+def is_csv(start: str) -> bool:
+    """Tell a VIA table by its beginning."""
+    delimiter, _, text = dialect(start)
+    return text.partition(delimiter)[0].strip('"') in NAME_COLUMNS
+
+
 def read_json(document: Any, image_name: str) -> Outlines:
     """Take one image's regions of a VIA project or of an export of its annotations.
 
@@ -86,11 +100,10 @@ def read_json(document: Any, image_name: str) -> Outlines:
 
 def _rows(data: bytes) -> list[_Row]:
     """Take the file name, and shape and attributes as JSON, of each row."""
-    # Only these three columns count; a byte that is not UTF-8 elsewhere costs no row.
-    text = data.decode("utf-8-sig", errors="replace")
+    delimiter, _, text = dialect(_text(data))
     former = csv.field_size_limit(LONGEST_CELL)
     try:
-        reader = csv.DictReader(StringIO(text, newline=""))
+        reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
         header = reader.fieldnames or ()
         name_column = next((name for name in NAME_COLUMNS if name in header), None)
         if name_column is None or SHAPE_COLUMN not in header:
@@ -101,6 +114,13 @@ def _rows(data: bytes) -> list[_Row]:
         raise unreadable("not a CSV table") from None
     finally:
         csv.field_size_limit(former)
+
+
+def _text(data: bytes) -> str:
+    """Decode a table; only three columns count, so a byte that is not UTF-8 costs no row."""
+    if encoding_of(data).startswith("utf-8") and b"\0" not in data:
+        return data.decode(errors="replace").lstrip("\ufeff")
+    return text_of(data)
 
 
 def _entries(document: Any) -> list[Any]:
