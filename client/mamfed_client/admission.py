@@ -16,6 +16,9 @@ from mamfed_common.plan import Stage, StagePlan, TrainingPlan
 from mamfed_common.signing import is_signed
 from mamfed_common.weights import FAULTS, Fault
 
+FLOOR = "min_sites"
+"""The one bound from below."""
+
 
 class Refused(MamfedError):
     """This site does not answer. Only the fault's code travels."""
@@ -43,6 +46,20 @@ class BoundCheck(NamedTuple):
     allowed: float
     fits: bool
 
+    @property
+    def key(self) -> str:
+        """Name the bound as ``site.yaml`` does."""
+        return f"policy.bounds.{'min' if self.name == FLOOR else 'max'}_{self.name}"
+
+    @property
+    def limit(self) -> str:
+        """Say what is allowed."""
+        return f"at {'least' if self.name == FLOOR else 'most'} {self.allowed:g}"
+
+    def words(self) -> str:
+        """Say what the plan asks for, beside the bound by its name."""
+        return f"{self.name} is {self.found:g}, {self.key} allows {self.limit}"
+
 
 def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
     """Hold a plan against each bound; a stage of 0 rounds asks for nothing."""
@@ -55,8 +72,23 @@ def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
         _at_most("local_steps", _local_steps(plan, stages), bounds.max_local_steps),
         _at_most("learning_rate", _learning_rate(plan, stages), bounds.max_learning_rate),
         _at_most("batch_size", _most(stages, "batch_size"), bounds.max_batch_size),
-        BoundCheck("min_sites", sites, bounds.min_min_sites, sites >= bounds.min_min_sites),
+        BoundCheck(FLOOR, sites, bounds.min_min_sites, sites >= bounds.min_min_sites),
     ]
+
+
+def out_of_bounds(policy: Policy, plan: TrainingPlan) -> str:
+    """Say which bounds a plan is outside of, and how to change that; empty where it fits all.
+
+    What a preflight, ``plan`` and ``status`` say is what a message is refused with.
+    """
+    outside = [check for check in check_bounds(policy, plan) if not check.fits]
+    if not outside:
+        return ""
+    change = ", ".join(f"{check.key}: {check.found:g}" for check in outside)
+    return (
+        f"{'; '.join(check.words() for check in outside)}. Ask the coordinator for another plan, "
+        f"or set {change} in site.yaml"
+    )
 
 
 def standing(policy: Policy, plan: TrainingPlan, decisions: Mapping[str, Decision]) -> Standing:
@@ -110,12 +142,14 @@ def check_plan(
 
 def _why(found: Standing, policy: Policy, plan: TrainingPlan) -> str:
     if found is Standing.REFUSED:
-        return f"plan {plan.sha256()[:12]} was refused by mamfed-client plan refuse"
-    return "; ".join(
-        f"{check.name} is {check.found:g}, the policy's bound {check.allowed:g}"
-        for check in check_bounds(policy, plan)
-        if not check.fits
-    )
+        return refused_by_person(plan)
+    return out_of_bounds(policy, plan)
+
+
+def refused_by_person(plan: TrainingPlan) -> str:
+    """Say that somebody here refused a plan, and how to take that back."""
+    name = plan.sha256()[:12]
+    return f"this site refused plan {name}; mamfed-client plan approve {name} takes that back"
 
 
 def _at_most(name: str, found: float, allowed: float) -> BoundCheck:

@@ -11,9 +11,30 @@ from datetime import UTC, datetime
 import httpx
 
 from mamfed_client.proxies import Proxy, proxy_to
+from mamfed_common.errors import LinkError
 
+_BAD_GATEWAYS = (502, 503, 504)
+"""What a proxy answers where nothing answers it: RFC 9110, 15.6.3 to 15.6.5."""
 _UNTRUSTED = (18, 19, 20, 21)
 """OpenSSL's verification errors for a chain that does not end at the authority."""
+
+
+class NothingAnswers(LinkError):
+    """No process listens at the coordinator's address now; nothing else is known to be wrong."""
+
+
+def nothing_answers(error: BaseException, server: str) -> bool:
+    """Tell whether the connection was refused at the coordinator's own address.
+
+    A server that runs no run does not listen. A firewall may refuse likewise.
+    """
+    if proxy_to(server) is None:
+        return any(isinstance(cause, ConnectionRefusedError) for cause in causes(error))
+    return any(
+        isinstance(cause, httpx.ProxyError)
+        and str(cause).startswith(tuple(map(str, _BAD_GATEWAYS)))
+        for cause in causes(error)
+    )
 
 
 def explain(error: BaseException, server: str) -> str:
@@ -22,6 +43,11 @@ def explain(error: BaseException, server: str) -> str:
     Where a proxy leads to it, the connection that failed is the one to the proxy.
     """
     proxy = proxy_to(server)
+    if proxy is None and nothing_answers(error, server):
+        return (
+            f"nothing answers at {server}: the run may have ended, or not begun (connection "
+            "refused; a firewall does that too)"
+        )
     for cause in causes(error):
         words = _proxy_words(cause, proxy) if proxy else _words(cause)
         if words:
@@ -45,7 +71,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return "no such host name; check welcome.json and the name servers"
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused: no server there, or a firewall"
+        return "connection refused"
     if isinstance(error, ConnectionResetError):
         return "connection reset by the other side"
     if isinstance(error, TimeoutError | httpx.TimeoutException):

@@ -45,6 +45,7 @@ from mamfed_common.files import write_atomic
 from mamfed_common.keys import read_key
 from mamfed_common.pauses import pause_seconds
 from mamfed_common.supervision import hold_lifeline
+from mamfed_common.wording import span
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Watchdog:
         while True:
             self.tell()
             if self.is_silent():
-                self._link.start_over(f"silent for {self._quiet_seconds():.0f} s")
+                self._link.start_over(f"silent for {span(self._quiet_seconds())}")
             time.sleep(pause)
 
     def is_silent(self) -> bool:

@@ -70,12 +70,15 @@ def preflight(
     """Check whether this site can take part; exit code 9 where something fails."""
     from mamfed_client.preflight import Check, Preflight, choose_plan, refuse_failed
     from mamfed_client.settings import SiteHome
-    from mamfed_common.plan import read_plan
+    from mamfed_common.plan import TrainingPlan, read_plan
 
     site = SiteHome(home)
-    wanted = read_plan(plan) if plan else choose_plan(site)
-    found: list[Check] = []
     screen = console()
+    wanted = read_plan(plan) if plan else choose_plan(site)
+    if wanted is None:
+        screen.print("no plan has come and none is named by --plan: checked for the default plan")
+        wanted = TrainingPlan()
+    found: list[Check] = []
     for check in Preflight(site, wanted, train=not skip_training).run():
         found.append(check)
         if printed is Format.TEXT:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mamfed_common.terminal import Format, console
+from mamfed_common.wording import counted, span
 
 if TYPE_CHECKING:  # these bring torch, which a help text can do without
     from mamfed_client.plans import Decision, PlanStore, StoredPlan
@@ -134,18 +135,20 @@ def _in_words(stored: StoredPlan) -> Iterator[str]:
             yield f"It leaves out {stage.value}."
             continue
         yield (
-            f"In {stage.value}: {part.rounds} rounds, in each of them {part.in_words()}, "
-            f"{part.batch_size} of this site's images a step, learning rate up to "
-            f"{part.learning_rate:g}; an answer within {part.deadline_seconds / 3600:g} h."
+            f"In {stage.value}: {counted(part.rounds, 'round')}, in each of them "
+            f"{part.in_words()}, {part.batch_size} of this site's images a step, learning rate up "
+            f"to {part.learning_rate:g}; an answer within {span(part.deadline_seconds)}."
         )
     yield _held_out(plan.evaluation)
     if plan.makes_personal_models:
         yield (
             f"After the last round this site adapts the final model to its own patients: "
-            f"{plan.personal.steps} steps, learning rate up to {plan.personal.learning_rate:g}. "
+            f"{counted(plan.personal.steps, 'step')}, learning rate up to "
+            f"{plan.personal.learning_rate:g}. "
             "That model stays here; policy.personal: false makes none."
         )
-    yield f"The server averages the updates of {plan.federation.min_sites} sites or more."
+    sites = counted(plan.federation.min_sites, "site")
+    yield f"The server averages the updates of {sites} or more."
 
 
 def _held_out(split: EvaluationPlan) -> str:
@@ -164,10 +167,9 @@ def _against_bounds(policy: Policy, stored: StoredPlan) -> Iterator[str]:
     from mamfed_client.admission import check_bounds
     from mamfed_client.policy import missing_for_training
 
-    for name, found, allowed, fits in check_bounds(policy, stored.plan):
-        side = "at least" if name == "min_sites" else "at most"
-        verdict = "ok" if fits else "NOT ALLOWED"
-        yield f"{name}: {found:g}, allowed {side} {allowed:g}: {verdict}"
+    for check in check_bounds(policy, stored.plan):
+        verdict = "ok" if check.fits else f"NOT ALLOWED by {check.key}"
+        yield f"{check.name}: {check.found:g}, allowed {check.limit}: {verdict}"
     if policy.bounds.hours:
         yield f"This site answers at {policy.bounds.hours} only, local time."
     yield from missing_for_training(policy, stored.plan)

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import shutil
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
+from mamfed_client.admission import (
+    Standing,
+    check_bounds,
+    out_of_bounds,
+    refused_by_person,
+    standing,
+)
 from mamfed_client.certificate import days_left, site_certificate
+from mamfed_client.failures import NothingAnswers
 from mamfed_client.plans import Decision, PlanStore
 from mamfed_client.policy import missing_for_training
+from mamfed_client.server_reply import Reply, ask_health
 from mamfed_client.settings import SiteHome, SiteSettings, load_site_settings
 from mamfed_client.site import SiteData, load_site
 from mamfed_client.supervisor import check_start
 from mamfed_common import __version__
 from mamfed_common.domain import Purpose
 from mamfed_common.enrolment import read_welcome
-from mamfed_common.errors import LinkError, MamfedError, SetupError
+from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.plan import Stage, TrainingPlan, cases
 from mamfed_common.versions import MAMFED_HEADER, check_flower, flower_version, same_minor
+from mamfed_common.wording import counted, span
 
 Outcome = Literal["pass", "warn", "fail"]
 
@@ -36,7 +43,6 @@ STATE_MODELS = 8
 MOMENTS_MODELS = 14
 """Likewise AdamW's moments where they are kept: of three rounds of two runs, and a draft."""
 SPARE_BYTES = 2**30
-CONNECT_SECONDS = 10.0
 CROWDED = 0.9
 """Share of a GPU's memory above which other work there would end a round."""
 
@@ -53,18 +59,6 @@ class Check(NamedTuple):
     name: str
     outcome: Outcome
     words: str
-
-
-class Reply(NamedTuple):
-    """What the server's ``/health`` said.
-
-    Attributes:
-        headers: Its HTTP headers, names in lower case.
-        ahead_seconds: How far this machine's clock is ahead of the server's, to within a second.
-    """
-
-    headers: dict[str, str]
-    ahead_seconds: float
 
 
 Finding = tuple[Outcome, str]
@@ -95,6 +89,7 @@ class Preflight:
             ("clock", self.clock_agrees),
             ("versions", self.versions_fit),
             ("policy", self.policy_lets_out),
+            ("bounds", self.plan_is_within),
             ("disk", self.disk_has_room),
             ("data", self.data_is_there),
         )
@@ -131,14 +126,23 @@ class Preflight:
         """Check for how long the site's certificate is valid."""
         days = days_left(site_certificate(self.home))
         if days < 0:
-            return "fail", f"expired {-days} days ago: mamfed-client enroll, send the request"
+            return (
+                "fail",
+                f"expired {counted(-days, 'day')} ago: mamfed-client enroll, send the request",
+            )
         renew = "; renew it by mamfed-client enroll" if days < WARN_DAYS else ""
-        return ("warn" if renew else "pass"), f"valid for {days} more days{renew}"
+        return ("warn" if renew else "pass"), f"valid for {counted(days, 'more day')}{renew}"
 
     def server_answers(self) -> Finding:
         """Check that the server is reached, is the right one, and lets this site in."""
         server = read_welcome(self.home.welcome).server
-        self.reply = ask_health(self.home, server)
+        try:
+            self.reply = ask_health(self.home, server)
+        except NothingAnswers:
+            return "warn", (
+                f"nothing answers at {server} yet: the coordinator may not have started the run, "
+                "or a firewall refuses; mamfed-client start waits for it"
+            )
         return "pass", f"{server} answers and lets this site in"
 
     def clock_agrees(self) -> Finding:
@@ -172,6 +176,19 @@ class Preflight:
             return "fail", f"{self.home.settings_path}: {'; '.join(missing)}"
         return "pass", "the policy lets an update and what it needs leave"
 
+    def plan_is_within(self) -> Finding:
+        """Hold the plan against each bound of the policy, as every message will be."""
+        policy, decisions = self.settings.policy, PlanStore(self.home.plans).decisions()
+        found = standing(policy, self.plan, decisions)
+        if found is Standing.REFUSED:
+            return "fail", refused_by_person(self.plan)
+        if found is Standing.OUTSIDE_BOUNDS:
+            return "fail", out_of_bounds(policy, self.plan)
+        checks = check_bounds(policy, self.plan)
+        said = "; ".join(f"{check.name} {check.found:g}, {check.limit}" for check in checks)
+        hours = policy.bounds.hours
+        return "pass", said + (f"; answers at {hours} only, local time" if hours else "")
+
     def disk_has_room(self) -> Finding:
         """Check the room for a round's state and for prepared images."""
         kept = any(self.plan.stage(stage).optimizer_state == "kept" for stage in Stage)
@@ -190,7 +207,7 @@ class Preflight:
         stages = [stage for stage in Stage if self.plan.stage(stage).rounds]
         used = {stage: description.images_used(self.plan, stage) for stage in stages}
         found = {stage: cases(stage, kinds) for stage, kinds in used.items()}
-        said = "; ".join(f"{_kinds(kinds)} train in {stage}" for stage, kinds in used.items())
+        said = "; ".join(f"{stage} trains on {_kinds(kinds)}" for stage, kinds in used.items())
         if not any(count >= least for count in found.values()):
             return "fail", f"{said}; the policy asks for {least} (min_training_cases)"
         few = [stage for stage, count in found.items() if count < least]
@@ -204,7 +221,8 @@ class Preflight:
         if trial is None:
             return "warn", "not checked: no training images for it"
         seconds = trial.seconds * self.plan.steps(stage, trial.used)
-        said = f"{trial.device}: {trial.seconds:.1f} s, so about {_span(seconds)} a round"
+        step, whole = span(trial.seconds), span(seconds)
+        said = f"{trial.device}: {step} a step, so about {whole} a round"
         if not trial.total_bytes:
             return "warn", f"{said}; a GPU is many times quicker"
         share = trial.peak_bytes / trial.total_bytes
@@ -212,8 +230,8 @@ class Preflight:
         return ("warn" if share > CROWDED else "pass"), said
 
 
-def choose_plan(home: SiteHome) -> TrainingPlan:
-    """Return the newest plan that came and was not refused; mamfed's own where none is.
+def choose_plan(home: SiteHome) -> TrainingPlan | None:
+    """Return the newest plan that came and was not refused; None where none is.
 
     Raises:
         SetupError: The store of plans is damaged.
@@ -221,45 +239,7 @@ def choose_plan(home: SiteHome) -> TrainingPlan:
     store = PlanStore(home.plans)
     decisions = store.decisions()
     kept = [p for p in store.plans() if decisions.get(p.sha256) is not Decision.REFUSED]
-    return kept[-1].plan if kept else TrainingPlan()
-
-
-def ask_health(home: SiteHome, server: str) -> Reply:
-    """Ask the server for its health over this site's TLS.
-
-    Raises:
-        SetupError: This site's certificate cannot be used.
-        LinkError: The server does not answer, is not the right one, or refuses this site.
-    """
-    import httpx
-
-    from mamfed_client.failures import explain
-    from mamfed_client.link import detail_of, tls_context
-    from mamfed_client.proxies import check_proxy
-
-    context = tls_context(home)
-    check_proxy(server)
-    before = time.time()
-    try:
-        with httpx.Client(verify=context, timeout=CONNECT_SECONDS) as client:
-            response = client.get(f"https://{server}/health", headers={MAMFED_HEADER: __version__})
-    except httpx.TransportError as error:
-        raise LinkError(explain(error, server)) from None
-    if response.status_code != httpx.codes.OK:
-        raise LinkError(f"{server}: {response.status_code}: {detail_of(response, 'no reason')}")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(headers, _ahead((before + time.time()) / 2, headers.get("date")))
-
-
-def _ahead(ours: float, date: str | None) -> float:
-    """Return how far our clock is ahead; HTTP dates are cut to the second."""
-    if date is None:
-        return 0.0
-    try:
-        theirs = parsedate_to_datetime(date)
-    except ValueError:
-        return 0.0
-    return (datetime.fromtimestamp(ours, UTC) - theirs).total_seconds() - 0.5
+    return kept[-1].plan if kept else None
 
 
 def _checked(name: str, check: Callable[[], Finding]) -> Check:
@@ -291,14 +271,9 @@ def _model_bytes(plan: TrainingPlan) -> int:
 def _kinds(used: Mapping[Purpose, int]) -> str:
     """Say how many images of each kind there are."""
     counts = [f"{count} {kind.replace('_', ' ')}" for kind, count in used.items()]
-    return f"{' and '.join(counts) or '0'} images"
+    images = counted(sum(used.values()), "image")
+    return f"{' and '.join(counts)} {images.partition(' ')[2]}" if len(counts) else images
 
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

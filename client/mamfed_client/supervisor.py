@@ -23,6 +23,7 @@ from mamfed_common.keys import read_key
 from mamfed_common.lock import only_one
 from mamfed_common.supervision import Change, Child, child_environment, supervise
 from mamfed_common.versions import check_flower
+from mamfed_common.wording import span
 
 REFUSED_SECONDS = 60.0
 """How long until a site that was refused asks again: it may have been approved meanwhile."""
@@ -135,7 +136,7 @@ def _tell(home: SiteHome, console: Console, change: Change) -> None:
     if change.event == "ended" and change.code != REFUSED and change.delay_seconds is not None:
         console.print(
             f"the {change.name} process ended (code {change.code}); again in "
-            f"{change.delay_seconds:g} s, its log says why"
+            f"{span(change.delay_seconds)}, its log says why"
         )
 
 

@@ -1,4 +1,4 @@
-"""One real training step at a plan's size, to see that it works and what it takes."""
+"""A few real training steps at a plan's size, to see that they work and what one takes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.state import state_of
 from mamfed_common.subtraction import build_network
 
+MEASURED_STEPS = 2
+
 
 class Trial(NamedTuple):
     """What a step took.
 
     Attributes:
         device: Where it ran.
-        seconds: How long it took; with one device its first start is included.
+        seconds: How long a step takes once the first is over, which starts what is not yet warm.
         used: How many images of each kind train in the stage.
         peak_bytes: The most memory that torch held on the first GPU; 0 off a GPU.
         total_bytes: What that GPU has; 0 off a GPU.
@@ -36,7 +38,7 @@ class Trial(NamedTuple):
 
 
 def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardware) -> Trial | None:
-    """Train one step of a stage on the site's own images; None where it has none.
+    """Train some steps of a stage on the site's own images; None where it has none.
 
     Raises:
         SetupError: The GPU's memory is too small for the plan, or there are not so many devices.
@@ -52,10 +54,11 @@ def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardwar
     devices, batch_size = hardware.choose(), plan.stage(stage).batch_size
     device, batch = devices[0], samples.first(batch_size)
     beside = benign if len(samples) else benign.first(plan.stage(stage).beside_size)
-    # Several are started anew for each round, which says nothing of a step: the second one does.
-    short = plan.stage(stage).lasting(1 if len(devices) == 1 else 2)
+    # Counted in steps: the next batch is made while one is trained on, as within a round.
+    steps = {"rounds": 1, "local_epochs": None, "local_steps": 1 + MEASURED_STEPS}
+    short = plan.stage(stage).model_copy(update=steps)
     once = plan.model_copy(update={str(stage): short})
-    times = [monotonic()]
+    times = [monotonic()]  # the start, then the end of each step
     try:
         state = state_of(build_network(once.network, once.seed))
         turn = Turn(data.name, 1)
@@ -74,7 +77,7 @@ def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardwar
             f"{device}: its memory is too small for {plan.image_size} pixels and batches of "
             f"{batch_size}; free it, set activation_checkpointing: true, or ask for a smaller plan"
         ) from None
-    seconds = times[-1] - times[-2]
+    seconds = (times[-1] - times[1]) / MEASURED_STEPS
     name = str(device) if len(devices) == 1 else f"{len(devices)} x {device.type}"
     if device.type != "cuda":
         return Trial(name, seconds, used)

@@ -18,6 +18,7 @@ from flwr.common.constant import ErrorCode
 from mamfed_common.errors import MamfedError
 from mamfed_common.pauses import pause_seconds
 from mamfed_common.weights import FAULTS
+from mamfed_common.wording import counted, span
 from mamfed_server.transport import UNREAD, Transport, let_go
 
 LONGEST_PAUSE = 0.2
@@ -259,14 +260,14 @@ class Exchange:
         if ask.crashes < MAX_CRASHES:
             self._link.on_asked_again(site, "its worker died")
             return None
-        return Reply(None, f"its worker died {ask.crashes} times", ask.elapsed())
+        return Reply(None, f"its worker died {counted(ask.crashes, 'time')}", ask.elapsed())
 
     def _give_up(self, ask: _Ask) -> Reply | None:
         if ask.elapsed() >= ask.deadline_seconds:
             seconds = ask.deadline_seconds if ask.asked else None
-            return Reply(None, f"no answer within {ask.deadline_seconds:g} s", seconds)
+            return Reply(None, f"no answer within {span(ask.deadline_seconds)}", seconds)
         if self._link.given_up(ask.node_id):
-            return Reply(None, f"offline for {self._link.offline_seconds:g} s")
+            return Reply(None, f"offline for {span(self._link.offline_seconds)}")
         return None
 
     def _send(self, site: str, ask: _Ask, online: Mapping[int, str]) -> None:

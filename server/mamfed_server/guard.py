@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
 from mamfed_common.versions import INSTANCE_HEADER, MAMFED_HEADER, flower_version, same_minor
+from mamfed_common.wording import span
 from mamfed_server.superlink import (
     ACTIVATE_NODE,
     FLEET,
@@ -190,7 +191,7 @@ class Guard:
                     if len(body) > self._limits.body_bytes:
                         raise too_large
         except TimeoutError:
-            raise Denied(408, f"the body took over {self._limits.body_seconds:g} s") from None
+            raise Denied(408, f"the body took over {span(self._limits.body_seconds)}") from None
         return bytes(body)
 
     def _count(self, path: str, site: str, length: int) -> None:

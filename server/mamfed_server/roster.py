@@ -13,6 +13,7 @@ from flwr.app import MessageType
 from mamfed_common.errors import RunError, WeightsError
 from mamfed_common.plan import Stage
 from mamfed_common.weights import Part, Query, SiteDescription, pack
+from mamfed_common.wording import span
 from mamfed_server.exchange import Link, Nodes, Reply
 from mamfed_server.job import Job
 from mamfed_server.participants import evaluators, trainers
@@ -107,7 +108,7 @@ def _wait_for_nodes(link: Link, num_nodes: int) -> list[int]:
     while len(node_ids := sorted(link.online())) < num_nodes:
         if time.monotonic() > deadline:
             raise RunError(
-                f"{len(node_ids)} of {num_nodes} nodes came within {NODES_DEADLINE_SECONDS:g} s"
+                f"{len(node_ids)} of {num_nodes} nodes came within {span(NODES_DEADLINE_SECONDS)}"
             )
         link.pause()
     return node_ids

@@ -20,6 +20,7 @@ from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
 from mamfed_common.versions import check_flower
+from mamfed_common.wording import span
 from mamfed_server.begin import describe, left_behind, warn_of_older
 from mamfed_server.events import read_events
 from mamfed_server.participants import stages_of
@@ -157,9 +158,9 @@ class _Deaths:
     def changed(self, change: Change) -> None:
         if change.event != "ended" or change.delay_seconds is None:
             return
+        again = span(change.delay_seconds)
         self._console.print(
-            f"the server process ended (code {change.code}); again in {change.delay_seconds:g} s, "
-            "its log says why"
+            f"the server process ended (code {change.code}); again in {again}, its log says why"
         )
         rounds = len(self._folder.rounds())
         self._count = self._count + 1 if rounds == self._rounds else 1

@@ -109,7 +109,7 @@ def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):
     text = run("show")
     assert "images of 4096 x 4096 pixels" in text
     assert (
-        "In pretraining: 1 rounds, in each of them 1 epoch, 2 of this site's images a step" in text
+        "In pretraining: 1 round, in each of them 1 epoch, 2 of this site's images a step" in text
     )
     assert "image_size: 4096, allowed at most 2048: NOT ALLOWED" in text
     assert "min_sites: 3, allowed at least 3: ok" in text

@@ -1,21 +1,30 @@
 """The preflight against the coordinator's real listener, on real files: each check both ways."""
 
 import json
+import re
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.client.loopback import Coordinator, request_of
 from typer.testing import CliRunner
 
+from mamfed_client.admission import Refused, check_plan
 from mamfed_client.cli import app
+from mamfed_client.devices import Hardware, train_on
 from mamfed_client.plans import Decision, PlanStore
-from mamfed_client.preflight import FLOWER_HEADER, Preflight, Reply, choose_plan
+from mamfed_client.preflight import FLOWER_HEADER, Preflight, choose_plan
+from mamfed_client.rules import read_rules
+from mamfed_client.server_reply import Reply
 from mamfed_client.status import update_status
+from mamfed_client.trial import try_step
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.keys import new_ec_key
-from mamfed_common.plan import StagePlan, TrainingPlan
+from mamfed_common.plan import Stage, StagePlan
+from mamfed_common.signing import sign_plan
 from mamfed_common.versions import MAMFED_HEADER, flower_version
 from mamfed_server.approval import revoke
 from mamfed_server.pki import issue_server, issue_site
@@ -64,7 +73,7 @@ def test_a_site_that_is_ready_passes_and_trains_a_step_of_each_stage(call):
     outcomes = {name: outcome for name, (outcome, _) in found.items()}
     assert outcomes.pop("certificate") == "pass"
     assert set(outcomes.values()) == {"pass"}, found
-    assert "images train in pretraining" in found["data"][1]
+    assert "pretraining trains on 1 benign image;" in found["data"][1]
     for outcome, words in trained.values():
         assert outcome == "warn"  # a CPU is slow, and it says so
         assert words.startswith("cpu: ")
@@ -87,12 +96,76 @@ def test_each_thing_that_is_wrong_fails_by_its_name_and_the_others_are_checked_o
     change_settings(home, policy={}, data=[{"name": "here", "folder": "/no/such/folder"}])
     found = call("--skip-training", code=9)
     failed = {name for name, (outcome, _) in found.items() if outcome == "fail"}
-    assert failed == {"keys", "server", "policy", "data"}
-    assert "connection refused" in found["server"][1]
+    assert failed == {"keys", "policy", "data"}
     assert "chmod 600" in found["keys"][1]
     assert "policy.release" in found["policy"][1]
-    assert {found["clock"][0], found["versions"][0]} == {"warn"}
+    assert {found[name][0] for name in ("server", "clock", "versions")} == {"warn"}
     assert "finetuning step" not in found
+
+
+def test_a_server_that_has_not_started_is_a_warning_that_says_so(call, coordinator):
+    coordinator.front.stop()
+    outcome, words = call("--skip-training")["server"]
+    assert outcome == "warn"
+    assert words.startswith(
+        f"nothing answers at 127.0.0.1:{coordinator.port} yet: the coordinator may not have "
+        "started the run"
+    )
+
+
+BOUNDS = {
+    "rounds": {"max_rounds": 1},
+    "learning_rate": {"max_learning_rate": 1e-5},
+    "batch_size": {"max_batch_size": 1},
+    "min_sites": {"min_min_sites": 9},
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_plan_outside_a_bound_fails_by_the_bounds_name(call, home, tiny_plan, name):
+    (key,) = BOUNDS[name]
+    change_settings(home, policy=POLICY | {"bounds": BOUNDS[name]})
+    outcome, words = call("--skip-training", code=9)["bounds"]
+    assert outcome == "fail"
+    assert f"{name} is " in words
+    assert f"policy.bounds.{key} allows at " in words
+    with pytest.raises(Refused, match=re.escape(words)):  # what a message is refused with
+        check_bounds_of(home, tiny_plan)
+
+
+def test_a_plan_within_the_bounds_passes_with_each_bound_named(call):
+    outcome, words = call("--skip-training")["bounds"]
+    assert outcome == "pass"
+    assert "min_sites 3, at least 3" in words
+    assert all(name in words for name in BOUNDS)
+
+
+def check_bounds_of(home, plan):
+    rules, key = read_rules(home), Ed25519PrivateKey.generate()
+    check_plan(rules.policy, plan, sign_plan(key, plan), [key.public_key()], {}, None)
+
+
+def test_without_a_plan_it_is_said_which_one_is_checked(home):
+    words = ["preflight", "--home", str(home.path), "--skip-training"]
+    assert "checked for the default plan" in CliRunner().invoke(app, words).stderr
+
+
+def test_a_steps_time_leaves_out_what_only_the_first_takes(home, tiny_plan, monkeypatch):
+    def slow_to_start(*arguments, on_step, **options):
+        steps = []
+
+        def step():
+            if not steps:
+                time.sleep(2)
+            steps.append(1)
+            on_step()
+
+        return train_on(*arguments, on_step=step, **options)
+
+    monkeypatch.setattr("mamfed_client.trial.train_on", slow_to_start)
+    preflight = Preflight(home, tiny_plan)
+    trial = try_step(preflight.data, tiny_plan, Stage.PRETRAINING, Hardware("cpu", threads=1))
+    assert trial.seconds < 2
 
 
 def test_settings_that_cannot_be_read_fail_and_nothing_crashes(call, home):
@@ -177,7 +250,7 @@ def test_a_welcome_for_another_site_is_refused(home, tiny_plan):
 
 
 def test_the_newest_plan_that_was_not_refused_is_prepared_for(home, tiny_plan):
-    assert choose_plan(home) == TrainingPlan()
+    assert choose_plan(home) is None
     store = PlanStore(home.plans)
     other = tiny_plan.model_copy(
         update={"pretraining": StagePlan(rounds=2, local_epochs=1, learning_rate=1e-3)}

@@ -175,7 +175,7 @@ def test_a_site_that_stays_away_is_left_out_until_it_is_back(tmp_path, tiny_plan
         transports[0].on_pull = lambda node, message: None
 
     _, _, folder = disturbed(tmp_path, plan, leave, on_round=back)
-    assert refusals(folder) == [{"bea": "offline for 0.1 s"}, {}, {}]
+    assert refusals(folder) == [{"bea": "offline for 0.1 seconds"}, {}, {}]
     assert "bea" not in folder.rounds()[0].durations
     assert folder.rounds()[0].answered == ("ada", "cleo")
 
@@ -192,7 +192,7 @@ def test_a_site_that_has_been_away_for_long_costs_the_next_rounds_no_time(tmp_pa
         transport.on_pull = on_pull
 
     transport, _, folder = disturbed(tmp_path, plan, change)
-    assert refusals(folder) == [{"ada": "offline for 0.3 s"}] * 3
+    assert refusals(folder) == [{"ada": "offline for 0.3 seconds"}] * 3
     assert folder.rounds()[0].seconds > 0.3
     assert transport.pushed.count((ADA, "train")) == 1
 
@@ -210,7 +210,7 @@ def test_a_late_answer_is_dropped(tmp_path, tiny_plan):
         transports[0].silent = {}
 
     transport, sites, folder = disturbed(tmp_path, plan, change, on_round=answer_from_now)
-    assert refusals(folder) == [{"bea": "no answer within 0.2 s"}, {}, {}]
+    assert refusals(folder) == [{"bea": "no answer within 0.2 seconds"}, {}, {}]
     assert folder.rounds()[0].durations["bea"] == 0.2
     assert sites.trained.count(("bea", "pretraining", 1)) == 0
     assert transport._waiting == {}

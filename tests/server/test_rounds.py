@@ -420,7 +420,7 @@ def test_a_site_that_never_answers_is_left_out_after_the_deadline(tmp_path, tiny
     transport.silent = {NODES["ada"]: {"train"}}
     folder = run(Sites(), plan, tmp_path / "run", transport)
     record = folder.rounds()[0]
-    assert record.refused == {"ada": "no answer within 0.3 s"}
+    assert record.refused == {"ada": "no answer within 0.3 seconds"}
     assert record.answered == ("bea", "cleo")
 
 

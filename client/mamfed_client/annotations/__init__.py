@@ -30,6 +30,7 @@ from mamfed_client.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.mammogram import Mask
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_common.text import encoding_of
+from mamfed_common.wording import counted
 
 Reader = Callable[[bytes, Target], Outlines]
 
@@ -125,17 +126,13 @@ def _check_marked(mask: Mask, kinds: Counter[Kind], pictures: int, listed: bool)
     """Refuse a mask without an outline; single points are one unless boxes say otherwise."""
     boxes, points = kinds["box"], kinds["point"]
     if boxes and boxes + points == kinds.total() and not pictures:
-        beside = f" and {_counted(points, 'point')}" if points else ""
-        found = f"{_counted(boxes, 'box', 'boxes')}{beside}"
+        beside = f" and {counted(points, 'point')}" if points else ""
+        found = f"{counted(boxes, 'box', 'boxes')}{beside}"
         raise Refusal(Reason.EMPTY_MASK, f"{found} and no outline")
     if not listed:
         raise Refusal(Reason.EMPTY_MASK, "the annotation does not list the image")
     if not mask.any():
         raise Refusal(Reason.EMPTY_MASK, "the annotation marks nothing in the image")
-
-
-def _counted(count: int, singular: str, plural: str = "") -> str:
-    return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
 def _scaled(outlines: Outlines, rows: int, columns: int) -> tuple[tuple[Shape, ...], bool]:

@@ -19,11 +19,11 @@ from mamfed_client.prediction.answer import (
     RECONSTRUCTION,
 )
 from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
-from mamfed_client.review.distributions import counted
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
 from mamfed_common.files import write_atomic
 from mamfed_common.fingerprint import sha256_of
+from mamfed_common.wording import counted
 
 INDEX = "index.html"
 PAGE_VERSION = 1

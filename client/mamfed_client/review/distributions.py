@@ -10,6 +10,8 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
+from mamfed_common.wording import counted
+
 BINS = 24
 """About as many as a histogram of linear bins gets."""
 A_DECADE = 4
@@ -146,11 +148,6 @@ def _caption(values: Mapping[int, float], unit: str) -> str:
     )
     middle = f"{_number(median(values.values()))}{unit}"
     return f"{images}, median {middle}; from {smallest} to {largest}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return ``1 image``, ``2 images``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _number(value: float) -> str:

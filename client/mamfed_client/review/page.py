@@ -19,7 +19,6 @@ from mamfed_client.review.distributions import (
     Bars,
     Histogram,
     bars,
-    counted,
     grey_histograms,
     histogram,
     log_histogram,
@@ -30,6 +29,7 @@ from mamfed_common import __version__
 from mamfed_common.errors import OutputError
 from mamfed_common.files import check_folder_of, write_atomic
 from mamfed_common.weights import Purpose
+from mamfed_common.wording import counted
 
 ROWS_NAMED = 8
 """Of the rows that share a trouble, so many are named."""

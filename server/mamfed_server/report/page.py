@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamfed_common.files import check_folder_of, private_directory, write_atomic
+from mamfed_common.wording import counted, span
 from mamfed_server.choosing import Choice, chosen_round, pool
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
@@ -24,7 +25,6 @@ from mamfed_server.report.results import (
     across_rows,
     common_sites,
     comparable,
-    counted,
     dice_text,
     measures,
     read_arms,
@@ -155,7 +155,7 @@ def _render(
         counted=counted,
         counts=_counts,
         dice=dice_text,
-        duration=_duration,
+        duration=span,
         mean_loss=_mean_loss,
         megabytes=_megabytes,
         interval=_interval,
@@ -218,14 +218,6 @@ def _counts(counts: Mapping[str, int]) -> str:
     """Write counts by name as ``bad label: 2; missing mask: 1``, the largest first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return "; ".join(f"{name}: {count:,}" for name, count in ordered if count) or "none"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _mean_loss(record: RoundRecord) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mamfed_common.metrics import SiteScore
+from mamfed_common.wording import counted
 from mamfed_server.report.data import Difference, Promise
-from mamfed_server.report.results import SMALL, ArmResult, counted
+from mamfed_server.report.results import SMALL, ArmResult
 
 MODELS = {"shared": "federated", "personal": "personal", "local": "local"}
 """A site's models by the arms of ``summary.json`` that they are of."""

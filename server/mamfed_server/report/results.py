@@ -12,6 +12,7 @@ from mamfed_common.detection import FOUND_SHARE
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import SiteDescription
+from mamfed_common.wording import counted
 from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
 
 SMALL = 10
@@ -228,11 +229,6 @@ def across_rows(arms: Sequence[ArmResult], sites: Sequence[str]) -> list[Row]:
 def dice_text(value: float | None) -> str:
     """Return a Dice with two decimals, or n/a."""
     return "n/a" if value is None else f"{value:.2f}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return ``1 site``, ``2 sites``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _read_scores(values: Mapping[str, Any]) -> dict[str, SiteScore]:

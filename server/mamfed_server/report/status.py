@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mamfed_common.wording import counted
 from mamfed_server.report.data import NOT_ENDED, ReportData
-from mamfed_server.report.results import ArmResult, Sites, counted
+from mamfed_server.report.results import ArmResult, Sites
 from mamfed_server.runs import RoundRecord
 
 
