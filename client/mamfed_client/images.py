@@ -33,6 +33,7 @@ def read_image(data: bytes) -> Mammogram:
             8 or 16 bits, or contradicts itself.
     """
     header = read_picture_header(data)
+    _check_is_image(header)
     stored = _decode(data, header)
     if stored.dtype not in (np.uint8, np.uint16):
         raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{stored.dtype} pixels; 8- or 16-bit are read")
@@ -48,6 +49,20 @@ def read_image(data: bytes) -> Mammogram:
     spread = FULL_SCALE // np.iinfo(grey.dtype).max
     levels: Grey = np.multiply(grey, spread, dtype=np.uint16)
     return Mammogram(levels)
+
+
+def _check_is_image(header: PictureHeader) -> None:
+    """Refuse what may be a mask and no mammogram."""
+    if header.format == "BMP":
+        raise Refusal(Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content")
+    if header.is_mask:
+        detail = "a TIFF that begins with a mask; save the image alone"
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
+    if header.signed:
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, "signed pixels; unsigned ones are read")
+    if header.gamma:
+        detail = f"a tone curve (gamma {header.gamma:g}); save it without"
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
 
 
 def _decode(data: bytes, header: PictureHeader) -> npt.NDArray[Any]:

@@ -1,8 +1,8 @@
-"""What the header of a PNG, TIFF, JPEG or PGM says that changes how its pixels are to be read.
+"""What the header of a PNG, TIFF, JPEG, PGM or BMP says that changes how its pixels are to be read.
 
-One rule for all formats: what a file says of polarity is obeyed; a picture that is to be turned, of
-several images or of an unusual tone curve is refused. OpenCV, which decodes, obeys some of it in
-some formats and depths.
+One rule for all formats, and for images as for masks: a picture that is to be turned or of several
+images is refused. Polarity, sign and tone curve are told, for a mask has no tones. OpenCV, which
+decodes, obeys some of it in some formats and depths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.tiff_directory import is_tiff, read_tiff_page
 from mamfed_common.samples import FULL_SCALE
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG, BMP = b"\x89PNG\r\n\x1a\n", b"BM"
 EXIF = b"Exif\0\0"
 EXIF_ORIENTATION = 274
 GAMMAS = (45455, 100000)
@@ -32,18 +32,24 @@ class PictureHeader(NamedTuple):
     """A picture as its header describes it.
 
     Attributes:
-        format: ``PNG``, ``TIFF``, ``JPEG`` or ``PGM``.
+        format: ``PNG``, ``TIFF``, ``JPEG``, ``PGM`` or ``BMP``.
         width: In pixels.
         height: In pixels.
         white_is_zero: Whether low values are bright; only TIFF can say so.
+        signed: Whether pixels are signed, likewise.
+        is_mask: Whether it says that it is the mask of another picture, likewise.
         top: The largest level that a binary PGM allows; 0 elsewhere: OpenCV scales those of text.
+        gamma: The tone curve that a PNG says and that is none of the usual ones; else 0.
     """
 
     format: str
     width: int
     height: int
     white_is_zero: bool = False
+    signed: bool = False
+    is_mask: bool = False
     top: int = 0
+    gamma: float = 0.0
 
 
 def read_picture_header(data: bytes) -> PictureHeader:
@@ -61,13 +67,22 @@ def read_picture_header(data: bytes) -> PictureHeader:
             return PictureHeader("TIFF", *read_tiff_page(data))
         if data.startswith((b"P2", b"P5")):
             return _pgm(data)
+        if data.startswith(BMP):
+            columns, rows = struct.unpack_from("<ii", data, 18)  # upside down where positive
+            return PictureHeader("BMP", columns, abs(rows))
     except struct.error:
         raise Refusal(Reason.TRUNCATED, "the picture ends within its header") from None
     raise Refusal(Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content")
 
 
+def is_picture(data: bytes) -> bool:
+    """Tell a picture that may be a mask by its first bytes; nobody saves one as PGM."""
+    return data.startswith((PNG, SOI + b"\xff", BMP)) or is_tiff(data)
+
+
 def _png(data: bytes) -> PictureHeader:
     width, height = struct.unpack_from(">II", data, len(PNG) + 8)  # IHDR comes first
+    tone_curve = 0.0
     for kind, content in _png_chunks(data):
         if kind == b"acTL" and content[:4] > b"\0\0\0\1":
             raise _unsupported("several frames; save each image as a file of its own")
@@ -76,8 +91,8 @@ def _png(data: bytes) -> PictureHeader:
         if kind == b"gAMA" and len(content) == 4:
             (gamma,) = struct.unpack(">I", content)
             if all(abs(gamma / usual - 1) > GAMMA_TOLERANCE for usual in GAMMAS):
-                raise _unsupported(f"a tone curve (gamma {gamma / 100000:g}); save it without")
-    return PictureHeader("PNG", width, height)
+                tone_curve = gamma / 100000
+    return PictureHeader("PNG", width, height, gamma=tone_curve)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

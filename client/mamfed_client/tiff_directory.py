@@ -11,7 +11,7 @@ LITTLE_TIFF, BIG_TIFF = (b"II*\0", b"II+\0"), (b"MM\0*", b"MM\0+")
 """Byte orders, each in the classic form and in that of files beyond 4 GiB."""
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277
 SUBFILE, OLD_SUBFILE, PLANAR, SUB_DIRECTORIES, SAMPLE_FORMAT = 254, 255, 284, 330, 339
-REDUCED_OR_MASK = 0b101
+REDUCED, TRANSPARENCY = 0b001, 0b100
 """Bits of New Subfile Type: a smaller view, or a mask, of another page."""
 OLD_REDUCED = 2
 WHITE_IS_ZERO = 0
@@ -31,11 +31,15 @@ class TiffPage(NamedTuple):
         width: In pixels.
         height: In pixels.
         white_is_zero: Whether low values are bright.
+        signed: Whether pixels are signed; OpenCV takes such of 8 bits for unsigned.
+        is_mask: Whether it says that it is the mask of another page.
     """
 
     width: int
     height: int
     white_is_zero: bool
+    signed: bool
+    is_mask: bool
 
 
 def is_tiff(data: bytes) -> bool:
@@ -44,7 +48,7 @@ def is_tiff(data: bytes) -> bool:
 
 
 def read_tiff_page(data: bytes) -> TiffPage:
-    """Read the directories of a TIFF that should hold one grey image.
+    """Read the directories of a TIFF that should hold one grey image, or mask.
 
     Smaller views of it may follow. Nothing is turned: masks and outlines were drawn on the pixels
     as they lie in the file, so another orientation than the usual is refused.
@@ -60,14 +64,16 @@ def read_tiff_page(data: bytes) -> TiffPage:
     first = directories[0]
     if WIDTH not in first or HEIGHT not in first:
         raise Refusal(Reason.UNREADABLE_IMAGE, "a TIFF without width or height")
-    if _is_view(first):
+    if _is_view(first, REDUCED):
         raise _unsupported("a TIFF that begins with a thumbnail; save the image alone")
-    pages = sum(not _is_view(tags) for tags in directories)
+    pages = 1 + sum(not _is_view(tags, REDUCED | TRANSPARENCY) for tags in directories[1:])
     if pages > 1:
         raise _unsupported(f"several pages ({pages}); save each image as a file of its own")
     _check_kind(first)
     white_is_zero = _one(first, PHOTOMETRIC, 1) == WHITE_IS_ZERO
-    return TiffPage(_one(first, WIDTH, 0), _one(first, HEIGHT, 0), white_is_zero)
+    signed = _one(first, SAMPLE_FORMAT, UNSIGNED) == SIGNED
+    size = _one(first, WIDTH, 0), _one(first, HEIGHT, 0)
+    return TiffPage(*size, white_is_zero, signed, _is_view(first, TRANSPARENCY))
 
 
 def _check_kind(tags: Tags) -> None:
@@ -78,13 +84,10 @@ def _check_kind(tags: Tags) -> None:
         raise _unsupported(f"colours of kind {colour} in {samples} channels; grey is read")
     if samples > 1 and bits > 8 and _one(tags, PLANAR, 1) != 1:
         raise _unsupported("colour planes of more than 8 bits; grey is read")
-    if _one(tags, SAMPLE_FORMAT, UNSIGNED) == SIGNED:  # OpenCV takes 8 bits for unsigned
-        raise _unsupported("signed pixels; unsigned ones are read")
 
 
-def _is_view(tags: Tags) -> bool:
-    kind = _one(tags, SUBFILE, 0)
-    return bool(kind & REDUCED_OR_MASK) or _one(tags, OLD_SUBFILE, 0) == OLD_REDUCED
+def _is_view(tags: Tags, bits: int) -> bool:
+    return bool(_one(tags, SUBFILE, 0) & bits) or _one(tags, OLD_SUBFILE, 0) == OLD_REDUCED
 
 
 def _directories(data: bytes) -> list[Tags]:

@@ -242,7 +242,7 @@ def test_a_tiff_of_12_packed_bits_keeps_its_polarity(photometric):
         ({274: 2}, "turned by orientation 2"),
         ({254: 1}, "begins with a thumbnail"),
         ({255: 2}, "begins with a thumbnail"),
-        ({254: 4}, "begins with a thumbnail"),
+        ({254: 4}, "begins with a mask"),
         ({262: 5}, "colours of kind 5"),
         ({262: 4}, "colours of kind 4"),
         ({339: 2}, "signed pixels"),

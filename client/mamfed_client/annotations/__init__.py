@@ -28,6 +28,7 @@ from mamfed_client.annotations.references import Target
 from mamfed_client.annotations.shapes import Annotation, Kind, Shape
 from mamfed_client.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.mammogram import Mask
+from mamfed_client.picture_headers import is_picture
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_common.text import encoding_of
 from mamfed_common.wording import counted
@@ -161,7 +162,7 @@ def _reader_for(data: bytes) -> Reader:
     """Tell a file without a telling suffix by its content."""
     if data[128:132] == b"DICM":  # PS3.10 7.1
         return dicom_file.read
-    if masks.is_picture(data):
+    if is_picture(data):
         return _by_name(masks.read)
     start = data[:START].decode(encoding_of(data), errors="ignore").lstrip("\ufeff\t\r\n ")
     if start.startswith("<"):

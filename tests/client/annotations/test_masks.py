@@ -2,6 +2,8 @@ import struct
 
 import cv2
 import numpy as np
+import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 import tifffile
 
@@ -69,7 +71,7 @@ def png(rows, columns):
 
 def jpeg(rows, columns):
     frame = struct.pack(">HHBHHB", 0xFFC0, 11, 8, rows, columns, 1) + b"\1\x11\0"
-    return b"\xff\xd8\xff\xfe\0\4hi\xff" + frame + b"\xff\xd9"
+    return b"\xff\xd8\xff\xfe\0\4hi\xff" + frame + b"\xff\xda\0\2\xff\xd9"
 
 
 def tiff(rows, columns, order="<", more=0):
@@ -115,6 +117,32 @@ def test_a_tiff_of_several_pages_is_refused(tmp_path, marked):
     tifffile.imwrite(tmp_path / "1.tif", np.ones((2, 5, 6), np.uint8), photometric="minisblack")
     with pytest.raises(Refusal, match="several pages"):
         marked(tmp_path / "1.tif", 5, 6)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_mask_that_is_to_be_turned_is_refused_as_its_image_would_be(tmp_path, marked, suffix):
+    turned = {0x0112: 6}
+    exif = PIL.Image.Exif()
+    exif.update(turned)
+    more = {"tiffinfo": turned} if suffix == ".tif" else {"exif": exif}
+    mask = PIL.Image.fromarray(np.kron(np.eye(4, dtype=np.uint8) * 255, np.ones((8, 8), np.uint8)))
+    mask.save(tmp_path / f"1{suffix}", **more)
+    with pytest.raises(Refusal, match="turned by orientation 6"):
+        marked(tmp_path / f"1{suffix}", 32, 32)
+    mask.save(tmp_path / f"2{suffix}")
+    assert sum(row.count("#") for row in marked(tmp_path / f"2{suffix}", 32, 32)) == 256
+
+
+def test_what_has_no_tones_is_read_whatever_a_file_says_of_them(tmp_path, marked):
+    mask = np.zeros((5, 6), np.int16)
+    mask[1:3, 2:4] = 1
+    tifffile.imwrite(tmp_path / "1.tif", mask, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "2.tif", mask.astype(bool), photometric="minisblack", subfiletype=4)
+    chunks = PIL.PngImagePlugin.PngInfo()
+    chunks.add(b"gAMA", struct.pack(">I", 250_000))
+    PIL.Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "3.png", pnginfo=chunks)
+    for name in ("1.tif", "2.tif", "3.png"):
+        assert marked(tmp_path / name, 5, 6) == ["......", "..##..", "..##..", "......", "......"]
 
 
 def test_text_called_a_png_is_refused(tmp_path, marked):
