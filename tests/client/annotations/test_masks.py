@@ -137,10 +137,11 @@ def test_what_has_no_tones_is_read_whatever_a_file_says_of_them(tmp_path, marked
     mask = np.zeros((5, 6), np.int16)
     mask[1:3, 2:4] = 1
     tifffile.imwrite(tmp_path / "1.tif", mask, photometric="minisblack")
-    tifffile.imwrite(tmp_path / "2.tif", mask.astype(bool), photometric="minisblack", subfiletype=4)
+    picture = PIL.Image.fromarray(mask.astype(np.uint8))
+    picture.save(tmp_path / "2.tif", tiffinfo={254: 4})
     chunks = PIL.PngImagePlugin.PngInfo()
     chunks.add(b"gAMA", struct.pack(">I", 250_000))
-    PIL.Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "3.png", pnginfo=chunks)
+    picture.save(tmp_path / "3.png", pnginfo=chunks)
     for name in ("1.tif", "2.tif", "3.png"):
         assert marked(tmp_path / name, 5, 6) == ["......", "..##..", "..##..", "......", "......"]
 
