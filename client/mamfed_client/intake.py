@@ -58,6 +58,7 @@ class Intake:
         linked: How many patients share a picture with another one, and so their part of the split.
         beside: What else lies in the folder, by kind.
         notes: What a person should know of the folder as a whole, in sentences that name nobody.
+        refused: Rows that were tried and rejected, by number; a prepared folder knows none.
     """
 
     layout: str
@@ -68,6 +69,7 @@ class Intake:
     linked: int
     beside: Counter[Beside] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
+    refused: Mapping[int, Row] = field(default_factory=dict)
 
     @property
     def files(self) -> int:
@@ -124,6 +126,7 @@ def take_in(
         linked=len(linked_patients(pairs)),
         beside=beside,
         notes=tuple(_notes(manifest, cases, joined, pictures, beside)),
+        refused={r.row_number: r for r in manifest.rows if r.row_number in {*refused, *unusable}},
     )
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -43,6 +43,8 @@ JPEG = (
 )
 """Colour keeps its full resolution, or outlines of one pixel smear."""
 
+Item = TypeVar("Item")
+
 ORDER: tuple[Purpose, ...] = ("malignant", "benign", "without_malignancy")
 """By what an image is listed that serves several purposes."""
 
@@ -78,21 +80,28 @@ def choose(cases: Sequence[Case], most: int) -> list[Case]:
         At most ``most`` images: the doubtful ones by doubt and row, then the others by purpose,
         vendor, view and row.
     """
-    doubtful = _in_turn([case for case in cases if case.doubts], _by_doubt, most)
+    doubtful = in_turn([case for case in cases if case.doubts], _by_doubt, _row, most)
     others = [case for case in cases if not case.doubts]
-    chosen = _in_turn(others, _group, most - len(doubtful))
+    chosen = in_turn(others, _group, _row, most - len(doubtful))
     return [
         *sorted(doubtful, key=lambda c: (*_by_doubt(c), c.row.row_number)),
         *sorted(chosen, key=lambda c: (*_group(c), c.row.row_number)),
     ]
 
 
-def _in_turn(cases: Sequence[Case], group: Callable[[Case], Any], most: int) -> list[Case]:
-    groups: defaultdict[Any, list[Case]] = defaultdict(list)
-    for case in sorted(cases, key=lambda c: derive_seed(0, "contact sheet", c.row.row_number)):
-        groups[group(case)].append(case)
+def in_turn(
+    items: Sequence[Item], group: Callable[[Item], Any], row: Callable[[Item], int], most: int
+) -> list[Item]:
+    """Take one of each group in turn, at most so many, in an order drawn by row numbers alone."""
+    groups: defaultdict[Any, list[Item]] = defaultdict(list)
+    for item in sorted(items, key=lambda i: derive_seed(0, "contact sheet", row(i))):
+        groups[group(item)].append(item)
     turns = zip_longest(*(groups[key] for key in sorted(groups)))
-    return list(islice((case for turn in turns for case in turn if case is not None), most))
+    return list(islice((item for turn in turns for item in turn if item is not None), most))
+
+
+def _row(case: Case) -> int:
+    return case.row.row_number
 
 
 def mainly(case: Case) -> Purpose | None:
@@ -141,7 +150,7 @@ def _draw(case: Case, decoder: Decoder) -> Drawn:
     sample, transform = prepare(mammogram, mask, SIDE, look=look)
     return Drawn(
         case=case,
-        jpeg=_jpeg(_whole(mammogram, mask, look) if case.doubts else sample),
+        jpeg=jpeg_of(whole(mammogram, mask, look) if case.doubts else sample),
         mirrored=transform.flipped and not case.doubts,
         outlined=bool(sample.mask.any()),
         breast_share=_breast_share(sample, transform),
@@ -149,7 +158,7 @@ def _draw(case: Case, decoder: Decoder) -> Drawn:
     )
 
 
-def _whole(mammogram: Mammogram, mask: Mask | None, look: Look) -> Sample:
+def whole(mammogram: Mammogram, mask: Mask | None, look: Look) -> Sample:
     """Show all of the file's image as it lies: what is cropped or turned hides what is wrong."""
     grey, breast = mammogram.grey, look.view.breast
     rows, columns = grey.shape
@@ -159,7 +168,8 @@ def _whole(mammogram: Mammogram, mask: Mask | None, look: Look) -> Sample:
     return Sample(stretched(transform.apply(grey), *levels), field, marked, "")
 
 
-def _jpeg(sample: Sample) -> bytes:
+def jpeg_of(sample: Sample) -> bytes:
+    """Draw a sample with the outlines of breast and lesion."""
     grey = (sample.image >> 8).astype(np.uint8)
     picture = np.repeat(grey[..., None], 3, axis=-1)
     outline(picture, sample.field, BREAST)

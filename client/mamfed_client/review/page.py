@@ -24,6 +24,7 @@ from mamfed_client.review.distributions import (
     log_histogram,
 )
 from mamfed_client.review.explanations import EXPLANATIONS
+from mamfed_client.review.refused import RefusedPicture, draw_refused
 from mamfed_client.review.show import BREAST, LESION
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
@@ -62,14 +63,16 @@ def write_check_page(
         document: What :func:`mamfed_client.summary.summarise_intake` counted.
         intake: What was counted.
         names: Whether file names are shown.
-        most: Number of images on the contact sheet, which are read again.
+        most: Number of images on the contact sheet, which are read again; of refused ones there
+            are at most half as many more.
 
     Raises:
         OutputError: The file cannot be written.
     """
     check_place(out)
     drawn, failed = draw(choose(intake.cases, most))
-    page = _render(document, intake, drawn, failed, names=names)
+    refused = draw_refused(intake, most // 2)
+    page = _render(document, intake, drawn, failed, refused, names=names)
     try:
         write_atomic(out, page.encode(errors="replace"))  # names may hold bytes that are no UTF-8
     except OSError as error:
@@ -94,6 +97,7 @@ def _render(
     intake: Intake,
     drawn: Sequence[Drawn],
     failed: Sequence[int],
+    refused: Sequence[RefusedPicture],
     *,
     names: bool,
 ) -> str:
@@ -113,6 +117,7 @@ def _render(
         counts=_counts(document, intake.cases),
         grey=_grey(drawn),
         histograms=_histograms(intake.cases, drawn),
+        refused=refused,
         doubtful=[picture for picture in drawn if picture.case.doubts],
         doubted=_doubted(intake.cases),
         sheets=[

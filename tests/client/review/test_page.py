@@ -3,6 +3,7 @@
 import base64
 import csv
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 
 from mamfed_client.annotations.shapes import Annotation
@@ -24,6 +26,7 @@ from mamfed_client.review.page import write_check_page
 from mamfed_client.review.show import LESION
 from mamfed_client.summary import summarise_intake
 from mamfed_common.errors import OutputError
+from mamfed_simulations.vendors import VENDORS, write_cohort
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -177,6 +180,49 @@ def test_a_page_says_what_lies_beside_the_images_and_what_to_know_of_the_folder(
     assert ["mask or outline", "3"] in shown.rows
     assert ["table", "1"] in shown.rows
     assert "What to know of the folder rows 2, 3: one patient" in shown.text
+
+
+def test_refused_images_are_shown_first_beside_their_reason(site, tmp_path):
+    """A mask of everything, a turned picture, an inverted one, and one that does not decode."""
+    shutil.copytree(site, tmp_path / "site")
+    site = tmp_path / "site"
+    cv2.imwrite(str(site / "4-mask.png"), np.full((181, 131), 255, np.uint8))
+    image = cv2.imread(str(site / "2<img src=x>.png"), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(site / "2<img src=x>.png"), np.full_like(image, 90))
+
+    shown = write_page(tmp_path / "page.html", check(Source(site))[0])
+
+    spoken = [image["alt"] for image in shown.named("img")]
+    assert spoken[:2] == [
+        "Row 4, refused: implausible mask, lesion outlined",
+        "Row 2, refused: no breast found",
+    ]
+    assert not any("Row 7" in words for words in spoken), "it does not decode"
+    assert shown.html.index('id="refused"') < shown.html.index('id="folder"')
+    assert "implausible mask it marks" in shown.text
+    outlined = near(shown.pictures()[4], LESION)
+    assert outlined[:6].any()
+    assert outlined[-6:].any()
+    assert shown.pictures()[2][:250, :180].std() < 2
+    assert not shown.dead_links()
+
+
+def test_a_refused_image_that_may_hold_text_is_not_shown(tmp_path):
+    look = next(iter(VENDORS.values()))
+    write_cohort(tmp_path / "site", look, benign=6, malignant=0, seed=1, scale=0.06)
+    first, second, *_ = sorted((tmp_path / "site" / "images").iterdir())
+    for path, keyword, value in ((first, "BurnedInAnnotation", "YES"), (second, "Modality", "CR")):
+        dataset = pydicom.dcmread(path)
+        setattr(dataset, keyword, value)
+        dataset.save_as(path)
+
+    intake, _ = check(Source(tmp_path / "site"))
+    shown = write_page(tmp_path / "page.html", intake)
+
+    reasons = {str(r.reason) for r in intake.rejected}
+    assert reasons == {"burned-in annotation", "wrong modality"}
+    refused = [i["alt"] for i in shown.named("img") if "refused" in i["alt"]]
+    assert [words.split(": ")[1] for words in refused] == ["wrong modality"]
 
 
 def test_a_page_is_one_private_file_that_loads_nothing(discreet, intake, page, tmp_path):
