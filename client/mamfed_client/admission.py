@@ -132,7 +132,8 @@ def check_plan(
     found = standing(policy, plan, decisions)
     if found is Standing.PENDING:
         raise Refused(
-            Fault.PLAN_NOT_APPROVED, f"mamfed-client plan show {plan.sha256()[:12]} explains it"
+            Fault.PLAN_NOT_APPROVED,
+            f"mamfed-client plan approve {plan.sha256()[:12]} shows it and asks",
         )
     if found is not Standing.APPROVED:
         raise Refused(Fault.PLAN_OUTSIDE_POLICY, _why(found, policy, plan))

@@ -18,6 +18,7 @@ from mamfed_client.local_norms import LocalNorms
 from mamfed_client.models import PERSONAL, ModelFolder
 from mamfed_client.personal import Adapter
 from mamfed_client.question import site_sha256
+from mamfed_client.refusals import refusal_of
 from mamfed_client.site import Site, load_site
 from mamfed_common import __version__
 from mamfed_common.batches import Turn
@@ -165,6 +166,7 @@ def _refuse(error: Exception, message_type: str, door: OpenGate) -> Fault:
         logger.error("this site could not answer a %s", message_type, exc_info=error)
         fault = Fault.DATA_UNUSABLE if isinstance(error, DataError) else Fault.FAILED
     try:
+        door.not_answered(refusal_of(error, fault))
         return door.release_fault(fault)
     except Exception:
         logger.exception("the refusal could not be recorded")

@@ -23,6 +23,7 @@ from mamfed_client.protection import arrays_to_send, protect, read_secret
 from mamfed_client.release import allowed_of, check_personal, why_withheld
 from mamfed_client.rules import Rules, RulesOfHome
 from mamfed_client.settings import SiteHome
+from mamfed_client.status import Refusal, update_status
 from mamfed_common.compact import update_to_send
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
@@ -67,6 +68,9 @@ class OpenGate:
         assert start is not None
         return pack(answer, update_to_send(state, start, order.plan.federation.wire))
 
+    def not_answered(self, refusal: Refusal | None) -> None:
+        """Take note of why a request is not answered: a simulation says it at its end."""
+
     def release_fault(self, fault: Fault) -> Fault:
         """Release only that there was a fault: a simulation's text is on the same screen."""
         return Fault.FAILED
@@ -82,6 +86,7 @@ class Gate(OpenGate):
         log: AuditLog,
         noise_secret: bytes,
         now: Callable[[], datetime] = datetime.now,
+        on_refusal: Callable[[Refusal | None], None] = lambda refusal: None,
     ) -> None:
         """Guard a site.
 
@@ -91,6 +96,7 @@ class Gate(OpenGate):
             log: The record of what left.
             noise_secret: What noise is drawn from, see ``protection.protect``.
             now: Tells the local time.
+            on_refusal: Called with why a request is not answered, with None when one is let in.
 
         Raises:
             SetupError: The rules cannot be read.
@@ -101,6 +107,7 @@ class Gate(OpenGate):
         self._log = log
         self._noise_secret = noise_secret
         self._now = now
+        self._on_refusal = on_refusal
         self._order: Order | None = None
 
     def admit(self, order: Order) -> None:
@@ -121,6 +128,11 @@ class Gate(OpenGate):
         withheld = why_withheld(rules.policy, order)
         if withheld and not _brings_the_final_model(order):
             raise Refused(Fault.MAY_NOT_LEAVE, withheld)
+        self.not_answered(None)
+
+    def not_answered(self, refusal: Refusal | None) -> None:
+        """Show why a request is not answered; None: one is let in."""
+        self._on_refusal(refusal)
 
     def admit_cases(self, cases: int) -> None:
         """Let training begin.
@@ -210,7 +222,15 @@ def open_gate(home: SiteHome) -> Gate:
         PlanStore(home.plans),
         AuditLog(home.audit),
         read_secret(home.keys / "noise.key"),
+        on_refusal=lambda refusal: _show(home, refusal),
     )
+
+
+def _show(home: SiteHome, refusal: Refusal | None) -> None:
+    try:
+        update_status(home, refusal=refusal)
+    except OSError as error:  # a full disk must not decide what is answered
+        logger.warning("the status cannot be written: %s", error.strerror)
 
 
 def _brings_the_final_model(order: Order) -> bool:

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import glob
 import logging
 import secrets
 import ssl
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -33,11 +35,11 @@ from mamfed_client.certificate import site_certificate
 from mamfed_client.failures import causes, explain
 from mamfed_client.proxies import check_proxy
 from mamfed_client.settings import SiteHome
-from mamfed_client.status import REFUSED, STARTS_OVER, State
+from mamfed_client.status import OUTCOMES, REFUSED, STARTS_OVER, Ended, State
 from mamfed_common import __version__
 from mamfed_common.certificates import check_validity, read_certificate
 from mamfed_common.errors import LinkError, SetupError
-from mamfed_common.versions import INSTANCE_HEADER, MAMFED_HEADER
+from mamfed_common.versions import INSTANCE_HEADER, MAMFED_HEADER, RUN_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class Link:
     message_at: float = float("-inf")
     busy: bool = False
     stamp: tuple[int, int] = (0, 0)
+    ended: Ended | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answered(self) -> None:
@@ -103,6 +106,16 @@ class Link:
         self.state, self.error = "training" if self.busy else "online", ""
         self.last_contact, self.contact_at = datetime.now(UTC), monotonic()
         self.attempt_at = self.contact_at
+
+    def hear_of_run(self, header: str) -> None:
+        """Take note of whether the run goes on or how it ended, see ``versions.RUN_HEADER``."""
+        how, _, name = header.partition(" ")
+        run = "".join(c for c in unquote(name) if c.isprintable())[:64]
+        if how not in OUTCOMES:
+            self.ended = None
+        elif self.ended is None or (self.ended.how, self.ended.run) != (how, run):
+            self.ended = Ended(run=run, how=how, model=model_of(self.home, run))
+            logger.info("%s", self.ended.words())
 
     def failed(self, error: BaseException) -> None:
         """Take note of a failure."""
@@ -141,6 +154,15 @@ class Link:
         stamp, before = (found.st_mtime_ns, found.st_ino), self.stamp
         self.stamp = stamp
         return stamp != before
+
+
+def model_of(home: SiteHome, run: str) -> str:
+    """Return where a run's final model lies in a site's home; empty where none came.
+
+    Where several plans ran under one name, it is the newest.
+    """
+    found = [path for path in home.models.glob(f"{glob.escape(run)}-*/shared.safetensors")]
+    return str(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else ""
 
 
 def fleet_client(link: Link) -> type[FleetHttpClient]:
@@ -211,6 +233,7 @@ class _Contact:
             self._link.start_over("it does not know this node, or the clocks differ")
         elif response.is_success:
             self._link.answered()
+            self._link.hear_of_run(response.headers.get(RUN_HEADER, ""))
         elif not _is_flowers(response):
             logger.error("%d: %s", response.status_code, detail_of(response, "no reason given"))
 

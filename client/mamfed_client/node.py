@@ -38,7 +38,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 from mamfed_client.flower_parts import check_flower_parts, start_log
 from mamfed_client.link import Link, fleet_client, tls_context
 from mamfed_client.settings import SiteHome
-from mamfed_client.status import STARTS_OVER, update_status
+from mamfed_client.status import STARTS_OVER, read_status, update_status
 from mamfed_common.enrolment import read_welcome
 from mamfed_common.errors import MamfedError
 from mamfed_common.files import write_atomic
@@ -101,7 +101,7 @@ class Watchdog:
         self._link = link
         self._silence_seconds = silence_seconds
         self._lonely_seconds = LONELY_TIMES * silence_seconds
-        self._told: tuple[str, str] = ("", "")
+        self._told: tuple[object, ...] = ()
         self._told_at = float("-inf")
 
     def run(self) -> None:
@@ -129,7 +129,7 @@ class Watchdog:
     def tell(self) -> None:
         """Bring the status up to date where it changed, or the contact is old."""
         link = self._link
-        now = (link.state, link.error)
+        now = (link.state, link.error, link.ended)
         if now == self._told and monotonic() - self._told_at < CONTACT_SECONDS:
             return
         self._told, self._told_at = now, monotonic()
@@ -137,6 +137,7 @@ class Watchdog:
             link.home,
             state=link.state,
             error=link.error,
+            ended=link.ended,
             last_contact=link.last_contact,
             server=link.server,
             node_pid=os.getpid(),
@@ -157,6 +158,7 @@ def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
     welcome = read_welcome(home.welcome)
     key = read_key(home.node_key, EllipticCurvePrivateKey)
     link = Link(home, welcome.server, lambda code: _end(link, code))
+    link.ended = read_status(home).ended
     tls_context(home)
     watchdog = Watchdog(link, silence_seconds)
     threading.Thread(target=watchdog.run, name="watchdog", daemon=True).start()

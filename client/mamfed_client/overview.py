@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import Field
+
+from mamfed_client.admission import Standing, out_of_bounds, standing
 from mamfed_client.audit import head_path_of, read_head
 from mamfed_client.certificate import days_left, site_certificate
 from mamfed_client.plans import PlanStore
@@ -14,6 +17,7 @@ from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
 from mamfed_common.health import Health
 from mamfed_common.lock import holder
+from mamfed_common.wording import counted
 
 HEALTH = {
     "online": Health.WORKING,
@@ -33,6 +37,7 @@ class Overview(Config):
         status: What its processes last said.
         certificate_days: For how many days its certificate is still valid; None: it has none.
         pending_plans: Plans that wait for a decision, by SHA-256.
+        blocked_plans: Plans outside the bounds, by SHA-256: which bounds, and how to change that.
         audit_lines: Lines of the audit log.
     """
 
@@ -41,6 +46,7 @@ class Overview(Config):
     status: Status
     certificate_days: int | None
     pending_plans: tuple[str, ...]
+    blocked_plans: dict[str, str] = Field(default_factory=dict)
     audit_lines: int
     warnings: tuple[str, ...] = ()
 
@@ -49,7 +55,12 @@ class Overview(Config):
         """Return how the site is doing, for monitors."""
         if not self.running:
             return Health.NOT_RUNNING
-        return HEALTH.get(self.status.state, Health.WAITING)
+        state, refusal = self.status.state, self.status.refusal
+        if state in ("online", "training") and refusal:
+            return Health.WAITING if refusal.passing else Health.REFUSED
+        if state == "unreachable" and self.status.ended:
+            return Health.WAITING
+        return HEALTH.get(state, Health.WAITING)
 
     def lines(self) -> Iterator[str]:
         """Say it in lines."""
@@ -58,14 +69,18 @@ class Overview(Config):
         if state.last_contact is not None:
             yield f"last contact: {state.last_contact:%Y-%m-%d %H:%M:%S} UTC"
         if self.running and state.task is not None:
-            yield f"now: {state.task.words()}, {state.task.steps} steps"
+            yield f"now: {state.task.words()}, {counted(state.task.steps, 'step')}"
         if state.error and state.state not in ("refused", "unreachable"):
             yield f"last error: {state.error}"
         days = self.certificate_days
-        yield "certificate: none yet" if days is None else f"certificate: {days} days left"
-        yield f"audit: {self.audit_lines} lines"
+        yield (
+            "certificate: none yet" if days is None else f"certificate: {counted(days, 'day')} left"
+        )
+        yield f"audit: {counted(self.audit_lines, 'line')}"
         for sha256 in self.pending_plans:
-            yield f"plan {sha256[:12]} waits: mamfed-client plan show {sha256[:12]}"
+            yield f"plan {sha256[:12]} waits: mamfed-client plan approve {sha256[:12]}"
+        for sha256, why in self.blocked_plans.items():
+            yield f"plan {sha256[:12]} is blocked: {why}"
         for warning in self.warnings:
             yield f"warning: {warning}"
 
@@ -78,9 +93,9 @@ def overview(home: SiteHome) -> Overview:
         AuditError: The audit log's head is missing or damaged.
     """
     settings, store = load_site_settings(home), PlanStore(home.plans)
-    decided, allowed = store.decisions(), settings.policy.plans.allowed
-    manual = settings.policy.plans.approval == "manual"
-    plans = [plan.sha256 for plan in store.plans() if manual and plan.sha256 not in decided]
+    policy, decisions = settings.policy, store.decisions()
+    found = [(kept, standing(policy, kept.plan, decisions)) for kept in store.plans()]
+    blocked = [kept for kept, what in found if what is Standing.OUTSIDE_BOUNDS]
     running = holder(home.lock) is not None
     status = read_status(home)
     if not running:
@@ -90,7 +105,8 @@ def overview(home: SiteHome) -> Overview:
         running=running,
         status=status,
         certificate_days=_certificate_days(home),
-        pending_plans=tuple(sha256 for sha256 in plans if not sha256.startswith(allowed)),
+        pending_plans=tuple(kept.sha256 for kept, what in found if what is Standing.PENDING),
+        blocked_plans={kept.sha256: out_of_bounds(policy, kept.plan) for kept in blocked},
         audit_lines=read_head(home.audit).count if head_path_of(home.audit).exists() else 0,
         warnings=tuple(store.left_over()),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,13 @@ app = typer.Typer(
 Home = Annotated[
     Path, typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False)
 ]
-Name = Annotated[str, typer.Argument(help="The plan's SHA-256, or as much of it as is unique.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="The plan's SHA-256, or as much of it as is unique; or its file, where it has not "
+        "come yet."
+    ),
+]
 Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 
@@ -40,7 +47,10 @@ def list_plans(home: Home = Path(), output: Printed = Format.TEXT) -> None:
         typer.echo("no plan has come yet")
     else:
         for row in rows:
-            typer.echo(f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}")
+            why = f", blocked: {row['blocked']}" if row["blocked"] else ""
+            typer.echo(
+                f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}{why}"
+            )
     for warning in store.left_over():
         console().print(f"warning: {warning}")
 
@@ -55,22 +65,36 @@ def show(
     from mamfed_client.admission import check_bounds
 
     policy, store = _open(home)
-    stored = store.find(name) if name else _newest(store)
+    stored = _find(store, name) if name else _newest(store)
     row = _row(policy, store, stored)
     if output is Format.JSON:
         bounds = [check._asdict() for check in check_bounds(policy, stored.plan)]
         more = {"plan": stored.plan.model_dump(mode="json"), "bounds": bounds}
         typer.echo(json.dumps(row | more, indent=2))
         return
-    typer.echo(f"Plan {stored.sha256}, came {row['came']}: {row['standing']}")
-    typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
+    _show(policy, stored, row)
 
 
 @app.command()
-def approve(name: Name, home: Home = Path(), output: Printed = Format.TEXT) -> None:
-    """Approve a plan. The bounds in site.yaml hold for it all the same."""
+def approve(
+    name: Name,
+    home: Home = Path(),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: Printed = Format.TEXT,
+) -> None:
+    """Show a plan and approve it. The bounds in site.yaml hold for it all the same.
+
+    A plan may be approved before it comes: what counts is its SHA-256, and the coordinator's
+    signature when it does.
+    """
     from mamfed_client.plans import Decision
 
+    if output is Format.TEXT:
+        policy, store = _open(home)
+        stored = _find(store, name)
+        _show(policy, stored, _row(policy, store, stored))
+        if sys.stdin.isatty() and not yes:
+            typer.confirm("Approve it?", abort=True, err=True)
     _decide(home, name, Decision.APPROVED, output)
 
 
@@ -90,6 +114,18 @@ def _open(home: Path) -> tuple[Policy, PlanStore]:
     return load_site_settings(site).policy, PlanStore(site.plans)
 
 
+def _find(store: PlanStore, name: str) -> StoredPlan:
+    """Return a plan that came, by its SHA-256, or the one of a file."""
+    from mamfed_client.plans import StoredPlan
+    from mamfed_common.plan import read_plan
+
+    if not Path(name).is_file():
+        return store.find(name)
+    plan = read_plan(Path(name))
+    came = (kept for kept in store.plans() if kept.sha256 == plan.sha256())
+    return next(came, StoredPlan(plan.sha256(), plan, None))
+
+
 def _newest(store: PlanStore) -> StoredPlan:
     from mamfed_common.errors import SetupError
 
@@ -102,25 +138,37 @@ def _newest(store: PlanStore) -> StoredPlan:
 
 def _decide(home: Path, name: str, decision: Decision, output: Format) -> None:
     policy, store = _open(home)
-    stored = store.find(name)
+    stored = _find(store, name)
     record = store.decide(stored.sha256, decision)
     row = _row(policy, store, stored)
     if output is Format.JSON:
         typer.echo(json.dumps(row | record.model_dump(mode="json")))
         return
     typer.echo(f"plan {stored.sha256[:12]}: {record.decision.value} by {record.by}")
-    if row["standing"] != record.decision.value:
-        typer.echo(
-            f"it is still {row['standing']}: see mamfed-client plan show {stored.sha256[:12]}"
-        )
+    if row["blocked"]:
+        typer.echo(f"that is not enough, the plan is still outside bounds: {row['blocked']}")
 
 
 def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, object]:
-    from mamfed_client.admission import standing
+    from mamfed_client.admission import Standing, out_of_bounds, standing
 
     found = standing(policy, stored.plan, store.decisions())
-    came = stored.came.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"plan_sha256": stored.sha256, "came": came, "standing": found.value}
+    came = stored.came and stored.came.strftime("%Y-%m-%dT%H:%M:%SZ")
+    blocked = out_of_bounds(policy, stored.plan) if found is Standing.OUTSIDE_BOUNDS else ""
+    return {
+        "plan_sha256": stored.sha256,
+        "came": came,
+        "standing": found.value,
+        "blocked": blocked,
+    }
+
+
+def _show(policy: Policy, stored: StoredPlan, row: dict[str, object]) -> None:
+    came = f"came {row['came']}" if row["came"] else "has not come yet"
+    typer.echo(f"Plan {stored.sha256}, {came}: {row['standing']}")
+    typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
+    if row["blocked"]:
+        typer.echo(f"Blocked: {row['blocked']}.")
 
 
 def _in_words(stored: StoredPlan) -> Iterator[str]:

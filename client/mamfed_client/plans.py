@@ -42,11 +42,11 @@ class DecisionRecord(Config):
 
 
 class StoredPlan(NamedTuple):
-    """A plan that came, and when (UTC)."""
+    """A plan, and when (UTC) it came with a good signature; None: it is a file of ours yet."""
 
     sha256: str
     plan: TrainingPlan
-    came: datetime
+    came: datetime | None
 
 
 class PlanStore:

@@ -17,6 +17,13 @@ STARTS_OVER = 75
 REFUSED = 77
 """Exit code of a node that the coordinator did not take in (EX_NOPERM): tried again later."""
 
+Outcome = Literal["finished", "failed", "stopped"]
+OUTCOMES: dict[Outcome, str] = {
+    "finished": "has finished",
+    "failed": "has failed; the coordinator may mend it and go on",
+    "stopped": "is paused; it goes on when the coordinator starts it again",
+}
+
 State = Literal["stopped", "connecting", "online", "training", "refused", "unreachable"]
 
 
@@ -40,6 +47,41 @@ class Task(Config):
         return f"{self.kind} {self.stage} round {self.server_round}" if self.stage else self.kind
 
 
+class Refusal(Config):
+    """Why this site does not answer what it is asked.
+
+    Attributes:
+        fault: The code that leaves in place of an answer.
+        words: Why, and what to do.
+        passing: Whether it waits for a person or an hour, and nothing is wrong.
+    """
+
+    fault: int
+    words: str
+    passing: bool = False
+
+
+class Ended(Config):
+    """How the last run ended, as the coordinator's server said.
+
+    Attributes:
+        run: What the coordinator calls the run.
+        how: ``finished``, ``failed``, or ``stopped``: it can go on later.
+        model: Where its final model lies; empty where none came to this site.
+    """
+
+    run: str
+    how: Outcome
+    model: str = ""
+
+    def words(self) -> str:
+        """Say it in a sentence."""
+        said = f"run {self.run} {OUTCOMES[self.how]}"
+        if self.model:
+            return f"{said}; its final model is {self.model}: mamfed-client models list"
+        return f"{said}; no model came here" if self.how == "finished" else said
+
+
 class Status(Config):
     """How a site is doing.
 
@@ -53,6 +95,8 @@ class Status(Config):
         worker_pid: Its child that trains.
         task: What the worker is doing.
         error: The last thing that went wrong, until the server answers again.
+        refusal: Why this site does not answer, until it does.
+        ended: How the last run ended, until another one begins.
     """
 
     state: State = "stopped"
@@ -64,6 +108,8 @@ class Status(Config):
     worker_pid: int = 0
     task: Task | None = None
     error: str = ""
+    refusal: Refusal | None = None
+    ended: Ended | None = None
 
 
 def read_status(home: SiteHome) -> Status:

@@ -80,7 +80,12 @@ def run_site(home: SiteHome, console: Console) -> int:
         if copied := check_whereabouts(home.path):
             console.print(f"warning: {copied}")
         update_status(
-            home, state="connecting", error="", server=welcome.server, supervisor_pid=os.getpid()
+            home,
+            state="connecting",
+            error="",
+            server=welcome.server,
+            supervisor_pid=os.getpid(),
+            refusal=None,
         )
         try:
             with _Follower(home, console):
@@ -125,8 +130,20 @@ def children_of(home: SiteHome) -> list[Child]:
 
 def words(status: Status) -> str:
     """Say how a site is doing in one line."""
+    if status.refusal and _only_refuses(status):
+        return f"refused, because {status.refusal.words}"
+    if status.ended and status.state == "online":
+        return f"online: {status.ended.words()}"
+    if status.ended and status.state == "unreachable":
+        return f"waiting for the next run: {status.ended.words()} ({status.error})"
     task = status.task.words() if status.task else "a message"
     return WORDS[status.state].format(server=status.server, error=status.error, task=task)
+
+
+def _only_refuses(status: Status) -> bool:
+    """Tell whether the line stands and no training goes on, whatever is being read just now."""
+    at_work = status.task is not None and status.task.steps > 0
+    return status.state in ("online", "training") and not at_work
 
 
 def _tell(home: SiteHome, console: Console, change: Change) -> None:

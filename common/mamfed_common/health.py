@@ -13,9 +13,9 @@ class Health(IntEnum):
     WAITING = 20
     """Just started, or waiting for others: nothing is wrong."""
     REFUSED = 21
-    """The coordinator does not take this site in; its reason is in ``status``."""
+    """This site refuses every request, or the coordinator this site: ``status`` says why."""
     UNREACHABLE = 22
-    """The coordinator does not answer."""
+    """The coordinator does not answer, and did not say that its run has ended."""
     NOT_RUNNING = 23
 
     @property

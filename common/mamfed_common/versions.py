@@ -20,6 +20,10 @@ FLOWER = SpecifierSet(">=1.41,<1.43")
 MAMFED_HEADER = "x-mamfed-version"
 """HTTP header in which a site names its mamfed; Flower's own header names its Flower."""
 
+RUN_HEADER = "x-mamfed-run"
+"""HTTP header of each of the server's answers: ``HOW NAME``, where HOW is ``running`` or how the
+run has ended, ``finished``, ``failed`` or ``stopped``."""
+
 INSTANCE_HEADER = "x-mamfed-instance"
 """HTTP header with a number that a site's node draws at each start, 16 hex digits: two processes
 of one identity, from a home that was copied, are told apart by it."""

@@ -28,6 +28,7 @@ from mamfed_common import __version__
 from mamfed_common.errors import LinkError
 from mamfed_common.versions import INSTANCE_HEADER, MAMFED_HEADER, flower_version, same_minor
 from mamfed_common.wording import span
+from mamfed_server.news import RunNews
 from mamfed_server.superlink import (
     ACTIVATE_NODE,
     FLEET,
@@ -101,6 +102,7 @@ class Guard:
         known: Known,
         limits: Limits,
         on_contact: Callable[[str, bytes, str], None],
+        news: RunNews | None = None,
     ) -> None:
         """Guard a link.
 
@@ -110,11 +112,13 @@ class Guard:
             limits: What they may take.
             on_contact: Called whenever a site was let in with its name, the number of its process
                 (``versions.INSTANCE_HEADER``, unchecked) and its address.
+            news: What each answer tells of the run; None: nothing.
         """
         self._link = link
         self._known = known
         self._limits = limits
         self._on_contact = on_contact
+        self._news = news
         self._sent: Counter[str] = Counter()
         self._uncollected = 0
 
@@ -123,21 +127,28 @@ class Guard:
         if scope["type"] != "http":
             return
         try:
-            body = await self._admit(scope, receive)
+            body, site = await self._admit(scope, receive)
         except Denied as denied:
             logger.info("%s %s: %s", denied.status, scope["path"], denied.detail)
             await _answer(send, denied)
             return
         self._uncollected += len(body)
 
+        sent = self._news.on_answer(site) if self._news and site else None
+
         async def count(event: MutableMapping[str, Any]) -> None:
             self._uncollected += len(event.get("body", b""))
+            if self._news and event["type"] == "http.response.start":
+                event["headers"] = [*event.get("headers", ()), self._news.header()]
             await send(event)
 
         await self._link.app(scope, _replay(body, receive), count)
+        if sent:
+            sent()
         self._collect()
 
-    async def _admit(self, scope: Scope, receive: Receive) -> bytes:
+    async def _admit(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
+        """Return a request's body, and whose it is; empty for a look at the health."""
         path, headers = str(scope["path"]), {k.decode().lower(): v for k, v in scope["headers"]}
         if not _is_offered(path, scope["method"]):
             raise Denied(404, "there is no such thing here")
@@ -146,7 +157,7 @@ class Guard:
             raise Denied(403, "no client certificate was shown")
         if path == HEALTH:
             await self._who(peer, None)
-            return b""
+            return b"", ""
         _check_versions(headers)
         key = _key(headers)
         site = await self._who(peer, _fingerprint(key))
@@ -158,7 +169,7 @@ class Guard:
             self._link.welcome_back(self._link.node_of(key))
         address = (scope.get("client") or ("unknown",))[0]
         self._on_contact(site, headers.get(INSTANCE_HEADER, b""), str(address))
-        return body
+        return body, site
 
     def _collect(self) -> None:
         if self._uncollected >= COLLECT_BYTES:

@@ -40,6 +40,7 @@ from mamfed_server.events import EventLog  # noqa: E402
 from mamfed_server.front import Front  # noqa: E402
 from mamfed_server.guard import Guard, Limits  # noqa: E402
 from mamfed_server.job import Job  # noqa: E402
+from mamfed_server.news import How, RunNews  # noqa: E402
 from mamfed_server.pki import load_plan_key  # noqa: E402
 from mamfed_server.runs import PLAN  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
@@ -78,8 +79,9 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         board.contact(site)
         twins.seen(site, instance, address)
 
+    news = RunNews(run)
     front = Front(
-        Guard(link, registry, limits, contact),
+        Guard(link, registry, limits, contact, news),
         settings.bind,
         settings.port,
         ca=home.ca,
@@ -106,8 +108,11 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     try:
         summary = run_job(job, LinkTransport(link, limits.answer_bytes))
         board.set(state=summary["status"])
+        news.end(summary["status"])
     except MamfedError as error:
-        board.set(state="stopped" if error.exit_code == 0 else "failed", reason=str(error))
+        how: How = "stopped" if error.exit_code == 0 else "failed"
+        board.set(state=how, reason=str(error))
+        news.end(how)
         raise
     finally:
         link.close()

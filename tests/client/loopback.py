@@ -24,6 +24,7 @@ from mamfed_common.versions import flower_version
 from mamfed_server.approval import approve
 from mamfed_server.front import Front
 from mamfed_server.guard import Guard, Limits
+from mamfed_server.news import RunNews
 from mamfed_server.pki import issue_server, load_plan_key, make_authority, make_plan_key
 from mamfed_server.settings import ServerHome, ServerSettings, settings_text
 from mamfed_server.sites import Registry
@@ -60,7 +61,9 @@ class Coordinator:
         self.home.settings_path.write_text(settings_text(settings))
 
     def listen(self):
-        guard = Guard(self.link, Registry(self.home, 0.0), Limits(), self.contact)
+        self.news = RunNews("first")
+        registry = Registry(self.home, 0.0)
+        guard = Guard(self.link, registry, Limits(), self.contact, self.news)
         self.front = Front(
             guard,
             "127.0.0.1",

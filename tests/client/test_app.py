@@ -15,6 +15,8 @@ from mamfed_client.audit import read_record
 from mamfed_client.gate import open_gate
 from mamfed_client.plans import Decision, PlanStore
 from mamfed_client.site import load_site
+from mamfed_client.status import read_status, update_status
+from mamfed_client.supervisor import words
 from mamfed_common.errors import SetupError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage
@@ -261,6 +263,53 @@ def test_the_refusal_says_a_code_and_the_log_says_the_rest(guarded, tiny_plan, s
     assert "labels" not in reply.error.reason
     (entry,) = read_record(guarded.home.audit).entries
     assert entry.values == {"fault": 108}
+
+
+@pytest.mark.parametrize(
+    ("policy", "said", "passing"),
+    [
+        (
+            {"bounds": {"min_min_sites": 4}},
+            "refused, because this site's policy does not allow this plan: min_sites is 3, "
+            "policy.bounds.min_min_sites allows at least 4. Ask the coordinator for another plan, "
+            "or set policy.bounds.min_min_sites: 3 in site.yaml",
+            False,
+        ),
+        (
+            {"plans": {"approval": "manual"}},
+            "refused, because this site has not approved this plan yet: mamfed-client plan "
+            "approve {plan} shows it and asks",
+            True,
+        ),
+        (
+            {"release": {}},
+            "refused, because this site's policy does not let this answer leave: "
+            "policy.release.metrics lacks 'counts'; let it leave by policy.release in site.yaml, "
+            "or stay out",
+            False,
+        ),
+    ],
+)
+def test_while_a_site_refuses_one_line_says_why_and_what_to_do(
+    guarded, tiny_plan, policy, said, passing
+):
+    write_policy(guarded.home, ALL | policy)
+    guarded.ask("query", Query(plan=tiny_plan))
+    for state in ("online", "training"):  # the node's own words, between two questions
+        status = update_status(guarded.home, state=state)
+        assert words(status) == said.format(plan=tiny_plan.sha256()[:12])
+        assert status.refusal.passing is passing
+    write_policy(guarded.home, ALL)
+    assert guarded.ask("query", Query(plan=tiny_plan)).has_content()
+    assert read_status(guarded.home).refusal is None
+
+
+def test_a_site_that_cannot_use_its_data_says_so(guarded, tiny_plan, site):
+    (site.cohorts[0][1] / "labels.csv").unlink()
+    guarded.ask("query", Query(plan=tiny_plan))
+    said = words(update_status(guarded.home, state="online"))
+    assert said.startswith("refused, because this site cannot use its data: ")
+    assert said.endswith("mamfed-client preflight checks the data again")
 
 
 def test_too_few_cases_are_found_out_before_training(guarded, tiny_plan):

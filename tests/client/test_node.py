@@ -19,11 +19,13 @@ from mamfed_client.link import Link, tls_context
 from mamfed_client.node import LONGEST_POLL, RUNTIME_FILE, SHORTEST_POLL, Pace, Watchdog
 from mamfed_client.settings import SiteHome
 from mamfed_client.status import REFUSED, STARTS_OVER, read_status, update_status
+from mamfed_client.supervisor import words
 from mamfed_common.enrolment import read_welcome, write_document
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.keys import new_ec_key, write_key
 from mamfed_common.pauses import SHORTEST_SECONDS
 from mamfed_server.approval import revoke
+from mamfed_server.news import LONGEST_SECONDS
 from mamfed_server.pki import issue_server, issue_site, make_authority
 from mamfed_server.settings import ServerHome
 
@@ -66,6 +68,37 @@ def test_a_node_connects_by_its_certificate_says_so_and_leaves_on_sigterm(
     node.terminate()
     assert node.wait(20) == 0
     assert not coordinator.is_online()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("finished", "run first has finished; its final model is {model}: mamfed-client models"),
+        ("failed", "run first has failed; the coordinator may mend it and go on"),
+        ("stopped", "run first is paused; it goes on when the coordinator starts it again"),
+    ],
+)
+def test_a_site_hears_how_the_run_ended_before_the_server_is_gone(
+    coordinator, home, processes, how, said
+):
+    processes.module("node", home)
+    wait_for_state(home, "online")
+    model = home.models / "first-0123456789ab" / "shared.safetensors"
+    if how == "finished":
+        model.parent.mkdir(parents=True)
+        model.touch()
+    started = time.monotonic()
+    coordinator.news.end(how)
+    assert time.monotonic() - started < LONGEST_SECONDS  # it was told, not given up
+    said = said.format(model=model)
+    wait_for(lambda: words(read_status(home)).startswith(f"online: {said}"))
+    coordinator.front.stop()
+    status = wait_for_state(home, "unreachable")
+    assert words(status).startswith(f"waiting for the next run: {said}")
+    assert words(status).endswith(
+        f"(nothing answers at 127.0.0.1:{coordinator.port}: the run may have ended, or not begun "
+        "(connection refused; a firewall does that too))"
+    )
 
 
 def test_two_nodes_of_one_identity_are_noticed_once_and_a_restart_is_none(
@@ -246,6 +279,19 @@ def link(home):
         raise Ended(code)
 
     return Link(home, "server:1", end)
+
+
+def test_the_end_of_a_run_is_believed_until_another_one_goes_on(link):
+    link.hear_of_run("failed night%20shift")
+    assert link.ended.words() == (
+        "run night shift has failed; the coordinator may mend it and go on"
+    )
+    for header in ("running night%20shift", "", "nonsense first", "\x1b[2J"):
+        link.hear_of_run("stopped night%20shift")
+        link.hear_of_run(header)
+        assert link.ended is None
+    link.hear_of_run("finished %1b[2J")
+    assert link.ended.run == "[2J"  # nothing that a terminal would obey
 
 
 def test_a_node_at_work_outlasts_an_absent_server_as_long_as_it_tries(link):

@@ -272,4 +272,4 @@ def test_status_tells_of_a_site_that_does_not_run(home, tiny_plan):
     assert found["audit_lines"] == 0
     text = CliRunner().invoke(app, ["status", "--home", str(home.path)]).stdout
     assert "site here: not running" in text
-    assert f"mamfed-client plan show {tiny_plan.sha256()[:12]}" in text
+    assert f"mamfed-client plan approve {tiny_plan.sha256()[:12]}" in text

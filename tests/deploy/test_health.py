@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mamfed_client.cli import app as client
 from mamfed_client.settings import SiteHome
-from mamfed_client.status import Status
+from mamfed_client.status import Ended, Refusal, Status
 from mamfed_common.lock import only_one
 from mamfed_server.board import STATUS
 from mamfed_server.cli import app as server
@@ -43,6 +43,28 @@ def health(app, home):
 )
 def test_a_site_that_runs(home, state, expected):
     SiteHome(home).status.write_text(Status(state=state).model_dump_json())
+    with only_one(SiteHome(home).lock, "this site"):
+        assert health(client, home) == expected
+
+
+REFUSAL = Refusal(fault=103, words="min_sites is 2")
+WAITS = Refusal(fault=102, words="not approved yet", passing=True)
+ENDED = Ended(run="first", how="finished")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (Status(state="online", refusal=REFUSAL), (21, "refused")),
+        (Status(state="training", refusal=REFUSAL), (21, "refused")),
+        (Status(state="online", refusal=WAITS), (20, "waiting")),
+        (Status(state="unreachable", refusal=REFUSAL), (22, "unreachable")),
+        (Status(state="unreachable", ended=ENDED), (20, "waiting")),
+        (Status(state="online", ended=ENDED), (0, "working")),
+    ],
+)
+def test_a_site_that_refuses_or_whose_run_has_ended(home, status, expected):
+    SiteHome(home).status.write_text(status.model_dump_json())
     with only_one(SiteHome(home).lock, "this site"):
         assert health(client, home) == expected
 
