@@ -218,7 +218,8 @@ class _Run:
         self.roster.refresh()
         nodes, descriptions = self.roster.trainers(stage), self.roster.descriptions
         where = {"stage": stage, "server_round": server_round}
-        self.log.write("round", **where, sites=list(nodes))
+        absent = self.roster.absent()
+        self.log.write("round", **where, sites=list(nodes), absent=absent)
         training = TrainingRound(
             task=TrainTask(
                 plan=self.plan,
@@ -235,6 +236,7 @@ class _Run:
         )
         deadlines = training_deadlines(self.plan, stage, self.folder.rounds(), nodes)
         mean, record = training.run(self.link, nodes, deadlines)
+        record = record.model_copy(update={"absent": absent})
         for site, reason in record.refused.items():
             warning = f"{stage} round {server_round}: {site} left out: {reason}"
             self.log.write("refused", **where, site=site, warning=warning)

@@ -74,6 +74,11 @@ class ApprovedRoster(Roster):
                 return
             self._link.pause()
 
+    def absent(self) -> dict[str, str]:
+        """Return the approved sites that have not described themselves, each with the reason."""
+        missing = self._missing(self._link.online())
+        return {site: reason for site, reason in missing.items() if site not in self._members}
+
     def ask_anew(self, site: str) -> None:
         """Have a site describe itself again at the next round's start."""
         self._forget([site])

@@ -54,7 +54,7 @@ def left_behind(runs: Path, run: str, plan: TrainingPlan) -> list[str]:
     """
     if RunFolder(runs / run).holds_run():
         return []
-    rows = [row for row in overview(runs, None) if row["status"] != "finished"][::-1]
+    rows = [row for row in overview(runs) if row["status"] != "finished"][::-1]
     warnings = [
         f"warning: run {row['run']} is not finished ({row['status']}, {rounds_in_words(row)}) and "
         f"is left behind: {_against(runs / row['run'], plan)}"

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mamfed_common.files import write_atomic
-from mamfed_server.events import Event, utc_now
+from mamfed_common.health import Health
+from mamfed_common.lock import holder
+from mamfed_server.events import PHASES, Event, utc_now
+from mamfed_server.settings import ServerHome
 
 STATUS = "status.json"
 
@@ -32,6 +35,8 @@ class Board:
         """Note the last event of the run."""
         with self._lock:
             self._facts["last_event"] = event
+            if event["event"] in PHASES:
+                self._facts["phase"] = event["event"]
         self.write()
 
     def set(self, **facts: Any) -> None:
@@ -54,3 +59,11 @@ def read_board(home: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def health_of(home: ServerHome) -> Health:
+    """Say how a coordinator is doing as monitors want it, quickly."""
+    if holder(home.lock) is None:
+        return Health.NOT_RUNNING
+    phase = read_board(home.path).get("phase", "waiting")
+    return Health.WAITING if phase == "waiting" else Health.WORKING

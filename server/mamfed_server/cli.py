@@ -53,33 +53,22 @@ def check(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: Annotated[str, typer.Argument(help="A run's folder or name.")],
+    home: run_cli.HomeOption = Path("."),
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Say how a run ended: its status, its rounds, who was left out and why, its results."""
-    from mamfed_server.runs import RunFolder
+    """Say how a run stands or ended: its rounds, who was left out and why, its results."""
+    from mamfed_server.runs import find_run
+    from mamfed_server.show import lines
+    from mamfed_server.standing import standing_of
 
-    folder = RunFolder(run)
-    summary = folder.read_summary()
+    found = standing_of(find_run(run, home / "runs"))
     if output is Format.JSON:
-        typer.echo(json.dumps(summary, indent=2))
+        document = found.summary or {"status": str(found.state), "reason": found.reason}
+        typer.echo(json.dumps(document, indent=2))
         return
-    typer.echo(f"{run}: {summary['status']} {summary['reason']}".rstrip())
-    for record in folder.rounds():
-        dice = record.mean_validation_dice
-        result = "" if dice is None else f", validation Dice {dice:.3f}"
-        typer.echo(
-            f"  {record.stage} {record.server_round}: "
-            f"{len(record.accepted)} of {len(record.expected)} sites{result}"
-        )
-    for arm, result in summary["arms"].items():
-        dice = result["mean_dice"]
-        at_half = result.get("mean_dice_at_half")
-        beside = "" if at_half in (None, dice) else f" ({at_half:.3f} at 0.5)"
-        typer.echo(f"  {arm}: mean Dice {'n/a' if dice is None else f'{dice:.3f}'}{beside}")
-    for warning in summary["warnings"]:
-        typer.echo(f"  warning: {warning}")
-    typer.echo(f"  checkpoint: {summary['checkpoint']}, of {summary['checkpoint_chosen_by']}")
+    for line in lines(found):
+        typer.echo(line)
 
 
 @app.command()

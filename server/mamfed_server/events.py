@@ -15,6 +15,13 @@ from typing import Any
 from mamfed_server.lines import append_line, read_lines
 
 EVENTS = "events.jsonl"
+PHASES = {
+    "waiting": "waiting for sites",
+    "round": "between two rounds",
+    "test": "testing on held-out patients",
+    "personal models": "the sites adapt the model to their own patients",
+}
+"""Events after which a run does something else, and what it does then between two rounds."""
 Event = dict[str, Any]
 """``time`` (UTC, ISO 8601), ``event`` (its kind), ``warning`` where there is one, and facts."""
 

@@ -8,30 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
-from mamfed_common.errors import DataError, MamfedError, OutputError
+from mamfed_common.errors import DataError, OutputError
 from mamfed_common.files import private_directory
-from mamfed_common.plan import read_plan
-from mamfed_server.choosing import chosen_round
 from mamfed_server.runs import PLAN, ROUNDS, SUMMARY, RunFolder
+from mamfed_server.standing import standing_of
 
-ENDED = ("finished", "failed", "stopped")
 
-
-def overview(runs: Path, active: str | None) -> list[dict[str, Any]]:
+def overview(runs: Path) -> list[dict[str, Any]]:
     """Describe every run in a folder, the oldest first.
 
     Args:
         runs: The folder of run folders.
-        active: The run that a server works on now.
 
     Returns:
-        One mapping a run: ``run``, ``status`` (``finished``, ``failed``, ``stopped``, ``running``,
-        ``interrupted`` where its server died, ``damaged`` where its plan cannot be read and nothing
-        says how it ended), ``reason``, ``rounds``, ``rounds_planned`` (None where its plan cannot
-        be read), ``pooled_validation_dice`` of the chosen round, ``plan_sha256``.
+        One mapping a run: ``run``, ``status`` (``standing.RunState``, or ``damaged`` where its plan
+        cannot be read and nothing says how it ended), ``reason``, ``doing`` in words, ``rounds``,
+        ``rounds_planned`` (None where its plan cannot be read), ``pooled_validation_dice`` of the
+        chosen round, ``checkpoint``, ``plan_sha256``.
     """
     plans = sorted(runs.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime_ns)
-    return [_describe(path.parent, path.parent.name == active) for path in plans]
+    return [_describe(path.parent) for path in plans]
 
 
 def rounds_in_words(row: Mapping[str, Any]) -> str:
@@ -69,30 +65,22 @@ def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
     return sorted(out.iterdir())
 
 
-def _describe(folder: Path, is_active: bool) -> dict[str, Any]:
-    run = RunFolder(folder)
-    rounds = run.rounds()
-    chosen = chosen_round(rounds, ended_well=False)
-    row: dict[str, Any] = {"run": folder.name, "rounds": len(rounds)}
-    row["pooled_validation_dice"] = chosen and chosen.pooled_validation_dice
-    row |= _ending(run, is_active)
+def _describe(folder: Path) -> dict[str, Any]:
     try:
-        plan = read_plan(folder / PLAN)
-    except MamfedError as error:  # damaged, or written by another version of mamfed
-        status = row["status"] if row["status"] in ENDED else "damaged"
-        return row | {"status": status, "reason": str(error), "rounds_planned": None}
-    return row | {
-        "plan_sha256": row["plan_sha256"] or plan.sha256(),
-        "rounds_planned": plan.rounds,
+        found = standing_of(folder)
+    except DataError as error:
+        nothing = dict.fromkeys(("rounds_planned", "pooled_validation_dice", "checkpoint"))
+        said = {"status": "damaged", "reason": str(error), "doing": "damaged", "plan_sha256": ""}
+        return {"run": folder.name, "rounds": len(RunFolder(folder).rounds()), **said, **nothing}
+    is_damaged = found.plan is None and found.summary is None
+    return {
+        "run": folder.name,
+        "status": "damaged" if is_damaged else str(found.state),
+        "reason": found.reason,
+        "doing": "damaged" if is_damaged else found.doing(),
+        "rounds": len(found.rounds),
+        "rounds_planned": found.plan and found.plan.rounds,
+        "pooled_validation_dice": found.dice,
+        "checkpoint": str(found.kept.path) if found.kept else None,
+        "plan_sha256": found.plan_sha256,
     }
-
-
-def _ending(run: RunFolder, is_active: bool) -> dict[str, Any]:
-    unknown = {"status": "running" if is_active else "interrupted", "reason": "", "plan_sha256": ""}
-    if is_active:
-        return unknown
-    try:
-        summary = run.read_summary()
-    except DataError:
-        return unknown
-    return unknown | {key: summary[key] for key in unknown if key in summary}

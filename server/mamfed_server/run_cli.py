@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mamfed_common import terminal
-from mamfed_common.health import Health
 from mamfed_common.terminal import Format
+from mamfed_server.board import health_of
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
@@ -73,67 +74,55 @@ def stop(home: HomeOption = Path(".")) -> None:
 
 
 def status(
-    home: HomeOption = Path("."), output: FormatOption = Format.TEXT, health: HealthOnly = False
+    home: HomeOption = Path("."),
+    output: FormatOption = Format.TEXT,
+    health: HealthOnly = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Keep showing it: sites by rounds; Ctrl-C ends."),
+    ] = False,
 ) -> None:
-    """Say what the server does now: the run, its round, who is connected, who is waited for."""
-    from mamfed_common.lock import holder
-    from mamfed_server.board import read_board
+    """Say what the server does now: the run, its round, its end, who is connected and who is not.
 
-    running, board = holder(_place(home).lock), read_board(home)
-    board["supervisor_pid"] = running.pid if running else None
-    if running is None and board.get("state") not in ("finished", "failed", "stopped"):
-        board["state"] = "not running"
+    mamfed-server status --watch
+    """
+    place = _place(home)
     if health:
-        found = _health(running=running is not None, board=board)
+        found = health_of(place)
         typer.echo(found.words)
         raise typer.Exit(found)
-    if output is Format.JSON:
-        typer.echo(json.dumps(board, indent=2))
-        return
-    typer.echo(f"{board.get('state')}: run {board.get('run', '-')}, as of {board.get('time', '-')}")
-    event = board.get("last_event", {})
-    facts = ", ".join(f"{k} {_plain(v)}" for k, v in event.items() if k not in ("time", "event"))
-    if event:
-        typer.echo(f"  last: {event['event']} at {event['time']}{': ' * bool(facts)}{facts}")
-    for site, when in sorted(board.get("last_contact", {}).items()):
-        typer.echo(f"  {site}: last contact {when}")
-    if running is not None:
-        _say_twins(board.get("twins", {}))
+    from mamfed_server import status as shown
 
+    now, at = shown.look(place), datetime.now(UTC)
+    if watch:
+        from mamfed_server.watch import watch as keep_watching
 
-def _say_twins(twins: dict[str, Any]) -> None:
-    from mamfed_server.twins import warning
-
-    for site, found in sorted(twins.items()):
-        where = ", ".join(found["addresses"])
-        typer.echo(f"  warning: {warning(site)} (since {found['since']}, from {where})")
-
-
-def _health(*, running: bool, board: dict[str, Any]) -> Health:
-    if not running:
-        return Health.NOT_RUNNING
-    event = board.get("last_event", {}).get("event", "waiting")
-    return Health.WAITING if event == "waiting" else Health.WORKING
+        keep_watching(place)
+    elif output is Format.JSON:
+        typer.echo(json.dumps(shown.document(now, at), indent=2))
+    else:
+        for line in shown.lines(now, at):
+            typer.echo(line)
 
 
 def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
     """List the runs in this home: how each ended, and how far it came."""
-    from mamfed_common.lock import holder
-    from mamfed_server.board import read_board
     from mamfed_server.overview import overview, rounds_in_words
+    from mamfed_server.status import NO_RUN
 
-    place = _place(home)
-    active = None if holder(place.lock) is None else read_board(home).get("run")
-    rows = overview(place.runs, active)
+    rows = overview(_place(home).runs)
     if output is Format.JSON:
         typer.echo(json.dumps(rows, indent=2))
         return
+    if not rows:
+        typer.echo(NO_RUN)
     for row in rows:
         dice = row["pooled_validation_dice"]
         result = "" if dice is None else f", validation Dice {dice:.3f}"
         reason = f" ({row['reason']})" if row["reason"] else ""
+        doing = f" ({row['doing']})" if row["status"] == "running" else ""
         typer.echo(
-            f"{row['run']}: {row['status']}, {rounds_in_words(row)}{result}, "
+            f"{row['run']}: {row['status']}{doing}, {rounds_in_words(row)}{result}, "
             f"plan {row['plan_sha256'][:12] or 'unknown'}{reason}"
         )
 
@@ -178,9 +167,3 @@ def _run_folder(runs: Path, run: str) -> Path:
     if Path(run).name != run or not (folder / "plan.yaml").is_file():
         raise RunError(f"{runs}: no run {run!r} there; mamfed-server runs lists them")
     return folder
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(str(item) for item in value)
-    return str(value)

@@ -34,7 +34,7 @@ from mamfed_common.config import Config
 from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.files import DRAFT, private_directory, remove_drafts, sync_folder, write_atomic
-from mamfed_common.lock import only_one
+from mamfed_common.lock import holder, only_one
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_server.lines import append_line, read_lines
@@ -42,6 +42,8 @@ from mamfed_server.lines import append_line, read_lines
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
 UPDATES = "updates"
 MARK, FORMAT = "mamfed-run.json", 1
+ENDED = ("finished", "failed", "stopped")
+"""The ``status`` of a summary."""
 PRETRAINED = "pretrained"
 NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 """``next`` is whole and on disk before ``latest`` becomes ``previous``, and lasts a moment."""
@@ -65,6 +67,7 @@ class RoundRecord(Config):
         answered: Sites that sent anything back before the deadline.
         accepted: Sites whose update is in the new weights.
         refused: Sites whose update is not, each with the reason.
+        absent: Approved sites that were not there to be asked, each with the reason.
         validation: Each validating site's result with the new weights (stage 2).
         mean_validation_dice: Mean over sites of their validation Dice.
         pooled_validation_dice: That at 0.5, over all images of all sites: what chooses a round.
@@ -84,6 +87,7 @@ class RoundRecord(Config):
     answered: tuple[str, ...]
     accepted: dict[str, Contribution]
     refused: dict[str, str]
+    absent: dict[str, str] = Field(default_factory=dict)
     validation: dict[str, SiteScore] = Field(default_factory=dict)
     mean_validation_dice: float | None = None
     pooled_validation_dice: float | None = None
@@ -187,14 +191,22 @@ class RunFolder:
             OutputError: The folder holds something else, or the place cannot be written.
         """
         self._check_ours()
-        place = Path(os.path.abspath(self.path))
+        lock = self._lock()
         try:
-            private_directory(place.parent)
+            private_directory(lock.parent)
         except OSError as error:
-            raise OutputError(f"{place}: cannot be made: {error.strerror}") from None
-        lock = place.parent / f".{place.name}.lock"
+            raise OutputError(f"{self.path}: cannot be made: {error.strerror}") from None
         with only_one(lock, "another run", self.path, leaves_file=False):
             yield
+
+    def is_worked_on(self) -> bool:
+        """Tell whether another process is inside :meth:`alone`; a kill ends that with it."""
+        found = holder(self._lock())
+        return found is not None and found.pid != os.getpid()
+
+    def _lock(self) -> Path:
+        place = Path(os.path.abspath(self.path))
+        return place.parent / f".{place.name}.lock"
 
     def _check_ours(self) -> bool:
         """Refuse somebody's folder; return whether there is an earlier run."""
@@ -298,10 +310,13 @@ class RunFolder:
         path = self.path / SUMMARY
         try:
             summary = json.loads(path.read_text())
-        except (OSError, ValueError):
+        except FileNotFoundError:
             raise DataError(f"{path}: no summary of a run that has ended") from None
-        assert isinstance(summary, dict)
-        return summary
+        except (OSError, ValueError):
+            summary = None
+        if not isinstance(summary, dict) or summary.get("status") not in ENDED:
+            raise DataError(f"{path}: damaged: it does not say how the run ended")
+        return {"reason": "", **summary}
 
 
 def find_run(run: str, runs: Path) -> Path:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mamfed_common.metrics import SiteScore
+from mamfed_server.attendance import attendance
 from mamfed_server.job import Job
 from mamfed_server.participants import stages_of
 from mamfed_server.roster import Roster
 from mamfed_server.rounds import Scores, mean_dice_at_half_of, mean_dice_of
-from mamfed_server.runs import LATEST, PREVIOUS, RunFolder
+from mamfed_server.runs import RunFolder
 from mamfed_server.selection import Selection
+from mamfed_server.standing import kept_checkpoint
 
 PERSONAL = "personal"
 """The arm of the sites' own models, beside the run's own."""
@@ -42,10 +44,12 @@ def summarise_run(
     arms = {job.arm: _arm(test_scores)}
     if personal.scores or personal.failures:
         arms[PERSONAL] = {**_arm(personal.scores), "not_trained": personal.failures}
+    stages = {stage: list(roster.trainers(stage)) for stage in stages_of(job.plan)}
+    descriptions = roster.descriptions
     return {
-        "complete": not any(record.refused for record in rounds),
+        "complete": not any(line.missed for line in attendance(rounds, stages, descriptions)),
         "arms": arms,
-        "checkpoint": _result_path(folder),
+        "checkpoint": str(kept.path.resolve()) if (kept := kept_checkpoint(folder)) else None,
         "checkpoint_chosen_by": choice.why(),
         "chosen_round": chosen and chosen.server_round,
         "mean_validation_dice": chosen and chosen.mean_validation_dice,
@@ -54,8 +58,8 @@ def summarise_run(
         "threshold": choice.chosen_threshold or job.plan.evaluation.threshold,
         "threshold_from": "validation" if choice.chosen_threshold else "plan",
         "plan_sha256": job.plan.sha256(),
-        "stages": {stage: list(roster.trainers(stage)) for stage in stages_of(job.plan)},
-        "sites": {site: d.model_dump() for site, d in roster.descriptions.items()},
+        "stages": stages,
+        "sites": {site: d.model_dump() for site, d in descriptions.items()},
         "rounds": len(rounds),
         "warnings": warnings,
     }
@@ -68,9 +72,3 @@ def _arm(scores: Mapping[str, SiteScore]) -> dict[str, Any]:
         "mean_dice_at_half": mean_dice_at_half_of(scores),
         "sites": sites,
     }
-
-
-def _result_path(folder: RunFolder) -> str | None:
-    """Return the best checkpoint, or in a run that failed before it the latest one."""
-    paths = [folder.checkpoint_path(name) for name in ("best", LATEST, PREVIOUS)]
-    return next((str(path.resolve()) for path in paths if path.exists()), None)

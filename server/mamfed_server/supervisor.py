@@ -22,13 +22,15 @@ from mamfed_common.supervision import Change, Child, child_environment, supervis
 from mamfed_common.versions import check_flower
 from mamfed_common.wording import span
 from mamfed_server.begin import describe, left_behind, warn_of_older
-from mamfed_server.events import read_events
+from mamfed_server.board import Board
+from mamfed_server.events import EventLog, read_events
 from mamfed_server.participants import stages_of
 from mamfed_server.pki import load_plan_key, load_server_certificate
 from mamfed_server.resume import check_same_plan
 from mamfed_server.runs import SUMMARY, RunFolder
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 from mamfed_server.sites import load_sites
+from mamfed_server.standing import RunState, standing_of
 
 FINAL_CODES = frozenset({0, 3, 5, 6, 7, 9})
 """Exit codes of the server process after which starting it again would not help."""
@@ -88,31 +90,58 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
         LinkError: The address cannot be listened on.
         OutputError: The run folder cannot be made.
     """
+    folder = RunFolder(home.runs / run)
     with only_one(home.lock, "a server"):
         _check_address(load_settings(home))
-        folder = RunFolder(home.runs / run)
-        if not folder.holds_run():
-            folder.create(plan)
-        stopping = threading.Event()
-        watch = _Deaths(folder, console, stopping)
-        child = Child(
-            "server",
-            module_command("mamfed_server.serve", str(home.path.absolute()), run),
-            home.logs / "server.log",
-            child_environment(home.path.absolute() / "flower"),
-            home.path.absolute(),
-        )
-        with _Follower(folder, plan, console):
-            code = supervise(
-                [child],
-                together=False,
-                stopping=stopping,
-                final_codes=FINAL_CODES,
-                on_change=watch.changed,
-            )
-    console.print(_ending(folder, code or watch.code))
+        with folder.alone():
+            Board(home.path, run=run, plan_sha256=plan.sha256()).write()  # not of the run before
+            code = _supervise(home, folder, plan, console)
+    console.print(_ending(folder, code))
     console.print(_report(folder))
-    return code or watch.code
+    return code
+
+
+def _supervise(home: ServerHome, folder: RunFolder, plan: TrainingPlan, console: Console) -> int:
+    """Keep the server process running until the run ends; return the exit code to end with."""
+    if not folder.holds_run():
+        folder.create(plan)
+    elif not folder.is_finished():
+        folder.reopen()  # from now on it runs: how it ended before is no longer how it stands
+    stopping = threading.Event()
+    watch = _Deaths(folder, console, stopping)
+    child = Child(
+        "server",
+        module_command("mamfed_server.serve", str(home.path.absolute()), folder.path.name),
+        home.logs / "server.log",
+        child_environment(home.path.absolute() / "flower"),
+        home.path.absolute(),
+    )
+    with _Follower(folder, plan, console):
+        code = supervise(
+            [child],
+            together=False,
+            stopping=stopping,
+            final_codes=FINAL_CODES,
+            on_change=watch.changed,
+        )
+    code = code or watch.code
+    _note_end(folder, code, watch.code)
+    return code
+
+
+def _note_end(folder: RunFolder, code: int, given_up: int) -> None:
+    """Note how a run ended whose server process has not told it itself."""
+    if (folder.path / SUMMARY).exists():
+        return
+    log = EventLog()
+    log.open(folder.path)
+    if code == 0:
+        log.write("stopped")
+        return
+    how = f"ended with code {code}"
+    if given_up:
+        how = f"died {MAX_DEATHS} times in a row without a round in between"
+    log.write("died", reason=f"its server process {how}; logs/server.log says why")
 
 
 def _days_left(home: ServerHome) -> int:
@@ -212,18 +241,19 @@ class _Follower:
 
 
 def _facts(facts: dict[str, object]) -> str:
-    return "".join(f" {key}={value}" for key, value in facts.items())
+    return "".join(f" {key}={value}" for key, value in facts.items() if value != {})
 
 
 def _ending(folder: RunFolder, code: int) -> str:
-    if code:
-        return f"failed (exit code {code}); the run folder {folder.path} keeps what was reached"
-    if not (folder.path / SUMMARY).exists():
-        return f"stopped before its start; mamfed-server resume {folder.path.name} goes on"
-    summary = folder.read_summary()
-    if summary["status"] == "stopped":
-        return f"stopped; mamfed-server resume {folder.path.name} goes on"
-    return f"{summary['status']}; checkpoint: {summary['checkpoint']}"
+    """Say how the run stands now that its server has ended."""
+    found = standing_of(folder.path)
+    missing = [line for line in found.attendance() if line.missed]
+    if code or found.state is not RunState.FINISHED:
+        failed = f" (exit code {code})" if code else ""
+        goes_on = f"mamfed-server resume {found.run} goes on"
+        return f"{found.doing()}{failed}; {found.progress()}; {goes_on}"
+    words = f"finished; checkpoint: {found.kept.path if found.kept else 'none'}"
+    return "; ".join([words, *(line.words() for line in missing)])
 
 
 def _report(folder: RunFolder) -> str:

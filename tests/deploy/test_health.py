@@ -81,7 +81,7 @@ def test_what_does_not_run(home, app):
     [(None, (20, "waiting")), ("waiting", (20, "waiting")), ("round", (0, "working"))],
 )
 def test_a_coordinator_that_runs(home, event, expected):
-    board = {} if event is None else {"last_event": {"event": event}}
+    board = {} if event is None else {"phase": event, "last_event": {"event": "came"}}
     (home / STATUS).write_text(json.dumps(board))
     with only_one(ServerHome(home).lock, "a server"):
         assert health(server, home) == expected

@@ -94,7 +94,7 @@ def test_an_unfinished_run_whose_plan_cannot_be_read_says_why(tmp_path, first):
 def test_a_finished_run_of_an_unreadable_plan_stays_finished(tmp_path, first):
     end(first, "finished")
     (first.path / "plan.yaml").write_text("epochs: 3\n")
-    (row,) = overview(tmp_path, None)
+    (row,) = overview(tmp_path)
     assert (row["status"], row["rounds"], row["rounds_planned"]) == ("finished", 1, None)
     assert "unknown key 'epochs'" in row["reason"]
 

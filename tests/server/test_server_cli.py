@@ -5,7 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from mamfed_common.errors import DataError, OutputError, PlanError, SetupError
+from mamfed_common.errors import OutputError, PlanError, RunError, SetupError
 from mamfed_common.plan import parse_plan
 from mamfed_server.cli import app
 
@@ -34,7 +34,7 @@ def test_check_refuses_an_unknown_key(tmp_path):
 
 def test_show_of_no_run_names_the_folder(tmp_path):
     result = runner.invoke(app, ["show", str(tmp_path)])
-    assert isinstance(result.exception, DataError)
+    assert isinstance(result.exception, RunError)
     assert str(tmp_path) in str(result.exception)
 
 

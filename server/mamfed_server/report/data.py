@@ -17,13 +17,11 @@ from mamfed_common.config import Config
 from mamfed_common.errors import DataError
 from mamfed_common.files import write_atomic
 from mamfed_common.plan import TrainingPlan, read_plan
-from mamfed_server.events import Event, read_events
 from mamfed_server.report.participation import never_asked
-from mamfed_server.runs import PLAN, SUMMARY, RoundRecord, RunFolder
+from mamfed_server.runs import PLAN, RoundRecord, RunFolder
+from mamfed_server.standing import Kept, RunState, Standing, standing_of
 
 NOTES, FIGURE2, ARMS = "report.json", "figure2.png", "arms"
-NOT_ENDED = "has not ended"
-"""Status of a run without a summary."""
 
 
 class RejectedRow(Config):
@@ -131,6 +129,7 @@ class ReportData:
         figure2: PNG of ``notes.cases``, as a simulation drew it.
         events: How often which event was logged.
         absent: Approved sites that no round has asked, each with the reason.
+        kept: The checkpoint that is in the folder; None: there is none.
     """
 
     plan: TrainingPlan
@@ -141,11 +140,17 @@ class ReportData:
     figure2: bytes | None = None
     events: Mapping[str, int] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    kept: Kept | None = None
+
+    @property
+    def state(self) -> RunState:
+        """How the run stands."""
+        return RunState(self.summary["status"])
 
     @property
     def ended_well(self) -> bool:
         """Whether the run came to its end, and so to its test on held-out patients."""
-        return bool(self.summary["status"] == "finished")
+        return self.state is RunState.FINISHED
 
     @property
     def threshold(self) -> float:
@@ -194,12 +199,14 @@ def read_run(folder: Path) -> ReportData:
         DataError: The summary or the notes are damaged.
         PlanError: The plan is damaged or missing.
     """
-    plan, run = read_plan(folder / PLAN), RunFolder(folder)
-    rounds, notes, events = run.rounds(), read_notes(folder), read_events(folder)
-    ended, figure2 = (folder / SUMMARY).exists(), folder / FIGURE2
+    plan, found = read_plan(folder / PLAN), standing_of(folder)
+    notes, figure2 = read_notes(folder), folder / FIGURE2
+    rounds, events = found.rounds, found.events
+    summary = _unfinished(found, plan) if found.summary is None else found.summary
     return ReportData(
         plan=plan,
-        summary=run.read_summary() if ended else _unfinished(plan, rounds, events),
+        summary=summary | {"checkpoint": str(found.kept.path.resolve()) if found.kept else None},
+        kept=found.kept,
         rounds=rounds,
         other_rounds=_other_rounds(folder),
         notes=notes,
@@ -209,26 +216,23 @@ def read_run(folder: Path) -> ReportData:
     )
 
 
-def _unfinished(
-    plan: TrainingPlan, rounds: Sequence[RoundRecord], events: Sequence[Event]
-) -> dict[str, Any]:
+def _unfinished(found: Standing, plan: TrainingPlan) -> dict[str, Any]:
     """Stand for the summary that a run has not written yet, or never will."""
     stages: dict[str, list[str]] = {}
-    for record in rounds:
+    for record in found.rounds:
         stages[record.stage] = sorted({*stages.get(record.stage, ()), *record.expected})
     return {
-        "status": NOT_ENDED,
-        "reason": "there is no summary.json, so it goes on or was killed",
+        "status": found.state,
+        "reason": "" if found.state is RunState.RUNNING else found.reason,
         "complete": False,
         "arms": {},
-        "checkpoint": None,
-        "checkpoint_chosen_by": "none yet",
+        "checkpoint_chosen_by": "the latest round: no validation Dice was measured yet",
         "pooled_validation_dice": None,
         "plan_sha256": plan.sha256(),
         "stages": stages,
         "sites": {},
-        "warnings": list(dict.fromkeys(e["warning"] for e in events if "warning" in e)),
-        "seconds": sum(record.seconds for record in rounds),
+        "warnings": list(dict.fromkeys(e["warning"] for e in found.events if "warning" in e)),
+        "seconds": sum(record.seconds for record in found.rounds),
     }
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamfed_common.files import check_folder_of, private_directory, write_atomic
 from mamfed_common.wording import counted, span
+from mamfed_server.attendance import attendance, due
 from mamfed_server.choosing import Choice, chosen_round, pool
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
@@ -151,7 +152,10 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    counted_sites = attendance(report.rounds, report.summary.get("stages"), sites)
     environment.filters.update(
+        due=lambda record: due(record, counted_sites),
+        missing=lambda record: record.refused | record.absent,
         counted=counted,
         counts=_counts,
         dice=dice_text,
@@ -181,7 +185,7 @@ def _render(
         pooled=chosen and pool(chosen.validation),
         chosen_by=Choice(report.rounds).why(),
         notes=report.notes,
-        participation=participation(report.rounds),
+        participation=participation(report.rounds, counted_sites),
         absent=report.absent,
         started=report.rounds[0].started_at if report.rounds else "",
         marks=[mark for mark in Mark if mark.sign],

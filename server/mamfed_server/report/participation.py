@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from mamfed_common.plan import Stage
+from mamfed_server.attendance import Attendance
 from mamfed_server.events import Event
 from mamfed_server.runs import RoundRecord
 
@@ -20,7 +21,7 @@ class Mark(Enum):
     ACCEPTED = ("●", "accepted", "update accepted")
     REFUSED = ("x", "refused", "answered, update refused")
     SILENT = ("○", "silent", "asked, no answer in time")
-    NOT_ASKED = ("", "absent", "not asked")
+    NOT_ASKED = ("-", "absent", "not there, so not asked")
 
     @property
     def sign(self) -> str:
@@ -39,12 +40,12 @@ class Mark(Enum):
 
 
 class SiteLine(NamedTuple):
-    """A site's line: its marks round by round, and how many of those asked were accepted."""
+    """A site's line: its marks round by round, and in how many of all rounds it was accepted."""
 
     site: str
     marks: list[Mark]
     accepted: int
-    asked: int
+    rounds: int
 
 
 class Participation(NamedTuple):
@@ -63,14 +64,20 @@ class Participation(NamedTuple):
     lines: list[SiteLine]
 
 
-def participation(rounds: Sequence[RoundRecord]) -> list[Participation]:
-    """Say stage by stage who took part; a stage without a round is left out."""
-    sites = sorted({site for record in rounds for site in record.expected})
+def participation(
+    rounds: Sequence[RoundRecord], counted: Sequence[Attendance]
+) -> list[Participation]:
+    """Say stage by stage who took part; a stage without a round is left out.
+
+    Args:
+        rounds: The run's rounds.
+        counted: Who belongs to which stage.
+    """
     tables = []
     for number, stage in enumerate(Stage, start=1):
         own = [record for record in rounds if record.stage is stage]
         if own:
-            lines = [_line(site, own) for site in sites]
+            lines = [_line(one, own) for one in counted if one.stage is stage]
             tables.append(
                 Participation(stage, number, [_head(record, own) for record in own], lines)
             )
@@ -98,10 +105,9 @@ def never_asked(events: Sequence[Event], rounds: Sequence[RoundRecord]) -> dict[
     return {site: reasons[site] for site in sorted(reasons) if site not in asked}
 
 
-def _line(site: str, rounds: Sequence[RoundRecord]) -> SiteLine:
-    marks = [mark_of(record, site) for record in rounds]
-    asked = sum(site in record.expected for record in rounds)
-    return SiteLine(site, marks, marks.count(Mark.ACCEPTED), asked)
+def _line(counted: Attendance, rounds: Sequence[RoundRecord]) -> SiteLine:
+    marks = [mark_of(record, counted.site) for record in rounds]
+    return SiteLine(counted.site, marks, counted.accepted, counted.rounds)
 
 
 def _head(record: RoundRecord, rounds: Sequence[RoundRecord]) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mamfed_common.wording import counted
-from mamfed_server.report.data import NOT_ENDED, ReportData
+from mamfed_server.attendance import attendance, updates_in_words
+from mamfed_server.report.data import ReportData
 from mamfed_server.report.results import ArmResult, Sites
-from mamfed_server.runs import RoundRecord
+from mamfed_server.standing import RunState
 
 
 @dataclass(frozen=True)
@@ -29,45 +30,26 @@ class Status:
 def status_of(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -> Status:
     """Say how the run ended; whatever is missing from it is named."""
     summary = report.summary
-    lost = _lost_updates(report.rounds)
+    lines = attendance(report.rounds, summary.get("stages"), sites)
+    lost = [f"{line.words()}." for line in lines if line.missed]
     tested = report.plan.finetuning.rounds and report.ended_well
     silent = _sites_without_result(arms, sites) if tested else []
     points = [
-        _updates_point(report.rounds),
+        f"{updates_in_words(lines)} ({counted(len(report.rounds), 'round')}).",
         *lost,
         *silent,
         *([_rows_point(sites)] if sites else []),
     ]
     if not report.ended_well:
-        reason = summary["reason"] or "no reason was given"
-        level = "warning" if summary["status"] == NOT_ENDED else "failed"
-        return Status(level, f"The run {summary['status']}: {reason}.", points)
-    if lost or silent or not summary["complete"]:
+        reason = f": {summary['reason']}" if summary["reason"] else ""
+        level = "failed" if report.state is RunState.FAILED else "warning"
+        return Status(level, f"The run {report.state.clause}{reason}.", points)
+    if lost or silent or report.absent or not summary["complete"]:
         return Status("warning", "The run finished, but something is missing from it.", points)
     if summary["warnings"]:
         warnings = counted(len(summary["warnings"]), "warning")
         return Status("warning", f"The run finished, with {warnings}.", points)
     return Status("ok", "The run finished and is complete.", points)
-
-
-def _updates_point(rounds: Sequence[RoundRecord]) -> str:
-    asked = sum(len(r.expected) for r in rounds)
-    accepted = sum(len(r.accepted) for r in rounds)
-    return f"{accepted} of {counted(asked, 'update')} accepted ({_rounds(rounds)})."
-
-
-def _lost_updates(rounds: Sequence[RoundRecord]) -> list[str]:
-    """Name each site whose updates are missing: in how many rounds, and why."""
-    points = []
-    for site in sorted({site for r in rounds for site in r.expected}):
-        asked = [r for r in rounds if site in r.expected]
-        lost = [r for r in asked if site not in r.accepted]
-        reasons = dict.fromkeys(r.refused.get(site, "no reason given") for r in lost)
-        if lost:
-            points.append(
-                f"{site}: update missing in {len(lost)} of {_rounds(asked)}: {'; '.join(reasons)}."
-            )
-    return points
 
 
 def _sites_without_result(arms: Sequence[ArmResult], sites: Sites) -> list[str]:
@@ -102,7 +84,3 @@ def left_out_lines(sites: Sites) -> list[str]:
         for word, counts in (("rejected", site.rejected), ("left out by a rule", site.left_out))
         for reason, count in counts.items()
     ]
-
-
-def _rounds(rounds: Sequence[RoundRecord]) -> str:
-    return counted(len(rounds), "round")

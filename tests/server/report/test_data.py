@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.plan import Stage
+from mamfed_server.attendance import attendance
 from mamfed_server.cli import app
 from mamfed_server.report.data import CaseNote, Interval, Notes, read_run, write_notes
 from mamfed_server.report.page import report_run
@@ -62,7 +63,7 @@ def test_a_run_that_has_not_ended_says_so_and_shows_its_rounds(run: Path) -> Non
     (run / "summary.json").unlink()
     page = Page(report_run(run))
     assert 'class="status warning"' in page.html, "to go on is no failure"
-    assert "has not ended" in page.text
+    assert "The run was interrupted: no process works on it any more." in page.text
     assert "8 of 8 updates accepted" in page.text
     assert page.rows_starting("All")[-1][1] == "4"
 
@@ -70,11 +71,11 @@ def test_a_run_that_has_not_ended_says_so_and_shows_its_rounds(run: Path) -> Non
 def test_a_run_that_has_not_ended_makes_nothing_up(run: Path) -> None:
     (run / "summary.json").unlink()
     page = Page(report_run(run))
-    assert "There are none: the run has not ended, and they come at its end." in page.text
+    assert "There are none: the run was interrupted, and they come at its end." in page.text
     assert "Overlap of marked and malignant pixels" not in page.text
     assert "0 rows in the tables" not in page.text
     assert "What each site has is told when the run has ended." in page.text
-    assert "The best checkpoint so far is that of finetuning round 3" in page.text
+    assert "The chosen round is finetuning round 3; its checkpoint is not in the" in page.text
 
 
 def test_an_approved_site_that_never_came_is_named_with_the_reason(run: Path) -> None:
@@ -178,10 +179,10 @@ def test_every_site_has_a_line_and_every_round_a_column() -> None:
     rounds = [record(Stage.PRETRAINING, 1, None)]
     rounds += [record(Stage.FINETUNING, n, 0.4) for n in range(1, 101)]
     rounds[-1] = record(Stage.FINETUNING, 100, 0.4, {"alpha": "late"})
-    first, second = participation(rounds)
+    first, second = participation(rounds, attendance(rounds))
     assert (len(first.heads), len(second.heads)) == (1, 100)
     assert [head for head in second.heads if head][:3] == ["1", "5", "10"]
-    assert [(line.site, line.accepted, line.asked) for line in second.lines] == [
+    assert [(line.site, line.accepted, line.rounds) for line in second.lines] == [
         ("alpha", 99, 100),
         ("beta", 100, 100),
     ]

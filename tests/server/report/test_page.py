@@ -19,6 +19,7 @@ from mamfed_server.report.data import CaseNote, Notes, RejectedRow, ReportData
 from mamfed_server.report.page import write_report
 from mamfed_server.report.results import measures, read_arms, read_sites, rows_of, verdict
 from mamfed_server.runs import Contribution, RoundRecord
+from mamfed_server.standing import Kept
 
 SIZE = 32
 HOSTILE = "<script>alert('$x$')</script>"
@@ -130,6 +131,7 @@ def make_report() -> ReportData:
         plan=PLAN,
         summary=summary,
         rounds=[record(Stage.PRETRAINING, 1, None), *finetuning],
+        kept=Kept(Path("/runs/a/checkpoints/best.safetensors"), Stage.FINETUNING, 3),
         other_rounds={"local-alpha": finetuning, "centralised": finetuning},
         notes=Notes(
             title="A report",
@@ -245,7 +247,8 @@ def test_every_site_and_number_is_shown(page: Page) -> None:
     assert tissue == ["alpha", "12", *["3 of 4 +0.020"] * 3]
     for words in ("Vendor & Co: 60", "missing mask: 2", "BI-RADS 0: 1", "21 / 11", "17 / 9"):
         assert page.text.count(words) >= 2, words
-    for words in (PLAN.sha256(), "/runs/a/checkpoints/best.safetensors", "1 min 15 s", "2.13.0"):
+    kept = "/runs/a/checkpoints/best.safetensors"
+    for words in (PLAN.sha256(), kept, "75 seconds", "2.13.0"):
         assert words in page.text
     assert "learning_rate: 0.001" in page.text
     assert "mamfed-simulate demo" in page.text
@@ -321,7 +324,7 @@ def test_a_refused_site_is_shown_with_its_reason(tmp_path: Path) -> None:
     page = write(tmp_path, lossy)
     assert 'class="status warning"' in page.html
     assert "7 of 8 updates accepted (4 rounds)." in page.text
-    assert "beta: update missing in 1 of 4 rounds: array 'a<b' is not finite." in page.text
+    assert "beta: update in 2 of 3 rounds of finetuning (1 x array 'a<b' is" in page.text
     assert "1 warning " in page.text
     assert warnings[0] in page.text
     assert ["finetuning", "2", "1 of 2", "beta: array 'a<b' is not finite"] in [
@@ -379,7 +382,7 @@ def test_figure_2_lists_its_columns_in_their_order(page: Page) -> None:
 
 
 def test_rounds_are_totalled_and_the_chosen_one_marked(page: Page) -> None:
-    assert page.rows_starting("All")[-1][-3:] == ["12.0 s", "10.0", "5.0"]
+    assert page.rows_starting("All")[-1][-3:] == ["12 seconds", "10.0", "5.0"]
     chosen = [row for row in page.rows if "chosen" in " ".join(row)]
     assert [row[:2] for row in chosen] == [["finetuning", "3"]]
     assert "round 3. Chosen: the last round: none has a higher smoothed Dice on 5" in page.text
