@@ -135,16 +135,12 @@ def check_plan(
             Fault.PLAN_NOT_APPROVED,
             f"mamfed-client plan approve {plan.sha256()[:12]} shows it and asks",
         )
-    if found is not Standing.APPROVED:
-        raise Refused(Fault.PLAN_OUTSIDE_POLICY, _why(found, policy, plan))
+    if found is Standing.REFUSED:
+        raise Refused(Fault.PLAN_REFUSED, refused_by_person(plan))
+    if found is Standing.OUTSIDE_BOUNDS:
+        raise Refused(Fault.PLAN_OUTSIDE_POLICY, out_of_bounds(policy, plan))
     if now is not None and not policy.bounds.open_at(now):
         raise Refused(Fault.NOT_AT_THIS_HOUR, f"bounds.hours is {policy.bounds.hours}")
-
-
-def _why(found: Standing, policy: Policy, plan: TrainingPlan) -> str:
-    if found is Standing.REFUSED:
-        return refused_by_person(plan)
-    return out_of_bounds(policy, plan)
 
 
 def refused_by_person(plan: TrainingPlan) -> str:

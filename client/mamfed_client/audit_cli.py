@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mamfed_common.terminal import Format
+from mamfed_common.wording import counted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +33,7 @@ def verify(home: Home = Path(), output: Printed = Format.TEXT) -> None:
     if output is Format.JSON:
         typer.echo(summary.model_dump_json(include={"lines", "last_sha256", "unfinished_bytes"}))
     else:
-        typer.echo(f"whole: {summary.lines} lines, last hash {summary.last_sha256}")
+        typer.echo(f"whole: {counted(summary.lines, 'line')}, last hash {summary.last_sha256}")
 
 
 @app.command()

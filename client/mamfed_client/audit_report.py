@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pydantic import Field
+
 from mamfed_client.audit import Entry, read_record
 from mamfed_common.config import Config
+from mamfed_common.wording import counted
 
 NOT_IN_THE_FORMAT = (
     "What can leave at all: the network's weights, the values named above, the plan's words for "
@@ -42,6 +45,7 @@ class AuditSummary(Config):
         plans: Messages by the plan that asked for them.
         policies: Policies that let messages leave.
         faults: Codes that left in place of answers, and how often.
+        fault_times: When each of them left first and last, UTC.
         torn: Lines that a power cut tore; what they were to record did not leave.
         unfinished_bytes: Size of a torn line at the end, which the next entry will name.
     """
@@ -58,6 +62,7 @@ class AuditSummary(Config):
     plans: dict[str, int]
     policies: tuple[str, ...]
     faults: dict[int, int]
+    fault_times: dict[int, tuple[str, str]] = Field(default_factory=dict)
     torn: int
     unfinished_bytes: int
 
@@ -86,7 +91,8 @@ def verify(path: Path) -> AuditSummary:
         rounds=_rounds(sent),
         plans=dict(Counter(entry.plan_sha256 for entry in sent if entry.plan_sha256)),
         policies=_names(entry.policy_sha256 for entry in sent),
-        faults=dict(Counter(e.values.get("fault", 0) for e in sent if e.kind == "fault")),
+        faults=dict(Counter(_code(entry) for entry in sent if entry.kind == "fault")),
+        fault_times=_fault_times(sent),
         torn=len(entries) - len(sent),
         unfinished_bytes=len(unfinished),
     )
@@ -100,35 +106,40 @@ def sentences(summary: AuditSummary) -> Iterator[str]:
         return
     messages = sum(traffic.messages for traffic in summary.kinds.values())
     yield (
-        f"From {summary.since} to {summary.until} {messages} messages left this site, "
+        f"From {summary.since} to {summary.until} {counted(messages, 'message')} left this site, "
         f"{_size(summary.bytes)} in all, to {', '.join(summary.to)}."
     )
     yield from (_of_kind(kind, traffic) for kind, traffic in summary.kinds.items())
     if summary.personal:
         yield (
-            f"About this site's personal model: {summary.personal} of the evaluate messages; its "
+            f"About this site's personal model: "
+            f"{counted(summary.personal, 'evaluate message')} of those above; its "
             "weights stayed here."
         )
     for stage, rounds in summary.rounds.items():
-        yield f"Trained in {stage}: {len(rounds)} rounds, {rounds[0]} to {rounds[-1]}."
+        which = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else f"number {rounds[0]}"
+        yield f"Trained in {stage}: {counted(len(rounds), 'round')}, {which}."
     for plan, count in summary.plans.items():
-        yield f"Asked for by plan {plan}: {count} messages."
+        yield f"Asked for by plan {plan}: {counted(count, 'message')}."
     yield f"Let out by policy {', '.join(summary.policies)}."
     yield from _refusals(summary)
     yield NOT_IN_THE_FORMAT
 
 
 def _whole(summary: AuditSummary) -> str:
-    text = f"The record is whole: {summary.lines} lines, the last one's hash {summary.last_sha256}."
+    lines = counted(summary.lines, "line")
+    text = f"The record is whole: {lines}, the last one's hash {summary.last_sha256}."
     if summary.torn:
-        text += f" A power cut tore {summary.torn} lines; what they were to record did not leave."
+        torn = counted(summary.torn, "line")
+        text += f" A power cut tore {torn}; what was to be recorded there did not leave."
     if summary.unfinished_bytes:
-        text += f" After them {summary.unfinished_bytes} bytes of a line that a power cut tore."
+        left = counted(summary.unfinished_bytes, "byte")
+        text += f" After them {left} of a line that a power cut tore."
     return text
 
 
 def _of_kind(kind: str, traffic: Traffic) -> str:
-    text = f"{kind}: {traffic.messages} messages, {_size(traffic.bytes)}"
+    text = f"{kind}: {counted(traffic.messages, 'message')}, {_size(traffic.bytes)}"
     return f"{text}, with {', '.join(traffic.values)}." if traffic.values else f"{text}."
 
 
@@ -136,7 +147,28 @@ def _refusals(summary: AuditSummary) -> Iterator[str]:
     from mamfed_common.weights import FAULTS
 
     for code, count in sorted(summary.faults.items()):
-        yield f"In place of an answer, {count} times, code {code}: {FAULTS.get(code, 'unknown')}."
+        yield (
+            f"In place of an answer, {counted(count, 'time')}{_when(summary, code)}, code {code}: "
+            f"{FAULTS.get(code, 'unknown')}."
+        )
+
+
+def _when(summary: AuditSummary, code: int) -> str:
+    first, last = summary.fault_times.get(code, ("", ""))
+    return f" ({first})" if first == last else f" (from {first} to {last})"
+
+
+def _code(entry: Entry) -> int:
+    return int(entry.values.get("fault", 0))
+
+
+def _fault_times(entries: Iterable[Entry]) -> dict[int, tuple[str, str]]:
+    found: dict[int, tuple[str, str]] = {}
+    for entry in entries:
+        if entry.kind == "fault":
+            first, _ = found.get(_code(entry), (entry.time, ""))
+            found[_code(entry)] = first, entry.time
+    return found
 
 
 def _traffic(entries: Iterable[Entry]) -> Traffic:
@@ -162,4 +194,4 @@ def _names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else counted(count, "byte")

@@ -13,6 +13,7 @@ from mamfed_client.doubts import Doubt
 from mamfed_client.rejections import Reason
 from mamfed_common.errors import DoubtError
 from mamfed_common.terminal import Format, console, say
+from mamfed_common.wording import counted
 
 NOTHING_ACCEPTED = 3
 """Exit code where not one file can be used."""
@@ -111,7 +112,8 @@ def check(
     if intake is not None and table is not None:
         left_out = write_blank_table(table, intake)
         if left_out:
-            console().print(f"{left_out} files have names that a table cannot hold; rename them")
+            names = counted(left_out, "file has a name", "files have names")
+            console().print(f"{names} that a table cannot hold; rename them")
     _show(intake, document, listed, output)
     _finish(intake, document)
 

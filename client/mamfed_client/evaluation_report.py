@@ -15,6 +15,7 @@ from mamfed_common.fingerprint import Fingerprint, said
 from mamfed_common.intervals import Interval, Statistic, mean, patient_bootstrap
 from mamfed_common.metrics import HALF, THRESHOLDS, ImageScore, summarise
 from mamfed_common.strata import ImageFacts, found_and_lesions, share_found, stratify
+from mamfed_common.wording import counted
 
 MAKER = "mamfed-client evaluate"
 
@@ -126,7 +127,7 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
         at = ", ".join(f"{share:.2f} at {rate}" for rate, share in curve["sensitivity_at"].items())
         lines.append(
             f"sensitivity by false positives an image: {at} "
-            f"({curve['lesions']} lesions, {curve['images']} images)"
+            f"({counted(curve['lesions'], 'lesion')}, {counted(curve['images'], 'image')})"
         )
     lines.append(_redrawn(document))
     lines.append(f"marked from {document['threshold']:g}, by {document['threshold_from']}")
@@ -138,9 +139,8 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
 def _scored(document: Mapping[str, Any]) -> list[str]:
     """Say how many rows stand behind all figures, and what became of the others."""
     scored = document["images"] + document["images_without_malignancy"]
-    lines = [
-        f"scored: {scored} images of {document['rows']} rows, {document['images']} with malignancy"
-    ]
+    rows = counted(document["rows"], "row")
+    lines = [f"scored: {counted(scored, 'image')} of {rows}, {document['images']} with malignancy"]
     for word, counts in (("rejected", "rejected"), ("left out of every stage", "left_out")):
         lines += [f"not scored: {count} {word}: {why}" for why, count in document[counts].items()]
     if document["of_other_parts"]:
@@ -148,7 +148,9 @@ def _scored(document: Mapping[str, Any]) -> list[str]:
     if withheld := document["strata_withheld"]:
         lines.append(f"withheld: {len(withheld)} strata of too few images")
     distances = document["hausdorff95_left_out"].items()
-    lines += [f"without a Hausdorff distance: {n} images: {why}" for why, n in distances if n]
+    lines += [
+        f"without a Hausdorff distance: {counted(n, 'image')}: {why}" for why, n in distances if n
+    ]
     return lines
 
 
@@ -213,7 +215,7 @@ def _line(name: str, interval: Mapping[str, Any] | None) -> str:
     ends = "n/a for one patient" if found.low is None else f"{found.low:.3g} to {found.high:.3g}"
     return (
         f"{name}: {found.value:.3g} (95 % interval {ends}; "
-        f"{found.images} images, {found.patients} patients)"
+        f"{counted(found.images, 'image')}, {counted(found.patients, 'patient')})"
     )
 
 

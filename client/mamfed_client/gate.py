@@ -196,7 +196,7 @@ class Gate(OpenGate):
         try:
             self._last = self._rules()
         except SetupError as error:
-            raise Refused(Fault.FAILED, f"the policy cannot be read: {error}") from None
+            raise Refused(Fault.POLICY_UNREADABLE, str(error)) from None
         return self._last
 
     def _check_plan(self, rules: Rules, order: Order, now: datetime | None) -> None:

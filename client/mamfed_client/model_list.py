@@ -11,6 +11,7 @@ from mamfed_common.config import Config
 from mamfed_common.errors import CheckpointError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.weights import ModelKind
+from mamfed_common.wording import counted
 
 
 class KeptModel(Config):
@@ -137,4 +138,4 @@ def _in_words(model: KeptModel | None) -> str:
         return "damaged"
     if model.score is None or model.score.dice is None:
         return "here, not scored"
-    return f"{model.score.dice:.3f} ({model.score.images} images)"
+    return f"{model.score.dice:.3f} ({counted(model.score.images or 0, 'image')})"

@@ -15,6 +15,7 @@ REMEDIES: dict[int, str] = {
     "policy.min_training_cases in site.yaml",
     Fault.MAY_NOT_LEAVE: "let it leave by policy.release in site.yaml, or stay out",
     Fault.OTHER_VERSION: "install the coordinator's version of mamfed",
+    Fault.POLICY_UNREADABLE: "mend that, it takes effect at the next message",
     Fault.DATA_UNUSABLE: "mamfed-client preflight checks the data again",
 }
 """What to do; the other refusals name it themselves."""

@@ -11,6 +11,7 @@ from mamfed_common.errors import DataError
 from mamfed_common.seeds import derive_seed
 from mamfed_common.text import plain
 from mamfed_common.weights import Part
+from mamfed_common.wording import counted
 
 SPELLINGS: dict[str, Part] = {
     "train": "train",
@@ -155,8 +156,8 @@ def draw_fold(
         dealt |= {patient: (len(dealt) + i) % folds for i, patient in enumerate(ordered)}
     if len(dealt) < folds:
         raise DataError(
-            f"{cohort}: {len(dealt)} patients for {folds} folds, so some fold would test nobody "
-            "there; ask for fewer folds"
+            f"{cohort}: {counted(len(dealt), 'patient')} for {folds} folds, so some fold would "
+            "test nobody there; ask for fewer folds"
         )
     rest = [{patient for patient in group if dealt[patient] != fold} for group in strata]
     parts = draw_parts(rest, f"{cohort} fold {fold}", seed, val_fraction, 0.0)

@@ -83,6 +83,8 @@ class Fault(IntEnum):
     DATA_UNUSABLE = 108
     NOTHING_TO_ADAPT_WITH = 109
     NO_PERSONAL_MODEL = 110
+    PLAN_REFUSED = 111
+    POLICY_UNREADABLE = 112
 
 
 FAULTS: dict[int, str] = {
@@ -97,6 +99,8 @@ FAULTS: dict[int, str] = {
     Fault.DATA_UNUSABLE: "the site cannot use its data",
     Fault.NOTHING_TO_ADAPT_WITH: "nothing to adapt with: no malignant training image of its own",
     Fault.NO_PERSONAL_MODEL: "the site's policy makes no personal model",
+    Fault.PLAN_REFUSED: "somebody at the site has refused this plan",
+    Fault.POLICY_UNREADABLE: "the site's policy cannot be read, so nothing leaves",
 }
 
 

@@ -23,6 +23,7 @@ from mamfed_common.seeds import derive_seed
 from mamfed_common.state import State, state_of
 from mamfed_common.subtraction import build_network
 from mamfed_common.weights import EvaluateTask, Part, TrainTask
+from mamfed_common.wording import counted
 from mamfed_server.approved import ApprovedRoster
 from mamfed_server.choosing import pool
 from mamfed_server.deadlines import (
@@ -169,8 +170,8 @@ class _Run:
             return
         if (floor := self.job.min_sites) < FEW_SITES:
             self._warn(
-                f"min_sites is {floor}: an average over {floor} sites shows each of them what the "
-                "others sent"
+                f"min_sites is {floor}: an average over {counted(floor, 'site')} shows each of "
+                "them what the others sent"
             )
         self.roster = ApprovedRoster(self.job, self.link, self.log)
         order = positions(self.plan)

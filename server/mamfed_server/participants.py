@@ -8,6 +8,7 @@ from mamfed_common.errors import RunError
 from mamfed_common.norm_groups import group_of
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.weights import EVALUATED_ON, FAULTS, Fault, Part, SiteDescription
+from mamfed_common.wording import counted
 
 Descriptions = Mapping[str, SiteDescription]
 Chosen = Collection[str] | None
@@ -62,8 +63,9 @@ def check_stages(
         if not own:
             raise RunError(f"{stage}: no site has a usable {cases} training case")
         if len(sites) < quorum:
+            have = counted(len(sites), "site has", "sites have")
             raise RunError(
-                f"{stage}: {len(sites)} sites have usable {cases} training cases"
+                f"{stage}: {have} usable {cases} training cases"
                 f"{' or others that it uses' if len(own) < len(sites) else ''}, "
                 f"its quorum is {quorum}"
             )

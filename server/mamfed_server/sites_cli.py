@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mamfed_common.terminal import Format, console
+from mamfed_common.wording import counted
 
 if TYPE_CHECKING:
     from mamfed_server.sites import SiteEntry
@@ -83,7 +84,7 @@ def list_(home: Home = Path("."), output: Printed = Format.TEXT) -> None:
     for row in rows:
         typer.echo(
             f"{row['site']}  {row['status']}  key {row['node_fingerprint'][:16]}  "
-            f"certificate until {row['not_after'][:10]} ({row['days_left']} days)  "
+            f"certificate until {row['not_after'][:10]} ({counted(row['days_left'], 'day')})  "
             f"approved {row['approved_at'][:10]}"
         )
     _warn([row for row in rows if row["status"] == "active" and row["days_left"] < WARN_DAYS])
@@ -141,7 +142,11 @@ def _row(entry: SiteEntry) -> dict[str, Any]:
 
 def _warn(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        when = f"ends in {row['days_left']} days" if row["days_left"] >= 0 else "has expired"
+        when = (
+            f"ends in {counted(row['days_left'], 'day')}"
+            if row["days_left"] >= 0
+            else "has expired"
+        )
         console().print(
             f"warning: the certificate of {row['site']} {when}; ask the site for: mamfed-client "
             "enroll",

@@ -20,7 +20,7 @@ from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
 from mamfed_common.versions import check_flower
-from mamfed_common.wording import span
+from mamfed_common.wording import counted, span
 from mamfed_server.begin import describe, left_behind, warn_of_older
 from mamfed_server.board import Board
 from mamfed_server.events import EventLog, read_events
@@ -62,9 +62,8 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
     sites = sorted(name for name, e in load_sites(home).items() if e.status == "active")
     need = max([plan.federation.min_sites, *(plan.stage(s).quorum for s in stages_of(plan))])
     if len(sites) < need:
-        raise SetupError(
-            f"{len(sites)} sites are approved, the plan needs {need}; mamfed-server sites approve"
-        )
+        found = counted(len(sites), "site is", "sites are")
+        raise SetupError(f"{found} approved, the plan needs {need}; mamfed-server sites approve")
     folder = RunFolder(home.runs / run)
     if folder.holds_run():
         check_same_plan(folder, plan)
@@ -73,8 +72,8 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
     yield from left_behind(home.runs, run, plan)
     yield f"listening on {settings.bind}:{settings.port}, server certificate for {days} more days"
     yield f"approved sites: {', '.join(sites)}"
-    rounds = ", ".join(f"{plan.stage(s).rounds} rounds of {s}" for s in stages_of(plan))
-    yield f"{rounds}; an average of at least {need} sites"
+    rounds = ", ".join(f"{counted(plan.stage(s).rounds, 'round')} of {s}" for s in stages_of(plan))
+    yield f"{rounds}; an average of at least {counted(need, 'site')}"
     if plan.federation.min_sites < SAFE_MIN_SITES:
         yield (
             f"warning: min_sites is {plan.federation.min_sites}: an average over fewer than "
@@ -148,9 +147,8 @@ def _days_left(home: ServerHome) -> int:
     """Return how long the server's certificate is still valid."""
     left = load_server_certificate(home).not_valid_after_utc - datetime.now(UTC)
     if left <= timedelta():
-        raise SetupError(
-            f"{home.server_certificate}: ended {-left.days} days ago; mamfed-server sites rotate"
-        )
+        ago = counted(-left.days, "day")
+        raise SetupError(f"{home.server_certificate}: ended {ago} ago; mamfed-server sites rotate")
     return left.days
 
 

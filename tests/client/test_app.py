@@ -246,12 +246,12 @@ def test_edits_of_the_policy_and_decisions_bite_at_the_next_message(guarded, tin
     assert code() is None
     with caplog.at_level(logging.WARNING):
         write_policy(guarded.home, ALL | {"polisy": 1})
-        assert code() == Fault.FAILED
+        assert code() == Fault.POLICY_UNREADABLE
     assert "unknown key 'policy.polisy'" in caplog.text
     write_policy(guarded.home, ALL)
     assert code() is None
     faults = [e.values for e in read_record(guarded.home.audit).entries if e.kind == "fault"]
-    assert faults == [{"fault": code} for code in (103, 102, 2)]
+    assert faults == [{"fault": code} for code in (103, 102, 112)]
 
 
 def test_the_refusal_says_a_code_and_the_log_says_the_rest(guarded, tiny_plan, site, caplog):

@@ -224,6 +224,33 @@ def test_the_report_is_for_a_data_protection_officer(run, five):
     assert json.loads(run("report", "--format", "json").stdout)["bytes"] == 3_000_100
 
 
+def test_each_fault_is_counted_under_its_own_code_with_its_times(run, path):
+    log = AuditLog(path)
+    for code in (103, 102, 103, 111):
+        log.append("fault", **FACTS, values={"fault": code})
+    lines = run("report").stdout.splitlines()
+    found = [line.partition(", code ") for line in lines if line.startswith("In place")]
+    assert [(told.split(" (")[0], text[:4]) for told, _, text in found] == [
+        ("In place of an answer, 1 time", "102:"),
+        ("In place of an answer, 2 times", "103:"),
+        ("In place of an answer, 1 time", "111:"),
+    ]
+    first = verify(path).fault_times[103][0]
+    assert f"(from {first} to " in found[1][0] or f"({first})" in found[1][0]
+
+
+def test_one_of_a_thing_is_not_told_as_several(run, path):
+    facts = {"stage": "finetuning", "round": 7, "bytes": 1}
+    AuditLog(path).append("train", **FACTS, **facts, values={})
+    text = run("report").stdout
+    assert "The record is whole: 1 line, " in text
+    assert " 1 message left this site, 1 byte in all" in text
+    assert "train: 1 message, 1 byte." in text
+    assert "Trained in finetuning: 1 round, number 7." in text
+    assert ": 1 message." in text
+    assert run("verify").stdout.startswith("whole: 1 line, ")
+
+
 def test_the_report_of_nothing_says_so(run):
     assert "Nothing has left this site." in run("report").stdout
 

@@ -132,7 +132,7 @@ def test_an_approved_plan_passes_at_the_next_message(place, tiny_plan):
     place.store.decide(tiny_plan.sha256(), Decision.APPROVED)
     place.gate.admit(query)
     place.store.decide(tiny_plan.sha256(), Decision.REFUSED)
-    assert place.fault_of(place.gate.admit, query) is Fault.PLAN_OUTSIDE_POLICY
+    assert place.fault_of(place.gate.admit, query) is Fault.PLAN_REFUSED
 
 
 def test_a_policy_edited_bites_at_the_next_message(place):
@@ -145,8 +145,11 @@ def test_a_policy_edited_bites_at_the_next_message(place):
 def test_a_policy_that_cannot_be_read_lets_nothing_in_or_out(place):
     place.allow("counts")
     place.broken = True
-    assert place.fault_of(place.gate.admit, place.order(Query)) is Fault.FAILED
-    assert place.fault_of(place.gate.release, place.order(Query), DESCRIPTION) is Fault.FAILED
+    assert place.fault_of(place.gate.admit, place.order(Query)) is Fault.POLICY_UNREADABLE
+    assert (
+        place.fault_of(place.gate.release, place.order(Query), DESCRIPTION)
+        is Fault.POLICY_UNREADABLE
+    )
     assert not place.path.exists()
 
 
@@ -231,7 +234,7 @@ def test_the_gate_checks_again_what_leaves(place, update):
     )
     place.store.decide(place.plan.sha256(), Decision.REFUSED)
     place.allow("counts", "num_examples")
-    assert place.fault_of(place.gate.release, task, report, *update) is Fault.PLAN_OUTSIDE_POLICY
+    assert place.fault_of(place.gate.release, task, report, *update) is Fault.PLAN_REFUSED
     assert not place.path.exists()
 
 

@@ -183,7 +183,7 @@ def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_traine
     assert "Run first" in (home / "runs" / "first" / "report.html").read_text()
     for report in at_once(sites, lambda person: person.type("site looks back")).values():
         assert "whole: " in report
-        assert "Trained in finetuning: 1 rounds" in report
+        assert "Trained in finetuning: 1 round, number 1" in report
 
     typed = coordinator.typed.union(*(person.typed for person in sites.values()))
     assert typed == BLOCKS.keys() - {""}
