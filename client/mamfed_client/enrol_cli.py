@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_common.terminal import console
+from mamfed_common.terminal import agree, console
 
 if TYPE_CHECKING:
     from mamfed_client.settings import SiteHome
@@ -118,8 +118,8 @@ def join(
     _show(answer)
     if identity.is_known(place, answer):
         _tell("the authority and the plan key are those that this site trusts already")
-    elif not yes:
-        _confirm(place)
+    else:
+        _confirm(place, yes=yes)
     identity.join(place, answer)
     typer.echo(f"joined: {place.welcome}")
     _tell("next: mamfed-client preflight, then mamfed-client start")
@@ -134,10 +134,10 @@ def _show(answer: Welcome) -> None:
     typer.echo(f"fingerprint of authority and plan key: {answer.fingerprint()}")
 
 
-def _confirm(home: SiteHome) -> None:
+def _confirm(home: SiteHome, *, yes: bool) -> None:
     if home.welcome.exists():
         _tell("warning: another authority or plan key than the one that this site trusts so far")
-    typer.confirm("Did the coordinator read the same over the phone?", abort=True, err=True)
+    agree("Did the coordinator read the same over the phone?", yes=yes)
 
 
 def _cohorts(site: str, data: list[str]) -> list[tuple[str, Path]]:

@@ -81,6 +81,30 @@ def say(notes: Iterable[str]) -> None:
         console().print(note)
 
 
+def agree(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be taken back.
+
+    Args:
+        question: What is asked, on stderr.
+        yes: The user has agreed already (``--yes``).
+
+    Raises:
+        MamfedError: The answer was no, or nobody can answer.
+    """
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(question, err=True)
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):  # Ctrl-C
+            raise
+        raise MamfedError(
+            "nobody answered, so nothing was changed; --yes answers without asking"
+        ) from None
+    if not agreed:
+        raise MamfedError("not agreed, so nothing was changed")
+
+
 Advance = Callable[[int, int], None]
 """Takes how many more files are done, and how many of them were rejected."""
 

@@ -94,14 +94,24 @@ def revoke(home: ServerHome, site: str) -> SiteEntry:
     Raises:
         SetupError: There is no such site, or it is revoked already.
     """
+    known = revocable(home, site)
+    entry = known.model_copy(update={"status": "revoked", "revoked_at": datetime.now(UTC)})
+    save_site(home, entry)
+    return entry
+
+
+def revocable(home: ServerHome, site: str) -> SiteEntry:
+    """Return a site's entry that can be revoked.
+
+    Raises:
+        SetupError: There is no such site, or it is revoked already.
+    """
     known = load_sites(home).get(site)
     if known is None:
         raise SetupError(f"{site}: no such site; see mamfed-server sites list")
     if known.status == "revoked":
         raise SetupError(f"{site}: revoked already, on {known.revoked_at:%Y-%m-%d}")
-    entry = known.model_copy(update={"status": "revoked", "revoked_at": datetime.now(UTC)})
-    save_site(home, entry)
-    return entry
+    return known
 
 
 def _approved(known: SiteEntry | None, request: SiteRequest, pem: str) -> SiteEntry:

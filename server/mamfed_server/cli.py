@@ -35,20 +35,34 @@ def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
 @app.command()
 def check(
     plan: Annotated[Path, typer.Argument(help="The plan, as YAML.")],
+    home: run_cli.HomeOption = Path("."),
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Print the plan as YAML, defaults included.")
+    ] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Check a training plan and print it whole, defaults included, with its SHA-256.
+    """Check a training plan: what will happen, how long it takes, what it tolerates.
 
-    Unknown keys, keys given twice and values out of range are named; exit code 3.
+    Unknown keys, keys given twice, values out of range and values that contradict each other are
+    named; exit code 3. In a coordinator's home it counts the approved sites too.
     """
-    from mamfed_common.plan import read_plan
+    from mamfed_server.plan_page import page
+    from mamfed_server.plan_sense import read_new_plan
+    from mamfed_server.settings import ServerHome
+    from mamfed_server.sites import active_sites
 
-    checked = read_plan(plan)
+    checked, place = read_new_plan(plan), ServerHome(home)
+    is_home = place.settings_path.is_file()
     if output is Format.JSON:
         document = {"plan": checked.model_dump(mode="json"), "plan_sha256": checked.sha256()}
         typer.echo(json.dumps(document, indent=2))
-    else:
+    elif whole:
         typer.echo(f"{checked.to_yaml()}# plan_sha256: {checked.sha256()}")
+    else:
+        typer.echo(f"{plan} can be used, plan {checked.sha256()}")
+        sites = active_sites(place) if is_home else None
+        for line in page(checked, sites, place.runs if is_home else None):
+            typer.echo(line)
 
 
 @app.command()

@@ -85,6 +85,15 @@ def load_sites(home: ServerHome) -> dict[str, SiteEntry]:
     return {path.stem: _read_entry(path) for path in sorted(home.sites.glob("[!.]*.json"))}
 
 
+def active_sites(home: ServerHome) -> list[str]:
+    """Return the names of the sites that may take part.
+
+    Raises:
+        SetupError: A file is damaged, or holds another site than its name says.
+    """
+    return [name for name, entry in load_sites(home).items() if entry.status == "active"]
+
+
 def save_site(home: ServerHome, entry: SiteEntry) -> None:
     """Write a site's file (0600)."""
     private_directory(home.sites)

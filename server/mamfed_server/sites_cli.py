@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mamfed_common.terminal import Format, console
+from mamfed_common.terminal import Format, agree, console
 from mamfed_common.wording import counted
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WARN_DAYS = 30
 RENEW_DAYS = 60
+NO_SITES = "no site is approved yet: mamfed-server sites approve takes one in"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,10 +59,7 @@ def approve(
     console().print(f"site: {asked.site} ({kind})")
     console().print(f"contact: {asked.contact or 'none given'}")
     console().print(f"fingerprint: {asked.fingerprint()}")
-    if not yes:
-        typer.confirm(
-            "Did the site read the same fingerprint over the phone?", abort=True, err=True
-        )
+    agree("Did the site read the same fingerprint over the phone?", yes=yes)
     welcome = approval.approve(place, asked, replace=replace)
     write_document(target, welcome)
     end = welcome.site_certificate().not_valid_after_utc
@@ -81,6 +79,8 @@ def list_(home: Home = Path("."), output: Printed = Format.TEXT) -> None:
     if output is Format.JSON:
         typer.echo(json.dumps(rows, indent=2))
         return
+    if not rows:
+        typer.echo(NO_SITES)
     for row in rows:
         typer.echo(
             f"{row['site']}  {row['status']}  key {row['node_fingerprint'][:16]}  "
@@ -92,13 +92,20 @@ def list_(home: Home = Path("."), output: Printed = Format.TEXT) -> None:
 
 @app.command()
 def revoke(
-    site: Annotated[str, typer.Argument(help="The site's name.")], home: Home = Path(".")
+    site: Annotated[str, typer.Argument(help="The site's name.")],
+    home: Home = Path("."),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Shut a site out. A running server refuses it within seconds."""
+    """Shut a site out for good. A running server refuses it within seconds."""
     from mamfed_server import approval
     from mamfed_server.settings import ServerHome
 
-    entry = approval.revoke(ServerHome(home), site)
+    place = ServerHome(home)
+    known = approval.revocable(place, site)
+    console().print(f"site: {known.site}, approved {known.approved_at:%Y-%m-%d}")
+    console().print(f"contact: {known.contact or 'none given'}")
+    agree(f"Shut {known.site} out? It can come back with new keys only.", yes=yes)
+    entry = approval.revoke(place, site)
     typer.echo(f"{entry.site}: revoked; it can come back with new keys only")
 
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from mamfed_common.lock import holder
 from mamfed_server.board import read_board
 from mamfed_server.settings import ServerHome
-from mamfed_server.sites import load_sites
+from mamfed_server.sites import active_sites
+from mamfed_server.sites_cli import NO_SITES
 from mamfed_server.standing import RunState, Standing, latest_run, standing_of
 from mamfed_server.twins import warning
 
 NO_RUN = "no run yet: mamfed-server start --plan plan.yaml begins one"
-NO_SITES = "no site is approved yet: mamfed-server sites approve takes one in"
 
 
 class SiteNow(NamedTuple):
@@ -76,7 +76,7 @@ def look(home: ServerHome) -> Now:
         DataError: The run's summary is damaged.
     """
     running, folder = holder(home.lock), latest_run(home.runs)
-    approved = [name for name, entry in load_sites(home).items() if entry.status == "active"]
+    approved = active_sites(home)
     standing = None if folder is None else standing_of(folder)
     board = read_board(home.path)
     if standing is None or board.get("run") != standing.run:

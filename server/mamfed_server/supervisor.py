@@ -26,10 +26,12 @@ from mamfed_server.board import Board
 from mamfed_server.events import EventLog, read_events
 from mamfed_server.participants import stages_of
 from mamfed_server.pki import load_plan_key, load_server_certificate
+from mamfed_server.plan_page import privacy, tolerance
+from mamfed_server.plan_sense import need, refuse_contradictions
 from mamfed_server.resume import check_same_plan
 from mamfed_server.runs import SUMMARY, RunFolder
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings
-from mamfed_server.sites import load_sites
+from mamfed_server.sites import active_sites
 from mamfed_server.standing import RunState, standing_of
 
 FINAL_CODES = frozenset({0, 3, 5, 6, 7, 9})
@@ -39,7 +41,6 @@ MAX_DEATHS = 10
 """Deaths in a row without a round in between, after which the run is given up."""
 
 FOLLOW_SECONDS = 0.5
-SAFE_MIN_SITES = 3
 
 PORT_SECONDS = 5.0
 """How long a server that was killed just now may still hold its port."""
@@ -51,7 +52,7 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
     Raises:
         SetupError: Flower, the settings, a key or a certificate cannot be used, or no site may
             take part.
-        PlanError: The run's folder holds another plan.
+        PlanError: The run's folder holds another plan, or a new plan contradicts itself.
     """
     if Path(run).name != run or run.startswith("."):
         raise PlanError(f"found the run name {run!r}, expected the plain name of a folder")
@@ -59,26 +60,23 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
     settings = load_settings(home)
     load_plan_key(home)
     days = _days_left(home)
-    sites = sorted(name for name, e in load_sites(home).items() if e.status == "active")
-    need = max([plan.federation.min_sites, *(plan.stage(s).quorum for s in stages_of(plan))])
-    if len(sites) < need:
-        found = counted(len(sites), "site is", "sites are")
-        raise SetupError(f"{found} approved, the plan needs {need}; mamfed-server sites approve")
     folder = RunFolder(home.runs / run)
     if folder.holds_run():
         check_same_plan(folder, plan)
+    else:
+        refuse_contradictions(plan, "the plan")
+    if len(sites := active_sites(home)) < (wanted := need(plan)):
+        raise SetupError(
+            f"{counted(len(sites), 'site is', 'sites are')} approved, the plan needs {wanted}; "
+            "mamfed-server sites approve"
+        )
     yield describe(folder, plan)
     yield from warn_of_older(folder)
     yield from left_behind(home.runs, run, plan)
     yield f"listening on {settings.bind}:{settings.port}, server certificate for {days} more days"
-    yield f"approved sites: {', '.join(sites)}"
-    rounds = ", ".join(f"{counted(plan.stage(s).rounds, 'round')} of {s}" for s in stages_of(plan))
-    yield f"{rounds}; an average of at least {counted(need, 'site')}"
-    if plan.federation.min_sites < SAFE_MIN_SITES:
-        yield (
-            f"warning: min_sites is {plan.federation.min_sites}: an average over fewer than "
-            f"{SAFE_MIN_SITES} sites shows them what the others sent"
-        )
+    yield ", ".join(f"{counted(plan.stage(s).rounds, 'round')} of {s}" for s in stages_of(plan))
+    yield from tolerance(plan, sites)
+    yield from privacy(plan)
 
 
 def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console) -> int:

@@ -16,8 +16,9 @@ from mamfed_common.terminal import Screen
 from mamfed_server.events import Event
 from mamfed_server.report.participation import Mark, mark_of
 from mamfed_server.settings import ServerHome
+from mamfed_server.sites_cli import NO_SITES
 from mamfed_server.standing import RunState, Standing
-from mamfed_server.status import NO_SITES, Now, SiteNow, clock, lines, look, run_lines
+from mamfed_server.status import Now, SiteNow, clock, lines, look, run_lines
 
 LOOK_SECONDS = 1.0
 MOST_ROUNDS = 40

@@ -159,7 +159,9 @@ def test_a_running_site_that_is_revoked_is_shut_out_within_a_minute(standing):
     standing.start_site("dubious")
     state = lambda: read_status(SiteHome(home)).state  # noqa: E731
     wait_until(lambda: state() == "online", "dubious is let in")
-    standing.command("mamfed-server", "sites", "revoke", "dubious", "--home", standing.server_home)
+    standing.command(
+        "mamfed-server", "sites", "revoke", "dubious", "--yes", "--home", standing.server_home
+    )
     revoked = time.monotonic()
     wait_until(lambda: state() == "refused", "dubious is refused", REVOKED_SECONDS)
     print(f"refused {time.monotonic() - revoked:.1f} s after the revocation")

@@ -14,7 +14,7 @@ runner = CliRunner()
 
 def test_check_prints_the_whole_plan_and_its_hash(tmp_path):
     (tmp_path / "plan.yaml").write_text("image_size: 64\n")
-    result = runner.invoke(app, ["check", str(tmp_path / "plan.yaml")])
+    result = runner.invoke(app, ["check", str(tmp_path / "plan.yaml"), "--whole"])
     plan = parse_plan(result.stdout, "stdout")
     assert plan.image_size == 64
     assert f"# plan_sha256: {plan.sha256()}" in result.stdout

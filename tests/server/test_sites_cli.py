@@ -112,7 +112,14 @@ def test_list_names_each_site_and_warns_before_a_certificate_ends(home, site, tm
 
 def test_revoke_says_so_and_a_wrong_name_is_an_error(home, site):
     approve(home, _request(site))
-    result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)])
+    result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)], input="n\n")
+    assert (result.exit_code, load_sites(home)["a"].status) == (1, "active")
+    assert "Shut a out? It can come back with new keys only." in result.output
+    assert str(result.exception) == "not agreed, so nothing was changed"
+    result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)], input="")
+    assert load_sites(home)["a"].status == "active"
+    assert "--yes answers without asking" in str(result.exception)
+    result = runner.invoke(app, ["sites", "revoke", "a", "--yes", "--home", str(home.path)])
     assert "a: revoked" in result.output
     assert load_sites(home)["a"].revoked_at is not None
     result = runner.invoke(app, ["sites", "revoke", "../a", "--home", str(home.path)])
