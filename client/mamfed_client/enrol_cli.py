@@ -50,10 +50,11 @@ def init(
     from mamfed_client.identity import make_keys
     from mamfed_client.settings import SiteHome, SiteSettings, load_site_settings
     from mamfed_client.whereabouts import note_whereabouts
-    from mamfed_common.documents import validated
+    from mamfed_common.documents import check_name, validated
     from mamfed_common.files import private_directory, write_atomic
 
     home = SiteHome(folder)
+    check_name(name, "--name")
     cohorts = _cohorts(name, data)
     folders = [{"name": cohort, "folder": path} for cohort, path in cohorts]
     validated(SiteSettings, {"name": name, "data": folders}, "mamfed-client init")
@@ -112,9 +113,18 @@ def join(
     from mamfed_client import identity
     from mamfed_client.settings import SiteHome, load_site_settings
     from mamfed_common.enrolment import read_welcome
+    from mamfed_common.errors import SetupError
+    from mamfed_common.kinds import site_of_request
 
-    place, answer = SiteHome(home), read_welcome(welcome)
-    identity.check_own(place, answer, load_site_settings(place).name)
+    place = SiteHome(home)
+    name = load_site_settings(place).name
+    if site_of_request(welcome) == name:
+        raise SetupError(
+            f"{welcome}: this is your own request, which goes to the coordinator; join takes the "
+            f"welcome that comes back, e.g. {name}.welcome.json"
+        )
+    answer = read_welcome(welcome)
+    identity.check_own(place, answer, name)
     _show(answer)
     if identity.is_known(place, answer):
         _tell("the authority and the plan key are those that this site trusts already")
@@ -142,6 +152,7 @@ def _confirm(home: SiteHome, *, yes: bool) -> None:
 
 def _cohorts(site: str, data: list[str]) -> list[tuple[str, Path]]:
     """Read ``--data``; a single folder takes the site's name, as in ``mamfed-simulate``."""
+    from mamfed_common.documents import check_name
     from mamfed_common.errors import SetupError
 
     if len(data) == 1 and Path(data[0]).is_dir():
@@ -154,7 +165,7 @@ def _cohorts(site: str, data: list[str]) -> list[tuple[str, Path]]:
         path = Path(folder if separator else text)
         if not path.is_dir():
             raise SetupError(f"--data {text}: no such folder")
-        cohorts.append((name, path.absolute()))
+        cohorts.append((check_name(name, "--data") if separator else site, path.absolute()))
     return cohorts
 
 

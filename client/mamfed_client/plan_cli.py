@@ -119,7 +119,7 @@ def _find(store: PlanStore, name: str) -> StoredPlan:
     from mamfed_client.plans import StoredPlan
     from mamfed_common.plan import read_plan
 
-    if not Path(name).is_file():
+    if not name or not Path(name).exists():
         return store.find(name)
     plan = read_plan(Path(name))
     came = (kept for kept in store.plans() if kept.sha256 == plan.sha256())

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 
-from mamfed_common.config import Config
+from mamfed_common.config import DIGEST, Config
 from mamfed_common.errors import PlanError, SetupError
 from mamfed_common.files import private_directory, write_atomic
 from mamfed_common.places import user_name
@@ -35,7 +35,7 @@ class Decision(StrEnum):
 class DecisionRecord(Config):
     """Who decided what, and when (UTC)."""
 
-    plan_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    plan_sha256: str = Field(pattern=DIGEST)
     decision: Decision
     time: str
     by: str

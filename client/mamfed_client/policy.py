@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from mamfed_common.config import Config
+from mamfed_common.config import HEX_DIGITS, Config
 from mamfed_common.errors import SetupError
 from mamfed_common.keys import parse_openssh
 
@@ -52,7 +52,7 @@ MetricName = Literal[
 ]
 """Everything but arrays that can leave, named as in ``TrainReport`` and ``SiteScore``."""
 
-PlanPrefix = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12,64}$")]
+PlanPrefix = Annotated[str, StringConstraints(pattern=HEX_DIGITS)]
 """A plan's SHA-256, or its first 12 hex digits or more."""
 
 

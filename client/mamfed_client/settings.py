@@ -28,6 +28,7 @@ from mamfed_client.policy import Policy
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.documents import read_yaml
 from mamfed_common.errors import SetupError
+from mamfed_common.kinds import Kind, expecting
 from mamfed_common.places import expanded
 
 if TYPE_CHECKING:  # images and plans are loaded where data are
@@ -202,7 +203,8 @@ def load_site_settings(home: SiteHome) -> SiteSettings:
             f"{home.settings_path}: not found; make a site's home by mamfed-client init, or name "
             "it by --home"
         )
-    settings = read_yaml(SiteSettings, home.settings_path)
+    with expecting(Kind.SITE_SETTINGS, home.settings_path):
+        settings = read_yaml(SiteSettings, home.settings_path)
     base = home.path.absolute()
     data = tuple(d.model_copy(update={"folder": _below(base, d.folder)}) for d in settings.data)
     paths = {"cache": settings.cache, "key": settings.key}

@@ -26,6 +26,7 @@ from mamfed_common.config import Config
 from mamfed_common.domain import Splits
 from mamfed_common.errors import CheckpointError, WeightsError
 from mamfed_common.files import write_atomic
+from mamfed_common.kinds import Kind, expecting
 from mamfed_common.metrics import SiteScore
 from mamfed_common.norm_groups import expected_state, groups_in, of_group
 from mamfed_common.plan import Stage, TrainingPlan
@@ -174,6 +175,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: It is missing, not of mamfed, damaged, or not of the network it names.
     """
+    with expecting(Kind.CHECKPOINT, path):
+        return _load(path)
+
+
+def _load(path: Path) -> Checkpoint:
     with _opened(path) as handle:
         text = (handle.metadata() or {}).get(HEADER_KEY)
         arrays = {name: handle.get_tensor(name) for name in handle.keys()}

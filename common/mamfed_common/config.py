@@ -6,6 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What a site may be called: it becomes part of file names and reports."""
+DIGEST = r"^[0-9a-f]{64}$"
+"""A SHA-256 in hexadecimal."""
+HEX_DIGITS = r"^[0-9a-f]{12,64}$"
+"""Its first 12 digits or more."""
 
 
 class Config(BaseModel):

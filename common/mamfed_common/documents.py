@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from mamfed_common.config import Config
+from mamfed_common.config import DIGEST, HEX_DIGITS, SITE_NAME, Config
 from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.text import NotTextError, read_text, typed_blanks
 
@@ -105,10 +108,28 @@ def validated(
         raise error(f"{origin}: {described(report)}") from None
 
 
+def check_name(text: str, option: str) -> str:
+    """Return a site's or a data set's name as it was typed.
+
+    Raises:
+        SetupError: It cannot be one; the nearest that can be is named.
+    """
+    if re.fullmatch(SITE_NAME, text):
+        return text
+    raise SetupError(
+        f"{option} {_shortened(text)}: a name has letters, digits and hyphens: try {_as_name(text)}"
+    )
+
+
 def described(report: ValidationError) -> str:
     """Turn pydantic's report into one line: every culprit, what was found and what was wrong."""
     lines = []
-    for item in report.errors():
+    items = report.errors()
+    places = [item["loc"] for item in items]
+    for item in items:
+        # A list whose items are wrong counts none of them: that is no second mistake.
+        if item["type"] == "too_short" and any(_below(loc, item["loc"]) for loc in places):
+            continue
         key = ".".join(str(part) for part in item["loc"]) or "it"
         if item["type"] == "extra_forbidden":
             lines.append(f"unknown key {key!r}")
@@ -117,9 +138,68 @@ def described(report: ValidationError) -> str:
         elif item["type"] == "value_error":
             lines.append(f"{key}: {item['ctx']['error']}")
         else:
-            message = item["msg"][0].lower() + item["msg"][1:]
-            lines.append(f"{key}: found {_shortened(item['input'])}, {message}")
-    return "; ".join(lines)
+            lines.append(f"{key}: found {_shortened(item['input'])}, expected {_expected(item)}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+EXPECTED = {
+    "too_short": "{min_length} or more of them",
+    "too_long": "{max_length} of them at most",
+    "string_too_short": "{min_length} characters or more",
+    "string_too_long": "{max_length} characters at most",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} at most",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "keys with values",
+    "model_type": "keys with values",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "path_type": "a path",
+}
+"""What pydantic's errors mean to a person, by their type, with its own values filled in."""
+
+
+def _expected(item: Mapping[str, Any]) -> str:
+    """Say what would have been right; a pattern by what it stands for, never as it is written."""
+    if item["type"] == "string_pattern_mismatch":
+        return FORMS.get(item["ctx"]["pattern"], "another form").format(
+            try_=_as_name(str(item["input"]))
+        )
+    if item["type"] in EXPECTED:
+        return EXPECTED[item["type"]].format(**item.get("ctx", {}))
+    message = str(item["msg"])
+    message = message.removeprefix("Input should be ")
+    return message[0].lower() + message[1:]
+
+
+FORMS = {
+    SITE_NAME: "a name of letters, digits and hyphens: try {try_}",
+    HEX_DIGITS: "12 to 64 digits of a plan's SHA-256",
+    DIGEST: "a SHA-256 of 64 digits",
+}
+"""What patterns stand for."""
+
+
+def _as_name(text: str) -> str:
+    """Make a name of a text that is none."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", plain).strip("-_.")[:64] or "north"
+
+
+def _below(place: Sequence[int | str], outer: Sequence[int | str]) -> bool:
+    return len(place) > len(outer) and list(place[: len(outer)]) == list(outer)
 
 
 def _shortened(value: Any) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from mamfed_common.config import DIGEST
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 Purpose = Literal["benign", "malignant", "without_malignancy"]
@@ -23,7 +25,7 @@ def _some(counts: dict[Purpose, int]) -> dict[Purpose, int]:
     return counts
 
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=DIGEST)]
 """A SHA-256 in hexadecimal."""
 Splits = Annotated[tuple[Digest, ...], Field(max_length=64)]
 """One digest a data set: over its name and the SHA-256 and part of each of its images.

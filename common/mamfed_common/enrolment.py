@@ -34,6 +34,7 @@ from mamfed_common.documents import read_json
 from mamfed_common.errors import SetupError
 from mamfed_common.files import write_atomic
 from mamfed_common.keys import parse_openssh, spki
+from mamfed_common.kinds import Kind, expecting
 from mamfed_common.signing import fingerprint
 
 SITE = Annotated[str, Field(pattern=SITE_NAME)]
@@ -237,7 +238,8 @@ def read_request(path: Path) -> SiteRequest:
     Raises:
         SetupError: It cannot be read or is no request.
     """
-    return read_json(SiteRequest, path)
+    with expecting(Kind.REQUEST, path):
+        return read_json(SiteRequest, path)
 
 
 def read_welcome(path: Path) -> Welcome:
@@ -246,7 +248,8 @@ def read_welcome(path: Path) -> Welcome:
     Raises:
         SetupError: It cannot be read or is no welcome.
     """
-    return read_json(Welcome, path)
+    with expecting(Kind.WELCOME, path):
+        return read_json(Welcome, path)
 
 
 def write_document(path: Path, document: SiteRequest | Welcome) -> None:

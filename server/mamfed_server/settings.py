@@ -27,6 +27,7 @@ from mamfed_common.config import Config
 from mamfed_common.documents import read_yaml, yaml_value
 from mamfed_common.enrolment import FederationName, Words
 from mamfed_common.errors import SetupError
+from mamfed_common.kinds import Kind, expecting
 
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*")
 """What a host may be called (RFC 1123, 2.1)."""
@@ -169,7 +170,8 @@ def load_settings(home: ServerHome) -> ServerSettings:
             f"{home.settings_path}: not found; make a coordinator's home by mamfed-server init, "
             "or name it by --home"
         )
-    return read_yaml(ServerSettings, home.settings_path)
+    with expecting(Kind.SERVER_SETTINGS, home.settings_path):
+        return read_yaml(ServerSettings, home.settings_path)
 
 
 def settings_text(settings: ServerSettings) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -67,17 +66,18 @@ def number_of_workers(text: str) -> int | None:
 
 def site_folders(sites: list[str]) -> dict[str, Path]:
     """Read ``NAME=FOLDER`` options; the same name or a malformed one is a usage error."""
-    from mamfed_common.config import SITE_NAME
+    from mamfed_common.documents import check_name
+    from mamfed_common.errors import SetupError
 
     folders: dict[str, Path] = {}
     for text in sites:
         name, separator, folder = text.partition("=")
         if not separator or not name or not folder:
             raise typer.BadParameter(f"--site {text!r}: expected NAME=FOLDER")
-        if not re.fullmatch(SITE_NAME, name):
-            raise typer.BadParameter(
-                f"--site {name!r}: a name has up to 64 letters, digits, dots, - and _"
-            )
+        try:
+            check_name(name, "--site")
+        except SetupError as error:
+            raise typer.BadParameter(str(error)) from None
         if name in folders:
             raise typer.BadParameter(f"--site {name!r} is given twice")
         folders[name] = Path(folder)

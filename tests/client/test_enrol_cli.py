@@ -103,11 +103,11 @@ def test_init_makes_private_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("../x", ["."], "name: found '../x'"),
+        ("../x", ["."], "--name '../x': a name has"),
         ("a", ["nowhere"], "--data nowhere: no such folder"),
         ("a", [".", "."], "expected NAME=FOLDER"),
         ("a", ["x=.", "x=."], "'x' is given twice"),
-        ("a", ["x y=.", "z=."], "found 'x y'"),
+        ("a", ["x y=.", "z=."], "--data 'x y': a name has"),
     ],
 )
 def test_init_refuses_wrong_options_and_leaves_nothing(tmp_path, name, data, words, monkeypatch):

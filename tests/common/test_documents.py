@@ -31,8 +31,8 @@ def test_a_file_becomes_settings(path):
     ("text", "words"),
     [
         ("nam: x", "name: is missing; unknown key 'nam'"),
-        ("name: x\npart: {size: 0}", "part.size: found 0, input should be greater"),
-        ("name: [1]", "name: found [1], input should be a valid string"),
+        ("name: x\npart: {size: 0}", "part.size: found 0, expected 1 or more"),
+        ("name: [1]", "name: found [1], expected a text"),
         ("name: x\nname: y", "key 'name' is given twice"),
         ("name: [", "not valid YAML"),
         ("- x", "found list, expected a mapping"),
