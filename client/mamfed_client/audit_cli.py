@@ -16,7 +16,8 @@ app = typer.Typer(
 )
 
 Home = Annotated[
-    Path, typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False)
+    Path,
+    typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
 ]
 Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 from mamfed_client.intake import Intake
 from mamfed_common.errors import OutputError
-from mamfed_common.files import check_folder_of, write_atomic
+from mamfed_common.files import cannot_write, check_folder_of, write_atomic
 
 FILLED = ("image", "patient_id", "laterality", "view", "spacing_mm", "vendor")
 TO_FILL = ("pathology", "birads", "density", "mask")
@@ -36,9 +37,11 @@ def write_blank_table(out: Path, intake: Intake) -> int:
         said = {name: getattr(row, name) for name in FILLED}
         writer.writerow({name: "" if value is None else value for name, value in said.items()})
     try:
-        write_atomic(out, text.getvalue())
+        write_atomic(out, text.getvalue(), replace=False)
+    except FileExistsError:  # made while we read the images
+        raise OutputError(f"{out}: exists; name another file") from None
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+        raise cannot_write(out, error) from None
     return len(intake.cases) - len(rows)
 
 
@@ -54,6 +57,6 @@ def check_free(out: Path) -> None:
     Raises:
         OutputError: The file exists, or its folder does not.
     """
-    if out.exists():
-        raise OutputError(f"{out}: exists; name another file")
     check_folder_of(out)
+    if os.path.lexists(out):
+        raise OutputError(f"{out}: exists; name another file")

@@ -26,8 +26,8 @@ from safetensors.numpy import save
 from mamfed_client.mammogram import Laterality
 from mamfed_client.preprocess import PREPARE_VERSION
 from mamfed_client.transform import Transform
-from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.errors import DataError
+from mamfed_common.files import cannot_write, private_directory, write_atomic
 from mamfed_common.places import cache_folder
 from mamfed_common.samples import Sample
 
@@ -150,7 +150,7 @@ class Store:
         try:
             write_atomic(private_directory(path.parent) / path.name, content)
         except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from None
+            raise cannot_write(self.folder, error) from None
         return Entry(path, self.key)
 
     def keep_only(self, digests: Container[str]) -> None:

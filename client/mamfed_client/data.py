@@ -15,7 +15,6 @@ from mamfed_client.journal import Journal
 from mamfed_client.manifest import Manifest, Row
 from mamfed_client.prepared import (
     JOURNAL,
-    LOCK,
     MANIFEST,
     SAMPLES,
     Kind,
@@ -30,7 +29,8 @@ from mamfed_client.rejections import JUDGED, Reason
 from mamfed_client.row_reading import CHECK_SIZE, Task, paths_of
 from mamfed_client.summary import summarise_intake
 from mamfed_common.errors import DataError
-from mamfed_common.files import is_below
+from mamfed_common.files import check_folder, check_outside
+from mamfed_common.lock import LOCK
 
 BYTES_PER_PIXEL = 3
 """Of a stored sample: two of image, one of flags."""
@@ -126,7 +126,8 @@ def prepare_folder(
 
     Raises:
         DataError: The folder cannot be used, or ``out`` holds another one's images.
-        OutputError: ``out`` cannot be written.
+        OutputError: ``out`` lies in the folder, holds other files, or cannot be written.
+        SetupError: Another command works in ``out``.
     """
     secret = site_secret()
     manifest = source.manifest()
@@ -136,7 +137,8 @@ def prepare_folder(
         forecast = _forecast(manifest, task, Journal(out / JOURNAL))
         return None, forecast | _disk(forecast["to_read"], out, size)
     known_as = pseudonym(secret, "folder", str(source.folder.resolve()))
-    _check_place(out, source.folder)
+    check_outside(out, [source.folder])
+    check_folder(out, _is_begun, "prepared folder")
     key = read_key(key_path, "key", make=not is_prepared(out)) if key_path else None
     key_known_as = pseudonym(key, "key") if key else ""
     kind = Kind(known_as, size, key is not None, key_known_as, pseudonym(secret, "secret"))
@@ -153,12 +155,9 @@ def prepare_folder(
     return intake, summarise_intake(intake)
 
 
-def _check_place(out: Path, folder: Path) -> None:
-    """Refuse other files' folders, and to write into the data set itself."""
-    if is_below(out, folder):
-        raise DataError(f"{out}: lies in the data set's own folder; choose one outside")
-    if out.is_dir() and any(out.iterdir()) and not (is_prepared(out) or (out / LOCK).exists()):
-        raise DataError(f"{out}: holds other files; choose a new folder")
+def _is_begun(out: Path) -> bool:
+    """Tell whether a folder was prepared before, or begun to be."""
+    return is_prepared(out) or (out / LOCK).exists()
 
 
 def _check_loss(out: Path, intake: Intake) -> None:

@@ -24,7 +24,8 @@ app = typer.Typer(
 )
 
 Folder = Annotated[
-    Path, typer.Argument(help="A data set, or any folder with DICOM files below it.", exists=True)
+    Path,
+    typer.Argument(help="A data set, or any folder with DICOM files below it.", exists=True),
 ]
 Layout = Annotated[
     str | None,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from mamfed_common.enrolment import Welcome
 
 Home = Annotated[
-    Path, typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False)
+    Path,
+    typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
 ]
 
 
@@ -52,6 +53,7 @@ def init(
     from mamfed_client.whereabouts import note_whereabouts
     from mamfed_common.documents import check_name, validated
     from mamfed_common.files import private_directory, write_atomic
+    from mamfed_common.lock import taking_turns
 
     home = SiteHome(folder)
     check_name(name, "--name")
@@ -59,14 +61,17 @@ def init(
     folders = [{"name": cohort, "folder": path} for cohort, path in cohorts]
     validated(SiteSettings, {"name": name, "data": folders}, "mamfed-client init")
     private_directory(folder)
-    note_whereabouts(folder)
-    if is_new := not home.settings_path.exists():
-        text = first_settings(name, cohorts, allow_model=allow_model, allow_metrics=allow_metrics)
-        write_atomic(home.settings_path, text)
-    settings = load_site_settings(home)
-    made_keys = make_keys(home)
-    for private in (home.certs, home.plans, home.state, home.models, home.logs):
-        private_directory(private)
+    with taking_turns(folder):
+        note_whereabouts(folder)
+        if is_new := not home.settings_path.exists():
+            text = first_settings(
+                name, cohorts, allow_model=allow_model, allow_metrics=allow_metrics
+            )
+            write_atomic(home.settings_path, text)
+        settings = load_site_settings(home)
+        made_keys = make_keys(home)
+        for private in (home.certs, home.plans, home.state, home.models, home.logs):
+            private_directory(private)
     typer.echo(f"site.yaml: {'made' if is_new else 'kept, without these options'}")
     typer.echo(f"keys: {'made' if made_keys else 'kept'}")
     release = settings.policy.release
@@ -85,14 +90,17 @@ def enroll(
     from mamfed_client import identity
     from mamfed_client.settings import SiteHome, load_site_settings
     from mamfed_common.enrolment import write_document
+    from mamfed_common.lock import taking_turns
 
     place = SiteHome(home)
     name = load_site_settings(place).name
-    if new_keys and place.keys.exists():
-        typer.echo(f"old keys: in {identity.replace_keys(place)}; delete them when they are no use")
-        _tell("this site cannot connect until it has joined by the answer to the new request")
-    request = identity.build_request(place, name, contact)
-    write_document(place.request, request)
+    with taking_turns(home):
+        if new_keys and place.keys.exists():
+            aside = identity.replace_keys(place)
+            typer.echo(f"old keys: in {aside}; delete them when they are no use")
+            _tell("this site cannot connect until it has joined by the answer to the new request")
+        request = identity.build_request(place, name, contact)
+        write_document(place.request, request)
     typer.echo(f"request: {place.request}")
     typer.echo(f"fingerprint: {request.fingerprint()}")
     _tell(
@@ -115,6 +123,7 @@ def join(
     from mamfed_common.enrolment import read_welcome
     from mamfed_common.errors import SetupError
     from mamfed_common.kinds import site_of_request
+    from mamfed_common.lock import taking_turns
 
     place = SiteHome(home)
     name = load_site_settings(place).name
@@ -130,7 +139,9 @@ def join(
         _tell("the authority and the plan key are those that this site trusts already")
     else:
         _confirm(place, yes=yes)
-    identity.join(place, answer)
+    with taking_turns(home):
+        identity.check_own(place, answer, name)  # its keys may have been replaced since
+        identity.join(place, answer)
     typer.echo(f"joined: {place.welcome}")
     _tell("next: mamfed-client preflight, then mamfed-client start")
 

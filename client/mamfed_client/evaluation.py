@@ -19,8 +19,8 @@ from mamfed_client.site import Site, load_site
 from mamfed_common import __version__
 from mamfed_common.checkpoint import CheckpointFacts, load_model
 from mamfed_common.device import choose_device
-from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import write_atomic
+from mamfed_common.errors import DataError
+from mamfed_common.files import cannot_write, check_folder_of, write_atomic
 from mamfed_common.fingerprint import Fingerprint
 from mamfed_common.strata import ImageFacts
 from mamfed_common.terminal import console, say
@@ -70,8 +70,7 @@ def evaluate_folder(
         raise DataError(f"--part {part!r}: expected one of all, {', '.join(PARTS)}")
     if part != "all" and not site:
         raise DataError(f"--part {part} needs --site, the name that this data had in the run")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out}: folder {out.parent} does not exist")
+    check_folder_of(out)
     state, checkpoint, painter = load_model(checkpoint_path, norms)
     plan, threshold_from = checkpoint.plan_at(threshold)
     name = site or data.resolve().name
@@ -120,7 +119,7 @@ def evaluate_folder(
     try:
         write_atomic(out, json.dumps(result, indent=2) + "\n")
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+        raise cannot_write(out, error) from None
     return result
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from mamfed_client.rejections import Reason
 from mamfed_common.errors import OutputError
-from mamfed_common.files import give_to_owner, private_directory, write_atomic
+from mamfed_common.files import cannot_write, give_to_owner, private_directory, reason, write_atomic
 
 TRIED_AGAIN = frozenset(
     {
@@ -45,7 +45,7 @@ class Journal:
         try:
             lines = path.read_bytes().splitlines() if path.exists() else []
         except OSError as error:
-            raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
+            raise OutputError(f"{path}: cannot be read: {reason(path, error)}") from None
         for line in lines:
             record = _parsed(line)
             if record is not None:
@@ -77,7 +77,7 @@ class Journal:
                     # A line of its own, even after one that a kill has cut off.
                     file.write(b"\n" + line)
             except OSError as error:
-                raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+                raise cannot_write(self.path, error) from None
 
     def finish(self, keys: Iterable[str]) -> None:
         """Keep the records of these files only, in this order.
@@ -91,7 +91,7 @@ class Journal:
             private_directory(self.path.parent)
             write_atomic(self.path, b"".join(_line(record) for record in lasting))
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise cannot_write(self.path, error) from None
 
 
 def _is_tried_again(record: dict[str, Any]) -> bool:

@@ -27,7 +27,8 @@ class Which(StrEnum):
 
 
 Home = Annotated[
-    Path, typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False)
+    Path,
+    typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
 ]
 CheckpointFile = Annotated[
     Path | None,

@@ -24,7 +24,8 @@ app = typer.Typer(
 )
 
 Home = Annotated[
-    Path, typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False)
+    Path,
+    typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
 ]
 Name = Annotated[
     str,

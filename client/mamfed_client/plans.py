@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from mamfed_common.config import DIGEST, Config
 from mamfed_common.errors import PlanError, SetupError
 from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.lock import taking_turns
 from mamfed_common.places import user_name
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.text import read_text
@@ -96,11 +97,12 @@ class PlanStore:
         """Add a decision, in the name of the operating system's user."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         record = DecisionRecord(plan_sha256=sha256, decision=decision, time=now, by=user_name())
-        lines = [*self.history(), record]
         private_directory(self._folder)
-        # As a whole, so that no line is ever torn; there are as many as a person typed.
-        text = "".join(json.dumps(line.model_dump(mode="json")) + "\n" for line in lines)
-        write_atomic(self._folder / DECISIONS, text)
+        with taking_turns(self._folder):
+            lines = [*self.history(), record]
+            # As a whole, so that no line is ever torn; there are as many as a person typed.
+            text = "".join(json.dumps(line.model_dump(mode="json")) + "\n" for line in lines)
+            write_atomic(self._folder / DECISIONS, text)
         return record
 
     def history(self) -> list[DecisionRecord]:

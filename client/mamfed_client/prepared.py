@@ -25,16 +25,15 @@ from mamfed_client.preprocess import PREPARE_VERSION
 from mamfed_client.pseudonym import pseudonym, read_key
 from mamfed_client.rejections import Reason, Rejection
 from mamfed_client.row_reading import READING_VERSION
-from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import private_directory, remove_drafts, write_atomic
-from mamfed_common.lock import only_one
+from mamfed_common.errors import DataError
+from mamfed_common.files import cannot_write, private_directory, remove_drafts, write_atomic
+from mamfed_common.lock import LOCK, only_one
 from mamfed_common.weights import PARTS, Part
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples"
 JOURNAL = "journal.jsonl"
 SPLITS = "splits.json"
-LOCK = ".lock"
 FORMAT = 1
 
 Parts = dict[str, Part]
@@ -93,7 +92,7 @@ def save_intake(folder: Path, intake: Intake, kind: Kind, secret: bytes) -> None
     try:
         write_atomic(private_directory(folder) / MANIFEST, json.dumps(content, indent=1) + "\n")
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise cannot_write(folder, error) from None
 
 
 def prepared_as(folder: Path) -> Kind:
@@ -172,7 +171,7 @@ def remembered_parts(
         try:
             write_atomic(path, json.dumps(splits, indent=1, sort_keys=True) + "\n")
         except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+            raise cannot_write(path, error) from None
     return parts
 
 
@@ -187,7 +186,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         private_directory(folder)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise cannot_write(folder, error) from None
     with only_one(folder / LOCK, "another command"):
         remove_drafts(folder)
         yield

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import give_to_owner, private_directory
+from mamfed_common.files import give_to_owner, private_directory, reason
 from mamfed_common.places import config_folder
 
 SECRET_BYTES = 32
@@ -52,7 +52,7 @@ def read_key(path: Path, what: str, *, make: bool = True) -> bytes:
         mode = stat.S_IMODE(path.stat().st_mode)
         key = path.read_bytes()
     except OSError as error:
-        raise OutputError(f"{path}: {what} cannot be read or made: {error.strerror}") from None
+        raise OutputError(f"{path}: {what} cannot be read or made: {reason(path, error)}") from None
     if mode & 0o077:
         raise DataError(f"{path}: the {what} has mode {mode:04o}, others may read it; chmod 600 it")
     if len(key) != SECRET_BYTES:

@@ -18,7 +18,6 @@ from mamfed_common.certificates import check_validity
 from mamfed_common.children import module_command
 from mamfed_common.enrolment import Welcome, check_welcome, read_welcome
 from mamfed_common.errors import LinkError, SetupError
-from mamfed_common.files import private_directory
 from mamfed_common.keys import read_key
 from mamfed_common.lock import only_one
 from mamfed_common.supervision import Change, Child, child_environment, supervise
@@ -73,7 +72,7 @@ def run_site(home: SiteHome, console: Console) -> int:
         SetupError: Something needed is not there, or the site is running already.
         LinkError: The coordinator runs another version.
     """
-    private_directory(home.path)
+    load_site_settings(home)  # else this is no home, and no lock is left in it
     with only_one(home.lock, "this site"):
         welcome = check_start(home)
         console.print(f"site {welcome.site} of {welcome.federation}; Ctrl-C stops it")

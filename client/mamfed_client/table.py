@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mamfed_common.errors import DataError
+from mamfed_common.files import reason
 from mamfed_common.text import NotTextError, plain, read_text
 
 IGNORED_PREFIX = "x_"
@@ -79,7 +80,7 @@ def _text(path: Path) -> str:
     try:
         return read_text(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{path}: cannot be read: {reason(path, error)}") from None
     except NotTextError as error:
         raise DataError(f"{path}: {error}, in a spreadsheet as 'CSV UTF-8'") from None
 

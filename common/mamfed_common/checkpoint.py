@@ -25,7 +25,7 @@ from mamfed_common import __version__
 from mamfed_common.config import Config
 from mamfed_common.domain import Splits
 from mamfed_common.errors import CheckpointError, WeightsError
-from mamfed_common.files import write_atomic
+from mamfed_common.files import reason, write_atomic
 from mamfed_common.kinds import Kind, expecting
 from mamfed_common.metrics import SiteScore
 from mamfed_common.norm_groups import expected_state, groups_in, of_group
@@ -242,11 +242,12 @@ def load_model(path: Path, norms: str | None = None) -> Checkpoint:
 def _opened(path: Path) -> Iterator[Any]:
     """Open a safetensors file; what goes wrong with it while the block runs is named."""
     try:
+        path.open("rb").close()  # safe_open says of every trouble that there is no such file
         with safe_open(path, framework="pt", device="cpu") as handle:
             yield handle
     except OSError as error:
-        reason = error.strerror or "no such file"
-        raise CheckpointError(f"{path}: cannot read the checkpoint: {reason}") from None
+        why = reason(path, error)
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {why}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
 

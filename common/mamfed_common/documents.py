@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from mamfed_common.config import DIGEST, HEX_DIGITS, SITE_NAME, Config
 from mamfed_common.errors import MamfedError, SetupError
+from mamfed_common.files import reason
 from mamfed_common.text import NotTextError, read_text, typed_blanks
 
 Document = TypeVar("Document", bound=Config)
@@ -213,4 +214,4 @@ def _text(path: Path) -> str:
     except NotTextError as error:
         raise SetupError(f"{path}: cannot be read: {error}") from None
     except OSError as error:
-        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SetupError(f"{path}: cannot be read: {reason(path, error)}") from None

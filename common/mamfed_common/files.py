@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import pwd
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from mamfed_common.errors import OutputError
+from mamfed_common.places import user_name
 
 
 def private_directory(path: Path) -> Path:
@@ -34,16 +36,120 @@ def give_to_owner(made: Path | int, folder: Path) -> None:
         os.chown(made, owner.st_uid, owner.st_gid)
 
 
+def give_all_to_owner(made: Path, folder: Path) -> None:
+    """Give a folder that libraries have filled, and all in it, to who owns another folder."""
+    for path in (made, *made.rglob("*")):
+        give_to_owner(path, folder)
+
+
+def whose(path: Path) -> str:
+    """Say whose a path is, or what there is of it, where it is another user's; else nothing."""
+    nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    owner = nearest.lstat().st_uid
+    if owner == os.geteuid():
+        return ""
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"user {owner}"
+    return f"; {nearest} belongs to {name}: run this as {name}, you are {user_name()}"
+
+
+def reason(path: Path, error: OSError) -> str:
+    """Say what the system answered, and whose the path is where only they may do it."""
+    why = whose(path) if isinstance(error, PermissionError) else ""
+    return f"{error.strerror or error}{why}"
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """Return the error for what the system does not let us write: why, and whose it is."""
+    return OutputError(f"{path}: cannot be written: {reason(path, error)}")
+
+
 def check_folder_of(path: Path) -> None:
     """Refuse a file to be written before the work for it, which may take hours.
 
     Raises:
-        OutputError: Its folder does not exist or cannot be written.
+        OutputError: It is a folder, or its folder does not exist or cannot be written.
     """
-    if not os.path.isdir(path.parent):  # unlike Path's, it takes a name that is too long
+    if os.path.isdir(path):  # unlike Path's, it takes a name that is too long
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{path}: its folder does not exist; make it, or choose another one")
     if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: its folder cannot be written; choose another one")
+        raise OutputError(
+            f"{path}: its folder cannot be written{whose(path.parent)}; choose another one"
+        )
+
+
+def check_file(path: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
+    """Refuse to replace a file that somebody else has written, before the work.
+
+    Args:
+        path: What is to be written; an empty file there, as ``mktemp`` makes it, is free.
+        is_ours: Tells from its first bytes whether mamfed wrote it for the same purpose.
+        what: What we write, for the error.
+
+    Raises:
+        OutputError: It is such a file, or :func:`check_folder_of` refuses it.
+    """
+    check_folder_of(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    if head and not is_ours(head):
+        raise OutputError(f"{path}: is there, and no {what}; choose another name")
+
+
+def check_folder(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
+    """Refuse to write into a folder that somebody else has filled, before the work.
+
+    Args:
+        path: Where a folder is to be made; an empty one is free.
+        is_ours: Tells whether mamfed has made it, by the mark that it left.
+        what: What we make, for the error.
+
+    Raises:
+        OutputError: It is a file, cannot be looked into, or holds anything else.
+    """
+    try:
+        with os.scandir(path) as entries:
+            is_free = not any(entries)
+    except FileNotFoundError:
+        is_free = True
+    except NotADirectoryError:
+        raise OutputError(f"{path}: is no folder; name a new one") from None
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    check_writable(path)
+    if not is_free and not is_ours(path):
+        raise OutputError(f"{path}: holds other files, and no {what}; choose a new folder")
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that may not be written, or be made where there is none.
+
+    Raises:
+        OutputError: It may not.
+    """
+    nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not os.access(nearest, os.W_OK):
+        code = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
+        raise cannot_write(folder, PermissionError(code, os.strerror(code)))
+
+
+HEAD_BYTES = 4096
+PAGE_MARK = b"default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What every HTML page of mamfed has had in its head, in all versions."""
+
+
+def is_page(head: bytes) -> bool:
+    """Tell whether a file is an HTML page of mamfed's, by its first bytes."""
+    return PAGE_MARK in head
 
 
 def is_below(path: Path, folder: Path) -> bool:
@@ -66,12 +172,17 @@ DRAFT = ".draft"
 """How the names of unfinished files end."""
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> None:
     """Write a whole file (0600) next to its final place, then move it there.
 
     Args:
         path: The file to write or replace.
         content: Its bytes, or text to be written as UTF-8.
+        replace: Whether a file that is there by then is replaced.
+
+    Raises:
+        FileExistsError: It is there, and not to be replaced.
+        OSError: It cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
     with NamedTemporaryFile(
@@ -82,10 +193,26 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-            os.replace(handle.name, path)
+            _move(handle.name, path, replace=replace)
         except BaseException:
             Path(handle.name).unlink(missing_ok=True)
             raise
+
+
+def _move(draft: str, path: Path, *, replace: bool) -> None:
+    if replace:
+        os.replace(draft, path)
+        return
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(draft, path)
+    else:
+        os.unlink(draft)
 
 
 def sync_folder(path: Path) -> None:

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mamfed_common.errors import SetupError
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.files import private_directory, reason, write_atomic
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
 PublicKey = EllipticCurvePublicKey | Ed25519PublicKey
@@ -67,7 +67,7 @@ def read_key(path: Path, kind: Callable[..., Kind]) -> Kind:
         mode = stat.S_IMODE(path.stat().st_mode)
         content = path.read_bytes().removeprefix(BOM_UTF8)
     except OSError as error:
-        raise SetupError(f"{path}: the key cannot be read: {error.strerror}") from None
+        raise SetupError(f"{path}: the key cannot be read: {reason(path, error)}") from None
     if mode & 0o077:
         raise SetupError(f"{path}: others may read this key (mode {mode:04o}): chmod 600 {path}")
     return _checked(path, content, kind)

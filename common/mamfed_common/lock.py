@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from mamfed_common.errors import SetupError
-from mamfed_common.files import give_to_owner
+from mamfed_common.files import cannot_write, give_to_owner, private_directory
 
 PATIENCE_SECONDS = 1.0
 """Who only looks (:func:`holder`) holds the lock for a moment, which must turn nobody away."""
@@ -65,8 +65,8 @@ def only_one(
         leaves_file: Whether the file stays when the block is over.
 
     Raises:
-        SetupError: Another process holds it, the file cannot be made, or its file system has no
-            locks.
+        SetupError: Another process holds it, or its file system has no locks.
+        OutputError: The file cannot be made.
     """
     descriptor = _take(path, f"{place or path.parent}: {what}")
     try:
@@ -89,7 +89,7 @@ def _take(path: Path, what: str) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise SetupError(f"{path}: cannot be written: {error.strerror}") from None
+            raise cannot_write(path, error) from None
         try:
             give_to_owner(descriptor, path.parent)
             if not _wait_for(path, descriptor):
@@ -156,6 +156,57 @@ def short_lock(path: Path, kind: int = fcntl.LOCK_EX, flags: int | None = None) 
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def folder_for_one(folder: Path, what: str) -> Iterator[Path]:
+    """Make a folder where there is none, and keep a second process out of it while the block runs.
+
+    Nothing of it stays where the block fails and has written nothing.
+
+    Args:
+        folder: The folder; its lock is ``.lock`` in it.
+        what: What may run but once, for the error.
+
+    Raises:
+        OutputError: It cannot be made or written.
+        SetupError: Another process works in it, or its file system has no locks.
+    """
+    is_new = not folder.exists()
+    try:
+        private_directory(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        with only_one(folder / LOCK, what, leaves_file=False):
+            yield folder
+    finally:
+        if is_new:
+            with suppress(OSError):  # something was written, which is as it should be
+                folder.rmdir()
+
+
+TURN = ".turn.lock"
+
+
+@contextmanager
+def taking_turns(home: Path) -> Iterator[None]:
+    """Let the commands that change a home read and write it one after the other.
+
+    Two that read the same and then write would lose what the first one wrote, such as a revocation.
+
+    Raises:
+        OutputError: The home cannot be written.
+        SetupError: Its file system has no locks.
+    """
+    try:
+        with short_lock(home / TURN):
+            yield
+    except PermissionError as error:
+        raise cannot_write(home, error) from None
 
 
 def holder(path: Path) -> Holder | None:

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from time import monotonic
 from typing import IO, Literal, NamedTuple
 
 from mamfed_common.children import start_process
-from mamfed_common.files import private_directory
+from mamfed_common.files import give_to_owner, private_directory
 from mamfed_common.terminal import ENVIRONMENT
 from mamfed_common.threads import WAITING
 
@@ -265,9 +266,19 @@ def _launch(child: Child, lifeline: int, log: logging.Handler) -> subprocess.Pop
     return process
 
 
+class _Log(RotatingFileHandler):
+    """A log that belongs to who owns its folder, and that nobody else reads."""
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        os.fchmod(stream.fileno(), 0o600)
+        give_to_owner(stream.fileno(), Path(self.baseFilename).parent)
+        return stream
+
+
 def _open_log(path: Path) -> logging.Handler:
     private_directory(path.parent)
-    return RotatingFileHandler(
+    return _Log(
         path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8", errors="replace"
     )
 

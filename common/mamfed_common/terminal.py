@@ -24,7 +24,7 @@ from rich.progress import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
-from mamfed_common.places import user_name
+from mamfed_common.files import reason
 from mamfed_common.streams import make_streams_last
 from mamfed_common.threads import wait_without_spinning
 
@@ -163,22 +163,10 @@ VERSION_OPTION = typer.Option(
 
 def os_error_line(error: OSError) -> str:
     """Say in one line what the system refused, and where; whose it is, if it is another user's."""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}{_owner(error)}"
-
-
-def _owner(error: OSError) -> str:
-    if not isinstance(error, PermissionError) or not isinstance(error.filename, str):
-        return ""
-    nearest = next(p for p in (Path(error.filename), *Path(error.filename).parents) if p.exists())
-    owner = nearest.stat().st_uid
-    if owner == os.geteuid():
-        return ""
-    try:
-        name = nearest.owner()
-    except KeyError:
-        name = f"user {owner}"
-    return f"; {nearest} belongs to {name}, you are {user_name()}"
+    if not error.filename:
+        return str(error.strerror or error)
+    path = Path(os.fsdecode(error.filename))
+    return f"{path}: {reason(path, error)}"
 
 
 def _check_folder() -> None:
@@ -187,6 +175,15 @@ def _check_folder() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise MamfedError("the folder you are in was removed; change to another one") from None
+
+
+def _leave_reading_to_us(command: click.Command) -> None:
+    """Let unreadable paths through to who reads them: click's own words name no owner."""
+    for parameter in command.params:
+        if isinstance(parameter.type, click.Path):
+            parameter.type.readable = False
+    for below in getattr(command, "commands", {}).values():
+        _leave_reading_to_us(below)
 
 
 def run(app: typer.Typer) -> None:
@@ -199,7 +196,9 @@ def run(app: typer.Typer) -> None:
     make_streams_last()
     try:
         _check_folder()
-        app()
+        command = typer.main.get_command(app)
+        _leave_reading_to_us(command)
+        command()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:

@@ -11,10 +11,11 @@ from mamfed_common.certificates import common_name, parse_certificate
 from mamfed_common.enrolment import SiteRequest, Welcome, check_request
 from mamfed_common.errors import SetupError
 from mamfed_common.keys import openssh_text
+from mamfed_common.lock import taking_turns
 from mamfed_common.signing import node_fingerprint
 from mamfed_common.versions import FLOWER, same_minor
 from mamfed_server.pki import issue_site, load_authority, load_plan_key
-from mamfed_server.settings import ServerHome, load_settings
+from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 from mamfed_server.sites import IssuedCertificate, SiteEntry, load_sites, save_site
 
 
@@ -66,8 +67,15 @@ def approve(home: ServerHome, request: SiteRequest, *, replace: bool = False) ->
     Raises:
         SetupError: As in :func:`consider`, or the authority cannot be used.
     """
-    approval = consider(home, request, replace=replace)
     settings = load_settings(home)
+    with taking_turns(home.path):
+        return _approve(home, request, settings, replace=replace)
+
+
+def _approve(
+    home: ServerHome, request: SiteRequest, settings: ServerSettings, *, replace: bool
+) -> Welcome:
+    approval = consider(home, request, replace=replace)
     pem = issue_site(home, request, settings.certificate_days).decode()
     known = load_sites(home).get(request.site)
     if approval is Approval.RENEWAL and known is not None:
@@ -92,11 +100,12 @@ def revoke(home: ServerHome, site: str) -> SiteEntry:
     """Shut a site out; return its entry.
 
     Raises:
-        SetupError: There is no such site, or it is revoked already.
+        SetupError: There is no such site or home, or it is revoked already.
     """
-    known = revocable(home, site)
-    entry = known.model_copy(update={"status": "revoked", "revoked_at": datetime.now(UTC)})
-    save_site(home, entry)
+    with taking_turns(home.path):
+        known = revocable(home, site)
+        entry = known.model_copy(update={"status": "revoked", "revoked_at": datetime.now(UTC)})
+        save_site(home, entry)
     return entry
 
 
@@ -104,8 +113,9 @@ def revocable(home: ServerHome, site: str) -> SiteEntry:
     """Return a site's entry that can be revoked.
 
     Raises:
-        SetupError: There is no such site, or it is revoked already.
+        SetupError: There is no such home or site, or it is revoked already.
     """
+    load_settings(home)
     known = load_sites(home).get(site)
     if known is None:
         raise SetupError(f"{site}: no such site; see mamfed-server sites list")

@@ -30,15 +30,17 @@ def init(
     """
     from mamfed_common.documents import validated
     from mamfed_common.files import private_directory
+    from mamfed_common.lock import taking_turns
     from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
     home = ServerHome(folder)
     values = {"name": name, "hosts": host, "port": port, "bind": bind, "contact": contact}
     wanted = validated(ServerSettings, values, "mamfed-server init")
     private_directory(folder)
-    made = _make(home, wanted)
-    for private in (home.sites, home.runs, home.logs):
-        private_directory(private)
+    with taking_turns(folder):
+        made = _make(home, wanted)
+        for private in (home.sites, home.runs, home.logs):
+            private_directory(private)
     _say(home, made, load_settings(home) != wanted)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
-from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import private_directory
+from mamfed_common.errors import DataError
+from mamfed_common.files import cannot_write, check_folder, write_atomic
+from mamfed_common.lock import LOCK, folder_for_one
 from mamfed_server.runs import PLAN, ROUNDS, SUMMARY, RunFolder
 from mamfed_server.standing import standing_of
 
@@ -50,19 +50,24 @@ def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged.
         OutputError: The folder exists with something in it, or cannot be made.
+        SetupError: Another export works in it.
     """
     model = load_checkpoint(RunFolder(folder).checkpoint_path(checkpoint))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: exists and is not an empty folder; choose another")
+    check_folder(out, _holds_lock_alone, "unfinished export")
     try:
-        private_directory(out)
-        save_checkpoint(out / "model.safetensors", model)
-        for name in (PLAN, ROUNDS, SUMMARY):
-            if (folder / name).is_file():
-                shutil.copy(folder / name, out / name)
+        with folder_for_one(out, "another export"):
+            check_folder(out, _holds_lock_alone, "unfinished export")
+            for name in (PLAN, ROUNDS, SUMMARY):
+                if (folder / name).is_file():
+                    write_atomic(out / name, (folder / name).read_bytes())
+            save_checkpoint(out / "model.safetensors", model)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+        raise cannot_write(out, error) from None
     return sorted(out.iterdir())
+
+
+def _holds_lock_alone(out: Path) -> bool:
+    return all(path.name == LOCK for path in out.iterdir())
 
 
 def _describe(folder: Path) -> dict[str, Any]:

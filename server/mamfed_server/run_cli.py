@@ -59,9 +59,8 @@ def start(
 def resume(run: RunArgument, home: HomeOption = Path(".")) -> None:
     """Go on with a run that was stopped, died or failed, from its last good checkpoint."""
     from mamfed_common.plan import read_plan
-    from mamfed_server.settings import ServerHome
 
-    place = ServerHome(home)
+    place = _place(home)
     _start(place, read_plan(_run_folder(place.runs, run) / "plan.yaml"), run, dry_run=False)
 
 

@@ -33,7 +33,14 @@ from mamfed_common.checkpoint import Checkpoint, save_checkpoint
 from mamfed_common.config import Config
 from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
-from mamfed_common.files import DRAFT, private_directory, remove_drafts, sync_folder, write_atomic
+from mamfed_common.files import (
+    DRAFT,
+    private_directory,
+    reason,
+    remove_drafts,
+    sync_folder,
+    write_atomic,
+)
 from mamfed_common.lock import holder, only_one
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
@@ -139,7 +146,7 @@ class RunFolder:
             private_directory(self.path / CHECKPOINTS)
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot make the run folder: {error.strerror}"
+                f"{self.path}: cannot make the run folder: {reason(self.path, error)}"
             ) from None
 
     def reopen(self) -> None:
@@ -153,7 +160,9 @@ class RunFolder:
             remove_drafts(self.path)
             (self.path / SUMMARY).unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot go on here: {error.strerror}") from None
+            raise OutputError(
+                f"{self.path}: cannot go on here: {reason(self.path, error)}"
+            ) from None
 
     def holds_run(self) -> bool:
         """Tell whether there is a run in the folder.
@@ -190,12 +199,12 @@ class RunFolder:
             SetupError: Another run works in the folder.
             OutputError: The folder holds something else, or the place cannot be written.
         """
-        self._check_ours()
+        self.check_ours()
         lock = self._lock()
         try:
             private_directory(lock.parent)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be made: {error.strerror}") from None
+            raise OutputError(f"{self.path}: cannot be made: {reason(self.path, error)}") from None
         with only_one(lock, "another run", self.path, leaves_file=False):
             yield
 
@@ -208,8 +217,12 @@ class RunFolder:
         place = Path(os.path.abspath(self.path))
         return place.parent / f".{place.name}.lock"
 
-    def _check_ours(self) -> bool:
-        """Refuse somebody's folder; return whether there is an earlier run."""
+    def check_ours(self) -> bool:
+        """Refuse somebody's folder; return whether there is an earlier run.
+
+        Raises:
+            OutputError: The folder holds something else.
+        """
         if not self.path.exists():
             return False
         if self.path.is_dir() and all(_is_unfinished(path) for path in self.path.iterdir()):
@@ -227,7 +240,7 @@ class RunFolder:
 
     def _keep_earlier_run(self) -> None:
         """Rename an earlier run to ``NAME.1``, ``NAME.2`` ...: no result is ever overwritten."""
-        if not self._check_ours():
+        if not self.check_ours():
             return
         place = Path(os.path.abspath(self.path))
         if Path.cwd().is_relative_to(place.resolve()):

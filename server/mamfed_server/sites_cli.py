@@ -25,7 +25,8 @@ app = typer.Typer(
 )
 
 Home = Annotated[
-    Path, typer.Option(help="The coordinator's home.", envvar="MAMFED_SERVER_HOME", file_okay=False)
+    Path,
+    typer.Option(help="The coordinator's home.", envvar="MAMFED_SERVER_HOME", file_okay=False),
 ]
 Printed = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
 
@@ -47,7 +48,7 @@ def approve(
     Compare the fingerprint with the site by phone, by a number that did not come with the request.
     """
     from mamfed_common.enrolment import read_request, write_document
-    from mamfed_common.files import check_folder_of
+    from mamfed_common.files import check_file
     from mamfed_server import approval
     from mamfed_server.settings import ServerHome
 
@@ -55,7 +56,7 @@ def approve(
     asked = read_request(request)
     kind = approval.consider(place, asked, replace=replace)
     target = out or home / f"{asked.site}.welcome.json"
-    check_folder_of(target)
+    check_file(target, lambda head: b'"ca_certificate"' in head, "welcome of mamfed's")
     console().print(f"site: {asked.site} ({kind})")
     console().print(f"contact: {asked.contact or 'none given'}")
     console().print(f"fingerprint: {asked.fingerprint()}")
@@ -120,13 +121,15 @@ def rotate(
 
     The authority and the keys stay. A running server takes it within seconds.
     """
+    from mamfed_common.lock import taking_turns
     from mamfed_server.pki import issue_server, load_server_certificate
     from mamfed_server.settings import ServerHome, load_settings
     from mamfed_server.sites import load_sites
 
     place = ServerHome(home)
     settings = load_settings(place)
-    issue_server(place, settings.hosts, days or settings.certificate_days)
+    with taking_turns(home):
+        issue_server(place, settings.hosts, days or settings.certificate_days)
     end = load_server_certificate(place).not_valid_after_utc
     typer.echo(f"server certificate for {', '.join(settings.hosts)}, valid until {end:%Y-%m-%d}")
     rows = [_row(entry) for entry in load_sites(place).values() if entry.status == "active"]

@@ -93,24 +93,25 @@ def demo(
     Federated is compared with each hospital alone and with all data pooled. Takes minutes on
     two cores.
     """
-    from mamfed_simulations.demo import demo_plan, write_demo_cohorts
+    from mamfed_server.runs import RunFolder
+    from mamfed_simulations.demo import demo_phantoms, demo_plan, draw_phantoms
+    from mamfed_simulations.vendors import VENDORS
     from mamfed_simulations.workers import choose_machine
 
-    processes = number_of_workers(workers)
-
-    phantoms = out.parent / f"{out.name}-phantoms"
-    terminal.console().print(f"drawing phantoms in {phantoms}")
-    folders = write_demo_cohorts(phantoms, seed)
     machine = choose_machine(
         demo_plan(seed),
-        arms=len(folders) + 2,
+        arms=len(VENDORS) + 2,
         engine=engine,
         device=device,
         threads=threads,
-        workers=processes,
+        workers=number_of_workers(workers),
     )
-    experiment = _experiment(folders, demo_plan(seed), out, machine, cache, compare=True)
-    _simulate(experiment, output, dry_run=False)
+    RunFolder(out).check_ours()
+    phantoms = demo_phantoms(out)
+    terminal.console().print(f"drawing phantoms in {phantoms}")
+    with draw_phantoms(phantoms, seed) as folders:
+        experiment = _experiment(folders, demo_plan(seed), out, machine, cache, compare=True)
+        _simulate(experiment, output, dry_run=False)
 
 
 @app.command()
@@ -192,11 +193,13 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     from mamfed_server.participants import check_stages
     from mamfed_server.runs import RunFolder
     from mamfed_simulations.arms import describe_sites
-    from mamfed_simulations.experiment import simulate
+    from mamfed_simulations.experiment import check_place, simulate
     from mamfed_simulations.progress import Progress
     from mamfed_simulations.tables import data_table, reasons, result_table
 
     choose_device(experiment.machine.device)
+    if not dry_run:
+        check_place(experiment)
     shown = terminal.console()
     descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
     shown.print(data_table(descriptions, experiment.plan))

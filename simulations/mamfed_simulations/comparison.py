@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mamfed_client.site import Site
 from mamfed_common.errors import MamfedError, PlanError
+from mamfed_common.files import check_folder, check_outside
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import SiteDescription
 from mamfed_server.runs import RunFolder
@@ -25,11 +26,13 @@ from mamfed_simulations.arms import (
     leave_one_out_arms,
     local_arms,
 )
+from mamfed_simulations.comparison_questions import ARMS as ARMS_FILE
 from mamfed_simulations.comparison_questions import hold_to_questions
 from mamfed_simulations.comparison_scores import Model, Scored, SiteResult, result_of, score_models
 from mamfed_simulations.progress import Progress
 from mamfed_simulations.workers import Machine, set_threads, train_arms
 
+LOCK = "comparison.lock"
 Measured = Mapping[str, Scored] | MamfedError
 
 LOCAL, CENTRALISED, FEDAVG, PERSONAL, FEDPROX, FEDBN, LEAVE_ONE_OUT = ARMS = (
@@ -134,6 +137,20 @@ class Comparison:
             DataError: A site has no usable image, or too few patients for so many folds.
         """
         return describe_sites(self.sites, self.plan_of(repeat), progress=progress)
+
+
+def check_place(comparison: Comparison) -> None:
+    """Refuse a place for a comparison before its images are prepared.
+
+    Raises:
+        OutputError: It lies in a site's data, or holds something else.
+    """
+    check_outside(comparison.out, [f for site in comparison.sites for _, f in site.cohorts])
+    check_folder(
+        comparison.out,
+        lambda out: any((out / name).exists() for name in (ARMS_FILE, LOCK)),
+        "comparison",
+    )
 
 
 class ArmOutcome(NamedTuple):

@@ -80,7 +80,7 @@ def federation(
     from mamfed_common.lock import only_one
     from mamfed_common.plan import TrainingPlan, read_plan
     from mamfed_common.terminal import say
-    from mamfed_simulations.comparison import Comparison, compare
+    from mamfed_simulations.comparison import LOCK, Comparison, check_place, compare
     from mamfed_simulations.comparison_report import account_of, missing_lines
     from mamfed_simulations.comparison_results import results_of
     from mamfed_simulations.pages import for_terminal
@@ -112,6 +112,7 @@ def federation(
         ),
         folds=folds,
     )
+    check_place(comparison)
     shown = terminal.console()
     first, *others = comparison.repeats
     descriptions = comparison.describe(first, progress=True)
@@ -124,7 +125,7 @@ def federation(
     if dry_run:
         return
     private_directory(out)
-    with only_one(out / "comparison.lock", "this comparison"), Progress() as progress:
+    with only_one(out / LOCK, "this comparison"), Progress() as progress:
         outcomes = compare(comparison, progress)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     account = account_of(comparison, outcomes, command, left_out)

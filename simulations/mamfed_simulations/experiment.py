@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from mamfed_client.site import Site, load_site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.device import choose_device, float32_instead
 from mamfed_common.errors import MamfedError
-from mamfed_common.files import check_outside
+from mamfed_common.files import check_outside, check_writable
 from mamfed_common.intervals import patient_bootstrap
 from mamfed_common.metrics import ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
@@ -83,9 +84,22 @@ def simulate(
         SetupError: Another run works in the folder.
         OutputError: The folder holds something else, or lies in a site's data.
     """
-    check_outside(experiment.out, [f for site in experiment.sites for _, f in site.cohorts])
+    check_place(experiment)
     with RunFolder(experiment.out).alone():
         return _simulate(experiment, descriptions, progress)
+
+
+def check_place(experiment: Experiment) -> None:
+    """Refuse a place for a run before its images are prepared.
+
+    Raises:
+        OutputError: It lies in a site's data, holds something else, or cannot be written.
+    """
+    out = experiment.out
+    check_outside(out, [f for site in experiment.sites for _, f in site.cohorts])
+    if not RunFolder(out).check_ours():
+        check_writable(out)
+    check_writable(Path(os.path.abspath(out)).parent)  # for the lock, and an earlier run's new name
 
 
 def _simulate(

@@ -28,8 +28,15 @@ from mamfed_client.intake import Case
 from mamfed_client.manifest import Row, Statement
 from mamfed_client.rejections import Refusal
 from mamfed_client.table import read_table
-from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import is_below, private_directory, write_atomic
+from mamfed_common.errors import OutputError
+from mamfed_common.files import (
+    cannot_write,
+    check_folder,
+    check_outside,
+    private_directory,
+    write_atomic,
+)
+from mamfed_common.lock import LOCK, folder_for_one
 from mamfed_common.seeds import generator
 from mamfed_common.terminal import console
 from mamfed_simulations.appearance import ORIGINAL, Look, with_look
@@ -49,33 +56,43 @@ def write_hospitals(dealt: Dealt, out: Path) -> None:
     """Write every hospital's folder; the same cohort dealt again gives the same bytes.
 
     Raises:
-        DataError: ``out`` lies in the data set, or holds something else.
-        OutputError: It cannot be written.
+        OutputError: ``out`` lies in the data set, holds something else, or cannot be written.
+        SetupError: Another partition is being written there.
     """
     record = json.dumps(dealt.values(), indent=2) + "\n"
-    _check_place(out, dealt.partition.data, record)
+    check_place(out, dealt.partition.data)
+    _check_record(out, record)
     source = _Cohort(dealt)
     try:
-        write_atomic(private_directory(out) / RECORD, record)
-        with Decoder() as decoder:
-            for hospital in dealt.hospitals:
-                _write_hospital(private_directory(out / hospital.name), hospital, source, decoder)
+        with folder_for_one(out, "another partition"):
+            _check_record(out, record)  # another one may have ended since
+            write_atomic(out / RECORD, record)
+            with Decoder() as decoder:
+                for hospital in dealt.hospitals:
+                    folder = private_directory(out / hospital.name)
+                    _write_hospital(folder, hospital, source, decoder)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+        raise cannot_write(out, error) from None
 
 
-def _check_place(out: Path, data: Path, record: str) -> None:
-    """Refuse other files' folders, other partitions, and to write into the data set itself."""
-    if is_below(out, data):
-        raise DataError(f"{out}: lies in the data set's own folder; choose one outside")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: a file, not a folder; choose a new folder")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not (out / RECORD).is_file():
-        raise DataError(f"{out}: holds other files; choose a new folder")
-    if (out / RECORD).read_text(encoding="utf-8") != record:
-        raise DataError(f"{out}: holds another partition; choose a new folder")
+def check_place(out: Path, data: Path) -> None:
+    """Refuse a place for a partition before the images are read.
+
+    Raises:
+        OutputError: It lies in the data, holds something else, or cannot be written.
+    """
+    check_outside(out, [data])
+    check_folder(out, _is_begun, "partition")
+
+
+def _check_record(out: Path, record: str) -> None:
+    """Refuse another partition's folder."""
+    if (out / RECORD).is_file() and (out / RECORD).read_text(encoding="utf-8") != record:
+        raise OutputError(f"{out}: holds another partition; choose a new folder")
+
+
+def _is_begun(out: Path) -> bool:
+    return (out / RECORD).is_file() or (out / LOCK).exists()
 
 
 class _Cohort:

@@ -44,9 +44,11 @@ def partition(
 
     Example: mamfed-simulate partition --data data/a --sites 3 --shares 60,30,10 --looks --out hosp
     """
-    from mamfed_simulations.hospitals import write_hospitals
+    from mamfed_simulations.hospitals import check_place, write_hospitals
     from mamfed_simulations.partition import Partition, deal
 
+    if not dry_run:
+        check_place(out, data)
     dealt = deal(Partition(data, _shares(sites, shares), looks, seed))
     shown = terminal.console()
     shown.print(_table(dealt))

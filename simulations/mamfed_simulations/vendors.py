@@ -23,6 +23,7 @@ from mamfed_simulations.phantom import Phantom, Population, View, draw_patient
 
 __all__ = ["DEMO_SCALE", "VENDORS", "VendorLook", "apply_look", "write_cohort", "write_dicom"]
 
+TABLE, SOURCE = "labels.csv", "synthetic"
 DEMO_SCALE = 0.22
 """Images of about 500 to 730 rows: quick to draw, more than the demo's networks see."""
 
@@ -152,7 +153,7 @@ def write_cohort(
                 views=views,
             )
             rows += _write_patient(folder, look, phantoms, patient_id, len(rows), scale, rng)
-        write_table(folder / "labels.csv", rows)
+        write_table(folder / TABLE, rows)
     except OSError as error:
         raise OutputError(
             f"cannot write the cohort to {folder}: {error.strerror}; choose another folder"
@@ -207,7 +208,7 @@ def _write_patient(
                 finding=phantom.finding,
                 spacing_mm=f"{spacing_mm:.6g}",
                 vendor=look.name,
-                source="synthetic",
+                source=SOURCE,
             )
         )
     return rows

@@ -174,7 +174,7 @@ def test_a_disk_that_is_not_mounted_does_not_empty_the_prepared_folder(
 
 def test_the_output_is_not_written_into_the_data_set(call, prepare, mixed, tmp_path):
     result = call("prepare", mixed, "--out", mixed / "out", code=1)
-    assert "lies in the data set's own folder" in str(result.exception)
+    assert "which is read; choose a place outside" in str(result.exception)
     prepare(mixed, tmp_path / "out")
     result = call("check", tmp_path / "out", code=1)
     assert "a prepared folder" in str(result.exception)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mamfed_common.errors import SetupError
+from mamfed_common.errors import OutputError, SetupError
 from mamfed_common.lock import holder, only_one, short_lock, stop
 
 HOLD = """
@@ -79,7 +79,7 @@ def test_the_file_is_private_and_names_its_holder(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with (
-        pytest.raises(SetupError, match="lock: cannot be written"),
+        pytest.raises(OutputError, match="lock: cannot be written"),
         only_one(tmp_path / "missing" / "lock", "a server"),
     ):
         pytest.fail("locked nothing")
@@ -149,7 +149,7 @@ def test_a_lock_whose_file_goes_keeps_two_apart(tmp_path):
     count = """
 import sys
 from pathlib import Path
-from mamfed_common.errors import SetupError
+from mamfed_common.errors import OutputError, SetupError
 from mamfed_common.lock import only_one
 folder = Path(sys.argv[1])
 done = 0

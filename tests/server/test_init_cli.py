@@ -25,7 +25,7 @@ def test_init_again_makes_no_new_authority_and_no_new_keys(tmp_path):
     assert _init(tmp_path / "c").exit_code == 0
     home = ServerHome(tmp_path / "c")
     home.settings_path.write_text(home.settings_path.read_text() + "# mine\n")
-    files = [path for path in home.path.rglob("*") if path.is_file()]
+    files = [path for path in home.path.rglob("[!.]*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     result = _init(tmp_path / "c", "--port", "1234")
     assert result.exit_code == 0

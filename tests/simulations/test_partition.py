@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mamfed_client.breast import breast_field
 from mamfed_client.data import Source, check
 from mamfed_client.mammogram import Mammogram
-from mamfed_common.errors import DataError
+from mamfed_common.errors import DataError, OutputError
 from mamfed_simulations.appearance import KNOWN, looks_of, with_look
 from mamfed_simulations.cli import app
 from mamfed_simulations.partition import deal_patients
@@ -284,19 +284,19 @@ def test_a_dry_run_writes_nothing(cohort, tmp_path):
 
 def test_it_writes_into_no_folder_but_its_own(cohort, pictures, tmp_path):
     for out in (pictures, pictures / "below"):
-        refused(partition(pictures, out), "lies in the data set's own folder")
+        refused(partition(pictures, out), "which is read; choose a place outside", OutputError)
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("years")
-    refused(partition(pictures, other), "holds other files")
-    refused(partition(pictures, other / "thesis.txt"), "a file, not a folder")
+    refused(partition(pictures, other), "holds other files", OutputError)
+    refused(partition(pictures, other / "thesis.txt"), "is no folder", OutputError)
     assert partition(pictures, tmp_path / "own").exit_code == 0
-    refused(partition(pictures, tmp_path / "own", "--seed", "1"), "another partition")
-    refused(partition(cohort, tmp_path / "own"), "another partition")
+    refused(partition(pictures, tmp_path / "own", "--seed", "1"), "another partition", OutputError)
+    refused(partition(cohort, tmp_path / "own"), "another partition", OutputError)
 
 
-def refused(result, words):
-    assert isinstance(result.exception, DataError), result.output
+def refused(result, words, kind=DataError):
+    assert isinstance(result.exception, kind), result.output
     assert words in str(result.exception)
     assert "\n" not in str(result.exception)
 

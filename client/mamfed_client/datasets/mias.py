@@ -29,6 +29,7 @@ from mamfed_client.manifest import (
 from mamfed_client.rejections import Reason, Refusal
 from mamfed_client.table import Record
 from mamfed_common.errors import DataError
+from mamfed_common.files import reason
 from mamfed_common.text import NotTextError, decode_text
 
 LAYOUT = "mini-mias"
@@ -84,7 +85,7 @@ def _records(path: Path) -> list[Record]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{path}: cannot be read: {reason(path, error)}") from None
     try:
         lines = decode_text(data).splitlines()
     except NotTextError:  # prose around the lines may be in any encoding

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mamfed_client.prepared import LOCK, alone
+from mamfed_client.prepared import alone
 from mamfed_client.preprocess import PREPARE_VERSION
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.row_reading import READING_VERSION
 from mamfed_common.errors import OutputError
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.files import cannot_write, private_directory, write_atomic
+from mamfed_common.files import check_folder as check_place
 from mamfed_common.fingerprint import Fingerprint
+from mamfed_common.lock import LOCK
 
 MODEL = "model.json"
 RECORD = "result.json"
@@ -80,7 +82,7 @@ class PredictionFolder:
             if not any(folder.iterdir()):
                 folder.rmdir()
         except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+            raise cannot_write(folder, error) from None
 
     def note_source(self, record: Record, source: str) -> None:
         """Say in an image's record where it lies now.
@@ -109,7 +111,7 @@ class PredictionFolder:
             known = {"files": sorted(files), **record}
             write_atomic(folder / RECORD, _json({"format": FORMAT, **known}))
         except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+            raise cannot_write(folder, error) from None
 
     def records(self) -> list[Record]:
         """Return the records of all images, by study, side and view."""
@@ -128,21 +130,20 @@ def check_folder(path: Path, question: Fingerprint) -> None:
     Raises:
         OutputError: It holds predictions of another question, or anything else.
     """
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise OutputError(f"{path}: is no folder; name one for the predictions")
+    check_place(path, _is_begun, "predictions")
     if not (path / MODEL).exists():
-        if any(entry.name != LOCK for entry in path.iterdir()):
-            raise OutputError(f"{path}: not empty, and no folder of predictions; name a new one")
         return
     try:
         found = json.loads((path / MODEL).read_bytes())
     except (OSError, ValueError):
         raise OutputError(f"{path / MODEL}: damaged; name a new folder") from None
     if not is_predictions(path):
-        raise OutputError(f"{path}: not empty, and no folder of predictions; name a new one")
+        raise OutputError(f"{path}: holds other files, and no predictions; choose a new folder")
     question.check(found, f"{path}: holds other predictions", "name a new folder")
+
+
+def _is_begun(path: Path) -> bool:
+    return (path / MODEL).exists() or all(entry.name == LOCK for entry in path.iterdir())
 
 
 @contextmanager
@@ -160,7 +161,7 @@ def open_folder(path: Path, question: Fingerprint) -> Iterator[PredictionFolder]
             private_directory(path / IMAGES)
             private_directory(path / STUDIES)
         except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+            raise cannot_write(path, error) from None
         yield PredictionFolder(path)
 
 

@@ -20,8 +20,7 @@ from mamfed_client.prediction.answer import (
 )
 from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
 from mamfed_common import __version__
-from mamfed_common.errors import OutputError
-from mamfed_common.files import write_atomic
+from mamfed_common.files import cannot_write, write_atomic
 from mamfed_common.fingerprint import sha256_of
 from mamfed_common.wording import counted
 
@@ -109,7 +108,7 @@ def write_pages(folder: PredictionFolder, document: dict[str, Any]) -> None:
         page = index_page.render(studies=listed, document=document, **common)
         write_atomic(folder.path / INDEX, page.encode(errors="replace"))
     except OSError as error:
-        raise OutputError(f"{folder.path}: cannot be written: {error.strerror}") from None
+        raise cannot_write(folder.path, error) from None
 
 
 def _has_page(path: Path, shows: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -28,7 +27,7 @@ from mamfed_client.review.refused import RefusedPicture, draw_refused
 from mamfed_client.review.show import BREAST, LESION
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
-from mamfed_common.files import check_folder_of, write_atomic
+from mamfed_common.files import cannot_write, check_file, is_page, write_atomic
 from mamfed_common.weights import Purpose
 from mamfed_common.wording import counted
 
@@ -76,18 +75,16 @@ def write_check_page(
     try:
         write_atomic(out, page.encode(errors="replace"))  # names may hold bytes that are no UTF-8
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+        raise cannot_write(out, error) from None
 
 
 def check_place(out: Path) -> None:
     """Refuse before the work, which may take hours.
 
     Raises:
-        OutputError: The file cannot be written there.
+        OutputError: The file cannot be written there, or is somebody else's.
     """
-    check_folder_of(out)
-    if os.path.isdir(out):
-        raise OutputError(f"{out}: is a folder; name a file, like check.html")
+    check_file(out, is_page, "page of mamfed's")
     if out.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{out}: the page is HTML; name a file like check.html")
 

@@ -27,8 +27,15 @@ import torch
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
-from mamfed_common.files import DRAFT, private_directory, write_atomic
+from mamfed_common.files import (
+    DRAFT,
+    check_folder,
+    give_all_to_owner,
+    private_directory,
+    write_atomic,
+)
 from mamfed_common.fingerprint import Fingerprint
+from mamfed_common.lock import LOCK, folder_for_one
 from mamfed_server.export.checks import (
     SEED,
     TOLERANCE,
@@ -154,11 +161,10 @@ def check_request(request: Request) -> None:
         if importlib.util.find_spec(name) is None:
             raise MamfedError(f"this needs {name}: pip install 'mamfed[export]'")
     out = request.out
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
+    check_folder(out, lambda folder: _is_ours(folder, request), f"export to {request.target}")
     held = _record_of(out)
-    if held is None or held.get("target") != request.target:
-        raise OutputError(f"{out}: exists and is no export to {request.target}; choose another")
+    if held is None:  # nothing is there, or what a kill has left
+        return
     kept = held.get("question", {"weights_sha256": held.get("weights_sha256")})
     question = request.question
     if "question" not in held:  # mamfed 0.1.0 wrote the weights alone
@@ -166,9 +172,27 @@ def check_request(request: Request) -> None:
     advice = "choose another folder by --out, or remove it"
     question.check(kept, f"{out}: holds another export", advice)
     ours = {*request.files, *(out / str(name) for name in held.get("files", ()))}
-    others = sorted(path for path in out.rglob("*") if path.is_file() and path not in ours)
-    if others:
+    if others := _others(out, ours):
         raise OutputError(f"{others[0]}: no file of the export to be replaced; move it away")
+
+
+def _is_ours(out: Path, request: Request) -> bool:
+    """Tell whether a folder holds an export to this target, or what a kill has left of one."""
+    held = _record_of(out)
+    if held is None:
+        return (out / LOCK).exists() and not _others(out, set(request.files))
+    return held.get("target") == request.target
+
+
+def _others(out: Path, ours: set[Path]) -> list[Path]:
+    """Return the files in a folder that are not the export's."""
+    known = {*ours, out / LOCK}
+    files = (p for p in out.rglob("*") if p.is_file() or p.is_symlink())
+    return sorted(p for p in files if p not in known and not _in_draft(p.relative_to(out)))
+
+
+def _in_draft(path: Path) -> bool:
+    return path.parts[0].startswith(".") and path.parts[0].endswith(DRAFT)
 
 
 def export(request: Request, on_step: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -181,17 +205,19 @@ def export(request: Request, on_step: Callable[[str], None] = lambda _: None) ->
     Raises:
         MamfedError: A package is missing.
         OutputError: The folder is taken, cannot be written, or the export disagrees.
+        SetupError: Another export works in the folder.
     """
     check_request(request)
-    private_directory(request.out.parent)
-    draft = Path(
-        mkdtemp(prefix=f".{request.out.name}.", suffix=DRAFT, dir=request.out.parent.resolve())
-    )
-    try:
-        record = _fill(draft, request, on_step)
-        _put_in_place(draft, request.out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with folder_for_one(request.out, "another export") as out:
+        check_request(request)  # another one may have ended since
+        for left in out.glob(f".*{DRAFT}"):
+            shutil.rmtree(left, ignore_errors=True)
+        draft = Path(mkdtemp(prefix=".", suffix=DRAFT, dir=out.absolute()))
+        try:
+            record = _fill(draft, request, on_step)
+            _put_in_place(draft, request)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return record
 
 
@@ -210,6 +236,7 @@ def _fill(draft: Path, request: Request, on_step: Callable[[str], None]) -> dict
     write_atomic(draft / RECORD, json.dumps(record, indent=2) + "\n")
     for path in draft.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
+    give_all_to_owner(draft, request.out)
     return record
 
 
@@ -270,10 +297,16 @@ def _record_of(out: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _put_in_place(draft: Path, out: Path) -> None:
-    """Move a finished export to its place; an older one of the same weights goes."""
-    old = draft.with_name(f"{draft.name}.old")
-    if out.exists():
-        os.replace(out, old)
-    os.replace(draft, out)
-    shutil.rmtree(old, ignore_errors=True)
+def _put_in_place(draft: Path, request: Request) -> None:
+    """Move a finished export to its place, its record last; an older one of the same goes.
+
+    File by file: the folder may be a mount, or the one that somebody is in.
+    """
+    out, held = request.out, _record_of(request.out) or {}
+    (out / RECORD).unlink(missing_ok=True)
+    for name in held.get("files", ()):
+        (out / str(name)).unlink(missing_ok=True)
+    for path in sorted(request.files, key=lambda path: path.name == RECORD):
+        name = path.relative_to(out)
+        private_directory(path.parent)
+        os.replace(draft / name, path)

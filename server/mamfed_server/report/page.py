@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mamfed_common.files import check_folder_of, private_directory, write_atomic
+from mamfed_common.files import check_file, is_page, private_directory, write_atomic
 from mamfed_common.wording import counted, span
 from mamfed_server.attendance import attendance, due
 from mamfed_server.choosing import Choice, chosen_round, pool
@@ -62,10 +62,11 @@ def report_run(folder: Path, out: Path | None = None) -> Path:
         OutputError: The page cannot be written there.
         PlanError: Its plan is damaged or missing.
     """
+    if out is not None:
+        check_file(out, is_page, "page of mamfed's")
     report = read_run(folder)
     if out is None:
         return write_report(folder, report)
-    check_folder_of(out)
     write_atomic(out, _page_and_figures(report)[0])
     return out
 

@@ -107,13 +107,14 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
         from mamfed_common.device import choose_device
         from mamfed_simulations.pages import for_terminal
         from mamfed_simulations.study.data import load_study_data
-        from mamfed_simulations.study.design import Design, Study, carry_out
+        from mamfed_simulations.study.design import Design, Study, carry_out, check_place
         from mamfed_simulations.study.report import write_report
 
         chosen_device = choose_device(device)
         threads = threads or os.cpu_count() or 1
         chosen_plan = _plan(plan, size, epochs, pretraining_epochs)
         chosen_rows = _rows(kind, rows)
+        check_place(out, [data, *(pretraining_data or [])])
         prepared = load_study_data(
             data, pretraining_data or [], chosen_plan, folds, cache or default_cache_dir()
         )

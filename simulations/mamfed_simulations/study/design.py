@@ -13,7 +13,7 @@ import torch
 from mamfed_common.config import Config
 from mamfed_common.documents import read_json
 from mamfed_common.errors import PlanError
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.files import check_folder, check_outside, private_directory, write_atomic
 from mamfed_common.fingerprint import Fingerprint
 from mamfed_common.lock import only_one
 from mamfed_common.plan import Stage, TrainingPlan
@@ -22,6 +22,7 @@ from mamfed_simulations.study.data import StudyData
 from mamfed_simulations.study.rows import Row
 from mamfed_simulations.study.trials import Unit, run_unit
 
+DESIGN, LOCK = "study.json", "study.lock"
 KEEP_SECONDS = 60.0
 """How much training a kill may cost."""
 
@@ -135,7 +136,7 @@ def carry_out(study: Study, device: torch.device) -> None:
         SetupError: Another process works in the folder.
     """
     private_directory(study.folder)
-    with only_one(study.folder / "study.lock", "this study"):
+    with only_one(study.folder / LOCK, "this study"):
         _remember(study.folder, study.design)
         write_atomic(study.folder / "plan.yaml", study.design.plan.to_yaml())
         open_units = [unit for unit in study.units() if not unit.done]
@@ -144,8 +145,18 @@ def carry_out(study: Study, device: torch.device) -> None:
                 run_unit(unit, device, on_step, KEEP_SECONDS)
 
 
+def check_place(folder: Path, data: Sequence[Path]) -> None:
+    """Refuse a place for a study before its images are prepared.
+
+    Raises:
+        OutputError: It lies in the data, or holds something else.
+    """
+    check_outside(folder, data)
+    check_folder(folder, lambda out: any((out / n).exists() for n in (DESIGN, LOCK)), "study")
+
+
 def _remember(folder: Path, design: Design) -> None:
-    path = folder / "study.json"
+    path = folder / DESIGN
     if not path.exists():
         write_atomic(path, design.model_dump_json(indent=2))
         return

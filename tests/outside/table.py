@@ -1,0 +1,184 @@
+"""What is expected of every command in every situation, and the page that says so.
+
+    python -m tests.outside.table
+
+writes ``docs/outside-the-lab.md``. ``test_outside.py`` runs every cell and holds the page equal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from .recipes import RECIPES, WRITES_NOTHING, Recipe
+from .situations import SITUATIONS
+
+PAGE = Path(__file__).parents[2] / "docs" / "outside-the-lab.md"
+
+
+class Outcome(NamedTuple):
+    """What a cell of the table says.
+
+    Attributes:
+        code: The exit code; 0 where it works.
+        words: A part of the one line that refuses.
+    """
+
+    code: int = 0
+    words: str = ""
+
+    def __str__(self) -> str:
+        return f"refused, {self.code}" if self.code else "works"
+
+
+WORKS = Outcome()
+AT_WORK = Outcome(9, "runs here already (process")
+OTHERS = Outcome(8, "holds other files")
+FILE_OF_OTHERS = Outcome(8, "is there, and no")
+NO_SETTINGS = Outcome(9, "not found; make a")
+IS_FOLDER = Outcome(8, "is a folder; name a file in it")
+DENIED = Outcome(8, "Permission denied")
+FOLDER_DENIED = Outcome(8, "its folder cannot be written")
+REMOVED = Outcome(1, "the folder you are in was removed")
+NO_SECRET = Outcome(9, "set HOME, or MAMFED_SECRET")
+NO_CACHE = Outcome(9, "set HOME, or MAMFED_CACHE")
+NOT_YOURS = Outcome(8, "belongs to user 54321: run this as user 54321, you are nobody")
+OTHER_QUESTION = Outcome(8, " was ")
+
+TWICE, OF_OTHERS, DOT, READ_ONLY, GONE, TERMINAL, NO_HOME, ASCII, ROOT, USER, CHANGED = SITUATIONS
+BY_KIND: dict[str, tuple[Outcome, ...]] = {
+    "folder": (
+        AT_WORK, OTHERS, WORKS, DENIED, REMOVED, WORKS, NO_SECRET, WORKS, WORKS, NOT_YOURS,
+        OTHER_QUESTION,
+    ),
+    "file": (
+        WORKS, FILE_OF_OTHERS, IS_FOLDER, FOLDER_DENIED, REMOVED, WORKS, NO_SECRET, WORKS, WORKS,
+        NOT_YOURS, WORKS,
+    ),
+    "home": (
+        WORKS, NO_SETTINGS, WORKS, DENIED, REMOVED, WORKS, WORKS, WORKS, WORKS, NOT_YOURS, WORKS,
+    ),
+    "service": (
+        AT_WORK, NO_SETTINGS, WORKS, DENIED, REMOVED, WORKS, WORKS, WORKS, WORKS, NOT_YOURS, WORKS,
+    ),
+}  # fmt: skip
+"""In the order of ``SITUATIONS``."""
+TAKES_NO_SECRET = {NO_HOME: WORKS}
+EXCEPT: dict[str, dict[str, Outcome]] = {
+    "mamfed-client data check --table": {
+        TWICE: Outcome(8, "exists; name another file"),
+        OF_OTHERS: Outcome(8, "exists; name another file"),
+        CHANGED: Outcome(8, "exists; name another file"),
+    },
+    "mamfed-client data prepare": {CHANGED: Outcome(4, "choose another folder")},
+    "mamfed-client data show": TAKES_NO_SECRET,
+    "mamfed-client init": {OF_OTHERS: WORKS},
+    "mamfed-client join": {CHANGED: Outcome(9, "welcome: for borealis, but site.yaml calls")},
+    "mamfed-client evaluate": {NO_HOME: NO_CACHE},
+    "mamfed-server init": {
+        OF_OTHERS: WORKS,
+        CHANGED: Outcome(9, "of another federation than 'Other'"),
+    },
+    "mamfed-server sites approve": {READ_ONLY: FOLDER_DENIED},
+    "mamfed-server sites revoke": {
+        TWICE: Outcome(9, "revoked already"),
+        CHANGED: Outcome(9, "revoked already"),
+    },
+    "mamfed-server start": {CHANGED: Outcome(3, "plan")},
+    "mamfed-server report of a run": {OF_OTHERS: Outcome(7, "no run folder")},
+    "mamfed-server report --out": TAKES_NO_SECRET,
+    "mamfed-server export --to run": {**TAKES_NO_SECRET, CHANGED: OTHERS},
+    "mamfed-server export to a format": TAKES_NO_SECRET,
+    "mamfed-simulate partition": {CHANGED: Outcome(8, "holds another partition")},
+    "mamfed-simulate run": {
+        OF_OTHERS: Outcome(8, "is not a run folder"), NO_HOME: NO_CACHE, CHANGED: WORKS,
+    },
+    "mamfed-simulate experiment federation": {
+        NO_HOME: NO_CACHE, CHANGED: Outcome(3, "plan"),
+    },
+    "mamfed-simulate experiment table1": {NO_HOME: NO_CACHE},
+    "mamfed-simulate experiment peers": {NO_HOME: NO_CACHE},
+    "mamfed-simulate demo": {
+        OF_OTHERS: Outcome(8, "is not a run folder"), NO_HOME: NO_CACHE, CHANGED: WORKS,
+    },
+}  # fmt: skip
+
+
+def expected(recipe: Recipe, situation: str) -> Outcome:
+    """Return what a command is to do in a situation."""
+    usual = dict(zip(SITUATIONS, BY_KIND[recipe.kind], strict=True))[situation]
+    return EXCEPT.get(recipe.title, {}).get(situation, usual)
+
+
+TEXT = """# Outside the lab
+
+What every command that writes does where something is not as it is at a desk. Every cell is run
+by a test ({test}), by the command itself in a process of its own, and this page is
+made of the same table ({command}). *Works*: exit code 0, and all of the result is there. *Refused*:
+one line and the exit code; the sentences are below. In no cell is there a traceback, is a file of
+somebody else changed, or is half a result taken for a whole one.
+
+| situation | what is done |
+|---|---|
+"""
+LEGEND = {
+    TWICE: "another process works there; where no lock is needed, two are started together",
+    OF_OTHERS: "`--out`, or the home, is a folder or a file that somebody else has filled",
+    DOT: "the user is in an empty folder, or in the home, and calls it `.`",
+    READ_ONLY: "folders where it writes may not be written",
+    GONE: "the folder that the user is in is removed",
+    TERMINAL: "the terminal in which it was started is closed; no hang-up signal comes (`nohup`)",
+    NO_HOME: "a user without home and name, and no `MAMFED_...` variable",
+    ASCII: "a console of ASCII letters, and a path with others and with brackets",
+    ROOT: "the superuser works in a folder of somebody else: all that is written is the owner's",
+    USER: "another user than the owner of the folder",
+    CHANGED: "once more at the same place, with other data, weights or options",
+}
+BEHIND = """
+`export` to a format is run with `safetensors`: ONNX, TorchScript and the MONAI bundle are put in
+place by the same code. `demo` is run with a smaller plan and fewer phantoms, `experiment` with one
+arm or row.
+Commands that write nothing are not in the table: {nothing}.
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    test, command = "`tests/outside/`", "`python -m tests.outside.table`"
+    lines = [TEXT.format(test=test, command=command).rstrip()]
+    lines += [f"| {name} | {words} |" for name, words in LEGEND.items()]
+    lines += ["", "## Commands", ""]
+    lines += [f"| command | {' | '.join(SITUATIONS)} |", "|---" * (len(SITUATIONS) + 1) + "|"]
+    for recipe in RECIPES:
+        cells = [str(expected(recipe, situation)) for situation in SITUATIONS]
+        variant = f" {recipe.variant}" if recipe.variant else ""
+        lines.append(f"| `{recipe.command}`{variant} | {' | '.join(cells)} |")
+    nothing = ", ".join(
+        f"`{name}`" + (f" ({what})" if what else "") for name, what in WRITES_NOTHING.items()
+    )
+    lines += [BEHIND.format(nothing=nothing).rstrip(), "", "## Refusals", ""]
+    lines += ["| exit code | the line says | where |", "|---|---|---|"]
+    for outcome, places in _refusals().items():
+        lines.append(f"| {outcome.code} | {outcome.words.strip()} | {places} |")
+    return "\n".join([*lines, ""])
+
+
+def _refusals() -> dict[Outcome, str]:
+    """Say of every refusal in which situations it comes, and of which commands if not of most."""
+    found: dict[Outcome, dict[str, list[str]]] = {}
+    for situation in SITUATIONS:
+        for recipe in RECIPES:
+            outcome = expected(recipe, situation)
+            if outcome.code:
+                found.setdefault(outcome, {}).setdefault(situation, []).append(recipe.title)
+    return {
+        outcome: "; ".join(
+            f"{situation}: {', '.join(titles) if len(titles) <= 4 else f'{len(titles)} commands'}"
+            for situation, titles in places.items()
+        )
+        for outcome, places in found.items()
+    }
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
