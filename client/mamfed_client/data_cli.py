@@ -71,6 +71,10 @@ Key = Annotated[
 ]
 
 
+WRITTEN = ("page", "table", "picture")
+"""What a command may have written, by the key that says where."""
+
+
 @app.command()
 def check(
     folder: Folder,
@@ -109,9 +113,11 @@ def check(
     source = Source(folder, layout, frozenset(allow or ()), take)
     intake, document = check(source, fresh=fresh, dry_run=dry_run)
     if intake is not None and html is not None:
-        write_check_page(html, document, intake, names=listed)
+        write_check_page(html, document, intake, folder=folder, names=listed)
+        document |= {"page": str(html)}
     if intake is not None and table is not None:
         left_out = write_blank_table(table, intake)
+        document |= {"table": str(table)}
         if left_out:
             names = counted(left_out, "file has a name", "files have names")
             console().print(f"{names} that a table cannot hold; rename them")
@@ -177,7 +183,8 @@ def show(
     folder: Annotated[Path, typer.Argument(help="A prepared folder.")],
     row: Annotated[int, typer.Argument(help="Row of the table, or place in the listing.")],
     out: Annotated[
-        Path | None, typer.Option(help="Picture to write.", show_default="row-ROW.png here")
+        Path | None,
+        typer.Option(help="Picture to write.", show_default="row-ROW.png or row-ROW-sample.png"),
     ] = None,
     sample: Annotated[
         bool, typer.Option("--sample", help="The sample alone, as it is: grey, 16 bits.")
@@ -185,15 +192,23 @@ def show(
     key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
     output: Printed = Format.TEXT,
 ) -> None:
-    """Write one prepared image as PNG: the sample, its outlines, its mask."""
+    """Write one prepared image as PNG: the sample, its outlines, its mask; over no other file."""
     from mamfed_client.review.show import panels, sample_alone, show_row
 
     draw = sample_alone if sample else panels
-    facts = show_row(folder, row, out or Path(f"row-{row}.png"), draw, key_path=key)
+    facts = show_row(folder, row, out, draw, key_path=key)
     if output is Format.JSON:
         typer.echo(json.dumps(facts, indent=2))
     else:
-        _print_table(facts)
+        _print_table({k: v for k, v in facts.items() if k not in WRITTEN})
+        _say_written(facts)
+
+
+def _say_written(document: Mapping[str, Any]) -> None:
+    """Say where files were written, each on a line that can be copied."""
+    for name in WRITTEN:
+        if name in document:
+            typer.echo(f"{name}: {document[name]}")
 
 
 def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -> None:
@@ -205,12 +220,14 @@ def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -
     if output is Format.JSON:
         typer.echo(json.dumps(document, indent=2))
     else:
-        _print_table({k: v for k, v in document.items() if k not in ("items", "doubts", "notes")})
+        apart = ("items", "doubts", "notes", *WRITTEN)
+        _print_table({k: v for k, v in document.items() if k not in apart})
         for item in document.get("items", []):
             reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
             reason = "; doubtful: ".join([reason, *item["doubts"]])
             typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
         _print_doubts(document)
+        _say_written(document)
     say(document.get("notes", []))
 
 

@@ -1,6 +1,7 @@
 """``mamfed-client data check`` on folders in real file formats."""
 
 import csv
+import json
 import os
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_odd_names_and_texts_cost_nothing(call, export, drawing, tmp_path):
     result = call("check", export, "--list", "--table", export / "labels.csv")
     assert "Acme [/x]" in result.stdout
     assert "new\\nline \\udcff.dcm" in result.stdout
-    assert "1 files have names that a table cannot hold" in result.output
+    assert "1 file has a name that a table cannot hold" in result.output
 
 
 def test_a_page_does_not_replace_an_image(call, export):
@@ -145,3 +146,10 @@ def test_images_of_suspicious_patients_count_false_alarms_and_not_for_stage_1(ch
     found = check(folder.path)
     assert found["stage1"] == {"images": 1, "patients": 1}
     assert found["false_alarms"] == {"images": 2, "patients": 2}
+
+
+def test_where_page_and_table_were_written_is_said(call, mixed, tmp_path):
+    page = tmp_path / "check.html"
+    assert f"\npage: {page}\n" in call("check", mixed, "--html", page).stdout
+    found = json.loads(call("check", mixed, "--html", page, "--format", "json").stdout)
+    assert found["page"] == str(page)

@@ -221,8 +221,10 @@ def test_show_writes_a_picture_and_says_what_is_known(call, prepare, mixed, tmp_
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture.shape == (64, 192, 3)
     assert (picture[:, 128:] == 255).all(axis=-1).sum() == facts["lesion_pixels"]
-    call(*words, "--sample")
-    alone = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert facts["picture"] == str(tmp_path / "a.png")
+    call(*words)  # the same picture again
+    call("show", tmp_path / "out", 4, "--out", tmp_path / "b.png", "--sample")
+    alone = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
     assert (alone.shape, alone.dtype) == ((64, 64), np.uint16)
     assert np.array_equal(alone >> 8, picture[:, :64, 0])
     result = call("show", tmp_path / "out", 6, code=1)
@@ -233,6 +235,21 @@ def test_show_writes_a_picture_and_says_what_is_known(call, prepare, mixed, tmp_
     assert "the picture is PNG" in str(result.exception)
     result = call("show", mixed, 4, code=1)
     assert "not a prepared folder" in str(result.exception)
+
+
+def test_picture_and_sample_have_names_of_their_own_and_say_where_they_are(
+    call, prepare, mixed, tmp_path, monkeypatch
+):
+    prepare(mixed, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    for words, name in (((), "row-4.png"), (("--sample",), "row-4-sample.png")):
+        assert f"\npicture: {name}\n" in call("show", "out", 4, *words).stdout
+    assert cv2.imread("row-4.png").shape != cv2.imread("row-4-sample.png").shape
+    prepare(mixed, tmp_path / "other", "--size", 96)
+    result = call("show", "other", 4, code=1)
+    assert "row-4.png: another picture is there; name a new file by --out" in str(result.exception)
+    assert cv2.imread("row-4.png").shape == (64, 192, 3)
+    call("show", "out", 4)
 
 
 def test_killed_at_any_time_prepare_ends_with_the_same_bytes(folder, tmp_path, content_of):

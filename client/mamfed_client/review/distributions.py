@@ -29,10 +29,12 @@ class Bars:
     Attributes:
         title: What is counted.
         rows: Name, count, and length of the bar in 0..1 of all that is counted.
+        note: What the names mean.
     """
 
     title: str
     rows: list[tuple[str, int, float]]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,14 @@ class Histogram:
     ticks: list[tuple[float, str]]
 
 
-def bars(title: str, counts: Mapping[str, int]) -> Bars:
+def bars(title: str, counts: Mapping[str, int], note: str = "") -> Bars:
     """Compare counts with their sum; those after the first ``MOST_BARS`` are joined."""
     total = max(1, sum(counts.values()))
     rows = list(counts.items())
     rest = rows[MOST_BARS:]
     if len(rest) > 1:
         rows = [*rows[:MOST_BARS], (f"{len(rest)} others", sum(count for _, count in rest))]
-    return Bars(title, [(name, count, count / total) for name, count in rows])
+    return Bars(title, [(name, count, count / total) for name, count in rows], note)
 
 
 def histogram(title: str, values: Mapping[int, float], unit: str = "") -> Histogram | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mamfed_client.datasets.mias import TISSUES
 from mamfed_client.doubts import Doubt
 from mamfed_client.intake import Case, Intake
 from mamfed_client.review.contact_sheet import Drawn, choose, draw, mainly
@@ -50,20 +52,49 @@ SHEETS: dict[Purpose | None, str] = {
 }
 
 
+BIRADS_DENSITY = "A to D are the densities of BI-RADS, A almost all fat, D extremely dense."
+MIAS_DENSITY = (
+    "fatty, fatty-glandular and dense-glandular are the three classes of MIAS (its F, G and D), "
+    "which are not those of BI-RADS: MIAS' D is not BI-RADS' D."
+)
+OTHER_DENSITY = "Other words are the table's own."
+
+
+class Checked(NamedTuple):
+    """What was checked, as it stands beside the signature.
+
+    Attributes:
+        folder: The folder's name.
+        when: When, in UTC.
+    """
+
+    folder: str
+    when: str
+
+
 def write_check_page(
-    out: Path, document: dict[str, Any], intake: Intake, *, names: bool = False, most: int = 48
+    out: Path,
+    document: dict[str, Any],
+    intake: Intake,
+    *,
+    folder: Path,
+    names: bool = False,
+    most: int = 48,
+    now: datetime | None = None,
 ) -> None:
     """Write one HTML file that needs nothing else, readable by its owner only.
 
     No patient is named. It shows images: it belongs where the images may be.
 
     Args:
-        out: The file to write or replace.
+        out: The file to write; an earlier page of a check is replaced, nothing else.
         document: What :func:`mamfed_client.summary.summarise_intake` counted.
         intake: What was counted.
+        folder: The folder that was checked; its name stands beside the signature.
         names: Whether file names are shown.
         most: Number of images on the contact sheet, which are read again; of refused ones there
             are at most half as many more.
+        now: When the folder was checked; None: now.
 
     Raises:
         OutputError: The file cannot be written.
@@ -71,7 +102,8 @@ def write_check_page(
     check_place(out)
     drawn, failed = draw(choose(intake.cases, most))
     refused = draw_refused(intake, most // 2)
-    page = _render(document, intake, drawn, failed, refused, names=names)
+    checked = Checked(folder.resolve().name, f"{now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    page = _render(document, intake, drawn, failed, refused, checked, names=names)
     try:
         write_atomic(out, page.encode(errors="replace"))  # names may hold bytes that are no UTF-8
     except OSError as error:
@@ -95,6 +127,7 @@ def _render(
     drawn: Sequence[Drawn],
     failed: Sequence[int],
     refused: Sequence[RefusedPicture],
+    checked: Checked,
     *,
     names: bool,
 ) -> str:
@@ -108,6 +141,7 @@ def _render(
     environment.filters.update(counted=counted, base64=lambda data: b64encode(data).decode())
     return environment.get_template("check.html").render(
         document=document,
+        checked=checked,
         points=_points(document, failed),
         explanations=EXPLANATIONS,
         rejected_rows=_rejected_rows(intake),
@@ -186,7 +220,20 @@ def _counts(document: dict[str, Any], cases: Sequence[Case]) -> list[Bars]:
         "Pixel spacing": {"known": len(cases) - without, "unknown": without},
         "Lesion outlined": _outlines(cases),
     }
-    return [bars(title, counts) for title, counts in groups.items()]
+    notes = {"Breast density": _density_note(document["densities"])}
+    return [bars(title, counts, notes.get(title, "")) for title, counts in groups.items()]
+
+
+def _density_note(counts: Mapping[str, int]) -> str:
+    """Explain the scales of the densities that were counted."""
+    words = counts.keys() - {"unknown"}
+    scales = {
+        BIRADS_DENSITY: words & set("ABCD"),
+        MIAS_DENSITY: words & {*TISSUES.values(), "F", "G"},
+    }
+    others = words - set().union(*scales.values())
+    said = [text for text, found in scales.items() if found]
+    return " ".join([*said, OTHER_DENSITY] if others else said)
 
 
 def _outlines(cases: Iterable[Case]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from mamfed_common.files import cannot_write, check_file, write_atomic
 from mamfed_common.samples import Sample
 
 Picture = npt.NDArray[np.uint8]
+Draw = Callable[[Sample], npt.NDArray[Any]]
 
 BREAST, LESION = (230, 159, 0), (213, 94, 0)
 """Okabe and Ito's orange and vermilion, which colour-blind readers tell from grey."""
@@ -32,8 +33,8 @@ PANEL = 768
 def show_row(
     folder: Path,
     row_number: int,
-    out: Path,
-    draw: Callable[[Sample], npt.NDArray[Any]],
+    out: Path | None,
+    draw: Draw,
     *,
     key_path: Path | None = None,
 ) -> dict[str, Any]:
@@ -42,14 +43,16 @@ def show_row(
     Args:
         folder: A prepared folder.
         row_number: The image's row in the table or listing that it came from.
-        out: The picture to write.
+        out: The picture to write, over an earlier picture of ours; None: a name here that tells
+            row and kind of picture, where another picture is not replaced.
         draw: What the picture shows: :func:`panels` or :func:`sample_alone`.
         key_path: Key of an encrypted folder.
 
     Raises:
         DataError: There is no such folder, row or sample.
-        OutputError: The picture cannot be written.
+        OutputError: Another picture or file is there, or it cannot be written.
     """
+    is_named, out = out is not None, out or Path(f"row-{row_number}{NAMED_BY[draw]}.png")
     check_file(out, _is_picture, "picture of mamfed's")
     if out.suffix.lower() != ".png":
         raise OutputError(f"{out}: the picture is PNG; name a file like row-{row_number}.png")
@@ -64,11 +67,18 @@ def show_row(
     sample = entry.load(case.row.image)
     picture = draw(sample)
     _, encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])
+    _keep(out, _marked(encoded.tobytes()), replace=is_named)
+    return _facts(case, sample, size) | {"picture": str(out)}
+
+
+def _keep(out: Path, content: bytes, *, replace: bool) -> None:
+    """Write a picture; under a name that nobody chose it is written over nothing."""
     try:
-        write_atomic(out, _marked(encoded.tobytes()))
+        if not replace and out.exists() and out.read_bytes() not in (b"", content):
+            raise OutputError(f"{out}: another picture is there; name a new file by --out")
+        write_atomic(out, content)
     except OSError as error:
         raise cannot_write(out, error) from None
-    return _facts(case, sample, size) | {"picture": str(out)}
 
 
 def _marked(png: bytes) -> bytes:
@@ -102,6 +112,10 @@ def panels(sample: Sample) -> Picture:
     black: Picture = np.zeros_like(image)
     black[mask] = 255
     return np.concatenate([image, outlined, black], axis=1)
+
+
+NAMED_BY: dict[Draw, str] = {panels: "", sample_alone: "-sample"}
+"""What the name of a picture has behind its row, by what it shows."""
 
 
 def outline(picture: Picture, flags: Mask, colour: tuple[int, int, int]) -> None:

@@ -6,9 +6,11 @@ import re
 import shutil
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -28,6 +30,7 @@ from mamfed_client.summary import summarise_intake
 from mamfed_common.errors import OutputError
 from mamfed_simulations.vendors import VENDORS, write_cohort
 
+NOW = datetime(2026, 11, 29, 18, 0, tzinfo=UTC)
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -131,6 +134,7 @@ def intake(site, tmp_path_factory):
 
 
 def write_page(path, intake, **options):
+    options = {"folder": Path("/data/north-2026"), "now": NOW} | options
     write_check_page(path, summarise_intake(intake), intake, **options)
     return Page(path.read_text())
 
@@ -370,14 +374,54 @@ def test_the_same_folder_gives_the_same_page(discreet, intake, page):
 
 def test_where_a_page_cannot_be_written_is_found_before_anything_is_drawn(tmp_path):
     with pytest.raises(OutputError, match="its folder does not exist"):
-        write_check_page(tmp_path / "nowhere/page.html", {}, None)
+        write_check_page(tmp_path / "nowhere/page.html", {}, None, folder=tmp_path)
     with pytest.raises(OutputError, match="is a folder"):
-        write_check_page(tmp_path, {}, None)
+        write_check_page(tmp_path, {}, None, folder=tmp_path)
 
 
 def test_a_name_that_no_disk_takes_is_an_output_error(intake, tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
-        write_check_page(tmp_path / ("x" * 300 + ".html"), summarise_intake(intake), intake, most=0)
+        write_page(tmp_path / ("x" * 300 + ".html"), intake, most=0)
+
+
+def test_folder_and_date_stand_beside_the_signature(page, intake):
+    found = page(intake)
+    signing = found.html[found.html.index('id="signing"') :]
+    for words in ("north-2026", "2026-11-29 18:00 UTC", "Looked at by", "Date of signature"):
+        assert words in signing
+    assert "Folder north-2026, read on 2026-11-29 18:00 UTC" in found.text
+
+
+def test_a_page_replaces_an_earlier_page_and_no_other_file(tmp_path, intake):
+    page = tmp_path / "check.html"
+    write_page(page, intake, most=0)
+    write_page(page, intake, most=0)
+    page.write_text("<title>mine</title>")
+    with pytest.raises(OutputError, match="page of mamfed"):
+        write_page(page, intake, most=0)
+    assert page.read_text() == "<title>mine</title>"
+
+
+@pytest.mark.parametrize(
+    ("densities", "said", "unsaid"),
+    [
+        ("AD", ["A almost all fat"], ["MIAS", "own"]),
+        (("fatty", "dense-glandular"), ["its F, G and D", "MIAS' D is not BI-RADS' D"], ["own"]),
+        (("F", "D"), ["A almost all fat", "its F, G and D"], ["own"]),
+        (("scattered",), ["Other words are the table's own"], ["MIAS", "BI-RADS"]),
+        ((None,), [], ["MIAS", "own", "almost all fat"]),
+    ],
+)
+def test_the_scale_of_breast_density_is_explained(page, intake, densities, said, unsaid):
+    first, *_ = intake.cases
+    cases = [replace(first, row=replace(first.row, density=density)) for density in densities]
+    html = page(replace(intake, cases=tuple(cases)), most=0).html
+    caption = html[html.index("<caption>Breast density") :]
+    caption = caption[: caption.index("</caption>")].replace("&#39;", "'")
+    for words in said:
+        assert words in caption
+    for words in unsaid:
+        assert words not in caption
 
 
 def test_every_reason_is_explained():
