@@ -55,10 +55,8 @@ def _record_of(home: Path) -> Path:
     Raises:
         SetupError: The folder is no site's home.
     """
-    from mamfed_client.settings import SiteHome
-    from mamfed_common.errors import SetupError
+    from mamfed_client.settings import SiteHome, check_home
 
     site = SiteHome(home)
-    if not site.settings_path.exists():
-        raise SetupError(f"{home}: no site.yaml here; name this site's home by --home")
+    check_home(site)
     return site.audit

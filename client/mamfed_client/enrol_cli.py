@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_common.terminal import agree, console
+from mamfed_common.terminal import agree, console, contact_of
 
 if TYPE_CHECKING:
     from mamfed_client.settings import SiteHome
@@ -17,6 +17,15 @@ Home = Annotated[
     Path,
     typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
 ]
+
+
+Contact = Annotated[str, typer.Option(help="Whom the coordinator phones; asked if left out.")]
+PHONE = "Whom does the coordinator phone to compare fingerprints?"
+SEND = (
+    "send the request to the coordinator, read the fingerprint to them when they phone, then "
+    "mamfed-client join the welcome that comes back"
+)
+NO_CONTACT = "none given; phone a number by which you know the coordinator already"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,16 +51,18 @@ def init(
     allow_metrics: Annotated[
         bool, typer.Option("--allow-metrics", help="Let results leave.")
     ] = False,
+    contact: Contact = "",
 ) -> None:
-    """Make a site's home: its keys, and site.yaml, where everything is denied unless allowed.
+    """Make a site's home: keys, request.json, and site.yaml: all is denied unless allowed.
 
     What is there is kept: neither keys nor site.yaml are ever overwritten.
     """
     from mamfed_client.first_settings import first_settings
-    from mamfed_client.identity import make_keys
+    from mamfed_client.identity import build_request, make_keys
     from mamfed_client.settings import SiteHome, SiteSettings, load_site_settings
     from mamfed_client.whereabouts import note_whereabouts
     from mamfed_common.documents import check_name, validated
+    from mamfed_common.enrolment import write_document
     from mamfed_common.files import private_directory, write_atomic
     from mamfed_common.lock import taking_turns
 
@@ -60,6 +71,8 @@ def init(
     cohorts = _cohorts(name, data)
     folders = [{"name": cohort, "folder": path} for cohort, path in cohorts]
     validated(SiteSettings, {"name": name, "data": folders}, "mamfed-client init")
+    if asks := bool(contact) or not home.request.exists():
+        contact = contact_of(contact, PHONE)
     private_directory(folder)
     with taking_turns(folder):
         note_whereabouts(folder)
@@ -72,16 +85,21 @@ def init(
         made_keys = make_keys(home)
         for private in (home.certs, home.plans, home.state, home.models, home.logs):
             private_directory(private)
+        if asks:
+            write_document(home.request, build_request(home, settings.name, contact))
     typer.echo(f"site.yaml: {'made' if is_new else 'kept, without these options'}")
     typer.echo(f"keys: {'made' if made_keys else 'kept'}")
     release = settings.policy.release
     _say_release(bool(release.arrays), bool(release.metrics))
-    _tell(f"next: read {home.settings_path}, then mamfed-client enroll --home {folder}")
+    _say_request(home)
+    if not asks:
+        _tell("the request is kept; mamfed-client enroll makes a new one")
+    _tell(f"next: read {home.settings_path}; {SEND}")
 
 
 def enroll(
     home: Home = Path("."),
-    contact: Annotated[str, typer.Option(help="Whom the coordinator phones.")] = "",
+    contact: Contact = "",
     new_keys: Annotated[
         bool, typer.Option("--new-keys", help="Put the keys aside and make new ones first.")
     ] = False,
@@ -94,19 +112,17 @@ def enroll(
 
     place = SiteHome(home)
     name = load_site_settings(place).name
+    # A renewal: the coordinator knows whom to phone.
+    known = contact or place.welcome.exists()
+    contact = contact if known else contact_of(contact, PHONE)
     with taking_turns(home):
         if new_keys and place.keys.exists():
             aside = identity.replace_keys(place)
             typer.echo(f"old keys: in {aside}; delete them when they are no use")
             _tell("this site cannot connect until it has joined by the answer to the new request")
-        request = identity.build_request(place, name, contact)
-        write_document(place.request, request)
-    typer.echo(f"request: {place.request}")
-    typer.echo(f"fingerprint: {request.fingerprint()}")
-    _tell(
-        "next: send the request to the coordinator, read the fingerprint to them when they phone, "
-        "then mamfed-client join the welcome that comes back"
-    )
+        write_document(place.request, identity.build_request(place, name, contact))
+    _say_request(place)
+    _tell(f"next: {SEND}")
 
 
 def join(
@@ -143,14 +159,22 @@ def join(
         identity.check_own(place, answer, name)  # its keys may have been replaced since
         identity.join(place, answer)
     typer.echo(f"joined: {place.welcome}")
-    _tell("next: mamfed-client preflight, then mamfed-client start")
+    _tell("next: mamfed-client preflight --plan PLAN, mamfed-client plan approve PLAN, then start")
+
+
+def _say_request(home: SiteHome) -> None:
+    from mamfed_common.enrolment import read_request
+
+    request = read_request(home.request)
+    typer.echo(f"request: {home.request}")
+    typer.echo(f"fingerprint: {request.fingerprint()}")
 
 
 def _show(answer: Welcome) -> None:
     end = answer.site_certificate().not_valid_after_utc
     typer.echo(f"federation: {answer.federation}")
     typer.echo(f"server: {answer.server}")
-    typer.echo(f"contact: {answer.contact or 'none given'}")
+    typer.echo(f"contact: {answer.contact or NO_CONTACT}")
     typer.echo(f"certificate valid until: {end:%Y-%m-%d}")
     typer.echo(f"fingerprint of authority and plan key: {answer.fingerprint()}")
 

@@ -161,7 +161,7 @@ def model_of(home: SiteHome, run: str) -> str:
 
     Where several plans ran under one name, it is the newest.
     """
-    found = [path for path in home.models.glob(f"{glob.escape(run)}-*/shared.safetensors")]
+    found = list(home.models.glob(f"{glob.escape(run)}-*/shared.safetensors"))
     return str(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else ""
 
 

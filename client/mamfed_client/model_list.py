@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mamfed_client.model_card import CARD
 from mamfed_client.models import PERSONAL, PREFIX, SHARED, KeptRun, kept_runs
 from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint
 from mamfed_common.config import Config
@@ -96,6 +97,9 @@ def sentences(runs: list[KeptModels]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
     for kept in runs:
         yield from (m.error for m in (kept.shared, kept.personal) if m and m.error)
+    for kept in runs:
+        cards = {m.file.parent / CARD for m in (kept.shared, kept.personal) if m}
+        yield from (f"card: {path}" for path in cards if path.exists())
 
 
 def _of_run(kept: KeptRun) -> KeptModels:

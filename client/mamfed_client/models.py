@@ -7,6 +7,7 @@ the first digits of the plan's SHA-256; in a simulation in ``models/SITE/`` of t
 ``shared.safetensors``    the final shared weights, as this site was tested with them
 ``personal.safetensors``  what this site made of them for its own patients
 ``scores.json``           what both scored on this site's test patients; it stays here
+``card.md``               all of this in words, for people
 ========================  ====================================================================
 
 Both are ordinary checkpoints (``mamfed_common.checkpoint``), the facts as JSON beside each.
@@ -21,10 +22,14 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from mamfed_client.model_card import CARD, card
+from mamfed_client.plans import PlanStore
 from mamfed_common.checkpoint import (
     Checkpoint,
     CheckpointFacts,
     load_checkpoint,
+    load_model,
+    require_finetuned,
     save_checkpoint,
     with_hashes,
 )
@@ -49,11 +54,13 @@ class KnownScores(Config):
 
     Attributes:
         run: What the coordinator calls the run; empty in a simulation.
+        from_file: Whether a person of this site has added the shared model as a file.
         shared: The shared model's score; None: not known.
         personal: The personal model's.
     """
 
     run: str = ""
+    from_file: bool = False
     shared: SiteScore | None = None
     personal: SiteScore | None = None
 
@@ -69,7 +76,7 @@ class ModelFolder:
         """Return where a model lies, or would."""
         return self.path / f"{kind}.safetensors"
 
-    def keep_shared(self, shared: Checkpoint, run: str = "") -> None:
+    def keep_shared(self, shared: Checkpoint, run: str = "", *, from_file: bool = False) -> None:
         """Keep the shared model. What belongs to another one goes first, so they never mix."""
         whole, known = with_hashes(shared).facts, self._facts_if_whole(SHARED)
         if known == whole:
@@ -79,8 +86,9 @@ class ModelFolder:
             own = self.file(PERSONAL)
             for path in (own, own.with_suffix(".json"), self._scores):
                 path.unlink(missing_ok=True)
-            self._write_scores(KnownScores(run=run))
+            self._write_scores(KnownScores(run=run, from_file=from_file))
         save_checkpoint(self.file(SHARED), shared)
+        self._write_card(whole)
 
     def keep_personal(self, checkpoint: Checkpoint) -> None:
         """Keep what this site has made of the shared weights."""
@@ -96,6 +104,11 @@ class ModelFolder:
         asked = facts.model_copy(update={"weights_sha256": found.facts.weights_sha256})
         return found if _without_threshold(asked) == _without_threshold(found.facts) else None
 
+    def weights_sha256(self) -> str:
+        """Return the name of the shared model's weights; empty where it cannot be read."""
+        facts = self._facts_if_whole(SHARED)
+        return facts.weights_sha256 if facts else ""
+
     def scores(self) -> KnownScores:
         """Return what is known of the models' scores; nothing where the file is damaged."""
         try:
@@ -108,6 +121,9 @@ class ModelFolder:
         private_directory(self.path)
         known = self.scores()
         self._write_scores(known.model_copy(update={"run": run or known.run, kind: score}))
+        facts = self._facts_if_whole(SHARED)
+        if facts is not None:
+            self._write_card(facts)
 
     @property
     def _scores(self) -> Path:
@@ -116,11 +132,49 @@ class ModelFolder:
     def _write_scores(self, scores: KnownScores) -> None:
         write_atomic(self._scores, scores.model_dump_json(indent=2) + "\n")
 
+    def _write_card(self, facts: CheckpointFacts) -> None:
+        known = self.scores()
+        text = card(known.run, facts, known.shared, known.personal, from_file=known.from_file)
+        write_atomic(self.path / CARD, text)
+
     def _facts_if_whole(self, kind: ModelKind) -> CheckpointFacts | None:
         try:
             return load_checkpoint(self.file(kind)).facts
         except CheckpointError:
             return None
+
+
+def add_model(
+    models: Path, checkpoint: Path, run: str, norms: str | None, plans: PlanStore
+) -> ModelFolder:
+    """Keep a checkpoint that a person brought as a run's final model.
+
+    Args:
+        models: The site's ``models/``.
+        checkpoint: The file.
+        run: What the coordinator calls the run.
+        norms: Whose norms to take, of a checkpoint with norms by group.
+        plans: The plans that came to this site.
+
+    Raises:
+        CheckpointError: It is damaged, of stage 1, adapted by a site, or of a plan that never
+            came here with a good signature.
+        OutputError: There are as many runs as a site keeps.
+    """
+    found = load_model(checkpoint, norms)
+    require_finetuned(checkpoint, found.facts)
+    if found.facts.personal is not None:
+        raise CheckpointError(
+            f"{checkpoint}: adapted by site {found.facts.personal.site}, expected the shared model"
+        )
+    if found.facts.plan_sha256 not in {kept.sha256 for kept in plans.plans()}:
+        raise CheckpointError(
+            f"{checkpoint}: of plan {found.facts.plan_sha256[:PREFIX]}, which never came to this "
+            "site; mamfed-client plan list names those that did"
+        )
+    folder = ModelFolder(folder_for(models, run, found.facts.plan))
+    folder.keep_shared(found, run, from_file=True)
+    return folder
 
 
 class KeptRun(NamedTuple):

@@ -74,6 +74,30 @@ def list_them(
         typer.echo("\n".join(sentences(runs)))
 
 
+@app.command()
+def add(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The run's final checkpoint, as the coordinator gave it to you.")
+    ],
+    run: Annotated[str, typer.Option(help="What the coordinator calls the run.")],
+    home: Home = Path(),
+    norms: Norms = None,
+) -> None:
+    """Keep a run's final model that did not come by itself, e.g. as this site was switched off.
+
+    Its plan must have come to this site, signed. Compare the SHA-256 with the coordinator's.
+    """
+    from mamfed_client.models import add_model
+    from mamfed_client.plans import PlanStore
+    from mamfed_common.lock import taking_turns
+
+    site = _home(home)
+    with taking_turns(home):
+        kept = add_model(site.models, checkpoint, run, norms, PlanStore(site.plans))
+    typer.echo(f"kept: {kept.file('shared')}")
+    typer.echo(f"SHA-256 of its weights: {kept.weights_sha256()}")
+
+
 def checkpoint_of(checkpoint: Path | None, model: Which | None, home: Path, run: str) -> Path:
     """Return the file of the model that the options name.
 
@@ -103,10 +127,8 @@ def _home(path: Path) -> SiteHome:
     Raises:
         SetupError: The folder is none.
     """
-    from mamfed_client.settings import SiteHome
-    from mamfed_common.errors import SetupError
+    from mamfed_client.settings import SiteHome, check_home
 
     home = SiteHome(path)
-    if not home.settings_path.exists():
-        raise SetupError(f"{path}: no site.yaml here; name this site's home by --home")
+    check_home(home)
     return home

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_common.terminal import Format, console
+from mamfed_common.terminal import Format, agree, console
 from mamfed_common.wording import counted, span
 
 if TYPE_CHECKING:  # these bring torch, which a help text can do without
@@ -90,12 +89,11 @@ def approve(
     """
     from mamfed_client.plans import Decision
 
+    policy, store = _open(home)
+    stored = _find(store, name)
     if output is Format.TEXT:
-        policy, store = _open(home)
-        stored = _find(store, name)
         _show(policy, stored, _row(policy, store, stored))
-        if sys.stdin.isatty() and not yes:
-            typer.confirm("Approve it?", abort=True, err=True)
+    agree(f"Approve plan {stored.sha256[:12]}?", yes=yes)
     _decide(home, name, Decision.APPROVED, output)
 
 

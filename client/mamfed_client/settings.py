@@ -192,17 +192,26 @@ class SiteSettings(Config):
         return Hardware(self.device, self.devices, self.threads, self.activation_checkpointing)
 
 
-def load_site_settings(home: SiteHome) -> SiteSettings:
-    """Read a site's ``site.yaml``; its paths come back absolute.
+def check_home(home: SiteHome) -> None:
+    """Refuse a folder that is no site's home.
 
     Raises:
-        SetupError: There is none, or a key in it is unknown, missing or wrong; it is named.
+        SetupError: It holds no ``site.yaml``.
     """
     if not home.settings_path.exists():
         raise SetupError(
             f"{home.settings_path}: not found; make a site's home by mamfed-client init, or name "
             "it by --home"
         )
+
+
+def load_site_settings(home: SiteHome) -> SiteSettings:
+    """Read a site's ``site.yaml``; its paths come back absolute.
+
+    Raises:
+        SetupError: There is none, or a key in it is unknown, missing or wrong; it is named.
+    """
+    check_home(home)
     with expecting(Kind.SITE_SETTINGS, home.settings_path):
         settings = read_yaml(SiteSettings, home.settings_path)
     base = home.path.absolute()

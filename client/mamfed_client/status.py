@@ -78,7 +78,7 @@ class Ended(Config):
         """Say it in a sentence."""
         said = f"run {self.run} {OUTCOMES[self.how]}"
         if self.model:
-            return f"{said}; its final model is {self.model}: mamfed-client models list"
+            return f"{said}; its final model is {self.model}, with a card.md beside it"
         return f"{said}; no model came here" if self.how == "finished" else said
 
 

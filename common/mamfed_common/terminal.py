@@ -105,6 +105,21 @@ def agree(question: str, *, yes: bool) -> None:
         raise MamfedError("not agreed, so nothing was changed")
 
 
+def contact_of(given: str, question: str) -> str:
+    """Return whom the other side phones: as it was given, or as the person at the terminal says.
+
+    Where nobody sits there, none is given, and a line says what that costs.
+    """
+    if not given and sys.stdin.isatty():
+        given = str(typer.prompt(f"{question} (name, number)", default="", err=True)).strip()
+    if not given:
+        console().print(
+            "warning: no --contact: the other side is not told whom to phone to compare "
+            "fingerprints"
+        )
+    return given
+
+
 Advance = Callable[[int, int], None]
 """Takes how many more files are done, and how many of them were rejected."""
 

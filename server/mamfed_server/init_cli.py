@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_common.terminal import console
+from mamfed_common.terminal import console, contact_of
 
 if TYPE_CHECKING:
     from mamfed_server.settings import ServerHome, ServerSettings
@@ -22,7 +22,7 @@ def init(
     ],
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9443,
     bind: Annotated[str, typer.Option(help="Address of this machine to listen on.")] = "0.0.0.0",
-    contact: Annotated[str, typer.Option(help="Whom sites phone.")] = "",
+    contact: Annotated[str, typer.Option(help="Whom sites phone; asked if left out.")] = "",
 ) -> None:
     """Make a coordinator's home: an authority, keys, a server certificate, server.yaml.
 
@@ -34,6 +34,8 @@ def init(
     from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
     home = ServerHome(folder)
+    if not home.settings_path.exists():
+        contact = contact_of(contact, "Whom do sites phone to compare fingerprints?")
     values = {"name": name, "hosts": host, "port": port, "bind": bind, "contact": contact}
     wanted = validated(ServerSettings, values, "mamfed-server init")
     private_directory(folder)

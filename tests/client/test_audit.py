@@ -267,4 +267,4 @@ def test_verify_ends_with_the_error_of_a_changed_record(run, five):
 
 def test_a_folder_that_is_no_home_is_named(tmp_path):
     result = CliRunner().invoke(app, ["audit", "verify", "--home", str(tmp_path)])
-    assert "no site.yaml" in str(result.exception)
+    assert "site.yaml: not found; make a site" in str(result.exception)

@@ -1,6 +1,11 @@
 """``mamfed-client init``, ``enroll`` and ``join``, as a person runs them."""
 
+import os
+import pty
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +17,7 @@ from mamfed_client.settings import SiteHome, load_site_settings
 from mamfed_common.enrolment import check_request, read_request, write_document
 from mamfed_common.errors import SetupError
 from mamfed_server.approval import approve
-from mamfed_server.settings import ServerHome
+from mamfed_server.settings import ServerHome, load_settings
 
 runner = CliRunner()
 
@@ -128,6 +133,55 @@ def test_several_data_sets_have_names_of_their_own(tmp_path, monkeypatch):
     assert site.cohorts == (("old", tmp_path / "x"), ("new", tmp_path))
 
 
+def test_init_writes_the_request_with_its_contact_and_keeps_it(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    words = ("init", tmp_path / "a", "--name", "a", "--data", data)
+    first = _ok(_client(*words, "--contact", "Dr. A"))
+    request = read_request(tmp_path / "a" / "request.json")
+    assert request.contact == "Dr. A"
+    assert f"fingerprint: {request.fingerprint()}" in first.output
+    assert "the request is kept" in _ok(_client(*words)).output
+    assert read_request(tmp_path / "a" / "request.json") == request
+
+
+@pytest.mark.parametrize("said", ["Dr. B, 123\n", "\n"])
+def test_whom_to_phone_is_asked_of_a_person_at_a_terminal(tmp_path, said):
+    """Both commands that make a home ask; what is typed is in what the other side gets."""
+    (tmp_path / "data").mkdir()
+    made = {
+        "client": f"init {tmp_path}/a --name a --data {tmp_path}/data",
+        "server": f"init {tmp_path}/b --name Fed --host localhost",
+    }
+    for role, words in made.items():
+        shown = _at_a_terminal([f"mamfed-{role}", *words.split()], said)
+        assert "phone to compare fingerprints? (name, number)" in shown
+        assert ("warning: no --contact" in shown) == (said == "\n")
+    assert read_request(tmp_path / "a" / "request.json").contact == said.strip()
+    settings = load_settings(ServerHome(tmp_path / "b"))
+    assert settings.contact == said.strip()
+
+
+def _at_a_terminal(words, typed):
+    """Run a command whose stdin is a terminal; return what it wrote."""
+    ours, its = pty.openpty()
+    program = Path(sys.executable).parent / words[0]
+    os.write(ours, typed.encode())
+    done = subprocess.run(
+        [program, *words[1:]], stdin=its, capture_output=True, text=True, check=True
+    )
+    os.close(ours)
+    os.close(its)
+    return done.stdout + done.stderr
+
+
+def test_join_says_whom_to_phone_where_no_contact_is_given(site, welcome, tmp_path):
+    path = tmp_path / "w.json"
+    write_document(path, welcome.model_copy(update={"contact": ""}))
+    said = _client("join", path, "--home", site.path, "--yes").output
+    assert "contact: none given; phone a number by which you know the coordinator" in said
+
+
 def test_enroll_shows_the_fingerprint_of_the_file_that_it_writes(site):
     result = _ok(_client("enroll", "--home", site.path, "--contact", "Dr. A"))
     request = read_request(site.request)
@@ -150,11 +204,12 @@ def test_enroll_again_keeps_the_keys_and_new_keys_sets_them_aside(site):
 
 
 def test_enroll_refuses_loose_keys(site):
+    before = site.request.read_bytes()
     site.tls_key.chmod(0o644)
     result = _client("enroll", "--home", site.path)
     assert isinstance(result.exception, SetupError)
     assert f"chmod 600 {site.tls_key}" in str(result.exception)
-    assert not site.request.exists()
+    assert site.request.read_bytes() == before
 
 
 def _join(site, welcome, *options, **settings):

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from mamfed_client.cli import app
 from mamfed_client.models import ModelFolder, folder_for
+from mamfed_client.plans import PlanStore
 from mamfed_client.settings import SiteHome
-from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, PersonalFacts
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, PersonalFacts, load_checkpoint
 from mamfed_common.errors import CheckpointError, SetupError
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage
@@ -119,7 +120,7 @@ def test_what_lies_there_is_listed(home, tiny_plan):
     assert "no model yet" in call("models", "list", "--home", home.path).output
     keep(home, tiny_plan, "old", age=50, personal=False)
     keep(home, tiny_plan, "new").note_score("personal", SCORE.model_copy(update={"dice": 0.75}))
-    head, old, new = call("models", "list", "--home", home.path).output.splitlines()
+    head, old, new, *cards = call("models", "list", "--home", home.path).output.splitlines()
     plan = tiny_plan.sha256()[:12]
     assert head.split("  ")[0] == "run"
     assert old.split() == ["old", plan, "2", "0.625", "(5", "images)", "none"]
@@ -130,11 +131,44 @@ def test_what_lies_there_is_listed(home, tiny_plan):
         *["0.625", "(5", "images)"],
         *["0.750", "(5", "images)"],
     ]
+    assert cards == [f"card: {home.models}/{run}-{plan}/card.md" for run in ("old", "new")]
+    card = (home.models / f"new-{plan}" / "card.md").read_text()
+    assert card.startswith("# The final model of run new\n")
+    assert tiny_plan.sha256() in card
+    assert (
+        json.loads((home.models / f"new-{plan}" / "shared.json").read_text())["weights_sha256"]
+        in card
+    )
+    assert "shared model: mean Dice 0.625 over 5 images, 4 of 5 lesions found" in card
+    assert "(`personal.safetensors`): mean Dice 0.750 over 5 images" in card
     printed = call("models", "list", "--home", home.path, "--format", "json").stdout
     first, second = json.loads(printed)
     assert first["personal"] is None
     assert second["personal"]["steps"] == 40
     assert second["personal"]["score"]["dice"] == 0.75
+
+
+def test_a_model_that_did_not_come_is_added_where_its_plan_came(home, tiny_plan, tmp_path):
+    theirs = keep(SiteHome(tmp_path / "theirs"), tiny_plan, "first").file("shared")
+    done = call("models", "add", theirs, "--run", "first", "--home", home.path)
+    assert "which never came to this site" in str(done.exception)
+    PlanStore(home.plans).remember(tiny_plan)
+    done = call("models", "add", theirs, "--run", "first", "--home", home.path)
+    (ours,) = home.models.glob("first-*/shared.safetensors")
+    assert ours.read_bytes() == theirs.read_bytes()
+    sha256 = load_checkpoint(theirs).facts.weights_sha256
+    assert f"SHA-256 of its weights: {sha256}" in done.output
+    card = (ours.parent / "card.md").read_text()
+    assert "Added as a file by a person" in card
+    assert "came from the federation's server" not in card
+    personal = theirs.with_name("personal.safetensors")
+    done = call("models", "add", personal, "--run", "first", "--home", home.path)
+    assert "adapted by site here, expected the shared model" in str(done.exception)
+    damaged = tmp_path / "half.safetensors"
+    damaged.write_bytes(theirs.read_bytes()[:-9])
+    done = call("models", "add", damaged, "--run", "first", "--home", home.path)
+    assert isinstance(done.exception, CheckpointError)
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_a_damaged_file_is_named_and_the_rest_listed(home, tiny_plan, evaluated):

@@ -73,7 +73,7 @@ def test_a_node_connects_by_its_certificate_says_so_and_leaves_on_sigterm(
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("finished", "run first has finished; its final model is {model}: mamfed-client models"),
+        ("finished", "run first has finished; its final model is {model}, with a card.md beside"),
         ("failed", "run first has failed; the coordinator may mend it and go on"),
         ("stopped", "run first is paused; it goes on when the coordinator starts it again"),
     ],

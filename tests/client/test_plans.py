@@ -132,7 +132,7 @@ def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):
 def test_a_person_approves_and_refuses(run, store, tiny_plan):
     store.remember(tiny_plan)
     name = tiny_plan.sha256()
-    assert "approved by" in run("approve", name[:8])
+    assert "approved by" in run("approve", name[:8], "--yes")
     assert store.decisions() == {name: Decision.APPROVED}
     assert json.loads(run("refuse", name, "--format", "json"))["standing"] == "refused"
     assert isinstance(run("approve", "0000", code=1), SetupError)
@@ -145,7 +145,7 @@ def test_approving_a_plan_outside_the_bounds_says_that_it_stays_out(run, store, 
         "image_size is 4096, policy.bounds.max_image_size allows at most 2048. Ask the coordinator "
         "for another plan, or set policy.bounds.max_image_size: 4096 in site.yaml"
     )
-    said = run("approve", plan.sha256())
+    said = run("approve", plan.sha256(), "--yes")
     assert f"that is not enough, the plan is still outside bounds: {bound}" in said
     assert f"outside bounds, blocked: {bound}" in run("list")
     assert f"Blocked: {bound}" in run("show")
@@ -157,7 +157,7 @@ def test_a_plan_outside_the_bounds_stays_in_the_status(run, store, home, tiny_pl
     for _ in range(2):
         result = CliRunner().invoke(app, ["status", "--home", str(home)])
         assert f"plan {plan.sha256()[:12]} is blocked: image_size is 4096, " in result.stdout
-        run("approve", plan.sha256())
+        run("approve", plan.sha256(), "--yes")
     run("refuse", plan.sha256())  # what a person refused is not looked at any more
     assert "blocked" not in CliRunner().invoke(app, ["status", "--home", str(home)]).stdout
 
@@ -165,7 +165,7 @@ def test_a_plan_outside_the_bounds_stays_in_the_status(run, store, home, tiny_pl
 def test_a_plan_is_approved_from_its_file_before_it_comes(run, store, tiny_plan, tmp_path):
     file = tmp_path / "plan.yaml"
     file.write_text(tiny_plan.to_yaml())
-    said = run("approve", str(file))
+    said = run("approve", str(file), "--yes")
     assert "has not come yet" in said
     assert "It trains on images of 32 x 32 pixels." in said
     store.remember(tiny_plan)

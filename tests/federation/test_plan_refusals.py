@@ -38,7 +38,7 @@ def test_sites_refuse_a_plan_for_their_own_reasons_until_each_is_dealt_with(
         home = federation.site_home("borealis")
         shown = federation.command("mamfed-client", "status", "--home", home, "--format", "json")
         assert json.loads(shown.stdout)["pending_plans"] == [sha256]
-        federation.command("mamfed-client", "plan", "approve", sha256[:12], "--home", home)
+        federation.command("mamfed-client", "plan", "approve", sha256[:12], "--yes", "--home", home)
         federation.change_policy("aurora", bounds={"max_rounds": 2})
         cirrus = federation.site_home("cirrus")
         federation.command("mamfed-client", "join", welcome, "--home", cirrus, "--yes")

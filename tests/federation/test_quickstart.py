@@ -70,7 +70,7 @@ class Terminal:
             text = text.replace(old, new)
         return text
 
-    def type(self, name):
+    def type(self, name, code=0):
         """Run a block to its end, answering yes to what it asks; return what it printed."""
         remember = f"trap 'pwd > {self.home}/.folder' EXIT\n"
         done = subprocess.run(
@@ -84,7 +84,7 @@ class Terminal:
             timeout=PATIENCE_SECONDS,
         )
         said = f"{done.stdout}\n{done.stderr}"
-        assert done.returncode == 0, f"{name}: {done.returncode}\n{said}"
+        assert done.returncode == code, f"{name}: {done.returncode}\n{said}"
         self.folder = Path((self.home / ".folder").read_text().strip())
         return said
 
@@ -129,7 +129,6 @@ def sites(tmp_path):
         mammograms = tmp_path / "exports" / name
         write_cohort(mammograms, look, benign=5, malignant=6, seed=0)
         replaced = {"/data/exports": str(mammograms), "north": name}
-        replaced["5d2f09c1a4b7"] = short_plan().sha256()[:12]
         people[name] = Terminal(tmp_path / name, tmp_path, **replaced)
     yield people
     for person in people.values():
@@ -165,40 +164,64 @@ def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_traine
         assert fingerprint(asked[name]) == fingerprint(coordinator.type("coordinator approves"))
         for file in (f"{name}.welcome.json", "plan.yaml"):
             shutil.copy(home / file, person.folder)
-    assert f"approved sites: {', '.join(sites)}" in coordinator.type("coordinator checks")
+    assert f"3 sites are approved ({', '.join(sites)})" in coordinator.type("coordinator checks")
 
+    careful = next(iter(sites))
+    bound(sites[careful], 4)
+    at_once(sites, lambda person: join(person, code=9 if person is sites[careful] else 0))
     coordinator.leave_running("coordinator starts")
     wait_until((home / "status.json").exists, coordinator)
-    joined = at_once(sites, join)
-    assert all("pass  server" in said for said in joined.values())
     assert "first: running" in coordinator.type("coordinator looks")
-    at_once(sites, approve)
+    wait_until(lambda: f"refused, because {NOT_ALLOWED}" in sites[careful].screen(), coordinator)
+    assert f"is blocked: {BOUND}" in sites[careful].type("site looks")
+    bound(sites[careful], 3)  # what the line says, and nothing else
 
     assert coordinator.background.wait(PATIENCE_SECONDS) == 0, coordinator.screen()
     assert "3 of 3 sites" in coordinator.type("coordinator ends")
     summary = json.loads((coordinator.home / "first" / "summary.json").read_text())
     assert summary["complete"] is True
     assert summary["stages"] == {stage: sorted(sites) for stage in ("pretraining", "finetuning")}
-    load_checkpoint(coordinator.home / "first" / "model.safetensors")
+    final = load_checkpoint(coordinator.home / "first" / "model.safetensors")
     assert "Run first" in (home / "runs" / "first" / "report.html").read_text()
+    for person in sites.values():
+        wait_until(lambda p=person: "run first has finished; its final" in p.screen(), person)
+        (model,) = person.folder.glob("models/first-*/shared.safetensors")
+        assert load_checkpoint(model).facts.weights_sha256 == final.facts.weights_sha256
+        card = (model.parent / "card.md").read_text()
+        assert "The final model of run first" in card
+        assert final.facts.weights_sha256 in card
     for report in at_once(sites, lambda person: person.type("site looks back")).values():
-        assert "whole: " in report
+        assert "run first has finished; its final model is " in report
+        assert "nothing answers at " in report
+        assert re.search(r"^first +[0-9a-f]{12} ", report, re.M)
+        assert "The record is whole: " in report
         assert "Trained in finetuning: 1 round, number 1" in report
 
     typed = coordinator.typed.union(*(person.typed for person in sites.values()))
     assert typed == BLOCKS.keys() - {""}
 
 
-def join(person):
-    said = person.type("site joins")
+BOUND = "min_sites is 3, policy.bounds.min_min_sites allows at least 4"
+NOT_ALLOWED = f"this site's policy does not allow this plan: {BOUND}"
+
+
+def join(person, code):
+    """Join, check and approve before the coordinator starts; code 9: a bound is in the way."""
+    said = person.type("site joins", code)
+    assert "warn  server: nothing answers at 127.0.0.1:" in said
+    assert (f"fail  bounds: {BOUND}" in said) == bool(code)
+    said = person.type("site approves")
+    assert "approved by" in said
+    assert (f"that is not enough, the plan is still outside bounds: {BOUND}" in said) == bool(code)
     person.leave_running("site starts")
-    return said
 
 
-def approve(person):
-    plan = person.folder / "plans" / f"{short_plan().sha256()}.yaml"
-    wait_until(plan.exists, person)
-    assert "approved by" in person.type("site approves")
+def bound(person, min_sites):
+    """Change one line of ``site.yaml``."""
+    path = person.folder / "site.yaml"
+    text, count = re.subn("min_min_sites: .", f"min_min_sites: {min_sites}", path.read_text())
+    assert count == 1
+    path.write_text(text)
 
 
 def at_once(sites, act):

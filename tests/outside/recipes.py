@@ -161,6 +161,11 @@ RECIPES = (
         ("plans/decisions.jsonl",), home=f"homes/{FIRST}",
     ),
     Recipe(
+        "mamfed-client models add", "home",
+        lambda m, home: (m.checkpoint, "--run", "late", "--home", home),
+        (f"models/late-{PLAN_SHA256[:12]}/shared.safetensors",), home=f"homes/{FIRST}",
+    ),
+    Recipe(
         "mamfed-client plan refuse", "home", lambda m, home: (PLAN_SHA256, "--home", home),
         ("plans/decisions.jsonl",), home=f"homes/{FIRST}",
     ),
