@@ -9,12 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from mamfed_common.errors import OutputError
 from mamfed_common.places import user_name
+
+DRAFT = ".draft"
+"""How the names of unfinished files end."""
+PROBE_BYTES = 1 << 16
 
 
 def private_directory(path: Path) -> Path:
@@ -58,7 +64,7 @@ def whose(path: Path) -> str:
 def reason(path: Path, error: OSError) -> str:
     """Say what the system answered, and whose the path is where only they may do it."""
     why = whose(path) if isinstance(error, PermissionError) else ""
-    return f"{error.strerror or error}{why}"
+    return f"{refusal_words(error)}{why}"
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
@@ -152,6 +158,49 @@ def is_page(head: bytes) -> bool:
     return PAGE_MARK in head
 
 
+def check_room(folder: Path, needed_bytes: int) -> None:
+    """Refuse a folder on a disk that is full, before the work whose results go there.
+
+    A file system that tells no size, as some shares do, is taken at its word; quotas show only
+    where something is written, so a little is.
+
+    Raises:
+        OutputError: There is less room, or nothing can be written there.
+    """
+    try:
+        found = shutil.disk_usage(folder)
+        with NamedTemporaryFile(dir=folder, prefix=".room.", suffix=DRAFT) as handle:
+            handle.write(bytes(PROBE_BYTES))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise OutputError(f"{folder}: {refusal_words(error)}") from None
+    if found.total and found.free < needed_bytes:
+        raise OutputError(
+            f"{folder}: its disk has {found.free / 1e6:,.1f} MB left, {needed_bytes / 1e6:,.1f} MB "
+            "are needed; free some, or choose another folder"
+        )
+
+
+ADVICE = {
+    errno.ENOSPC: "free some, or choose another folder",
+    errno.EDQUOT: "your share of this disk is used up; have it raised, or choose another folder",
+    errno.EROFS: "it is mounted for reading only; choose another folder",
+    errno.ESTALE: "the share behind it was taken away or its server started anew; mount it again",
+    errno.EIO: "the disk or the share behind it fails; look at the system's log",
+    errno.ENAMETOOLONG: "choose a shorter name or folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+"""What to do about what a file system refuses, beside whose folder it is."""
+
+
+def refusal_words(error: OSError) -> str:
+    """Say what the system refused and what to do about it."""
+    words = str(error.strerror or error)
+    advice = ADVICE.get(error.errno or 0)
+    return f"{words}; {advice}" if advice else words
+
+
 def is_below(path: Path, folder: Path) -> bool:
     """Tell whether a path is a folder or lies in it, wherever links on the way lead."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
@@ -168,10 +217,6 @@ def check_outside(out: Path, inputs: Iterable[Path]) -> None:
             raise OutputError(f"{out}: lies in {folder}, which is read; choose a place outside")
 
 
-DRAFT = ".draft"
-"""How the names of unfinished files end."""
-
-
 def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> None:
     """Write a whole file (0600) next to its final place, then move it there.
 
@@ -185,18 +230,30 @@ def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> N
         OSError: It cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    with NamedTemporaryFile(
+    handle = NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", suffix=DRAFT, delete=False
-    ) as handle:
-        try:
+    )
+    try:
+        with naming(path), handle:
             give_to_owner(handle.fileno(), path.parent)
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
             _move(handle.name, path, replace=replace)
-        except BaseException:
-            Path(handle.name).unlink(missing_ok=True)
-            raise
+    except BaseException:
+        Path(handle.name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put a file's name into errors that have none: a full disk is told of a descriptor."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _move(draft: str, path: Path, *, replace: bool) -> None:

@@ -24,7 +24,7 @@ from rich.progress import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
-from mamfed_common.files import reason
+from mamfed_common.files import reason, refusal_words
 from mamfed_common.streams import make_streams_last
 from mamfed_common.threads import wait_without_spinning
 
@@ -179,7 +179,7 @@ VERSION_OPTION = typer.Option(
 def os_error_line(error: OSError) -> str:
     """Say in one line what the system refused, and where; whose it is, if it is another user's."""
     if not error.filename:
-        return str(error.strerror or error)
+        return refusal_words(error)
     path = Path(os.fsdecode(error.filename))
     return f"{path}: {reason(path, error)}"
 

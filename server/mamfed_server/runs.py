@@ -35,6 +35,7 @@ from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.files import (
     DRAFT,
+    check_room,
     private_directory,
     reason,
     remove_drafts,
@@ -43,6 +44,7 @@ from mamfed_common.files import (
 )
 from mamfed_common.lock import holder, only_one
 from mamfed_common.metrics import SiteScore
+from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_server.lines import append_line, read_lines
 
@@ -52,6 +54,8 @@ MARK, FORMAT = "mamfed-run.json", 1
 ENDED = ("finished", "failed", "stopped")
 """The ``status`` of a summary."""
 PRETRAINED = "pretrained"
+KEPT = 5
+"""Checkpoints that lie side by side: latest, previous, pretrained, best, final."""
 NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 """``next`` is whole and on disk before ``latest`` becomes ``previous``, and lasts a moment."""
 
@@ -138,6 +142,8 @@ class RunFolder:
             OutputError: The path is a file, holds something else than a run, or cannot be made.
         """
         try:
+            above = private_directory(Path(os.path.abspath(self.path)).parent)
+            check_room(above, _bytes_of(plan))  # before anything is moved or made
             self._keep_earlier_run()
             private_directory(self.path)
             mark = {"format": FORMAT, "made_by": f"mamfed {__version__}"}
@@ -342,6 +348,12 @@ def find_run(run: str, runs: Path) -> Path:
         if RunFolder(folder).holds_run():
             return folder
     raise RunError(f"{run}: no run folder, for it has no {PLAN}; nor is it a run in {runs}")
+
+
+def _bytes_of(plan: TrainingPlan) -> int:
+    """Return what a run's checkpoints take in the end, each with a painter beside."""
+    weights = sum(tensor.nbytes for tensor in expected_state(plan).values())
+    return KEPT * weights * (2 if plan.pretraining.rounds else 1)
 
 
 def _is_unfinished(path: Path) -> bool:
