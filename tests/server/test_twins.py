@@ -3,10 +3,15 @@
 import json
 
 import pytest
+from tests.federation.phantoms import small_plan
 from typer.testing import CliRunner
 
+from mamfed_client import identity
+from mamfed_client.settings import SiteHome
 from mamfed_common.lock import only_one
+from mamfed_server.approval import approve
 from mamfed_server.cli import app
+from mamfed_server.runs import RunFolder
 from mamfed_server.settings import ServerHome
 from mamfed_server.twins import MOST_KEPT, WINDOW_SECONDS, Twins
 
@@ -93,8 +98,12 @@ def test_status_says_it_in_words(tmp_path):
     home, runner = ServerHome(tmp_path / "home"), CliRunner()
     made = runner.invoke(app, ["init", str(home.path), "--name", "N", "--host", "localhost"])
     assert made.exit_code == 0
+    site = SiteHome(tmp_path / "site")
+    identity.make_keys(site)
+    approve(home, identity.build_request(site, "north", ""))
+    RunFolder(home.runs / "first").create(small_plan())
     found = {"since": "2026-11-29T12:00:00+00:00", "addresses": ["10.0.0.1", "10.0.0.2"]}
-    (home.path / "status.json").write_text(json.dumps({"twins": {"north": found}}))
+    (home.path / "status.json").write_text(json.dumps({"run": "first", "twins": {"north": found}}))
     with only_one(home.lock, "a server"):
         said = runner.invoke(app, ["status", "--home", str(home.path)]).stdout
     assert "warning: north answers from two processes at once with one identity" in said
