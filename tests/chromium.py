@@ -97,6 +97,15 @@ class Chromium:
             background=self._value("getComputedStyle(document.body).backgroundColor"),
         )
 
+    def cut(self) -> list[str]:
+        """Return the tables and lists of the page of which a part must be scrolled to sidewards."""
+        found: list[str] = self._value(
+            "[...document.querySelectorAll('.wide, .scroll, ol, table')]"
+            ".filter(each => each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 1)"
+            ".map(each => each.innerText.slice(0, 60))"
+        )
+        return found
+
     def _requested(self, page: Path) -> list[str]:
         urls = [
             event["params"]["request"]["url"]

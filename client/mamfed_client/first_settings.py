@@ -119,6 +119,9 @@ policy:
   # models/; how well it scores leaves only as release says.
   personal: true
 
+  # Whether the pages of mamfed-client predict show patients' numbers. They stay here.
+  pages_name_patients: false
+
   privacy:
     # The most that an update may differ from the round's start (L2 norm); null: no limit.
     clip_norm: null

@@ -172,6 +172,8 @@ class Policy(Config):
         privacy: What is done to an update before it leaves.
         personal: Whether this site adapts a run's final model to its own patients. That model stays
             here; how well it scores leaves as ``release`` says.
+        pages_name_patients: Whether the pages of ``mamfed-client predict`` show patient numbers.
+            They stay at the site, as the images do.
     """
 
     plans: PlanPolicy = PlanPolicy()
@@ -182,6 +184,7 @@ class Policy(Config):
     min_cases_to_report: int = Field(default=1, ge=1)
     privacy: Privacy = Privacy()
     personal: bool = True
+    pages_name_patients: bool = False
 
     def sha256(self) -> str:
         """Return the policy's name: SHA-256 of its canonical JSON, as 64 hex digits."""

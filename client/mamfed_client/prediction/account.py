@@ -10,7 +10,7 @@ from typing import Any
 from mamfed_client.cohort import tally
 from mamfed_client.prediction.folder import PredictionFolder, Record
 from mamfed_client.prediction.model import NOTICE, Model
-from mamfed_client.prediction.sources import Offered
+from mamfed_client.prediction.sources import Offered, Source
 from mamfed_client.rejections import Rejection
 
 WHOSE = {
@@ -33,7 +33,7 @@ class Outcomes:
         contradicted: Those of them of which a table or a name says other things.
         own: Files of earlier predictions that lay among the inputs.
         rejected: Images that cannot be used.
-        kept: Records of images done before, and where each image lies now.
+        kept: Records of images done before, and each one's source now.
         outdated: Records of images of which other things are said now.
         replaced: Records of files that hold other images now, or that are rejected now.
     """
@@ -44,7 +44,7 @@ class Outcomes:
     contradicted: int = 0
     own: int = 0
     rejected: list[Rejection] = field(default_factory=list)
-    kept: list[tuple[Record, str]] = field(default_factory=list)
+    kept: list[tuple[Record, Source]] = field(default_factory=list)
     outdated: list[Record] = field(default_factory=list)
     replaced: list[Record] = field(default_factory=list)
 

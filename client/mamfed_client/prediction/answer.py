@@ -60,6 +60,8 @@ class View(NamedTuple):
         header: What ``Decoder.source`` says; None without a DICOM file.
         study: Pseudonym of what belongs on one page.
         whose: Pseudonyms of what all images of one study have to say alike.
+        patient: The patient's number, as table or file have it; it is kept only where the site's
+            policy says so.
     """
 
     identity: str
@@ -71,6 +73,7 @@ class View(NamedTuple):
     header: Header | None
     study: str
     whose: dict[str, str]
+    patient: str
 
 
 class Answer(NamedTuple):
@@ -106,6 +109,7 @@ def view_of(source: Source, identity: str, size: int, decoder: Decoder, secret: 
         header,
         pseudonym(secret, "study", *_study(source, mammogram.facts, header, identity)),
         _whose(row, mammogram.facts, header, secret),
+        _patient(row, mammogram.facts, header),
     )
 
 
@@ -132,14 +136,19 @@ def _text(header: Header | None, keyword: str) -> str:
 
 def _whose(row: Row, facts: Facts, header: Header | None, secret: bytes) -> dict[str, str]:
     """Name by pseudonyms what images of one study must say alike; empty where nothing is said."""
-    written = _text(header, "PatientID")
     said = {
-        "id": row.patient_id or facts.patient if CBIS_PATIENT.match(written) else written,
+        "id": _patient(row, facts, header),
         "issuer": _text(header, "IssuerOfPatientID"),
         "birth_date": _text(header, "PatientBirthDate"),
         "sex": _text(header, "PatientSex"),
     }
     return {key: pseudonym(secret, key, word) if word else "" for key, word in said.items()}
+
+
+def _patient(row: Row, facts: Facts, header: Header | None) -> str:
+    """Return the patient's number; empty where nobody says it."""
+    written = _text(header, "PatientID")
+    return (row.patient_id or facts.patient if CBIS_PATIENT.match(written) else written) or ""
 
 
 def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
@@ -158,7 +167,8 @@ def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
     grey = transform.invert(sample.image).astype("uint16")
     study = pseudonym(secret, "study", source.row.patient_id, "")
     whose = _whose(source.row, facts, None, secret)
-    return View(identity, source, sample, transform, grey, facts, None, study, whose)
+    patient = _patient(source.row, facts, None)
+    return View(identity, source, sample, transform, grey, facts, None, study, whose, patient)
 
 
 def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding) -> Answer:

@@ -97,6 +97,7 @@ def predict(
         layout=layout,
         allow=frozenset(allow or ()),
         key_path=key,
+        names_patients=_may_name_patients(home),
     )
     document = predict_images(request, dry_run=dry_run)
     if output is Format.JSON:
@@ -107,6 +108,14 @@ def predict(
             typer.echo(f"open {out / 'index.html'}")
     if not dry_run and not document["images"]:
         raise typer.Exit(NOTHING_ACCEPTED)
+
+
+def _may_name_patients(home: Path) -> bool:
+    """Tell whether the site's policy lets pages name patients; outside of a home they do not."""
+    from mamfed_client.settings import SiteHome, load_site_settings
+
+    site = SiteHome(home)
+    return site.settings_path.exists() and load_site_settings(site).policy.pages_name_patients
 
 
 def without_images(document: dict[str, Any]) -> dict[str, Any]:

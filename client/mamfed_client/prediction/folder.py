@@ -84,14 +84,16 @@ class PredictionFolder:
         except OSError as error:
             raise cannot_write(folder, error) from None
 
-    def note_source(self, record: Record, source: str) -> None:
-        """Say in an image's record where it lies now.
+    def note(self, record: Record, **facts: Any) -> None:
+        """Say in an image's record where it lies now, and whose it is; None forgets a fact.
 
         Raises:
             OutputError: It cannot be written.
         """
-        if record["source"] != source:
-            self.keep(record["image"], {}, {**record, "source": source})
+        if any(record.get(key) != value for key, value in facts.items()):
+            forgotten = {key for key, value in facts.items() if value is None}
+            known = {k: v for k, v in (record | facts).items() if k not in forgotten}
+            self.keep(record["image"], {}, known)
 
     def image(self, identity: str) -> Path:
         """Return where an image's results lie."""

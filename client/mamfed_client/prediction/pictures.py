@@ -20,6 +20,8 @@ LONGEST_SIDE = 1600
 """Pixels of the longer side, at most: a mammogram as a screen shows it."""
 HUNG_SIDE = 900
 """Likewise of one on a study's page."""
+LISTED_SIDE = 220
+"""Likewise of one in the list of studies."""
 ROOM = 9
 """Pixels between a finding and its outline, so that the line covers nothing of it."""
 BRIGHTER, DARKER = (230, 159, 0), (86, 180, 233)
@@ -190,6 +192,15 @@ def to_jpeg(picture: Picture) -> bytes:
     coloured = picture if picture.ndim == 2 else picture[..., ::-1]
     _, encoded = cv2.imencode(".jpg", coloured, JPEG)
     return encoded.tobytes()
+
+
+def small_jpeg(jpeg: bytes) -> bytes:
+    """Shrink a picture of a page to one of a list: at most :data:`LISTED_SIDE` pixels a side."""
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None, "to_jpeg wrote it"
+    size = reading_size(picture.shape[:2], LISTED_SIDE)
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return to_jpeg(np.asarray(small[..., ::-1], np.uint8))
 
 
 def _at_reading_size(square: npt.NDArray[Any], transform: Transform) -> npt.NDArray[Any]:

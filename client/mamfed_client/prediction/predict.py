@@ -49,6 +49,7 @@ class Request:
         layout: How folders are laid out; None finds out.
         allow: Reasons for which files are not refused.
         key_path: Key of prepared folders that are encrypted.
+        names_patients: Whether records and pages name patients' numbers, as the site's policy says.
     """
 
     checkpoint: Path
@@ -63,6 +64,7 @@ class Request:
     layout: str | None = None
     allow: frozenset[Reason] = frozenset()
     key_path: Path | None = None
+    names_patients: bool = False
 
 
 class Todo(NamedTuple):
@@ -108,7 +110,7 @@ def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]
         return forecast(model, offered, len(todo), outcomes)
     with open_folder(request.out, question) as folder:
         todo, outcomes = _todo(offered, folder, secret)
-        _forget(folder, outcomes)
+        _forget(folder, outcomes, names_patients=request.names_patients)
         _predict(request, model, folder, todo, outcomes, secret)
         document = document_of(model, folder, outcomes)
         write_atomic(request.out / SUMMARY, json.dumps(document, indent=2) + "\n")
@@ -135,7 +137,7 @@ def _todo(offered: Offered, folder: PredictionFolder, secret: bytes) -> tuple[li
         record = folder.find(identity)
         if record is not None and record["said"] == said:
             outcomes.done_before += 1
-            outcomes.kept.append((record, source.name))
+            outcomes.kept.append((record, source))
             continue
         if record is not None:
             outcomes.outdated.append(record)
@@ -149,12 +151,19 @@ def _todo(offered: Offered, folder: PredictionFolder, secret: bytes) -> tuple[li
     return list(todo.values()), outcomes
 
 
-def _forget(folder: PredictionFolder, outcomes: Outcomes) -> None:
-    """Remove answers of which the question has changed, and note where kept images lie now."""
+def _forget(folder: PredictionFolder, outcomes: Outcomes, *, names_patients: bool) -> None:
+    """Remove answers of which the question has changed, and note where kept images lie now.
+
+    Patients' numbers that may no longer be shown are forgotten in all records.
+    """
     for record in (*outcomes.outdated, *outcomes.replaced):
         folder.forget(record)
-    for record, name in outcomes.kept:
-        folder.note_source(record, name)
+    for record, source in outcomes.kept:
+        patient = source.row.patient_id or record.get("patient")
+        folder.note(record, source=source.name, patient=patient if names_patients else None)
+    if not names_patients:
+        for record in folder.records():
+            folder.note(record, patient=None)
 
 
 def _predict(
@@ -172,7 +181,16 @@ def _predict(
     size = request.batch or DEFAULT_BATCH.get(model.device.type, 1)
     batches = [todo[start : start + size] for start in range(0, len(todo), size)]
     with readers(len(batches)) as side_by_side, reading_progress("predicting", len(todo)) as done:
-        worker = _Worker(model, folder, request.encoding, side_by_side, outcomes, done, secret)
+        worker = _Worker(
+            model,
+            folder,
+            request.encoding,
+            side_by_side,
+            outcomes,
+            done,
+            secret,
+            request.names_patients,
+        )
         for _ in side_by_side.pool.map(worker.predict, batches):
             pass
 
@@ -188,6 +206,7 @@ class _Worker:
     outcomes: Outcomes
     done: Advance
     secret: bytes
+    names_patients: bool
     network: threading.Lock = field(default_factory=threading.Lock)
     counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -205,7 +224,10 @@ class _Worker:
             predictions = _in_memory(self.model, [view.sample for view in views])
         for view, prediction in zip(views, predictions, strict=True):
             files, record = answer(view, prediction, self.model, self.encoding)
-            self.folder.keep(view.identity, files, {**record, "said": said[view.identity]})
+            record |= {"said": said[view.identity]}
+            if self.names_patients and view.patient:
+                record |= {"patient": view.patient}
+            self.folder.keep(view.identity, files, record)
             with self.counting:
                 self.outcomes.predicted += 1
                 self.done(1, 0)

@@ -19,13 +19,14 @@ from mamfed_client.prediction.answer import (
     RECONSTRUCTION,
 )
 from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
+from mamfed_client.prediction.pictures import small_jpeg
 from mamfed_common import __version__
 from mamfed_common.files import cannot_write, write_atomic
 from mamfed_common.fingerprint import sha256_of
 from mamfed_common.wording import counted
 
 INDEX = "index.html"
-PAGE_VERSION = 1
+PAGE_VERSION = 2
 """To be raised with every change of a page."""
 FINGERPRINT = '<meta name="mamfed-fingerprint" content="{}">'
 HEAD = 1024
@@ -49,6 +50,24 @@ class Hung(NamedTuple):
     mirrored: bool
 
 
+class Strength(NamedTuple):
+    """How strongly something is marked in a study; greater ones come first.
+
+    The highest probability of a pixel does not rank: in a trained network it is 1.00 in most
+    studies. A region's mean is not, since its rim is part of it.
+
+    Attributes:
+        region: Mean probability of the strongest region, as the FROC curve ranks regions; 0 where
+            nothing is marked.
+        pixel: Highest probability of any pixel.
+        area_mm2: Area of that region; 0 where there is none, or the spacing is not known.
+    """
+
+    region: float
+    pixel: float
+    area_mm2: float
+
+
 class Hanging(NamedTuple):
     """The images of one view, side by side.
 
@@ -64,13 +83,27 @@ class Hanging(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A line in the list of studies."""
+    """A study in the list.
+
+    Attributes:
+        name: Its pseudonym.
+        files: Its images' files with the folder that each lies in, as the user knows them.
+        patient: The patient's number; empty where the site's policy does not let pages name it.
+        images: How many images it has.
+        marked: On how many of them something is marked.
+        strength: How strongly, see :func:`strength_of`.
+        views: Sides and views.
+        thumbnail: JPEG of the image with the strongest region; None where it was removed.
+    """
 
     name: str
+    files: list[str]
+    patient: str
     images: int
     marked: int
-    score: float
+    strength: Strength
     views: str
+    thumbnail: bytes | None
 
 
 def write_pages(folder: PredictionFolder, document: dict[str, Any]) -> None:
@@ -102,8 +135,8 @@ def write_pages(folder: PredictionFolder, document: dict[str, Any]) -> None:
                 page = study_page.render(**_study(folder, records), **common, fingerprint=shows)
                 write_atomic(path, page.encode(errors="replace"))
         listed = sorted(
-            (_summary(name, records) for name, records in by_study.items()),
-            key=lambda study: (-study.score, study.name),
+            (_summary(folder, name, records) for name, records in by_study.items()),
+            key=lambda study: (*(-part for part in study.strength), study.name),
         )
         page = index_page.render(studies=listed, document=document, **common)
         write_atomic(folder.path / INDEX, page.encode(errors="replace"))
@@ -148,7 +181,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(counted=counted, base64=lambda data: b64encode(data).decode())
+    environment.filters.update(
+        counted=counted,
+        base64=lambda data: b64encode(data).decode(),
+        file=file_of,
+        probability=probability_text,
+    )
     return environment
 
 
@@ -162,7 +200,8 @@ def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any
         "unknown": unknown,
         "ordered": [*(i for row in rows for i in (*row.right, *row.left)), *unknown],
         "marked": sum(bool(r["lesions"]) for r in records),
-        "score": max(r["score"] for r in records),
+        "strength": strength_of(records),
+        "patient": _patient(records),
         "panels": {
             MARKED: "marked",
             HEALTHY: "healthy tissue instead",
@@ -184,12 +223,46 @@ def _hung(folder: PredictionFolder, record: Record) -> Hung:
     return Hung(record, pictures, record["chest_wall"] != wanted)
 
 
-def _summary(name: str, records: Sequence[Record]) -> Study:
+def strength_of(records: Sequence[Record]) -> Strength:
+    """Say how strongly something is marked on the images of a study."""
+    regions = [(x["score"], x["area_mm2"] or 0.0) for r in records for x in r["lesions"]]
+    region, area_mm2 = max(regions, default=(0.0, 0.0))
+    return Strength(region, max(r["score"] for r in records), area_mm2)
+
+
+def probability_text(value: float, digits: int = 2) -> str:
+    """Write a probability so that one that is near 1 is not taken for certain."""
+    if value >= 0.9995:
+        return "over 0.999"
+    return f"{value:.3f}" if value >= 0.995 else f"{value:.{digits}f}"
+
+
+def file_of(source: str) -> str:
+    """Return a source's file with the folder that it lies in: what tells patients apart."""
+    path = Path(source)
+    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
+
+
+def _summary(folder: PredictionFolder, name: str, records: Sequence[Record]) -> Study:
     views = sorted({f"{r['laterality'] or '?'} {r['view'] or '?'}" for r in records})
     return Study(
         name=name,
+        files=[file_of(record["source"]) for record in records],
+        patient=_patient(records),
         images=len(records),
         marked=sum(bool(r["lesions"]) for r in records),
-        score=max(r["score"] for r in records),
+        strength=strength_of(records),
         views=", ".join(views),
+        thumbnail=_thumbnail(folder, max(records, key=lambda r: strength_of([r]))),
     )
+
+
+def _patient(records: Sequence[Record]) -> str:
+    """Name the patients whose numbers records hold; they do only where the policy says so."""
+    return ", ".join(dict.fromkeys(r["patient"] for r in records if r.get("patient")))
+
+
+def _thumbnail(folder: PredictionFolder, record: Record) -> bytes | None:
+    """Return the picture of the study's page, small enough for a list."""
+    path = folder.image(record["image"]) / f"{ON_PAGE}{MARKED}.jpg"
+    return small_jpeg(path.read_bytes()) if path.is_file() else None

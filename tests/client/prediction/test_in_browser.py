@@ -20,4 +20,5 @@ def test_pages_load_alone_without_complaint_and_fit(write_phantom, predicted, tm
                 seen = browser.look(page, width=width, scheme="dark")
                 assert (seen.complaints, seen.requests) == ([], [])
                 assert seen.overflow <= 0, (page, width)
+                assert browser.cut() == [], (page, width)
                 assert "Research use only" in seen.text
