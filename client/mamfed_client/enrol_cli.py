@@ -71,9 +71,9 @@ def init(
     cohorts = _cohorts(name, data)
     folders = [{"name": cohort, "folder": path} for cohort, path in cohorts]
     validated(SiteSettings, {"name": name, "data": folders}, "mamfed-client init")
+    private_directory(folder)
     if asks := bool(contact) or not home.request.exists():
         contact = contact_of(contact, PHONE)
-    private_directory(folder)
     with taking_turns(folder):
         note_whereabouts(folder)
         if is_new := not home.settings_path.exists():

@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from mamfed_client.settings import SiteHome
 from mamfed_common import __version__
 from mamfed_common.certificates import node_uri
+from mamfed_common.documents import validated
 from mamfed_common.enrolment import (
     SiteRequest,
     Welcome,
@@ -74,7 +75,7 @@ def build_request(home: SiteHome, site: str, contact: str = "") -> SiteRequest:
         contact: Whom the coordinator phones.
 
     Raises:
-        SetupError: A key cannot be used.
+        SetupError: A key cannot be used, or the contact is no line that can be shown.
     """
     node_key, tls_key = load_node_key(home), load_tls_key(home)
     uri = x509.UniformResourceIdentifier(node_uri(node_key.public_key()))
@@ -84,14 +85,15 @@ def build_request(home: SiteHome, site: str, contact: str = "") -> SiteRequest:
         .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
         .sign(tls_key, SHA384())
     )
-    request = SiteRequest(
-        site=site,
-        node_public_key=openssh_text(node_key.public_key()),
-        certificate_request=csr.public_bytes(Encoding.PEM).decode(),
-        contact=contact,
-        mamfed_version=__version__,
-        flower_version=flower_version(),
-    )
+    values = {
+        "site": site,
+        "node_public_key": openssh_text(node_key.public_key()),
+        "certificate_request": csr.public_bytes(Encoding.PEM).decode(),
+        "contact": contact,
+        "mamfed_version": __version__,
+        "flower_version": flower_version(),
+    }
+    request = validated(SiteRequest, values, "request")
     signature = node_key.sign(request.signed_bytes(), ECDSA(SHA384()))
     return request.model_copy(update={"signature": base64.b64encode(signature).decode()})
 

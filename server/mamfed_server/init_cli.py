@@ -34,11 +34,12 @@ def init(
     from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
     home = ServerHome(folder)
-    if not home.settings_path.exists():
-        contact = contact_of(contact, "Whom do sites phone to compare fingerprints?")
     values = {"name": name, "hosts": host, "port": port, "bind": bind, "contact": contact}
     wanted = validated(ServerSettings, values, "mamfed-server init")
     private_directory(folder)
+    if not home.settings_path.exists():
+        asked = contact_of(contact, "Whom do sites phone to compare fingerprints?")
+        wanted = validated(ServerSettings, {**values, "contact": asked}, "mamfed-server init")
     with taking_turns(folder):
         made = _make(home, wanted)
         for private in (home.sites, home.runs, home.logs):

@@ -145,6 +145,17 @@ def test_init_writes_the_request_with_its_contact_and_keeps_it(tmp_path):
     assert read_request(tmp_path / "a" / "request.json") == request
 
 
+@pytest.mark.parametrize(
+    ("contact", "words"),
+    [("\x1b[0m", "holds characters that cannot be printed"), ("x" * 201, "200 characters at most")],
+)
+def test_a_contact_that_cannot_be_shown_is_refused_in_one_line(site, contact, words):
+    result = _client("enroll", "--home", site.path, "--contact", contact)
+    assert isinstance(result.exception, SetupError)
+    assert str(result.exception).startswith("request: contact: ")
+    assert words in str(result.exception)
+
+
 @pytest.mark.parametrize("said", ["Dr. B, 123\n", "\n"])
 def test_whom_to_phone_is_asked_of_a_person_at_a_terminal(tmp_path, said):
     """Both commands that make a home ask; what is typed is in what the other side gets."""
