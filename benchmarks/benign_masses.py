@@ -70,7 +70,9 @@ def describe(scores: list[ImageScore], samples: list[Sample]) -> str:
 
 def main() -> None:
     """Score every seed's models at every film site."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     given = parser.parse_args()
