@@ -23,7 +23,7 @@ def lines(found: Standing) -> list[str]:
     said += [_arm(name, result) for name, result in summary.get("arms", {}).items()]
     said += [f"  warning: {warning}" for warning in summary.get("warnings", ())]
     chosen = f": {summary['checkpoint_chosen_by']}" if "checkpoint_chosen_by" in summary else ""
-    kept = f"{found.kept.path} ({found.kept.words()}){chosen}" if found.kept else "none yet"
+    kept = f"{found.kept.path} ({found.kept.words()}){chosen}" if found.kept else "none"
     return [*said, f"  checkpoint: {kept}"]
 
 

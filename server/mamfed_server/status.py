@@ -130,8 +130,9 @@ def run_lines(now: Now, at: datetime) -> list[str]:
     found = [f"run {run.run}: {run.doing()}", f"  {run.progress()}{_end(run, at)}"]
     if run.state is RunState.RUNNING and run.under_way is not None:
         found[0] = f"run {run.run}: running, {run.doing()}"
-    found.append("  validation Dice: " + ("none yet" if run.dice is None else f"{run.dice:.3f}"))
-    found.append("  checkpoint: " + (run.kept.words() if run.kept else "none yet"))
+    nothing = "none" if run.state is RunState.FINISHED else "none yet"
+    found.append("  validation Dice: " + (nothing if run.dice is None else f"{run.dice:.3f}"))
+    found.append("  checkpoint: " + (run.kept.words() if run.kept else nothing))
     if run.state in (RunState.STOPPED, RunState.FAILED, RunState.INTERRUPTED):
         found.append(f"  mamfed-server resume {run.run} goes on with it")
     if run.events:

@@ -177,6 +177,7 @@ def test_stopped_then_resumed_then_ended(home, folder, tiny_plan):
     state, doing, headline = everything(home)
     assert (state, doing) == ("finished", "finished")
     assert headline == "The run finished and is complete."
+    assert "none yet" not in said(home, "status"), "nothing more is to come"
 
 
 def test_a_failed_run_says_why(home, folder, tiny_plan):
