@@ -160,7 +160,7 @@ def test_a_plan_waits_for_a_person_who_may_change_her_mind(tiny_plan):
     assert refusal(manual, tiny_plan) is Fault.PLAN_NOT_APPROVED
     assert refusal(manual, tiny_plan, decisions={"0" * 64: Decision.APPROVED}) == 102
     assert refusal(manual, tiny_plan, decisions={name: Decision.APPROVED}) is None
-    assert refusal(OPEN, tiny_plan, decisions={name: Decision.REFUSED}) == 103
+    assert refusal(OPEN, tiny_plan, decisions={name: Decision.REFUSED}) is Fault.PLAN_REFUSED
     advance = manual.model_copy(
         update={"plans": manual.plans.model_copy(update={"allowed": (name[:12],)})}
     )

@@ -6,7 +6,7 @@ import threading
 import httpx
 import pytest
 
-from mamfed_client.failures import explain
+from mamfed_client.failures import explain, nothing_answers
 from mamfed_client.proxies import VARIABLES, check_proxy, proxy_to
 from mamfed_common.errors import LinkError
 
@@ -117,3 +117,24 @@ def test_a_server_that_no_proxy_leads_to_is_blamed_itself(through):
 def test_an_address_of_ipv6_keeps_its_brackets(through):
     through("http://[fd00::1]:3128")
     assert proxy_to("[fd00::2]:9555").address == "[fd00::1]:3128"
+
+
+@pytest.mark.parametrize(
+    ("error", "proxied", "expected"),
+    [
+        (ConnectionRefusedError(), False, True),
+        (ConnectionRefusedError(), True, False),  # it is the proxy that is not there
+        (httpx.ProxyError("503 Service Unavailable"), True, True),
+        (httpx.ProxyError("502 Bad Gateway"), True, True),
+        (httpx.ProxyError("403 Forbidden"), True, False),
+        (TimeoutError(), False, False),
+    ],
+)
+def test_a_server_that_is_not_there_is_told_from_what_is_in_the_way(
+    monkeypatch, error, proxied, expected
+):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    if proxied:
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
+    assert nothing_answers(error, "mamfed.example.org:9443") is expected
