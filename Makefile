@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check federation chaos bench bench-federation bench-intake bench-recipe fuzz lock ranges clean help
+.PHONY: demo test matrix check federation chaos bench bench-federation bench-intake bench-recipe fuzz lock ranges clean help
 
 help:
 	@echo "make demo   train three phantom hospitals; open runs/demo/report.html"
 	@echo "make test   run the tests"
+	@echo "make matrix  the tests under each of Python 3.11, 3.12 and 3.13 that is at hand"
 	@echo "make federation  enrol three phantom hospitals and train between real processes over TLS"
 	@echo "make chaos  the same, killing server, sites and workers at random; prints its seed"
 	@echo "make check  ruff, mypy --strict, import-linter"
@@ -24,6 +25,9 @@ demo: .venv/.demo
 
 test: .venv/.dev
 	$(BIN)/pytest
+
+matrix:
+	tests/matrix.sh
 
 check: .venv/.dev
 	$(BIN)/ruff check .

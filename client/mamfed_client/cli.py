@@ -15,7 +15,6 @@ from mamfed_common import terminal
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Take part in a mamfed federation: look at your mammograms, prepare them, join, decide "
     "what may leave, train when asked, see what left.",
@@ -100,4 +99,4 @@ def evaluate(
 
 def main() -> None:
     """Run ``mamfed-client``."""
-    terminal.run(app)
+    terminal.run(app, "client")

@@ -13,6 +13,7 @@ from rich.progress import track
 from mamfed_client.cache import default_cache_dir
 from mamfed_client.cohort import Cohort, Placed, StoredSamples, tally
 from mamfed_client.evaluation_report import MAKER, Evaluated, document_of, what_is_replaced
+from mamfed_client.labels import LeftOut
 from mamfed_client.policy import Policy
 from mamfed_client.question import images_sha256
 from mamfed_client.site import Site, load_site
@@ -187,7 +188,11 @@ def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
         **({"norms": checkpoint.norm_group} if checkpoint.norm_group else {}),
         "image_size": checkpoint.plan.image_size,
         "rejected": dict(cohort.counts.rejected),
-        "left_out": dict(cohort.counts.left_out),
+        "left_out": {
+            reason: count
+            for reason, count in cohort.counts.left_out.items()
+            if LeftOut(reason).bars_from_all  # the others are scored, or of another part
+        },
         "masks_drawn_as": tally(
             i.case.outcome.drawn_as for i in cohort.placed if i.case.outcome.drawn_as
         ),

@@ -14,6 +14,7 @@ from mamfed_common.errors import OutputError
 from mamfed_common.fingerprint import Fingerprint, said
 from mamfed_common.intervals import Interval, Statistic, mean, patient_bootstrap
 from mamfed_common.metrics import HALF, THRESHOLDS, ImageScore, summarise
+from mamfed_common.small_numbers import few_patients
 from mamfed_common.strata import ImageFacts, found_and_lesions, share_found, stratify
 from mamfed_common.wording import counted
 
@@ -44,7 +45,7 @@ class Evaluated(NamedTuple):
         if not patients:
             return None
         found = patient_bootstrap(patients, values, statistic)
-        return None if np.isnan(found.value) else found._asdict()
+        return None if np.isnan(found.value) else _told(found)
 
 
 def document_of(evaluated: Evaluated) -> dict[str, Any]:
@@ -72,13 +73,18 @@ def document_of(evaluated: Evaluated) -> dict[str, Any]:
         "dice_at": summary.dice_at
         and {str(at): dice for at, dice in zip(THRESHOLDS, summary.dice_at, strict=True)},
         "strata": [
-            {**s._asdict(), "dice": s.dice._asdict(), "sensitivity": s.sensitivity._asdict()}
+            {**s._asdict(), "dice": _told(s.dice), "sensitivity": _told(s.sensitivity)}
             for s in strata.shown
         ],
         "strata_withheld": [withheld._asdict() for withheld in strata.withheld],
         "per_image": [_row(score) for score in malignant],
         "per_image_without_malignancy": [_row(s) for s in scores if not s.lesion_pixels],
     }
+
+
+def _told(interval: Interval) -> dict[str, Any]:
+    """Return an interval for JSON, and whether it is over too few patients to say much."""
+    return {**interval._asdict(), "few_patients": few_patients(interval.patients)}
 
 
 def what_is_replaced(out: Path, question: Fingerprint) -> tuple[str, ...]:
@@ -137,11 +143,11 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
 
 
 def _scored(document: Mapping[str, Any]) -> list[str]:
-    """Say how many rows stand behind all figures, and what became of the others."""
+    """Say how many rows stand behind all figures, and what became of each other one."""
     scored = document["images"] + document["images_without_malignancy"]
     rows = counted(document["rows"], "row")
     lines = [f"scored: {counted(scored, 'image')} of {rows}, {document['images']} with malignancy"]
-    for word, counts in (("rejected", "rejected"), ("left out of every stage", "left_out")):
+    for word, counts in (("rejected", "rejected"), ("left out", "left_out")):
         lines += [f"not scored: {count} {word}: {why}" for why, count in document[counts].items()]
     if document["of_other_parts"]:
         lines.append(f"not scored: {document['of_other_parts']} of other parts or uses")
@@ -211,11 +217,12 @@ def _froc(scores: Sequence[ImageScore]) -> dict[str, Any] | None:
 def _line(name: str, interval: Mapping[str, Any] | None) -> str:
     if interval is None:
         return f"{name}: n/a, over no image"
-    found = Interval(**interval)
+    found = Interval(**{key: interval[key] for key in Interval._fields})
     ends = "n/a for one patient" if found.low is None else f"{found.low:.3g} to {found.high:.3g}"
+    few = few_patients(found.patients) and found.low is not None
     return (
-        f"{name}: {found.value:.3g} (95 % interval {ends}; "
-        f"{counted(found.images, 'image')}, {counted(found.patients, 'patient')})"
+        f"{name}: {found.value:.3g} (95 % interval {ends}; {counted(found.images, 'image')}, "
+        f"{counted(found.patients, 'patient')}{': so few that the interval says little' * few})"
     )
 
 

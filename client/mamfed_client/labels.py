@@ -26,6 +26,11 @@ class LeftOut(StrEnum):
     PROBABLY_BENIGN = "BI-RADS 3 without pathology"
     NO_LABEL = "no pathology and no BI-RADS category"
 
+    @property
+    def bars_from_all(self) -> bool:
+        """Whether such a row serves nothing; else what is marked on it is a false alarm."""
+        return self not in (LeftOut.SUSPICIOUS_PATIENT, LeftOut.UNCLEAR_PATIENT)
+
 
 def assign_purposes(
     rows: Iterable[Row], statements: Iterable[Statement]

@@ -6,11 +6,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mamfed_common.config import DIGEST, HEX_DIGITS, SITE_NAME, Config
 from mamfed_common.errors import MamfedError, SetupError
@@ -106,7 +107,7 @@ def validated(
     try:
         return model.model_validate(values)
     except ValidationError as report:
-        raise error(f"{origin}: {described(report)}") from None
+        raise error(f"{origin}: {described(report, model)}") from None
 
 
 def check_name(text: str, option: str) -> str:
@@ -122,8 +123,13 @@ def check_name(text: str, option: str) -> str:
     )
 
 
-def described(report: ValidationError) -> str:
-    """Turn pydantic's report into one line: every culprit, what was found and what was wrong."""
+def described(report: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Turn pydantic's report into one line: every culprit, what was found and what was wrong.
+
+    Args:
+        report: The report.
+        model: What was asked for; an unknown key is told the nearest one that it knows.
+    """
     lines = []
     items = report.errors()
     places = [item["loc"] for item in items]
@@ -133,7 +139,7 @@ def described(report: ValidationError) -> str:
             continue
         key = ".".join(str(part) for part in item["loc"]) or "it"
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}")
+            lines.append(f"unknown key {key!r}{_suggestion(model, item['loc'])}")
         elif item["type"] == "missing":
             lines.append(f"{key}: is missing")
         elif item["type"] == "value_error":
@@ -201,6 +207,43 @@ def _as_name(text: str) -> str:
 
 def _below(place: Sequence[int | str], outer: Sequence[int | str]) -> bool:
     return len(place) > len(outer) and list(place[: len(outer)]) == list(outer)
+
+
+def known_keys(model: type[BaseModel], above: Sequence[str | int]) -> list[str]:
+    """Return the keys that a model knows at a place; none where that is no mapping of its own."""
+    found: type[BaseModel] | None = model
+    for part in above:
+        field = None if found is None else found.model_fields.get(str(part))
+        if field is not None:
+            found = _model_in(field.annotation)
+        elif not isinstance(part, int):
+            return []
+    return [] if found is None else list(found.model_fields)
+
+
+def near(key: str, known: Sequence[str]) -> str:
+    """Return ``, did you mean 'rounds'?``; empty where nothing is near."""
+    close = get_close_matches(key, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _suggestion(model: type[BaseModel] | None, place: Sequence[str | int]) -> str:
+    """Return the nearest known key; else where a key of just this name belongs."""
+    if model is None:
+        return ""
+    *above, last = place
+    if close := near(str(last), known_keys(model, above)):
+        return close
+    elsewhere = [f"{k}.{last}" for k in model.model_fields if last in known_keys(model, [k])]
+    return f", did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else ""
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation such as ``Model | None`` or ``tuple[Model, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(argument) for argument in get_args(annotation))
+    return next((model for model in inner if model is not None), None)
 
 
 def _shortened(value: Any) -> str:

@@ -143,6 +143,8 @@ def check_writable(folder: Path) -> None:
         OutputError: It may not.
     """
     nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not os.path.isdir(nearest):
+        raise OutputError(f"{folder}: cannot be made: {nearest} is no folder; choose another place")
     if not os.access(nearest, os.W_OK):
         code = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
         raise cannot_write(folder, PermissionError(code, os.strerror(code)))

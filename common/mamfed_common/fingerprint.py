@@ -46,7 +46,7 @@ class Difference(NamedTuple):
     def __str__(self) -> str:
         """Say it in words; hashes are cut short."""
         name = self.name.replace("_", " ").replace(".", ": ")
-        return f"{name} was {_shown(self.kept)}, is now {_shown(self.asked)}"
+        return f"{name} was {shown(self.kept)}, is now {shown(self.asked)}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fingerprint:
 
     def differences(self, kept: Mapping[str, Any]) -> list[Difference]:
         """Return what a kept result's parts have otherwise; empty where it may be reused."""
-        before, now = dict(_flat(kept)), dict(_flat(self.parts))
+        before, now = dict(flat(kept)), dict(flat(self.parts))
         return [
             Difference(name, before.get(name), now.get(name))
             for name in dict.fromkeys([*now, *before])
@@ -104,15 +104,17 @@ def said(differences: Sequence[Difference], most: int = 3) -> str:
     return ", ".join(words) + (f", and {more} more" if more > 0 else "")
 
 
-def _flat(parts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flat(parts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield single values by their names, those within others behind a dot."""
     for name, value in parts.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
+            yield from flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Write a value for people; a hash is cut short."""
     if value is None:
         return "not there"
     if isinstance(value, str):

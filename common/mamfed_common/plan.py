@@ -28,6 +28,8 @@ from mamfed_common.text import NotTextError, read_text
 from mamfed_common.unet import NetworkConfig
 
 MAX_ADAM_STEP = 0.1
+ROUND_LENGTHS = frozenset({"local_epochs", "local_steps"})
+"""A round's length is one of the two."""
 
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 SiteName = Annotated[str, Field(pattern=SITE_NAME)]
@@ -52,8 +54,8 @@ class StagePlan(Config):
 
     Attributes:
         rounds: Rounds of federated averaging; 0 leaves the stage out.
-        local_epochs: Passes over a site's own images in each round; 1 where the plan gives neither
-            this nor ``local_steps``.
+        local_epochs: Passes over a site's own images in each round; 1 where both this and
+            ``local_steps`` are null.
         local_steps: Steps of a round instead, the same number at every site: a site's images come
             in seeded orders that run on from round to round, and every batch is full.
         batch_size: Images a step; a site's last batch of an epoch may be smaller.
@@ -81,7 +83,7 @@ class StagePlan(Config):
     @classmethod
     def _one_epoch_where_nothing_is_said(cls, values: Any) -> Any:
         given = isinstance(values, dict) and {
-            key for key in ("local_epochs", "local_steps") if values.get(key) is not None
+            key for key in ROUND_LENGTHS if values.get(key) is not None
         }
         return values if given or not isinstance(values, dict) else {**values, "local_epochs": 1}
 
@@ -395,10 +397,23 @@ def validate_plan(values: Any, origin: str) -> TrainingPlan:
 def parse_plan(text: str, origin: str) -> TrainingPlan:
     """Read a plan from YAML (or JSON, which is YAML); ``origin`` names it in errors.
 
+    A stage that is written in part has the default plan's other values.
+
     Raises:
         PlanError: The text is not YAML, holds a key twice, or is not a plan.
     """
-    return validate_plan(parse_yaml(text, origin, PlanError), origin)
+    values = parse_yaml(text, origin, PlanError)
+    if isinstance(values, dict):
+        partial = [key for key in map(str, Stage) if isinstance(values.get(key), dict)]
+        values = {**values, **{key: _filled(key, values[key]) for key in partial}}
+    return validate_plan(values, origin)
+
+
+def _filled(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage with the default plan's other values; a round has one length."""
+    default = TrainingPlan.model_fields[stage].default.model_dump()
+    dropped = ROUND_LENGTHS if ROUND_LENGTHS & given.keys() else frozenset()
+    return {key: value for key, value in default.items() if key not in dropped} | dict(given)
 
 
 def read_plan(path: Path) -> TrainingPlan:

@@ -24,6 +24,7 @@ from rich.progress import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.extras import extra_of, missing_line
 from mamfed_common.files import reason, refusal_words
 from mamfed_common.streams import make_streams_last
 from mamfed_common.threads import wait_without_spinning
@@ -38,22 +39,15 @@ ENVIRONMENT = {
 """Flower and Ray phone home unless told not to, before they are imported."""
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell."""
+
+
 class Format(StrEnum):
     """How a command prints its result."""
 
     TEXT = "text"
     JSON = "json"
-
-
-EXTRAS = {
-    "pydicom": "client",
-    "imagecodecs": "client",
-    "jinja2": "report",
-    "highdicom": "client",
-    "matplotlib": "report",
-    "ray": "ray",
-}
-"""Modules that a role's extra brings."""
 
 
 class Screen(Console):
@@ -201,8 +195,24 @@ def _leave_reading_to_us(command: click.Command) -> None:
         _leave_reading_to_us(below)
 
 
-def run(app: typer.Typer) -> None:
+def _call(app: typer.Typer) -> None:
+    """Call a command; typer ends an interrupted one without a word."""
+    command = typer.main.get_command(app)
+    _leave_reading_to_us(command)
+    try:
+        command()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def run(app: typer.Typer, role: str) -> None:
     """Run a command: a mistake is one line on stderr and the exit code of its kind.
+
+    Args:
+        app: The command.
+        role: The extra that brings the packages of its role (``extras.OF_ROLE``).
 
     Exit codes: 0 success, 2 a mistake on the command line, 130 interrupted, and those of
     :mod:`mamfed_common.errors`.
@@ -211,15 +221,13 @@ def run(app: typer.Typer) -> None:
     make_streams_last()
     try:
         _check_folder()
-        command = typer.main.get_command(app)
-        _leave_reading_to_us(command)
-        command()
+        _call(app)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRAS:
+        extra = extra_of(missing, role)
+        if extra is None:
             raise
-        line = f"error: this needs {missing}: pip install 'mamfed[{EXTRAS[missing]}]'"
-        print(line, file=sys.stderr)
+        print(f"error: {missing_line(missing, extra)}", file=sys.stderr)
         sys.exit(MamfedError.exit_code)
     except MamfedError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -229,4 +237,4 @@ def run(app: typer.Typer) -> None:
         sys.exit(OutputError.exit_code)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

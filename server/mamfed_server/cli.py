@@ -15,7 +15,6 @@ from mamfed_server.export import cli as export_cli
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Coordinate a mamfed federation: admit sites, run a plan to its end, read what came out.",
 )
@@ -118,4 +117,4 @@ app.command()(export_cli.export)
 
 def main() -> None:
     """Run ``mamfed-server``."""
-    terminal.run(app)
+    terminal.run(app, "report")

@@ -51,7 +51,11 @@ def position_of(facts: CheckpointFacts | RoundRecord) -> Position:
     return facts.stage, facts.server_round
 
 
-def check_same_plan(folder: RunFolder, plan: TrainingPlan) -> None:
+def check_same_plan(
+    folder: RunFolder,
+    plan: TrainingPlan,
+    advice: str = "go on with its own plan (mamfed-server resume does), or choose another name",
+) -> None:
     """Refuse to go on in a folder with another plan.
 
     Raises:
@@ -61,8 +65,7 @@ def check_same_plan(folder: RunFolder, plan: TrainingPlan) -> None:
     if differs := difference(kept, plan):
         raise PlanError(
             f"{folder.path}: holds a run of plan {kept.sha256()}, asked for plan {plan.sha256()} "
-            f"({differs}); go on with its own plan (mamfed-server resume does), or choose another "
-            "name"
+            f"({differs}); {advice}"
         )
 
 

@@ -206,7 +206,7 @@ class RunFolder:
             OutputError: The folder holds something else, or the place cannot be written.
         """
         self.check_ours()
-        lock = self._lock()
+        lock = self.lock()
         try:
             private_directory(lock.parent)
         except OSError as error:
@@ -216,10 +216,11 @@ class RunFolder:
 
     def is_worked_on(self) -> bool:
         """Tell whether another process is inside :meth:`alone`; a kill ends that with it."""
-        found = holder(self._lock())
+        found = holder(self.lock())
         return found is not None and found.pid != os.getpid()
 
-    def _lock(self) -> Path:
+    def lock(self) -> Path:
+        """Return where the lock of the folder lies: beside it, hidden."""
         place = Path(os.path.abspath(self.path))
         return place.parent / f".{place.name}.lock"
 
@@ -227,7 +228,7 @@ class RunFolder:
         """Refuse somebody's folder; return whether there is an earlier run.
 
         Raises:
-            OutputError: The folder holds something else.
+            OutputError: It holds something else, or a run of another version of mamfed.
         """
         if not self.path.exists():
             return False
@@ -246,14 +247,22 @@ class RunFolder:
 
     def _keep_earlier_run(self) -> None:
         """Rename an earlier run to ``NAME.1``, ``NAME.2`` ...: no result is ever overwritten."""
+        if self.check_movable():
+            Path(os.path.abspath(self.path)).rename(self.next_place())
+
+    def check_movable(self) -> bool:
+        """Refuse what cannot be moved aside; return whether there is an earlier run.
+
+        Raises:
+            OutputError: The folder holds something else, or the run that this process is in.
+        """
         if not self.check_ours():
-            return
-        place = Path(os.path.abspath(self.path))
-        if Path.cwd().is_relative_to(place.resolve()):
+            return False
+        if Path.cwd().is_relative_to(Path(os.path.abspath(self.path)).resolve()):
             raise OutputError(
                 f"{self.path}: holds an earlier run, and you are in it; choose another folder"
             )
-        place.rename(self.next_place())
+        return True
 
     def next_place(self) -> Path:
         """Return what an earlier run in the folder is renamed to: NAME.1, NAME.2 ..."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mamfed_common.metrics import SiteScore
+from mamfed_common.small_numbers import cautions
 from mamfed_server.attendance import attendance
 from mamfed_server.job import Job
 from mamfed_server.participants import stages_of
@@ -62,6 +63,7 @@ def summarise_run(
         "sites": {site: d.model_dump() for site, d in descriptions.items()},
         "rounds": len(rounds),
         "warnings": warnings,
+        "cautions": cautions({site: score.images or 0 for site, score in test_scores.items()}),
     }
 
 

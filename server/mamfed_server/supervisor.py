@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mamfed_common.children import module_command
 from mamfed_common.errors import LinkError, MamfedError, PlanError, RunError, SetupError
+from mamfed_common.extras import install_command
 from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.supervision import Change, Child, child_environment, supervise
@@ -259,7 +260,7 @@ def _report(folder: RunFolder) -> str:
         from mamfed_server.report.page import report_run
     except ModuleNotFoundError:
         command = f"mamfed-server report {folder.path}"
-        return f"no report.html: pip install 'mamfed[report]', then {command}"
+        return f"no report.html: {install_command('report')}, then {command}"
     try:
         notes = Notes(title=f"Run {folder.path.name}", environment=environment())
         write_notes(folder.path, notes)

@@ -23,13 +23,17 @@ from mamfed_simulations.options import (
     Lighter,
     Output,
     PlanFile,
+    Resume,
+    Settings,
     Size,
     Threads,
     Workers,
+    chosen_plan,
     number_of_workers,
     site_folders,
 )
 from mamfed_simulations.partition_cli import partition
+from mamfed_simulations.side_by_side_cli import compare
 from mamfed_simulations.study.cli import app as study_app
 
 if TYPE_CHECKING:
@@ -39,12 +43,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Simulate a federation of hospitals on this machine, with phantoms or with your data.",
 )
 study_app.command("federation")(federation)
 app.command("partition")(partition)
+app.command("compare")(compare)
 app.add_typer(study_app, name="experiment")
 
 
@@ -62,18 +66,21 @@ def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
 @app.command()
 def plan(
     size: Size = None,
+    settings: Settings = None,
     demo: Annotated[bool, typer.Option("--demo", help="The demo's plan instead.")] = False,
 ) -> None:
     """Print the default training plan as YAML: save it, change it, give it to run --plan.
 
-    Example: mamfed-simulate plan --size 256 > plan.yaml
+    Example: mamfed-simulate plan --size 256 --set finetuning.rounds=20 > plan.yaml
     """
     from mamfed_common.plan import TrainingPlan
+    from mamfed_common.plan_settings import with_settings
     from mamfed_simulations.demo import demo_plan
 
     chosen = demo_plan() if demo else TrainingPlan()
     if size is not None:
         chosen = chosen.changed("--size", image_size=size)
+    chosen = with_settings(chosen, settings or ())
     typer.echo(chosen.to_yaml(), nl=False)
 
 
@@ -81,6 +88,8 @@ def plan(
 def demo(
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 0,
+    settings: Settings = None,
+    resume: Resume = False,
     engine: EngineOption = Engine.PROCESS,
     device: Device = "auto",
     threads: ArmThreads = None,
@@ -93,25 +102,28 @@ def demo(
     Federated is compared with each hospital alone and with all data pooled. Takes minutes on
     two cores.
     """
+    from mamfed_common.plan_settings import with_settings
     from mamfed_server.runs import RunFolder
-    from mamfed_simulations.demo import demo_phantoms, demo_plan, draw_phantoms
-    from mamfed_simulations.vendors import VENDORS
+    from mamfed_simulations.demo import SITES, demo_phantoms, demo_plan, draw_phantoms
+    from mamfed_simulations.readiness import check_machine
     from mamfed_simulations.workers import choose_machine
 
+    chosen = with_settings(demo_plan(seed), settings or ())
     machine = choose_machine(
-        demo_plan(seed),
-        arms=len(VENDORS) + 2,
+        chosen,
+        arms=len(SITES) + 2,
         engine=engine,
         device=device,
         threads=threads,
         workers=number_of_workers(workers),
     )
+    check_machine(machine)
     RunFolder(out).check_ours()
     phantoms = demo_phantoms(out)
     terminal.console().print(f"drawing phantoms in {phantoms}")
     with draw_phantoms(phantoms, seed) as folders:
-        experiment = _experiment(folders, demo_plan(seed), out, machine, cache, compare=True)
-        _simulate(experiment, output, dry_run=False)
+        experiment = _experiment(folders, chosen, out, machine, cache, compare=True)
+        _simulate(replace(experiment, resume=resume), output, dry_run=False)
 
 
 @app.command()
@@ -123,6 +135,8 @@ def run(
     plan: PlanFile = None,
     size: Size = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the plan's seed.")] = None,
+    settings: Settings = None,
+    resume: Resume = False,
     dry_run: DryRun = False,
     engine: EngineOption = Engine.PROCESS,
     device: Device = "auto",
@@ -139,24 +153,21 @@ def run(
 
     Example: mamfed-simulate run --site a=data/a --site b=data/b --size 256 --out runs/first
     """
-    from mamfed_common.plan import TrainingPlan, read_plan
+    from mamfed_simulations.readiness import check_machine
     from mamfed_simulations.workers import choose_machine
 
-    chosen = TrainingPlan() if plan is None else read_plan(plan)
-    if size is not None:
-        chosen = chosen.changed("--size", image_size=size)
-    if seed is not None:
-        chosen = chosen.changed("--seed", seed=seed)
+    chosen = chosen_plan(plan, size, seed, settings)
     folders = site_folders(site)
     machine = choose_machine(chosen, arms=1, engine=engine, device=device, threads=threads)
     machine = replace(machine, activation_checkpointing=activation_checkpointing)
+    check_machine(machine)
     experiment = _experiment(folders, chosen, out, machine, cache, compare=False)
-    _simulate(experiment, output, dry_run=dry_run)
+    _simulate(replace(experiment, resume=resume), output, dry_run=dry_run)
 
 
 def main() -> None:
     """Run ``mamfed-simulate``."""
-    terminal.run(app)
+    terminal.run(app, "simulations")
 
 
 def _experiment(
@@ -188,31 +199,41 @@ def _experiment(
 
 
 def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
-    from mamfed_common.device import choose_device
-    from mamfed_server.begin import earlier_run
+    from mamfed_common.row_account import reason_lines
     from mamfed_server.participants import check_stages
-    from mamfed_server.runs import RunFolder
+    from mamfed_server.report.page import verdicts_of
     from mamfed_simulations.arms import describe_sites
-    from mamfed_simulations.experiment import check_place, simulate
+    from mamfed_simulations.experiment import (
+        arms_of,
+        check_place,
+        check_resumed,
+        kept_lines,
+        simulate,
+    )
+    from mamfed_simulations.interruption import kept_on_interrupt
     from mamfed_simulations.progress import Progress
-    from mamfed_simulations.tables import data_table, reasons, result_table
+    from mamfed_simulations.readiness import begin_line, training_lines
+    from mamfed_simulations.tables import data_tables, result_table
 
-    choose_device(experiment.machine.device)
-    if not dry_run:
-        check_place(experiment)
+    check_place(experiment)
     shown = terminal.console()
-    descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
-    shown.print(data_table(descriptions, experiment.plan))
-    for line in reasons(descriptions):
-        shown.print(line)
-    check_stages(experiment.plan, descriptions)
-    terminal.say(filter(None, [earlier_run(RunFolder(experiment.out))]))
-    if dry_run:
-        return
-    with Progress() as progress:
-        summary = simulate(experiment, descriptions, progress)
+    with kept_on_interrupt(lambda: kept_lines(experiment), option="--resume"):
+        descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
+        for table in data_tables(descriptions, experiment.plan):
+            shown.print(table)
+        left_out = reason_lines(descriptions, experiment.plan)
+        terminal.say(left_out)
+        check_stages(experiment.plan, descriptions)
+        arms, _ = arms_of(experiment, descriptions)
+        check_resumed(experiment, arms)
+        terminal.say(filter(None, [begin_line(experiment.out, resume=experiment.resume)]))
+        terminal.say(training_lines(arms))
+        if dry_run:
+            return
+        with Progress() as progress:
+            summary = simulate(experiment, descriptions, progress)
     shown.print(result_table(summary))
-    terminal.say(reasons(descriptions))
+    terminal.say([*verdicts_of(experiment.out), *left_out])
     for warning in summary["warnings"]:
         shown.print(f"warning: {warning}", style="yellow")
     report = experiment.out / "report.html"

@@ -17,7 +17,7 @@ from mamfed_common.errors import MamfedError, PlanError
 from mamfed_common.files import check_folder, check_outside
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.weights import SiteDescription
-from mamfed_server.runs import RunFolder
+from mamfed_server.runs import MARK, RunFolder
 from mamfed_simulations.arms import (
     Arm,
     centralised_arm,
@@ -30,6 +30,7 @@ from mamfed_simulations.comparison_questions import ARMS as ARMS_FILE
 from mamfed_simulations.comparison_questions import hold_to_questions
 from mamfed_simulations.comparison_scores import Model, Scored, SiteResult, result_of, score_models
 from mamfed_simulations.progress import Progress
+from mamfed_simulations.readiness import check_nobody_works
 from mamfed_simulations.workers import Machine, set_threads, train_arms
 
 LOCK = "comparison.lock"
@@ -144,13 +145,18 @@ def check_place(comparison: Comparison) -> None:
 
     Raises:
         OutputError: It lies in a site's data, or holds something else.
+        SetupError: Another process works in it.
     """
     check_outside(comparison.out, [f for site in comparison.sites for _, f in site.cohorts])
     check_folder(
         comparison.out,
-        lambda out: any((out / name).exists() for name in (ARMS_FILE, LOCK)),
+        lambda out: (
+            not (out / MARK).exists()  # a run has arms too
+            and any((out / name).exists() for name in (ARMS_FILE, LOCK))
+        ),
         "comparison",
     )
+    check_nobody_works(comparison.out / LOCK, comparison.out, "this comparison")
 
 
 class ArmOutcome(NamedTuple):
@@ -199,16 +205,41 @@ def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]
     Raises:
         OutputError: The folder holds a comparison of other data, plan or options.
     """
-    missing: dict[str, dict[str, str]] = {}
-    made: list[Federation] = []
-    for name in comparison.arms:
-        of_arm, missing[name] = _federations_of(comparison, name)
-        made += of_arm
+    made, missing = planned(comparison)
     measured = _measure(comparison, made, _train(comparison, made, progress), progress)
     return {
         name: _outcome(comparison, {f: m for f, m in measured.items() if f.name == name}, reasons)
         for name, reasons in missing.items()
     }
+
+
+def planned(comparison: Comparison) -> tuple[list[Federation], dict[str, dict[str, str]]]:
+    """Return all federations, and by arm why some site has none."""
+    missing: dict[str, dict[str, str]] = {}
+    made: list[Federation] = []
+    for name in comparison.arms:
+        of_arm, missing[name] = _federations_of(comparison, name)
+        made += of_arm
+    return made, missing
+
+
+def arms_of(made: Sequence[Federation]) -> list[Arm]:
+    """Return what is trained, each once: personal models come of fedavg's."""
+    once = {f.arm.job.folder: f.arm for f in made}
+    return [replace(arm, job=replace(arm.job, resume=True)) for arm in once.values()]
+
+
+def kept_lines(comparison: Comparison) -> list[str]:
+    """Say what an interrupted comparison has left."""
+    folders = [RunFolder(path.parent) for path in sorted(comparison.out.glob(f"**/{MARK}"))]
+    finished = sum(folder.is_finished() for folder in folders)
+    rounds = sum(len(folder.rounds()) for folder in folders)
+    if not folders:
+        return ["kept: the images that are prepared; no training has begun"]
+    return [
+        f"kept in {comparison.out}: {finished} finished trainings and {len(folders) - finished} "
+        f"begun, {rounds} rounds in all"
+    ]
 
 
 def federations(
@@ -249,16 +280,15 @@ def _train(
     comparison: Comparison, made: Sequence[Federation], progress: Progress
 ) -> dict[Path, MamfedError | None]:
     """Run federations, or what is left of them; return what each failed by, by its folder."""
-    once = {f.arm.job.folder: f for f in made}  # personal models come of fedavg's
-    arms = [replace(f.arm, job=replace(f.arm.job, resume=True)) for f in once.values()]
-    for note in hold_to_questions(comparison.out, arms, comparison.machine):
-        progress.say(note)
+    arms, repeats = arms_of(made), {f.arm.job.folder: f.repeat for f in made}
+    held = hold_to_questions(comparison.out, arms, comparison.machine)
+    held.write(comparison.out)
     trained = train_arms(
         arms,
         comparison.machine,
         progress,
         keep_going=True,
-        title=lambda arm: f"{arm.name} {once[arm.job.folder].repeat.folder}",
+        title=lambda arm: f"{arm.name} {repeats[arm.job.folder].folder}",
     )
     for result in trained:
         if isinstance(result.error, PlanError):  # the folder holds a comparison of another plan

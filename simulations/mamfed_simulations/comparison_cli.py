@@ -20,14 +20,17 @@ from mamfed_simulations.options import (
     Output,
     PlanFile,
     Seeds,
+    Settings,
     Size,
     Workers,
+    chosen_plan,
     number_of_workers,
     site_folders,
 )
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.comparison import Comparison
 
 ARM_LIST = "local,centralised,fedavg,personal,fedprox,fedbn,leave-one-out"
 
@@ -43,6 +46,7 @@ def federation(
     ] = None,
     plan: PlanFile = None,
     size: Size = None,
+    settings: Settings = None,
     seeds: Seeds = 1,
     folds: Annotated[
         int | None,
@@ -78,19 +82,17 @@ def federation(
     from mamfed_common.errors import RunError
     from mamfed_common.files import private_directory
     from mamfed_common.lock import only_one
-    from mamfed_common.plan import TrainingPlan, read_plan
     from mamfed_common.terminal import say
-    from mamfed_simulations.comparison import LOCK, Comparison, check_place, compare
+    from mamfed_simulations.comparison import LOCK, Comparison, check_place, compare, kept_lines
     from mamfed_simulations.comparison_report import account_of, missing_lines
     from mamfed_simulations.comparison_results import results_of
+    from mamfed_simulations.interruption import kept_on_interrupt
     from mamfed_simulations.pages import for_terminal
     from mamfed_simulations.progress import Progress
-    from mamfed_simulations.tables import data_table, reasons
+    from mamfed_simulations.readiness import check_machine
     from mamfed_simulations.workers import choose_machine
 
-    chosen = TrainingPlan() if plan is None else read_plan(plan)
-    if size is not None:
-        chosen = chosen.changed("--size", image_size=size)
+    chosen = chosen_plan(plan, size, None, settings)
     wanted = _arms(arms, chosen)
     cache_dir = cache or default_cache_dir()
     comparison = Comparison(
@@ -113,23 +115,18 @@ def federation(
         folds=folds,
     )
     check_place(comparison)
+    check_machine(comparison.machine)
     shown = terminal.console()
-    first, *others = comparison.repeats
-    descriptions = comparison.describe(first, progress=True)
-    for repeat in others:  # a site that cannot be tested in some fold is told before any training
-        comparison.describe(repeat)
-    shown.print(data_table(descriptions, comparison.plan_of(first)))
-    left_out = reasons(descriptions)
-    for line in left_out:
-        shown.print(line)
-    if dry_run:
-        return
-    private_directory(out)
-    with only_one(out / LOCK, "this comparison"), Progress() as progress:
-        outcomes = compare(comparison, progress)
+    with kept_on_interrupt(lambda: kept_lines(comparison)):
+        left_out = _say_what_is_planned(comparison)
+        if dry_run:
+            return
+        private_directory(out)
+        with only_one(out / LOCK, "this comparison"), Progress() as progress:
+            outcomes = compare(comparison, progress)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     account = account_of(comparison, outcomes, command, left_out)
-    results = results_of(comparison, outcomes)
+    results = results_of(comparison, outcomes, account.verdicts)
     account.write(out, results)
     for table in account.tables:
         shown.print(for_terminal(table))
@@ -143,8 +140,35 @@ def federation(
         raise RunError(f"{', '.join(failed)}: some federations failed; the report says why")
 
 
+def _say_what_is_planned(comparison: Comparison) -> list[str]:
+    """Check all that a comparison needs, and print its data and trainings.
+
+    Returns:
+        Lines of what is left out.
+    """
+    from mamfed_common.row_account import reason_lines
+    from mamfed_simulations.comparison import arms_of, planned
+    from mamfed_simulations.comparison_questions import hold_to_questions
+    from mamfed_simulations.readiness import training_lines
+    from mamfed_simulations.tables import data_tables
+
+    out = comparison.out
+    first, *others = comparison.repeats
+    descriptions = comparison.describe(first, progress=True)
+    for repeat in others:  # a site that cannot be tested in some fold is told before any training
+        comparison.describe(repeat)
+    for table in data_tables(descriptions, comparison.plan_of(first)):
+        terminal.console().print(table)
+    left_out = reason_lines(descriptions, comparison.plan_of(first))
+    made, _ = planned(comparison)
+    held = hold_to_questions(out, arms_of(made), comparison.machine)
+    terminal.say([*left_out, *held.notes, *training_lines(arms_of(made))])
+    return left_out
+
+
 def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:
     """Read ``--arms``; left open, all that the plan makes models for."""
+    from mamfed_common.documents import near
     from mamfed_common.errors import PlanError
     from mamfed_simulations.comparison import ARMS, PERSONAL
 
@@ -152,7 +176,8 @@ def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:
         return tuple(a for a in ARMS if a != PERSONAL or plan.makes_personal_models)
     wanted = tuple(dict.fromkeys(text.split(",")))
     if unknown := [name for name in wanted if name not in ARMS]:
-        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}")
+        hint = near(unknown[0], ARMS)
+        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}{hint}")
     if PERSONAL in wanted and not plan.makes_personal_models:
         raise PlanError(
             f"--arms {PERSONAL}: the plan makes no personal models: personal.steps is "

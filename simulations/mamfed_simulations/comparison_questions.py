@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mamfed_client.question import site_sha256
 from mamfed_client.site import load_site
@@ -24,6 +24,7 @@ from mamfed_simulations.arms import Arm
 from mamfed_simulations.workers import Machine
 
 ARMS = "arms.json"
+ADVICE = "choose another --out, give the same options, or remove that folder"
 
 
 def question_of(arm: Arm, machine: Machine) -> Fingerprint:
@@ -42,29 +43,41 @@ def question_of(arm: Arm, machine: Machine) -> Fingerprint:
     )
 
 
-def hold_to_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> list[str]:
-    """Refuse arms that were begun for another question; note the question of all others.
+class Held(NamedTuple):
+    """What a folder's arms are of.
 
-    Returns:
-        What to say: how many arms are done before, and which cannot be checked.
+    Attributes:
+        notes: What to say: how many arms are done before, and which cannot be checked.
+        questions: The parts of each arm's fingerprint, by its folder.
+    """
+
+    notes: list[str]
+    questions: dict[str, Any]
+
+    def write(self, out: Path) -> None:
+        """Keep the questions beside the arms."""
+        write_atomic(out / ARMS, json.dumps(self.questions, indent=2) + "\n")
+
+
+def hold_to_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> Held:
+    """Refuse arms that were begun for another question; nothing is written yet.
 
     Raises:
         OutputError: An arm here is of other data, options or code; what differs is named.
         PlanError: One is of another plan.
     """
     known = _read(out / ARMS)
-    questions = {_place(out, arm): question_of(arm, machine) for arm in arms}
+    questions = _questions(out, arms, machine)
     notes, done = [], 0
     for arm in arms:
         place, folder = _place(out, arm), RunFolder(arm.job.folder)
         if not folder.holds_run():
             continue
-        check_same_plan(folder, arm.job.plan)
+        check_same_plan(folder, arm.job.plan, ADVICE)
         done += folder.is_finished()
         if place in known:
-            advice = "choose another --out, give the same options, or remove that folder"
-            where = f"{folder.path}: holds an arm of another comparison"
-            questions[place].check(known[place], where, advice)
+            where = f"{folder.path}: was begun for another question"
+            questions[place].check(known[place], where, ADVICE)
         else:
             notes.append(
                 f"{place}: begun by an older mamfed that did not note its data; only its plan is "
@@ -72,9 +85,17 @@ def hold_to_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> list[
             )
     if done:
         notes.append(f"{done} of {len(arms)} arms done before, of the same data, plan and options")
-    content = known | {place: question.parts for place, question in questions.items()}
-    write_atomic(out / ARMS, json.dumps(content, indent=2) + "\n")
-    return notes
+    return Held(notes, known | {place: question.parts for place, question in questions.items()})
+
+
+def begin_with_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> Held:
+    """Name the questions of arms in a folder in which nothing has begun."""
+    questions = _questions(out, arms, machine)
+    return Held([], {place: dict(question.parts) for place, question in questions.items()})
+
+
+def _questions(out: Path, arms: Sequence[Arm], machine: Machine) -> dict[str, Fingerprint]:
+    return {_place(out, arm): question_of(arm, machine) for arm in arms}
 
 
 def _place(out: Path, arm: Arm) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from mamfed_common.detection import RATES
+from mamfed_common.gains import Gain, compared
 from mamfed_common.intervals import Interval
+from mamfed_common.small_numbers import MARK, cautions, few_patients
 from mamfed_simulations.comparison import (
     CENTRALISED,
     LOCAL,
@@ -43,10 +45,10 @@ def account_of(
     return Account(
         title=f"mamfed federation: {', '.join(names)} at {size} x {size}",
         command=command,
-        plan=comparison.plan,
+        plans={"": comparison.plan},
         tables=[_main(outcomes, sites), *_details(outcomes, sites)],
         notes=[*_notes(comparison, outcomes), *left_out],
-        verdicts=verdicts(outcomes, sites),
+        verdicts=[*verdicts(outcomes, sites), *caution_lines(outcomes, sites)],
         pictures=[
             Picture(
                 "dice.png",
@@ -61,21 +63,31 @@ def account_of(
 
 
 def verdicts(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
-    """Say in words where a federation scored lower than staying alone, the worst first."""
+    """Say in words where a federation scored lower than staying alone, and where higher."""
     lines = []
     for arm in OURS:
         found = {site: difference(outcomes, arm, LOCAL, site) for site in sites}
-        known = {site: d for site, d in found.items() if d is not None}
-        lost = sorted((d.value, site) for site, d in known.items() if d.value < 0)
-        lines += [
-            f"{arm} scored lower than local training at {site}: "
-            f"{interval_text(known[site], signed=True)}, {known[site].images} images of "
-            f"{known[site].patients} patients."
-            for _, site in lost
-        ]
-        if known and not lost:
-            lines.append(f"{arm} scored lower than local training at no site.")
+        lines += compared(
+            arm,
+            "local training",
+            [
+                Gain(site, d.value, d.low, d.high, d.images, d.patients)
+                for site, d in found.items()
+                if d is not None
+            ],
+        )
     return lines
+
+
+def caution_lines(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
+    """Say what to know of the means over sites."""
+    behind = {site: min((r.images for r in _dice_at(outcomes, site)), default=0) for site in sites}
+    return cautions(behind)
+
+
+def _dice_at(outcomes: Outcomes, site: str) -> list[Interval]:
+    results = (o.sites[site] for o in outcomes.values() if site in o.sites)
+    return [figure for result in results if (figure := dice_of(result))]
 
 
 def _main(outcomes: Outcomes, sites: Sequence[str]) -> Table:
@@ -214,7 +226,8 @@ def _marked_interval(result: SiteResult) -> str:
         return NO_FIGURE
     if figure.low is None or figure.high is None:
         return f"{figure.value:.2%} [n/a] ({figure.images})"
-    return f"{figure.value:.2%} [{figure.low:.2%}, {figure.high:.2%}] ({figure.images})"
+    mark = MARK * few_patients(figure.patients)
+    return f"{figure.value:.2%} [{figure.low:.2%}, {figure.high:.2%}]{mark} ({figure.images})"
 
 
 def _found(result: SiteResult) -> str:

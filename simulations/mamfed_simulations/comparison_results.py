@@ -90,8 +90,10 @@ def worst_first(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
     return sorted(sites, key=lost)
 
 
-def results_of(comparison: Comparison, outcomes: Outcomes) -> dict[str, Any]:
-    """Return what ``results.json`` holds."""
+def results_of(
+    comparison: Comparison, outcomes: Outcomes, verdicts: Sequence[str]
+) -> dict[str, Any]:
+    """Return what ``results.json`` holds; ``verdicts`` are its figures in words."""
     sites = [site.name for site in comparison.sites]
     return {
         "mamfed_version": __version__,
@@ -99,6 +101,7 @@ def results_of(comparison: Comparison, outcomes: Outcomes) -> dict[str, Any]:
         "seeds": list(comparison.seeds),
         "folds": comparison.folds,
         "worst_first": worst_first(outcomes, sites),
+        "verdicts": list(verdicts),
         "arms": {
             name: {
                 "mean_over_sites": _values(mean_over_sites(outcome)),

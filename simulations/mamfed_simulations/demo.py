@@ -16,6 +16,7 @@ from mamfed_simulations.vendors import SOURCE, TABLE, VENDORS, write_cohort
 
 BENIGN_IMAGES = 40
 MALIGNANT_IMAGES = 96
+SITES = tuple(VENDORS)
 
 
 def demo_plan(seed: int = 0, size: int = 128) -> TrainingPlan:

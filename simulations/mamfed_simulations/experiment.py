@@ -21,7 +21,9 @@ from mamfed_common.metrics import ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.training import evaluate, load_network, predict
 from mamfed_common.weights import SiteDescription
+from mamfed_server.participants import check_stages
 from mamfed_server.report.data import (
+    ARMS,
     CaseNote,
     Interval,
     Notes,
@@ -36,14 +38,17 @@ from mamfed_simulations.arms import (
     CENTRALISED,
     FEDERATED,
     LOCAL,
+    Arm,
     centralised_arm,
     federated_arm,
     local_arms,
     merge_local,
 )
+from mamfed_simulations.comparison_questions import begin_with_questions, hold_to_questions
 from mamfed_simulations.figure2 import Case, by_site, draw_figure2
 from mamfed_simulations.progress import Progress
 from mamfed_simulations.promises import measure_promises
+from mamfed_simulations.readiness import check_nobody_works
 from mamfed_simulations.site_models import as_at_site
 from mamfed_simulations.workers import Machine, set_threads, train_arms
 
@@ -63,6 +68,7 @@ class Experiment:
         machine: What to train with.
         title: Heading of the report.
         command: The command line, for the report.
+        resume: Go on with the run in ``out``, where there is one of the same question.
     """
 
     sites: tuple[Site, ...]
@@ -72,6 +78,7 @@ class Experiment:
     machine: Machine = field(default_factory=Machine)
     title: str = "mamfed simulation"
     command: str = ""
+    resume: bool = False
 
 
 def simulate(
@@ -82,7 +89,9 @@ def simulate(
     Raises:
         RunError: An arm failed; what was reached stays in the run folder.
         SetupError: Another run works in the folder.
-        OutputError: The folder holds something else, or lies in a site's data.
+        OutputError: The folder holds something else, lies in a site's data, or the run to go on
+            with is of other data, options or code.
+        PlanError: It is of another plan.
     """
     check_place(experiment)
     with RunFolder(experiment.out).alone():
@@ -94,12 +103,15 @@ def check_place(experiment: Experiment) -> None:
 
     Raises:
         OutputError: It lies in a site's data, holds something else, or cannot be written.
+        SetupError: Another run works in it.
     """
-    out = experiment.out
+    out, folder = experiment.out, RunFolder(experiment.out)
     check_outside(out, [f for site in experiment.sites for _, f in site.cohorts])
-    if not RunFolder(out).check_ours():
+    is_there = folder.check_ours() if experiment.resume else folder.check_movable()
+    if not is_there:
         check_writable(out)
     check_writable(Path(os.path.abspath(out)).parent)  # for the lock, and an earlier run's new name
+    check_nobody_works(folder.lock(), out, "another run")
 
 
 def _simulate(
@@ -107,14 +119,18 @@ def _simulate(
 ) -> dict[str, Any]:
     started = time.monotonic()
     folder = RunFolder(experiment.out)
+    check_stages(experiment.plan, descriptions)  # what cannot start leaves nothing behind
+    arms, not_trained = arms_of(experiment, descriptions)
+    goes_on = _open(experiment, arms, progress)
     try:
-        summary = _train(experiment, descriptions, progress)
+        summary = _train(experiment, arms, not_trained, progress)
     except MamfedError:
         if folder.holds_run():  # else it failed before it began, and left nothing behind
             write_notes(experiment.out, _notes(experiment, Measured()))
             report_run(experiment.out)
         raise
-    summary["seconds"] = round(time.monotonic() - started, 1)
+    if not goes_on:  # else the federation's own, of all its processes
+        summary["seconds"] = round(time.monotonic() - started, 1)
     folder.write_summary(summary)
     progress.say("drawing the report")
     set_threads(experiment.machine)
@@ -125,34 +141,84 @@ def _simulate(
     return summary
 
 
+def _open(experiment: Experiment, arms: Sequence[Arm], progress: Progress) -> bool:
+    """Make the run folder, or check that the run in it may go on; return whether it does.
+
+    The other arms' folders lie in this one's: it stands before any of them begins.
+    """
+    out, folder = experiment.out, RunFolder(experiment.out)
+    goes_on = experiment.resume and folder.holds_run()
+    if goes_on:
+        held = hold_to_questions(out, arms, experiment.machine)
+    else:
+        folder.create(experiment.plan)
+        held = begin_with_questions(out, arms, experiment.machine)
+    held.write(out)
+    for note in held.notes:
+        progress.say(note)
+    return goes_on
+
+
 def _train(
-    experiment: Experiment, descriptions: Mapping[str, SiteDescription], progress: Progress
+    experiment: Experiment,
+    arms: Sequence[Arm],
+    not_trained: dict[str, str],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Train all arms; return the federation's summary with the results of all."""
-    sites, plan, out = experiment.sites, experiment.plan, experiment.out
-    arms = [federated_arm(sites, plan, out)]
-    not_trained: dict[str, str] = {}
-    if experiment.compare:
-        alone, not_trained = local_arms(sites, descriptions, plan, out)
-        others = [*alone, centralised_arm(sites, descriptions, plan, out)]
-        # The other arms' folders lie in this one's: it stands before any of them begins.
-        RunFolder(out).create(plan)
-        arms = [replace(arms[0], job=replace(arms[0].job, resume=True)), *others]
+    plan = experiment.plan
     trained = train_arms(arms, experiment.machine, progress)
     summaries = {arm.name: RunFolder(arm.job.folder).read_summary() for arm, _ in trained}
     summary = summaries.pop(FEDERATED)
     device = choose_device(experiment.machine.device)
-    summary["warnings"] += filter(None, [float32_instead(device, plan.precision)])
+    said = filter(None, [*summary["warnings"], float32_instead(device, plan.precision)])
+    summary["warnings"] = list(dict.fromkeys(said))  # a run that was finished had said it
     if not experiment.compare:
         return summary
-    summary["warnings"] += [
-        f"{name}: {warning}" for name, s in summaries.items() for warning in s["warnings"]
-    ]
+    others = [f"{name}: {warning}" for name, s in summaries.items() for warning in s["warnings"]]
+    summary["warnings"] = list(dict.fromkeys([*summary["warnings"], *others]))
     centralised = summaries.pop(CENTRALISED)
     by_site = {name.removeprefix(f"{LOCAL}-"): s for name, s in summaries.items()}
     summary["arms"][LOCAL] = merge_local(by_site, not_trained)
     summary["arms"][CENTRALISED] = centralised["arms"][CENTRALISED]
     return summary
+
+
+def arms_of(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription]
+) -> tuple[list[Arm], dict[str, str]]:
+    """Return what is to be trained, the federation first, and why a site has no arm of its own."""
+    sites, plan, out = experiment.sites, experiment.plan, experiment.out
+    arms, not_trained = [federated_arm(sites, plan, out)], dict[str, str]()
+    if experiment.compare:
+        alone, not_trained = local_arms(sites, descriptions, plan, out)
+        arms += [*alone, centralised_arm(sites, descriptions, plan, out)]
+    return [replace(arm, job=replace(arm.job, resume=True)) for arm in arms], not_trained
+
+
+def check_resumed(experiment: Experiment, arms: Sequence[Arm]) -> None:
+    """Check, where a run is to go on, that the one in the folder is of the same question.
+
+    Raises:
+        OutputError: It is of other data, options or code; what differs is named.
+        PlanError: It is of another plan.
+    """
+    if experiment.resume:
+        hold_to_questions(experiment.out, arms, experiment.machine)
+
+
+def kept_lines(experiment: Experiment) -> list[str]:
+    """Say what an interrupted run has left, and how it goes on."""
+    folder = RunFolder(experiment.out)
+    if not folder.holds_run():
+        return ["kept: the images that are prepared; no round has begun"]
+    folders = [folder, *(RunFolder(arm) for arm in sorted((experiment.out / ARMS).glob("*")))]
+    begun = [found for found in folders if found.holds_run()]
+    rounds = sum(len(found.rounds()) for found in begun)
+    finished = sum(found.is_finished() for found in begun)
+    arms = f", {finished} of {len(begun)} arms begun are finished" if experiment.compare else ""
+    total = f" of {experiment.plan.rounds}" if not experiment.compare else ""
+    return [f"kept in {experiment.out}: {rounds}{total} rounds{arms}; report.html is not made"]
 
 
 @dataclass(frozen=True)

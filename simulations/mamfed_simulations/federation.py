@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from flwr.app import Context
@@ -17,7 +16,8 @@ from flwr.clientapp import ClientApp
 
 from mamfed_client.app import ModelsOf, make_client_app
 from mamfed_client.site import Site
-from mamfed_common.errors import MamfedError, SetupError
+from mamfed_common.errors import SetupError
+from mamfed_common.extras import check_installed
 from mamfed_common.training import OnStep
 from mamfed_common.weights import EvaluateTask
 from mamfed_server.app import Job, make_server_app, run_job
@@ -83,12 +83,14 @@ def models_of(folder: Path) -> ModelsOf:
     return path_of
 
 
-def _folder_for_sockets() -> Path:
+def check_ray() -> Path:
     """Return a folder for temporary files whose name leaves room for those of Ray's sockets.
 
     Raises:
-        SetupError: There is none.
+        MamfedError: Ray is not installed.
+        SetupError: There is no such folder.
     """
+    check_installed("ray", "ray")
     asked = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     for folder in (asked, Path("/tmp")):
         if len(str(folder)) <= LONGEST_TMPDIR and os.access(folder, os.W_OK | os.X_OK):
@@ -106,9 +108,7 @@ def run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:
         RunError: The run failed.
         MamfedError: Ray is not installed.
     """
-    if find_spec("ray") is None:
-        raise MamfedError("--engine ray needs Ray: pip install 'mamfed[ray]'")
-    os.environ["RAY_TMPDIR"] = str(_folder_for_sockets())
+    os.environ["RAY_TMPDIR"] = str(check_ray())
     from flwr.simulation import run_simulation
 
     cores = os.cpu_count() or 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mamfed_common.terminal import Format
+
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
 
 MOST_WORKERS = 1024
 
@@ -15,9 +18,26 @@ PlanFile = Annotated[
     Path | None, typer.Option(help="Training plan.", show_default="see mamfed-simulate plan")
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the square images, pixels.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replaces a value of the plan, such as finetuning.rounds=20; repeat.",
+    ),
+]
 Seeds = Annotated[int, typer.Option(min=1, help="Trainings of each, with seeds 0, 1, ...")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check the data, say what would be done, and stop.")
+    bool,
+    typer.Option("--dry-run", help="Check all that is needed, say what would be done, and stop."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run in --out after its last round, with the same bits; other data, "
+        "plan or options are refused.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[
@@ -53,6 +73,28 @@ Cache = Annotated[
     typer.Option(help="Where prepared images are kept.", show_default="~/.cache/mamfed"),
 ]
 Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
+
+
+def chosen_plan(
+    file: Path | None,
+    size: int | None = None,
+    seed: int | None = None,
+    settings: list[str] | None = None,
+) -> TrainingPlan:
+    """Return the plan of ``--plan``, or the default, as the other options change it.
+
+    Raises:
+        PlanError: The file, or a value, cannot be used.
+    """
+    from mamfed_common.plan import TrainingPlan, read_plan
+    from mamfed_common.plan_settings import with_settings
+
+    chosen = TrainingPlan() if file is None else read_plan(file)
+    if size is not None:
+        chosen = chosen.changed("--size", image_size=size)
+    if seed is not None:
+        chosen = chosen.changed("--seed", seed=seed)
+    return with_settings(chosen, settings or ())
 
 
 def number_of_workers(text: str) -> int | None:

@@ -16,6 +16,7 @@ from mamfed_common import __version__
 from mamfed_common.files import write_atomic
 from mamfed_common.intervals import Interval
 from mamfed_common.plan import TrainingPlan
+from mamfed_common.small_numbers import MARK, MARK_MEANS, few_patients
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Account:
     Attributes:
         title: Heading.
         command: The command line.
-        plan: The plan.
+        plans: The plan, or the plan of each run by its name.
         tables: Its figures.
         notes: What to know about them, with counts.
         pictures: What people would rather look at.
@@ -68,11 +69,18 @@ class Account:
 
     title: str
     command: str
-    plan: TrainingPlan
+    plans: Mapping[str, TrainingPlan]
     tables: Sequence[Table]
     notes: Sequence[str]
     pictures: Sequence[Picture]
     verdicts: Sequence[str] = ()
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, and what the mark behind an interval means where one is marked."""
+        cells = (cell for table in self.tables for row in table.rows for cell in row)
+        marked = any(cell.endswith(f"]{MARK}") or f"]{MARK} " in cell for cell in cells)
+        return [f"{MARK_MEANS}."] * marked + list(self.notes)
 
     def write(self, folder: Path, results: Mapping[str, Any]) -> None:
         """Write ``results.json``, ``results.md``, ``report.html`` and the pictures."""
@@ -85,7 +93,7 @@ class Account:
     def markdown(self) -> str:
         """Return title, command, verdicts, tables and notes as Markdown."""
         parts = [f"# {self.title}", f"`{self.command}`", _listed(self.verdicts)]
-        parts += [*map(_markdown, self.tables), _listed(self.notes)]
+        parts += [*map(_markdown, self.tables), _listed(self.all_notes)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def html(self) -> str:
@@ -118,18 +126,20 @@ def for_terminal(table: Table) -> rich.table.Table:
 
 
 def interval_text(interval: Interval, *, signed: bool = False) -> str:
-    """Write ``0.512 [0.430, 0.590]``; one patient has no interval."""
+    """Write ``0.512 [0.430, 0.590]``; one patient has no interval, and that of few is flagged."""
     form = "+.3f" if signed else ".3f"
     if interval.low is None or interval.high is None:
         return f"{interval.value:{form}} [n/a]"
-    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+    mark = MARK * few_patients(interval.patients)
+    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]{mark}"
 
 
 def interval_values(interval: Interval) -> dict[str, Any]:
     """Return an interval for JSON, its figures rounded to what they can say."""
     figures = {k: getattr(interval, k) for k in ("value", "low", "high")}
     rounded = {k: None if v is None else round(v, 4) for k, v in figures.items()}
-    return {**rounded, "patients": interval.patients, "images": interval.images}
+    counts = {"patients": interval.patients, "images": interval.images}
+    return {**rounded, **counts, "few_patients": few_patients(interval.patients)}
 
 
 def _listed(lines: Sequence[str]) -> str:

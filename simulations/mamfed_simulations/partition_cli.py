@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +84,7 @@ def _table(dealt: Dealt) -> Table:
 
     table = Table(title=f"{dealt.partition.data} dealt to {len(dealt.hospitals)}")
     table.add_column("site")
-    heads = ("share", "patients", "malignant", "benign", "without malignancy", "look")
+    heads = ("share", "patients", "images", "malignant", "benign", "other", "look")
     for head in heads:
         table.add_column(head, justify="right")
     for hospital in dealt.hospitals:
@@ -91,10 +92,18 @@ def _table(dealt: Dealt) -> Table:
             hospital.name,
             f"{hospital.share:.3g} %",
             str(len(hospital.patients)),
-            *(str(hospital.images[p]) for p in ("malignant", "benign", "without_malignancy")),
+            *_counts(hospital.images),
             _words(hospital.look),
         )
     return table
+
+
+def _counts(images: Mapping[str, int]) -> tuple[str, ...]:
+    """Return all images, then the three kinds that they are made of."""
+    malignant, benign, without = (
+        images[purpose] for purpose in ("malignant", "benign", "without_malignancy")
+    )
+    return tuple(map(str, (malignant + without, malignant, benign, without - benign)))
 
 
 def _words(look: Look) -> str:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mamfed_common.errors import SetupError
+from mamfed_common.errors import MamfedError
+from mamfed_common.extras import missing_line
 from mamfed_common.unet import pad_to_multiple
 
 MIN_FEATURE_MAP = 4
@@ -46,17 +47,15 @@ class Peer(NamedTuple):
             A module that takes ``(N, 1, H, W)`` in 0..1, of any size, to logits of that shape.
 
         Raises:
-            SetupError: Its package is not installed.
+            MamfedError: Its package is not installed.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
                 return _Padded(self.make(size), self.multiple(size))
             except ImportError as error:
-                raise SetupError(
-                    f"{self.label}: package {error.name} is not installed: "
-                    "pip install 'mamfed[peers]'"
-                ) from None
+                name = (error.name or self.label).partition(".")[0]
+                raise MamfedError(f"{self.label}: {missing_line(name, 'peers')}") from None
 
 
 class _Padded(nn.Module):

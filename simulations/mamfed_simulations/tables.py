@@ -7,42 +7,49 @@ from typing import Any
 
 from rich.table import Table
 
+from mamfed_common.domain import EVALUATED_ON, Part, Purpose
 from mamfed_common.metrics import HALF, THRESHOLDS
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.weights import Purpose, SiteDescription
+from mamfed_common.row_account import account_of
+from mamfed_common.weights import SiteDescription
 
 
-def data_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> Table:
-    """Lay out what each site has for each stage, and what was left out."""
-    table = Table(title=f"data at {plan.image_size} x {plan.image_size}, plan {_short(plan)}")
+def data_tables(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> list[Table]:
+    """Lay out where each site's rows go, then what each stage and measurement has of them."""
+    return [_rows_table(descriptions, plan), _uses_table(descriptions, plan)]
+
+
+def _rows_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> Table:
+    """Lay out a row a site, whose columns add up to its rows."""
+    table = Table(title=f"rows at {plan.image_size} x {plan.image_size}, plan {_short(plan)}")
     table.add_column("site")
-    for name in ("rows", "stage 1 train", "stage 2 train", "val", "test", "rejected", "left out"):
-        table.add_column(name, justify="right")
+    for head in ("rows", "trained on", "validation", "test", "not used", "rejected"):
+        table.add_column(head, justify="right")
     for site, description in descriptions.items():
-        malignant = description.images.get("malignant", {})
-        table.add_row(
-            site,
-            str(description.rows),
-            *(_kinds(description.images_used(plan, stage)) for stage in Stage),
-            str(malignant.get("val", 0)),
-            str(malignant.get("test", 0)),
-            str(sum(description.rejected.values())),
-            str(sum(description.left_out.values())),
-        )
+        table.add_row(site, *map(str, account_of(description, plan)))
     return table
 
 
-def reasons(descriptions: Mapping[str, SiteDescription]) -> list[str]:
-    """Say, a line each, why rows of a site were rejected or left out, with counts."""
-    return [
-        f"{site}: {count} {word}: {reason}"
-        for site, description in descriptions.items()
-        for word, counts in (
-            ("rejected", description.rejected),
-            ("left out of the stages", description.left_out),
-        )
-        for reason, count in counts.items()
-    ]
+def _uses_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> Table:
+    """Lay out images by use; a site's benign images may serve both stages."""
+    table = Table(title="images by use; validation and test: with malignancy / without")
+    table.add_column("site")
+    for head in ("stage 1", "stage 2", "validation", "test"):
+        table.add_column(head, justify="right")
+    for site, description in descriptions.items():
+        stages = [
+            _kinds(description.images_used(plan, stage)) if plan.stage(stage).rounds else "0"
+            for stage in Stage
+        ]
+        table.add_row(site, *stages, *(_measured(description, plan, p) for p in ("val", "test")))
+    return table
+
+
+def _measured(description: SiteDescription, plan: TrainingPlan, part: Part) -> str:
+    if not plan.finetuning.rounds:
+        return "0"
+    counts = (description.images.get(purpose, {}).get(part, 0) for purpose in EVALUATED_ON)
+    return " / ".join(map(str, counts))
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:

@@ -31,6 +31,10 @@ def test_a_file_becomes_settings(path):
     ("text", "words"),
     [
         ("nam: x", "name: is missing; unknown key 'nam'"),
+        ("name: x\nparts: {}", "unknown key 'parts', did you mean 'part'?"),
+        ("name: x\npart: {sice: 3}", "unknown key 'part.sice', did you mean 'size'?"),
+        ("name: x\npart: {qqq: 3}", "unknown key 'part.qqq'"),
+        ("name: x\nsize: 3", "unknown key 'size', did you mean 'part.size'?"),
         ("name: x\npart: {size: 0}", "part.size: found 0, expected 1 or more"),
         ("name: [1]", "name: found [1], expected a text"),
         ("name: x\nname: y", "key 'name' is given twice"),

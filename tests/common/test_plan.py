@@ -43,7 +43,11 @@ def test_numbers_in_exponent_notation_are_read():
         ("image_size: 0", "image_size: found 0"),
         ("image_size: big", "image_size: found 'big'"),
         ("seed: 1\nseed: 2", "'seed' is given twice"),
-        ("finetuning: {learning_rate: 0.1}", "finetuning.rounds"),
+        ("finetuning: {learning_rate: 0}", "finetuning.learning_rate: found 0"),
+        ("finetuning: 20", "finetuning: found 20"),
+        ("finetuning: {round: 20}", "unknown key 'finetuning.round', did you mean 'rounds'?"),
+        ("local_steps: 5", "did you mean 'pretraining.local_steps' or 'finetuning.local_steps'?"),
+        ("image_sizes: 3", "unknown key 'image_sizes', did you mean 'image_size'?"),
         ("evaluation: {validation_fraction: 0.6, test_fraction: 0.5}", "nothing to train on"),
         ("evaluation: {folds: 5, fold: 5}", "fold is 5, but there are 5 folds"),
         ("evaluation: {fold: 1}", "fold is 1, but there are no folds"),
@@ -90,18 +94,27 @@ def test_a_plan_of_other_bytes_than_text_is_refused(tmp_path):
         read_plan(tmp_path / "p.yaml")
 
 
-def test_a_round_is_of_epochs_or_of_steps_and_of_one_epoch_where_nothing_is_said():
+@pytest.mark.parametrize("stage", ["pretraining", "finetuning"])
+def test_a_stage_that_is_given_in_part_has_the_default_stages_other_values(stage):
+    default = getattr(TrainingPlan(), stage)
+    for key, value in (("rounds", 20), ("learning_rate", 0.5), ("quorum", 2)):
+        found = getattr(parse_plan(f"{stage}: {{{key}: {value}}}", "p"), stage)
+        assert found == default.model_copy(update={key: value})
+    assert parse_plan(f"{stage}: {{}}", "p") == TrainingPlan()
+
+
+def test_a_round_is_of_epochs_or_of_steps_whichever_the_plan_gives():
     found = [
-        parse_plan(f"pretraining: {{{STAGE}{more}}}", "p").pretraining
-        for more in ("", ", local_epochs: 3", ", local_steps: 4", ", local_epochs: null")
+        parse_plan(f"finetuning: {{{STAGE}{more}}}", "p").finetuning
+        for more in ("", ", local_epochs: 3", ", local_steps: 4", ", local_steps: null")
     ]
     assert [(s.local_epochs, s.local_steps) for s in found] == [
-        (1, None),
+        (None, TrainingPlan().finetuning.local_steps),
         (3, None),
         (None, 4),
         (1, None),
     ]
-    assert [stage.in_words() for stage in found[:3]] == ["1 epoch", "3 epochs", "4 steps"]
+    assert [stage.in_words() for stage in found[1:]] == ["3 epochs", "4 steps", "1 epoch"]
 
 
 def test_a_plan_that_counts_steps_survives_being_written(tiny_plan):

@@ -237,6 +237,12 @@ RECIPES = (
         ),
     ),
     Recipe(
+        "mamfed-simulate compare", "folder",
+        lambda m, out: (m.run, m.path / "data/../run", "--out", out),  # one that all may read
+        ("results.json", "results.md", "report.html", "curves.png"), lock=_inside(LOCK),
+        changed=lambda m, out: (m.path / "server/runs/begun", m.run, "--out", out),
+    ),
+    Recipe(
         "mamfed-simulate run", "folder",
         lambda m, out: (*_sites(m), "--plan", m.plan, "--threads", 1, "--out", out),
         RUN, lock=_beside,

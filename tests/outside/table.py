@@ -90,6 +90,7 @@ EXCEPT: dict[str, dict[str, Outcome]] = {
     "mamfed-server export --to run": {**TAKES_NO_SECRET, CHANGED: OTHERS},
     "mamfed-server export to a format": TAKES_NO_SECRET,
     "mamfed-simulate partition": {CHANGED: Outcome(8, "holds another partition")},
+    "mamfed-simulate compare": {**TAKES_NO_SECRET, CHANGED: WORKS},
     "mamfed-simulate run": {
         OF_OTHERS: Outcome(8, "is not a run folder"), NO_HOME: NO_CACHE, CHANGED: WORKS,
     },

@@ -78,11 +78,3 @@ def test_a_command_that_only_looks_does_not_take_another_folder_for_an_idle_home
     result = runner.invoke(app, [command, "--home", str(tmp_path)])
     assert isinstance(result.exception, SetupError)
     assert "server.yaml: not found" in str(result.exception)
-
-
-def test_a_missing_extra_is_one_line_that_says_what_to_install(tmp_path):
-    code = "import sys; sys.modules['pydicom'] = None\nfrom mamfed_client.cli import main; main()"
-    options = ["evaluate", "--checkpoint", "c", "--data", "d", "--out", str(tmp_path / "o.json")]
-    result = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr == "error: this needs pydicom: pip install 'mamfed[client]'\n"

@@ -351,12 +351,15 @@ def test_the_site_that_loses_most_comes_first_and_is_named_in_words():
     both = {"local": local, "fedavg": fedavg}
     assert worst_first(both, ["a", "b", "c"]) == ["b", "a", "c"]
     assert verdicts(both, ["b", "a"]) == [
-        "fedavg scored lower than local training at b: -0.100 [-0.100, -0.100], 3 images of 2 "
-        "patients."
+        "fedavg scored lower than local training at 1 of 2 sites: b -0.100 [-0.100, -0.100] "
+        "(3 images of 2 patients); higher than local training at 1 of 2 sites: a +0.100 [+0.100, "
+        "+0.100] (3 images of 2 patients).",
+        "Too few images to tell at any site: fewer than 10 images or 10 patients.",
     ]
-    assert verdicts({"local": local, "fedavg": local}, ["a"]) == [
-        "fedavg scored lower than local training at no site."
-    ]
+    assert verdicts({"local": local, "fedavg": local}, ["a"])[0] == (
+        "fedavg scored the same as local training at the one site: a +0.000 [+0.000, +0.000] "
+        "(3 images of 2 patients)."
+    )
     assert verdicts({"fedavg": local}, ["a"]) == [], "nothing to compare with"
 
 

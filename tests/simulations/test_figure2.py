@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 
 from mamfed_common.samples import Sample
 from mamfed_common.training import Prediction
-from mamfed_simulations.figure2 import Case, _window, by_site, draw_figure2
+from mamfed_server.report import page
+from mamfed_simulations.figure2 import CONTOURS, ROWS, Case, _window, by_site, draw_figure2
 
 SIZE = 32
 
@@ -60,3 +63,14 @@ def test_contours_are_enlarged_to_what_is_marked_and_stay_inside_the_image() -> 
     marked[:] = False
     marked[0, SIZE - 1] = True  # one pixel in a corner: the largest scale
     assert _window(marked) == (24, 0, 8)
+
+
+def test_what_the_page_says_of_the_figure_names_every_row_and_no_other() -> None:
+    template = Path(page.__file__).with_name("templates") / "report.html.j2"
+    said = re.search(r"rows: (.*?) of truth and prediction", template.read_text())
+    assert said is not None
+    parts = [part.strip() for part in re.split(r", and |, ", said[1])]
+    rows = [re.sub(r"\W+", " ", row.partition("(")[0]).lower() for row in [*ROWS, CONTOURS]]
+    assert len(parts) == len(rows)
+    for part, row in zip(parts, rows, strict=True):
+        assert part.split()[0] in row.split(), (part, row)

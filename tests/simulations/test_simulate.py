@@ -13,8 +13,10 @@ from mamfed_client.site import Site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import DataError, MamfedError, OutputError, PlanError, RunError
 from mamfed_common.metrics import THRESHOLDS
-from mamfed_common.plan import parse_plan
+from mamfed_common.plan import parse_plan, read_plan
+from mamfed_common.row_account import account_of
 from mamfed_common.state import state_sha256
+from mamfed_common.weights import SiteDescription
 from mamfed_server.report.page import report_run
 from mamfed_simulations.arms import describe_sites
 from mamfed_simulations.cli import app
@@ -308,3 +310,8 @@ def test_real_mammograms_of_three_unlike_sites_train_together(tmp_path, plan):
     assert sites["cesm"]["images"] > 30
     assert sites["cbis"]["dice"] is None
     assert sum(summary["sites"]["cbis"]["left_out"].values()) == 126
+    for name in folders:
+        account = account_of(
+            SiteDescription.model_validate(summary["sites"][name]), read_plan(plan)
+        )
+        assert account.rows == sum(account[1:]), name

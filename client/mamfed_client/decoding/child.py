@@ -7,6 +7,7 @@ import resource
 import select
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from mamfed_common.children import module_command, start_process
@@ -40,6 +41,7 @@ class Child:
 
         Raises:
             MamfedError: It does not start.
+            ModuleNotFoundError: What it decodes with is not installed.
         """
         # stderr goes nowhere: libraries quote the file there.
         self._process = start_process(
@@ -58,6 +60,7 @@ class Child:
             self.ask(b"", START_S)
         except (TimeoutError, EOFError):
             self.end()
+            _check_installed()
             raise MamfedError(
                 "the decoding process does not start; "
                 "`python -m mamfed_client.decoding.sandbox 0 20` should say why"
@@ -130,3 +133,10 @@ class Child:
         self._requests.close()
         self._answers.close()
         return code
+
+
+def _check_installed() -> None:
+    """Raise what the process itself could not say: the decoder that is missing."""
+    for name in ("pydicom", "imagecodecs"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import shutil
@@ -26,7 +25,8 @@ from typing import Any, NamedTuple
 import torch
 
 from mamfed_common import __version__
-from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.errors import OutputError
+from mamfed_common.extras import check_installed
 from mamfed_common.files import (
     DRAFT,
     check_folder,
@@ -157,9 +157,7 @@ def check_request(request: Request) -> None:
         MamfedError: A package is missing.
         OutputError: The folder holds something else, another export, or files of others.
     """
-    for name in FORMS[request.target].needs:
-        if importlib.util.find_spec(name) is None:
-            raise MamfedError(f"this needs {name}: pip install 'mamfed[export]'")
+    check_installed("export", *FORMS[request.target].needs)
     out = request.out
     check_folder(out, lambda folder: _is_ours(folder, request), f"export to {request.target}")
     held = _record_of(out)

@@ -10,15 +10,23 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamfed_common.files import check_file, is_page, private_directory, write_atomic
+from mamfed_common.row_account import account_of, reason_lines
+from mamfed_common.small_numbers import (
+    FEW_IMAGES,
+    FEW_PATIENTS,
+    MARK,
+    MARK_MEANS,
+    cautions,
+    few_patients,
+)
 from mamfed_common.wording import counted, span
 from mamfed_server.attendance import attendance, due
 from mamfed_server.choosing import Choice, chosen_round, pool
-from mamfed_server.report.data import FIGURE2, Interval, ReportData, read_run
+from mamfed_server.report.data import FIGURE2, Interval, Notes, ReportData, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
 from mamfed_server.report.participation import Mark, participation
 from mamfed_server.report.promises import promise_rows, promise_sentences, promises_of
 from mamfed_server.report.results import (
-    SMALL,
     ArmResult,
     Measure,
     Row,
@@ -33,7 +41,7 @@ from mamfed_server.report.results import (
     rows_of,
     verdict,
 )
-from mamfed_server.report.status import left_out_lines, status_of
+from mamfed_server.report.status import status_of
 from mamfed_server.runs import RoundRecord
 
 COLUMNS = 9
@@ -81,7 +89,7 @@ def lines_of(folder: Path) -> list[str]:
     report = read_run(folder)
     sites = read_sites(report.summary)
     status = status_of(report, read_arms(report.summary), sites)
-    return [status.headline, *status.points, *left_out_lines(sites)]
+    return [status.headline, *status.points, *reason_lines(sites, report.plan)]
 
 
 def write_report(folder: Path, report: ReportData) -> Path:
@@ -173,8 +181,10 @@ def _render(
         summary=report.summary,
         arms=arms,
         sites=sites,
-        verdict=verdict(arms),
-        caveats=_caveats(arms, rated),
+        accounts={name: account_of(site, report.plan) for name, site in sites.items()},
+        reasons=reason_lines(sites, report.plan),
+        verdict=[*verdict(arms), *promise_sentences(promises, ["shared"])],
+        caveats=_caveats(arms),
         not_trained=[(arm, reasons) for arm in arms if (reasons := arm.not_trained)],
         status=status_of(report, arms, sites),
         tables=_tables(report, arms, sites),
@@ -193,7 +203,9 @@ def _render(
         happened={HAPPENED[k]: n for k, n in report.events.items() if k in HAPPENED},
         site_dice=_dice_by_arm(arms).get("federated", {}),
         columns=min(len(report.notes.cases), COLUMNS),
-        small=SMALL,
+        small=FEW_IMAGES,
+        few_patients=FEW_PATIENTS,
+        thin=MARK_MEANS if _has_thin(report.notes) else "",
         figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
     )
 
@@ -207,16 +219,25 @@ def _tables(
     return [(m, rows_of(m, arms, sites)) for m in measures(report.plan, report.threshold, arms)]
 
 
-def _caveats(arms: Sequence[ArmResult], rated: Sequence[str]) -> list[str]:
-    few = [
-        site
-        for site in rated
-        if any(site in arm.rated and (arm.scores[site].images or 0) < SMALL for arm in arms)
-    ]
+def _caveats(arms: Sequence[ArmResult]) -> list[str]:
+    """Say what to know before a figure is believed."""
     sentences = ["One run with one seed: small differences may be chance."] if len(arms) > 1 else []
-    if few:
-        sentences.append(f"Fewer than {SMALL} images stand behind the Dice of {', '.join(few)}.")
-    return sentences
+    return sentences + cautions(_images_behind(arms))
+
+
+def _images_behind(arms: Sequence[ArmResult]) -> dict[str, int]:
+    """Return the fewest images behind a site's Dice in any arm."""
+    rated = {site for arm in arms for site in arm.rated}
+    return {
+        site: min(arm.scores[site].images or 0 for arm in arms if site in arm.rated)
+        for site in sorted(rated)
+    }
+
+
+def _has_thin(notes: Notes) -> bool:
+    """Tell whether an interval on the page is flagged."""
+    behind = [i.patients for i in notes.intervals.values() if i.low is not None]
+    return any(map(few_patients, [*behind, *(p.patients for p in notes.promises if p.minus_local)]))
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -238,4 +259,18 @@ def _interval(interval: Interval) -> str:
     patients = counted(interval.patients, "patient")
     if interval.low is None or interval.high is None:
         return f"no interval ({patients})"
-    return f"{interval.low:.2f} to {interval.high:.2f} ({patients})"
+    mark = MARK * few_patients(interval.patients)
+    return f"{interval.low:.2f} to {interval.high:.2f}{mark} ({patients})"
+
+
+def verdicts_of(folder: Path) -> list[str]:
+    """Return the sentences that head a run's page, for a terminal.
+
+    Raises:
+        DataError: The run folder is damaged.
+        PlanError: Its plan is damaged or missing.
+    """
+    report = read_run(folder)
+    arms = read_arms(report.summary)
+    promises = promises_of(report.notes.promises, arms)
+    return [*verdict(arms), *promise_sentences(promises), *_caveats(arms)]

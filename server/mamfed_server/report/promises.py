@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from mamfed_common.gains import Gain, compared
 from mamfed_common.metrics import SiteScore
+from mamfed_common.small_numbers import MARK, few_patients, is_few
 from mamfed_common.wording import counted
 from mamfed_server.report.data import Difference, Promise
-from mamfed_server.report.results import SMALL, ArmResult
+from mamfed_server.report.results import ArmResult
 
 MODELS = {"shared": "federated", "personal": "personal", "local": "local"}
 """A site's models by the arms of ``summary.json`` that they are of."""
+
+
+NAMES = ("shared", "personal")
 
 
 class PromiseRow(NamedTuple):
@@ -62,11 +67,11 @@ def promise_rows(promises: Sequence[Promise], arms: Sequence[ArmResult]) -> list
         PromiseRow(
             site=promise.site,
             images=_behind(promise.images, promise.patients),
-            small=0 < promise.images < SMALL,
+            small=promise.images > 0 and is_few(promise.images, promise.patients),
             dice=_three(promise.dice),
             gains=(
-                gain_text(promise.minus_local.get("shared")),
-                gain_text(promise.minus_local.get("personal")),
+                gain_text(promise.minus_local.get("shared"), promise.patients),
+                gain_text(promise.minus_local.get("personal"), promise.patients),
             ),
             others=_behind(promise.other_images, promise.other_patients),
             marked=(_share(promise.marked.get("shared")), _share(promise.marked.get("personal"))),
@@ -76,39 +81,28 @@ def promise_rows(promises: Sequence[Promise], arms: Sequence[ArmResult]) -> list
     ]
 
 
-def promise_sentences(promises: Sequence[Promise]) -> list[str]:
-    """Say where a model scored lower than the site's own training would have; all of it."""
-    return [sentence for name in ("shared", "personal") for sentence in _said(name, promises)]
+def promise_sentences(promises: Sequence[Promise], names: Sequence[str] = NAMES) -> list[str]:
+    """Say where a model scored lower than the site's own training would have, and where higher."""
+    return [sentence for name in names for sentence in _said(name, promises)]
 
 
-def gain_text(found: Difference | None) -> str:
-    """Return a signed difference, with its interval where there is one."""
+def gain_text(found: Difference | None, patients: int | None = None) -> str:
+    """Return a signed difference, with its interval where there is one, flagged if over few."""
     if found is None:
         return "n/a"
     text = f"{found.value:+.2f}"
     if found.low is None or found.high is None:
         return text
-    return f"{text} [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{text} [{found.low:+.2f}, {found.high:+.2f}]{MARK * few_patients(patients)}"
 
 
 def _said(name: str, promises: Sequence[Promise]) -> list[str]:
-    compared = [p for p in promises if name in p.minus_local]
-    lower = sorted(
-        (p for p in compared if p.minus_local[name].value < 0),
-        key=lambda p: p.minus_local[name].value,
-    )
-    if not compared:
-        return []
-    if not lower:
-        return [
-            f"The {name} model scored no lower than local training at any of "
-            f"{counted(len(compared), 'site')}."
-        ]
-    where = "; ".join(
-        f"{p.site} ({gain_text(p.minus_local[name])}, {_behind(p.images, p.patients)})"
-        for p in lower
-    )
-    return [f"The {name} model scored lower than local training at {where}."]
+    found = [
+        Gain(p.site, gain.value, gain.low, gain.high, p.images, p.patients)
+        for p in promises
+        if (gain := p.minus_local.get(name))
+    ]
+    return compared(f"The {name} model", "local training", found, digits=2)
 
 
 def _of_means(arms: Sequence[ArmResult]) -> list[Promise]:

@@ -11,12 +11,11 @@ import numpy as np
 from mamfed_common.detection import FOUND_SHARE
 from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import TrainingPlan
+from mamfed_common.small_numbers import FEW_IMAGES
 from mamfed_common.weights import SiteDescription
 from mamfed_common.wording import counted
 from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
 
-SMALL = 10
-"""A figure with fewer images than this behind it is flagged."""
 ARM_NAMES = {
     "local": "local only",
     "centralised": "centralised",
@@ -139,8 +138,8 @@ def verdict(arms: Sequence[ArmResult]) -> list[str]:
     )
     if comparable(arms):
         rest = [f"{arm.label} {dice_text(arm.mean_dice)}" for arm in others]
-        return ["; ".join([sentence, *rest]) + ".", *_against_local(arms)]
-    return [f"{sentence}.", _fair_comparison(arms), *_against_local(arms)]
+        return ["; ".join([sentence, *rest]) + "."]
+    return [f"{sentence}.", _fair_comparison(arms)]
 
 
 def measures(plan: TrainingPlan, threshold: float, arms: Sequence[ArmResult] = ()) -> list[Measure]:
@@ -248,7 +247,7 @@ def _row(
             cell = cell._replace(note=", ".join(filter(None, [cell.note, counted(count, "image")])))
         cells.append(cell)
     images = "varies" if len(behind) > 1 else str(max(counts, default=0))
-    return Row(name, cells, images, bool(behind) and min(behind) < SMALL)
+    return Row(name, cells, images, bool(behind) and min(behind) < FEW_IMAGES)
 
 
 def _total_rows(measure: Measure, arms: Sequence[ArmResult]) -> list[Row]:
@@ -322,16 +321,3 @@ def _fair_comparison(arms: Sequence[ArmResult]) -> str:
     ]
     where = "the one site" if len(common) == 1 else f"the {len(common)} sites"
     return f"At {where} measured in every arm ({', '.join(common)}): {'; '.join(means)}."
-
-
-def _against_local(arms: Sequence[ArmResult]) -> list[str]:
-    by_name = {arm.name: arm for arm in arms}
-    if not {"local", "federated"} <= set(by_name):
-        return []
-    local, federated = by_name["local"].scores, by_name["federated"].scores
-    sites = common_sites([by_name["local"], by_name["federated"]])
-    higher = sum((federated[s].dice or 0) > (local[s].dice or 0) for s in sites)
-    return [
-        f"The federated model has a higher Dice than the site's own at {higher} of "
-        f"{counted(len(sites), 'site')}."
-    ] * bool(sites)

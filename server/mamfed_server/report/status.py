@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mamfed_common.plan import TrainingPlan
+from mamfed_common.row_account import account_of, total_of
 from mamfed_common.wording import counted
 from mamfed_server.attendance import attendance, updates_in_words
 from mamfed_server.report.data import ReportData
@@ -38,7 +40,7 @@ def status_of(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -> St
         f"{updates_in_words(lines)} ({counted(len(report.rounds), 'round')}).",
         *lost,
         *silent,
-        *([_rows_point(sites)] if sites else []),
+        *([_rows_point(sites, report.plan)] if sites else []),
     ]
     if not report.ended_well:
         reason = f": {summary['reason']}" if summary["reason"] else ""
@@ -66,21 +68,6 @@ def _sites_without_result(arms: Sequence[ArmResult], sites: Sites) -> list[str]:
     ]
 
 
-def _rows_point(sites: Sites) -> str:
-    rows = sum(site.rows for site in sites.values())
-    rejected = sum(sum(site.rejected.values()) for site in sites.values())
-    left_out = sum(sum(site.left_out.values()) for site in sites.values())
-    return (
-        f"{counted(rows, 'row')} in the tables of {counted(len(sites), 'site')}: "
-        f"{rejected:,} could not be read, {left_out:,} left out by a rule."
-    )
-
-
-def left_out_lines(sites: Sites) -> list[str]:
-    """Say, a line each, why rows of a site were rejected or left out, with counts."""
-    return [
-        f"{name}: {count} {word}: {reason}"
-        for name, site in sites.items()
-        for word, counts in (("rejected", site.rejected), ("left out by a rule", site.left_out))
-        for reason, count in counts.items()
-    ]
+def _rows_point(sites: Sites, plan: TrainingPlan) -> str:
+    total = total_of([account_of(site, plan) for site in sites.values()])
+    return f"In the tables of {counted(len(sites), 'site')}: {total.in_words()}."

@@ -21,8 +21,10 @@ from mamfed_simulations.options import (
     Output,
     PlanFile,
     Seeds,
+    Settings,
     Size,
     Threads,
+    chosen_plan,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ Example: mamfed-simulate experiment table1 --data INbreast --size 1536 --out run
 PEERS_HELP = """Train what you would otherwise pick, with the same data, steps and evaluation.
 
 MONAI's BasicUNet, smp.Unet(resnet34) and nnU-Net's PlainConvUNet, each from random weights under
-Dice and cross-entropy, beside mamfed's own recipe. Needs pip install 'mamfed[peers]'.
+Dice and cross-entropy, beside mamfed's own recipe. They come with mamfed's extra [peers].
 
 Example: mamfed-simulate experiment peers --data INbreast --size 512 --out runs/peers
 """
@@ -89,6 +91,7 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
         pretraining_data: Pretraining = None,
         plan: PlanFile = None,
         size: Size = None,
+        settings: Settings = None,
         epochs: Epochs = None,
         pretraining_epochs: PretrainingEpochs = None,
         seeds: Seeds = 1,
@@ -105,22 +108,36 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
         from mamfed_client.cache import default_cache_dir
         from mamfed_common import __version__
         from mamfed_common.device import choose_device
+        from mamfed_simulations.interruption import kept_on_interrupt
         from mamfed_simulations.pages import for_terminal
         from mamfed_simulations.study.data import load_study_data
-        from mamfed_simulations.study.design import Design, Study, carry_out, check_place
+        from mamfed_simulations.study.design import (
+            Design,
+            Study,
+            carry_out,
+            check_design,
+            check_needs,
+            check_place,
+            kept_lines,
+            one_round,
+        )
         from mamfed_simulations.study.report import write_report
 
         chosen_device = choose_device(device)
         threads = threads or os.cpu_count() or 1
-        chosen_plan = _plan(plan, size, epochs, pretraining_epochs)
+        asked = chosen_plan(plan, size, None, settings)
+        if plan is None and epochs is None and _counts_default_steps(asked):
+            epochs = DEFAULT_EPOCHS
+        asked = one_round(asked, epochs, pretraining_epochs)
         chosen_rows = _rows(kind, rows)
-        check_place(out, [data, *(pretraining_data or [])])
-        prepared = load_study_data(
-            data, pretraining_data or [], chosen_plan, folds, cache or default_cache_dir()
-        )
+        others = pretraining_data or []
+        check_place(out, [data, *others])
+        check_needs(chosen_rows, asked)
+        with kept_on_interrupt(lambda: ["kept: the images that are prepared"]):
+            prepared = load_study_data(data, others, asked, folds, cache or default_cache_dir())
         design = Design(
             kind=kind,
-            plan=chosen_plan,
+            plan=asked,
             folds=folds,
             data=prepared.sha256,
             threads=threads,
@@ -133,16 +150,16 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
             seeds=tuple(range(seeds)),
             data=prepared,
             folder=out,
-            title=f"mamfed {kind}: {data.name} at {chosen_plan.image_size} x "
-            f"{chosen_plan.image_size}",
+            title=f"mamfed {kind}: {data.name} at {asked.image_size} x {asked.image_size}",
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         )
-        for line in study.lines():
-            terminal.console().print(line)
+        check_design(out, design)
+        terminal.say(study.lines())
         if dry_run:
             return
         torch.set_num_threads(threads)
-        carry_out(study, chosen_device)
+        with kept_on_interrupt(lambda: kept_lines(study)):
+            carry_out(study, chosen_device)
         account, results = write_report(study, chosen_device)
         for table in account.tables:
             terminal.console().print(for_terminal(table))
@@ -155,27 +172,23 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
     return command
 
 
-def _plan(
-    path: Path | None, size: int | None, epochs: int | None, pretraining_epochs: int | None
-) -> TrainingPlan:
-    from mamfed_common.plan import TrainingPlan, read_plan
-    from mamfed_simulations.study.design import one_round
+def _counts_default_steps(plan: TrainingPlan) -> bool:
+    """Whether stage 2 counts the steps of the default plan, which is for federations."""
+    from mamfed_common.plan import TrainingPlan
 
-    chosen = TrainingPlan() if path is None else read_plan(path)
-    if path is None and epochs is None:  # the default plan counts steps, for federations
-        epochs = DEFAULT_EPOCHS
-    if size is not None:
-        chosen = chosen.changed("--size", image_size=size)
-    return one_round(chosen, epochs, pretraining_epochs)
+    return plan.finetuning.local_steps == TrainingPlan().finetuning.local_steps
 
 
 def _rows(kind: str, names: str | None) -> tuple[Row, ...]:
+    from mamfed_common.documents import near
     from mamfed_simulations.study.rows import PEER_ROWS, TABLE1
 
     offered = {row.name: row for row in (TABLE1 if kind == "table1" else PEER_ROWS)}
     wanted = list(offered) if names is None else names.split(",")
     if unknown := [name for name in wanted if name not in offered]:
-        raise typer.BadParameter(f"--rows {unknown[0]!r}: expected some of {', '.join(offered)}")
+        hint = near(unknown[0], list(offered))
+        expected = f"expected some of {', '.join(offered)}"
+        raise typer.BadParameter(f"--rows {unknown[0]!r}: {expected}{hint}")
     return tuple(offered[name] for name in dict.fromkeys(wanted))
 
 

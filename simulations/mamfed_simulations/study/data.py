@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from mamfed_client.split import draw_fold
 from mamfed_common.errors import DataError
 from mamfed_common.fingerprint import sha256_of
 from mamfed_common.plan import TrainingPlan
+from mamfed_common.row_account import RowAccount
 from mamfed_common.samples import Sample
 from mamfed_common.weights import PARTS, Part
 
@@ -52,7 +53,8 @@ class StudyData(NamedTuple):
 
     Attributes:
         folds: The divisions; one unless cross-validation was asked for.
-        left_out: Lines for people: what was left out or rejected, with counts.
+        left_out: Lines for people: where every row went, then what was left out or rejected, with
+            counts.
         sha256: Name of the images and their division.
     """
 
@@ -99,8 +101,9 @@ def load_study_data(
     made = tuple(_fold(cohort.placed, parts, numbers, more) for parts in divisions)
     for number, fold in enumerate(made):
         _check(fold, number, data)
-    left_out = tuple(line for c in (cohort, *others) for line in _left_out(c))
-    return StudyData(made, left_out, _sha256(cohort.placed, divisions, others))
+    left_out = [*_accounts(cohort, made, divisions), *(_pretrained_on(other) for other in others)]
+    left_out += [line for c in (cohort, *others) for line in _left_out(c)]
+    return StudyData(made, tuple(left_out), _sha256(cohort.placed, divisions, others))
 
 
 def benign_of(cohort: Cohort, parts: Sequence[Part]) -> Joined:
@@ -165,6 +168,31 @@ def _sha256(placed: Sequence[Placed], divisions: Sequence[Parts], others: Sequen
     own = [[parts[_patient(image)] for parts in divisions] for image in placed]
     more = [images_sha256(other.placed) for other in others]
     return sha256_of([images_sha256(placed), own, more])
+
+
+def _accounts(cohort: Cohort, folds: Sequence[Fold], divisions: Sequence[Parts]) -> Iterator[str]:
+    """Say fold by fold where every row of the data set went."""
+    for number, (fold, parts) in enumerate(zip(folds, divisions, strict=True)):
+        benign = sum(
+            "benign" in image.case.purposes and parts[_patient(image)] == "train"
+            for image in cohort.placed
+        )
+        held_out = (len(fold.validation), len(fold.test))
+        account = _account(cohort, len(fold.training) + benign, *held_out)
+        where = f", fold {number}" if len(folds) > 1 else ""
+        yield f"{cohort.name}{where}: {account.in_words()}"
+
+
+def _pretrained_on(cohort: Cohort) -> str:
+    """Say where every row of a data set went that serves stage 1 alone."""
+    account = _account(cohort, len(benign_of(cohort, PARTS)))
+    return f"{cohort.name}: {account.in_words()}"
+
+
+def _account(cohort: Cohort, train: int, validation: int = 0, test: int = 0) -> RowAccount:
+    rows, rejected = cohort.counts.rows, sum(cohort.counts.rejected.values())
+    unused = rows - train - validation - test - rejected
+    return RowAccount(rows, train, validation, test, unused, rejected)
 
 
 def _left_out(cohort: Cohort) -> list[str]:

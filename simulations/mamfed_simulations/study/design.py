@@ -18,9 +18,10 @@ from mamfed_common.fingerprint import Fingerprint
 from mamfed_common.lock import only_one
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.terminal import console
+from mamfed_simulations.readiness import check_nobody_works
 from mamfed_simulations.study.data import StudyData
 from mamfed_simulations.study.rows import Row
-from mamfed_simulations.study.trials import Unit, run_unit
+from mamfed_simulations.study.trials import Unit, read_epochs, run_unit
 
 DESIGN, LOCK = "study.json", "study.lock"
 KEEP_SECONDS = 60.0
@@ -137,7 +138,9 @@ def carry_out(study: Study, device: torch.device) -> None:
     """
     private_directory(study.folder)
     with only_one(study.folder / LOCK, "this study"):
-        _remember(study.folder, study.design)
+        check_design(study.folder, study.design)
+        if not (study.folder / DESIGN).exists():
+            write_atomic(study.folder / DESIGN, study.design.model_dump_json(indent=2))
         write_atomic(study.folder / "plan.yaml", study.design.plan.to_yaml())
         open_units = [unit for unit in study.units() if not unit.done]
         with _progress() as display:
@@ -149,21 +152,48 @@ def check_place(folder: Path, data: Sequence[Path]) -> None:
     """Refuse a place for a study before its images are prepared.
 
     Raises:
-        OutputError: It lies in the data, or holds something else.
+        OutputError: It lies in the data, holds something else, or cannot be written.
+        SetupError: Another process works in it.
     """
     check_outside(folder, data)
     check_folder(folder, lambda out: any((out / n).exists() for n in (DESIGN, LOCK)), "study")
+    check_nobody_works(folder / LOCK, folder, "this study")
 
 
-def _remember(folder: Path, design: Design) -> None:
+def check_needs(rows: Sequence[Row], plan: TrainingPlan) -> None:
+    """Check that every row's network can be built.
+
+    Raises:
+        MamfedError: A row's package is not installed.
+    """
+    for row in rows:
+        row.build(plan)
+
+
+def check_design(folder: Path, design: Design) -> None:
+    """Refuse a folder that holds a study of another design; one without a study will do.
+
+    Raises:
+        OutputError: It does; what differs is named.
+    """
     path = folder / DESIGN
     if not path.exists():
-        write_atomic(path, design.model_dump_json(indent=2))
         return
     before = read_json(Design, path).model_dump(mode="json")
     question = Fingerprint.of(**design.model_dump(mode="json"))
     advice = "choose another --out, or the same data and options"
     question.check(before, f"{path}: holds another study", advice)
+
+
+def kept_lines(study: Study) -> list[str]:
+    """Say what an interrupted study has left."""
+    units = study.units()
+    done = sum(unit.done for unit in units)
+    epochs = sum(len(read_epochs(unit.path)) for unit in units)
+    return [
+        f"kept in {study.folder}: {done} of {len(units)} trainings and {epochs} epochs of stage 2 "
+        f"in all; at most {KEEP_SECONDS:.0f} seconds of training are done again"
+    ]
 
 
 def _told(

@@ -43,7 +43,7 @@ def write_report(study: Study, device: torch.device) -> tuple[Account, dict[str,
     account = Account(
         title=study.title,
         command=study.command,
-        plan=study.design.plan,
+        plans={"": study.design.plan},
         tables=_tables(rows),
         notes=_notes(study, scores),
         pictures=_pictures(study, scores, device),

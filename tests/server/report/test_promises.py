@@ -49,12 +49,16 @@ def test_the_site_that_gains_least_comes_first_and_sites_without_comparison_last
 def test_a_model_that_loses_to_local_training_is_named_with_what_stands_behind():
     known = [
         promise("mias", 0.25, 0.38, 0.5, interval=(-0.384, 0.15), images=6, patients=6),
-        promise("a", 0.6, 0.599, 0.61),
+        promise("a", 0.6, 0.54, 0.61, interval=(0.02, 0.1), patients=11),
     ]
     assert promise_sentences(known) == [
-        "The shared model scored lower than local training at mias (-0.13 [-0.38, +0.15], "
-        "6 images of 6 patients).",
-        "The personal model scored no lower than local training at any of 2 sites.",
+        "The shared model scored lower than local training at 1 of 2 sites: mias -0.13 [-0.38, "
+        "+0.15] (6 images of 6 patients); higher than local training at 1 of 2 sites: a +0.06 "
+        "[+0.02, +0.10] (12 images of 11 patients).",
+        "Too few images to tell at mias: fewer than 10 images or 10 patients.",
+        "The personal model scored higher than local training at both sites: mias +0.12 [-0.38, "
+        "+0.15] (6 images of 6 patients); a +0.07 [+0.02, +0.10] (12 images of 11 patients).",
+        "Too few images to tell at mias: fewer than 10 images or 10 patients.",
     ]
     assert promise_sentences([promise("a", 0.6)]) == []
 
@@ -76,10 +80,10 @@ def test_a_row_has_all_three_models_and_what_each_marks():
     reason = "nothing to adapt with: no malignant training image of its own"
     first, few = promise_rows(known, [arm("personal", {"few": reason})])
     assert first.dice == ("0.62", "0.70", "0.50")
-    assert first.gains == ("+0.12 [+0.01, +0.20]", "+0.20 [+0.01, +0.20]")
+    assert first.gains == ("+0.12 [+0.01, +0.20]*", "+0.20 [+0.01, +0.20]*")
     assert (first.images, first.others) == ("12 images of 7 patients", "30 images of 20 patients")
     assert first.marked == ("3.5%", "1.4%")
-    assert (first.small, first.reason) == (False, "")
+    assert (first.small, first.reason) == (True, ""), "7 patients"
     assert few.dice == ("0.50", "n/a", "n/a")
     assert few.gains == ("n/a", "n/a")
     assert few.marked == ("20.0%", "n/a")

@@ -1,0 +1,50 @@
+"""Single values of a plan, as people give them on a command line: ``finetuning.rounds=20``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mamfed_common.documents import known_keys, near, parse_yaml
+from mamfed_common.errors import PlanError
+from mamfed_common.plan import ROUND_LENGTHS, TrainingPlan, validate_plan
+
+OPTION = "--set"
+
+
+def with_settings(plan: TrainingPlan, settings: Sequence[str]) -> TrainingPlan:
+    """Return a plan with some values replaced, in their order.
+
+    Args:
+        plan: The plan.
+        settings: ``KEY=VALUE``; the key with dots, the value as in a plan file. Of the two lengths
+            of a round the one that is given replaces the other.
+
+    Raises:
+        PlanError: A setting has no ``=``, its key is unknown, or the value is not allowed.
+    """
+    if not settings:
+        return plan
+    values = plan.model_dump(mode="json")
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise PlanError(f"{OPTION} {text!r}: expected KEY=VALUE, as in finetuning.rounds=20")
+        listed = parse_yaml(f"[{value}]", f"{OPTION} {text!r}", PlanError)
+        _put(values, key.strip().split("."), listed)
+    return validate_plan(values, OPTION)
+
+
+def _put(values: dict[str, Any], keys: Sequence[str], listed: list[Any]) -> None:
+    """Replace one value of nested ones; its last key may be new, which the check refuses."""
+    *parents, last = keys
+    for depth, parent in enumerate(parents):
+        if not isinstance(values.get(parent), dict):
+            hint = near(parent, known_keys(TrainingPlan, keys[:depth]))
+            known = parent in values
+            name = ".".join(keys if known else keys[: depth + 1])
+            raise PlanError(f"{OPTION}: unknown key {name!r}{'' if known else hint}")
+        values = values[parent]
+    values[last] = listed[0] if len(listed) == 1 else listed
+    if last in ROUND_LENGTHS and values[last] is not None:
+        values.update(dict.fromkeys(ROUND_LENGTHS - {last}))
