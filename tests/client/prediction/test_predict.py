@@ -198,7 +198,7 @@ class TestFolder:
         (tmp_path / "out" / "thesis.txt").write_text("mine")
         result = predict(write_phantom().path)
         assert isinstance(result.exception, OutputError)
-        assert "not empty" in str(result.exception)
+        assert "holds other files" in str(result.exception)
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
     def test_names_no_patient_and_no_file(self, write_phantom, predict, tmp_path):
