@@ -8,8 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
+import pydicom
 import pytest
+from PIL import Image
+from pydicom.encaps import generate_frames
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
 from typer.testing import CliRunner
 
 from mamfed_common.errors import DataError, OutputError
@@ -189,6 +194,51 @@ def test_a_finished_study_may_get_more_seeds_but_not_another_plan(finished, root
     assert isinstance(refused.exception, OutputError)
     assert "plan: pretraining: local epochs was 2" in str(refused.exception)
     assert "7" in str(refused.exception)
+
+
+def change_pixel(folder: Path) -> None:
+    for path in (folder / "images").iterdir():
+        image = pydicom.dcmread(path)
+        if image.file_meta.TransferSyntaxUID == JPEGLosslessSV1:
+            pixels = imagecodecs.jpeg8_decode(next(generate_frames(image.PixelData)))
+        else:
+            pixels = image.pixel_array.copy()
+        pixels.flat[pixels.argmax()] -= 1
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image["PixelData"].is_undefined_length = False
+        image.PixelData = pixels.tobytes()
+        image.save_as(path)
+
+
+def change_mask(folder: Path) -> None:
+    mask = np.array(Image.open(path := next((folder / "masks").iterdir())))
+    mask.flat[mask.argmax()] = 0
+    Image.fromarray(mask).save(path)
+
+
+def leave_a_row_out(folder: Path) -> None:
+    lines = (folder / "labels.csv").read_text().splitlines()
+    (folder / "labels.csv").write_text("\n".join(lines[:-1]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("folder", "change"),
+    [
+        ("here", change_pixel),
+        ("here", change_mask),
+        ("here", leave_a_row_out),
+        ("more", change_pixel),
+        ("more", leave_a_row_out),
+    ],
+)
+def test_a_study_is_of_its_pixels_masks_and_rows(finished, root, plan, tmp_path, folder, change):
+    for name in ("here", "more"):
+        shutil.copytree(root / name, tmp_path / name)
+    change(tmp_path / folder)
+    shutil.copytree(finished, tmp_path / "out")
+    result = run(tmp_path, plan, tmp_path / "out", "--seeds", "2")
+    assert isinstance(result.exception, OutputError)
+    assert "holds another study" in str(result.exception)
 
 
 def test_a_dry_run_counts_and_trains_nothing(root, plan, tmp_path):
