@@ -17,7 +17,7 @@ from mamfed_server.runs import SUMMARY, RunFolder
 
 WRITTEN = Path(__file__).parent / "data" / "0.1.0"
 CHECKPOINT = "server/runs/first/checkpoints/best.safetensors"
-PLAN_OF_THEN, PLAN_OF_NOW = "7a1e859c8c34", "5cfa984be0ab"
+PLAN_OF_THEN, PLAN_OF_NOW = "7a1e859c8c34", "f103e4c1c009"
 
 
 @pytest.fixture(scope="module")

@@ -202,7 +202,7 @@ def test_each_mistake_is_one_line(home, tiny_plan, evaluated, tmp_path):
     one_line(error)
     done = call("models", "list", "--home", tmp_path)
     assert isinstance(done.exception, SetupError)
-    assert "no site.yaml here" in str(done.exception)
+    assert "site.yaml: not found; make a site" in str(done.exception)
 
 
 def test_a_personal_model_of_another_plan_or_other_weights_is_refused(home, tiny_plan, evaluated):
