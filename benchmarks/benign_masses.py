@@ -34,12 +34,6 @@ def of_folder(name: str, folder: Path, plan: TrainingPlan, cache: Path) -> SiteD
     return load_site(Site(name, ((name, folder.absolute()),), cache), plan)
 
 
-def test_patients(data: SiteData) -> set[str]:
-    """Return whose images a site is tested on."""
-    parts = [cohort.samples(purpose, "test") for cohort in data.cohorts for purpose in EVALUATED_ON]
-    return {image.case.row.patient_id for part in parts for image in part.placed}
-
-
 def masses_as_targets(folder: Path, patients: set[str], out: Path) -> None:
     """Write a folder whose rows are the benign masses of some patients, as if malignant."""
     out.mkdir(parents=True)
@@ -88,8 +82,8 @@ def _score(run: Path, shared: Checkpoint, name: str, data: Path, scratch: Path) 
     plan = own.facts.plan
     masses = scratch / name
     if not masses.exists():
-        tested = test_patients(of_folder(name, data, plan, scratch / "cache"))
-        masses_as_targets(data, tested, masses)
+        site = of_folder(name, data, plan, scratch / "cache")
+        masses_as_targets(data, set(site.patients(EVALUATED_ON, "test")), masses)
     everyone = {"test_fraction": 0.96, "validation_fraction": 0.0}
     tests_all = plan.model_copy(update={"evaluation": plan.evaluation.model_copy(update=everyone)})
     found = of_folder(name, masses, tests_all, scratch / "cache").samples(["malignant"], "test")

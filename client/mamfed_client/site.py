@@ -52,6 +52,11 @@ class SiteData:
         """Return the images of some purposes and one part of the split, read when looked at."""
         return Joined(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
 
+    def patients(self, purposes: Iterable[Purpose], part: Part) -> list[str]:
+        """Return whose each of those images is, in their order; it never leaves the site."""
+        cohorts = (c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
+        return [image.case.row.patient_id for samples in cohorts for image in samples.placed]
+
     def training(self, plan: TrainingPlan, stage: Stage) -> tuple[Joined, Joined]:
         """Return the training images of a stage, and in stage 2 those that stand beside them.
 

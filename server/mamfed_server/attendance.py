@@ -7,6 +7,7 @@ against the rounds of the stage.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Attendance(NamedTuple):
 
     def words(self) -> str:
         """Say it in a clause: ``west: update in 1 of 4 rounds of finetuning (3 x offline)``."""
-        why = "; ".join(f"{count} x {reason}" for reason, count in self.reasons.items())
+        why = reasons_in_words(self.reasons)
         rounds = f"{counted(self.rounds, 'round')} of {self.stage}"
         return f"{self.site}: update in {self.accepted} of {rounds}" + (f" ({why})" if why else "")
 
@@ -83,14 +84,15 @@ def updates_in_words(lines: Sequence[Attendance]) -> str:
     return f"{accepted:,} of {counted(possible, 'update')} accepted"
 
 
+def reasons_in_words(reasons: Mapping[str, int]) -> str:
+    """Say why rounds have no update, and how many each: ``3 x offline; 1 x late``."""
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
+
+
 def _of_site(site: str, stage: Stage, rounds: Sequence[RoundRecord]) -> Attendance:
-    reasons: dict[str, int] = {}
-    for record in rounds:
-        if site not in record.accepted:
-            reason = _why(record, site)
-            reasons[reason] = reasons.get(reason, 0) + 1
+    reasons = Counter(_why(record, site) for record in rounds if site not in record.accepted)
     accepted = len(rounds) - sum(reasons.values())
-    return Attendance(site, stage, len(rounds), accepted, reasons)
+    return Attendance(site, stage, len(rounds), accepted, dict(reasons))
 
 
 def _why(record: RoundRecord, site: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import TrainingPlan, read_plan
-from mamfed_server.overview import overview, rounds_in_words
+from mamfed_server.overview import overview
 from mamfed_server.resume import difference, keys_of_today
 from mamfed_server.runs import PLAN, RunFolder
+from mamfed_server.standing import rounds_in_words
 
 MOST_NAMED = 3
 """Unfinished runs that are named one by one."""
@@ -56,7 +59,7 @@ def left_behind(runs: Path, run: str, plan: TrainingPlan) -> list[str]:
         return []
     rows = [row for row in overview(runs) if row["status"] != "finished"][::-1]
     warnings = [
-        f"warning: run {row['run']} is not finished ({row['status']}, {rounds_in_words(row)}) and "
+        f"warning: run {row['run']} is not finished ({row['status']}, {_rounds(row)}) and "
         f"is left behind: {_against(runs / row['run'], plan)}"
         for row in rows[:MOST_NAMED]
     ]
@@ -72,12 +75,16 @@ def earlier_run(folder: RunFolder) -> str:
     return f"the earlier run in {folder.path}{how} becomes {folder.next_place()}: a new run begins"
 
 
+def _rounds(row: Mapping[str, Any]) -> str:
+    return rounds_in_words(row["rounds"], row["rounds_planned"])
+
+
 def _progress(folder: RunFolder) -> str:
-    done = len(folder.rounds())
     try:
-        return f"{done} of {read_plan(folder.path / PLAN).rounds} rounds"
+        planned = read_plan(folder.path / PLAN).rounds
     except MamfedError:  # written by another version of mamfed
-        return f"{done} rounds"
+        planned = None
+    return rounds_in_words(len(folder.rounds()), planned)
 
 
 def _against(folder: Path, plan: TrainingPlan) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ def overview(runs: Path) -> list[dict[str, Any]]:
     """
     plans = sorted(runs.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime_ns)
     return [_describe(path.parent) for path in plans]
-
-
-def rounds_in_words(row: Mapping[str, Any]) -> str:
-    """Say how far a described run came."""
-    planned = row["rounds_planned"]
-    return f"{row['rounds']} rounds" if planned is None else f"{row['rounds']} of {planned} rounds"
 
 
 def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:

@@ -106,7 +106,8 @@ def status(
 
 def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
     """List the runs in this home: how each ended, and how far it came."""
-    from mamfed_server.overview import overview, rounds_in_words
+    from mamfed_server.overview import overview
+    from mamfed_server.standing import rounds_in_words
     from mamfed_server.status import NO_RUN
 
     rows = overview(_place(home).runs)
@@ -116,12 +117,13 @@ def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> No
     if not rows:
         typer.echo(NO_RUN)
     for row in rows:
+        rounds = rounds_in_words(row["rounds"], row["rounds_planned"])
         dice = row["pooled_validation_dice"]
         result = "" if dice is None else f", validation Dice {dice:.3f}"
         reason = f" ({row['reason']})" if row["reason"] else ""
         doing = f" ({row['doing']})" if row["status"] == "running" else ""
         typer.echo(
-            f"{row['run']}: {row['status']}{doing}, {rounds_in_words(row)}{result}, "
+            f"{row['run']}: {row['status']}{doing}, {rounds}{result}, "
             f"plan {row['plan_sha256'][:12] or 'unknown'}{reason}"
         )
 

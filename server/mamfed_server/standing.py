@@ -139,9 +139,8 @@ class Standing:
 
     def progress(self) -> str:
         """Say how many rounds are done, of how many."""
-        if self.plan is None:
-            return f"{len(self.rounds)} rounds done"
-        return f"{len(self.rounds)} of {self.plan.rounds} rounds done"
+        planned = None if self.plan is None else self.plan.rounds
+        return f"{rounds_in_words(len(self.rounds), planned)} done"
 
     def ends_at(self, now: datetime) -> datetime | None:
         """Return about when the last round will have ended; None where that is not known yet."""
@@ -216,6 +215,11 @@ def latest_run(runs: Path) -> Path | None:
     """Return the run folder that is worked on, or was last; None where there is none."""
     folders = [path.parent for path in runs.glob(f"*/{PLAN}")]
     return active_run(runs) or max(folders, key=_touched, default=None)
+
+
+def rounds_in_words(done: int, planned: int | None) -> str:
+    """Say how many rounds there are, of how many; None: nobody knows."""
+    return f"{done} rounds" if planned is None else f"{done} of {planned} rounds"
 
 
 def stage_needs(waiting: Event) -> str:

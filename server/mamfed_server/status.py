@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from mamfed_common.lock import holder
+from mamfed_server.attendance import reasons_in_words
 from mamfed_server.board import read_board
 from mamfed_server.settings import ServerHome
 from mamfed_server.sites import active_sites
@@ -48,7 +50,7 @@ class SiteNow(NamedTuple):
 
     def updates(self) -> str:
         """Say in how many rounds its update was accepted, and why not in the others."""
-        why = "; ".join(f"{count} x {reason}" for reason, count in self.reasons.items())
+        why = reasons_in_words(self.reasons)
         return f"{self.accepted} of {self.rounds}" + (f" ({why})" if why else "")
 
 
@@ -177,13 +179,14 @@ def _sites(
     found = []
     for site in sorted({*approved, *(line.site for line in counted)}):
         own = [line for line in counted if line.site == site]
-        reasons: dict[str, int] = {}
+        reasons: Counter[str] = Counter()
         for line in own:
-            for reason, count in line.reasons.items():
-                reasons[reason] = reasons.get(reason, 0) + count
+            reasons.update(line.reasons)
         connected, since = _presence(run, site)
         total, accepted = sum(x.rounds for x in own), sum(x.accepted for x in own)
-        now = SiteNow(site, connected, since, contacts.get(site, ""), total, accepted, reasons)
+        now = SiteNow(
+            site, connected, since, contacts.get(site, ""), total, accepted, dict(reasons)
+        )
         found.append(now)
     return sorted(found, key=_badness)
 

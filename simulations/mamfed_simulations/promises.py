@@ -109,7 +109,7 @@ def _scored(model: Checkpoint, data: SiteData, device: torch.device) -> Scored:
     plan = with_threshold(model.facts.plan, model.facts.threshold)
     samples = data.samples(EVALUATED_ON, "test")
     scores = evaluate(model.state, samples, plan, device=device)
-    both = list(zip(scores, _patients(data), samples, strict=True))
+    both = list(zip(scores, data.patients(EVALUATED_ON, "test"), samples, strict=True))
     malignant = [(score.dice, patient) for score, patient, _ in both if score.lesion_pixels]
     other = [
         (score.predicted_pixels / max(1, int(sample.field.sum())), patient)
@@ -122,13 +122,3 @@ def _scored(model: Checkpoint, data: SiteData, device: torch.device) -> Scored:
         marked=[marked for marked, _ in other],
         other_patients=[patient for _, patient in other],
     )
-
-
-def _patients(data: SiteData) -> list[str]:
-    """Return whose each test image is, in the order of ``data.samples(EVALUATED_ON, "test")``."""
-    return [
-        image.case.row.patient_id
-        for purpose in EVALUATED_ON
-        for cohort in data.cohorts
-        for image in cohort.samples(purpose, "test").placed
-    ]
