@@ -4,6 +4,8 @@ from mamfed_common.terminal import set_environment
 
 set_environment()  # before anything imports Flower
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,18 @@ def tiny_plan() -> TrainingPlan:
         finetuning=FinetuningPlan(rounds=2, local_epochs=1, batch_size=2, learning_rate=1e-3),
         personal=PersonalPlan(steps=0),
     )
+
+
+@pytest.fixture
+def not_installed(monkeypatch):
+    """Hide a package, and every part of it that an earlier test has imported."""
+
+    def hide(package: str) -> None:
+        parts = [name for name in sys.modules if name.startswith(f"{package}.")]
+        for name in (package, *parts):
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
 
 
 def blob_sample(seed: int, *, size: int = 32, malignant: bool = True) -> Sample:

@@ -121,8 +121,8 @@ def test_a_command_without_a_package_is_one_line_and_code_1(role, module, tmp_pa
     assert line.endswith(f" install -e '{ROOT}[{role}]'")
 
 
-def test_all_that_is_missing_is_named_at_once(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
+def test_all_that_is_missing_is_named_at_once(not_installed):
+    not_installed("ray")
     check_installed("client", "json", "pydicom")
     with pytest.raises(MamfedError, match=r"this needs ray, antigravitas: .*\[ray\]'") as caught:
         check_installed("ray", "json", "ray", "antigravitas")

@@ -147,7 +147,7 @@ def test_a_dry_run_counts_trainings_and_steps(run, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_dry_run_refuses_what_the_run_would(run, folders, tmp_path, monkeypatch):
+def test_a_dry_run_refuses_what_the_run_would(run, folders, tmp_path, not_installed):
     thesis = tmp_path / "thesis"
     thesis.mkdir()
     (thesis / "chapter").write_text("1")
@@ -162,7 +162,7 @@ def test_a_dry_run_refuses_what_the_run_would(run, folders, tmp_path, monkeypatc
     assert "which is read" in str(refused(folders["aurora"] / "runs"))
     with only_one(tmp_path / ".busy.lock", "a run"):
         assert isinstance(refused(tmp_path / "busy"), SetupError)
-    monkeypatch.setitem(sys.modules, "ray", None)
+    not_installed("ray")
     missing = refused(tmp_path / "x", "--engine", "ray")
     assert (missing.exit_code, "[ray]'" in str(missing)) == (1, True)
     assert isinstance(refused(tmp_path / "x", "--device", "cudda"), PlanError)
@@ -232,9 +232,9 @@ def test_a_dry_experiment_refuses_the_folder_of_another_question(
 
 
 def test_peers_without_their_package_end_before_any_image_is_read(
-    folders, cache, plan, tmp_path, monkeypatch
+    folders, cache, plan, tmp_path, not_installed
 ):
-    monkeypatch.setitem(sys.modules, "dynamic_network_architectures", None)
+    not_installed("dynamic_network_architectures")
     more = ["--rows", "plainconvunet", "--dry-run"]
     found = experiment("peers", folders, tmp_path / "no", plan, tmp_path / "x", *more).exception
     assert isinstance(found, MamfedError)
