@@ -89,11 +89,11 @@ SENTENCES: dict[Doubt, str] = {
     "which is dark, decided.",
     Doubt.IMAGE_SMALL: "The image is a thumbnail: too few pixels for a finding.",
     Doubt.SATURATED: "Much of the breast has one grey level: a window or a table may not fit the "
-    "image.",
+    "image, or its air is bright.",
     Doubt.SATURATED_VENDOR: "Nearly all images of a vendor have much of the breast at one grey "
     "level: their export may be wrong.",
-    Doubt.NO_BACKGROUND: "Tissue reaches all four borders: it may be a piece of a mammogram, or no "
-    "breast.",
+    Doubt.NO_BACKGROUND: "Tissue reaches all four borders: it may be a piece of a mammogram, no "
+    "breast, or an image whose air is bright.",
     Doubt.SMOOTH: "The breast has no texture: it may be enlarged from a small picture, or be no "
     "breast.",
     Doubt.NOISE: "The breast is all grains: its bytes may have been read in a wrong order.",

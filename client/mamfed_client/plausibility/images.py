@@ -26,11 +26,16 @@ SMOOTH, ROUGH = 0.003, 0.12
 """Texture, which is 0.0056 to 0.061 in real images; 0 in a ramp, and noise has 0.15 or more."""
 WIDE, STRAIGHTER = 0.85, 0.1
 """A lying breast's box is wider than high (0.89 at least for standing ones), and it ends
-straighter at its top or bottom than at either side."""
+straighter at its top or bottom than at either side, or at one of the two than at the other."""
 SECOND = 0.25
 """Size of a second body that is no muscle, tape or label: 0.23 at most in real images."""
-BACK_TO_BACK, BROAD = 0.3, 1.35
-"""Two breasts that touch along their chest walls end in a tip on both sides, and are broad."""
+TIP, BROAD = 0.3, 1.35
+"""A body that ends in a tip on both sides, and is broad, is no standing breast."""
+BLUNT = 0.36
+"""What counts as a tip of a body that is wider than a standing breast."""
+EVEN = 0.66
+"""Two breasts that touch along their chest walls are much alike above and below; a lying one, whose
+wall is at one end, is not: this parts 97 of 100 pairs from 99 of 100 lying ones."""
 MUSCLE_BELOW = 0.45
 """How much straighter an MLO ends below than above; 0.42 at most where it stands upright."""
 
@@ -76,24 +81,41 @@ def is_lying(picture: Picture) -> Doubtful | None:
 
 def _lies(picture: Picture) -> bool:
     left, right, top, bottom = picture.strips
-    return picture.aspect < WIDE and max(top, bottom) - max(left, right) > STRAIGHTER
+    if _has_two_tips(picture):
+        return picture.evenness < EVEN
+    straighter = max(top, bottom) - max(left, right) > STRAIGHTER
+    return picture.aspect < WIDE and (straighter or abs(top - bottom) >= MUSCLE_BELOW)
 
 
 def is_two_breasts(picture: Picture) -> Doubtful | None:
     """Doubt two bodies of similar size, and one that ends in a tip on both sides."""
-    second = picture.look.view.second
-    if second >= SECOND:
-        return Doubtful(Doubt.TWO_BREASTS, f"the second is {second:.0%} of the first")
-    left, right, *_ = picture.strips
-    joined = max(left, right) < BACK_TO_BACK and picture.aspect < BROAD and not _lies(picture)
-    return Doubtful(Doubt.TWO_BREASTS, "back to back") if joined else None
+    if _has_second(picture):
+        return Doubtful(
+            Doubt.TWO_BREASTS, f"the second is {picture.look.view.second:.0%} of the first"
+        )
+    return Doubtful(Doubt.TWO_BREASTS, "back to back") if _is_back_to_back(picture) else None
+
+
+def _has_second(picture: Picture) -> bool:
+    return picture.look.view.second >= SECOND
+
+
+def _is_back_to_back(picture: Picture) -> bool:
+    return _has_two_tips(picture) and picture.evenness >= EVEN
+
+
+def _has_two_tips(picture: Picture) -> bool:
+    blunter = max(picture.strips.left, picture.strips.right)
+    return blunter < (BLUNT if picture.aspect < WIDE else TIP) and picture.aspect < BROAD
 
 
 def is_upside_down(picture: Picture) -> Doubtful | None:
-    """Doubt an oblique view whose muscle is at the bottom."""
+    """Doubt an oblique view whose muscle is at the bottom, if it is one breast and stands."""
     below = picture.strips.bottom - picture.strips.top >= MUSCLE_BELOW
-    turned = picture.view == "MLO" and below and not _lies(picture)
-    return Doubtful(Doubt.UPSIDE_DOWN) if turned else None
+    if picture.view != "MLO" or not below or _lies(picture):
+        return None
+    several = _has_second(picture) or _is_back_to_back(picture)
+    return None if several else Doubtful(Doubt.UPSIDE_DOWN)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -47,6 +47,8 @@ class Picture:
         look: The small view, the breast on it, and how often each grey level is found in it.
         strips: Where the breast ends straight.
         aspect: Height of the breast's box by its width.
+        evenness: How much of the breast lies on its own mirror image upside down, 0..1: overlap of
+            both by their union, within the breast's box.
         borders: Share of each of the picture's borders that is breast: left, right, top, bottom.
         plain_share: Share of the breast that sits at one grey level, or next to it.
         texture: Typical difference between neighbouring places in the breast, as a share of its
@@ -59,6 +61,7 @@ class Picture:
     look: Look
     strips: Strips
     aspect: float
+    evenness: float
     borders: tuple[float, float, float, float]
     plain_share: float
     texture: float
@@ -89,6 +92,7 @@ def picture_of(shape: tuple[int, int], view: str | None, look: Look) -> Picture:
         look=look,
         strips=_strips(inside),
         aspect=inside.shape[0] / inside.shape[1],
+        evenness=_evenness(inside),
         borders=(left, right, top, bottom),
         plain_share=_plain_share(look.darker),
         texture=_texture(look.view.levels, breast, box),
@@ -99,6 +103,11 @@ def _strips(inside: Mask) -> Strips:
     across, down = (max(1, round(STRIP * side)) for side in inside.shape[::-1])
     strips = (inside[:, :across], inside[:, -across:], inside[:down], inside[-down:])
     return Strips(*(float(strip.mean()) for strip in strips))
+
+
+def _evenness(inside: Mask) -> float:
+    turned = inside[::-1]
+    return float(np.count_nonzero(inside & turned) / np.count_nonzero(inside | turned))
 
 
 def _plain_share(darker: npt.NDArray[np.int64]) -> float:

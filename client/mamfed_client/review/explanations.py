@@ -44,7 +44,7 @@ EXPLANATIONS: dict[str, str] = {
     Reason.MASK_SIZE: "The annotation is of another size and shape than its image.",
     Reason.UNKNOWN_CLASS: "Several classes: say which is malignant, --classes or --mask-values.",
     Reason.EMPTY_MASK: "The image is malignant, but its annotation outlines nothing.",
-    Reason.IMPLAUSIBLE_IMAGE: "No mammogram looks so: an icon, or a breast that is all one grey.",
+    Reason.IMPLAUSIBLE_IMAGE: "No mammogram looks so: an icon, or all one grey, as if inverted.",
     Reason.IMPLAUSIBLE_MASK: "It marks the whole breast, its surroundings or nearly everything.",
     Reason.DOUBTFUL_MASK: "Look at it; then say reviewed: yes in the table, or mend it.",
     Reason.NO_BREAST: "No breast can be told from the background.",

@@ -104,10 +104,45 @@ def test_an_oblique_view_upside_down_is_doubted_other_views_cannot_be_told(judge
     assert judged(upright[::-1], "MLO") == [Doubt.UPSIDE_DOWN]
 
 
+@pytest.mark.parametrize("view", ["CC", "MLO"])
 @pytest.mark.parametrize("turned", [True, False], ids=["face to face", "back to back"])
-def test_two_breasts_in_one_picture_are_doubted(judged, turned):
-    one, other = draw(seed=1)[0], draw(seed=2)[0][:, ::-1]
+def test_two_breasts_in_one_picture_are_doubted(judged, turned, view):
+    one, other = draw(view, 1, width=230)[0], draw(view, 2, width=230)[0][:, ::-1]
 
     pair = (one, other) if turned else (other, one)
 
-    assert judged(np.hstack(pair)) == [Doubt.TWO_BREASTS]
+    assert judged(np.hstack(pair), view) == [Doubt.TWO_BREASTS]
+
+
+@pytest.mark.parametrize("view", ["CC", "MLO"])
+@pytest.mark.parametrize("stretch", [0.9, 1, 1.2])
+def test_two_breasts_of_any_proportion_do_not_lie(judged, view, stretch):
+    """Side by side they are wide, and their chest muscles make them straight above."""
+    one, other = (
+        draw(view, 1, width=280)[0][40:-40, :300],
+        draw(view, 2, width=280)[0][40:-40, :300],
+    )
+    pair = np.hstack((other[:, ::-1], one))
+
+    wide = cv2.resize(pair, (round(stretch * pair.shape[1]), pair.shape[0]))
+
+    assert judged(wide, view) == [Doubt.TWO_BREASTS]
+
+
+def test_two_breasts_whose_muscles_are_below_are_two_and_nothing_else(judged):
+    one, other = draw("MLO", 1, width=280)[0][::-1], draw("MLO", 2, width=280)[0][::-1, ::-1]
+
+    assert judged(np.hstack((other, one)), "MLO") == [Doubt.TWO_BREASTS]
+    assert judged(np.hstack((one, other)), "MLO") == [Doubt.TWO_BREASTS]
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_lying_breast_that_fills_a_square_is_not_taken_for_two(judged, turns):
+    """Pointed, it ends in a tip on both sides, as two breasts do."""
+    levels, _ = draw()
+    y, x = np.mgrid[:512, :400]
+    pointed = np.where(x / 280 + np.abs(y - 256) / 215 < 1, levels, 0)
+
+    lying = cv2.resize(np.ascontiguousarray(np.rot90(pointed, turns)), (400, 512))
+
+    assert judged(lying, "CC") == [Doubt.LYING]
