@@ -73,6 +73,8 @@ def _scores(shared: SiteScore | None, personal: SiteScore | None) -> Iterator[st
 
 
 def _score(score: SiteScore | None) -> str:
+    if score is not None and score.images == 0:
+        return "not scored, as none of them has a malignant image"
     if score is None or score.dice is None:
         return "not scored"
     found = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any, Literal
 
 from mamfed_client.settings import SiteHome
@@ -79,7 +80,12 @@ class Ended(Config):
         said = f"run {self.run} {OUTCOMES[self.how]}"
         if self.model:
             return f"{said}; its final model is {self.model}, with a card.md beside it"
-        return f"{said}; no model came here" if self.how == "finished" else said
+        if self.how != "finished":
+            return said
+        return (
+            f"{said}; no model came here: ask the coordinator for model.safetensors, then "
+            f"mamfed-client models add model.safetensors --run {quote(self.run)}"
+        )
 
 
 class Status(Config):

@@ -271,6 +271,18 @@ class _Run:
         self.test_scores = self._evaluate(state, task, "test", painter).scores
         if self.plan.makes_personal_models:
             self._test_personal(state, task.model_copy(update={"model": "personal"}), painter)
+        self._hand_over(state, task, painter)
+
+    def _hand_over(self, state: State, task: EvaluateTask, painter: State | None) -> None:
+        """Bring the chosen weights to the sites that no score was asked of: theirs to use too."""
+        nodes = self.roster.without_test_images()
+        nodes = {site: node for site, node in nodes.items() if site not in self.personal.scores}
+        deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
+        descriptions = self.roster.descriptions
+        found = evaluate_sites(self.link, state, task, nodes, descriptions, deadlines, painter)
+        self._warn(
+            *(f"the final model may not have come to {s}: {r}" for s, r in found.failures.items())
+        )
 
     def _test_personal(self, state: State, task: EvaluateTask, painter: State | None) -> None:
         """Have every site adapt the chosen weights to its own patients, and tell how that scores.

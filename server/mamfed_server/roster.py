@@ -53,6 +53,12 @@ class Roster:
         chosen = self.job.test_sites if part == "test" else self.job.validation_sites
         return self._nodes(evaluators(self.descriptions, part, chosen))
 
+    def without_test_images(self) -> Nodes:
+        """Return the sites that have no image to test with; none where the job chooses its own."""
+        if self.job.test_sites is not None:
+            return {}
+        return self._nodes(sorted(self._members.keys() - self.evaluators("test").keys()))
+
     def absent(self) -> dict[str, str]:
         """Return the approved sites that have not described themselves, each with the reason."""
         return {}

@@ -18,7 +18,7 @@ from mamfed_client.flower_parts import PARTS, check_flower_parts
 from mamfed_client.link import Link, tls_context
 from mamfed_client.node import LONGEST_POLL, RUNTIME_FILE, SHORTEST_POLL, Pace, Watchdog
 from mamfed_client.settings import SiteHome
-from mamfed_client.status import REFUSED, STARTS_OVER, read_status, update_status
+from mamfed_client.status import REFUSED, STARTS_OVER, Ended, read_status, update_status
 from mamfed_client.supervisor import words
 from mamfed_common.enrolment import read_welcome, write_document
 from mamfed_common.errors import LinkError, SetupError
@@ -269,14 +269,14 @@ def test_each_failure_of_the_line_has_words_of_its_own(error, words):
     assert words in explain(outer, "server:1")
 
 
-class Ended(Exception):
+class NodeEnded(Exception):
     pass
 
 
 @pytest.fixture
 def link(home):
     def end(code):
-        raise Ended(code)
+        raise NodeEnded(code)
 
     return Link(home, "server:1", end)
 
@@ -373,3 +373,11 @@ def test_keys_that_others_may_read_stop_a_node(home, processes):
     node = processes.module("node", home)
     assert node.wait(20) == SetupError.exit_code
     assert "chmod 600" in read_status(home).error
+
+
+def test_a_site_to_which_no_model_came_is_told_how_to_get_it():
+    assert Ended(run="first", how="finished").words() == (
+        "run first has finished; no model came here: ask the coordinator for model.safetensors, "
+        "then mamfed-client models add model.safetensors --run first"
+    )
+    assert "model" not in Ended(run="first", how="failed").words()

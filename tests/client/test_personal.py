@@ -4,9 +4,11 @@ import stat
 
 import pytest
 import torch
+from tests.client.conftest import Folder
 from tests.client.guarded import ALL, write_policy
 
 from mamfed_client.admission import Refused, check_bounds
+from mamfed_client.app import make_client_app
 from mamfed_client.audit import read_record
 from mamfed_client.devices import Hardware
 from mamfed_client.gate import OpenGate
@@ -21,7 +23,8 @@ from mamfed_common.metrics import SiteScore
 from mamfed_common.plan import Stage
 from mamfed_common.state import state_of, state_sha256
 from mamfed_common.subtraction import build_network
-from mamfed_common.weights import FAULTS, EvaluateTask, Fault, pack, unpack_body
+from mamfed_common.weights import FAULTS, EvaluateTask, Fault, pack, pack_task, unpack_body
+from mamfed_simulations.grid import InProcessTransport
 
 TEST = {"part": "test", "stage": Stage.FINETUNING, "server_round": 1}
 
@@ -263,3 +266,25 @@ def test_the_bounds_hold_for_the_adapting_too(tiny_plan):
     assert fits(personal(steep, steps=0), "learning_rate")
     assert fits(personal(tiny_plan, steps=1000), "local_steps")
     assert not fits(personal(tiny_plan, steps=1001), "local_steps")
+
+
+def test_a_site_without_a_test_image_keeps_the_final_model_all_the_same(tmp_path, tiny_plan):
+    (tmp_path / "lone").mkdir()
+    lone = Site("lone", (("lone", Folder(tmp_path / "lone").benign("B").write()),), tmp_path / "c")
+    app = make_client_app(
+        lambda _: lone,
+        device="cpu",
+        threads=1,
+        norms=tmp_path / "norms",
+        optimizer=tmp_path / "moments",
+        models=lambda *_: tmp_path / "models",
+    )
+    final = pack_task(EvaluateTask(plan=tiny_plan, run="first", **TEST), weights(tiny_plan))
+    transport = InProcessTransport(app, 1)
+    reply = transport.pull(transport.push(1, "evaluate", final, 60))
+    told = unpack_body(reply.content, SiteScore)
+    assert (told.images, told.images_without_malignancy, told.dice) == (0, 0, None)
+    kept = load_checkpoint(tmp_path / "models" / "shared.safetensors").state
+    assert state_sha256(kept) == state_sha256(weights(tiny_plan))
+    said = (tmp_path / "models" / "card.md").read_text()
+    assert "shared model: not scored, as none of them has a malignant image\n" in said

@@ -22,6 +22,7 @@ class Adapting(Sites):
         super().__init__()
         self.tests = []
         self.own_answer = {}
+        self.test_answer = {}
 
     def evaluate(self, message, context):
         task = unpack_body(message.content, EvaluateTask)
@@ -30,6 +31,8 @@ class Adapting(Sites):
             expected = state_of(MalignancyNetwork(task.plan.network))
             state = state_sha256(unpack_weights(message.content, task, expected))
             self.tests.append((site, task.model, task.threshold, state))
+        if task.model == "shared" and task.part == "test" and site in self.test_answer:
+            return self.test_answer[site](message)
         if task.model == "shared":
             return super().evaluate(message, context)
         if site in self.own_answer:
@@ -128,3 +131,34 @@ def test_the_deadline_is_that_of_so_many_steps_of_training(plan):
         "bea": 3 * (10.0 * 20 / 10),
         "cleo": 1000,
     }
+
+
+@pytest.mark.parametrize("steps", [0, 7])
+def test_a_site_that_is_asked_for_no_score_has_the_final_model_all_the_same(
+    tiny_plan, tmp_path, steps
+):
+    sites = Adapting()
+    bare = description("ada")
+    nothing_held_out = {"benign": {"train": 10}, "malignant": {"train": 0, "val": 0, "test": 0}}
+    sites.descriptions["ada"] = bare.model_copy(update={"images": nothing_held_out})
+    none = score(None, images=0, lesions=0, lesions_found=0)
+    sites.test_answer["ada"] = lambda m: Message(pack(none), reply_to=m)
+    folder = run(sites, tiny_plan.changed(personal={"steps": steps}), tmp_path / "run")
+    chosen = state_sha256(load_checkpoint(folder.checkpoint_path("best")).state)
+    assert [(m, state) for site, m, _, state in sites.tests if site == "ada"] == [
+        ("shared", chosen)
+    ]
+    summary = folder.read_summary()
+    assert list(summary["arms"]["federated"]["sites"]) == ["bea", "cleo"]
+    assert not any("final model" in warning for warning in summary["warnings"])
+
+
+def test_a_site_to_which_the_final_model_may_not_have_come_is_named(plan, tmp_path):
+    sites = Adapting()
+    images = {"benign": {"train": 10}, "malignant": {"train": 0, "val": 0, "test": 0}}
+    sites.descriptions["ada"] = description("ada").model_copy(update={"images": images})
+    sites.test_answer["ada"] = refuse(Fault.FAILED)
+    summary = run(sites, plan, tmp_path / "run").read_summary()
+    (said,) = (warning for warning in summary["warnings"] if "final model" in warning)
+    assert said == f"the final model may not have come to ada: {FAULTS[Fault.FAILED]}"
+    assert summary["status"] == "finished"
