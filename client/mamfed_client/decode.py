@@ -75,13 +75,15 @@ class Decoder:
         self._buffer.close()
 
     def mammogram(
-        self, path: Path, allow: frozenset[Reason] = frozenset()
+        self, path: Path, allow: frozenset[Reason] = frozenset(), *, to_show: bool = False
     ) -> tuple[Mammogram, str]:
         """Decode an image file.
 
         Args:
             path: The file.
             allow: Reasons for which it is not refused.
+            to_show: Whether it is only to be looked at, so that what its pixels contradict does not
+                refuse it.
 
         Returns:
             The mammogram, and the SHA-256 of the file's bytes in hexadecimal.
@@ -90,7 +92,8 @@ class Decoder:
             Refusal: The file cannot be used.
             MamfedError: No decoding process starts.
         """
-        answer = self._ask(op="mammogram", path=str(path.absolute()), allow=sorted(allow))
+        request = {"path": str(path.absolute()), "allow": sorted(allow), "to_show": to_show}
+        answer = self._ask(op="mammogram", **request)
         try:
             said = check_mammogram(answer)
             shape = (said.rows, said.columns)

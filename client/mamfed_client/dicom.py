@@ -27,13 +27,21 @@ PREAMBLE = bytes(128) + b"DICM"
 META_GROUP, FIRST_GROUP = b"\x02\x00", b"\x08\x00"
 
 
-def read_dicom(data: bytes, file_name: str, allow: frozenset[Reason] = frozenset()) -> Mammogram:
+def read_dicom(
+    data: bytes,
+    file_name: str,
+    allow: frozenset[Reason] = frozenset(),
+    *,
+    to_show: bool = False,
+) -> Mammogram:
     """Read a single-frame grey mammogram.
 
     Args:
         data: The file's bytes.
         file_name: Its name, which may tell side and view where the header does not.
         allow: Reasons that do not refuse a file here, of those that ``check_screening`` gives.
+        to_show: Whether it is only to be looked at, so that what its pixels contradict does not
+            refuse it.
 
     Raises:
         Refusal: The file is broken, of a kind that is not read, or no screening mammogram.
@@ -44,7 +52,7 @@ def read_dicom(data: bytes, file_name: str, allow: frozenset[Reason] = frozenset
         known = facts(dataset, file_name)
         check_screening(dataset, known, allow)
         _check_picture(dataset)
-        shown = to_grey(stored_values(dataset, is_mammogram=True), dataset)
+        shown = to_grey(stored_values(dataset, is_mammogram=not to_show), dataset, to_show=to_show)
         return Mammogram(shown.grey, shown.valid, known, shown.doubts)
 
 

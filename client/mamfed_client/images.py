@@ -18,7 +18,7 @@ from mamfed_common.samples import FULL_SCALE
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm"})
 
 
-def read_image(data: bytes) -> Mammogram:
+def read_image(data: bytes, *, to_show: bool = False) -> Mammogram:
     """Read an 8- or 16-bit grey picture, tissue bright.
 
     8-bit levels are spread over 16 bits. 12-bit levels in a 16-bit file stay below 1/16;
@@ -27,31 +27,39 @@ def read_image(data: bytes) -> Mammogram:
 
     Args:
         data: The file's bytes; what they are follows from their content.
+        to_show: Whether it is only to be looked at, so that what its pixels contradict does not
+            refuse it.
 
     Raises:
         Refusal: The file cannot be decoded, is cut short or too large, is neither grey nor of
             8 or 16 bits, or contradicts itself.
     """
     header = read_picture_header(data)
-    _check_is_image(header)
+    _check_is_image(header, to_show=to_show)
     stored = _decode(data, header)
     if stored.dtype not in (np.uint8, np.uint16):
         raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{stored.dtype} pixels; 8- or 16-bit are read")
     grey = _grey(stored)
-    if header.top and grey.max() > header.top:
-        raise Refusal(Reason.CONTRADICTION, f"levels above the {header.top} that the PGM allows")
-    check_byte_order(grey)
-    check_sign(grey, 8 * grey.itemsize)
+    if not to_show:
+        _check_stored(grey, header)
     if header.white_is_zero and grey.dtype == np.uint16:  # OpenCV inverts those of 8 bits
         grey = FULL_SCALE - grey
-    if air_is(stretched_tones(every_nth(grey))) > 0:
+    if not to_show and air_is(stretched_tones(every_nth(grey))) > 0:
         raise Refusal(Reason.INVERTED, "the air is bright; save the picture with tissue bright")
     spread = FULL_SCALE // np.iinfo(grey.dtype).max
     levels: Grey = np.multiply(grey, spread, dtype=np.uint16)
     return Mammogram(levels)
 
 
-def _check_is_image(header: PictureHeader) -> None:
+def _check_stored(grey: npt.NDArray[Any], header: PictureHeader) -> None:
+    """Refuse pixels that are not what the header says."""
+    if header.top and grey.max() > header.top:
+        raise Refusal(Reason.CONTRADICTION, f"levels above the {header.top} that the PGM allows")
+    check_byte_order(grey)
+    check_sign(grey, 8 * grey.itemsize)
+
+
+def _check_is_image(header: PictureHeader, *, to_show: bool) -> None:
     """Refuse what may be a mask and no mammogram."""
     if header.format == "BMP":
         raise Refusal(Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content")
@@ -60,7 +68,7 @@ def _check_is_image(header: PictureHeader) -> None:
         raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
     if header.signed:
         raise Refusal(Reason.UNSUPPORTED_IMAGE, "signed pixels; unsigned ones are read")
-    if header.gamma:
+    if header.gamma and not to_show:
         detail = f"a tone curve (gamma {header.gamma:g}); save it without"
         raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
 

@@ -14,7 +14,11 @@ from mamfed_client.rejections import Reason, Refusal
 
 
 def read_mammogram(
-    path: Path, allow: frozenset[Reason] = frozenset(), data: bytes | None = None
+    path: Path,
+    allow: frozenset[Reason] = frozenset(),
+    data: bytes | None = None,
+    *,
+    to_show: bool = False,
 ) -> Mammogram:
     """Read an image file by what its name ends with; what is no picture is taken for DICOM.
 
@@ -23,14 +27,16 @@ def read_mammogram(
         allow: Reasons that do not refuse a DICOM file here, of those that ``check_screening``
             gives. A picture says nothing that could be refused so.
         data: The file's bytes where they were read already.
+        to_show: Whether it is only to be looked at, so that what its pixels contradict does not
+            refuse it.
 
     Raises:
         Refusal: The file cannot be used.
     """
     data = _bytes(path) if data is None else data
     if path.suffix.lower() in SUFFIXES:
-        return read_image(data)
-    return read_dicom(data, path.name, allow)
+        return read_image(data, to_show=to_show)
+    return read_dicom(data, path.name, allow, to_show=to_show)
 
 
 def _bytes(path: Path) -> bytes:

@@ -68,7 +68,7 @@ class Shown(NamedTuple):
 
 
 @np.errstate(over="ignore")
-def to_grey(stored: Stored, dataset: Dataset) -> Shown:
+def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Shown:
     """Make grey levels of stored values as the header says that they are to be shown.
 
     The VOI LUT Sequence is preferred to the window, and of several the first is taken: both mean
@@ -82,6 +82,7 @@ def to_grey(stored: Stored, dataset: Dataset) -> Shown:
     Args:
         stored: ``(H, W)`` uint8, int8, uint16 or int16.
         dataset: The image's header.
+        to_show: Whether it is only to be looked at, so that bright air does not refuse it.
 
     Raises:
         Refusal: All is padding, or the air is bright.
@@ -100,7 +101,7 @@ def to_grey(stored: Stored, dataset: Dataset) -> Shown:
     if valid.pixels is not outside:
         seen = _seen(stored, values, valid.pixels)
     shown, doubts = _shown(levels, seen, view, tissue, dataset)
-    inverted, disputed = _polarity(shown[seen], levels[seen], air, dataset)
+    inverted, disputed = _polarity(shown[seen], levels[seen], 0 if to_show else air, dataset)
     if not valid.is_declared:
         doubts += (Doubtful(Doubt.PADDING, "tissue has (0028,0120) Pixel Padding Value"),)
     shown = 1 - shown if inverted else shown

@@ -107,11 +107,12 @@ def _refused(reason: Reason, detail: str) -> Answer:
     return {"refused": [reason, detail]}
 
 
-def _mammogram(buffer: Buffer, path: str, allow: list[str]) -> Answer:
+def _mammogram(buffer: Buffer, path: str, allow: list[str], *, to_show: bool) -> Answer:
     """Put grey levels, and after them what is valid, into the buffer."""
     data = _file_bytes(Path(path), Reason.MISSING_IMAGE)
     with hashing(data) as sha256:
-        mammogram = read_mammogram(Path(path), frozenset(map(Reason, allow)), data)
+        allowed = frozenset(map(Reason, allow))
+        mammogram = read_mammogram(Path(path), allowed, data, to_show=to_show)
         facts = asdict(mammogram.facts)
         if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
             raise Refusal(Reason.UNREADABLE_IMAGE, f"a text of more than {MAX_TEXT} characters")

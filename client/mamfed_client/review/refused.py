@@ -42,8 +42,8 @@ class RefusedPicture(NamedTuple):
 def draw_refused(intake: Intake, most: int) -> list[RefusedPicture]:
     """Draw refused images, at most so many, each reason in its turn, behind a progress bar.
 
-    What is refused for what a header says of it is decoded here all the same, unless text may be in
-    it. An image that does not decode has no picture.
+    What is refused for what a header says of it, or for pixels that contradict it, is shown here as
+    its header says, unless text may be in it. An image that does not decode has no picture.
     """
     tried = [r for r in intake.rejected if r.row_number in intake.refused]
     order = list(Reason)
@@ -61,7 +61,8 @@ def draw_refused(intake: Intake, most: int) -> list[RefusedPicture]:
 
 
 def _draw(rejection: Rejection, row: Row, decoder: Decoder) -> RefusedPicture:
-    mammogram, _ = decoder.mammogram(row.image_path, row.allow | (frozenset(Reason) - NEVER_SHOWN))
+    allow = row.allow | (frozenset(Reason) - NEVER_SHOWN)
+    mammogram, _ = decoder.mammogram(row.image_path, allow, to_show=True)
     mask = _mask(row, mammogram, decoder)
     sample = _sample(mammogram, mask)
     return RefusedPicture(rejection, jpeg_of(sample), bool(sample.mask.any()))

@@ -4,6 +4,8 @@ import base64
 import csv
 import re
 import shutil
+import struct
+import zlib
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -209,6 +211,63 @@ def test_refused_images_are_shown_first_beside_their_reason(site, tmp_path):
     assert outlined[-6:].any()
     assert shown.pictures()[2][:250, :180].std() < 2
     assert not shown.dead_links()
+
+
+def test_a_picture_whose_pixels_contradict_it_is_shown_as_it_lies(site, tmp_path):
+    """An inverted one, one whose bytes are swapped, and one with a tone curve."""
+    shutil.copytree(site, tmp_path / "site")
+    site = tmp_path / "site"
+    levels, _ = mammogram(3, lesion=False)
+    cv2.imwrite(str(site / "3.png"), 255 - levels)
+    smooth = cv2.GaussianBlur(levels, (0, 0), 3).astype(np.uint16) * 257 // 3
+    cv2.imwrite(str(site / "8.png"), smooth.byteswap())
+    plain = (site / "9.png").read_bytes()
+    gamma = struct.pack(">I4sI", 4, b"gAMA", 60000)
+    curve = gamma + struct.pack(">I", zlib.crc32(gamma[4:]))
+    (site / "9.png").write_bytes(plain[:33] + curve + plain[33:])
+
+    intake, _ = check(Source(site))
+    shown = write_page(tmp_path / "page.html", intake)
+
+    spoken = [image["alt"] for image in shown.named("img")]
+    assert {
+        "Row 3, refused: inverted grey levels",
+        "Row 8, refused: header contradicts pixels",
+        "Row 9, refused: unsupported image",
+    } < set(spoken)
+    pictures = shown.pictures()
+    assert pictures[3][:, 150:170].mean() > 200, "its air is bright, as in the file"
+    assert {r.row_number for r in intake.rejected} - set(pictures) == {7}
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_dicom_file_that_its_header_inverts_is_shown_as_the_header_says(tmp_path, vendor):
+    write_cohort(tmp_path / "site", VENDORS[vendor], benign=6, malignant=0, seed=1, scale=0.06)
+    path = min((tmp_path / "site" / "images").iterdir())
+    dataset = pydicom.dcmread(path)
+    turned = dataset.PhotometricInterpretation == "MONOCHROME2"
+    dataset.PhotometricInterpretation = "MONOCHROME1" if turned else "MONOCHROME2"
+    dataset.PresentationLUTShape = "INVERSE" if turned else "IDENTITY"
+    dataset.save_as(path)
+
+    intake, _ = check(Source(tmp_path / "site"))
+    shown = write_page(tmp_path / "page.html", intake)
+
+    (refused,) = intake.rejected
+    assert str(refused.reason) == "inverted grey levels"
+    bright = (shown.pictures()[refused.row_number] > 200).all(axis=-1)
+    assert bright.mean() > 0.25, "its air, which is more than the breast"
+
+
+def test_a_picture_is_shown_but_never_used_though_its_reason_is_allowed(site, tmp_path):
+    """What the page may look at, ``--allow`` does not let into training."""
+    shutil.copytree(site, tmp_path / "site")
+    levels, _ = mammogram(3, lesion=False)
+    cv2.imwrite(str(tmp_path / "site" / "3.png"), 255 - levels)
+
+    intake, _ = check(Source(tmp_path / "site", allow=frozenset(Reason)))
+
+    assert "inverted grey levels" in [str(r.reason) for r in intake.rejected if r.row_number == 3]
 
 
 def test_a_refused_image_that_may_hold_text_is_not_shown(tmp_path):
