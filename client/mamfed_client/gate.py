@@ -222,15 +222,8 @@ def open_gate(home: SiteHome) -> Gate:
         PlanStore(home.plans),
         AuditLog(home.audit),
         read_secret(home.keys / "noise.key"),
-        on_refusal=lambda refusal: _show(home, refusal),
+        on_refusal=lambda refusal: update_status(home, refusal=refusal),
     )
-
-
-def _show(home: SiteHome, refusal: Refusal | None) -> None:
-    try:
-        update_status(home, refusal=refusal)
-    except OSError as error:  # a full disk must not decide what is answered
-        logger.warning("the status cannot be written: %s", error.strerror)
 
 
 def _brings_the_final_model(order: Order) -> bool:

@@ -41,7 +41,7 @@ from mamfed_client.settings import SiteHome
 from mamfed_client.status import STARTS_OVER, read_status, update_status
 from mamfed_common.enrolment import read_welcome
 from mamfed_common.errors import MamfedError
-from mamfed_common.files import write_atomic
+from mamfed_common.files import os_error_line, write_atomic
 from mamfed_common.keys import read_key
 from mamfed_common.pauses import pause_seconds
 from mamfed_common.supervision import hold_lifeline
@@ -220,6 +220,10 @@ def main() -> None:
         logger.error("%s", error)
         update_status(home, error=str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        logger.error("%s", os_error_line(error))
+        update_status(home, error=os_error_line(error))
+        sys.exit(STARTS_OVER)
     except SystemExit as ended:
         # Flower's own way out: a signal is 0; where it gave up, the next start may do better.
         sys.exit(STARTS_OVER if ended.code else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mamfed_client.admission import Refused
 from mamfed_client.status import Refusal
 from mamfed_common.errors import DataError
+from mamfed_common.files import ADVICE, refusal_words
 from mamfed_common.weights import FAULTS, Fault
 
 REMEDIES: dict[int, str] = {
@@ -40,6 +41,8 @@ def refusal_of(error: Exception, fault: Fault) -> Refusal | None:
         why = str(error).replace("the site", "this site", 1)
     elif isinstance(error, DataError):
         why = f"{why}: {' '.join(str(error).split())}"
+    elif isinstance(error, OSError) and error.errno in ADVICE:  # its path may be an image's
+        why = f"{why}: {refusal_words(error)}"
     remedy = REMEDIES.get(fault, "")
     return Refusal(
         fault=fault,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from shlex import quote
 from typing import Any, Literal
@@ -9,9 +10,11 @@ from typing import Any, Literal
 from mamfed_client.settings import SiteHome
 from mamfed_common.config import Config
 from mamfed_common.documents import read_json
-from mamfed_common.errors import SetupError
-from mamfed_common.files import write_atomic
+from mamfed_common.errors import OutputError, SetupError
+from mamfed_common.files import os_error_line, write_atomic
 from mamfed_common.lock import short_lock
+
+logger = logging.getLogger(__name__)
 
 STARTS_OVER = 75
 """Exit code of a process that must be started again (EX_TEMPFAIL)."""
@@ -126,8 +129,20 @@ def read_status(home: SiteHome) -> Status:
         return Status()
 
 
-def update_status(home: SiteHome, **changes: Any) -> Status:
-    """Change some of a site's status; ``since`` follows ``state``. Returns it whole."""
+def update_status(home: SiteHome, **changes: Any) -> None:
+    """Change some of a site's status; ``since`` follows ``state``.
+
+    What cannot be written is said in the log: a full disk must not decide what is answered, nor end
+    what watches the line.
+    """
+    try:
+        _update(home, changes)
+    except (OSError, OutputError) as error:
+        words = os_error_line(error) if isinstance(error, OSError) else str(error)
+        logger.warning("the status cannot be written: %s", words)
+
+
+def _update(home: SiteHome, changes: dict[str, Any]) -> None:
     with short_lock(home.path / ".status.lock"):
         before = read_status(home)
         if changes.get("state", before.state) != before.state:
@@ -135,4 +150,3 @@ def update_status(home: SiteHome, **changes: Any) -> Status:
         after = before.model_copy(update=changes)
         if after != before:
             write_atomic(home.status, after.model_dump_json(indent=2) + "\n")
-    return after

@@ -18,6 +18,7 @@ from mamfed_common.certificates import check_validity
 from mamfed_common.children import module_command
 from mamfed_common.enrolment import Welcome, check_welcome, read_welcome
 from mamfed_common.errors import LinkError, SetupError
+from mamfed_common.files import check_room
 from mamfed_common.keys import read_key
 from mamfed_common.lock import only_one
 from mamfed_common.supervision import Change, Child, child_environment, supervise
@@ -29,6 +30,8 @@ REFUSED_SECONDS = 60.0
 FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
 """Exit codes of a child after which starting it again would not help."""
 FOLLOW_SECONDS = 0.5
+ROOM_BYTES = 1 << 18
+"""What the status, the record of what left and the logs need on the disk for a site to begin."""
 
 WORDS: dict[State, str] = {
     "stopped": "stopped",
@@ -71,10 +74,12 @@ def run_site(home: SiteHome, console: Console) -> int:
     Raises:
         SetupError: Something needed is not there, or the site is running already.
         LinkError: The coordinator runs another version.
+        OutputError: The disk of its home is full.
     """
     load_site_settings(home)  # else this is no home, and no lock is left in it
     with only_one(home.lock, "this site"):
         welcome = check_start(home)
+        check_room(home.path, ROOM_BYTES)
         console.print(f"site {welcome.site} of {welcome.federation}; Ctrl-C stops it")
         if copied := check_whereabouts(home.path):
             console.print(f"warning: {copied}")
@@ -150,10 +155,9 @@ def _tell(home: SiteHome, console: Console, change: Change) -> None:
     if change.event == "started" and change.name == "node":
         update_status(home, state="connecting", task=None)
     if change.event == "ended" and change.code != REFUSED and change.delay_seconds is not None:
-        console.print(
-            f"the {change.name} process ended (code {change.code}); again in "
-            f"{span(change.delay_seconds)}, its log says why"
-        )
+        again = span(change.delay_seconds)
+        log = home.logs / f"{change.name}.log"
+        console.print(f"the {change.name} process {change.how}; again in {again}, see {log}")
 
 
 class _Follower:

@@ -44,6 +44,7 @@ from mamfed_client.settings import SiteHome, load_site_settings
 from mamfed_client.status import STARTS_OVER, Task, update_status
 from mamfed_common.bundle import bundle_sha256
 from mamfed_common.errors import MamfedError, WeightsError
+from mamfed_common.files import os_error_line
 from mamfed_common.pauses import pause_seconds
 from mamfed_common.supervision import hold_lifeline
 from mamfed_common.weights import FAULTS, Fault, TrainTask, unpack_body
@@ -265,6 +266,10 @@ def main() -> None:
         logger.error("%s", error)
         update_status(home, error=str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        logger.error("%s", os_error_line(error))
+        update_status(home, error=os_error_line(error))
+        sys.exit(STARTS_OVER)
     except KeyboardInterrupt:
         logger.warning("a task's lease ran out")
     sys.exit(STARTS_OVER)

@@ -7,6 +7,7 @@ start it; it works in a folder of its own; and it holds no stream of the termina
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +23,18 @@ Stream = IO[bytes] | int
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:
     """Return the command line that runs one of mamfed's modules."""
     return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def how_it_ended(code: int) -> str:
+    """Say how a process ended, in words that follow its name, by its exit code or minus a signal.
+
+    One that is killed has no last words, and most often it was the system that had no memory left.
+    """
+    if code == -signal.SIGKILL:
+        return "was killed; the system does that where memory is short"
+    if code < 0:
+        return f"was ended by signal {-code} ({signal.strsignal(-code)})"
+    return f"ended with code {code}"
 
 
 def start_process(

@@ -203,6 +203,14 @@ def refusal_words(error: OSError) -> str:
     return f"{words}; {advice}" if advice else words
 
 
+def os_error_line(error: OSError) -> str:
+    """Say in one line what the system refused, and where; whose it is, if it is another user's."""
+    if not error.filename:
+        return refusal_words(error)
+    path = Path(os.fsdecode(error.filename))
+    return f"{path}: {reason(path, error)}"
+
+
 def is_below(path: Path, folder: Path) -> bool:
     """Tell whether a path is a folder or lies in it, wherever links on the way lead."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

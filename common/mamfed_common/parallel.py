@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mamfed_common.batches import Share
-from mamfed_common.children import module_command, start_process
+from mamfed_common.children import how_it_ended, module_command, start_process
 from mamfed_common.config import Config
 from mamfed_common.errors import RunError
 from mamfed_common.local_state import Position, pack_progress, unpack_progress
@@ -250,7 +250,7 @@ class _Partners:
             found = [(c, i) for i, c in enumerate(codes) if c or (at_all and c is not None)]
             if found:
                 code, index = min(found)
-                return f"{self._places[index].device}: its process ended (code {code})"
+                return f"{self._places[index].device}: its process {how_it_ended(code)}"
             if monotonic() >= deadline:
                 return ""
             sleep(LOOK_SECONDS)

@@ -6,7 +6,6 @@ No Flower and no torch: a supervisor is small and imports next to nothing. Its c
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -14,14 +13,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from time import monotonic
-from typing import IO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from mamfed_common.children import start_process
-from mamfed_common.files import give_to_owner, private_directory
+from mamfed_common.child_log import ChildLog
+from mamfed_common.children import how_it_ended, start_process
+from mamfed_common.files import os_error_line, private_directory
 from mamfed_common.terminal import ENVIRONMENT
 from mamfed_common.threads import WAITING
 
@@ -38,8 +36,8 @@ POLL_SECONDS = 0.1
 GRACEFUL_SECONDS = 20.0
 LONGEST_DELAY_SECONDS = 30.0
 GOOD_LIFE_SECONDS = 60.0
-LOG_BYTES = 10 * 2**20
-LOG_FILES = 3
+LAST_WORDS_SECONDS = 1.0
+"""How long the last lines of a child that ended may take into its log."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ class Change(NamedTuple):
         pid: Its process id, 0 where it could not be started.
         code: Its exit code, minus the signal's number where one ended it; None while it lives.
         delay_seconds: After how long it is started again; None where it is not.
+        how: How it ended, in words that follow its name; empty while it lives.
     """
 
     name: str
@@ -77,6 +76,7 @@ class Change(NamedTuple):
     pid: int
     code: int | None = None
     delay_seconds: float | None = None
+    how: str = ""
 
 
 OnChange = Callable[[Change], None]
@@ -192,8 +192,9 @@ class _Unit:
         self._finals = finals
         self._delays = delays
         self._on_change = on_change
-        self._logs = {child.name: _open_log(child.log_path) for child in children}
+        self._logs = {child.name: ChildLog(child.log_path) for child in children}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._readers: dict[str, threading.Thread] = {}
         self._failures = 0
         self._started = 0.0
         self._due = 0.0
@@ -220,20 +221,27 @@ class _Unit:
         self._started = monotonic()
         for child in self._children:
             try:
-                self._processes[child.name] = _launch(child, self._lifeline, self._logs[child.name])
-            except OSError:  # no memory or no process left: weeks are long
-                return self._end({child.name: NOT_STARTED})
-            self._on_change(Change(child.name, "started", self._processes[child.name].pid))
+                process = _launch(child, self._lifeline)
+            except OSError as error:  # no memory or no process left: weeks are long
+                why = f"could not be started: {os_error_line(error)}"
+                return self._end({child.name: NOT_STARTED}, why)
+            self._processes[child.name] = process
+            self._readers[child.name] = _copy(process, self._logs[child.name])
+            self._on_change(Change(child.name, "started", process.pid))
         return None
 
-    def _end(self, ended: Mapping[str, int]) -> int:
+    def _end(self, ended: Mapping[str, int], why: str = "") -> int:
         """Stop the rest after a death and plan the next start."""
         final = next((code for code in ended.values() if code in self._finals), None)
         code = next(iter(ended.values())) if final is None else final
         delay = None if final is not None else self._next_delay(code)
-        for name, how in ended.items():
-            process = self._processes.pop(name, None)
-            self._on_change(Change(name, "ended", process.pid if process else 0, how, delay))
+        for name, number in ended.items():
+            how, process = why or how_it_ended(number), self._processes.pop(name, None)
+            pid = process.pid if process else 0
+            if process:
+                self._readers[name].join(LAST_WORDS_SECONDS)
+            self._logs[name].note(f"the {name} process {how}")
+            self._on_change(Change(name, "ended", pid, number, delay, how))
         _stop(self.running)
         self._tell_stopped(delay)
         self._due = monotonic() + (delay or 0.0)
@@ -252,8 +260,8 @@ class _Unit:
         self._processes.clear()
 
 
-def _launch(child: Child, lifeline: int, log: logging.Handler) -> subprocess.Popen[bytes]:
-    process = start_process(
+def _launch(child: Child, lifeline: int) -> subprocess.Popen[bytes]:
+    return start_process(
         child.argv,
         folder=child.folder,
         env={**child.env, LIFELINE: str(lifeline)},
@@ -261,33 +269,13 @@ def _launch(child: Child, lifeline: int, log: logging.Handler) -> subprocess.Pop
         stderr=subprocess.STDOUT,
         pass_fds=(lifeline,),
     )
+
+
+def _copy(process: subprocess.Popen[bytes], log: ChildLog) -> threading.Thread:
     assert process.stdout is not None
-    threading.Thread(target=_write_log, args=(process.stdout, log), daemon=True).start()
-    return process
-
-
-class _Log(RotatingFileHandler):
-    """A log that belongs to who owns its folder, and that nobody else reads."""
-
-    def _open(self) -> TextIOWrapper:
-        stream = super()._open()
-        os.fchmod(stream.fileno(), 0o600)
-        give_to_owner(stream.fileno(), Path(self.baseFilename).parent)
-        return stream
-
-
-def _open_log(path: Path) -> logging.Handler:
-    private_directory(path.parent)
-    return _Log(
-        path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8", errors="replace"
-    )
-
-
-def _write_log(lines: IO[bytes], log: logging.Handler) -> None:
-    with lines:
-        for line in lines:
-            text = line.decode(errors="replace").rstrip("\n")
-            log.handle(logging.makeLogRecord({"msg": "%s", "args": (text,)}))
+    reader = threading.Thread(target=log.copy, args=(process.stdout,), daemon=True)
+    reader.start()
+    return reader
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:

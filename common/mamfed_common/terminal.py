@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -25,7 +24,7 @@ from rich.progress import (
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
 from mamfed_common.extras import extra_of, missing_line
-from mamfed_common.files import reason, refusal_words
+from mamfed_common.files import os_error_line
 from mamfed_common.streams import make_streams_last
 from mamfed_common.threads import wait_without_spinning
 
@@ -168,14 +167,6 @@ def show_version(wanted: bool) -> None:
 VERSION_OPTION = typer.Option(
     "--version", callback=show_version, is_eager=True, help="Print the version and exit."
 )
-
-
-def os_error_line(error: OSError) -> str:
-    """Say in one line what the system refused, and where; whose it is, if it is another user's."""
-    if not error.filename:
-        return refusal_words(error)
-    path = Path(os.fsdecode(error.filename))
-    return f"{path}: {reason(path, error)}"
 
 
 def _check_folder() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from pathlib import Path
 from typing import Any
 
-from mamfed_common.files import write_atomic
+from mamfed_common.files import os_error_line, write_atomic
 from mamfed_common.health import Health
 from mamfed_common.lock import holder
 from mamfed_server.events import PHASES, Event, utc_now
 from mamfed_server.settings import ServerHome
+
+logger = logging.getLogger(__name__)
 
 STATUS = "status.json"
 
@@ -26,6 +29,7 @@ class Board:
         self._lock = threading.Lock()
         self._facts: dict[str, Any] = {"pid": os.getpid(), "since": utc_now(), **facts}
         self._contacts: dict[str, str] = {}
+        self._unwritten = ""
 
     def contact(self, site: str) -> None:
         """Note that a site has just been in touch."""
@@ -46,10 +50,17 @@ class Board:
         self.write()
 
     def write(self) -> None:
-        """Write the file."""
+        """Write the file; what cannot be written is said once in the log, and the run goes on."""
         with self._lock:
             content = {"time": utc_now(), **self._facts, "last_contact": dict(self._contacts)}
-            write_atomic(self._path, json.dumps(content, indent=2) + "\n")
+            try:
+                write_atomic(self._path, json.dumps(content, indent=2) + "\n")
+                why = ""
+            except OSError as error:
+                why = os_error_line(error)
+            if why and why != self._unwritten:
+                logger.warning("the status cannot be written: %s", why)
+            self._unwritten = why
 
 
 def read_board(home: Path) -> dict[str, Any]:

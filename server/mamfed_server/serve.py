@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mamfed_common import terminal
-from mamfed_common.errors import LinkError, MamfedError
+from mamfed_common.errors import LinkError, MamfedError, OutputError
+from mamfed_common.files import os_error_line
 from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.signing import sign_plan
@@ -141,6 +142,9 @@ def main() -> None:
     except MamfedError as error:
         logger.error("%s", " ".join(str(error).split()))
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk: it is tried again, room may come
+        logger.error("%s", os_error_line(error))
+        sys.exit(OutputError.exit_code)
 
 
 def _nodes(link: SuperLink, entries: Mapping[str, SiteEntry]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mamfed_common.children import module_command
+from mamfed_common.children import how_it_ended, module_command
 from mamfed_common.errors import LinkError, MamfedError, PlanError, RunError, SetupError
 from mamfed_common.extras import install_command
 from mamfed_common.lock import only_one
@@ -106,7 +106,7 @@ def _supervise(home: ServerHome, folder: RunFolder, plan: TrainingPlan, console:
     elif not folder.is_finished():
         folder.reopen()  # from now on it runs: how it ended before is no longer how it stands
     stopping = threading.Event()
-    watch = _Deaths(folder, console, stopping)
+    watch = _Deaths(folder, home.logs / "server.log", console, stopping)
     child = Child(
         "server",
         module_command("mamfed_server.serve", str(home.path.absolute()), folder.path.name),
@@ -136,7 +136,7 @@ def _note_end(folder: RunFolder, code: int, given_up: int) -> None:
     if code == 0:
         log.write("stopped")
         return
-    how = f"ended with code {code}"
+    how = how_it_ended(code)
     if given_up:
         how = f"died {MAX_DEATHS} times in a row without a round in between"
     log.write("died", reason=f"its server process {how}; logs/server.log says why")
@@ -173,8 +173,11 @@ def _check_address(settings: ServerSettings) -> None:
 class _Deaths:
     """Says when the server process died, and gives up where it never gets on."""
 
-    def __init__(self, folder: RunFolder, console: Console, stopping: threading.Event) -> None:
+    def __init__(
+        self, folder: RunFolder, log: Path, console: Console, stopping: threading.Event
+    ) -> None:
         self._folder = folder
+        self._log = log
         self._console = console
         self._stopping = stopping
         self._rounds = -1
@@ -185,9 +188,7 @@ class _Deaths:
         if change.event != "ended" or change.delay_seconds is None:
             return
         again = span(change.delay_seconds)
-        self._console.print(
-            f"the server process ended (code {change.code}); again in {again}, its log says why"
-        )
+        self._console.print(f"the server process {change.how}; again in {again}, see {self._log}")
         rounds = len(self._folder.rounds())
         self._count = self._count + 1 if rounds == self._rounds else 1
         self._rounds = rounds

@@ -14,8 +14,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.files import os_error_line
 from mamfed_common.supervision import hold_lifeline
-from mamfed_common.terminal import os_error_line, set_environment
+from mamfed_common.terminal import set_environment
 
 if TYPE_CHECKING:  # torch is loaded once the order has been read
     from mamfed_server.runs import RoundRecord

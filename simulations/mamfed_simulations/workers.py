@@ -24,7 +24,7 @@ from typing import IO, NamedTuple
 import torch
 
 from mamfed_common import errors
-from mamfed_common.children import module_command, start_process
+from mamfed_common.children import how_it_ended, module_command, start_process
 from mamfed_common.config import Config
 from mamfed_common.device import choose_device
 from mamfed_common.errors import MamfedError, RunError
@@ -364,12 +364,9 @@ class _Child:
 
 
 def _how(code: int) -> str:
-    """Say how a process ended that did not say so itself."""
-    if code == -signal.SIGKILL:
-        return "was killed; if memory is short, take fewer --workers"
-    if code < 0:
-        return f"was ended by signal {-code}"
-    return f"ended with code {code}; its last lines are above"
+    """Say how a process ended that did not say so itself, and what helps."""
+    helps = "take fewer --workers" if code == -signal.SIGKILL else "its last lines are above"
+    return f"{how_it_ended(code)}; {helps}"
 
 
 def _fitting(plan: TrainingPlan) -> int:

@@ -296,7 +296,8 @@ def test_while_a_site_refuses_one_line_says_why_and_what_to_do(
     write_policy(guarded.home, ALL | policy)
     guarded.ask("query", Query(plan=tiny_plan))
     for state in ("online", "training"):  # the node's own words, between two questions
-        status = update_status(guarded.home, state=state)
+        update_status(guarded.home, state=state)
+        status = read_status(guarded.home)
         assert words(status) == said.format(plan=tiny_plan.sha256()[:12])
         assert status.refusal.passing is passing
     write_policy(guarded.home, ALL)
@@ -307,7 +308,8 @@ def test_while_a_site_refuses_one_line_says_why_and_what_to_do(
 def test_a_site_that_cannot_use_its_data_says_so(guarded, tiny_plan, site):
     (site.cohorts[0][1] / "labels.csv").unlink()
     guarded.ask("query", Query(plan=tiny_plan))
-    said = words(update_status(guarded.home, state="online"))
+    update_status(guarded.home, state="online")
+    said = words(read_status(guarded.home))
     assert said.startswith("refused, because this site cannot use its data: ")
     assert said.endswith("mamfed-client preflight checks the data again")
 

@@ -17,6 +17,7 @@ from mamfed_client.cohort import Stored
 from mamfed_client.devices import Hardware, Order, StoredImage, train_on
 from mamfed_client.transform import Transform
 from mamfed_common.batches import Turn
+from mamfed_common.children import how_it_ended
 from mamfed_common.errors import RunError
 from mamfed_common.kept_optimizer import OptimizerKeeper
 from mamfed_common.local_state import RoundKeeper
@@ -223,7 +224,7 @@ def test_a_partner_that_dies_ends_the_round_in_one_line_and_all_others(round_of,
 
     with pytest.raises(RunError) as caught:
         round_of(three, Stage.FINETUNING, on_step=kill_one)
-    assert str(caught.value) == "cpu: its process ended (code -9)"
+    assert str(caught.value) == f"cpu: its process {how_it_ended(-signal.SIGKILL)}"
     assert not partners()
     assert round_of(TWO, Stage.FINETUNING), "the next round has new ones"
 
@@ -233,7 +234,7 @@ def test_a_partner_that_cannot_read_its_samples_says_why(round_of, tmp_path, cap
         for path in tmp_path.glob("samples*/??/*"):
             path.unlink(missing_ok=True)
 
-    with pytest.raises(RunError, match=r"its process ended \(code 4\)"):
+    with pytest.raises(RunError, match=r"its process ended with code 4"):
         round_of(TWO, Stage.PRETRAINING, images=50, on_step=remove)
     assert "cached sample is gone" in capfd.readouterr().err
     assert not partners()

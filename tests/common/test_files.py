@@ -5,9 +5,8 @@ import stat
 
 import pytest
 
-from mamfed_common.files import private_directory, write_atomic
+from mamfed_common.files import os_error_line, private_directory, write_atomic
 from mamfed_common.lock import only_one, short_lock
-from mamfed_common.terminal import os_error_line
 from mamfed_server.lines import append_line
 
 SOMEBODY = 65534

@@ -1,6 +1,7 @@
 """Disks that are full, gone or too small are named by file and cause, before any work."""
 
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -9,9 +10,12 @@ from contextlib import suppress
 import pytest
 from tests.federation.phantoms import small_plan
 
+from mamfed_client.settings import SiteHome
+from mamfed_client.status import read_status, update_status
+from mamfed_common.child_log import ChildLog
 from mamfed_common.errors import OutputError
-from mamfed_common.files import ADVICE, check_room, refusal_words, write_atomic
-from mamfed_common.terminal import os_error_line
+from mamfed_common.files import ADVICE, check_room, os_error_line, refusal_words, write_atomic
+from mamfed_server.board import Board, read_board
 from mamfed_server.lines import append_line
 from mamfed_server.runs import RunFolder
 
@@ -48,6 +52,46 @@ def test_a_full_disk_is_named_with_the_file_and_what_was_there_stays(small_disk)
     with pytest.raises(OSError, match="No space left") as caught:
         append_line(small_disk / "events.jsonl", "x" * 10_000)
     assert caught.value.filename == str(small_disk / "events.jsonl")
+
+
+def test_what_a_full_disk_does_not_take_of_a_log_is_said_elsewhere_and_once_why(small_disk, capsys):
+    log = ChildLog(small_disk / "logs" / "worker.log")
+    fill(small_disk)
+    log.copy(io.BytesIO(b"first\nsecond\n"))
+    log.note("the worker process was killed")
+    why, *lines = capsys.readouterr().err.splitlines()
+    assert why == (
+        f"{log.baseFilename}: No space left on device; free some, or choose another folder; "
+        "its lines:"
+    )
+    assert [line.split(" ", 2)[-1] for line in lines] == [
+        "first", "second", "the worker process was killed",
+    ]  # fmt: skip
+    (small_disk / "full").unlink()
+    log.copy(io.BytesIO(b"third\n"))
+    log.close()
+    assert (small_disk / "logs" / "worker.log").read_text().endswith("third\n")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_status_that_a_full_disk_does_not_take_is_warned_of_and_the_work_goes_on(
+    small_disk, caplog
+):
+    home, board = SiteHome(small_disk), Board(small_disk)
+    update_status(home, state="connecting")
+    before = home.status.read_text()
+    fill(small_disk)
+    update_status(home, error="x" * 10_000)
+    board.set(state="y" * 10_000)
+    board.set(state="z" * 10_000)
+    why = f"{home.status}: No space left on device; free some, or choose another folder"
+    assert caplog.messages == [f"the status cannot be written: {why}"] * 2
+    assert home.status.read_text() == before
+    (small_disk / "full").unlink()
+    update_status(home, state="online")
+    assert read_status(home).state == "online"
+    board.set(state="running")
+    assert read_board(small_disk)["state"] == "running"
 
 
 def test_a_run_whose_checkpoints_have_no_room_is_refused_and_leaves_no_folder(small_disk):

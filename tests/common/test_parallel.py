@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mamfed_common.children import how_it_ended
 from mamfed_common.errors import RunError
 from mamfed_common.parallel import STUCK, lead
 
@@ -21,7 +22,7 @@ def test_a_partner_that_does_not_come_is_one_line(module, code, order):
     started = time.monotonic()
     with pytest.raises(RunError) as caught, lead(module, TWO, lambda place: order):
         pytest.fail("there is no team")
-    assert str(caught.value) == f"cpu: its process ended (code {code})"
+    assert str(caught.value) == f"cpu: its process {how_it_ended(code)}"
     assert time.monotonic() - started < 60, "it was noticed, not waited for"
     assert not torch.distributed.is_initialized()
 
@@ -67,7 +68,7 @@ def test_a_leader_that_waits_for_a_dead_partner_for_ever_is_ended():
         check=False,
     )
     assert child.returncode == STUCK
-    assert "cpu: its process ended (code 3), and this process with it" in child.stderr
+    assert "cpu: its process ended with code 3, and this process with it" in child.stderr
 
 
 if __name__ == "__main__":  # a partner that comes, and dies

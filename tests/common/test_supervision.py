@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mamfed_common import supervision
+from mamfed_common import child_log, supervision
 from mamfed_common.supervision import LIFELINE, ORPHANED, Child, child_environment, supervise
 
 WAIT_SECONDS = 20
@@ -149,7 +149,7 @@ def test_a_child_that_ignores_sigterm_is_killed_with_what_it_started(child, monk
 
 
 def test_logs_are_private_and_appended_and_rotated(child, monkeypatch, short_delays):
-    monkeypatch.setattr(supervision, "LOG_BYTES", 300)
+    monkeypatch.setattr(child_log, "LOG_BYTES", 300)
     talker = child("print('x' * 100)")
     watched = Watched(talker, stop_after=12)
     watched.thread.join(WAIT_SECONDS)
@@ -171,7 +171,29 @@ def test_a_command_that_is_not_there_is_tried_again(child, tmp_path):
     missing = Child("gone", ("/no/such/program",), tmp_path / "log", {})
     watched = Watched(missing, stop_after=1)
     watched.thread.join(WAIT_SECONDS)
-    assert watched.of("ended")[0].code == supervision.NOT_STARTED
+    (ended,) = watched.of("ended")
+    assert ended.code == supervision.NOT_STARTED
+    assert ended.how == "could not be started: /no/such/program: No such file or directory"
+    assert (tmp_path / "log").read_text().endswith(f" the gone process {ended.how}\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "was killed; the system does that where memory"),
+        ("import os; os.kill(os.getpid(), 7)", "was ended by signal 7 (Bus error)"),
+        ("import os; os._exit(3)", "ended with code 3"),
+        ("print('why', flush=True); raise SystemExit(3)", "ended with code 3"),
+    ],
+)
+def test_a_log_says_how_its_child_ended_after_its_last_words(child, code, how):
+    silent = child(code)
+    watched = Watched(silent, stop_after=1)
+    watched.thread.join(WAIT_SECONDS)
+    *words, last = silent.log_path.read_text().splitlines()
+    assert words == (["why"] if "why" in code else [])
+    assert f" the child process {how}" in last
+    assert watched.of("ended")[0].how in last
 
 
 SUPERVISOR = """
