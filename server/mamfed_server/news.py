@@ -9,12 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import Literal
 from urllib.parse import quote
 
 from mamfed_common.versions import RUN_HEADER
-
-How = Literal["running", "finished", "failed", "stopped"]
+from mamfed_server.standing import RunState
 
 RECENT_SECONDS = 10.0
 """A site that was in touch so lately is waited for: it asks again in a moment."""
@@ -28,7 +26,7 @@ class RunNews:
     def __init__(self, run: str) -> None:
         """Begin with a run that goes on."""
         self._run = quote(run, safe="")
-        self._how: How = "running"
+        self._how = RunState.RUNNING
         self._lock = threading.Lock()
         self._in_touch: dict[str, float] = {}
         self._told: set[str] = set()
@@ -44,13 +42,13 @@ class RunNews:
             self._in_touch[site] = monotonic()
 
         def sent() -> None:
-            if how != "running":
+            if how is not RunState.RUNNING:
                 with self._lock:
                     self._told.add(site)
 
         return sent
 
-    def end(self, how: How) -> None:
+    def end(self, how: RunState) -> None:
         """Say how the run ended, and wait until the sites that are in touch have heard it."""
         self._how = how
         deadline = monotonic() + LONGEST_SECONDS

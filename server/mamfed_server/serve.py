@@ -41,11 +41,12 @@ from mamfed_server.events import EventLog  # noqa: E402
 from mamfed_server.front import Front  # noqa: E402
 from mamfed_server.guard import Guard, Limits  # noqa: E402
 from mamfed_server.job import Job  # noqa: E402
-from mamfed_server.news import How, RunNews  # noqa: E402
+from mamfed_server.news import RunNews  # noqa: E402
 from mamfed_server.pki import load_plan_key  # noqa: E402
 from mamfed_server.runs import PLAN  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
 from mamfed_server.sites import Registry, SiteEntry  # noqa: E402
+from mamfed_server.standing import RunState  # noqa: E402
 from mamfed_server.superlink import LinkTransport, SuperLink  # noqa: E402
 from mamfed_server.twins import Twins, warning  # noqa: E402
 
@@ -109,9 +110,9 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     try:
         summary = run_job(job, LinkTransport(link, limits.answer_bytes))
         board.set(state=summary["status"])
-        news.end(summary["status"])
+        news.end(RunState(summary["status"]))
     except MamfedError as error:
-        how: How = "stopped" if error.exit_code == 0 else "failed"
+        how = RunState.STOPPED if error.exit_code == 0 else RunState.FAILED
         board.set(state=how, reason=str(error))
         news.end(how)
         raise

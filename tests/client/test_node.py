@@ -28,6 +28,7 @@ from mamfed_server.approval import revoke
 from mamfed_server.news import LONGEST_SECONDS
 from mamfed_server.pki import issue_server, issue_site, make_authority
 from mamfed_server.settings import ServerHome
+from mamfed_server.standing import RunState
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_site_hears_how_the_run_ended_before_the_server_is_gone(
         model.parent.mkdir(parents=True)
         model.touch()
     started = time.monotonic()
-    coordinator.news.end(how)
+    coordinator.news.end(RunState(how))
     assert time.monotonic() - started < LONGEST_SECONDS  # it was told, not given up
     said = said.format(model=model)
     wait_for(lambda: words(read_status(home)).startswith(f"online: {said}"))

@@ -4,6 +4,7 @@ import threading
 import time
 
 from mamfed_server.news import RunNews
+from mamfed_server.standing import RunState
 
 
 def test_a_run_that_goes_on_is_told_of_by_its_name():
@@ -13,7 +14,7 @@ def test_a_run_that_goes_on_is_told_of_by_its_name():
 def test_the_end_waits_until_each_site_in_touch_has_an_answer_that_says_so(monkeypatch):
     news = RunNews("first")
     early = [news.on_answer(site) for site in ("ada", "bea")]
-    ending = threading.Thread(target=news.end, args=("finished",))
+    ending = threading.Thread(target=news.end, args=(RunState.FINISHED,))
     ending.start()
     for sent in early:
         sent()  # made before the end: says that the run goes on
@@ -33,5 +34,5 @@ def test_a_site_that_was_away_is_not_waited_for(monkeypatch):
     news.on_answer("ada")
     monkeypatch.setattr("mamfed_server.news.RECENT_SECONDS", 0.0)
     started = time.monotonic()
-    news.end("failed")
+    news.end(RunState.FAILED)
     assert time.monotonic() - started < 1
