@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from mamfed_common.config import Config
 from mamfed_common.errors import AuditError
-from mamfed_common.files import write_atomic
+from mamfed_common.files import reason, write_atomic
 from mamfed_common.lock import short_lock
 
 Kind = Literal["describe", "train", "evaluate", "fault", "torn"]
@@ -150,7 +150,9 @@ class AuditLog:
                 self._write(fd, head, entry)
                 return entry
         except OSError as error:
-            raise AuditError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise AuditError(
+                f"{self.path}: cannot be written: {reason(self.path, error)}"
+            ) from None
 
     def _end(self, fd: int) -> tuple[Head, bytes]:
         """Read only what follows the head, so that a long record costs nothing."""
@@ -208,7 +210,7 @@ def read_record(path: Path) -> Record:
         with short_lock(path, fcntl.LOCK_SH, os.O_RDONLY) as fd:
             head, data = read_head(path), _read(fd, 0)
     except OSError as error:
-        raise AuditError(_tampered(f"{path}: cannot be read: {error.strerror}")) from None
+        raise AuditError(_tampered(f"{path}: cannot be read: {reason(path, error)}")) from None
     record = _chain(path, Head(), data)
     hashes = [START, *(entry.sha256 for entry in record.entries)]
     if len(hashes) <= head.count:

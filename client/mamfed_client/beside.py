@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from mamfed_client.images import SUFFIXES
 from mamfed_common.errors import DataError
-from mamfed_common.files import is_below
+from mamfed_common.files import is_below, refusal_words
 
 PREAMBLE = 128
 """Bytes before a DICOM file's magic word (PS3.10 7.1)."""
@@ -87,7 +87,7 @@ def _everything(folder: Path) -> Iterator[Path]:
     def stop(error: OSError) -> None:
         # The folder's name may be a patient's, so only the system's words are repeated.
         if not _is_hidden(folder, Path(error.filename)):
-            raise DataError(f"a folder below the data set cannot be listed: {error.strerror}")
+            raise DataError(f"a folder below the data set cannot be listed: {refusal_words(error)}")
 
     for parent, folders, files in os.walk(folder, onerror=stop):
         links = (name for name in folders if os.path.islink(os.path.join(parent, name)))

@@ -37,7 +37,7 @@ from mamfed_client.proxies import check_proxy
 from mamfed_client.settings import SiteHome
 from mamfed_client.status import OUTCOMES, REFUSED, STARTS_OVER, Ended, State
 from mamfed_common import __version__
-from mamfed_common.certificates import check_validity, read_certificate
+from mamfed_common.certificates import check_validity, pair_reason, read_certificate
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.versions import INSTANCE_HEADER, MAMFED_HEADER, RUN_HEADER
 
@@ -65,7 +65,7 @@ def tls_context(home: SiteHome) -> ssl.SSLContext:
         context.load_verify_locations(cadata=authority.public_bytes(Encoding.DER))
         context.load_cert_chain(home.certificate, home.tls_key)
     except OSError as error:
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+        reason = pair_reason(home.certs, error)
         raise SetupError(
             f"{home.certs}: this site's certificate cannot be used ({reason}); mamfed-client join "
             "the newest welcome"

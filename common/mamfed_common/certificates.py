@@ -7,6 +7,7 @@ is of no use.
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from mamfed_common.errors import SetupError
+from mamfed_common.files import reason
 from mamfed_common.signing import node_fingerprint
 from mamfed_common.text import NotTextError, read_text
 
@@ -49,9 +51,18 @@ def read_certificate(path: Path) -> x509.Certificate:
     try:
         pem = read_text(path)
     except (OSError, NotTextError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SetupError(f"{path}: the certificate cannot be read: {reason}") from None
+        raise SetupError(f"{path}: the certificate cannot be read: {reason(path, error)}") from None
     return parse_certificate(pem, str(path))
+
+
+def pair_reason(path: Path, error: OSError) -> str:
+    """Say why a certificate and its key cannot be taken into a TLS context.
+
+    An ``ssl.SSLError`` is an OSError too, but its number is OpenSSL's own.
+    """
+    if isinstance(error, ssl.SSLError):
+        return error.reason or str(error)
+    return reason(path, error)
 
 
 def p384_key(

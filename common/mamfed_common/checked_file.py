@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mamfed_common import __version__
 from mamfed_common.config import Config
-from mamfed_common.files import write_atomic
+from mamfed_common.files import refusal_words, write_atomic
 from mamfed_common.state import State, state_sha256
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def write_checked(path: Path, facts: Facts, tensors: Mapping[str, Tensor]) -> bo
     try:
         write_atomic(path, save(dict(tensors), metadata=header))
     except OSError as error:
-        logger.warning("cannot keep the round (%s); a kill now would cost it", error.strerror)
+        logger.warning("cannot keep the round (%s): a kill now would cost it", refusal_words(error))
         return False
     return True
 

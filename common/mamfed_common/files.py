@@ -61,8 +61,13 @@ def whose(path: Path) -> str:
     return f"; {nearest} belongs to {name}: run this as {name}, you are {user_name()}"
 
 
-def reason(path: Path, error: OSError) -> str:
-    """Say what the system answered, and whose the path is where only they may do it."""
+def reason(path: Path, error: Exception) -> str:
+    """Say what the system answered, and whose the path is where only they may do it.
+
+    Any other error, such as of a text that is none, has words of its own.
+    """
+    if not isinstance(error, OSError):
+        return str(error)
     why = whose(path) if isinstance(error, PermissionError) else ""
     return f"{refusal_words(error)}{why}"
 

@@ -22,6 +22,7 @@ from mamfed_common.corruption import CorruptionConfig
 from mamfed_common.documents import parse_yaml, validated
 from mamfed_common.domain import Purpose
 from mamfed_common.errors import PlanError
+from mamfed_common.files import reason
 from mamfed_common.kinds import Kind, expecting
 from mamfed_common.losses import LossConfig
 from mamfed_common.text import NotTextError, read_text
@@ -426,6 +427,5 @@ def read_plan(path: Path) -> TrainingPlan:
         try:
             text = read_text(path)
         except (OSError, NotTextError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise PlanError(f"{path}: cannot read the plan: {reason}") from None
+            raise PlanError(f"{path}: cannot read the plan: {reason(path, error)}") from None
         return parse_plan(text, str(path))

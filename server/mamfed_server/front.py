@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mamfed_common import __version__
+from mamfed_common.certificates import pair_reason
 from mamfed_common.errors import LinkError
 from mamfed_common.versions import MAMFED_HEADER, flower_version
 from mamfed_server.guard import PEER, App, Limits, Receive, Scope, Send
@@ -106,8 +107,9 @@ class Front:
         self._stamp = stamp
         try:
             self._context.load_cert_chain(self._certificate, self._key)
-        except (ssl.SSLError, OSError) as error:
-            raise LinkError(f"{self._certificate}: cannot be used: {error.strerror}") from None
+        except OSError as error:
+            why = pair_reason(self._certificate, error)
+            raise LinkError(f"{self._certificate}: cannot be used: {why}") from None
         return True
 
     def _serve(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from mamfed_client.rejections import Reason
-from mamfed_common.errors import OutputError
+from mamfed_common.files import cannot_write
 from mamfed_common.seeds import derive_seed, generator
 from mamfed_simulations.broken import BROKEN, Maker, saved
 from mamfed_simulations.dicom_file import mammogram_dataset
@@ -135,9 +135,7 @@ def _writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror}; choose another folder"
-        ) from error
+        raise cannot_write(folder, error) from error
 
 
 def _images(seed: int, scale: float) -> Iterator[_Image]:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_common.errors import OutputError
+from mamfed_common.files import cannot_write
 from mamfed_common.seeds import derive_seed, generator
 from mamfed_simulations.dicom_file import write_dicom
 from mamfed_simulations.looks import Detector, Display, Response, Storage, VendorLook, apply_look
@@ -155,9 +155,7 @@ def write_cohort(
             rows += _write_patient(folder, look, phantoms, patient_id, len(rows), scale, rng)
         write_table(folder / TABLE, rows)
     except OSError as error:
-        raise OutputError(
-            f"cannot write the cohort to {folder}: {error.strerror}; choose another folder"
-        ) from error
+        raise cannot_write(folder, error) from error
 
 
 def _patients(benign: int, malignant: int) -> Iterator[tuple[str, int, tuple[View, ...]]]:

@@ -1,12 +1,24 @@
-"""Whose the files are that mamfed writes."""
+"""Whose the files are that mamfed writes, and why one cannot be read or written."""
 
+import errno
 import os
+import ssl
 import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
+from mamfed_common.certificates import pair_reason, read_certificate
+from mamfed_common.errors import MamfedError
 from mamfed_common.files import os_error_line, private_directory, write_atomic
 from mamfed_common.lock import only_one, short_lock
+from mamfed_common.plan import read_plan
 from mamfed_server.lines import append_line
 
 SOMEBODY = 65534
@@ -75,3 +87,49 @@ def test_what_may_not_be_read_is_named_with_its_owner(folder):
 def test_ones_own_file_is_named_without_an_owner(tmp_path):
     error = PermissionError(13, "Permission denied", str(tmp_path / "x"))
     assert os_error_line(error) == f"{tmp_path}/x: Permission denied"
+
+
+def test_one_place_words_what_the_system_refuses():
+    """A reader that takes the system's words alone names neither whose a file is nor what to do."""
+    own = {
+        "common/mamfed_common/files.py",
+        "common/mamfed_common/lock.py",  # a file system without locks has advice of its own
+        "client/mamfed_client/failures.py",  # the network's refusals
+    }
+    root = Path(__file__).parents[2]
+    found = {
+        path.relative_to(root).as_posix()
+        for role in ("common", "client", "server", "simulations")
+        for path in (root / role).rglob("*.py")
+        if "error.strerror" in path.read_text()
+    }
+    assert found == own
+
+
+@pytest.mark.parametrize("read", [read_plan, read_certificate])
+def test_a_document_that_is_none_or_cannot_be_read_says_why(tmp_path, read):
+    with pytest.raises(MamfedError, match=r"read.*: No such file or directory$"):
+        read(tmp_path / "there is none")
+    (tmp_path / "text").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MamfedError, match="not"):
+        read(tmp_path / "text")
+
+
+def test_an_error_of_openssl_gets_no_advice_of_the_file_system_s(tmp_path):
+    """Its number for keys that do not fit is that of a stale share (116)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for name in ("one", "two"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        (tmp_path / f"{name}.key").write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    certificate = x509.CertificateBuilder(
+        subject, subject, key.public_key(), 1, start, start + timedelta(days=1)
+    ).sign(key, SHA256())
+    (tmp_path / "two.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    with pytest.raises(ssl.SSLError) as caught:
+        context.load_cert_chain(tmp_path / "two.pem", tmp_path / "one.key")
+    assert caught.value.errno == errno.ESTALE
+    assert pair_reason(tmp_path / "two.pem", caught.value) == "KEY_VALUES_MISMATCH"

@@ -424,5 +424,5 @@ def test_a_larger_cohort_holds_the_patients_of_a_smaller_one(tmp_path):
 
 def test_a_folder_that_cannot_be_written_ends_with_an_output_error(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(OutputError, match="cannot write the cohort"):
+    with pytest.raises(OutputError, match="cannot be written: Not a directory"):
         cohort(tmp_path / "taken")

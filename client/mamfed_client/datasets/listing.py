@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mamfed_client.beside import is_hidden_name
 from mamfed_common.errors import DataError
+from mamfed_common.files import refusal_words
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -45,4 +46,6 @@ def table_in(folder: Path, name: str) -> Path | None:
 
 def _stop(error: OSError) -> None:
     # The folder's name may be a patient's, so only the system's words are repeated.
-    raise DataError(f"a folder below the data set cannot be listed: {error.strerror}") from None
+    raise DataError(
+        f"a folder below the data set cannot be listed: {refusal_words(error)}"
+    ) from None

@@ -19,6 +19,7 @@ from mamfed_client.prepared import is_prepared, load_intake, open_store
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.rejections import Reason, Refusal, Rejection
 from mamfed_common.errors import DataError
+from mamfed_common.files import refusal_words
 
 LONE_STUDIES = frozenset({"cbis-ddsm", "inbreast"})
 """Layouts of collections in which a visit's images have studies of their own."""
@@ -71,7 +72,7 @@ class Source:
             with self.row.image_path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise Refusal(Reason.MISSING_IMAGE, error.strerror or "no such file") from None
+            raise Refusal(Reason.MISSING_IMAGE, refusal_words(error)) from None
         return pseudonym(secret, "image", content)
 
 
