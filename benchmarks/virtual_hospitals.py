@@ -6,6 +6,8 @@ no benign image for stage 1 (``six_sites.py`` says where they are from). Two que
 - *60/30/10*: three hospitals. Does the smallest gain most?
 - *curve*: cesm dealt evenly to 1, 2, 3 and 5 hospitals. What does a site gain as it gets smaller?
 
+The dealt hospitals are digital and the other two film: each kind averages its own norms.
+
 Everything lies in ``--out``; ``curve.json`` and ``curve.png`` hold each hospital's size and gain.
 Usage: python benchmarks/virtual_hospitals.py --data ../shared/data [--out DIR] [--seeds N]
 [--counts 1,2,3,5] [--plan FILE] [--dry-run]
@@ -37,7 +39,9 @@ def compare(name: str, deal: Sequence[str], given: Any) -> dict[str, Any]:
     dealt = json.loads((hospitals / "partition.json").read_text())["hospitals"]
     sites = {hospital["name"]: hospitals / hospital["name"] for hospital in dealt}
     sites |= {other: given.data / other for other in BESIDE}
+    groups = {"digital": [hospital["name"] for hospital in dealt], "film": list(BESIDE)}
     more = ["--arms", given.arms, "--seeds", str(given.seeds)]
+    more += ["--set", f"federation.norm_groups={json.dumps(groups)}"]
     more += ["--dry-run"] if given.dry_run else []
     run(federation(sites, given.plan, out, more))
     if given.dry_run:
