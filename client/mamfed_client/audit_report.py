@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mamfed_client.audit import Entry, read_record
 from mamfed_common.config import Config
-from mamfed_common.wording import counted
+from mamfed_common.wording import counted, size
 
 NOT_IN_THE_FORMAT = (
     "What can leave at all: the network's weights, the values named above, the plan's words for "
@@ -107,7 +107,7 @@ def sentences(summary: AuditSummary) -> Iterator[str]:
     messages = sum(traffic.messages for traffic in summary.kinds.values())
     yield (
         f"From {summary.since} to {summary.until} {counted(messages, 'message')} left this site, "
-        f"{_size(summary.bytes)} in all, to {', '.join(summary.to)}."
+        f"{size(summary.bytes)} in all, to {', '.join(summary.to)}."
     )
     yield from (_of_kind(kind, traffic) for kind, traffic in summary.kinds.items())
     if summary.personal:
@@ -139,7 +139,7 @@ def _whole(summary: AuditSummary) -> str:
 
 
 def _of_kind(kind: str, traffic: Traffic) -> str:
-    text = f"{kind}: {counted(traffic.messages, 'message')}, {_size(traffic.bytes)}"
+    text = f"{kind}: {counted(traffic.messages, 'message')}, {size(traffic.bytes)}"
     return f"{text}, with {', '.join(traffic.values)}." if traffic.values else f"{text}."
 
 
@@ -191,7 +191,3 @@ def _rounds(entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else counted(count, "byte")

@@ -31,6 +31,10 @@ OUTCOMES: dict[Outcome, str] = {
 State = Literal["stopped", "connecting", "online", "training", "refused", "unreachable"]
 
 
+KINDS = {"query": "saying what this site has", "evaluate": "scoring the model"}
+"""Flower's names for what a site is asked, in words."""
+
+
 class Task(Config):
     """What the worker is doing.
 
@@ -48,7 +52,11 @@ class Task(Config):
 
     def words(self) -> str:
         """Say it in a few words."""
-        return f"{self.kind} {self.stage} round {self.server_round}" if self.stage else self.kind
+        if self.stage:
+            return f"training, {self.stage} round {self.server_round}"
+        if self.kind == "evaluate" and self.steps:
+            return "adapting the model to this site's own patients"
+        return KINDS.get(self.kind, self.kind)
 
 
 class Refusal(Config):

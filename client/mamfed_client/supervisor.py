@@ -140,7 +140,7 @@ def words(status: Status) -> str:
         return f"online: {status.ended.words()}"
     if status.ended and status.state == "unreachable":
         return f"waiting for the next run: {status.ended.words()} ({status.error})"
-    task = status.task.words() if status.task else "a message"
+    task = status.task.words() if status.task else "reading what is asked"
     return WORDS[status.state].format(server=status.server, error=status.error, task=task)
 
 

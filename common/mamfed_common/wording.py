@@ -1,4 +1,4 @@
-"""Numbers in sentences: how many of what, and how long."""
+"""Numbers in sentences: how many of what, how much, and how long."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     Where a verb follows, ``noun`` and ``plural`` hold it: ``counted(n, "site is", "sites are")``.
     """
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def size(count: int) -> str:
+    """Say how much data there is: ``437 bytes``, ``23.9 kB``, ``1,024.0 MB``; of 1,000 each."""
+    if count < 1000:
+        return counted(count, "byte")
+    return f"{count / 1e3:.1f} kB" if count < 999_950 else f"{count / 1e6:,.1f} MB"
 
 
 def span(seconds: float) -> str:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mamfed_common.certificates import common_name, parse_certificate
+from mamfed_common.documents import near
 from mamfed_common.enrolment import SiteRequest, Welcome, check_request
 from mamfed_common.errors import SetupError
 from mamfed_common.keys import openssh_text
@@ -116,9 +117,11 @@ def revocable(home: ServerHome, site: str) -> SiteEntry:
         SetupError: There is no such home or site, or it is revoked already.
     """
     load_settings(home)
-    known = load_sites(home).get(site)
+    sites = load_sites(home)
+    known = sites.get(site)
     if known is None:
-        raise SetupError(f"{site}: no such site; see mamfed-server sites list")
+        meant = near(site, sorted(sites))
+        raise SetupError(f"{site}: no such site{meant}; see mamfed-server sites list")
     if known.status == "revoked":
         raise SetupError(f"{site}: revoked already, on {known.revoked_at:%Y-%m-%d}")
     return known

@@ -31,6 +31,22 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def in_words(event: Event) -> str:
+    """Say an event to people: ``round: stage pretraining; server round 1; sites north, south``."""
+    facts = (
+        f"{key.replace('_', ' ')} {_fact(value)}"
+        for key, value in event.items()
+        if key not in ("time", "event") and value not in ({}, [], None, "")
+    )
+    return ": ".join(part for part in (str(event.get("event")), "; ".join(facts)) if part)
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({_fact(reason)})" for name, reason in value.items())
+    return ", ".join(map(_fact, value)) if isinstance(value, list) else str(value)
+
+
 class EventLog:
     """Writes a run's events to its folder, and tells a listener of them."""
 

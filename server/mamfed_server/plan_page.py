@@ -9,7 +9,7 @@ from statistics import fmean
 from mamfed_common.errors import MamfedError
 from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan, read_plan
-from mamfed_common.wording import counted, span
+from mamfed_common.wording import counted, size, span
 from mamfed_server.participants import stages_of
 from mamfed_server.plan_sense import need, without_effect
 from mamfed_server.runs import PLAN, RoundRecord, RunFolder
@@ -78,9 +78,9 @@ def _happens(plan: TrainingPlan) -> Iterator[str]:
             f"{WHO[stage]}, {counted(part.batch_size, 'image')} of "
             f"{plan.image_size} x {plan.image_size} pixels a step"
         )
-    size = sum(tensor.nbytes for tensor in expected_state(plan).values()) / 1e6
-    sent = size * (COMPACT if plan.federation.wire == "compact" else 1)
-    yield f"each round sends the network, {sent:,.1f} MB, to every site, and as much comes back"
+    whole = sum(tensor.nbytes for tensor in expected_state(plan).values())
+    sent = size(round(whole * (COMPACT if plan.federation.wire == "compact" else 1)))
+    yield f"each round sends the network, {sent}, to every site, and as much comes back"
     if not plan.finetuning.rounds:
         yield "no stage 2: the network learns to draw healthy tissue, and marks nothing"
         return
@@ -154,9 +154,12 @@ def _work_of(plan: TrainingPlan, stage: Stage) -> object:
 
 def _waits(plan: TrainingPlan) -> Iterator[str]:
     federation = plan.federation
+    joining = span(federation.join_seconds)
     yield (
-        f"before the first round the other approved sites have {span(federation.join_seconds)} to "
-        "come once enough are there"
+        f"before the first round the other approved sites have {joining} to come once enough are "
+        "there"
+        if federation.join_seconds
+        else "the first round begins as soon as enough sites are there; later ones join the next"
     )
     yield f"a site that lost its connection is waited for {span(federation.offline_seconds)}"
     for stage in stages_of(plan):

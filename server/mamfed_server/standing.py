@@ -226,7 +226,7 @@ def stage_needs(waiting: Event) -> str:
     """Say what a ``waiting`` event waits for."""
     missing = waiting.get("missing", {})
     ready = ", ".join(waiting.get("ready", ())) or "none"
-    away = "; ".join(f"{site} {reason}" for site, reason in missing.items()) or "none"
+    away = ", ".join(f"{site} ({reason})" for site, reason in missing.items()) or "none"
     return f"{waiting.get('stage')} needs {waiting.get('need')}; ready: {ready}; missing: {away}"
 
 

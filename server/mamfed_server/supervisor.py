@@ -24,7 +24,7 @@ from mamfed_common.versions import check_flower
 from mamfed_common.wording import counted, span
 from mamfed_server.begin import describe, left_behind, warn_of_older
 from mamfed_server.board import Board
-from mamfed_server.events import EventLog, read_events
+from mamfed_server.events import EventLog, in_words, read_events
 from mamfed_server.participants import stages_of
 from mamfed_server.pki import load_plan_key, load_server_certificate
 from mamfed_server.plan_page import privacy, tolerance
@@ -231,15 +231,10 @@ class _Follower:
             self._bar.update(task, completed=len(self._folder.rounds()))
             events = read_events(self._folder.path)
             for event in events[seen:]:
-                facts = {k: v for k, v in event.items() if k not in ("time", "event")}
-                self._bar.console.print(f"{event['time']} {event['event']}{_facts(facts)}")
+                self._bar.console.print(f"{event['time']} {in_words(event)}")
             seen = len(events)
             if last:
                 return
-
-
-def _facts(facts: dict[str, object]) -> str:
-    return "".join(f" {key}={value}" for key, value in facts.items() if value != {})
 
 
 def _ending(folder: RunFolder, code: int) -> str:

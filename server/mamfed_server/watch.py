@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mamfed_common.terminal import Screen
-from mamfed_server.events import Event
+from mamfed_server.events import Event, in_words
 from mamfed_server.report.participation import Mark, mark_of
 from mamfed_server.settings import ServerHome
 from mamfed_server.sites_cli import NO_SITES
@@ -84,7 +84,7 @@ def _by_line(home: ServerHome, screen: Screen, pause: Callable[[float], None]) -
         if _run(now) != run:
             run, seen = _run(now), []
         for event in _events(now)[len(seen) :]:
-            screen.print(f"{clock(str(event.get('time', '')))} {_words(event)}")
+            screen.print(f"{clock(str(event.get('time', '')))} {in_words(event)}")
         seen = _events(now)
     if seen:
         _say(screen, now)
@@ -97,12 +97,6 @@ def _say(screen: Screen, now: Now) -> None:
 
 def _goes_on(now: Now) -> bool:
     return now.standing is not None and now.standing.state is RunState.RUNNING
-
-
-def _words(event: Event) -> str:
-    """Say an event: its kind, then its facts."""
-    facts = {k: v for k, v in event.items() if k not in ("time", "event") and v not in ({}, [])}
-    return " ".join([str(event.get("event")), *(f"{key}={value}" for key, value in facts.items())])
 
 
 def _heading(run: Standing | None) -> str:

@@ -18,7 +18,15 @@ from mamfed_client.flower_parts import PARTS, check_flower_parts
 from mamfed_client.link import Link, tls_context
 from mamfed_client.node import LONGEST_POLL, RUNTIME_FILE, SHORTEST_POLL, Pace, Watchdog
 from mamfed_client.settings import SiteHome
-from mamfed_client.status import REFUSED, STARTS_OVER, Ended, read_status, update_status
+from mamfed_client.status import (
+    REFUSED,
+    STARTS_OVER,
+    Ended,
+    Status,
+    Task,
+    read_status,
+    update_status,
+)
 from mamfed_client.supervisor import words
 from mamfed_common.enrolment import read_welcome, write_document
 from mamfed_common.errors import LinkError, SetupError
@@ -385,3 +393,23 @@ def test_a_site_to_which_no_model_came_is_told_how_to_get_it():
         "then mamfed-client models add model.safetensors --run first"
     )
     assert "model" not in Ended(run="first", how="failed").words()
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (None, "working: reading what is asked"),
+        (Task(kind="query"), "working: saying what this site has"),
+        (Task(kind="evaluate"), "working: scoring the model"),
+        (
+            Task(kind="evaluate", steps=9),
+            "working: adapting the model to this site's own patients",
+        ),
+        (
+            Task(kind="train", stage="finetuning", server_round=3),
+            "working: training, finetuning round 3",
+        ),
+    ],
+)
+def test_the_terminal_says_in_words_what_a_site_does(task, said):
+    assert words(Status(state="training", task=task)) == said

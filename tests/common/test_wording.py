@@ -2,7 +2,7 @@
 
 import pytest
 
-from mamfed_common.wording import counted, span
+from mamfed_common.wording import counted, size, span
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,19 @@ def test_one_thing_is_told_from_several(count, words, said):
 )
 def test_a_span_of_time_is_told_in_the_units_that_people_use(seconds, said):
     assert span(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (5_700_000, "5.7 MB"),
+        (2_000_000_000, "2,000.0 MB"),
+    ],
+)
+def test_a_little_data_is_not_told_as_none(count, said):
+    assert size(count) == said

@@ -1,6 +1,7 @@
 """``mamfed-server check`` is a page in words; plans that contradict themselves are not begun."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -168,6 +169,14 @@ def test_the_page_says_what_will_happen_how_long_and_what_it_tolerates(tmp_path)
     ):
         assert words in said, words
     assert "Note" not in said
+
+
+def test_a_small_network_and_no_time_to_join_are_told_as_they_are(tmp_path):
+    tiny = "image_size: 64\nnetwork: {channels: [8, 16], first_skip_level: 1, stem: 1}\n"
+    said = check(tmp_path, f"{tiny}federation: {{join_seconds: 0}}\n").stdout
+    assert re.search(r"sends the network, [1-9][0-9.]* kB, to every site", said)
+    assert "the first round begins as soon as enough sites are there" in said
+    assert "0 seconds" not in said
 
 
 def test_a_round_that_was_measured_here_tells_how_long_it_takes(tmp_path, tiny_plan):

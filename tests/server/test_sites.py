@@ -162,8 +162,10 @@ def test_revoking_needs_a_site_that_is_not_revoked(home, site):
     revoke(home, "a")
     with pytest.raises(SetupError, match="revoked already, on "):
         revoke(home, "a")
-    with pytest.raises(SetupError, match="no such site"):
+    with pytest.raises(SetupError, match="no such site; see"):
         revoke(home, "b")
+    with pytest.raises(SetupError, match="no such site, did you mean 'a'"):
+        revoke(home, "aa")
 
 
 # Registry

@@ -9,7 +9,7 @@ from tests.server.sites import Sites, run
 from tests.server.test_standing import worked_on
 
 from mamfed_common.terminal import Screen
-from mamfed_server.events import EventLog
+from mamfed_server.events import EventLog, in_words
 from mamfed_server.runs import RunFolder
 from mamfed_server.settings import ServerHome
 from mamfed_server.watch import watch
@@ -92,7 +92,7 @@ def test_elsewhere_each_event_is_one_line(home):
     )
     assert "\x1b" not in text
     (line,) = [line for line in text.splitlines() if "went" in line and "last:" not in line]
-    assert line.endswith("went site=ada")
+    assert line.endswith("went: site ada")
     assert text.count("sites, the worst first:") == 2, "the whole before and after"
     assert text.count("run first: ") == 2
 
@@ -109,3 +109,22 @@ def test_interrupted_by_ctrl_c_it_ends_quietly(home):
         raise KeyboardInterrupt
 
     assert "sites, the worst first:" in watched(home, is_terminal=False, then=[interrupt])
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"event": "test"}, "test"),
+        ({"event": "came", "site": "ada"}, "came: site ada"),
+        (
+            {"event": "round", "stage": "finetuning", "server_round": 2, "sites": ["ada", "bea"]},
+            "round: stage finetuning; server round 2; sites ada, bea",
+        ),
+        (
+            {"event": "waiting", "need": 2, "ready": [], "missing": {"cleo": "not connected"}},
+            "waiting: need 2; missing cleo (not connected)",
+        ),
+    ],
+)
+def test_an_event_is_told_in_words(event, said):
+    assert in_words({"time": "2026-11-29T21:18:11+00:00", **event}) == said
