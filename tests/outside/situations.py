@@ -278,6 +278,15 @@ def changed(cell: Cell) -> Observed:
     return _whole(cell, cell.run(argv=argv))
 
 
+def no_temporary_folder(cell: Cell) -> Observed:
+    """Have no place for temporary files but the folder that the user is in, and little memory."""
+    env = cell.material.env() | {"TMPDIR": "/no/such/folder"}
+    found = _whole(cell, cell.run(env=env, writable=str(cell.material.path)))
+    left = [path.name for path in cell.place.iterdir() if path.name.startswith(("tmp", "mamfed-"))]
+    assert not left, f"left behind: {left}"
+    return found
+
+
 def _whole(cell: Cell, found: Observed) -> Observed:
     if not found.code:
         cell.check_whole()
@@ -296,4 +305,5 @@ SITUATIONS: dict[str, Callable[[Cell], Observed]] = {
     "as root": superuser,
     "as another user": another_user,
     "changed input": changed,
+    "no `TMPDIR`": no_temporary_folder,
 }

@@ -45,21 +45,26 @@ NO_CACHE = Outcome(9, "set HOME, or MAMFED_CACHE")
 NOT_YOURS = Outcome(8, "belongs to user 54321: run this as user 54321, you are nobody")
 OTHER_QUESTION = Outcome(8, " was ")
 
-TWICE, OF_OTHERS, DOT, READ_ONLY, GONE, TERMINAL, NO_HOME, ASCII, ROOT, USER, CHANGED = SITUATIONS
+(
+    TWICE, OF_OTHERS, DOT, READ_ONLY, GONE, TERMINAL, NO_HOME, ASCII, ROOT, USER, CHANGED,
+    NO_TMPDIR,
+) = SITUATIONS  # fmt: skip
 BY_KIND: dict[str, tuple[Outcome, ...]] = {
     "folder": (
         AT_WORK, OTHERS, WORKS, DENIED, REMOVED, WORKS, NO_SECRET, WORKS, WORKS, NOT_YOURS,
-        OTHER_QUESTION,
+        OTHER_QUESTION, WORKS,
     ),
     "file": (
         WORKS, FILE_OF_OTHERS, IS_FOLDER, FOLDER_DENIED, REMOVED, WORKS, NO_SECRET, WORKS, WORKS,
-        NOT_YOURS, WORKS,
+        NOT_YOURS, WORKS, WORKS,
     ),
     "home": (
         WORKS, NO_SETTINGS, WORKS, DENIED, REMOVED, WORKS, WORKS, WORKS, WORKS, NOT_YOURS, WORKS,
+        WORKS,
     ),
     "service": (
         AT_WORK, NO_SETTINGS, WORKS, DENIED, REMOVED, WORKS, WORKS, WORKS, WORKS, NOT_YOURS, WORKS,
+        WORKS,
     ),
 }  # fmt: skip
 """In the order of ``SITUATIONS``."""
@@ -134,6 +139,7 @@ LEGEND = {
     ROOT: "the superuser works in a folder of somebody else: all that is written is the owner's",
     USER: "another user than the owner of the folder",
     CHANGED: "once more at the same place, with other data, weights or options",
+    NO_TMPDIR: "`TMPDIR` is not there; `/tmp` is read-only and `noexec`; `/dev/shm` has 64 MB",
 }
 BEHIND = """
 `export` to a format is run with `safetensors`: ONNX, TorchScript and the MONAI bundle are put in

@@ -1,8 +1,11 @@
 """Every command that writes, in every situation outside the lab (``docs/outside-the-lab.md``)."""
 
 import os
+import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from shutil import which
 
 import pytest
 import typer
@@ -13,7 +16,7 @@ import mamfed_simulations.cli
 
 from .recipes import RECIPES, WRITES_NOTHING
 from .situations import SITUATIONS, Cell, content
-from .table import ASCII, NO_HOME, PAGE, ROOT, USER, Outcome, expected, page
+from .table import ASCII, NO_HOME, NO_TMPDIR, PAGE, ROOT, USER, Outcome, expected, page
 from .zygote import PROGRAMS, Order
 
 NEED_ROOT = (NO_HOME, ROOT, USER)
@@ -48,6 +51,8 @@ def test_the_page_is_that_of_the_table():
 def test_it_works_or_is_refused_by_name(material, folder, recipe, situation):
     if situation in NEED_ROOT and os.geteuid():
         pytest.skip("only the superuser can become another user")
+    if situation == NO_TMPDIR and not _may_mount():
+        pytest.skip("only the superuser can mount, and not in every container")
     if situation == NO_HOME and recipe.kind == "service" and not _is_for_all(sys.executable):
         pytest.skip("this interpreter lies in somebody's own folder")
     name = f"Größe [b]{Path(recipe.name).suffix}" if situation == ASCII else ""
@@ -57,6 +62,12 @@ def test_it_works_or_is_refused_by_name(material, folder, recipe, situation):
     assert found.code == outcome.code, found.said
     if outcome.code:
         _check_line(found.said, outcome)
+
+
+@cache
+def _may_mount():
+    argv = ("unshare", "--mount", "true")
+    return bool(which(argv[0])) and not subprocess.run(argv, capture_output=True).returncode
 
 
 def _is_for_all(path):

@@ -48,6 +48,11 @@ PRELOADED = (
     "mamfed_simulations.hospitals",
     "mamfed_simulations.study.report",
 )
+TEMPORARY = ("/tmp", "/var/tmp")
+NEW_MOUNTS, READ_ONLY, NOEXEC, REMOUNT, BIND, REC, PRIVATE = (
+    0x20000, 1, 8, 32, 4096, 16384, 1 << 18,
+)  # fmt: skip
+"""Flags of unshare(2) and mount(2)."""
 OVERRIDES_OF_MODES = 1 << 1 | 1 << 2 | 1 << 3  # DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER
 
 
@@ -64,6 +69,8 @@ class Order:
         user: Whom it runs as; None: as these tests.
         modes_count: Whether the superuser is held to modes of files like everybody.
         encoding: Of its console.
+        writable: A folder that stays writable while what temporary files are put in does not, may
+            run no program, and ``/dev/shm`` has Docker's 64 MB; empty: all stays.
         tiny_demo: Whether ``demo`` has a plan of seconds and few phantoms.
     """
 
@@ -75,6 +82,7 @@ class Order:
     user: int | None = None
     modes_count: bool = False
     encoding: str = "utf-8"
+    writable: str = ""
 
 
 class Zygote:
@@ -181,10 +189,13 @@ def _settle(order: Order) -> None:
     os.environ.clear()
     os.environ.update(order.env)
     os.umask(0o022)
+    tempfile.tempdir = None
     _open_streams(order)
     os.chdir(order.folder or tempfile.mkdtemp())
     if order.folder is None:
         os.rmdir(os.getcwd())
+    if order.writable:
+        _take_temporary(order.writable)
     if order.modes_count:
         _drop_overrides()
     if order.user is not None:
@@ -208,6 +219,25 @@ def _open_streams(order: Order) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         raw = open(number, "wb", closefd=False)
         setattr(sys, name, io.TextIOWrapper(raw, order.encoding, line_buffering=number == 2))
+
+
+def _take_temporary(writable: str) -> None:
+    """Let nothing be put where temporary files go, in mounts that this process alone sees."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def mount(source: str, at: str, flags: int, kind: str | None = None, data: str = "") -> None:
+        words = [None if word is None else word.encode() for word in (source, at, kind)]
+        if libc.mount(*words, ctypes.c_ulong(flags), data.encode()):
+            raise OSError(ctypes.get_errno(), "mount", at)
+
+    assert libc.unshare(NEW_MOUNTS) == 0
+    mount("none", "/", REC | PRIVATE)
+    for folder in (*TEMPORARY, writable):
+        mount(folder, folder, BIND | REC)
+    for folder in TEMPORARY:
+        mount("none", folder, REMOUNT | BIND | READ_ONLY | NOEXEC)
+    mount("tmpfs", "/dev/shm", NOEXEC, "tmpfs", "size=64m")
+    os.chdir(os.getcwd())  # the folder as it is under the new mounts
 
 
 def _drop_overrides() -> None:
