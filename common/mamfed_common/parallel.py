@@ -33,6 +33,7 @@ from mamfed_common.children import how_it_ended, module_command, start_process
 from mamfed_common.config import Config
 from mamfed_common.errors import RunError
 from mamfed_common.local_state import Position, pack_progress, unpack_progress
+from mamfed_common.places import temporary_folder
 from mamfed_common.supervision import LIFELINE
 
 logger = logging.getLogger(__name__)
@@ -148,8 +149,9 @@ def lead(
 
     Raises:
         RunError: A partner ended before the work was done.
+        SetupError: There is no folder for temporary files.
     """
-    with TemporaryDirectory(prefix="mamfed-") as folder:  # 0700
+    with TemporaryDirectory(prefix="mamfed-", dir=temporary_folder()) as folder:  # 0700
         places = [
             Place(rank=rank, of=len(devices), device=str(device), folder=Path(folder))
             for rank, device in enumerate(devices)

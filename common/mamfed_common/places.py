@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import tempfile
 from pathlib import Path
 
 from mamfed_common.errors import SetupError
@@ -25,6 +26,21 @@ def config_folder() -> Path:
         SetupError: This user has no home.
     """
     return _user_folder("XDG_CONFIG_HOME", ".config", "MAMFED_SECRET (the site's secret)")
+
+
+def temporary_folder() -> Path:
+    """Return where temporary files go: ``$TMPDIR``, else the system's, else the current folder.
+
+    Raises:
+        SetupError: None of them may be written.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise SetupError(
+            "no folder for temporary files may be written, neither TMPDIR nor /tmp, /var/tmp or "
+            "the current one: set TMPDIR to one that may"
+        ) from None
 
 
 def expanded(path: Path) -> Path:

@@ -7,7 +7,6 @@ work at a time. Ray is Flower's own simulation engine; both give the same bits.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mamfed_client.app import ModelsOf, make_client_app
 from mamfed_client.site import Site
 from mamfed_common.errors import SetupError
 from mamfed_common.extras import check_installed
+from mamfed_common.places import temporary_folder
 from mamfed_common.training import OnStep
 from mamfed_common.weights import EvaluateTask
 from mamfed_server.app import Job, make_server_app, run_job
@@ -91,10 +91,14 @@ def check_ray() -> Path:
         SetupError: There is no such folder.
     """
     check_installed("ray", "ray")
-    asked = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    asked = Path(os.environ.get("RAY_TMPDIR") or temporary_folder())
     for folder in (asked, Path("/tmp")):
         if len(str(folder)) <= LONGEST_TMPDIR and os.access(folder, os.W_OK | os.X_OK):
             return folder
+    if len(str(asked)) <= LONGEST_TMPDIR:
+        raise SetupError(
+            f"{asked}: is no folder that may be written: set RAY_TMPDIR to one that is"
+        )
     raise SetupError(
         f"TMPDIR has {len(str(asked))} characters, Ray's sockets leave room for {LONGEST_TMPDIR}: "
         "set RAY_TMPDIR to a shorter folder"

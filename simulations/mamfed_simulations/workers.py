@@ -29,6 +29,7 @@ from mamfed_common.config import Config
 from mamfed_common.device import choose_device
 from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.memory import available_bytes
+from mamfed_common.places import temporary_folder
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.supervision import LIFELINE
 from mamfed_server.runs import RoundRecord, RunFolder
@@ -294,7 +295,7 @@ class _Child:
     def __init__(self, task: _Task, lifeline: int) -> None:
         """Start it, show its bar and give it its order."""
         self.task = task
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile(dir=temporary_folder())
         self._process = start_process(
             module_command(MODULE),
             folder=Path.cwd(),  # what is relative in its order is so to this process's

@@ -46,3 +46,27 @@ def test_what_is_set_is_taken(tmp_path):
 
 def test_a_user_without_a_name_is_called_by_number():
     assert without_home("user_name").strip() == str(os.getuid())
+
+
+def test_temporary_files_go_where_they_may_or_it_is_one_line(tmp_path):
+    """A process that may write no byte of a file has no folder for temporary ones."""
+    code = (
+        "import resource, sys\n"
+        "from mamfed_common.errors import SetupError\n"
+        "from mamfed_common.places import temporary_folder\n"
+        "if sys.argv[1:]: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "try: print(temporary_folder())\n"
+        "except SetupError as error: print(f'refused: {error}')\n"
+    )
+    (tmp_path / "mine").mkdir()
+
+    def said(tmpdir, *argv):
+        env = {**os.environ, "TMPDIR": str(tmpdir)}
+        done = subprocess.run([sys.executable, "-c", code, *argv], env=env, capture_output=True)
+        return done.stdout.decode().strip()
+
+    assert said(tmp_path / "mine") == str(tmp_path / "mine")
+    assert Path(said(tmp_path / "not there")).is_dir()
+    refused = said(tmp_path / "mine", "nothing")
+    assert refused.startswith("refused: no folder for temporary files may be written")
+    assert "set TMPDIR" in refused
