@@ -26,7 +26,7 @@ from mamfed_common.fingerprint import sha256_of
 from mamfed_common.wording import counted
 
 INDEX = "index.html"
-PAGE_VERSION = 2
+PAGE_VERSION = 3
 """To be raised with every change of a page."""
 FINGERPRINT = '<meta name="mamfed-fingerprint" content="{}">'
 HEAD = 1024
@@ -194,6 +194,7 @@ def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any
     images = [_hung(folder, record) for record in records]
     rows, unknown = hang(images)
     return {
+        "study": records[0]["study"],
         "records": records,
         "contradictions": contradictions(records),
         "rows": rows,
