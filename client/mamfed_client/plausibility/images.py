@@ -36,6 +36,9 @@ BLUNT = 0.36
 EVEN = 0.66
 """Two breasts that touch along their chest walls are much alike above and below; a lying one, whose
 wall is at one end, is not: this parts 97 of 100 pairs from 99 of 100 lying ones."""
+TWO_WALLS, WAIST = 0.6, 0.85
+"""Two breasts whose tips touch end straight on both sides (0.36 at most in real images), and are
+lower where they touch."""
 MUSCLE_BELOW = 0.45
 """How much straighter an MLO ends below than above; 0.42 at most where it stands upright."""
 
@@ -81,6 +84,8 @@ def is_lying(picture: Picture) -> Doubtful | None:
 
 def _lies(picture: Picture) -> bool:
     left, right, top, bottom = picture.strips
+    if _is_face_to_face(picture):
+        return False
     if _has_two_tips(picture):
         return picture.evenness < EVEN
     straighter = max(top, bottom) - max(left, right) > STRAIGHTER
@@ -88,16 +93,22 @@ def _lies(picture: Picture) -> bool:
 
 
 def is_two_breasts(picture: Picture) -> Doubtful | None:
-    """Doubt two bodies of similar size, and one that ends in a tip on both sides."""
+    """Doubt two bodies of similar size, and one with two tips, or with two chest walls."""
     if _has_second(picture):
         return Doubtful(
             Doubt.TWO_BREASTS, f"the second is {picture.look.view.second:.0%} of the first"
         )
+    if _is_face_to_face(picture):
+        return Doubtful(Doubt.TWO_BREASTS, "face to face")
     return Doubtful(Doubt.TWO_BREASTS, "back to back") if _is_back_to_back(picture) else None
 
 
 def _has_second(picture: Picture) -> bool:
     return picture.look.view.second >= SECOND
+
+
+def _is_face_to_face(picture: Picture) -> bool:
+    return min(picture.strips.left, picture.strips.right) >= TWO_WALLS and picture.waist < WAIST
 
 
 def _is_back_to_back(picture: Picture) -> bool:
@@ -114,7 +125,7 @@ def is_upside_down(picture: Picture) -> Doubtful | None:
     below = picture.strips.bottom - picture.strips.top >= MUSCLE_BELOW
     if picture.view != "MLO" or not below or _lies(picture):
         return None
-    several = _has_second(picture) or _is_back_to_back(picture)
+    several = _has_second(picture) or _is_face_to_face(picture) or _is_back_to_back(picture)
     return None if several else Doubtful(Doubt.UPSIDE_DOWN)
 
 

@@ -49,6 +49,8 @@ class Picture:
         aspect: Height of the breast's box by its width.
         evenness: How much of the breast lies on its own mirror image upside down, 0..1: overlap of
             both by their union, within the breast's box.
+        waist: Least height of the breast in the middle third of its box, by the height of the lower
+            one of the thirds beside it.
         borders: Share of each of the picture's borders that is breast: left, right, top, bottom.
         plain_share: Share of the breast that sits at one grey level, or next to it.
         texture: Typical difference between neighbouring places in the breast, as a share of its
@@ -62,6 +64,7 @@ class Picture:
     strips: Strips
     aspect: float
     evenness: float
+    waist: float
     borders: tuple[float, float, float, float]
     plain_share: float
     texture: float
@@ -93,6 +96,7 @@ def picture_of(shape: tuple[int, int], view: str | None, look: Look) -> Picture:
         strips=_strips(inside),
         aspect=inside.shape[0] / inside.shape[1],
         evenness=_evenness(inside),
+        waist=_waist(inside),
         borders=(left, right, top, bottom),
         plain_share=_plain_share(look.darker),
         texture=_texture(look.view.levels, breast, box),
@@ -108,6 +112,13 @@ def _strips(inside: Mask) -> Strips:
 def _evenness(inside: Mask) -> float:
     turned = inside[::-1]
     return float(np.count_nonzero(inside & turned) / np.count_nonzero(inside | turned))
+
+
+def _waist(inside: Mask) -> float:
+    heights = np.count_nonzero(inside, axis=0)
+    third = max(1, heights.size // 3)
+    middle = heights[third:-third] if heights.size > 2 * third else heights
+    return float(middle.min() / min(heights[:third].max(), heights[-third:].max()))
 
 
 def _plain_share(darker: npt.NDArray[np.int64]) -> float:

@@ -146,3 +146,14 @@ def test_a_lying_breast_that_fills_a_square_is_not_taken_for_two(judged, turns):
     lying = cv2.resize(np.ascontiguousarray(np.rot90(pointed, turns)), (400, 512))
 
     assert judged(lying, "CC") == [Doubt.LYING]
+
+
+@pytest.mark.parametrize("view", ["CC", "MLO"])
+@pytest.mark.parametrize("overlap", [20, 60])
+def test_two_breasts_whose_tips_touch_are_doubted(judged, view, overlap):
+    one, other = draw(view, 1, width=150)[0], draw(view, 2, width=150)[0]
+    cut = 280 - overlap // 2
+
+    pair = np.hstack((one[:, :cut], other[:, :cut][:, ::-1]))
+
+    assert judged(pair, view) == [Doubt.TWO_BREASTS]
