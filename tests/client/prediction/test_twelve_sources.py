@@ -193,6 +193,29 @@ def test_all_that_belongs_to_patient_and_study_is_the_sources(name, tmp_path):
         assert complaints(tmp_path / "s.dcm") == []
 
 
+COMPUTED = {"LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"}
+"""What a lossy image says by its transfer syntax where its header does not."""
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_of_patient_and_study_is_invented_and_the_mask_is_that_of_its_image(name):
+    dataset, data = source(**SOURCES[name])
+    pixels = np.zeros((40, 30), bool)
+    pixels[3:9, 11:13], pixels[30, 29] = True, True
+    encoded = segmented(data, pixels=pixels)
+    found = pydicom.dcmread(io.BytesIO(encoded.data))
+    keywords = {k for module in MODULES for k in module.keywords if k not in dataset} - COMPUTED
+    assert {k: found.get(k) for k in keywords if found.get(k)} == {}
+    np.testing.assert_array_equal(found.pixel_array, pixels)
+    read = highdicom.seg.segread(io.BytesIO(encoded.data))
+    (image,) = read.get_source_image_uids()
+    assert image == (dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID)
+    frames = read.get_pixels_by_source_instance(
+        [dataset.SOPInstanceUID], assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(frames[0, ..., 0], pixels)
+
+
 def test_the_table_has_all_that_highdicom_would_have_copied():
     modules = get_iod_module_map()[
         get_sop_class_iod_map()[DigitalMammographyXRayImageStorageForPresentation]
