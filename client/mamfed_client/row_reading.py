@@ -25,7 +25,7 @@ from mamfed_client.preprocess import PREPARE_VERSION, Look, look_at, prepare
 from mamfed_client.pseudonym import pseudonym
 from mamfed_client.rejections import Reason, Refusal
 
-READING_VERSION = 8
+READING_VERSION = 9
 """To be raised with every change that makes another outcome of the same files."""
 
 SAID = frozenset(
