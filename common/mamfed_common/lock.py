@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from mamfed_common.errors import SetupError
-from mamfed_common.files import cannot_write, give_to_owner, private_directory
+from mamfed_common.files import cannot_write, give_to_owner, naming, private_directory
 
 PATIENCE_SECONDS = 1.0
 """Who only looks (:func:`holder`) holds the lock for a moment, which must turn nobody away."""
@@ -71,8 +71,9 @@ def only_one(
     descriptor = _take(path, f"{place or path.parent}: {what}")
     try:
         me = Holder(os.getpid(), socket.gethostname(), _now())
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
+        with naming(path):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
         try:
             yield
         finally:

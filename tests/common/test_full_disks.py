@@ -15,6 +15,7 @@ from mamfed_client.status import read_status, update_status
 from mamfed_common.child_log import ChildLog
 from mamfed_common.errors import OutputError
 from mamfed_common.files import ADVICE, check_room, os_error_line, refusal_words, write_atomic
+from mamfed_common.lock import only_one
 from mamfed_server.board import Board, read_board
 from mamfed_server.lines import append_line
 from mamfed_server.runs import RunFolder
@@ -52,6 +53,16 @@ def test_a_full_disk_is_named_with_the_file_and_what_was_there_stays(small_disk)
     with pytest.raises(OSError, match="No space left") as caught:
         append_line(small_disk / "events.jsonl", "x" * 10_000)
     assert caught.value.filename == str(small_disk / "events.jsonl")
+
+
+def test_a_lock_that_a_full_disk_does_not_take_is_named(small_disk):
+    fill(small_disk)
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        only_one(small_disk / "lock", "it"),
+    ):
+        pass
+    assert caught.value.filename == str(small_disk / "lock")
 
 
 def test_what_a_full_disk_does_not_take_of_a_log_is_said_elsewhere_and_once_why(small_disk, capsys):
