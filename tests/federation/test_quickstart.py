@@ -150,6 +150,21 @@ def test_every_command_of_a_quick_start_is_marked_for_this_test():
         assert re.fullmatch(r"pip install \S+\n", unmarked[0])
 
 
+@pytest.mark.parametrize(
+    ("page", "until", "sites"),
+    [("site.md", "site starts", 1), ("coordinator.md", "coordinator starts", 3)],
+)
+def test_a_quick_start_counts_its_commands_right(page, until, sites):
+    counted = 0
+    for name, text in blocks_of(page):
+        commands = re.findall(r"^(?:mamfed-|pip |cp )\S.*", text, re.M)
+        counted += sum(sites if "sites approve" in command else 1 for command in commands)
+        if name == until:
+            break
+    (section,) = QUICK_START.findall((ROOT / "docs" / page).read_text())
+    assert f" {counted} commands until " in section
+
+
 def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_trained_model(
     coordinator, sites
 ):
