@@ -36,10 +36,10 @@ check: .venv/.dev
 	$(BIN)/lint-imports
 
 federation: .venv/.demo
-	$(BIN)/python tests/federation/run_federation.py
+	$(BIN)/python tests/processes/run_federation.py
 
 chaos: .venv/.demo
-	$(BIN)/python tests/federation/chaos.py
+	$(BIN)/python tests/processes/chaos.py
 
 # What fits in a quarter of an hour; then the page. The other scripts run alone.
 QUICK := network corruption batches aggregation wire intake startup

@@ -32,10 +32,10 @@ from harness import peak_mib, record, resident_mib, restart_peak, take_turns
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mamfed_common.state import State
-from mamfed_common.weights import ARRAYS, WEIGHTS, TrainReport, pack
-from mamfed_server.updates import UpdateFolder
-from mamfed_server.validation import read_update
+from mamfed_common.model.state_dict import State
+from mamfed_common.protocol.messages import ARRAYS, WEIGHTS, TrainReport, pack
+from mamfed_server.aggregation.update_store import UpdateFolder
+from mamfed_server.aggregation.validation import read_update
 
 ARRAYS_OF_A_MODEL = 30
 COPIED = 250_000_000

@@ -19,10 +19,10 @@ import torch
 from cached import Cached, cached_samples
 from harness import record, take_turns
 
-from mamfed_common.batches import Batches, Turn, makers
+from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.step import StepLoss, descend
-from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.training.batches import Batches, Turn, makers
+from mamfed_common.training.objective import StepLoss, descend
 
 CPU = torch.device("cpu")
 GPU_TARGET = 60

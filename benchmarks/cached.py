@@ -9,12 +9,12 @@ from typing import overload
 
 import numpy as np
 
-from mamfed_client.cache import Entry, Store
-from mamfed_client.mammogram import Mammogram
-from mamfed_client.prepared import SAMPLES
-from mamfed_client.preprocess import prepare
-from mamfed_common.samples import FULL_SCALE, Sample
-from mamfed_simulations.phantom import Population, draw_patient
+from mamfed_client.imaging.mammogram import Mammogram
+from mamfed_client.imaging.preprocess import prepare
+from mamfed_client.preparation.prepared_folder import SAMPLES
+from mamfed_client.preparation.sample_store import Entry, Store
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
+from mamfed_simulations.phantoms.phantom import Population, draw_patient
 
 SHAPE = (1800, 1440)
 """Rows and columns of a drawn phantom at 1536; in proportion at other sizes."""

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_common import choosing
-from mamfed_common.metrics import THRESHOLDS, SiteScore
+from mamfed_common.metrics import threshold
+from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
-from mamfed_server.choosing import Choice
-from mamfed_server.runs import RoundRecord, RunFolder
+from mamfed_server.run.round_choice import Choice
+from mamfed_server.run_folder.folder import RoundRecord, RunFolder
 
 IMAGES = (8, 24, 60, 200)
 SHARES = (0.6, 0.3, 0.1)
@@ -174,11 +174,11 @@ def row(name: str, images: int, gains: npt.NDArray[np.float64]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=300)
-    parser.add_argument("--deviation", type=float, default=choosing.DICE_DEVIATION)
+    parser.add_argument("--deviation", type=float, default=threshold.DICE_DEVIATION)
     parser.add_argument("--slope", type=float, default=SLOPE)
     parser.add_argument("--runs", type=Path, help="folder of real runs")
     options = parser.parse_args()
-    choosing.DICE_DEVIATION = options.deviation
+    threshold.DICE_DEVIATION = options.deviation
     print(
         "True Dice minus that of the last round at 0.5: mean [5th, 95th percentile], "
         f"trials that lose more than {NOISE}\n"

@@ -27,10 +27,10 @@ from cached import cached_samples
 from harness import record, take_turns
 from models_genesis import genesis
 
-from mamfed_common.augmentation import AugmentationConfig, move, vary_intensity
-from mamfed_common.batches import to_tensor
-from mamfed_common.corruption import CorruptionConfig, corrupt
-from mamfed_common.samples import FULL_SCALE, Sample
+from mamfed_common.training.batches import to_tensor
+from mamfed_common.transforms.augmentation import AugmentationConfig, move, vary_intensity
+from mamfed_common.transforms.corruption import CorruptionConfig, corrupt
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 PEER = "Models Genesis"
 UNSHUFFLED = "Models Genesis without shuffling"

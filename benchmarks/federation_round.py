@@ -28,14 +28,16 @@ from typing import NamedTuple
 
 from harness import record
 
-from mamfed_common import terminal
+from mamfed_common.runtime import terminal
 
 terminal.set_environment()
 
 import torch  # noqa: E402
 
-from mamfed_client.site import Site, load_site  # noqa: E402
-from mamfed_common.batches import Turn  # noqa: E402
+from mamfed_client.preparation.site_data import Site, load_site  # noqa: E402
+from mamfed_common.model.malignancy_net import MalignancyNetwork  # noqa: E402
+from mamfed_common.model.state_dict import state_of  # noqa: E402
+from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import (  # noqa: E402
     FederationPlan,
     FinetuningPlan,
@@ -43,11 +45,9 @@ from mamfed_common.plan import (  # noqa: E402
     StagePlan,
     TrainingPlan,
 )
-from mamfed_common.state import state_of  # noqa: E402
-from mamfed_common.subtraction import MalignancyNetwork  # noqa: E402
-from mamfed_common.training import train  # noqa: E402
-from mamfed_common.unet import NetworkConfig  # noqa: E402
-from mamfed_simulations.vendors import VENDORS, write_cohort  # noqa: E402
+from mamfed_common.training.batches import Turn  # noqa: E402
+from mamfed_common.training.stages import train  # noqa: E402
+from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "federation"))

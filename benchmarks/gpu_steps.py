@@ -14,12 +14,12 @@ import torch
 from harness import take_turns
 from torch import Tensor, nn
 
-from mamfed_common.losses import segmentation_loss
+from mamfed_common.model.losses import segmentation_loss
+from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.step import descend
-from mamfed_common.subtraction import build_network
-from mamfed_common.training import WEIGHT_DECAY
-from mamfed_simulations.peers import PEERS
+from mamfed_common.training.objective import descend
+from mamfed_common.training.stages import WEIGHT_DECAY
+from mamfed_simulations.study.peers import PEERS
 
 OURS, LIGHTER = "mamfed", "mamfed, activations recomputed"
 FAILED = float("inf")

@@ -42,22 +42,22 @@ from intake_peers import least, plain_sample, plainly
 from rich.console import Console
 from rich.table import Table
 
-from mamfed_client.cache import Store, digest
-from mamfed_client.data import Source, prepare_folder
-from mamfed_client.decode import Decoder
-from mamfed_client.decoding.codecs import stored_values
-from mamfed_client.dicom import read_dicom
-from mamfed_client.mammogram import Mammogram
-from mamfed_client.preprocess import prepare
-from mamfed_client.row_reading import READING_VERSION
-from mamfed_client.voi import to_grey
-from mamfed_common.samples import FULL_SCALE, Sample
-from mamfed_simulations.dicom_file import write_dicom
-from mamfed_simulations.encode import SYNTAXES
-from mamfed_simulations.hostile import write_intake_folder
-from mamfed_simulations.looks import VendorLook, apply_look
-from mamfed_simulations.phantom import draw_patient
-from mamfed_simulations.vendors import VENDORS, TableRow, write_table
+from mamfed_client.imaging.decoding.pixel_data import stored_values
+from mamfed_client.imaging.dicom import read_dicom
+from mamfed_client.imaging.grayscale import to_grey
+from mamfed_client.imaging.mammogram import Mammogram
+from mamfed_client.imaging.preprocess import prepare
+from mamfed_client.preparation.commands import Source, prepare_folder
+from mamfed_client.preparation.prepare_row import READING_VERSION
+from mamfed_client.preparation.sample_store import Store, digest
+from mamfed_client.sandbox.decoder import Decoder
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
+from mamfed_simulations.phantoms.corpus import write_intake_folder
+from mamfed_simulations.phantoms.dicom_writer import write_dicom
+from mamfed_simulations.phantoms.phantom import draw_patient
+from mamfed_simulations.phantoms.transfer_syntaxes import SYNTAXES
+from mamfed_simulations.phantoms.vendor_rendering import VendorLook, apply_look
+from mamfed_simulations.phantoms.vendors import VENDORS, TableRow, write_table
 
 PEER = "pydicom + scikit-image"
 NAMES = {"explicit": "uncompressed", "rle": "RLE", "jpeg-2000-lossless": "JPEG 2000"}

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from skimage import filters, measure, transform
 
-from mamfed_client.breast import breast_view
-from mamfed_client.mammogram import Mammogram
-from mamfed_client.preprocess import black_and_white, field_and_mask, prepare, stretched
-from mamfed_client.transform import fit
-from mamfed_common.samples import FULL_SCALE
+from mamfed_client.imaging.breast_mask import breast_view
+from mamfed_client.imaging.geometry import fit
+from mamfed_client.imaging.mammogram import Mammogram
+from mamfed_client.imaging.preprocess import black_and_white, field_and_mask, prepare, stretched
+from mamfed_common.transforms.sample import FULL_SCALE
 
 
 class Lap(NamedTuple):

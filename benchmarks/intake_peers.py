@@ -18,8 +18,8 @@ import pydicom
 from pydicom.pixels import apply_voi_lut
 from skimage import filters, measure, transform
 
-from mamfed_client.decoding.codecs import stored_values
-from mamfed_client.voi import to_grey
+from mamfed_client.imaging.decoding.pixel_data import stored_values
+from mamfed_client.imaging.grayscale import to_grey
 
 Image = npt.NDArray[Any]
 

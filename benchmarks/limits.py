@@ -13,7 +13,7 @@ import torch
 from harness import take_turns
 from torch import Tensor, nn
 
-from mamfed_common.unet import ResidualBlock
+from mamfed_common.model.unet import ResidualBlock
 
 MATRIX_SIDE = 4096
 

@@ -3,8 +3,8 @@
 Usage: python benchmarks/network.py [--size 1536] [--runs 5] [--threads 2] [--kept]
 
 A step is forward, stage 2's loss, backward, clipping and AdamW on one image. Ours runs as mamfed
-runs it: freed memory is kept (``mamfed_common.memory``), which one untimed step in front of each
-turn sees to. The peers run as a script of their users would, with the C library as it comes;
+runs it: freed memory is kept (``mamfed_common.model.malloc``), which one untimed step in front of
+each turn sees to. The peers run as a script of their users would, with the C library as it comes;
 ``--kept`` gives them our setting too. Peak memory is measured in processes of their own, of two
 steps, less what a process has after its imports. Takes about nine minutes.
 """
@@ -22,7 +22,7 @@ from gpu_steps import LIGHTER, OURS, VARIANTS, Bench, Step, copy_bandwidth
 from harness import peak_mib, record, resident_mib, restart_peak, take_turns
 from limits import peak_operations, work
 
-from mamfed_common.memory import keep_freed_memory
+from mamfed_common.model.malloc import keep_freed_memory
 
 FLOAT32, BFLOAT16 = "mamfed, float32", "mamfed, bfloat16"
 

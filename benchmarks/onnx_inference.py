@@ -20,8 +20,8 @@ import onnxruntime
 import torch
 
 from mamfed_common.checkpoint import CheckpointFacts
+from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.subtraction import build_network
 from mamfed_server.export import onnx_file
 from mamfed_server.export.checks import Images, compare, drawn_image
 from mamfed_server.export.network import Model

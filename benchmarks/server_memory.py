@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mamfed_common import terminal
+from mamfed_common.runtime import terminal
 
 terminal.set_environment()
 
@@ -44,15 +44,15 @@ from flwr.supercore.inflatable.inflatable_object import (  # noqa: E402
 from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_objects  # noqa: E402
 from flwr.supernode import fleet_http_connection  # noqa: E402
 
-from mamfed_client.link import Link, fleet_client  # noqa: E402
-from mamfed_client.settings import SiteHome  # noqa: E402
-from mamfed_common.enrolment import read_welcome  # noqa: E402
-from mamfed_common.keys import read_key  # noqa: E402
+from mamfed_client.node.connection import Link, fleet_client  # noqa: E402
+from mamfed_client.site.settings import SiteHome  # noqa: E402
+from mamfed_common.model.malignancy_net import MalignancyNetwork  # noqa: E402
+from mamfed_common.model.state_dict import state_of  # noqa: E402
+from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
-from mamfed_common.state import state_of  # noqa: E402
-from mamfed_common.subtraction import MalignancyNetwork  # noqa: E402
-from mamfed_common.unet import NetworkConfig  # noqa: E402
-from mamfed_common.weights import SiteDescription, TrainReport, pack  # noqa: E402
+from mamfed_common.protocol.messages import SiteDescription, TrainReport, pack  # noqa: E402
+from mamfed_common.security.enrolment import read_welcome  # noqa: E402
+from mamfed_common.security.keys import read_key  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "federation"))

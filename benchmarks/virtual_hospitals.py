@@ -22,7 +22,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from six_sites import COMMAND, check_folders, federation, options, run
 
-from mamfed_common.files import write_atomic
+from mamfed_common.runtime.files import write_atomic
 from mamfed_server.report.figures import SITE_COLOURS, frame, to_png
 
 DEALT, BESIDE = "cesm", ("mias", "cbis")

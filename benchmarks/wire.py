@@ -4,8 +4,8 @@ Usage: python benchmarks/wire.py [--runs 7] [--lossless CHECKPOINT.safetensors]
 
 The network is the default plan's. A round is one task to a site and its answer; both are packed and
 read as server and site do. Rounding is given as a share of the bound that
-``mamfed_common.compact`` states. With --lossless, what zlib, bz2 and lzma would make of a trained
-checkpoint's float32 values, as they are and sorted by byte.
+``mamfed_common.protocol.quantization`` states. With --lossless, what zlib, bz2 and lzma would make
+of a trained checkpoint's float32 values, as they are and sorted by byte.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ import torch
 from harness import record, take_turns
 from safetensors.torch import load_file
 
-from mamfed_common.compact import update_to_send
+from mamfed_common.model.malignancy_net import build_network
+from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import FederationPlan, Stage, TrainingPlan, Wire
-from mamfed_common.state import State, state_of
-from mamfed_common.subtraction import build_network
-from mamfed_common.weights import (
+from mamfed_common.protocol.messages import (
     TrainReport,
     TrainTask,
     pack,
@@ -34,6 +33,7 @@ from mamfed_common.weights import (
     unpack_weights,
     wire_bytes,
 )
+from mamfed_common.protocol.quantization import update_to_send
 
 REPORT = TrainReport(num_examples={"benign": 30}, loss=0.5)
 CHANGE = 1e-3

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mamfed_client.cache import default_cache_dir
-from mamfed_client.site import Site, load_site
-from mamfed_common.documents import read_json
+from mamfed_client.preparation.sample_store import default_cache_dir
+from mamfed_client.preparation.site_data import Site, load_site
+from mamfed_common.runtime.documents import read_json
 from mamfed_simulations.study.design import Design
 from mamfed_simulations.study.trials import chosen_epoch, read_epochs
 

@@ -1,6 +1,6 @@
 """What every test starts from: no telemetry, one thread, a cache and a secret of its own."""
 
-from mamfed_common.terminal import set_environment
+from mamfed_common.runtime.terminal import set_environment
 
 set_environment()  # before anything imports Flower
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
-from mamfed_common.samples import FULL_SCALE, Sample
-from mamfed_common.unet import NetworkConfig
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 MODULES = {
-    "mamfed-client": "mamfed_client.cli",
-    "mamfed-server": "mamfed_server.cli",
-    "mamfed-simulate": "mamfed_simulations.cli",
+    "mamfed-client": "mamfed_client.cli.main",
+    "mamfed-server": "mamfed_server.cli.main",
+    "mamfed-simulate": "mamfed_simulations.cli.main",
 }
 
 

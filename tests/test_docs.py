@@ -8,20 +8,20 @@ from typing import get_args
 import pytest
 import typer
 
-import mamfed_client.cli
-import mamfed_server.cli
-import mamfed_simulations.cli
+import mamfed_client.cli.main
+import mamfed_server.cli.main
+import mamfed_simulations.cli.main
 from mamfed_client.datasets import LAYOUTS
 from mamfed_client.datasets.plain import COLUMNS
-from mamfed_client.policy import MetricName
-from mamfed_client.rejections import Reason
-from mamfed_client.settings import SiteSettings
+from mamfed_client.imaging.rejections import Reason
+from mamfed_client.site.policy import MetricName
+from mamfed_client.site.settings import SiteSettings
 from mamfed_common import errors
 from mamfed_common.config import Config
-from mamfed_common.documents import yaml_value
 from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
-from mamfed_common.weights import FAULTS
-from mamfed_server.runs import RoundRecord
+from mamfed_common.protocol.messages import FAULTS
+from mamfed_common.runtime.documents import yaml_value
+from mamfed_server.run_folder.folder import RoundRecord
 from mamfed_server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -44,9 +44,9 @@ def _names(group):
 COMMANDS = {
     f"{program} {name}"
     for program, module in (
-        ("mamfed-client", mamfed_client.cli),
-        ("mamfed-server", mamfed_server.cli),
-        ("mamfed-simulate", mamfed_simulations.cli),
+        ("mamfed-client", mamfed_client.cli.main),
+        ("mamfed-server", mamfed_server.cli.main),
+        ("mamfed-simulate", mamfed_simulations.cli.main),
     )
     for name in _names(typer.main.get_command(module.app))
 }
@@ -140,7 +140,7 @@ def test_every_value_that_may_leave_is_documented():
 def test_every_key_of_a_round_and_every_event_is_documented():
     text = _section("coordinator.md", "What a run folder says")
     assert not [key for key in RoundRecord.model_fields if f"`{key}`" not in text]
-    source = "".join(path.read_text() for path in (ROOT / "server/mamfed_server").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "server/mamfed_server").rglob("*.py"))
     written = set(
         re.findall(r"""log\.write\(\s*"([a-z ]+)"(?: if \w+ else "([a-z ]+)")?""", source)
     )

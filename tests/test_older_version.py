@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mamfed_client.cli import app as client
+from mamfed_client.cli.main import app as client
 from mamfed_common.errors import DataError, MamfedError, OutputError, SetupError
 from mamfed_common.plan import read_plan
-from mamfed_server.begin import describe, warn_of_older
-from mamfed_server.cli import app as server
-from mamfed_server.resume import load_last_good, reopen
-from mamfed_server.runs import SUMMARY, RunFolder
+from mamfed_server.cli.main import app as server
+from mamfed_server.run.resume import load_last_good, reopen
+from mamfed_server.run.run_choice import describe, warn_of_older
+from mamfed_server.run_folder.folder import SUMMARY, RunFolder
 
 WRITTEN = Path(__file__).parent / "data" / "0.1.0"
 CHECKPOINT = "server/runs/first/checkpoints/best.safetensors"

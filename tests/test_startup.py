@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from mamfed_common.supervision import child_environment
+from mamfed_common.runtime.process_supervisor import child_environment
 
 HEAVY = ("torch", "flwr", "numpy", "cv2", "pydicom", "monai", "matplotlib")
 
 
-@pytest.mark.parametrize("module", ["mamfed_client.cli", "mamfed_server.cli"])
+@pytest.mark.parametrize("module", ["mamfed_client.cli.main", "mamfed_server.cli.main"])
 def test_help_imports_nothing_heavy(module):
     code = (
         f"import sys; sys.argv = ['mamfed', '--help']\n"
@@ -41,12 +41,12 @@ sys.meta_path.insert(0, Look())
 @pytest.mark.parametrize(
     ("command", "order"),
     [
-        ("from mamfed_simulations.cli import main; sys.argv[1:] = ['plan']; main()", ""),
-        ("from mamfed_client.cli import main; "
+        ("from mamfed_simulations.cli.main import main; sys.argv[1:] = ['plan']; main()", ""),
+        ("from mamfed_client.cli.main import main; "
          "sys.argv[1:] = 'evaluate --checkpoint x --data x --out x'.split(); main()", ""),
-        ("from mamfed_server.cli import main; sys.argv[1:] = ['report', 'x']; main()", ""),
-        ("runpy.run_module('mamfed_simulations.arm_worker', run_name='__main__')", "{}"),
-        ("runpy.run_module('mamfed_client.partner', run_name='__main__')", "{}"),
+        ("from mamfed_server.cli.main import main; sys.argv[1:] = ['report', 'x']; main()", ""),
+        ("runpy.run_module('mamfed_simulations.federation.arm_worker', run_name='__main__')", "{}"),
+        ("runpy.run_module('mamfed_client.training.device_worker', run_name='__main__')", "{}"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("chosen", [None, "ACTIVE"])

@@ -1,5 +1,5 @@
 """``python -m mamfed_client`` is ``mamfed-client``."""
 
-from mamfed_client.cli import main
+from mamfed_client.cli.main import main
 
 main()

@@ -7,7 +7,7 @@ reads it back. Neither holds a time or a path: equal runs give equal files.
 
 A checkpoint of stage 2 holds a second set of weights, each name behind :data:`PAINTER`: the
 painter, which is the network as stage 1 left it. It alone can draw healthy tissue into a hole
-(``mamfed_common.repaint``). A run without stage 1 has none.
+(``mamfed_common.training.repaint``). A run without stage 1 has none.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mamfed_common import __version__
 from mamfed_common.config import Config
 from mamfed_common.domain import Splits
 from mamfed_common.errors import CheckpointError, WeightsError
-from mamfed_common.files import reason, write_atomic
-from mamfed_common.kinds import Kind, expecting
-from mamfed_common.metrics import SiteScore
+from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.model.state_dict import State, check_state, state_sha256
 from mamfed_common.norm_groups import expected_state, groups_in, of_group
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.state import State, check_state, state_sha256
+from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.runtime.files import reason, write_atomic
 
 HEADER_KEY = "mamfed"
 FORMAT = 1
@@ -64,7 +64,7 @@ class CheckpointFacts(Config):
         mamfed_version: The mamfed that wrote it.
         plan: The plan that the run followed.
         plan_sha256: Its name.
-        weights_sha256: SHA-256 over the weights (``mamfed_common.state``).
+        weights_sha256: SHA-256 over the weights (``mamfed_common.model.state_dict``).
         painter_sha256: SHA-256 over the painter; empty where there is none.
         stage: The stage that the last round belonged to.
         server_round: That round, counted from 1 within the stage.

@@ -19,10 +19,10 @@ from functools import lru_cache
 
 from torch import Tensor
 
+from mamfed_common.model.malignancy_net import MalignancyNetwork
+from mamfed_common.model.state_dict import State, state_of
+from mamfed_common.model.unet import InstanceNorm, NetworkConfig
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.state import State, state_of
-from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.unet import InstanceNorm, NetworkConfig
 
 PREFIX = "group."
 

@@ -16,17 +16,17 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from mamfed_common.augmentation import AugmentationConfig
 from mamfed_common.config import SITE_NAME, Config
-from mamfed_common.corruption import CorruptionConfig
-from mamfed_common.documents import parse_yaml, validated
 from mamfed_common.domain import Purpose
 from mamfed_common.errors import PlanError
-from mamfed_common.files import reason
-from mamfed_common.kinds import Kind, expecting
-from mamfed_common.losses import LossConfig
-from mamfed_common.text import NotTextError, read_text
-from mamfed_common.unet import NetworkConfig
+from mamfed_common.model.losses import LossConfig
+from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.runtime.documents import parse_yaml, validated
+from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.runtime.files import reason
+from mamfed_common.runtime.text import NotTextError, read_text
+from mamfed_common.transforms.augmentation import AugmentationConfig
+from mamfed_common.transforms.corruption import CorruptionConfig
 
 MAX_ADAM_STEP = 0.1
 ROUND_LENGTHS = frozenset({"local_epochs", "local_steps"})
@@ -36,7 +36,7 @@ GroupName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 SiteName = Annotated[str, Field(pattern=SITE_NAME)]
 Weighing = Literal["examples", "sqrt", "equal"]
 Wire = Literal["float32", "compact"]
-"""How weights travel, see ``mamfed_common.compact``."""
+"""How weights travel, see ``mamfed_common.protocol.quantization``."""
 
 
 class Stage(StrEnum):
@@ -214,7 +214,8 @@ class FederationPlan(Config):
         server_momentum: How much of the rounds before it remembers.
         wire: How weights travel. ``float32``: bit for bit. ``compact``: in under 2/5 of the bytes,
             float16 to the sites and int8 changes back, with the bounds on what is lost that
-            ``mamfed_common.compact`` states. The final test is always of the exact weights.
+            ``mamfed_common.protocol.quantization`` states. The final test is always of the exact
+            weights.
     """
 
     min_sites: int = Field(default=3, ge=1)
@@ -277,7 +278,8 @@ class TrainingPlan(Config):
 
     Attributes:
         image_size: Side of the square grid that every mammogram is brought to, in pixels.
-        seed: Origin of every random choice but the split of patients (``mamfed_common.seeds``).
+        seed: Origin of every random choice but the split of patients
+            (``mamfed_common.runtime.seeds``).
         precision: ``float32``; ``bfloat16`` runs the network by autocast; ``auto`` takes bfloat16
             on a CUDA device that has it and float32 elsewhere.
         network: The U-Net.

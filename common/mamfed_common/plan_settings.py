@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mamfed_common.documents import known_keys, near, parse_yaml
 from mamfed_common.errors import PlanError
 from mamfed_common.plan import ROUND_LENGTHS, TrainingPlan, validate_plan
+from mamfed_common.runtime.documents import known_keys, near, parse_yaml
 
 OPTION = "--set"
 

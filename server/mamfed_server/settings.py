@@ -24,10 +24,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from mamfed_common.config import Config
-from mamfed_common.documents import read_yaml, yaml_value
-from mamfed_common.enrolment import FederationName, Words
 from mamfed_common.errors import SetupError
-from mamfed_common.kinds import Kind, expecting
+from mamfed_common.runtime.documents import read_yaml, yaml_value
+from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.security.enrolment import FederationName, Words
 
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*")
 """What a host may be called (RFC 1123, 2.1)."""

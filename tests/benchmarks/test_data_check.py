@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mamfed_simulations.vendors import VENDORS, write_cohort
+from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mamfed_simulations.engine import Engine
+from mamfed_simulations.federation.engine import Engine
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_a_federation_of_three_sites_is_timed_in_process():
 def test_a_look_is_filed_under_the_first_rule_that_fits():
     from profile_demo import OTHER, stack_of, work_of
 
-    forward = "/x/mamfed_common/unet.py:forward\n/x/mamfed_common/training.py:fit"
+    forward = "/x/mamfed_common/model/unet.py:forward\n/x/mamfed_common/training/stages.py:fit"
     assert work_of(forward) == "training: forward"
     assert work_of("/x/torch/autograd/graph.py:f\n" + forward) == "training: backward"
     assert work_of("/x/somewhere.py:else") == OTHER

@@ -14,12 +14,12 @@ import pytest
 import typer
 import yaml
 
-import mamfed_client.cli
-import mamfed_server.cli
-from mamfed_client.settings import SiteHome, load_site_settings
+import mamfed_client.cli.main
+import mamfed_server.cli.main
+from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_common import errors
-from mamfed_common.lock import only_one
 from mamfed_common.plan import read_plan
+from mamfed_common.runtime.lock import only_one
 from mamfed_server.settings import ServerHome, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +30,8 @@ COMPOSE = sorted(DEPLOY.glob("compose*.yaml"))
 UNITS = sorted((DEPLOY / "systemd").iterdir())
 PAGES = [DEPLOY / "README.md", DEPLOY / "RUNBOOK.md"]
 PROGRAMS = {
-    "mamfed-client": typer.main.get_command(mamfed_client.cli.app),
-    "mamfed-server": typer.main.get_command(mamfed_server.cli.app),
+    "mamfed-client": typer.main.get_command(mamfed_client.cli.main.app),
+    "mamfed-server": typer.main.get_command(mamfed_server.cli.main.app),
 }
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mamfed_client.cli import app as client
-from mamfed_client.settings import SiteHome
-from mamfed_client.status import Ended, Refusal, Status
-from mamfed_common.lock import only_one
-from mamfed_server.board import STATUS
-from mamfed_server.cli import app as server
+from mamfed_client.cli.main import app as client
+from mamfed_client.site.settings import SiteHome
+from mamfed_client.site.status import Ended, Refusal, Status
+from mamfed_common.runtime.lock import only_one
+from mamfed_server.cli.main import app as server
+from mamfed_server.service.status_file import STATUS
 from mamfed_server.settings import ServerHome
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from mamfed_client.audit import AuditLog
-from mamfed_client.audit_report import verify
-from mamfed_client.failures import explain
+from mamfed_client.disclosure.audit_log import AuditLog
+from mamfed_client.disclosure.audit_report import verify
+from mamfed_client.node.connection_errors import explain
 from mamfed_common.errors import MamfedError
-from mamfed_common.files import write_atomic
-from mamfed_common.lock import only_one
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.weights import FAULTS
-from mamfed_server.init_cli import init
-from mamfed_server.resume import check_same_plan
-from mamfed_server.runs import RunFolder
+from mamfed_common.protocol.messages import FAULTS
+from mamfed_common.runtime.files import write_atomic
+from mamfed_common.runtime.lock import only_one
+from mamfed_server.cli.init import init
+from mamfed_server.run.resume import check_same_plan
+from mamfed_server.run_folder.folder import RunFolder
+from mamfed_server.service.supervisor import check_start
 from mamfed_server.settings import ServerHome
-from mamfed_server.supervisor import check_start
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = ROOT / "deploy/RUNBOOK.md"
@@ -39,7 +39,7 @@ def texts_of(source):
 
 @pytest.fixture(scope="module")
 def texts():
-    sources = [*ROOT.glob("*/mamfed_c*/**/*.py"), *ROOT.glob("server/mamfed_server/*.py")]
+    sources = [*ROOT.glob("*/mamfed_c*/**/*.py"), *ROOT.glob("server/mamfed_server/**/*.py")]
     return {text for source in sources for text in texts_of(source.read_text())}
 
 

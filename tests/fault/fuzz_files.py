@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mamfed_client.decode import Decoder
-from mamfed_client.mammogram import MAX_PIXELS
-from mamfed_client.rejections import Refusal
+from mamfed_client.imaging.mammogram import MAX_PIXELS
+from mamfed_client.imaging.rejections import Refusal
+from mamfed_client.sandbox.decoder import Decoder
 
 PICTURES = {"png", "tif", "jpg", "pgm"}
 MAX_PARENT, MAX_CHILD = 1 << 30, 3 << 30

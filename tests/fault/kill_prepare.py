@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mamfed_simulations.hostile import write_intake_folder
+from mamfed_simulations.phantoms.corpus import write_intake_folder
 
 COMMAND = [sys.executable, "-m", "mamfed_client", "data"]
 

@@ -8,8 +8,8 @@ import pytest
 from fuzz_files import Case, judge
 from fuzz_mutations import mutants
 
-from mamfed_client.mammogram import Mammogram
-from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.imaging.mammogram import Mammogram
+from mamfed_client.imaging.rejections import Reason, Refusal
 
 
 def test_damaged_and_hostile_files_are_read_or_refused_within_memory_and_time():

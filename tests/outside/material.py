@@ -7,10 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.federation.deployment import free_port
+from tests.processes.deployment import free_port
 
-from mamfed_client.plans import PlanStore
+from mamfed_client.disclosure.plan_store import PlanStore
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
+from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import (
     EvaluationPlan,
     FinetuningPlan,
@@ -18,9 +19,8 @@ from mamfed_common.plan import (
     StagePlan,
     TrainingPlan,
 )
-from mamfed_common.unet import NetworkConfig
-from mamfed_server.runs import RunFolder
-from mamfed_simulations.vendors import VENDORS, write_cohort
+from mamfed_server.run_folder.folder import RunFolder
+from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
 from .zygote import Order, Zygote
 

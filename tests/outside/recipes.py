@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mamfed_client.settings import SiteHome
-from mamfed_common.lock import LOCK
+from mamfed_client.site.settings import SiteHome
+from mamfed_common.runtime.lock import LOCK
 from mamfed_server.settings import ServerHome
 
 from .material import SITES, Material, tiny_plan

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import cv2
 from safetensors import safe_open
 
-from mamfed_common.lock import only_one
+from mamfed_common.runtime.lock import only_one
 
 from .material import Material
 from .recipes import Recipe

@@ -10,9 +10,9 @@ from shutil import which
 import pytest
 import typer
 
-import mamfed_client.cli
-import mamfed_server.cli
-import mamfed_simulations.cli
+import mamfed_client.cli.main
+import mamfed_server.cli.main
+import mamfed_simulations.cli.main
 
 from .recipes import RECIPES, WRITES_NOTHING
 from .situations import SITUATIONS, Cell, content
@@ -20,7 +20,7 @@ from .table import ASCII, NO_HOME, NO_TMPDIR, PAGE, ROOT, USER, Outcome, expecte
 from .zygote import PROGRAMS, Order
 
 NEED_ROOT = (NO_HOME, ROOT, USER)
-MODULES = (mamfed_client.cli, mamfed_server.cli, mamfed_simulations.cli)
+MODULES = (mamfed_client.cli.main, mamfed_server.cli.main, mamfed_simulations.cli.main)
 
 
 def _commands(group, name):

@@ -23,29 +23,29 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {
-    "mamfed-client": "mamfed_client.cli",
-    "mamfed-server": "mamfed_server.cli",
-    "mamfed-simulate": "mamfed_simulations.cli",
+    "mamfed-client": "mamfed_client.cli.main",
+    "mamfed-server": "mamfed_server.cli.main",
+    "mamfed-simulate": "mamfed_simulations.cli.main",
 }
 PRELOADED = (
     "highdicom",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
-    "mamfed_client.data",
-    "mamfed_client.evaluation",
-    "mamfed_client.identity",
-    "mamfed_client.plans",
+    "mamfed_client.preparation.commands",
+    "mamfed_client.evaluation.evaluate",
+    "mamfed_client.site.identity",
+    "mamfed_client.disclosure.plan_store",
     "mamfed_client.review.page",
     "mamfed_client.prediction.predict",
-    "mamfed_client.supervisor",
-    "mamfed_server.approval",
+    "mamfed_client.node.supervisor",
+    "mamfed_server.admission.approval",
     "mamfed_server.export.bundle",
     "mamfed_server.export.exporting",
     "mamfed_server.export.onnx_file",
-    "mamfed_server.supervisor",
-    "mamfed_simulations.comparison_report",
-    "mamfed_simulations.experiment",
-    "mamfed_simulations.hospitals",
+    "mamfed_server.service.supervisor",
+    "mamfed_simulations.comparison.report",
+    "mamfed_simulations.federation.experiment",
+    "mamfed_simulations.federation.hospitals",
     "mamfed_simulations.study.report",
 )
 TEMPORARY = ("/tmp", "/var/tmp")
@@ -127,7 +127,7 @@ class Zygote:
 def _serve() -> None:
     import importlib
 
-    from mamfed_common.terminal import set_environment
+    from mamfed_common.runtime.terminal import set_environment
 
     set_environment()
     for name in (*PROGRAMS.values(), *PRELOADED):
@@ -267,7 +267,7 @@ def _run(order: Order) -> int:
 
 def _shrink_demo() -> None:
     """Give ``demo`` a plan of a second: its own takes minutes."""
-    from mamfed_simulations import demo
+    from mamfed_simulations.federation import demo
 
     from .material import tiny_plan
 

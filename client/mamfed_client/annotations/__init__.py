@@ -26,12 +26,12 @@ from mamfed_client.annotations.outlines import (
 )
 from mamfed_client.annotations.references import Target
 from mamfed_client.annotations.shapes import Annotation, Kind, Shape
-from mamfed_client.doubts import Doubt, Doubtful, Doubts
-from mamfed_client.mammogram import Mask
-from mamfed_client.picture_headers import is_picture
-from mamfed_client.rejections import Reason, Refusal
-from mamfed_common.text import encoding_of
-from mamfed_common.wording import counted
+from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
+from mamfed_client.imaging.mammogram import Mask
+from mamfed_client.imaging.picture_headers import is_picture
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_common.runtime.text import encoding_of
+from mamfed_common.runtime.wording import counted
 
 Reader = Callable[[bytes, Target], Outlines]
 

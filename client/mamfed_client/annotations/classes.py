@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import Reason, Refusal
 
 BACKGROUND = frozenset({"0", "#000000"})
 """Values of pixels that no picture marks anything with."""

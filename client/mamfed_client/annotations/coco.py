@@ -9,7 +9,7 @@ import numpy as np
 from mamfed_client.annotations.classes import Kind, kind_of
 from mamfed_client.annotations.outlines import NamedMask, Outlines, find_name, unreadable
 from mamfed_client.annotations.shapes import Shape
-from mamfed_client.mammogram import MAX_PIXELS, Mask
+from mamfed_client.imaging.mammogram import MAX_PIXELS, Mask
 
 POINT_OFFSET = 0.5
 """COCO's (0, 0) is the corner of the first pixel, ours its centre."""

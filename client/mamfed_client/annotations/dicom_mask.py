@@ -17,7 +17,7 @@ from mamfed_client.annotations.outlines import (
     read_bytes,
 )
 from mamfed_client.annotations.references import Target
-from mamfed_client.decoding.codecs import check_deflated, stored_values
+from mamfed_client.imaging.decoding.pixel_data import check_deflated, stored_values
 
 FILE_LIMIT = 512 << 20
 

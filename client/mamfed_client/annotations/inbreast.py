@@ -8,7 +8,7 @@ from typing import Any
 
 from mamfed_client.annotations.outlines import Outlines, text_of, unreadable
 from mamfed_client.annotations.shapes import Shape
-from mamfed_common.text import encoding_of
+from mamfed_common.runtime.text import encoding_of
 
 DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 NUMBER = r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mamfed_client.annotations.outlines import NamedMask, unreadable
-from mamfed_client.mammogram import Mask
+from mamfed_client.imaging.mammogram import Mask
 
 MOST_VALUES = 32
 """A map of classes has fewer values, a picture more."""

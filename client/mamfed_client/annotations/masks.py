@@ -7,8 +7,8 @@ import numpy as np
 
 from mamfed_client.annotations.levels import regions
 from mamfed_client.annotations.outlines import Outlines, unreadable
-from mamfed_client.mammogram import MAX_PIXELS
-from mamfed_client.picture_headers import is_picture, read_picture_header
+from mamfed_client.imaging.mammogram import MAX_PIXELS
+from mamfed_client.imaging.picture_headers import is_picture, read_picture_header
 
 
 def read(data: bytes, image_name: str = "") -> Outlines:

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mamfed_client.annotations.shapes import Shape
-from mamfed_client.mammogram import Mask
-from mamfed_client.rejections import Reason, Refusal
-from mamfed_common.text import NotTextError, decode_text
+from mamfed_client.imaging.mammogram import Mask
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_common.runtime.text import NotTextError, decode_text
 
 
 class NamedMask(NamedTuple):

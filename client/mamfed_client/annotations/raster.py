@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from mamfed_client.annotations.outlines import unreadable
 from mamfed_client.annotations.shapes import Kind, Shape
-from mamfed_client.mammogram import MAX_PIXELS, Mask
-from mamfed_client.rejections import Reason, Refusal
+from mamfed_client.imaging.mammogram import MAX_PIXELS, Mask
+from mamfed_client.imaging.rejections import Reason, Refusal
 
 Points = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from mamfed_client.annotations.classes import Kind, kind_of
 from mamfed_client.annotations.outlines import NamedMask, Outlines, unreadable
 from mamfed_client.annotations.references import Target, referenced, shown_image
-from mamfed_client.mammogram import MAX_PIXELS, Mask
+from mamfed_client.imaging.mammogram import MAX_PIXELS, Mask
 
 MAX_TOTAL_PIXELS = 10 * MAX_PIXELS
 

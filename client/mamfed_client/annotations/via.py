@@ -17,8 +17,8 @@ from mamfed_client.annotations.outlines import (
     unreadable,
 )
 from mamfed_client.annotations.shapes import Shape
-from mamfed_client.table import dialect
-from mamfed_common.text import encoding_of
+from mamfed_client.tables.csv_table import dialect
+from mamfed_common.runtime.text import encoding_of
 
 TEXT_LIMIT = 64 << 20
 LONGEST_CELL = 16 << 20

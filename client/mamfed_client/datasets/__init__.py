@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from mamfed_client.beside import count_beside, describe
 from mamfed_client.datasets import bare, cbis, cesm, inbreast, mias, plain, vindr
-from mamfed_client.manifest import Manifest
+from mamfed_client.datasets.manifest import Manifest
+from mamfed_client.datasets.other_files import count_beside, describe
 from mamfed_common.errors import DataError
 
 

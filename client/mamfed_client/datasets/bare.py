@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mamfed_client.beside import is_sidecar
-from mamfed_client.cells import Label
 from mamfed_client.datasets.listing import files_below
-from mamfed_client.manifest import Manifest, Row
-from mamfed_client.rejections import Reason, Refusal, rejection
+from mamfed_client.datasets.manifest import Manifest, Row
+from mamfed_client.datasets.other_files import is_sidecar
+from mamfed_client.imaging.rejections import Reason, Refusal, rejection
+from mamfed_client.tables.field_parsers import Label
 from mamfed_common.errors import DataError
-from mamfed_common.files import is_below
+from mamfed_common.runtime.files import is_below
 
 LAYOUT = "dicom"
 HOLDS = "DICOM files or pictures"

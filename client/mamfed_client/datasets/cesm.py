@@ -12,18 +12,8 @@ from typing import NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.annotations.via import table_shapes
-from mamfed_client.cells import (
-    Label,
-    Pathology,
-    parse_density,
-    parse_kind,
-    parse_label,
-    parse_laterality,
-    parse_view,
-    unite,
-)
 from mamfed_client.datasets.listing import files_below
-from mamfed_client.manifest import (
+from mamfed_client.datasets.manifest import (
     Files,
     Listed,
     Manifest,
@@ -35,8 +25,18 @@ from mamfed_client.manifest import (
     named,
     state,
 )
-from mamfed_client.rejections import Reason, Refusal
-from mamfed_client.table import read_table
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.tables.csv_table import read_table
+from mamfed_client.tables.field_parsers import (
+    Label,
+    Pathology,
+    parse_density,
+    parse_kind,
+    parse_label,
+    parse_laterality,
+    parse_view,
+    unite,
+)
 from mamfed_common.errors import DataError
 
 LAYOUT = "cdd-cesm"

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.cells import Label, parse_density, parse_label, parse_laterality, unite
 from mamfed_client.datasets.listing import files_below, table_in
-from mamfed_client.mammogram import Laterality
-from mamfed_client.manifest import (
+from mamfed_client.datasets.manifest import (
     Files,
     Listed,
     Manifest,
@@ -27,8 +25,16 @@ from mamfed_client.manifest import (
     by_image,
     state,
 )
-from mamfed_client.rejections import Reason, Refusal, Rejection
-from mamfed_client.table import read_table
+from mamfed_client.imaging.mammogram import Laterality
+from mamfed_client.imaging.rejections import Reason, Refusal, Rejection
+from mamfed_client.tables.csv_table import read_table
+from mamfed_client.tables.field_parsers import (
+    Label,
+    parse_density,
+    parse_label,
+    parse_laterality,
+    unite,
+)
 from mamfed_common.errors import DataError
 
 LAYOUT = "inbreast"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mamfed_client.beside import is_hidden_name
+from mamfed_client.datasets.other_files import is_hidden_name
 from mamfed_common.errors import DataError
-from mamfed_common.files import refusal_words
+from mamfed_common.runtime.files import refusal_words
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -12,10 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.cells import Label, Pathology, parse_kind, unite
 from mamfed_client.datasets.listing import files_below, table_in
-from mamfed_client.mammogram import Laterality
-from mamfed_client.manifest import (
+from mamfed_client.datasets.manifest import (
     Files,
     Listed,
     Manifest,
@@ -26,11 +24,13 @@ from mamfed_client.manifest import (
     by_image,
     state,
 )
-from mamfed_client.rejections import Reason, Refusal
-from mamfed_client.table import Record
+from mamfed_client.imaging.mammogram import Laterality
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.tables.csv_table import Record
+from mamfed_client.tables.field_parsers import Label, Pathology, parse_kind, unite
 from mamfed_common.errors import DataError
-from mamfed_common.files import reason
-from mamfed_common.text import NotTextError, decode_text
+from mamfed_common.runtime.files import reason
+from mamfed_common.runtime.text import NotTextError, decode_text
 
 LAYOUT = "mini-mias"
 NOTHING = "NORM"

@@ -13,20 +13,8 @@ from pathlib import Path
 
 from mamfed_client.annotations.classes import Take
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.beside import ARCHIVES
-from mamfed_client.cells import (
-    Label,
-    parse_density,
-    parse_kind,
-    parse_label,
-    parse_laterality,
-    parse_path,
-    parse_spacing,
-    parse_view,
-    parse_yes,
-)
 from mamfed_client.datasets.listing import table_in
-from mamfed_client.manifest import (
+from mamfed_client.datasets.manifest import (
     Files,
     Listed,
     Manifest,
@@ -37,8 +25,20 @@ from mamfed_client.manifest import (
     named,
     state,
 )
-from mamfed_client.rejections import Reason, Refusal
-from mamfed_client.table import Record, read_table
+from mamfed_client.datasets.other_files import ARCHIVES
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.tables.csv_table import Record, read_table
+from mamfed_client.tables.field_parsers import (
+    Label,
+    parse_density,
+    parse_kind,
+    parse_label,
+    parse_laterality,
+    parse_path,
+    parse_spacing,
+    parse_view,
+    parse_yes,
+)
 from mamfed_common.errors import DataError
 
 LAYOUT = "labels"

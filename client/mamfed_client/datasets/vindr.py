@@ -7,18 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.cells import (
-    Label,
-    parse_density,
-    parse_kind,
-    parse_label,
-    parse_laterality,
-    parse_number,
-    parse_view,
-    unite,
-)
 from mamfed_client.datasets.listing import files_below, table_in
-from mamfed_client.manifest import (
+from mamfed_client.datasets.manifest import (
     Files,
     Listed,
     Manifest,
@@ -30,8 +20,18 @@ from mamfed_client.manifest import (
     named,
     state,
 )
-from mamfed_client.rejections import Reason, Refusal
-from mamfed_client.table import Record, read_table, stacked
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.tables.csv_table import Record, read_table, stacked
+from mamfed_client.tables.field_parsers import (
+    Label,
+    parse_density,
+    parse_kind,
+    parse_label,
+    parse_laterality,
+    parse_number,
+    parse_view,
+    unite,
+)
 from mamfed_common.errors import DataError
 
 LAYOUT = "vindr-mammo"

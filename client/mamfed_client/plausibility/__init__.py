@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamfed_client.doubts import Doubts
-from mamfed_client.mammogram import Mammogram, Mask
+from mamfed_client.imaging.doubts import Doubts
+from mamfed_client.imaging.geometry import Box
+from mamfed_client.imaging.mammogram import Mammogram, Mask
+from mamfed_client.imaging.preprocess import Look
 from mamfed_client.plausibility import images, masks
 from mamfed_client.plausibility.measures import Measures
 from mamfed_client.plausibility.pair import pair_of
 from mamfed_client.plausibility.picture import picture_of
-from mamfed_client.preprocess import Look
-from mamfed_client.transform import Box
 
 __all__ = ["Judgement", "Measures", "judge_image", "judge_mask"]
 

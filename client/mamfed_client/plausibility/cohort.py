@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from mamfed_client.doubts import Doubt, Doubtful, Doubts
-from mamfed_client.mammogram import Laterality
+from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
+from mamfed_client.imaging.mammogram import Laterality
 from mamfed_client.plausibility.measures import Measures
 
 FEWEST = 5

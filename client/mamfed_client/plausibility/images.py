@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mamfed_client.doubts import Doubt, Doubtful
+from mamfed_client.imaging.doubts import Doubt, Doubtful
+from mamfed_client.imaging.rejections import Reason, Refusal
 from mamfed_client.plausibility.picture import Picture
-from mamfed_client.rejections import Reason, Refusal
 
 Check = Callable[[Picture], Doubtful | None]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from mamfed_client.doubts import Doubt, Doubtful
-from mamfed_client.mammogram import Mask
+from mamfed_client.imaging.doubts import Doubt, Doubtful
+from mamfed_client.imaging.mammogram import Mask
+from mamfed_client.imaging.rejections import Reason, Refusal
 from mamfed_client.plausibility.pair import Pair
-from mamfed_client.rejections import Reason, Refusal
 
 Check = Callable[[Pair], Doubtful | None]
 

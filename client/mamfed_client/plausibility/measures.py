@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mamfed_client.mammogram import Laterality
+from mamfed_client.imaging.mammogram import Laterality
 
 
 class Measures(NamedTuple):

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.breast import VIEW
-from mamfed_client.mammogram import Mask, Pixels
-from mamfed_client.preprocess import Look
-from mamfed_client.transform import Box
+from mamfed_client.imaging.breast_mask import VIEW
+from mamfed_client.imaging.geometry import Box
+from mamfed_client.imaging.mammogram import Mask, Pixels
+from mamfed_client.imaging.preprocess import Look
 
 FINE = 4 * VIEW
 """Longest side of the view on which pieces are counted."""

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.mammogram import Laterality, Mask
-from mamfed_client.preprocess import Look
-from mamfed_client.transform import Box
+from mamfed_client.imaging.geometry import Box
+from mamfed_client.imaging.mammogram import Laterality, Mask
+from mamfed_client.imaging.preprocess import Look
 
 STRIP = 0.04
 """Width of a strip along a side of the breast's box, as a share of the box."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mamfed_client.cohort import tally
+from mamfed_client.imaging.rejections import Rejection
 from mamfed_client.prediction.folder import PredictionFolder, Record
 from mamfed_client.prediction.model import NOTICE, Model
 from mamfed_client.prediction.sources import Offered, Source
-from mamfed_client.rejections import Rejection
+from mamfed_client.preparation.cohort import tally
 
 WHOSE = {
     "id": "Patient IDs",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from mamfed_client.decode import Decoder
-from mamfed_client.derived import Header
-from mamfed_client.images import SUFFIXES
-from mamfed_client.mammogram import Facts, Grey, Pixels
-from mamfed_client.manifest import Row
+from mamfed_client.datasets.manifest import Row
+from mamfed_client.imaging.derived_header import Header
+from mamfed_client.imaging.dicom_attributes import CBIS_PATIENT
+from mamfed_client.imaging.geometry import Transform
+from mamfed_client.imaging.mammogram import Facts, Grey, Pixels
+from mamfed_client.imaging.preprocess import prepare
+from mamfed_client.imaging.raster import SUFFIXES
 from mamfed_client.prediction.lesions import Lesion, Marked, mark
 from mamfed_client.prediction.model import NOTICE, Model
 from mamfed_client.prediction.pictures import (
@@ -30,13 +32,11 @@ from mamfed_client.prediction.segmentation import (
 )
 from mamfed_client.prediction.source_header import SourceError
 from mamfed_client.prediction.sources import Source
-from mamfed_client.preprocess import prepare
-from mamfed_client.pseudonym import pseudonym
-from mamfed_client.row_reading import table_first
-from mamfed_client.transform import Transform
-from mamfed_client.vendors import CBIS_PATIENT
-from mamfed_common.samples import Sample
-from mamfed_common.training import Prediction
+from mamfed_client.preparation.prepare_row import table_first
+from mamfed_client.preparation.pseudonyms import pseudonym
+from mamfed_client.sandbox.decoder import Decoder
+from mamfed_common.training.stages import Prediction
+from mamfed_common.transforms.sample import Sample
 
 MARKED, HEALTHY = "overlay", "healthy"
 RECONSTRUCTION, DIFFERENCE = "reconstruction", "difference"

@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mamfed_client.prepared import alone
-from mamfed_client.preprocess import PREPARE_VERSION
-from mamfed_client.pseudonym import pseudonym
-from mamfed_client.row_reading import READING_VERSION
+from mamfed_client.imaging.preprocess import PREPARE_VERSION
+from mamfed_client.preparation.prepare_row import READING_VERSION
+from mamfed_client.preparation.prepared_folder import alone
+from mamfed_client.preparation.pseudonyms import pseudonym
 from mamfed_common.errors import OutputError
-from mamfed_common.files import cannot_write, private_directory, write_atomic
-from mamfed_common.files import check_folder as check_place
-from mamfed_common.fingerprint import Fingerprint
-from mamfed_common.lock import LOCK
+from mamfed_common.runtime.files import cannot_write, private_directory, write_atomic
+from mamfed_common.runtime.files import check_folder as check_place
+from mamfed_common.runtime.fingerprint import Fingerprint
+from mamfed_common.runtime.lock import LOCK
 
 MODEL = "model.json"
 RECORD = "result.json"

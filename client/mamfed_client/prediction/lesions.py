@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from mamfed_client.mammogram import Mask, Pixels
-from mamfed_client.transform import Box
-from mamfed_common.detection import region_scores, regions_of
+from mamfed_client.imaging.geometry import Box
+from mamfed_client.imaging.mammogram import Mask, Pixels
+from mamfed_common.metrics.detection import region_scores, regions_of
 
 MOST_LESIONS = 100
 """Lesions listed of an image; a map of noise, as an untrained network gives, has thousands."""

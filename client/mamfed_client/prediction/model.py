@@ -10,11 +10,11 @@ import torch
 
 from mamfed_common import checkpoint as checkpoints
 from mamfed_common.checkpoint import CheckpointFacts, require_finetuned
-from mamfed_common.device import choose_device
 from mamfed_common.errors import CheckpointError
+from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.training import load_network
+from mamfed_common.training.device import choose_device
+from mamfed_common.training.stages import load_network
 
 NOTICE = "research use only: not a medical device, not for diagnosis"
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.mammogram import Grey, Laterality, Mask
+from mamfed_client.imaging.geometry import Box, Transform
+from mamfed_client.imaging.mammogram import Grey, Laterality, Mask
 from mamfed_client.prediction.lesions import Lesion
 from mamfed_client.review.contact_sheet import JPEG
 from mamfed_client.review.show import LESION, Picture, outline, shrunk, widened
-from mamfed_client.transform import Box, Transform
-from mamfed_common.samples import FULL_SCALE, Sample
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 LONGEST_SIDE = 1600
 """Pixels of the longer side, at most: a mammogram as a screen shows it."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import track
 
+from mamfed_client.imaging.rejections import Reason, Refusal, rejection
 from mamfed_client.prediction.account import Outcomes, document_of, forecast
 from mamfed_client.prediction.answer import View, answer, view_of
 from mamfed_client.prediction.folder import PredictionFolder, check_folder, open_folder, question_of
@@ -19,14 +20,13 @@ from mamfed_client.prediction.model import Model, load_model
 from mamfed_client.prediction.segmentation import Encoding
 from mamfed_client.prediction.sources import Offered, Selection, Source, find_sources
 from mamfed_client.prediction.study_page import write_pages
-from mamfed_client.pseudonym import site_secret
-from mamfed_client.readers import Readers, readers
-from mamfed_client.rejections import Reason, Refusal, rejection
+from mamfed_client.preparation.pseudonyms import site_secret
+from mamfed_client.sandbox.decoder_pool import Readers, readers
 from mamfed_common.errors import DataError, MamfedError
-from mamfed_common.files import write_atomic
-from mamfed_common.samples import Sample
-from mamfed_common.terminal import Advance, console, reading_progress
-from mamfed_common.training import Prediction, predict
+from mamfed_common.runtime.files import write_atomic
+from mamfed_common.runtime.terminal import Advance, console, reading_progress
+from mamfed_common.training.stages import Prediction, predict
+from mamfed_common.transforms.sample import Sample
 
 SUMMARY = "predictions.json"
 DEFAULT_BATCH = {"cuda": 4}

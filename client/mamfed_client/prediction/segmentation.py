@@ -1,8 +1,8 @@
 """A marked mammogram as DICOM SEG (PS3.3 A.51), which a viewer lays over its source image.
 
 The segmentation has the source's own pixel grid and refers to it pixel by pixel. Of the source's
-header it repeats what :mod:`mamfed_client.derived` lists. One segmentation is one series, as
-viewers open a series' first alone.
+header it repeats what :mod:`mamfed_client.imaging.derived_header` lists. One segmentation is one
+series, as viewers open a series' first alone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
-from mamfed_client.derived import REFERRED, REPEATED
-from mamfed_client.mammogram import Facts, Laterality
+from mamfed_client.imaging.derived_header import REFERRED, REPEATED
+from mamfed_client.imaging.mammogram import Facts, Laterality
 from mamfed_client.prediction.source_header import Content, SourceError, sound_header
 from mamfed_client.review.show import LESION
 from mamfed_common import __version__

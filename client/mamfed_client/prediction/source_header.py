@@ -10,7 +10,7 @@ from pydicom import DataElement, Dataset, config
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.valuerep import validate_value
 
-from mamfed_client.derived import LONG, REPEATED, Header
+from mamfed_client.imaging.derived_header import LONG, REPEATED, Header
 
 Content = str | list[Header] | None
 

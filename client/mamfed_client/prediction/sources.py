@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mamfed_client.cache import Entry
-from mamfed_client.cells import Label
 from mamfed_client.datasets import read_folder
-from mamfed_client.manifest import Row
-from mamfed_client.outcome import Outcome
+from mamfed_client.datasets.manifest import Row
+from mamfed_client.imaging.rejections import Reason, Refusal, Rejection
 from mamfed_client.prediction.folder import is_predictions
-from mamfed_client.prepared import is_prepared, load_intake, open_store
-from mamfed_client.pseudonym import pseudonym
-from mamfed_client.rejections import Reason, Refusal, Rejection
+from mamfed_client.preparation.prepared_folder import is_prepared, load_intake, open_store
+from mamfed_client.preparation.pseudonyms import pseudonym
+from mamfed_client.preparation.row_result import Outcome
+from mamfed_client.preparation.sample_store import Entry
+from mamfed_client.tables.field_parsers import Label
 from mamfed_common.errors import DataError
-from mamfed_common.files import refusal_words
+from mamfed_common.runtime.files import refusal_words
 
 LONE_STUDIES = frozenset({"cbis-ddsm", "inbreast"})
 """Layouts of collections in which a visit's images have studies of their own."""

@@ -21,9 +21,9 @@ from mamfed_client.prediction.answer import (
 from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
 from mamfed_client.prediction.pictures import small_jpeg
 from mamfed_common import __version__
-from mamfed_common.files import cannot_write, write_atomic
-from mamfed_common.fingerprint import sha256_of
-from mamfed_common.wording import counted
+from mamfed_common.runtime.files import cannot_write, write_atomic
+from mamfed_common.runtime.fingerprint import sha256_of
+from mamfed_common.runtime.wording import counted
 
 INDEX = "index.html"
 PAGE_VERSION = 3

@@ -12,11 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.decode import Decoder
-from mamfed_client.doubts import Doubt
-from mamfed_client.intake import Case
-from mamfed_client.mammogram import Mammogram, Mask
-from mamfed_client.preprocess import (
+from mamfed_client.imaging.doubts import Doubt
+from mamfed_client.imaging.mammogram import Mammogram, Mask
+from mamfed_client.imaging.preprocess import (
     Look,
     Transform,
     black_and_white,
@@ -25,13 +23,15 @@ from mamfed_client.preprocess import (
     prepare,
     stretched,
 )
-from mamfed_client.rejections import Refusal
+from mamfed_client.imaging.rejections import Refusal
+from mamfed_client.preparation.ingest import Case
+from mamfed_client.preparation.prepare_row import annotations_of
 from mamfed_client.review.show import BREAST, LESION, outline, widened
-from mamfed_client.row_reading import annotations_of
-from mamfed_common.samples import FULL_SCALE, Sample
-from mamfed_common.seeds import derive_seed
-from mamfed_common.terminal import reading_progress
-from mamfed_common.weights import Purpose
+from mamfed_client.sandbox.decoder import Decoder
+from mamfed_common.protocol.messages import Purpose
+from mamfed_common.runtime.seeds import derive_seed
+from mamfed_common.runtime.terminal import reading_progress
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 SIDE = 256
 """Side of a picture in pixels, a little more than it is shown at."""

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_common.wording import counted
+from mamfed_common.runtime.wording import counted
 
 BINS = 24
 """About as many as a histogram of linear bins gets."""

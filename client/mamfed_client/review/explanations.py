@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mamfed_client.labels import LeftOut
-from mamfed_client.rejections import Reason
+from mamfed_client.imaging.rejections import Reason
+from mamfed_client.preparation.eligibility import LeftOut
 
 EXPLANATIONS: dict[str, str] = {
     Reason.WRONG_CELLS: "The row has more or fewer cells than the header.",

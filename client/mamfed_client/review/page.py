@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamfed_client.datasets.mias import TISSUES
-from mamfed_client.doubts import Doubt
-from mamfed_client.intake import Case, Intake
+from mamfed_client.imaging.doubts import Doubt
+from mamfed_client.preparation.ingest import Case, Intake
 from mamfed_client.review.contact_sheet import Drawn, choose, draw, mainly
 from mamfed_client.review.distributions import (
     Bars,
@@ -29,9 +29,9 @@ from mamfed_client.review.refused import RefusedPicture, draw_refused
 from mamfed_client.review.show import BREAST, LESION
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
-from mamfed_common.files import cannot_write, check_file, is_page, write_atomic
-from mamfed_common.weights import Purpose
-from mamfed_common.wording import counted
+from mamfed_common.protocol.messages import Purpose
+from mamfed_common.runtime.files import cannot_write, check_file, is_page, write_atomic
+from mamfed_common.runtime.wording import counted
 
 ROWS_NAMED = 8
 """Of the rows that share a trouble, so many are named."""
@@ -88,7 +88,7 @@ def write_check_page(
 
     Args:
         out: The file to write; an earlier page of a check is replaced, nothing else.
-        document: What :func:`mamfed_client.summary.summarise_intake` counted.
+        document: What :func:`mamfed_client.preparation.summary.summarise_intake` counted.
         intake: What was counted.
         folder: The folder that was checked; its name stands beside the signature.
         names: Whether file names are shown.

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamfed_client.decode import Decoder
-from mamfed_client.intake import Intake
-from mamfed_client.mammogram import Mammogram, Mask
-from mamfed_client.manifest import Row
-from mamfed_client.preprocess import look_at
-from mamfed_client.rejections import Reason, Refusal, Rejection
+from mamfed_client.datasets.manifest import Row
+from mamfed_client.imaging.geometry import Transform
+from mamfed_client.imaging.mammogram import Mammogram, Mask
+from mamfed_client.imaging.preprocess import look_at
+from mamfed_client.imaging.rejections import Reason, Refusal, Rejection
+from mamfed_client.imaging.tone_evidence import stretched_tones
+from mamfed_client.preparation.ingest import Intake
+from mamfed_client.preparation.prepare_row import annotations_of, is_outlined
 from mamfed_client.review.contact_sheet import in_turn, jpeg_of, whole
-from mamfed_client.row_reading import annotations_of, is_outlined
-from mamfed_client.tone_evidence import stretched_tones
-from mamfed_client.transform import Transform
-from mamfed_common.samples import FULL_SCALE, Sample
-from mamfed_common.terminal import reading_progress
+from mamfed_client.sandbox.decoder import Decoder
+from mamfed_common.runtime.terminal import reading_progress
+from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 SIDE = 256
 NEVER_SHOWN = frozenset({Reason.BURNED_IN, Reason.SECONDARY_CAPTURE})

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.intake import Case
-from mamfed_client.mammogram import Mask
-from mamfed_client.prepared import load_intake, open_store
+from mamfed_client.imaging.mammogram import Mask
+from mamfed_client.preparation.ingest import Case
+from mamfed_client.preparation.prepared_folder import load_intake, open_store
 from mamfed_common.errors import DataError, OutputError
-from mamfed_common.files import cannot_write, check_file, write_atomic
-from mamfed_common.samples import Sample
+from mamfed_common.runtime.files import cannot_write, check_file, write_atomic
+from mamfed_common.transforms.sample import Sample
 
 Picture = npt.NDArray[np.uint8]
 Draw = Callable[[Sample], npt.NDArray[Any]]

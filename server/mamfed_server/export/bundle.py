@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from mamfed_common.errors import OutputError
-from mamfed_common.files import private_directory, write_atomic
-from mamfed_common.state import state_of
+from mamfed_common.model.state_dict import state_of
+from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_server.export import torchscript
 from mamfed_server.export.checks import Images, Predictor
 from mamfed_server.export.network import MALIGNANCY, ExportNetwork, Model, StackedNetwork

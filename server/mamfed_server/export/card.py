@@ -13,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mamfed_common.files import write_atomic
 from mamfed_common.plan import TrainingPlan
+from mamfed_common.runtime.files import write_atomic
 from mamfed_server.export.network import Model
 from mamfed_server.export.source import Source
 from mamfed_server.report.data import Interval

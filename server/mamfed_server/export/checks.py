@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from mamfed_common.errors import DataError, OutputError
-from mamfed_common.subtraction import MalignancyNetwork
+from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_server.export.network import Model
 
 TOLERANCE = 1e-4

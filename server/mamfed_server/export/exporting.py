@@ -26,16 +26,16 @@ import torch
 
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
-from mamfed_common.extras import check_installed
-from mamfed_common.files import (
+from mamfed_common.runtime.files import (
     DRAFT,
     check_folder,
     give_all_to_owner,
     private_directory,
     write_atomic,
 )
-from mamfed_common.fingerprint import Fingerprint
-from mamfed_common.lock import LOCK, folder_for_one
+from mamfed_common.runtime.fingerprint import Fingerprint
+from mamfed_common.runtime.lock import LOCK, folder_for_one
+from mamfed_common.runtime.optional_packages import check_installed
 from mamfed_server.export.checks import (
     SEED,
     TOLERANCE,

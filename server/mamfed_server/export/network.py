@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mamfed_common.checkpoint import CheckpointFacts
-from mamfed_common.state import State
-from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.unet import InstanceNorm, ResidualBlock
+from mamfed_common.model.malignancy_net import MalignancyNetwork
+from mamfed_common.model.state_dict import State
+from mamfed_common.model.unet import InstanceNorm, ResidualBlock
 
 IMAGE, MALIGNANCY, RECONSTRUCTION = "image", "malignancy", "reconstruction"
 

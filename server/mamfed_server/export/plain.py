@@ -1,7 +1,7 @@
 """``model.safetensors``: the weights alone, and ``network.json``: the network they belong to.
 
 ``painter.safetensors``, of a run with stage 1, holds weights of the same network: those that draw
-healthy tissue (``mamfed_common.repaint``).
+healthy tissue (``mamfed_common.training.repaint``).
 
 A checkpoint holds more than another tool wants: in its header lie the whole plan, the names of the
 sites, whom a round refused and why, and each site's validation. Here is none of that, so that it
@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mamfed_common.files import write_atomic
-from mamfed_common.state import state_of
-from mamfed_common.subtraction import MalignancyNetwork
-from mamfed_common.unet import NetworkConfig
+from mamfed_common.model.malignancy_net import MalignancyNetwork
+from mamfed_common.model.state_dict import state_of
+from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.runtime.files import write_atomic
 from mamfed_server.export.checks import Images, Predictor
 from mamfed_server.export.network import ExportNetwork, Model
 

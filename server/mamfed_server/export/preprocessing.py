@@ -1,13 +1,13 @@
 """What must be done to a mammogram before the network sees it, and to what comes out.
 
-``mamfed_client.preprocess`` does it. The coordinator has no client code, so that its constants are
-repeated here; a test compares them.
+``mamfed_client.imaging.preprocess`` does it. The coordinator has no client code, so that its
+constants are repeated here; a test compares them.
 """
 
 from __future__ import annotations
 
 from mamfed_common.checkpoint import CheckpointFacts
-from mamfed_common.unet import UNet
+from mamfed_common.model.unet import UNet
 
 MARGIN = 0.02
 BLACK_SHARE, WHITE_SHARE = 0.005, 0.998

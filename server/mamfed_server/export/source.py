@@ -9,11 +9,11 @@ import torch
 
 from mamfed_common.checkpoint import Checkpoint, load_model, require_finetuned
 from mamfed_common.errors import DataError
-from mamfed_common.training import load_network
+from mamfed_common.training.stages import load_network
 from mamfed_server.export.network import Model
 from mamfed_server.export.preprocessing import preprocessing_of
 from mamfed_server.report.data import Notes, read_notes
-from mamfed_server.runs import RunFolder
+from mamfed_server.run_folder.folder import RunFolder
 
 
 class Source(NamedTuple):

@@ -15,11 +15,11 @@ from pydantic import Field, ValidationError
 from mamfed_common import __version__
 from mamfed_common.config import Config
 from mamfed_common.errors import DataError
-from mamfed_common.files import write_atomic
 from mamfed_common.plan import TrainingPlan, read_plan
+from mamfed_common.runtime.files import write_atomic
 from mamfed_server.report.participation import never_asked
-from mamfed_server.runs import PLAN, RoundRecord, RunFolder
-from mamfed_server.standing import Kept, RunState, Standing, standing_of
+from mamfed_server.run.state import Kept, RunState, Standing, standing_of
+from mamfed_server.run_folder.folder import PLAN, RoundRecord, RunFolder
 
 NOTES, FIGURE2, ARMS = "report.json", "figure2.png", "arms"
 

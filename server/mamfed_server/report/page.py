@@ -9,9 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mamfed_common.files import check_file, is_page, private_directory, write_atomic
-from mamfed_common.row_account import account_of, reason_lines
-from mamfed_common.small_numbers import (
+from mamfed_common.metrics.row_account import account_of, reason_lines
+from mamfed_common.metrics.small_numbers import (
     FEW_IMAGES,
     FEW_PATIENTS,
     MARK,
@@ -19,13 +18,11 @@ from mamfed_common.small_numbers import (
     cautions,
     few_patients,
 )
-from mamfed_common.wording import counted, span
-from mamfed_server.attendance import attendance, due
-from mamfed_server.choosing import Choice, chosen_round, pool
+from mamfed_common.runtime.files import check_file, is_page, private_directory, write_atomic
+from mamfed_common.runtime.wording import counted, span
 from mamfed_server.report.data import FIGURE2, Interval, Notes, ReportData, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
 from mamfed_server.report.participation import Mark, participation
-from mamfed_server.report.promises import promise_rows, promise_sentences, promises_of
 from mamfed_server.report.results import (
     ArmResult,
     Measure,
@@ -41,8 +38,11 @@ from mamfed_server.report.results import (
     rows_of,
     verdict,
 )
+from mamfed_server.report.site_gains import promise_rows, promise_sentences, promises_of
 from mamfed_server.report.status import status_of
-from mamfed_server.runs import RoundRecord
+from mamfed_server.run.round_choice import Choice, chosen_round, pool
+from mamfed_server.run_folder.attendance import attendance, due
+from mamfed_server.run_folder.folder import RoundRecord
 
 COLUMNS = 9
 """Of figure 2, side by side."""

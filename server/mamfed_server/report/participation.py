@@ -7,9 +7,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from mamfed_common.plan import Stage
-from mamfed_server.attendance import Attendance
-from mamfed_server.events import Event
-from mamfed_server.runs import RoundRecord
+from mamfed_server.run_folder.attendance import Attendance
+from mamfed_server.run_folder.event_log import Event
+from mamfed_server.run_folder.folder import RoundRecord
 
 HEAD_EVERY = 5
 """Every so many rounds have their number written; more would not be read."""

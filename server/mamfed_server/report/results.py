@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mamfed_common.detection import FOUND_SHARE
-from mamfed_common.metrics import SiteScore
+from mamfed_common.metrics.detection import FOUND_SHARE
+from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.small_numbers import FEW_IMAGES
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.small_numbers import FEW_IMAGES
-from mamfed_common.weights import SiteDescription
-from mamfed_common.wording import counted
-from mamfed_server.rounds import mean_dice_at_half_of, mean_dice_of
+from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.runtime.wording import counted
+from mamfed_server.run.training_round import mean_dice_at_half_of, mean_dice_of
 
 ARM_NAMES = {
     "local": "local only",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mamfed_common.metrics.row_account import account_of, total_of
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.row_account import account_of, total_of
-from mamfed_common.wording import counted
-from mamfed_server.attendance import attendance, updates_in_words
+from mamfed_common.runtime.wording import counted
 from mamfed_server.report.data import ReportData
 from mamfed_server.report.results import ArmResult, Sites
-from mamfed_server.standing import RunState
+from mamfed_server.run.state import RunState
+from mamfed_server.run_folder.attendance import attendance, updates_in_words
 
 
 @dataclass(frozen=True)

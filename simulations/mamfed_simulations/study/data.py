@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mamfed_client.cohort import Cohort, Placed, StoredSamples, patient_strata
-from mamfed_client.question import images_sha256
-from mamfed_client.site import Joined, Site, load_site
-from mamfed_client.split import draw_fold
+from mamfed_client.disclosure.evaluation_question import images_sha256
+from mamfed_client.preparation.cohort import Cohort, Placed, StoredSamples, patient_strata
+from mamfed_client.preparation.patient_split import draw_fold
+from mamfed_client.preparation.site_data import Joined, Site, load_site
 from mamfed_common.errors import DataError
-from mamfed_common.fingerprint import sha256_of
+from mamfed_common.metrics.row_account import RowAccount
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.row_account import RowAccount
-from mamfed_common.samples import Sample
-from mamfed_common.weights import PARTS, Part
+from mamfed_common.protocol.messages import PARTS, Part
+from mamfed_common.runtime.fingerprint import sha256_of
+from mamfed_common.transforms.sample import Sample
 
 Parts = Mapping[str, Part]
 

@@ -11,14 +11,14 @@ import rich.progress
 import torch
 
 from mamfed_common.config import Config
-from mamfed_common.documents import read_json
 from mamfed_common.errors import PlanError
-from mamfed_common.files import check_folder, check_outside, private_directory, write_atomic
-from mamfed_common.fingerprint import Fingerprint
-from mamfed_common.lock import only_one
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.terminal import console
-from mamfed_simulations.readiness import check_nobody_works
+from mamfed_common.runtime.documents import read_json
+from mamfed_common.runtime.files import check_folder, check_outside, private_directory, write_atomic
+from mamfed_common.runtime.fingerprint import Fingerprint
+from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.terminal import console
+from mamfed_simulations.federation.readiness import check_nobody_works
 from mamfed_simulations.study.data import StudyData
 from mamfed_simulations.study.rows import Row
 from mamfed_simulations.study.trials import Unit, read_epochs, run_unit

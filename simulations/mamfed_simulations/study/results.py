@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mamfed_common.intervals import Interval, mean, paired_difference, patient_bootstrap
-from mamfed_simulations.pages import interval_values
+from mamfed_common.metrics.bootstrap import Interval, mean, paired_difference, patient_bootstrap
+from mamfed_simulations.reporting.pages import interval_values
 from mamfed_simulations.study.rows import OURS, Row
 from mamfed_simulations.study.trials import Unit, chosen_epoch, read_epochs
 

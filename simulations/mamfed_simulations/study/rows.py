@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
+from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.seeds import derive_seed
-from mamfed_common.subtraction import build_network
-from mamfed_simulations.peers import PEERS
+from mamfed_common.runtime.seeds import derive_seed
+from mamfed_simulations.study.peers import PEERS
 
 OURS = "discriminative-pretrained"
 """The row that others are compared with."""

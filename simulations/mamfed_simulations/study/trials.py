@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from mamfed_common.batches import Batches, Turn
-from mamfed_common.files import private_directory, write_atomic
-from mamfed_common.local_state import RoundKeeper
+from mamfed_common.model.malignancy_net import build_network
+from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.samples import Sample
-from mamfed_common.state import State, state_of
-from mamfed_common.subtraction import build_network
-from mamfed_common.training import OnStep, fit, score_samples
+from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.training.batches import Batches, Turn
+from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.stages import OnStep, fit, score_samples
+from mamfed_common.transforms.sample import Sample
 from mamfed_simulations.study.data import Fold
 from mamfed_simulations.study.rows import Row, initial_seed
 

@@ -1,0 +1,222 @@
+"""The commands of ``mamfed-client plan``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common.runtime.terminal import Format, agree, console
+from mamfed_common.runtime.wording import counted, span
+
+if TYPE_CHECKING:  # these bring torch, which a help text can do without
+    from mamfed_client.disclosure.plan_store import Decision, PlanStore, StoredPlan
+    from mamfed_client.site.policy import Policy
+    from mamfed_common.plan import EvaluationPlan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Plans that the coordinator sent: look at them, approve or refuse them.",
+)
+
+Home = Annotated[
+    Path,
+    typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
+]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="The plan's SHA-256, or as much of it as is unique; or its file, where it has not "
+        "come yet."
+    ),
+]
+Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
+
+@app.command("list")
+def list_plans(home: Home = Path(), output: Printed = Format.TEXT) -> None:
+    """List the plans that came with a good signature, the newest last, and what becomes of each."""
+    policy, store = _open(home)
+    rows = [_row(policy, store, stored) for stored in store.plans()]
+    if output is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        typer.echo("no plan has come yet")
+    else:
+        for row in rows:
+            why = f", blocked: {row['blocked']}" if row["blocked"] else ""
+            typer.echo(
+                f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}{why}"
+            )
+    for warning in store.left_over():
+        console().print(f"warning: {warning}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="As for approve; without it, the newest plan.")] = "",
+    home: Home = Path(),
+    output: Printed = Format.TEXT,
+) -> None:
+    """Say in words what a plan does, and hold it against this site's bounds."""
+    from mamfed_client.disclosure.plan_admission import check_bounds
+
+    policy, store = _open(home)
+    stored = _find(store, name) if name else _newest(store)
+    row = _row(policy, store, stored)
+    if output is Format.JSON:
+        bounds = [check._asdict() for check in check_bounds(policy, stored.plan)]
+        more = {"plan": stored.plan.model_dump(mode="json"), "bounds": bounds}
+        typer.echo(json.dumps(row | more, indent=2))
+        return
+    _show(policy, stored, row)
+
+
+@app.command()
+def approve(
+    name: Name,
+    home: Home = Path(),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: Printed = Format.TEXT,
+) -> None:
+    """Show a plan and approve it. The bounds in site.yaml hold for it all the same.
+
+    A plan may be approved before it comes: what counts is its SHA-256, and the coordinator's
+    signature when it does.
+    """
+    from mamfed_client.disclosure.plan_store import Decision
+
+    policy, store = _open(home)
+    stored = _find(store, name)
+    if output is Format.TEXT:
+        _show(policy, stored, _row(policy, store, stored))
+    agree(f"Approve plan {stored.sha256[:12]}?", yes=yes)
+    _decide(home, name, Decision.APPROVED, output)
+
+
+@app.command()
+def refuse(name: Name, home: Home = Path(), output: Printed = Format.TEXT) -> None:
+    """Refuse a plan, an approved one too: from the next message on it gets nothing more."""
+    from mamfed_client.disclosure.plan_store import Decision
+
+    _decide(home, name, Decision.REFUSED, output)
+
+
+def _open(home: Path) -> tuple[Policy, PlanStore]:
+    from mamfed_client.disclosure.plan_store import PlanStore
+    from mamfed_client.site.settings import SiteHome, load_site_settings
+
+    site = SiteHome(home)
+    return load_site_settings(site).policy, PlanStore(site.plans)
+
+
+def _find(store: PlanStore, name: str) -> StoredPlan:
+    """Return a plan that came, by its SHA-256, or the one of a file."""
+    from mamfed_client.disclosure.plan_store import StoredPlan
+    from mamfed_common.plan import read_plan
+
+    if not name or not Path(name).exists():
+        return store.find(name)
+    plan = read_plan(Path(name))
+    came = (kept for kept in store.plans() if kept.sha256 == plan.sha256())
+    return next(came, StoredPlan(plan.sha256(), plan, None))
+
+
+def _newest(store: PlanStore) -> StoredPlan:
+    from mamfed_common.errors import SetupError
+
+    plans = store.plans()
+    if not plans:
+        nothing = "no plan has come yet; the coordinator's server sends it"
+        raise SetupError([nothing, *store.left_over()][-1])
+    return plans[-1]
+
+
+def _decide(home: Path, name: str, decision: Decision, output: Format) -> None:
+    policy, store = _open(home)
+    stored = _find(store, name)
+    record = store.decide(stored.sha256, decision)
+    row = _row(policy, store, stored)
+    if output is Format.JSON:
+        typer.echo(json.dumps(row | record.model_dump(mode="json")))
+        return
+    typer.echo(f"plan {stored.sha256[:12]}: {record.decision.value} by {record.by}")
+    if row["blocked"]:
+        typer.echo(f"that is not enough, the plan is still outside bounds: {row['blocked']}")
+
+
+def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, object]:
+    from mamfed_client.disclosure.plan_admission import Standing, out_of_bounds, standing
+
+    found = standing(policy, stored.plan, store.decisions())
+    came = stored.came and stored.came.strftime("%Y-%m-%dT%H:%M:%SZ")
+    blocked = out_of_bounds(policy, stored.plan) if found is Standing.OUTSIDE_BOUNDS else ""
+    return {
+        "plan_sha256": stored.sha256,
+        "came": came,
+        "standing": found.value,
+        "blocked": blocked,
+    }
+
+
+def _show(policy: Policy, stored: StoredPlan, row: dict[str, object]) -> None:
+    came = f"came {row['came']}" if row["came"] else "has not come yet"
+    typer.echo(f"Plan {stored.sha256}, {came}: {row['standing']}")
+    typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
+    if row["blocked"]:
+        typer.echo(f"Blocked: {row['blocked']}.")
+
+
+def _in_words(stored: StoredPlan) -> Iterator[str]:
+    """Say what the plan makes this site do."""
+    from mamfed_common.plan import Stage
+
+    plan = stored.plan
+    yield f"It trains on images of {plan.image_size} x {plan.image_size} pixels."
+    for stage in Stage:
+        part = plan.stage(stage)
+        if not part.rounds:
+            yield f"It leaves out {stage.value}."
+            continue
+        yield (
+            f"In {stage.value}: {counted(part.rounds, 'round')}, in each of them "
+            f"{part.in_words()}, {part.batch_size} of this site's images a step, learning rate up "
+            f"to {part.learning_rate:g}; an answer within {span(part.deadline_seconds)}."
+        )
+    yield _held_out(plan.evaluation)
+    if plan.makes_personal_models:
+        yield (
+            f"After the last round this site adapts the final model to its own patients: "
+            f"{counted(plan.personal.steps, 'step')}, learning rate up to "
+            f"{plan.personal.learning_rate:g}. "
+            "That model stays here; policy.personal: false makes none."
+        )
+    sites = counted(plan.federation.min_sites, "site")
+    yield f"The server averages the updates of {sites} or more."
+
+
+def _held_out(split: EvaluationPlan) -> str:
+    choosing = f"{split.validation_fraction:.0%} to choose the best round."
+    if split.folds is None:
+        tested = f"{split.test_fraction:.0%} are kept for the test"
+        return f"Of this site's patients {tested} and {choosing}"
+    return (
+        f"Part {split.fold + 1} of {split.folds} of this site's patients is kept for the test, and "
+        f"of the others {choosing}"
+    )
+
+
+def _against_bounds(policy: Policy, stored: StoredPlan) -> Iterator[str]:
+    """Say for each bound what was found and what is allowed, then what is withheld."""
+    from mamfed_client.disclosure.plan_admission import check_bounds
+    from mamfed_client.site.policy import missing_for_training
+
+    for check in check_bounds(policy, stored.plan):
+        verdict = "ok" if check.fits else f"NOT ALLOWED by {check.key}"
+        yield f"{check.name}: {check.found:g}, allowed {check.limit}: {verdict}"
+    if policy.bounds.hours:
+        yield f"This site answers at {policy.bounds.hours} only, local time."
+    yield from missing_for_training(policy, stored.plan)

@@ -1,0 +1,131 @@
+"""What else lies in a data set's folder: each file that is no image of it falls into one count."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from enum import StrEnum
+from pathlib import Path, PurePath
+
+from mamfed_client.imaging.raster import SUFFIXES
+from mamfed_common.errors import DataError
+from mamfed_common.runtime.files import is_below, refusal_words
+
+PREAMBLE = 128
+"""Bytes before a DICOM file's magic word (PS3.10 7.1)."""
+
+
+class Beside(StrEnum):
+    """What a file is that is counted neither as accepted nor as rejected."""
+
+    OUTLINE = "mask or outline"
+    """A row names it."""
+    UNUSED_IMAGE = "image that no row names"
+    ARCHIVE = "archive"
+    """Not read, whatever it holds."""
+    TABLE = "table"
+    OTHER = "other file"
+    HIDDEN = "hidden file"
+    LINK = "link to a folder, to nothing or out of the folder"
+    SPECIAL = "pipe, device or out of reach"
+
+
+ARCHIVES = frozenset(
+    ".zip .tar .gz .tgz .bz2 .tbz .tbz2 .xz .txz .lzma .7z .rar .zst .tzst .lz4 .cab .iso"
+    " .dmg .zipx .arj .cpio".split()
+)
+TABLES = frozenset(".csv .tsv .xls .xlsx .xlsm .ods".split())
+DOCUMENTS = frozenset(
+    ".txt .xml .json .jsonl .yaml .yml .md .rst .pdf .rtf .doc .docx .odt .html .htm .css .js .log"
+    " .md5 .sha256 .ini .inf .cfg .db .sqlite .py .ipynb .sh .bat .exe .dll .jar .ico .lnk .url"
+    " .tmp .part .crdownload .bak .ps1 .mat .npy .npz .nii .mha .nrrd".split()
+)
+SIDECARS = ARCHIVES | TABLES | DOCUMENTS
+"""What lies beside images, also on the discs that hospitals burn."""
+
+SIDECAR_NAMES = frozenset({"README", "LICENSE", "LICENCE", "COPYING", "MD5SUMS", "SHA256SUMS"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".dic"})
+
+
+def is_sidecar(path: PurePath) -> bool:
+    """Tell by its name whether a file is no image."""
+    return path.suffix.lower() in SIDECARS or path.name.upper() in SIDECAR_NAMES
+
+
+def count_beside(
+    folder: Path, images: Collection[Path], outlines: Collection[Path]
+) -> Counter[Beside]:
+    """Count all files below a folder that are not among its images, each once.
+
+    Args:
+        folder: The data set.
+        images: The image files that its rows name, usable or not.
+        outlines: The other files that they name.
+
+    Raises:
+        DataError: A folder cannot be listed, so files would be missed.
+    """
+    entered = {parent for path in (*images, *outlines) for parent in path.parents}
+    found = (path for path in _everything(folder) if path not in images)
+    return Counter(_kind(folder, path, outlines) for path in found if path not in entered)
+
+
+def describe(counts: Counter[Beside]) -> Iterator[str]:
+    """Say what somebody may have taken for a part of the data set, and what to do."""
+    if archives := counts[Beside.ARCHIVE]:
+        what = "1 archive is" if archives == 1 else f"{archives} archives are"
+        yield f"{what} not read (zip, tar, 7z, dcm.gz and the like): unpack into the folder"
+    if unused := counts[Beside.UNUSED_IMAGE]:
+        what = "1 image is" if unused == 1 else f"{unused} images are"
+        yield f"{what} named by no row of the table and not used"
+
+
+def _everything(folder: Path) -> Iterator[Path]:
+    """Yield files and links below a folder, hidden ones too; links to folders are not entered."""
+
+    def stop(error: OSError) -> None:
+        # The folder's name may be a patient's, so only the system's words are repeated.
+        if not _is_hidden(folder, Path(error.filename)):
+            raise DataError(f"a folder below the data set cannot be listed: {refusal_words(error)}")
+
+    for parent, folders, files in os.walk(folder, onerror=stop):
+        links = (name for name in folders if os.path.islink(os.path.join(parent, name)))
+        yield from (Path(parent, name) for name in (*files, *links))
+
+
+def _kind(folder: Path, path: Path, outlines: Collection[Path]) -> Beside:
+    if path in outlines:
+        return Beside.OUTLINE
+    if _is_hidden(folder, path):
+        return Beside.HIDDEN
+    if path.is_symlink() and not (os.path.isfile(path) and is_below(path, folder)):
+        return Beside.LINK
+    if not os.path.isfile(path):
+        return Beside.SPECIAL
+    suffix = path.suffix.lower()
+    if suffix in ARCHIVES:
+        return Beside.ARCHIVE
+    if suffix in TABLES:
+        return Beside.TABLE
+    if is_sidecar(path):
+        return Beside.OTHER
+    is_image = suffix in SUFFIXES | DICOM_SUFFIXES or _is_dicom(path)
+    return Beside.UNUSED_IMAGE if is_image else Beside.OTHER
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(PREAMBLE + 4)[PREAMBLE:] == b"DICM"
+    except OSError:
+        return False
+
+
+def is_hidden_name(name: str) -> bool:
+    """Tell hidden files, and what macOS adds to archives: ``__MACOSX`` and ``._*``."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_hidden(folder: Path, path: Path) -> bool:
+    return any(is_hidden_name(name) for name in path.relative_to(folder).parts)

@@ -1,0 +1,115 @@
+"""What of an answer a site's policy lets leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from mamfed_client.disclosure.plan_admission import Refused
+from mamfed_client.imaging.dicom_attributes import MAKERS
+from mamfed_client.site.policy import COUNTS, SPLIT, Policy, missing_for_training
+from mamfed_common.config import Config
+from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.plan import cases
+from mamfed_common.protocol.messages import (
+    EvaluateTask,
+    Fault,
+    Order,
+    SiteDescription,
+    TrainReport,
+    TrainTask,
+)
+
+KNOWN_VENDORS = frozenset([*MAKERS, "unknown"])
+OTHER_VENDOR = "other"
+
+
+class Behind(NamedTuple):
+    """What a value of a ``SiteScore`` stands on.
+
+    Attributes:
+        images: Counts of images, each of which must be large enough.
+        other: Values without which it may not leave either.
+    """
+
+    images: tuple[str, ...]
+    other: tuple[str, ...] = ()
+
+
+BEHIND = {
+    "dice": Behind(("images",)),
+    "iou": Behind(("images",)),
+    "dice_at": Behind(("images",)),
+    "lesions": Behind(("images",)),
+    "lesions_found": Behind(("images",), ("lesions",)),
+    "lesions_redrawn": Behind(("images",)),
+    "redrawn_as_tissue": Behind(("images",), ("lesions_redrawn",)),
+    "redrawn_minus_ring": Behind(("images",), ("lesions_redrawn",)),
+    "false_positive_pixels": Behind(("images_without_malignancy",)),
+    "auroc": Behind(("images", "images_without_malignancy")),
+    "sensitivity_at_1": Behind(("images", "images_without_malignancy"), ("lesions",)),
+}
+
+
+def check_personal(policy: Policy, order: Order) -> None:
+    """Refuse to make or score a personal model where the policy wants none.
+
+    Raises:
+        Refused: It wants none, and the order asks for one.
+    """
+    if isinstance(order, EvaluateTask) and order.model == "personal" and not policy.personal:
+        raise Refused(Fault.NO_PERSONAL_MODEL, "policy.personal is false")
+
+
+def why_withheld(policy: Policy, order: Order) -> str:
+    """Say why no answer to an order could leave; empty where one can."""
+    allowed = set(policy.release.metrics)
+    if isinstance(order, TrainTask):
+        return "; ".join(missing_for_training(policy, order.plan))
+    if isinstance(order, EvaluateTask):
+        return "" if allowed & SiteScore.model_fields.keys() else "no value of a score may leave"
+    return "" if COUNTS in allowed else f"policy.release.metrics lacks {COUNTS!r}"
+
+
+def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
+    """Return of an answer's values what may leave.
+
+    Raises:
+        Refused: Without the rest it is no answer.
+    """
+    check_personal(policy, order)
+    if withheld := why_withheld(policy, order):
+        raise Refused(Fault.MAY_NOT_LEAVE, withheld)
+    if isinstance(answer, SiteDescription):
+        splits = () if _denied(policy, SPLIT) else answer.splits
+        update = {"vendors": _known_vendors(answer.vendors), "splits": splits}
+        return answer.model_copy(update=update)
+    if isinstance(answer, TrainReport):
+        assert isinstance(order, TrainTask)
+        few = cases(order.stage, answer.num_examples) < policy.min_cases_to_report
+        return answer.model_copy(update={"loss": None} if few or _denied(policy, "loss") else {})
+    assert isinstance(answer, SiteScore)
+    return answer.model_copy(update=dict.fromkeys(_withheld_of_score(policy, answer)))
+
+
+def _withheld_of_score(policy: Policy, score: SiteScore) -> Iterator[str]:
+    """Yield what of a score stays: what is not allowed, or is over too little, or over unknown."""
+    for name in SiteScore.model_fields:
+        behind = BEHIND.get(name, Behind(()))
+        counts = [getattr(score, count) or 0 for count in behind.images]
+        few = any(0 < count < policy.min_cases_to_report for count in counts)
+        if few or any(_denied(policy, needed) for needed in (name, *behind.images, *behind.other)):
+            yield name
+
+
+def _denied(policy: Policy, name: str) -> bool:
+    return name not in policy.release.metrics
+
+
+def _known_vendors(vendors: Mapping[str, int]) -> dict[str, int]:
+    """Count unknown makers together: theirs is free text, which may hold anything."""
+    counts: dict[str, int] = {}
+    for name, count in vendors.items():
+        key = name if name in KNOWN_VENDORS else OTHER_VENDOR
+        counts[key] = counts.get(key, 0) + count
+    return counts

@@ -1,0 +1,1 @@
+"""``mamfed-client evaluate``: how a checkpoint scores on a folder of mammograms."""

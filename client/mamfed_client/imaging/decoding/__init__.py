@@ -1,0 +1,1 @@
+"""The pixel data of a DICOM image -> its stored values."""

@@ -1,0 +1,172 @@
+"""One frame's compressed bytes -> its pixels.
+
+imagecodecs decodes. Of its three decoders of lossless JPEG only ``jpeg8`` (libjpeg-turbo) knows
+the point transform, and it never ended its process: 0 of 5,000 mutated pictures did it, against
+34 for ``ljpeg`` and 1 for ``jpegsof3``. What a decoder says of broken data never gets into a
+message.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.imaging.decoding.codestreams import (
+    BASELINE,
+    EOI,
+    EXTENDED,
+    JPEG_LS,
+    LOSSLESS,
+    Header,
+    jpeg2000_codestream,
+    jpeg2000_header,
+    jpeg_header,
+)
+from mamfed_client.imaging.decoding.pixel_layout import Layout
+from mamfed_client.imaging.mammogram import MAX_PIXELS
+from mamfed_client.imaging.rejections import Reason, Refusal
+
+Stored = npt.NDArray[np.integer[Any]]
+
+DEPTHS = {BASELINE: (8,), EXTENDED: (8, 12), LOSSLESS: range(2, 17)}
+"""Bits a sample, by process (T.81 table B.2)."""
+PROBE = b"\x5a" * 64
+RLE_HEADER = struct.Struct("<16L")
+
+
+class Words(NamedTuple):
+    """Decoded pixels ``(H, W)``, and how many bits of each the encoder filled."""
+
+    pixels: Stored
+    precision: int
+
+
+def decode_jpeg(data: bytes, layout: Layout) -> Words | None:
+    """Decode what the stream says it is: DCT of 8 or 12 bits, or lossless JPEG (T.81).
+
+    Returns:
+        None for what is not read: progressive and hierarchical processes, arithmetic codes, and
+        DCT of more than 12 bits, which T.81 does not have but GDCM writes.
+
+    Raises:
+        Refusal: The data are broken, end early or have another size than the DICOM header says.
+    """
+    header = jpeg_header(data)
+    _check(header, layout)
+    depths = DEPTHS.get(header.process)
+    if depths is None or header.precision not in depths:
+        return None
+    with ThreadPoolExecutor(1) as beside:  # decoding leaves the interpreter's lock
+        probed = beside.submit(_decoded, imagecodecs.jpeg8_decode, _probe(data, header.scan))
+        pixels = _decoded(imagecodecs.jpeg8_decode, data)
+        if not np.array_equal(pixels, probed.result()):
+            raise Refusal(Reason.TRUNCATED, "the compressed pixels end early")
+    return Words(pixels, header.precision)
+
+
+def _probe(data: bytes, scan: int) -> bytes:
+    """Put other bytes after the codes of a JPEG picture.
+
+    libjpeg goes on with zeros where Huffman codes are missing, and says so in a warning that is
+    lost. Where the bytes change the picture, it was reading past the end.
+    """
+    end = data.find(EOI, scan)
+    codes = (data if end < 0 else data[:end]).rstrip(b"\xff")
+    return codes + PROBE + EOI
+
+
+def decode_jpeg_ls(data: bytes, layout: Layout) -> Words | None:
+    """Decode JPEG-LS, lossless or near-lossless (T.87).
+
+    Raises:
+        Refusal: As ``decode_jpeg``.
+    """
+    header = jpeg_header(data)
+    _check(header, layout)
+    if header.process != JPEG_LS:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data are no JPEG-LS")
+    if data.find(EOI, header.scan) < 0:  # CharLS would look for it, for 4 s on 2 KiB
+        raise Refusal(Reason.TRUNCATED, "the compressed pixels end early")
+    return Words(_decoded(imagecodecs.jpegls_decode, data), header.precision)
+
+
+def decode_jpeg2000(data: bytes, layout: Layout) -> Words | None:
+    """Decode JPEG 2000 (T.800) or its high-throughput variant (T.814).
+
+    OpenJPEG reads both and refuses a tile that ends early; OpenJPH shows half a picture.
+
+    Raises:
+        Refusal: As ``decode_jpeg``.
+    """
+    data = jpeg2000_codestream(data)
+    header = jpeg2000_header(data)
+    _check(header, layout)
+    decode = partial(imagecodecs.jpeg2k_decode, numthreads=1)  # 1 leaves it to OPJ_NUM_THREADS
+    return Words(_decoded(decode, data), header.precision)
+
+
+def decode_rle(data: bytes, layout: Layout) -> Words | None:
+    """Decode DICOM's run lengths: one PackBits segment a byte, the highest first (PS3.5 annex G).
+
+    Raises:
+        Refusal: The segments are broken, end early or are not one a byte.
+    """
+    if len(data) < RLE_HEADER.size:
+        raise Refusal(Reason.TRUNCATED, "the RLE data end within their header")
+    count, *offsets = RLE_HEADER.unpack_from(data)
+    width, size = layout.allocated // 8, layout.rows * layout.columns
+    if count != width:
+        raise Refusal(Reason.UNREADABLE_IMAGE, f"{count} RLE segments for {width} bytes a pixel")
+    bounds = [*offsets[:count], len(data)]
+    pixels = np.empty((size, width), np.uint8)
+    for index in range(count):
+        segment = data[bounds[index] : bounds[index + 1]]
+        pixels[:, width - 1 - index] = _unpacked(segment, size)
+    return Words(pixels.view(f"<u{width}").reshape(layout.rows, layout.columns), layout.allocated)
+
+
+def _unpacked(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """Unpack a segment; some encoders fill its last run beyond the picture."""
+    try:
+        plane = np.frombuffer(imagecodecs.packbits_decode(segment), np.uint8)
+    except MemoryError:
+        raise
+    except Exception:  # imagecodecs.ImcdError, which the package does not export
+        raise Refusal(Reason.TRUNCATED, "an RLE segment ends within a run") from None
+    if plane.size < size:
+        raise Refusal(Reason.TRUNCATED, f"{plane.size} of {size} bytes in an RLE segment")
+    return plane[:size]
+
+
+def _check(header: Header, layout: Layout) -> None:
+    """Hold the codestream's own header against the data set's."""
+    found = f"a codestream of {header.columns} x {header.rows} pixels"
+    if header.rows * header.columns > MAX_PIXELS:
+        raise Refusal(Reason.TOO_LARGE, found)
+    if (header.rows, header.columns) != (layout.rows, layout.columns):
+        raise Refusal(Reason.UNREADABLE_IMAGE, f"{found} for {layout.columns} x {layout.rows}")
+    if header.components != 1:
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{header.components} colours")
+    if not 1 <= header.precision <= layout.allocated:
+        found = f"samples of {header.precision} bits in {layout.allocated} allocated"
+        raise Refusal(Reason.UNREADABLE_IMAGE, found)
+    if header.signed and not layout.signed:  # the other way round, the bits tell
+        raise Refusal(Reason.CONTRADICTION, "the codestream is signed, (0028,0103) says unsigned")
+
+
+def _decoded(decode: Callable[[bytes], Stored], data: bytes) -> Stored:
+    try:
+        return decode(data)
+    except MemoryError:
+        raise
+    except Exception:  # each codec has its own class, which the package does not export
+        if data.rstrip(b"\0").endswith(EOI):
+            raise Refusal(Reason.UNREADABLE_IMAGE, "the compressed pixels are broken") from None
+        raise Refusal(Reason.TRUNCATED, "the compressed pixels end early") from None

@@ -1,0 +1,119 @@
+"""What a compressed image's own header says, read before any decoder is let loose on it.
+
+A decoder allocates what this header asks for, whatever the DICOM header says: 47 KiB of lossless
+JPEG can ask for 14 GiB.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from mamfed_client.imaging.rejections import Reason, Refusal
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+SOC, SIZ = b"\xff\x4f", b"\xff\x51"
+JP2_SIGNATURE = b"\0\0\0\x0cjP  "
+BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7
+FRAMES = frozenset({*range(0xC0, 0xD0), JPEG_LS} - {0xC4, 0xC8, 0xCC})
+"""SOF markers (T.81 table B.1, T.87 table C.1); C4, C8 and CC mark other things."""
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+MAX_TILES = 4096
+"""40 megapixels in tiles of 128 x 128 are 2,441; a hostile file asks for one a pixel."""
+
+
+class Header(NamedTuple):
+    """A codestream's own account of its picture.
+
+    Attributes:
+        rows: Height in pixels.
+        columns: Width in pixels.
+        components: 1 for grey.
+        precision: Bits a sample.
+        process: Second byte of the SOF marker; 0 for JPEG 2000.
+        scan: Where the first scan's header begins, in bytes; 0 for JPEG 2000.
+        signed: Whether samples are signed, which only JPEG 2000 can say.
+    """
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+    process: int = 0
+    scan: int = 0
+    signed: bool = False
+
+
+def jpeg_header(data: bytes) -> Header:
+    """Read the frame header of JPEG (T.81 B.2.2) or JPEG-LS (T.87 C.2.2).
+
+    Raises:
+        Refusal: There is none, or more than one, or no picture follows it.
+    """
+    try:
+        return _jpeg_header(data)
+    except (IndexError, struct.error):
+        raise Refusal(Reason.TRUNCATED, "the JPEG data ends within its header") from None
+
+
+def _jpeg_header(data: bytes) -> Header:
+    if not data.startswith(SOI):
+        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data is no JPEG")
+    header, position = None, len(SOI)
+    while True:
+        marker, position = _next_marker(data, position)
+        if marker == START_OF_SCAN and header is not None:
+            return header._replace(scan=position)
+        if marker in (START_OF_SCAN, END_OF_IMAGE):
+            raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG data without a picture")
+        if marker in STANDALONE:
+            continue
+        if marker in FRAMES:
+            if header is not None:
+                raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG data with several frame headers")
+            precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 2)
+            header = Header(rows, columns, components, precision, marker)
+        (length,) = struct.unpack_from(">H", data, position)
+        position += max(length, 2)
+
+
+def _next_marker(data: bytes, position: int) -> tuple[int, int]:
+    """Return the second byte of the marker at a position, and where its segment begins."""
+    if data[position] != 0xFF:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG data with a broken header")
+    while data[position] == 0xFF:  # any number of fill bytes (T.81 B.1.1.2)
+        position += 1
+    return data[position], position + 1
+
+
+def jpeg2000_codestream(data: bytes) -> bytes:
+    """Cut the bare codestream out of a JP2 file, which PS3.5 A.4.4 forbids and some write."""
+    return data[max(data.find(SOC + SIZ), 0) :] if data.startswith(JP2_SIGNATURE) else data
+
+
+def jpeg2000_header(data: bytes) -> Header:
+    """Read the SIZ segment of a JPEG 2000 codestream (T.800 A.5.1).
+
+    Raises:
+        Refusal: There is none, its samples are not one a pixel, or it asks for too many tiles.
+    """
+    if not data.startswith(SOC + SIZ):
+        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data is no JPEG 2000 codestream")
+    try:
+        right, bottom, left, top, *tiles = struct.unpack_from(">8I", data, 8)
+        components, precision, *steps = struct.unpack_from(">HBBB", data, 40)
+    except struct.error:
+        raise Refusal(Reason.TRUNCATED, "the JPEG 2000 data ends within its header") from None
+    if steps != [1, 1] or 0 in tiles[:2]:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG 2000 data with an odd grid")
+    if (count := _tile_count(right, bottom, tiles)) > MAX_TILES:
+        raise Refusal(Reason.TOO_LARGE, f"{count} tiles; {MAX_TILES} are read")
+    bits, signed = (precision & 0x7F) + 1, bool(precision & 0x80)
+    return Header(bottom - top, right - left, components, bits, signed=signed)
+
+
+def _tile_count(right: int, bottom: int, tiles: list[int]) -> int:
+    """Count tiles (T.800 equation B-5)."""
+    width, height, left, top = tiles
+    return -(-(right - left) // width) * -(-(bottom - top) // height)

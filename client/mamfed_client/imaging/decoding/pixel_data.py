@@ -1,0 +1,221 @@
+"""The pixel data of a DICOM image -> its stored values."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_fragments, parse_basic_offsets
+from pydicom.filereader import _read_file_meta_info
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from mamfed_client.imaging.decoding.codecs import (
+    Stored,
+    Words,
+    decode_jpeg,
+    decode_jpeg2000,
+    decode_jpeg_ls,
+    decode_rle,
+)
+from mamfed_client.imaging.decoding.pixel_evidence import (
+    check_byte_order,
+    check_shape,
+    check_sign,
+    check_spare_bits,
+)
+from mamfed_client.imaging.decoding.pixel_layout import Layout, element, read_layout
+from mamfed_client.imaging.rejections import Reason, Refusal
+
+NATIVE = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
+)
+DECODERS: dict[str, Callable[[bytes, Layout], Words | None]] = {
+    uid.RLELossless: decode_rle,
+    uid.JPEGBaseline8Bit: decode_jpeg,
+    uid.JPEGExtended12Bit: decode_jpeg,
+    uid.JPEGLossless: decode_jpeg,
+    uid.JPEGLosslessSV1: decode_jpeg,
+    uid.JPEGLSLossless: decode_jpeg_ls,
+    uid.JPEGLSNearLossless: decode_jpeg_ls,
+    uid.JPEG2000Lossless: decode_jpeg2000,
+    uid.JPEG2000: decode_jpeg2000,
+    uid.HTJ2KLossless: decode_jpeg2000,
+    uid.HTJ2KLosslessRPCL: decode_jpeg2000,
+    uid.HTJ2K: decode_jpeg2000,
+}
+LOSSY = frozenset(
+    {
+        uid.JPEGBaseline8Bit,
+        uid.JPEGExtended12Bit,
+        uid.JPEGLSNearLossless,
+        uid.JPEG2000,
+        uid.HTJ2K,
+    }
+)
+MAX_INFLATED = 256 << 20
+"""Bytes of a deflated data set: three times the pixels of the largest image."""
+MAGIC = 132
+"""Bytes of the preamble and ``DICM`` (PS3.10 7.1)."""
+
+
+def stored_values(dataset: Dataset, *, is_mammogram: bool = False) -> Stored:
+    """Decode the one frame of a grey image.
+
+    Args:
+        dataset: The header and its pixel data.
+        is_mammogram: Whether neighbours must resemble each other, as those of a mask need not: then
+            the pixels are held against sign, bits, byte order and size in the header.
+
+    Returns:
+        ``(H, W)`` uint8, int8, uint16 or int16: the stored bits alone, sign-extended. It may be a
+        read-only view of the pixel data.
+
+    Raises:
+        Refusal: The header contradicts itself or the pixel data, these are cut short or broken,
+            or nothing installed decodes them.
+    """
+    layout = read_layout(dataset)
+    syntax = _transfer_syntax(dataset)
+    words = _words(dataset, syntax, layout)
+    if words.pixels.shape != (layout.rows, layout.columns):
+        raise Refusal(Reason.UNREADABLE_IMAGE, "the decoded picture has another size")
+    lossy, width = syntax in LOSSY, min(layout.stored, words.precision)
+    lowest = layout.high + 1 - layout.stored if words.precision > layout.stored else 0
+    if not is_mammogram:
+        return _significant(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
+    check_byte_order(words.pixels)
+    if syntax in NATIVE or syntax == uid.RLELossless:  # the others say their size themselves
+        check_shape(words.pixels)
+    check_spare_bits(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
+    values = _significant(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
+    check_sign(values, width)
+    return values
+
+
+def check_deflated(data: bytes) -> None:
+    """Refuse a deflated file (PS3.5 A.5) that inflates beyond ``MAX_INFLATED`` or is cut short.
+
+    pydicom inflates the whole of it before it can be asked anything.
+    """
+    file = io.BytesIO(data)
+    file.seek(MAGIC)
+    try:
+        syntax = _read_file_meta_info(file).get("TransferSyntaxUID")
+    except Exception:
+        return  # no DICOM file, or a broken one: its reader says what is wrong
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        _check_inflated(file)
+
+
+def _check_inflated(file: io.BytesIO) -> None:
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    try:
+        while not inflater.eof and (piece := file.read(1 << 16)):
+            size += len(inflater.decompress(piece))
+            if size > MAX_INFLATED:
+                raise Refusal(Reason.TOO_LARGE, f"inflates to more than {MAX_INFLATED >> 20} MiB")
+    except zlib.error:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "the deflated data are broken") from None
+    if not inflater.eof:
+        raise Refusal(Reason.TRUNCATED, "the deflated data end early")
+
+
+def _words(dataset: Dataset, syntax: UID, layout: Layout) -> Words:
+    if syntax in NATIVE:
+        return _native(dataset, layout, big_endian=syntax == uid.ExplicitVRBigEndian)
+    decode = DECODERS.get(syntax)
+    words = decode(_codestream(dataset), layout) if decode else None
+    return words or _installed(dataset, syntax, layout)
+
+
+def _transfer_syntax(dataset: Dataset) -> UID:
+    try:
+        return UID(dataset.file_meta.TransferSyntaxUID)
+    except (AttributeError, TypeError, ValueError):
+        return uid.ImplicitVRLittleEndian  # a file without meta information
+
+
+def _pixel_data(dataset: Dataset) -> bytes:
+    found = element(dataset, "PixelData")
+    if found is None:
+        raise Refusal(Reason.NO_PIXELS, "no PixelData")
+    if not isinstance(found.value, bytes):
+        raise Refusal(Reason.UNREADABLE_IMAGE, "PixelData cannot be read")
+    return found.value
+
+
+def _native(dataset: Dataset, layout: Layout, *, big_endian: bool) -> Words:
+    """View uncompressed pixels (PS3.5 8.2); padding may follow them, but no second image."""
+    data, found = _pixel_data(dataset), element(dataset, "PixelData")
+    width, count = layout.allocated // 8, layout.rows * layout.columns
+    if found.is_undefined_length:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "compressed pixels in an uncompressed file")
+    if len(data) < count * width:
+        raise Refusal(Reason.TRUNCATED, f"{len(data)} of {count * width} bytes of pixels")
+    if len(data) >= 2 * (count * width + 1):
+        found_bytes = f"{len(data)} bytes where the header makes {count * width}"
+        raise Refusal(Reason.UNREADABLE_IMAGE, found_bytes)
+    if big_endian and (width == 2 or found.VR == "OW"):  # 8 bits may lie in words (PS3.5 annex D)
+        data = np.frombuffer(data, ">u2", len(data) // 2).astype("<u2").tobytes()
+    pixels = np.frombuffer(data, f"<u{width}", count)
+    return Words(pixels.reshape(layout.rows, layout.columns), layout.allocated)
+
+
+def _codestream(dataset: Dataset) -> bytes:
+    """Join the fragments of the one frame, whatever the offset table says (PS3.5 A.4)."""
+    buffer = io.BytesIO(_pixel_data(dataset))
+    try:
+        parse_basic_offsets(buffer)
+        return b"".join(generate_fragments(buffer))
+    except MemoryError:
+        raise
+    except Exception:  # pydicom's classes vary, and their words may quote the file
+        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data's fragments are broken") from None
+
+
+def _installed(dataset: Dataset, syntax: UID, layout: Layout) -> Words:
+    """Let pydicom try what the user has installed for it, such as pylibjpeg-libjpeg."""
+    name = syntax.name if syntax.name != syntax else "a syntax that DICOM does not register"
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise Refusal(Reason.UNSUPPORTED_SYNTAX, name) from None
+    unread = Refusal(Reason.UNSUPPORTED_SYNTAX, f"{name}, in a variant that is not read")
+    if not decoder.is_available:
+        raise unread
+    try:
+        pixels, _ = decoder.as_array(dataset, index=0, raw=True)
+    except MemoryError:
+        raise
+    except Exception:  # broken, or pillow given 12 bits: both are not read
+        raise unread from None
+    return Words(pixels, layout.stored)
+
+
+def _significant(decoded: Stored, lowest: int, width: int, *, signed: bool, lossy: bool) -> Stored:
+    """Keep the bits that are the value, and spread a two's complement's sign (PS3.5 8.1.1).
+
+    Above them overlays were once stored; below them is nothing. An encoder that was given the
+    value alone made samples of no more than ``stored`` bits. A lossy one that was given the whole
+    word may overshoot the largest value, which must not become black.
+    """
+    container = decoded.dtype.itemsize * 8
+    pixels: Stored = decoded.view(f"{'i' if signed else 'u'}{container // 8}")
+    if width == container:
+        return pixels
+    if not signed and not lowest:
+        if pixels.max() >> width == 0:
+            return pixels
+        if lossy:
+            return np.minimum(pixels, (1 << width) - 1)
+    return (pixels << (container - width - lowest)) >> (container - width)

@@ -1,0 +1,106 @@
+"""PNG, TIFF, JPEG and PGM pictures -> mammograms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.imaging.decoding.pixel_evidence import check_byte_order, check_sign
+from mamfed_client.imaging.mammogram import MAX_PIXELS, Grey, Mammogram
+from mamfed_client.imaging.picture_headers import PictureHeader, read_picture_header
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.tone_evidence import air_is, every_nth, stretched_tones
+from mamfed_common.transforms.sample import FULL_SCALE
+
+SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm"})
+
+
+def read_image(data: bytes, *, to_show: bool = False) -> Mammogram:
+    """Read an 8- or 16-bit grey picture, tissue bright.
+
+    8-bit levels are spread over 16 bits. 12-bit levels in a 16-bit file stay below 1/16;
+    preprocessing normalises them. What the file says of its polarity is obeyed; one that is to be
+    turned, of several images, or whose pixels are not what its header says is refused.
+
+    Args:
+        data: The file's bytes; what they are follows from their content.
+        to_show: Whether it is only to be looked at, so that what its pixels contradict does not
+            refuse it.
+
+    Raises:
+        Refusal: The file cannot be decoded, is cut short or too large, is neither grey nor of
+            8 or 16 bits, or contradicts itself.
+    """
+    header = read_picture_header(data)
+    _check_is_image(header, to_show=to_show)
+    stored = _decode(data, header)
+    if stored.dtype not in (np.uint8, np.uint16):
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{stored.dtype} pixels; 8- or 16-bit are read")
+    grey = _grey(stored)
+    if not to_show:
+        _check_stored(grey, header)
+    if header.white_is_zero and grey.dtype == np.uint16:  # OpenCV inverts those of 8 bits
+        grey = FULL_SCALE - grey
+    if not to_show and air_is(stretched_tones(every_nth(grey))) > 0:
+        raise Refusal(Reason.INVERTED, "the air is bright; save the picture with tissue bright")
+    spread = FULL_SCALE // np.iinfo(grey.dtype).max
+    levels: Grey = np.multiply(grey, spread, dtype=np.uint16)
+    return Mammogram(levels)
+
+
+def _check_stored(grey: npt.NDArray[Any], header: PictureHeader) -> None:
+    """Refuse pixels that are not what the header says."""
+    if header.top and grey.max() > header.top:
+        raise Refusal(Reason.CONTRADICTION, f"levels above the {header.top} that the PGM allows")
+    check_byte_order(grey)
+    check_sign(grey, 8 * grey.itemsize)
+
+
+def _check_is_image(header: PictureHeader, *, to_show: bool) -> None:
+    """Refuse what may be a mask and no mammogram."""
+    if header.format == "BMP":
+        raise Refusal(Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content")
+    if header.is_mask:
+        detail = "a TIFF that begins with a mask; save the image alone"
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
+    if header.signed:
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, "signed pixels; unsigned ones are read")
+    if header.gamma and not to_show:
+        detail = f"a tone curve (gamma {header.gamma:g}); save it without"
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
+
+
+def _decode(data: bytes, header: PictureHeader) -> npt.NDArray[Any]:
+    """Decode, once the picture's own header asks for no more than may be.
+
+    OpenCV 5 decodes none of the formats where the data end early: it says that it cannot.
+    """
+    if header.width * header.height > MAX_PIXELS:
+        detail = f"{header.width} x {header.height} pixels, at most {MAX_PIXELS} are read"
+        raise Refusal(Reason.TOO_LARGE, detail)
+    ended = data + b"\n" if header.format == "PGM" else data  # the last number may end the file
+    try:
+        stored = cv2.imdecode(np.frombuffer(ended, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        stored = None
+    if stored is None:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "a broken picture, or of a kind not decoded")
+    if stored.shape[:2] != (header.height, header.width):
+        raise Refusal(Reason.UNREADABLE_IMAGE, "the picture has not the size that its header says")
+    image: npt.NDArray[Any] = stored
+    return image
+
+
+def _grey(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Take one channel of a picture whose colour channels are equal and whose alpha is opaque."""
+    if stored.ndim == 2:
+        return stored
+    first, others = stored[..., :1], stored[..., 1:3]
+    if (others != first).any():
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, "colour pixels; grey ones are read")
+    if stored.shape[2] == 4 and (stored[..., 3] != np.iinfo(stored.dtype).max).any():
+        raise Refusal(Reason.UNSUPPORTED_IMAGE, "transparent pixels; opaque ones are read")
+    return stored[..., 0]

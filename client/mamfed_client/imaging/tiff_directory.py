@@ -1,0 +1,139 @@
+"""What a TIFF says of its pages, read before any decoder is let loose on it (TIFF 6.0; BigTIFF)."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from mamfed_client.imaging.rejections import Reason, Refusal
+
+LITTLE_TIFF, BIG_TIFF = (b"II*\0", b"II+\0"), (b"MM\0*", b"MM\0+")
+"""Byte orders, each in the classic form and in that of files beyond 4 GiB."""
+WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277
+SUBFILE, OLD_SUBFILE, PLANAR, SUB_DIRECTORIES, SAMPLE_FORMAT = 254, 255, 284, 330, 339
+REDUCED, TRANSPARENCY = 0b001, 0b100
+"""Bits of New Subfile Type: a smaller view, or a mask, of another page."""
+OLD_REDUCED = 2
+WHITE_IS_ZERO = 0
+READ_COLOURS = {0: "white is zero", 1: "black is zero", 2: "RGB", 3: "palette", 6: "YCbCr"}
+UNSIGNED, SIGNED = 1, 2
+INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+"""Field types that hold whole numbers or offsets, and how ``struct`` spells them."""
+MAX_DIRECTORIES = 64
+
+Tags = dict[int, tuple[int, ...]]
+
+
+class TiffPage(NamedTuple):
+    """The one page of a TIFF.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        white_is_zero: Whether low values are bright.
+        signed: Whether pixels are signed; OpenCV takes such of 8 bits for unsigned.
+        is_mask: Whether it says that it is the mask of another page.
+    """
+
+    width: int
+    height: int
+    white_is_zero: bool
+    signed: bool
+    is_mask: bool
+
+
+def is_tiff(data: bytes) -> bool:
+    """Tell a TIFF by its first bytes."""
+    return data.startswith(LITTLE_TIFF + BIG_TIFF)
+
+
+def read_tiff_page(data: bytes) -> TiffPage:
+    """Read the directories of a TIFF that should hold one grey image, or mask.
+
+    Smaller views of it may follow. Nothing is turned: masks and outlines were drawn on the pixels
+    as they lie in the file, so another orientation than the usual is refused.
+
+    Raises:
+        Refusal: There are several images, the only one is a small view or a mask, lies on its
+            side, or is of a kind that is not read; or the directories end early or make no sense.
+    """
+    try:
+        directories = list(_directories(data))
+    except struct.error:
+        raise Refusal(Reason.TRUNCATED, "the picture ends within its header") from None
+    first = directories[0]
+    if WIDTH not in first or HEIGHT not in first:
+        raise Refusal(Reason.UNREADABLE_IMAGE, "a TIFF without width or height")
+    if _is_view(first, REDUCED):
+        raise _unsupported("a TIFF that begins with a thumbnail; save the image alone")
+    pages = 1 + sum(not _is_view(tags, REDUCED | TRANSPARENCY) for tags in directories[1:])
+    if pages > 1:
+        raise _unsupported(f"several pages ({pages}); save each image as a file of its own")
+    _check_kind(first)
+    white_is_zero = _one(first, PHOTOMETRIC, 1) == WHITE_IS_ZERO
+    signed = _one(first, SAMPLE_FORMAT, UNSIGNED) == SIGNED
+    size = _one(first, WIDTH, 0), _one(first, HEIGHT, 0)
+    return TiffPage(*size, white_is_zero, signed, _is_view(first, TRANSPARENCY))
+
+
+def _check_kind(tags: Tags) -> None:
+    if (turned := _one(tags, ORIENTATION, 1)) != 1:
+        raise _unsupported(f"turned by orientation {turned}; save it as it is to be seen")
+    colour, samples, bits = (_one(tags, tag, 1) for tag in (PHOTOMETRIC, SAMPLES, BITS))
+    if colour not in READ_COLOURS or samples not in (1, 3, 4):
+        raise _unsupported(f"colours of kind {colour} in {samples} channels; grey is read")
+    if samples > 1 and bits > 8 and _one(tags, PLANAR, 1) != 1:
+        raise _unsupported("colour planes of more than 8 bits; grey is read")
+
+
+def _is_view(tags: Tags, bits: int) -> bool:
+    return bool(_one(tags, SUBFILE, 0) & bits) or _one(tags, OLD_SUBFILE, 0) == OLD_REDUCED
+
+
+def _directories(data: bytes) -> list[Tags]:
+    """Follow the chain of directories, and the sub-directories that they name."""
+    order = "<" if data.startswith(LITTLE_TIFF) else ">"
+    is_classic = data[2:4].strip(b"\0") == b"*"
+    (start,) = struct.unpack_from(
+        order + ("I" if is_classic else "Q"), data, 4 if is_classic else 8
+    )
+    waiting, seen, found = [start], set[int](), list[Tags]()
+    while waiting:
+        start = waiting.pop(0)
+        if start in seen or len(seen) >= MAX_DIRECTORIES:
+            raise Refusal(Reason.UNREADABLE_IMAGE, "a TIFF whose pages go round, or on and on")
+        seen.add(start)
+        tags, following = _directory(data, start, order, is_classic=is_classic)
+        found.append(tags)
+        waiting += [at for at in (following, *tags.get(SUB_DIRECTORIES, ())) if at]
+    return found
+
+
+def _directory(data: bytes, start: int, order: str, *, is_classic: bool) -> tuple[Tags, int]:
+    """Return the whole numbers of one directory by tag, and where the next begins."""
+    count_format, offset_format, entry_size = ("H", "I", 12) if is_classic else ("Q", "Q", 20)
+    (count,) = struct.unpack_from(order + count_format, data, start)
+    first = start + struct.calcsize(order + count_format)
+    end = first + count * entry_size
+    tags: Tags = {}
+    for place in range(first, min(end, len(data)), entry_size):
+        tag, kind, length = struct.unpack_from(order + "HH" + offset_format, data, place)
+        if kind in INTEGERS and 0 < length <= MAX_DIRECTORIES:
+            values = order + INTEGERS[kind] * length
+            inline = place + entry_size - struct.calcsize(offset_format)
+            at = inline
+            if struct.calcsize(values) > struct.calcsize(order + offset_format):
+                (at,) = struct.unpack_from(order + offset_format, data, inline)
+            tags[tag] = struct.unpack_from(values, data, at)
+    if end + struct.calcsize(order + offset_format) > len(data):  # some writers leave it out
+        return tags, 0
+    (following,) = struct.unpack_from(order + offset_format, data, end)
+    return tags, following
+
+
+def _one(tags: Tags, tag: int, default: int) -> int:
+    return next(iter(tags.get(tag, ())), default)
+
+
+def _unsupported(found: str) -> Refusal:
+    return Refusal(Reason.UNSUPPORTED_IMAGE, found)

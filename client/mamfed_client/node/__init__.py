@@ -1,0 +1,1 @@
+"""The long-running processes of a site, and their connection to the coordinator."""

@@ -1,0 +1,119 @@
+"""``mamfed-client status``: the running processes' own words, and what lies in the site's home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from mamfed_client.disclosure.audit_log import head_path_of, read_head
+from mamfed_client.disclosure.plan_admission import Standing, out_of_bounds, standing
+from mamfed_client.disclosure.plan_store import PlanStore
+from mamfed_client.node.supervisor import words
+from mamfed_client.site.certificate import days_left, site_certificate
+from mamfed_client.site.settings import SiteHome, load_site_settings
+from mamfed_client.site.status import Status, read_status
+from mamfed_common.config import Config
+from mamfed_common.errors import SetupError
+from mamfed_common.runtime.health import Health
+from mamfed_common.runtime.lock import holder
+from mamfed_common.runtime.wording import counted
+
+HEALTH = {
+    "online": Health.WORKING,
+    "training": Health.WORKING,
+    "refused": Health.REFUSED,
+    "unreachable": Health.UNREACHABLE,
+}
+"""What the states mean to a monitor; the others pass by themselves."""
+
+
+class Overview(Config):
+    """How a site is doing.
+
+    Attributes:
+        site: Its name.
+        running: Whether ``mamfed-client start`` runs.
+        status: What its processes last said.
+        certificate_days: For how many days its certificate is still valid; None: it has none.
+        pending_plans: Plans that wait for a decision, by SHA-256.
+        blocked_plans: Plans outside the bounds, by SHA-256: which bounds, and how to change that.
+        audit_lines: Lines of the audit log.
+    """
+
+    site: str
+    running: bool
+    status: Status
+    certificate_days: int | None
+    pending_plans: tuple[str, ...]
+    blocked_plans: dict[str, str] = Field(default_factory=dict)
+    audit_lines: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def health(self) -> Health:
+        """Return how the site is doing, for monitors."""
+        if not self.running:
+            return Health.NOT_RUNNING
+        state, refusal = self.status.state, self.status.refusal
+        if state in ("online", "training") and refusal:
+            return Health.WAITING if refusal.passing else Health.REFUSED
+        if state == "unreachable" and self.status.ended:
+            return Health.WAITING
+        return HEALTH.get(state, Health.WAITING)
+
+    def lines(self) -> Iterator[str]:
+        """Say it in lines."""
+        state = self.status
+        yield f"site {self.site}: {words(state) if self.running else 'not running'}"
+        if state.last_contact is not None:
+            yield f"last contact: {state.last_contact:%Y-%m-%d %H:%M:%S} UTC"
+        if self.running and state.task is not None:
+            yield f"now: {state.task.words()}, {counted(state.task.steps, 'step')}"
+        if state.error and state.state not in ("refused", "unreachable"):
+            yield f"last error: {state.error}"
+        days = self.certificate_days
+        yield (
+            "certificate: none yet" if days is None else f"certificate: {counted(days, 'day')} left"
+        )
+        yield f"audit: {counted(self.audit_lines, 'line')}"
+        for sha256 in self.pending_plans:
+            yield f"plan {sha256[:12]} waits: mamfed-client plan approve {sha256[:12]}"
+        for sha256, why in self.blocked_plans.items():
+            yield f"plan {sha256[:12]} is blocked: {why}"
+        for warning in self.warnings:
+            yield f"warning: {warning}"
+
+
+def overview(home: SiteHome) -> Overview:
+    """Look at a site's home.
+
+    Raises:
+        SetupError: ``site.yaml`` or the store of plans cannot be read.
+        AuditError: The audit log's head is missing or damaged.
+    """
+    settings, store = load_site_settings(home), PlanStore(home.plans)
+    policy, decisions = settings.policy, store.decisions()
+    found = [(kept, standing(policy, kept.plan, decisions)) for kept in store.plans()]
+    blocked = [kept for kept, what in found if what is Standing.OUTSIDE_BOUNDS]
+    running = holder(home.lock) is not None
+    status = read_status(home)
+    if not running:
+        status = status.model_copy(update={"state": "stopped", "task": None})
+    return Overview(
+        site=settings.name,
+        running=running,
+        status=status,
+        certificate_days=_certificate_days(home),
+        pending_plans=tuple(kept.sha256 for kept, what in found if what is Standing.PENDING),
+        blocked_plans={kept.sha256: out_of_bounds(policy, kept.plan) for kept in blocked},
+        audit_lines=read_head(home.audit).count if head_path_of(home.audit).exists() else 0,
+        warnings=tuple(store.left_over()),
+    )
+
+
+def _certificate_days(home: SiteHome) -> int | None:
+    try:
+        return days_left(site_certificate(home))
+    except SetupError:
+        return None

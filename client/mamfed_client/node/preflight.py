@@ -1,0 +1,279 @@
+"""``mamfed-client preflight``: can this site take part? Each check passes, warns or fails."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Literal, NamedTuple
+
+from mamfed_client.disclosure.plan_admission import (
+    Standing,
+    check_bounds,
+    out_of_bounds,
+    refused_by_person,
+    standing,
+)
+from mamfed_client.disclosure.plan_store import Decision, PlanStore
+from mamfed_client.node.connection_errors import NothingAnswers
+from mamfed_client.node.server_health import Reply, ask_health
+from mamfed_client.node.supervisor import check_start
+from mamfed_client.preparation.site_data import SiteData, load_site
+from mamfed_client.site.certificate import days_left, site_certificate
+from mamfed_client.site.policy import missing_for_training
+from mamfed_client.site.settings import SiteHome, SiteSettings, load_site_settings
+from mamfed_common import __version__
+from mamfed_common.domain import Purpose
+from mamfed_common.errors import MamfedError, SetupError
+from mamfed_common.plan import Stage, TrainingPlan, cases
+from mamfed_common.protocol.versions import MAMFED_HEADER, check_flower, flower_version, same_minor
+from mamfed_common.runtime.wording import counted, span
+from mamfed_common.security.enrolment import read_welcome
+
+Outcome = Literal["pass", "warn", "fail"]
+
+FLOWER_HEADER = "x-flower-version"
+WARN_DAYS = 30
+AHEAD_SECONDS, BEHIND_SECONDS, WARN_SECONDS = 5.0, 240.0, 2.0
+"""Flower refuses requests from a clock some 8 s ahead of the server's or 300 s behind it."""
+STATE_MODELS = 8
+"""Models that a round's state takes on disk: weights, two moments, the result, and drafts."""
+MOMENTS_MODELS = 14
+"""Likewise AdamW's moments where they are kept: of three rounds of two runs, and a draft."""
+SPARE_BYTES = 2**30
+CROWDED = 0.9
+"""Share of a GPU's memory above which other work there would end a round."""
+
+
+class Check(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        name: Its name.
+        outcome: ``pass``, ``warn`` or ``fail``.
+        words: What was found; and, where it did not pass, what to do.
+    """
+
+    name: str
+    outcome: Outcome
+    words: str
+
+
+Finding = tuple[Outcome, str]
+
+
+@dataclass
+class Preflight:
+    """The checks of one site for one plan.
+
+    Attributes:
+        home: The site.
+        plan: The plan to be ready for.
+        train: Whether to try a training step of each stage.
+    """
+
+    home: SiteHome
+    plan: TrainingPlan
+    train: bool = True
+    reply: Reply | None = field(default=None, init=False)
+
+    def run(self) -> Iterator[Check]:
+        """Run all checks; a check that raises has failed."""
+        checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+            ("settings", self.settings_read),
+            ("keys", self.keys_are_private),
+            ("certificate", self.certificate_lasts),
+            ("server", self.server_answers),
+            ("clock", self.clock_agrees),
+            ("versions", self.versions_fit),
+            ("policy", self.policy_lets_out),
+            ("bounds", self.plan_is_within),
+            ("disk", self.disk_has_room),
+            ("data", self.data_is_there),
+        )
+        for name, check in checks:
+            yield _checked(name, check)
+        for stage in Stage:
+            if self.train and self.plan.stage(stage).rounds:
+                yield _checked(f"{stage} step", partial(self.step_works, stage))
+
+    @cached_property
+    def settings(self) -> SiteSettings:
+        """Return the site's settings."""
+        return load_site_settings(self.home)
+
+    @cached_property
+    def data(self) -> SiteData:
+        """Return the site's images, prepared for the plan, which may take a while."""
+        return load_site(self.settings.site(), self.plan, progress=True)
+
+    def settings_read(self) -> Finding:
+        """Check ``site.yaml``."""
+        names = ", ".join(data_set.name for data_set in self.settings.data)
+        return "pass", f"site {self.settings.name}, data: {names}"
+
+    def keys_are_private(self) -> Finding:
+        """Check keys, welcome and certificate against each other, and who may enter the home."""
+        welcome = check_start(self.home)
+        mode = stat.S_IMODE(self.home.path.stat().st_mode)
+        if mode & 0o077:
+            return "warn", f"others may enter {self.home.path} ({mode:04o}): chmod 700 it"
+        return "pass", f"keys and welcome fit, federation {welcome.federation}"
+
+    def certificate_lasts(self) -> Finding:
+        """Check for how long the site's certificate is valid."""
+        days = days_left(site_certificate(self.home))
+        if days < 0:
+            return (
+                "fail",
+                f"expired {counted(-days, 'day')} ago: mamfed-client enroll, send the request",
+            )
+        renew = "; renew it by mamfed-client enroll" if days < WARN_DAYS else ""
+        return ("warn" if renew else "pass"), f"valid for {counted(days, 'more day')}{renew}"
+
+    def server_answers(self) -> Finding:
+        """Check that the server is reached, is the right one, and lets this site in."""
+        server = read_welcome(self.home.welcome).server
+        try:
+            self.reply = ask_health(self.home, server)
+        except NothingAnswers:
+            return "warn", (
+                f"nothing answers at {server} yet: the coordinator may not have started the run, "
+                "or a firewall refuses; mamfed-client start waits for it"
+            )
+        return "pass", f"{server} answers and lets this site in"
+
+    def clock_agrees(self) -> Finding:
+        """Check this machine's clock against the server's."""
+        if self.reply is None:
+            return "warn", "not checked: the server did not answer"
+        ahead = self.reply.ahead_seconds
+        said = (
+            f"this clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's"
+        )
+        if ahead > AHEAD_SECONDS or ahead < -BEHIND_SECONDS:
+            return "fail", f"{said}; Flower would refuse this site: set the clock, e.g. by NTP"
+        return ("warn" if abs(ahead) > WARN_SECONDS else "pass"), said
+
+    def versions_fit(self) -> Finding:
+        """Check Flower's and mamfed's versions here and there."""
+        check_flower()
+        ours = f"mamfed {__version__}, Flower {flower_version()}"
+        theirs = self.reply.headers if self.reply else {}
+        mamfed, flower = theirs.get(MAMFED_HEADER), theirs.get(FLOWER_HEADER)
+        if mamfed is None or flower is None:
+            return "warn", f"{ours}; the server does not say its own"
+        if not (same_minor(mamfed) and same_minor(flower, flower_version())):
+            return "fail", f"{ours}; the server has mamfed {mamfed}, Flower {flower}: install those"
+        return "pass", f"{ours}; the server has mamfed {mamfed}, Flower {flower}"
+
+    def policy_lets_out(self) -> Finding:
+        """Check that the site's policy lets a whole answer leave."""
+        missing = missing_for_training(self.settings.policy, self.plan)
+        if missing:
+            return "fail", f"{self.home.settings_path}: {'; '.join(missing)}"
+        return "pass", "the policy lets an update and what it needs leave"
+
+    def plan_is_within(self) -> Finding:
+        """Hold the plan against each bound of the policy, as every message will be."""
+        policy, decisions = self.settings.policy, PlanStore(self.home.plans).decisions()
+        found = standing(policy, self.plan, decisions)
+        if found is Standing.REFUSED:
+            return "fail", refused_by_person(self.plan)
+        if found is Standing.OUTSIDE_BOUNDS:
+            return "fail", out_of_bounds(policy, self.plan)
+        checks = check_bounds(policy, self.plan)
+        said = "; ".join(f"{check.name} {check.found:g}, {check.limit}" for check in checks)
+        hours = policy.bounds.hours
+        return "pass", said + (f"; answers at {hours} only, local time" if hours else "")
+
+    def disk_has_room(self) -> Finding:
+        """Check the room for a round's state and for prepared images."""
+        kept = any(self.plan.stage(stage).optimizer_state == "kept" for stage in Stage)
+        models = STATE_MODELS + (MOMENTS_MODELS if kept else 0)
+        need = models * _model_bytes(self.plan) + SPARE_BYTES
+        site = self.settings.site()
+        for folder in (self.home.path, site.cache):
+            free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+            if free < need:
+                return "fail", f"{folder}: {_gib(free)} free, expected {_gib(need)} or more"
+        return "pass", f"at least {_gib(need)} free for a round's state and prepared images"
+
+    def data_is_there(self) -> Finding:
+        """Check that the images can be read, and how many train in each stage."""
+        description, least = self.data.describe(), self.settings.policy.min_training_cases
+        stages = [stage for stage in Stage if self.plan.stage(stage).rounds]
+        used = {stage: description.images_used(self.plan, stage) for stage in stages}
+        found = {stage: cases(stage, kinds) for stage, kinds in used.items()}
+        said = "; ".join(f"{stage} trains on {_kinds(kinds)}" for stage, kinds in used.items())
+        if not any(count >= least for count in found.values()):
+            return "fail", f"{said}; the policy asks for {least} (min_training_cases)"
+        few = [stage for stage, count in found.items() if count < least]
+        return ("warn" if few else "pass"), said + (f"; takes no part in {few[0]}" if few else "")
+
+    def step_works(self, stage: Stage) -> Finding:
+        """Train one real step at the plan's size, and say what it took."""
+        from mamfed_client.training.trial_step import try_step
+
+        trial = try_step(self.data, self.plan, stage, self.settings.hardware())
+        if trial is None:
+            return "warn", "not checked: no training images for it"
+        seconds = trial.seconds * self.plan.steps(stage, trial.used)
+        step, whole = span(trial.seconds), span(seconds)
+        said = f"{trial.device}: {step} a step, so about {whole} a round"
+        if not trial.total_bytes:
+            return "warn", f"{said}; a GPU is many times quicker"
+        share = trial.peak_bytes / trial.total_bytes
+        said += f"; {_gib(trial.peak_bytes)} of {_gib(trial.total_bytes)} GPU memory"
+        return ("warn" if share > CROWDED else "pass"), said
+
+
+def choose_plan(home: SiteHome) -> TrainingPlan | None:
+    """Return the newest plan that came and was not refused; None where none is.
+
+    Raises:
+        SetupError: The store of plans is damaged.
+    """
+    store = PlanStore(home.plans)
+    decisions = store.decisions()
+    kept = [p for p in store.plans() if decisions.get(p.sha256) is not Decision.REFUSED]
+    return kept[-1].plan if kept else None
+
+
+def _checked(name: str, check: Callable[[], Finding]) -> Check:
+    try:
+        return Check(name, *check())
+    except MamfedError as error:
+        return Check(name, "fail", " ".join(str(error).split()))
+    except Exception as error:  # one check that breaks must not hide the others
+        return Check(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def refuse_failed(checks: list[Check]) -> None:
+    """Raise where a check failed.
+
+    Raises:
+        SetupError: It names them.
+    """
+    failed = [check.name for check in checks if check.outcome == "fail"]
+    if failed:
+        raise SetupError(f"this site cannot take part yet: {', '.join(failed)} failed")
+
+
+def _model_bytes(plan: TrainingPlan) -> int:
+    from mamfed_common.norm_groups import expected_state
+
+    return sum(tensor.nbytes for tensor in expected_state(plan).values())
+
+
+def _kinds(used: Mapping[Purpose, int]) -> str:
+    """Say how many images of each kind there are."""
+    counts = [f"{count} {kind.replace('_', ' ')}" for kind, count in used.items()]
+    images = counted(sum(used.values()), "image")
+    return f"{' and '.join(counts)} {images.partition(' ')[2]}" if len(counts) else images
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

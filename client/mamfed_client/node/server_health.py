@@ -1,0 +1,67 @@
+"""What the coordinator's server says of its health, over this site's TLS."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+import httpx
+
+from mamfed_client.node.connection_errors import NothingAnswers, explain, nothing_answers
+from mamfed_client.node.proxies import check_proxy
+from mamfed_client.site.settings import SiteHome
+from mamfed_common import __version__
+from mamfed_common.errors import LinkError
+from mamfed_common.protocol.versions import MAMFED_HEADER
+
+CONNECT_SECONDS = 10.0
+
+
+class Reply(NamedTuple):
+    """What the server's ``/health`` said.
+
+    Attributes:
+        headers: Its HTTP headers, names in lower case.
+        ahead_seconds: How far this machine's clock is ahead of the server's, to within a second.
+    """
+
+    headers: dict[str, str]
+    ahead_seconds: float
+
+
+def ask_health(home: SiteHome, server: str) -> Reply:
+    """Ask the server for its health over this site's TLS.
+
+    Raises:
+        SetupError: This site's certificate cannot be used.
+        NothingAnswers: Nothing listens at its address.
+        LinkError: The server does not answer, is not the right one, or refuses this site.
+    """
+    from mamfed_client.node.connection import detail_of, tls_context
+
+    context = tls_context(home)
+    check_proxy(server)
+    before = time.time()
+    try:
+        with httpx.Client(verify=context, timeout=CONNECT_SECONDS) as client:
+            response = client.get(f"https://{server}/health", headers={MAMFED_HEADER: __version__})
+    except httpx.TransportError as error:
+        kind = NothingAnswers if nothing_answers(error, server) else LinkError
+        raise kind(explain(error, server)) from None
+    if response.status_code != httpx.codes.OK:
+        raise LinkError(f"{server}: {response.status_code}: {detail_of(response, 'no reason')}")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(headers, _ahead((before + time.time()) / 2, headers.get("date")))
+
+
+def _ahead(ours: float, date: str | None) -> float:
+    """Return how far our clock is ahead; HTTP dates are cut to the second."""
+    if date is None:
+        return 0.0
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return 0.0
+    return (datetime.fromtimestamp(ours, UTC) - theirs).total_seconds() - 0.5

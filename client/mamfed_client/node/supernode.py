@@ -1,0 +1,233 @@
+"""``python -m mamfed_client.node.supernode HOME``: the process that talks to the coordinator.
+
+Flower's SuperNode, outbound only. Its worker is a process of our own (``executor.py``) that reaches
+it on 127.0.0.1 by a secret made at each start. What is changed of Flower is put in before it runs,
+and ``flower_compat.py`` checks that it still fits (Flower 1.41-1.42):
+
+* its HTTP client gets this site's TLS (``connection.py``);
+* its waiting gets shorter: it sleeps 3 s between polls, longer than a whole round may take, and
+  1 s where a part of a message is still on its way;
+* a watchdog ends the process where it has gone silent, and the supervisor starts it again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.main import create_app
+from flwr.supernode.nodestate import NodeStateFactory
+
+from mamfed_client.node.connection import Link, fleet_client, tls_context
+from mamfed_client.node.flower_compat import check_flower_parts, start_log
+from mamfed_client.site.settings import SiteHome
+from mamfed_client.site.status import STARTS_OVER, read_status, update_status
+from mamfed_common.errors import MamfedError
+from mamfed_common.runtime.files import os_error_line, write_atomic
+from mamfed_common.runtime.polling import pause_seconds
+from mamfed_common.runtime.process_supervisor import hold_lifeline
+from mamfed_common.runtime.wording import span
+from mamfed_common.security.enrolment import read_welcome
+from mamfed_common.security.keys import read_key
+
+logger = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 90.0
+"""How long nothing may be tried on the line: three of Flower's heartbeats."""
+LONELY_TIMES = 10
+"""So many times as long an idle node tries in vain, as between two runs, until it starts anew."""
+SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0
+"""Pauses in seconds between two questions to the coordinator for a message."""
+LONGEST_REPLY_PAUSE = 0.5
+ARRIVAL: Mapping[str, Any] = MappingProxyType(
+    {"initial_backoff": 0.02, "backoff_cap": 1.0, "max_tries_per_object": None}
+)
+"""Pauses while a part of a message is on its way to here; Flower's grow from 1 s to 10 s."""
+STATUS_SECONDS = 1.0
+CONTACT_SECONDS = 10.0
+"""How fresh ``last_contact`` in the status is, while nothing else changes."""
+
+RUNTIME_FILE = "runtime.json"
+"""In a site's home: where the node's worker finds it, and the secret that lets it in."""
+
+
+class Pace:
+    """Stands in for ``time`` in Flower's main loop, whose only use of it is to sleep.
+
+    Flower waits 3 s after a poll that brought nothing and 0.5 s for the worker's reply: with two
+    exchanges a round that alone is longer than a short round. Here a pause is a tenth of the time
+    since the last message: 2 s in weeks without a run, 0.05 s where the next one is near.
+    """
+
+    def __init__(self, link: Link) -> None:
+        """Pace the loop by what the link has seen."""
+        self._link = link
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep as long as makes sense instead of ``seconds``."""
+        waited = monotonic() - self._link.message_at
+        if seconds < 1:
+            time.sleep(pause_seconds(waited, LONGEST_REPLY_PAUSE))
+        else:
+            time.sleep(pause_seconds(waited, LONGEST_POLL, SHORTEST_POLL))
+
+    def __getattr__(self, name: str) -> Any:
+        """Be ``time`` in all else."""
+        return getattr(time, name)
+
+
+class Watchdog:
+    """Keeps the status, and ends a node that has gone silent."""
+
+    def __init__(self, link: Link, silence_seconds: float = SILENCE_SECONDS) -> None:
+        """Watch a link."""
+        self._link = link
+        self._silence_seconds = silence_seconds
+        self._lonely_seconds = LONELY_TIMES * silence_seconds
+        self._told: tuple[object, ...] = ()
+        self._told_at = float("-inf")
+
+    def run(self) -> None:
+        """Watch until the process ends."""
+        pause = min(STATUS_SECONDS, self._silence_seconds / 4)
+        while True:
+            self.tell()
+            if self.is_silent():
+                self._link.start_over(f"silent for {span(self._quiet_seconds())}")
+            time.sleep(pause)
+
+    def is_silent(self) -> bool:
+        """Tell whether the node must be started again.
+
+        One that no longer tries. As long as it does, one that has work goes on with it while the
+        server is away for an hour, and an idle one is not worth torch's start every 90 s.
+        """
+        tried = monotonic() - self._link.attempt_at
+        lonely = not self._link.busy and self._quiet_seconds() > self._lonely_seconds
+        return tried > self._silence_seconds or lonely
+
+    def _quiet_seconds(self) -> float:
+        return monotonic() - self._link.contact_at
+
+    def tell(self) -> None:
+        """Bring the status up to date where it changed, or the contact is old."""
+        link = self._link
+        now = (link.state, link.error, link.ended)
+        if now == self._told and monotonic() - self._told_at < CONTACT_SECONDS:
+            return
+        self._told, self._told_at = now, monotonic()
+        update_status(
+            link.home,
+            state=link.state,
+            error=link.error,
+            ended=link.ended,
+            last_contact=link.last_contact,
+            server=link.server,
+            node_pid=os.getpid(),
+        )
+
+
+def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
+    """Run the node until it is stopped or must be started again.
+
+    Args:
+        home: The site, enrolled and joined.
+        silence_seconds: After how long without an answer to start over.
+
+    Raises:
+        SetupError: Keys, certificate or welcome cannot be used, or Flower has changed.
+    """
+    check_flower_parts()
+    welcome = read_welcome(home.welcome)
+    key = read_key(home.node_key, EllipticCurvePrivateKey)
+    link = Link(home, welcome.server, lambda code: _end(link, code))
+    link.ended = read_status(home).ended
+    tls_context(home)
+    watchdog = Watchdog(link, silence_seconds)
+    threading.Thread(target=watchdog.run, name="watchdog", daemon=True).start()
+    fleet_http_connection.FleetHttpClient = fleet_client(link)  # type: ignore[attr-defined]
+    start_client_internal.time = Pace(link)  # type: ignore[assignment, attr-defined]
+    start_client_internal.pull_objects = partial(  # type: ignore[attr-defined]
+        pull_objects, **ARRIVAL
+    )
+    _run_flower(home, link, key)
+    link.start_over("Flower's loop ended")
+
+
+def serve_worker(home: SiteHome, states: NodeStateFactory) -> SimpleNamespace:
+    """Offer the worker its API on a free port of 127.0.0.1; return ``port`` and ``secret``."""
+    secret = secrets.token_bytes(32)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    app = create_app(state_factory=states, superexec_auth_secret=secret)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, args=([listener],), name="runtime", daemon=True)
+    thread.start()
+    found = json.dumps({"port": port, "secret": secret.hex(), "pid": os.getpid()})
+    write_atomic(home.path / RUNTIME_FILE, found)
+    return SimpleNamespace(port=port, secret=secret)
+
+
+def _run_flower(home: SiteHome, link: Link, key: EllipticCurvePrivateKey) -> None:
+    states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    runtime = serve_worker(home, states)
+    start_client_internal.start_client_internal(
+        state_factory=states,
+        server_address=link.server,
+        node_config={},
+        root_certificates=home.ca.read_bytes(),
+        insecure=False,
+        authentication_keys=(key, key.public_key()),
+        isolation="process",
+        runtime_api_address=f"127.0.0.1:{runtime.port}",
+        superexec_auth_secret=runtime.secret,
+        runtime_dependency_install=False,
+    )
+
+
+def _end(link: Link, code: int) -> None:
+    """End now, from whichever thread: Flower's main thread may hang in a call."""
+    update_status(link.home, state=link.state, error=link.error)
+    logging.shutdown()
+    os._exit(code)
+
+
+def main() -> None:
+    """Run the node of the home given on the command line."""
+    hold_lifeline()
+    start_log()
+    home = SiteHome(Path(sys.argv[1]).resolve())
+    try:
+        run_node(home)
+    except MamfedError as error:
+        logger.error("%s", error)
+        update_status(home, error=str(error))
+        sys.exit(error.exit_code)
+    except OSError as error:
+        logger.error("%s", os_error_line(error))
+        update_status(home, error=os_error_line(error))
+        sys.exit(STARTS_OVER)
+    except SystemExit as ended:
+        # Flower's own way out: a signal is 0; where it gave up, the next start may do better.
+        sys.exit(STARTS_OVER if ended.code else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""``mamfed-client start``: a node and a worker, watched and started again for weeks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from rich.console import Console
+
+from mamfed_client.site.certificate import site_certificate
+from mamfed_client.site.home_location import check_whereabouts
+from mamfed_client.site.settings import SiteHome, load_site_settings
+from mamfed_client.site.status import REFUSED, State, Status, read_status, update_status
+from mamfed_common.errors import LinkError, SetupError
+from mamfed_common.protocol.versions import check_flower
+from mamfed_common.runtime.child_processes import module_command
+from mamfed_common.runtime.files import check_room
+from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.process_supervisor import Change, Child, child_environment, supervise
+from mamfed_common.runtime.wording import span
+from mamfed_common.security.certificates import check_validity
+from mamfed_common.security.enrolment import Welcome, check_welcome, read_welcome
+from mamfed_common.security.keys import read_key
+
+REFUSED_SECONDS = 60.0
+"""How long until a site that was refused asks again: it may have been approved meanwhile."""
+FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
+"""Exit codes of a child after which starting it again would not help."""
+FOLLOW_SECONDS = 0.5
+ROOM_BYTES = 1 << 18
+"""What the status, the record of what left and the logs need on the disk for a site to begin."""
+
+WORDS: dict[State, str] = {
+    "stopped": "stopped",
+    "connecting": "connecting to {server}",
+    "online": "online: {server} answers",
+    "training": "working: {task}",
+    "refused": "refused by the coordinator: {error}",
+    "unreachable": "not reachable: {error}",
+}
+
+
+def check_start(home: SiteHome) -> Welcome:
+    """Check all that a site needs to start; nothing is contacted.
+
+    Raises:
+        SetupError: Flower, ``site.yaml``, a key, the welcome or the certificate cannot be used.
+    """
+    check_flower()
+    settings = load_site_settings(home)
+    if not home.welcome.exists():
+        raise SetupError(
+            f"{home.welcome}: not found; enrol by mamfed-client enroll, then mamfed-client join "
+            "the coordinator's answer"
+        )
+    welcome = read_welcome(home.welcome)
+    if welcome.site != settings.name:
+        raise SetupError(
+            f"{home.settings_path}: found the name {settings.name!r}, the welcome is for "
+            f"{welcome.site!r}; they must be the same"
+        )
+    keys = [read_key(path, EllipticCurvePrivateKey) for path in (home.tls_key, home.node_key)]
+    check_welcome(welcome, keys[0].public_key(), keys[1].public_key())
+    check_validity(site_certificate(home), datetime.now(UTC), "this site's certificate")
+    return welcome
+
+
+def run_site(home: SiteHome, console: Console) -> int:
+    """Keep a site's node and worker running until stopped; return the exit code to end with.
+
+    Raises:
+        SetupError: Something needed is not there, or the site is running already.
+        LinkError: The coordinator runs another version.
+        OutputError: The disk of its home is full.
+    """
+    load_site_settings(home)  # else this is no home, and no lock is left in it
+    with only_one(home.lock, "this site"):
+        welcome = check_start(home)
+        check_room(home.path, ROOM_BYTES)
+        console.print(f"site {welcome.site} of {welcome.federation}; Ctrl-C stops it")
+        if copied := check_whereabouts(home.path):
+            console.print(f"warning: {copied}")
+        update_status(
+            home,
+            state="connecting",
+            error="",
+            server=welcome.server,
+            supervisor_pid=os.getpid(),
+            refusal=None,
+        )
+        try:
+            with _Follower(home, console):
+                code = supervise(
+                    children_of(home),
+                    together=True,
+                    stopping=threading.Event(),
+                    final_codes=FINAL_CODES,
+                    delays={REFUSED: REFUSED_SECONDS},
+                    on_change=lambda change: _tell(home, console, change),
+                )
+        finally:
+            error = read_status(home).error
+            update_status(
+                home, state="stopped", supervisor_pid=0, node_pid=0, worker_pid=0, task=None
+            )
+    if code in FINAL_CODES:
+        kind = SetupError if code == SetupError.exit_code else LinkError
+        raise kind(error or f"a process ended for good; see {home.logs}")
+    return code
+
+
+def children_of(home: SiteHome) -> list[Child]:
+    """Return a site's two processes.
+
+    They are started again together: a worker's message is known to its node alone, and a node that
+    starts anew is asked again by the coordinator.
+    """
+    environment = child_environment(home.path.absolute() / "flower")
+    path = str(home.path.absolute())
+    return [
+        Child(
+            name,
+            module_command(f"mamfed_client.{name}", path),
+            home.logs / f"{name}.log",
+            environment,
+            Path(path),
+        )
+        for name in ("node", "worker")
+    ]
+
+
+def words(status: Status) -> str:
+    """Say how a site is doing in one line."""
+    if status.refusal and _only_refuses(status):
+        return f"refused, because {status.refusal.words}"
+    if status.ended and status.state == "online":
+        return f"online: {status.ended.words()}"
+    if status.ended and status.state == "unreachable":
+        return f"waiting for the next run: {status.ended.words()} ({status.error})"
+    task = status.task.words() if status.task else "reading what is asked"
+    return WORDS[status.state].format(server=status.server, error=status.error, task=task)
+
+
+def _only_refuses(status: Status) -> bool:
+    """Tell whether the line stands and no training goes on, whatever is being read just now."""
+    at_work = status.task is not None and status.task.steps > 0
+    return status.state in ("online", "training") and not at_work
+
+
+def _tell(home: SiteHome, console: Console, change: Change) -> None:
+    update_status(home, **{f"{change.name}_pid": change.pid if change.event == "started" else 0})
+    if change.event == "started" and change.name == "node":
+        update_status(home, state="connecting", task=None)
+    if change.event == "ended" and change.code != REFUSED and change.delay_seconds is not None:
+        again = span(change.delay_seconds)
+        log = home.logs / f"{change.name}.log"
+        console.print(f"the {change.name} process {change.how}; again in {again}, see {log}")
+
+
+class _Follower:
+    """Prints a line for each change of the site's state."""
+
+    def __init__(self, home: SiteHome, console: Console) -> None:
+        self._home = home
+        self._console = console
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        said = ""
+        while not self._done.wait(FOLLOW_SECONDS):
+            line = words(read_status(self._home))
+            if line != said:
+                said = line
+                self._console.print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")

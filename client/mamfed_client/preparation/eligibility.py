@@ -1,0 +1,102 @@
+"""Which image serves which purpose: the rules of the paper, patient by patient.
+
+Stage 1 learns what is normal, so it takes patients of whom nothing suspicious is known, whichever
+breast: every assessment is BI-RADS 1 or 2, and no row is malignant. Stage 2 takes malignant images
+whose lesions are outlined. BI-RADS 0 asks for more images; it counts as no assessment.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+
+from mamfed_client.datasets.manifest import Row, Statement
+from mamfed_client.tables.field_parsers import Label, Pathology
+from mamfed_common.protocol.messages import Purpose
+
+
+class LeftOut(StrEnum):
+    """Why a readable row does not serve stage 1 or stage 2."""
+
+    SUSPICIOUS_PATIENT = "patient has BI-RADS 3-6 or malignant row"
+    UNCLEAR_PATIENT = "patient has a row with an unreadable label"
+    NO_MASK = "malignant without mask"
+    BOX_ONLY = "malignant with boxes only"
+    PROBABLY_BENIGN = "BI-RADS 3 without pathology"
+    NO_LABEL = "no pathology and no BI-RADS category"
+
+    @property
+    def bars_from_all(self) -> bool:
+        """Whether such a row serves nothing; else what is marked on it is a false alarm."""
+        return self not in (LeftOut.SUSPICIOUS_PATIENT, LeftOut.UNCLEAR_PATIENT)
+
+
+def assign_purposes(
+    rows: Iterable[Row], statements: Iterable[Statement]
+) -> tuple[dict[int, frozenset[Purpose]], Counter[LeftOut]]:
+    """Decide what each row serves.
+
+    Args:
+        rows: The usable rows.
+        statements: What all rows, also the unusable ones, say of their patients.
+
+    Returns:
+        Row number -> its purposes, perhaps none; and how many rows were left out of the stage that
+        they would belong to, by reason. Such a row may still serve ``without_malignancy``.
+    """
+    barred = _barred_patients(statements)
+    purposes: dict[int, frozenset[Purpose]] = {}
+    left_out: Counter[LeftOut] = Counter()
+    for row in rows:
+        served, reason = _judge(row, barred)
+        purposes[row.row_number] = served
+        if reason is not None:
+            left_out[reason] += 1
+    return purposes, left_out
+
+
+def is_malignant(label: Label) -> bool:
+    """Tell whether pathology, or without it an assessment of 4 or more, says malignant."""
+    if label.pathology is not None:
+        return label.pathology is Pathology.MALIGNANT
+    return max(label.birads, default=0) >= 4
+
+
+def is_without_malignancy(label: Label) -> bool:
+    """Tell whether pathology, or without it assessments of 1 and 2 only, says not malignant."""
+    if label.pathology is not None:
+        return label.pathology is not Pathology.MALIGNANT
+    return 1 <= max(label.birads, default=0) <= 2
+
+
+def _barred_patients(statements: Iterable[Statement]) -> dict[str, LeftOut]:
+    """Find the patients whom stage 1 must not see. A suspicion outweighs an unclear row."""
+    barred: dict[str, LeftOut] = {}
+    for statement in statements:
+        if statement.label is None:
+            barred.setdefault(statement.patient_id, LeftOut.UNCLEAR_PATIENT)
+        elif is_malignant(statement.label) or max(statement.label.birads, default=0) >= 3:
+            barred[statement.patient_id] = LeftOut.SUSPICIOUS_PATIENT
+    return barred
+
+
+def _judge(row: Row, barred: dict[str, LeftOut]) -> tuple[frozenset[Purpose], LeftOut | None]:
+    if is_malignant(row.label):
+        missing = _missing_outline(row)
+        if missing is not None:
+            return frozenset(), missing
+        return frozenset({"malignant"}), None
+    if is_without_malignancy(row.label):
+        if row.patient_id in barred:
+            return frozenset({"without_malignancy"}), barred[row.patient_id]
+        return frozenset({"benign", "without_malignancy"}), None
+    return frozenset(), LeftOut.PROBABLY_BENIGN if any(row.label.birads) else LeftOut.NO_LABEL
+
+
+def _missing_outline(row: Row) -> LeftOut | None:
+    """Say why a malignant row has no target, if so. What a file outlines is not known yet."""
+    shapes = [shape for annotation in row.annotations for shape in annotation.shapes]
+    if any(a.path for a in row.annotations) or any(shape.kind != "box" for shape in shapes):
+        return None
+    return LeftOut.BOX_ONLY if shapes else LeftOut.NO_MASK

@@ -1,0 +1,118 @@
+"""What became of each file, written down as it happens: a killed preparation goes on from here.
+
+One JSON object a line, in the order in which files were done; when all are done the lines are
+sorted and rewritten, so that an interrupted run leaves what an undisturbed one does. Files are
+known by a keyed hash of their names and by their sizes and times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from mamfed_client.imaging.rejections import Reason
+from mamfed_common.errors import OutputError
+from mamfed_common.runtime.files import (
+    cannot_write,
+    give_to_owner,
+    private_directory,
+    reason,
+    write_atomic,
+)
+
+TRIED_AGAIN = frozenset(
+    {
+        Reason.TOO_SLOW,
+        Reason.DECODER_CRASHED,
+        Reason.UNSUPPORTED_SYNTAX,
+        Reason.MISSING_IMAGE,
+        Reason.MISSING_MASK,
+    }
+)
+"""Not remembered: an idle machine, a decoder, a file or a permission may be there next time."""
+
+
+class Journal:
+    """The record of one folder's files; safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier run left; a line cut off by a kill is skipped.
+
+        Raises:
+            OutputError: The file cannot be read.
+        """
+        self.path = path
+        self._lock = Lock()
+        self._known: dict[str, dict[str, Any]] = {}
+        try:
+            lines = path.read_bytes().splitlines() if path.exists() else []
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be read: {reason(path, error)}") from None
+        for line in lines:
+            record = _parsed(line)
+            if record is not None:
+                self._known[record["key"]] = record
+
+    def find(self, key: str, stat: list[int]) -> dict[str, Any] | None:
+        """Return the outcome of a file that has kept its size and time since."""
+        record = self._known.get(key)
+        if record is None or record["stat"] != stat or _is_tried_again(record):
+            return None
+        outcome: dict[str, Any] = record["outcome"]
+        return outcome
+
+    def add(self, key: str, stat: list[int], outcome: dict[str, Any]) -> None:
+        """Write an outcome down at once.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        record = {"key": key, "stat": stat, "outcome": outcome}
+        line = _line(record)
+        with self._lock:
+            self._known[key] = record
+            try:
+                private_directory(self.path.parent)
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                with os.fdopen(descriptor, "ab") as file:
+                    give_to_owner(descriptor, self.path.parent)
+                    # A line of its own, even after one that a kill has cut off.
+                    file.write(b"\n" + line)
+            except OSError as error:
+                raise cannot_write(self.path, error) from None
+
+    def finish(self, keys: Iterable[str]) -> None:
+        """Keep the records of these files only, in this order.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        kept = [self._known[key] for key in keys if key in self._known]
+        lasting = [record for record in kept if not _is_tried_again(record)]
+        try:
+            private_directory(self.path.parent)
+            write_atomic(self.path, b"".join(_line(record) for record in lasting))
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+
+
+def _is_tried_again(record: dict[str, Any]) -> bool:
+    return record["outcome"].get("reason") in TRIED_AGAIN
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        whole = record.keys() == {"key", "stat", "outcome"}
+        sound = whole and isinstance(record["key"], str) and isinstance(record["outcome"], dict)
+        return record if sound else None
+    except (ValueError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,142 @@
+"""A process of ``worker.py`` as its parent holds it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from mamfed_common.errors import MamfedError
+from mamfed_common.runtime.child_processes import module_command, start_process
+
+START_S = 60.0
+MAX_ANSWER = 1 << 16
+"""Bytes; the longest honest answer has a tenth."""
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    # Freed memory is kept for the next image: fresh pages cost as much as an uncompressed one.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+THREADS = ("OPJ_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+
+
+class Child:
+    """A running process that answers one line a request."""
+
+    def __init__(self, buffer: int, deadline_s: float, threads: int) -> None:
+        """Start the process and wait until it is ready.
+
+        Args:
+            buffer: Descriptor of the file that it puts pixels into.
+            deadline_s: How long it may take over a request, in seconds.
+            threads: How many OpenJPEG and OpenCV use.
+
+        Raises:
+            MamfedError: It does not start.
+            ModuleNotFoundError: What it decodes with is not installed.
+        """
+        # stderr goes nowhere: libraries quote the file there.
+        self._process = start_process(
+            module_command("mamfed_client.sandbox.worker", str(buffer), str(deadline_s)),
+            env=os.environ | ENVIRONMENT | dict.fromkeys(THREADS, str(threads)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[buffer],
+            bufsize=0,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        os.set_blocking(self._requests.fileno(), False)
+        try:
+            self.ask(b"", START_S)
+        except (TimeoutError, EOFError):
+            self.end()
+            _check_installed()
+            raise MamfedError(
+                "the decoding process does not start; "
+                "`python -m mamfed_client.sandbox.worker 0 20` should say why"
+            ) from None
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def resident(self) -> int:
+        """Its memory in bytes, or 0 where the system does not tell."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]
+        except OSError:
+            return 0
+        return int(pages) * resource.getpagesize()
+
+    def ask(self, request: bytes, deadline_s: float) -> bytes:
+        """Write a request and read the line that answers it.
+
+        Raises:
+            TimeoutError: No answer within the deadline.
+            EOFError: The process has died, or answers without an end.
+        """
+        end, answer, poller = time.monotonic() + deadline_s, b"", select.poll()
+        poller.register(self._answers, select.POLLIN)
+        if request:
+            poller.register(self._requests, select.POLLOUT)
+        while not answer.endswith(b"\n"):
+            ready = poller.poll(max(0, end - time.monotonic()) * 1000)
+            if not ready:
+                raise TimeoutError
+            for descriptor, _ in ready:
+                if descriptor == self._answers.fileno():
+                    answer += self._read(MAX_ANSWER - len(answer))
+                elif not (request := self._written(request)):
+                    poller.unregister(self._requests)
+        return answer
+
+    def _read(self, room: int) -> bytes:
+        piece = self._answers.read(room)
+        if not piece:
+            raise EOFError
+        return bytes(piece)
+
+    def _written(self, request: bytes) -> bytes:
+        """Write what the pipe takes and return the rest."""
+        try:
+            return request[os.write(self._requests.fileno(), request) :]
+        except BrokenPipeError:
+            raise EOFError from None
+
+    def end(self) -> int:
+        """Kill the process, if it has not ended, and return its exit code as ``subprocess`` does.
+
+        A process that is dying of something keeps that as its code.
+        """
+        self._process.kill()
+        code = self._process.wait()
+        self._requests.close()
+        self._answers.close()
+        return code
+
+
+def _check_installed() -> None:
+    """Raise what the process itself could not say: the decoder that is missing."""
+    for name in ("pydicom", "imagecodecs"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)

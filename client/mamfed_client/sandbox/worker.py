@@ -1,0 +1,202 @@
+"""The process in which files are decoded: ``python -P -m`` this module, a descriptor, seconds.
+
+One JSON request a line comes in on standard input, one JSON answer a line goes out on standard
+output, and pixels go into the buffer open as FD. Its parent is ``decode.Decoder``. It limits its
+own memory and time, so that a hostile file ends this process at worst; there is no pickle, so that
+it cannot do more than lie about a picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.annotations import read_annotations
+from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.dicom_mask import looks_like_mask
+from mamfed_client.annotations.shapes import Annotation, Shape
+from mamfed_client.imaging.dicom import read_source
+from mamfed_client.imaging.doubts import to_json
+from mamfed_client.imaging.reader import read_mammogram
+from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.sandbox.hashing import hashing
+from mamfed_client.sandbox.protocol import MAX_TEXT
+
+MAX_MEMORY = 3 << 30
+MAX_OPEN_FILES = 64
+MAX_FILE = 512 << 20
+"""Bytes of a file. The largest mammogram has 53 MB of pixels; a tomosynthesis stack is larger."""
+GRACE_S = 5
+MASKS_VERSION = 2
+"""To be raised with every change that makes other masks of the same annotations."""
+
+Answer = dict[str, Any]
+Buffer = npt.NDArray[np.uint8]
+
+
+def main() -> None:
+    """Answer requests until standard input closes."""
+    descriptor, deadline_s = int(sys.argv[1]), float(sys.argv[2])
+    assert not {"torch", "flwr"} & sys.modules.keys()
+    answers = _private_output()
+    buffer = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
+    _limit()
+    _write(answers, {"ready": True})
+    for line in sys.stdin.buffer:
+        signal.alarm(int(deadline_s) + GRACE_S)  # should the parent have died, too
+        answer = _answer(line, buffer)
+        signal.alarm(0)
+        _write(answers, answer)
+
+
+def _private_output() -> IO[bytes]:
+    """Keep standard output for answers; what a library prints there vanishes."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return answers
+
+
+def _limit() -> None:
+    limits = {
+        resource.RLIMIT_AS: MAX_MEMORY,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
+    }
+    for limit, value in limits.items():
+        try:
+            resource.setrlimit(limit, (value, value))
+        except (ValueError, OSError):
+            if sys.platform == "linux":  # macOS has no limit of memory
+                raise
+
+
+def _write(answers: IO[bytes], answer: Answer) -> None:
+    answers.write(json.dumps(answer).encode() + b"\n")
+    answers.flush()
+
+
+def _answer(line: bytes, buffer: Buffer) -> Answer:
+    """Do what a request asks; whatever happens meanwhile is a reason."""
+    try:
+        request = json.loads(line)
+        return OPERATIONS[request.pop("op")](buffer, **request)
+    except Refusal as refusal:
+        return _refused(refusal.reason, refusal.detail)
+    except MemoryError:
+        return _refused(Reason.TOO_LARGE, "more memory than decoding may take")
+    except BaseException as error:  # a Rust extension's PanicException is no Exception
+        return _refused(Reason.UNREADABLE_IMAGE, f"{type(error).__name__} while decoding")
+
+
+def _refused(reason: Reason, detail: str) -> Answer:
+    return {"refused": [reason, detail]}
+
+
+def _mammogram(buffer: Buffer, path: str, allow: list[str], *, to_show: bool) -> Answer:
+    """Put grey levels, and after them what is valid, into the buffer."""
+    data = _file_bytes(Path(path), Reason.MISSING_IMAGE)
+    with hashing(data) as sha256:
+        allowed = frozenset(map(Reason, allow))
+        mammogram = read_mammogram(Path(path), allowed, data, to_show=to_show)
+        facts = asdict(mammogram.facts)
+        if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
+            raise Refusal(Reason.UNREADABLE_IMAGE, f"a text of more than {MAX_TEXT} characters")
+        rows, columns = mammogram.grey.shape
+        size = _put(buffer, mammogram.grey, 0)
+        if mammogram.valid is not None:
+            _put(buffer, mammogram.valid, size)
+        return {
+            "rows": rows,
+            "columns": columns,
+            "padded": mammogram.valid is not None,
+            "facts": facts,
+            "sha256": sha256(),
+            "doubts": to_json(mammogram.doubts),
+        }
+
+
+def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> Answer:
+    """Put the mask into the buffer."""
+    parsed = [_annotation(fields) for fields in annotations]
+    digest = hashlib.sha256(f"{MASKS_VERSION}".encode())
+    for fields, annotation in zip(annotations, parsed, strict=True):
+        digest.update(json.dumps([fields["image_name"], fields["shapes"], fields["take"]]).encode())
+        if annotation.path is not None:
+            data = _file_bytes(annotation.path, Reason.MISSING_MASK)
+            digest.update(hashlib.sha256(data).digest())
+    marked = read_annotations(parsed, rows, columns)
+    _put(buffer, marked.mask, 0)
+    said = marked._asdict()
+    del said["mask"]
+    return said | {"doubts": to_json(marked.doubts), "sha256": digest.hexdigest()}
+
+
+def _is_mask(_: Buffer, path: str) -> Answer:
+    """Tell whether a DICOM file is a mask rather than an image."""
+    return {"is_mask": looks_like_mask(Path(path))}
+
+
+def _annotation(fields: dict[str, Any]) -> Annotation:
+    path = fields["path"]
+    shapes = tuple(_shape(**shape) for shape in fields["shapes"])
+    take = Take(*(tuple(fields["take"][name]) for name in ("classes", "values")))
+    return Annotation(
+        None if path is None else Path(path), fields["image_name"], shapes, take, fields["instance"]
+    )
+
+
+def _source(_: Buffer, path: str) -> Answer:
+    """Say what an object derived from a DICOM file needs of its header."""
+    return {"source": read_source(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
+
+
+def _shape(kind: Any, points: Any, radii: Any, angle: float, name: str) -> Shape:
+    return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle, name)
+
+
+def _file_bytes(path: Path, missing: Reason) -> bytes:
+    """Read a file once: what is hashed is what is decoded.
+
+    A file that may not be read now, or whose disk fails, counts as missing: it is tried again.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise Refusal(Reason.TOO_LARGE, f"a file of more than {MAX_FILE >> 20} MiB")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Refusal(missing, "no such file") from None
+    except OSError as error:
+        raise Refusal(missing, os.strerror(error.errno or 0)) from None
+
+
+def _put(buffer: Buffer, image: npt.NDArray[Any], offset: int) -> int:
+    """Copy an image into the buffer and return where it ends."""
+    end = offset + image.nbytes
+    buffer[offset:end].view(image.dtype).reshape(image.shape)[:] = image
+    return end
+
+
+OPERATIONS: dict[str, Callable[..., Answer]] = {
+    "mammogram": _mammogram,
+    "mask": _mask,
+    "is_mask": _is_mask,
+    "source": _source,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A site's home folder: settings, policy, identity, certificate, status."""

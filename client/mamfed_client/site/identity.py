@@ -1,0 +1,143 @@
+"""A site's keys, its request to the coordinator, and the coordinator's welcome."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from mamfed_client.site.settings import SiteHome
+from mamfed_common import __version__
+from mamfed_common.errors import SetupError
+from mamfed_common.protocol.versions import flower_version
+from mamfed_common.runtime.documents import validated
+from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.security.certificates import node_uri
+from mamfed_common.security.enrolment import (
+    SiteRequest,
+    Welcome,
+    check_welcome,
+    read_welcome,
+    write_document,
+)
+from mamfed_common.security.keys import new_ec_key, openssh_text, read_key, write_key
+
+
+def make_keys(home: SiteHome) -> bool:
+    """Make the site's two keys where they are missing; return whether any was made."""
+    missing = [path for path in (home.node_key, home.tls_key) if not path.exists()]
+    for path in missing:
+        write_key(path, new_ec_key(), openssh=path == home.node_key)
+    return bool(missing)
+
+
+def replace_keys(home: SiteHome) -> Path:
+    """Put the keys aside and make new ones; return where the old ones are.
+
+    Until the answer to a new request is joined, the site cannot connect.
+    """
+    numbers = (home.path / f"keys.old-{n}" for n in range(1, 10_000))
+    aside = next(path for path in numbers if not path.exists())
+    home.keys.rename(aside)
+    make_keys(home)
+    return aside
+
+
+def load_node_key(home: SiteHome) -> EllipticCurvePrivateKey:
+    """Read the key by which Flower knows this node.
+
+    Raises:
+        SetupError: It is missing, damaged or open to others.
+    """
+    return read_key(home.node_key, EllipticCurvePrivateKey)
+
+
+def load_tls_key(home: SiteHome) -> EllipticCurvePrivateKey:
+    """Read the key of this site's certificate.
+
+    Raises:
+        SetupError: It is missing, damaged or open to others.
+    """
+    return read_key(home.tls_key, EllipticCurvePrivateKey)
+
+
+def build_request(home: SiteHome, site: str, contact: str = "") -> SiteRequest:
+    """Ask for a certificate with the site's keys.
+
+    Args:
+        home: The site's home, with keys.
+        site: What the site is called.
+        contact: Whom the coordinator phones.
+
+    Raises:
+        SetupError: A key cannot be used, or the contact is no line that can be shown.
+    """
+    node_key, tls_key = load_node_key(home), load_tls_key(home)
+    uri = x509.UniformResourceIdentifier(node_uri(node_key.public_key()))
+    csr = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site)]))
+        .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
+        .sign(tls_key, SHA384())
+    )
+    values = {
+        "site": site,
+        "node_public_key": openssh_text(node_key.public_key()),
+        "certificate_request": csr.public_bytes(Encoding.PEM).decode(),
+        "contact": contact,
+        "mamfed_version": __version__,
+        "flower_version": flower_version(),
+    }
+    request = validated(SiteRequest, values, "request")
+    signature = node_key.sign(request.signed_bytes(), ECDSA(SHA384()))
+    return request.model_copy(update={"signature": base64.b64encode(signature).decode()})
+
+
+def load_welcome(home: SiteHome) -> Welcome:
+    """Read the welcome that this site has joined by.
+
+    Raises:
+        SetupError: The site has not joined, or the file is damaged.
+    """
+    if not home.welcome.exists():
+        raise SetupError(
+            f"{home.welcome}: not found; enroll, send request.json to the coordinator, and "
+            "mamfed-client join the answer"
+        )
+    return read_welcome(home.welcome)
+
+
+def check_own(home: SiteHome, welcome: Welcome, site: str) -> None:
+    """Check that a welcome is for this site and its keys.
+
+    Raises:
+        SetupError: It is for another site or other keys, does not hold together, or is not valid
+            now; or a key cannot be used.
+    """
+    if welcome.site != site:
+        raise SetupError(f"welcome: for {welcome.site}, but site.yaml calls this site {site}")
+    check_welcome(welcome, load_tls_key(home).public_key(), load_node_key(home).public_key())
+
+
+def is_known(home: SiteHome, welcome: Welcome) -> bool:
+    """Tell whether a welcome has the authority and plan key that this site trusts already."""
+    try:
+        return load_welcome(home).fingerprint() == welcome.fingerprint()
+    except SetupError:  # none yet, or a damaged one: nothing is known
+        return False
+
+
+def join(home: SiteHome, welcome: Welcome) -> None:
+    """Take a checked welcome's certificates; each file is replaced whole.
+
+    A running node reads its certificate again when it changes.
+    """
+    private_directory(home.certs)
+    write_atomic(home.ca, welcome.ca_certificate)
+    write_atomic(home.certificate, welcome.certificate)
+    write_document(home.welcome, welcome)

@@ -1,0 +1,1 @@
+"""CSV tables as hospitals write them -> typed fields."""

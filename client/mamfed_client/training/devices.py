@@ -1,0 +1,146 @@
+"""Training on this site's devices: one, in this process, or several, with a partner on each other.
+
+A partner is ``python -m mamfed_client.training.device_worker``. It reads the very samples that
+this process would have read, from the same files.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field
+
+from mamfed_client.preparation.cohort import Stored
+from mamfed_client.preparation.sample_store import Entry
+from mamfed_common.config import Config
+from mamfed_common.model.state_dict import State
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.training.batches import Turn
+from mamfed_common.training.data_parallel import Place, lead
+from mamfed_common.training.device import choose_devices
+from mamfed_common.training.kept_optimizer import OptimizerKeeper
+from mamfed_common.training.round_checkpoint import RoundKeeper, TrainingResult
+from mamfed_common.training.stages import OnStep, train
+
+PARTNER = "mamfed_client.training.device_worker"
+
+
+class Hardware(NamedTuple):
+    """What a site trains with.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` ... or ``mps``.
+        devices: How many of it share each batch; ``auto``: all GPUs.
+        threads: CPU threads of each process; None: torch's choice.
+        activation_checkpointing: Whether to save memory at the cost of time.
+    """
+
+    device: str = "auto"
+    devices: int | Literal["auto"] = 1
+    threads: int | None = None
+    activation_checkpointing: bool = False
+
+    def choose(self) -> list[torch.device]:
+        """Return the devices.
+
+        Raises:
+            PlanError: There is no such device.
+            SetupError: There are not so many.
+        """
+        return choose_devices(self.device, self.devices)
+
+
+class StoredImage(Config):
+    """A prepared sample on disk.
+
+    Attributes:
+        name: What the site calls the image.
+        path: The file.
+        key: The key of an encrypted one, in hexadecimal.
+    """
+
+    name: str
+    path: Path
+    key: str | None = Field(default=None, repr=False)
+
+    def entry(self) -> Entry:
+        """Return what reads it."""
+        return Entry(self.path, bytes.fromhex(self.key) if self.key else None)
+
+
+class Order(Config):
+    """What a partner is told, through a pipe: the round, and its place in it."""
+
+    place: Place
+    stage: Stage
+    plan: TrainingPlan
+    turn: Turn
+    samples: tuple[StoredImage, ...]
+    benign: tuple[StoredImage, ...]
+    threads: int
+    activation_checkpointing: bool
+
+
+def train_on(
+    hardware: Hardware,
+    stage: Stage,
+    state: State,
+    samples: Stored,
+    plan: TrainingPlan,
+    turn: Turn,
+    *,
+    benign: Stored,
+    on_step: OnStep | None = None,
+    keep: RoundKeeper | None = None,
+    moments: OptimizerKeeper | None = None,
+) -> TrainingResult:
+    """Train one site's share of one round, as :func:`mamfed_common.training.stages.train` says.
+
+    Raises:
+        PlanError, SetupError: The devices are not there.
+        RunError: A partner ended before the round was over.
+        WeightsError: ``state`` is not of the plan's network.
+    """
+    devices, lighter = hardware.choose(), hardware.activation_checkpointing
+    train_here = partial(
+        train,
+        stage,
+        state,
+        samples,
+        plan,
+        turn,
+        device=devices[0],
+        benign=benign,
+        on_step=on_step,
+        keep=keep,
+        moments=moments,
+        activation_checkpointing=lighter,
+    )
+    if len(devices) == 1 or (keep and keep.result()):
+        return train_here()
+
+    def order(place: Place) -> str:
+        return Order(
+            place=place,
+            stage=stage,
+            plan=plan,
+            turn=turn,
+            samples=_stored(samples),
+            benign=_stored(benign),
+            threads=hardware.threads or max(1, torch.get_num_threads() // len(devices)),
+            activation_checkpointing=lighter,
+        ).model_dump_json()
+
+    with lead(PARTNER, devices, order) as team:
+        return train_here(team=team)
+
+
+def _stored(samples: Stored) -> tuple[StoredImage, ...]:
+    found = map(samples.entry, range(len(samples)))
+    return tuple(
+        StoredImage(name=name, path=entry.path, key=entry.key.hex() if entry.key else None)
+        for name, entry in found
+    )

@@ -1,0 +1,291 @@
+"""How good a malignancy map is, on the plan's square grid, image by image.
+
+MONAI is imported where it is called: a coordinator, which reads scores, need not wait for it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import chain
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from mamfed_common.config import Config
+from mamfed_common.metrics.detection import (
+    FOUND_SHARE,
+    BoolImage,
+    Pixels,
+    Regions,
+    auroc,
+    detect,
+    froc,
+    overlaps,
+    regions_of,
+)
+from mamfed_common.metrics.explanation import RedrawnLesion
+
+THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
+"""Probabilities at which every image's Dice is taken, so that validation can choose among them."""
+
+HALF = 0.5
+"""Of them, the one that nothing had to choose: results at it stand beside those at another."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class LesionScore(NamedTuple):
+    """One malignant region's result.
+
+    Attributes:
+        pixels: Its pixels.
+        dice: Dice of it and the marked regions that touch it; one that touches two lesions counts
+            whole against both. 0 where none does.
+        found: Whether at least :data:`FOUND_SHARE` of it is marked.
+        score: Of its best candidate, for FROC (``mamfed_common.metrics.detection``); 0 without.
+    """
+
+    pixels: int
+    dice: float
+    found: bool
+    score: float
+
+
+class ImageScore(NamedTuple):
+    """One image's result; pixels are those of the plan's grid.
+
+    Attributes:
+        image: What the site calls the image. It stays at the site.
+        dice: Dice of marked and malignant pixels, see :func:`dice`.
+        iou: Their intersection over union, see :func:`iou`.
+        lesion_pixels: Malignant pixels in the mask; 0 on an image without malignancy.
+        predicted_pixels: Pixels that the network marks as malignant.
+        lesion_scores: Separate malignant regions (8-connected) of the mask, each by itself.
+        false_alarms: Score of every candidate that hits no lesion
+            (``mamfed_common.metrics.detection``).
+        peak: The map's maximum, 0..1.
+        dice_at: Dice at each of :data:`THRESHOLDS`.
+        hausdorff95_mm: 95th percentile of the distances between the outlines of what is marked and
+            what is malignant, in mm; None without a pixel size, or where either is empty.
+        redrawn: What became of the found lesions that were redrawn as healthy tissue and judged
+            (``mamfed_common.metrics.explanation``); None where there was nothing to draw by.
+    """
+
+    image: str
+    dice: float
+    iou: float
+    lesion_pixels: int
+    predicted_pixels: int
+    lesion_scores: tuple[LesionScore, ...]
+    false_alarms: tuple[float, ...]
+    peak: float
+    dice_at: tuple[float, ...]
+    hausdorff95_mm: float | None = None
+    redrawn: tuple[RedrawnLesion, ...] | None = None
+
+    @property
+    def lesions(self) -> int:
+        """How many separate malignant regions the mask has."""
+        return len(self.lesion_scores)
+
+    @property
+    def lesions_found(self) -> int:
+        """How many of them are found, see :data:`FOUND_SHARE`."""
+        return sum(lesion.found for lesion in self.lesion_scores)
+
+
+def dice(predicted: BoolImage, mask: BoolImage) -> float:
+    """Return the Dice coefficient of two ``(H, W)`` masks, 0..1.
+
+    Two empty masks agree: 1. One empty mask against one that is not: 0.
+    """
+    from monai.metrics import compute_dice
+
+    return float(compute_dice(*_as_batches(predicted, mask), ignore_empty=False))
+
+
+def iou(predicted: BoolImage, mask: BoolImage) -> float:
+    """Return the intersection over union of two ``(H, W)`` masks; empty ones as in :func:`dice`."""
+    from monai.metrics import compute_iou
+
+    return float(compute_iou(*_as_batches(predicted, mask), ignore_empty=False))
+
+
+def hausdorff95_mm(predicted: BoolImage, mask: BoolImage, spacing_mm: float) -> float | None:
+    """Return the 95 % Hausdorff distance of two ``(H, W)`` masks in mm; None if one is empty."""
+    if not (predicted.any() and mask.any()):
+        return None
+    from monai.metrics import compute_hausdorff_distance
+
+    with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it gives itself
+        warnings.simplefilter("ignore", FutureWarning)
+        distance = compute_hausdorff_distance(
+            *_as_batches(predicted, mask),
+            include_background=True,
+            percentile=95,
+            spacing=spacing_mm,
+        )
+    return float(distance)
+
+
+def score_image(
+    image: str,
+    probability: Pixels,
+    mask: BoolImage,
+    threshold: float,
+    spacing_mm: float | None = None,
+    redrawn: tuple[RedrawnLesion, ...] | None = None,
+) -> ImageScore:
+    """Score one image's malignancy map.
+
+    Args:
+        image: What the site calls the image.
+        probability: ``(S, S)`` float32, 0..1, and 0 outside the breast.
+        mask: ``(S, S)`` bool, true on malignant findings.
+        threshold: Probability from which a pixel is marked, 0..1.
+        spacing_mm: Distance of the grid's pixel centres, where it is known.
+        redrawn: What became of its lesions, where they were redrawn.
+    """
+    predicted = probability >= threshold
+    lesions = regions_of(mask)
+    detections = detect(probability, lesions)
+    return ImageScore(
+        image=image,
+        dice=dice(predicted, mask),
+        iou=iou(predicted, mask),
+        lesion_pixels=int(mask.sum()),
+        predicted_pixels=int(predicted.sum()),
+        lesion_scores=_lesion_scores(predicted, lesions, detections.hits),
+        false_alarms=detections.false_alarms,
+        peak=float(probability.max()),
+        dice_at=_dice_at(probability, mask),
+        hausdorff95_mm=spacing_mm and hausdorff95_mm(predicted, mask, spacing_mm),
+        redrawn=redrawn,
+    )
+
+
+class SiteScore(Config):
+    """One site's result, as it may leave the site: means and the counts behind them.
+
+    None stands for a mean over no image, and for what the site's policy withholds.
+
+    Attributes:
+        images: Images with malignancy, behind ``dice``, ``iou`` and ``dice_at``.
+        dice: Their mean Dice, 0..1.
+        lesions: Malignant regions in those images, behind the sensitivities.
+        lesions_found: How many of them were found.
+        images_without_malignancy: Images behind ``false_positive_pixels``.
+        false_positive_pixels: Mean marked pixels on an image without malignancy.
+        iou: Mean intersection over union on the images with malignancy, 0..1.
+        auroc: How well the maps' maxima tell ``images`` from ``images_without_malignancy``, which
+            are both behind it, 0..1; None where one is 0.
+        sensitivity_at_1: Share of ``lesions`` hit at one false positive an image, 0..1, over
+            ``images`` and ``images_without_malignancy`` together; None without a lesion.
+        dice_at: Mean Dice on the images with malignancy at each of :data:`THRESHOLDS`.
+        lesions_redrawn: Found lesions in ``images`` that were redrawn as healthy tissue and judged
+            (``mamfed_common.metrics.explanation``); None where there was nothing to draw by.
+        redrawn_as_tissue: How many of them came out as bright as the tissue around them.
+        redrawn_minus_ring: Mean over them of their redrawn brightness minus that of the tissue
+            around them, -1..1.
+    """
+
+    images: int | None = Field(ge=0)
+    dice: float | None = Field(ge=0, le=1)
+    lesions: int | None = Field(ge=0)
+    lesions_found: int | None = Field(ge=0)
+    images_without_malignancy: int | None = Field(ge=0)
+    false_positive_pixels: float | None = Field(ge=0)
+    iou: Share | None = None
+    auroc: Share | None = None
+    sensitivity_at_1: Share | None = None
+    dice_at: tuple[Share, ...] | None = Field(
+        default=None, min_length=len(THRESHOLDS), max_length=len(THRESHOLDS)
+    )
+    lesions_redrawn: int | None = Field(default=None, ge=0)
+    redrawn_as_tissue: int | None = Field(default=None, ge=0)
+    redrawn_minus_ring: float | None = Field(default=None, ge=-1, le=1)
+
+    @property
+    def dice_at_half(self) -> float | None:
+        """Mean Dice at 0.5; None where ``dice_at`` is."""
+        return self.dice_at[THRESHOLDS.index(HALF)] if self.dice_at else None
+
+    @property
+    def sensitivity(self) -> float | None:
+        """Share of malignant regions that were found; None where there are none, or withheld."""
+        found = self.lesions_found
+        return found / self.lesions if self.lesions and found is not None else None
+
+
+def summarise(scores: Sequence[ImageScore]) -> SiteScore:
+    """Reduce image scores to what may leave a site."""
+    malignant = [score for score in scores if score.lesion_pixels]
+    other = [score for score in scores if not score.lesion_pixels]
+    curve = froc(scores)
+    judged = [score.redrawn for score in malignant if score.redrawn is not None]
+    redrawn = list(chain.from_iterable(judged))
+    by_threshold = zip(*(score.dice_at for score in malignant), strict=True)
+    return SiteScore(
+        images=len(malignant),
+        dice=_mean([score.dice for score in malignant]),
+        lesions=sum(score.lesions for score in malignant),
+        lesions_found=sum(score.lesions_found for score in malignant),
+        images_without_malignancy=len(other),
+        false_positive_pixels=_mean([float(score.predicted_pixels) for score in other]),
+        iou=_mean([score.iou for score in malignant]),
+        auroc=auroc(scores),
+        sensitivity_at_1=curve and curve.sensitivity_at(1),
+        dice_at=tuple(float(np.mean(values)) for values in by_threshold) or None,
+        lesions_redrawn=len(redrawn) if judged else None,
+        redrawn_as_tissue=sum(lesion.as_tissue for lesion in redrawn) if judged else None,
+        redrawn_minus_ring=_mean([lesion.minus_ring for lesion in redrawn]),
+    )
+
+
+def _lesion_scores(
+    predicted: BoolImage, lesions: Regions, hits: Sequence[float]
+) -> tuple[LesionScore, ...]:
+    """Score every lesion against the marked regions that touch it."""
+    marked = regions_of(predicted)
+    shared = overlaps(lesions, marked)
+    covered, touching = np.zeros((2, lesions.last + 1), np.int64)
+    np.add.at(covered, shared.lesion, shared.pixels)
+    np.add.at(touching, shared.lesion, marked.pixels[shared.region])
+    return tuple(
+        LesionScore(
+            pixels=int(pixels),
+            dice=float(2 * covered[lesion] / (pixels + touching[lesion])),
+            found=bool(covered[lesion] / pixels >= FOUND_SHARE),
+            score=hits[lesion - 1],
+        )
+        for lesion, pixels in enumerate(lesions.pixels)
+        if lesion
+    )
+
+
+def _dice_at(probability: Pixels, mask: BoolImage) -> tuple[float, ...]:
+    """Return :func:`dice` at every threshold, from one count of the pixels between them."""
+    thresholds = np.array(THRESHOLDS, np.float32)  # as `probability >= threshold` compares
+    marked = _from_each(probability[probability >= thresholds[0]], thresholds)
+    agreed = _from_each(probability[mask], thresholds)
+    both = marked + int(mask.sum())
+    return tuple(np.where(both, 2 * agreed / np.maximum(both, 1), 1.0).tolist())
+
+
+def _from_each(values: Pixels, thresholds: Pixels) -> npt.NDArray[np.int64]:
+    """Count the values that reach each of the rising thresholds."""
+    places = np.searchsorted(thresholds, values, side="right")
+    return np.bincount(places, minlength=len(thresholds) + 1)[::-1].cumsum()[::-1][1:]
+
+
+def _as_batches(*masks: BoolImage) -> list[torch.Tensor]:
+    """Return masks as MONAI takes them: ``(1, 1, H, W)``."""
+    return [torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in masks]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

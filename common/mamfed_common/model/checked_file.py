@@ -1,0 +1,90 @@
+"""A site's own safetensors files, which say what they belong to and notice when they are damaged.
+
+A header holds facts as JSON, and a SHA-256 over them and every tensor. What cannot be used is said
+in the log and not used; it never ends the training that would have liked to have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mamfed_common import __version__
+from mamfed_common.config import Config
+from mamfed_common.model.state_dict import State, state_sha256
+from mamfed_common.runtime.files import refusal_words, write_atomic
+
+logger = logging.getLogger(__name__)
+
+FACTS, CHECKSUM = "mamfed", "sha256"
+"""Keys of a file's header."""
+
+
+class Facts(Config):
+    """What a file says of itself: what it belongs to, and the mamfed that wrote it.
+
+    A training that diverges has losses that are not finite; they are kept as they are.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
+
+    what: str
+    mamfed_version: str = __version__
+
+
+AnyFacts = TypeVar("AnyFacts", bound=Facts)
+
+
+class DamagedError(Exception):
+    """The content of a file is not what its checksum says."""
+
+
+def write_checked(path: Path, facts: Facts, tensors: Mapping[str, Tensor]) -> bool:
+    """Write a file (0600) and tell whether that worked: a full disk costs what was to be kept."""
+    text = facts.model_dump_json()
+    header = {FACTS: text, CHECKSUM: _checksum(text, tensors)}
+    try:
+        write_atomic(path, save(dict(tensors), metadata=header))
+    except OSError as error:
+        logger.warning("cannot keep the round (%s): a kill now would cost it", refusal_words(error))
+        return False
+    return True
+
+
+def read_checked(
+    path: Path, what: str, facts_kind: type[AnyFacts]
+) -> tuple[AnyFacts, State] | None:
+    """Read a file that should belong to ``what``; None where there is none that can be used."""
+    if not path.exists():
+        return None
+    try:
+        facts, tensors = _read(path, facts_kind)
+    except (OSError, SafetensorError, ValidationError, DamagedError):
+        logger.warning("%s is damaged and will not be used", path.name)
+        return None
+    if (facts.what, facts.mamfed_version) != (what, __version__):
+        logger.warning("%s is of another round or mamfed and will not be used", path.name)
+        return None
+    return facts, tensors
+
+
+def _read(path: Path, facts_kind: type[AnyFacts]) -> tuple[AnyFacts, State]:
+    with safe_open(path, framework="pt", device="cpu") as handle:
+        header = handle.metadata() or {}
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+    text = header.get(FACTS, "")
+    if header.get(CHECKSUM) != _checksum(text, tensors):
+        raise DamagedError
+    return facts_kind.model_validate_json(text), tensors
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(f"{state_sha256(tensors)}\n{text}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Files, locks, processes, terminals and documents; nothing about mammography."""

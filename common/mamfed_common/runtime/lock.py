@@ -1,0 +1,286 @@
+"""One process at a time: a locked file that says who holds it. A kill leaves no lock behind.
+
+The kernel holds the lock (``flock``) and lets it go when its process ends, so a file that a dead
+process, another container or another machine has left is only text. That text names the process,
+its machine and when it began, for the one who is turned away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import NamedTuple
+
+from mamfed_common.errors import SetupError
+from mamfed_common.runtime.files import cannot_write, give_to_owner, naming, private_directory
+
+PATIENCE_SECONDS = 1.0
+"""Who only looks (:func:`holder`) holds the lock for a moment, which must turn nobody away."""
+MOST_BYTES = 1000
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+"""What file systems answer that know no locks, such as NFS without its lock service."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, or held it last.
+
+    Attributes:
+        pid: The process; 0 where it is not known.
+        host: Its machine or container.
+        started: When it took the lock (UTC, ISO 8601).
+    """
+
+    pid: int = 0
+    host: str = ""
+    started: str = ""
+
+    def words(self) -> str:
+        """Say who it is."""
+        if not self.pid:
+            return "a process that has just begun"
+        elsewhere = f" on {self.host}" if self.host and self.host != socket.gethostname() else ""
+        since = f", since {self.started}" if self.started else ""
+        return f"process {self.pid}{elsewhere}{since}"
+
+
+@contextmanager
+def only_one(
+    path: Path, what: str, place: Path | None = None, *, leaves_file: bool = True
+) -> Iterator[None]:
+    """Hold a lock while the block runs.
+
+    Args:
+        path: The lock file; it is made where there is none (0600).
+        what: What may run but once, for the error.
+        place: Where it runs, for the error; None: the folder of the file.
+        leaves_file: Whether the file stays when the block is over.
+
+    Raises:
+        SetupError: Another process holds it, or its file system has no locks.
+        OutputError: The file cannot be made.
+    """
+    descriptor = _take(path, f"{place or path.parent}: {what}")
+    try:
+        me = Holder(os.getpid(), socket.gethostname(), _now())
+        with naming(path):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
+        try:
+            yield
+        finally:
+            os.truncate(descriptor, 0)
+            if not leaves_file:
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _take(path: Path, what: str) -> int:
+    """Open a file and lock it; return its descriptor."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        try:
+            give_to_owner(descriptor, path.parent)
+            if not _wait_for(path, descriptor):
+                who = _read(descriptor).words()
+                raise SetupError(
+                    f"{what} runs here already ({who}); stop it, or choose another folder"
+                )
+            # Whoever held it may have removed the file: then this is a lock of nothing.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def stop(path: Path) -> Holder | None:
+    """Ask the process that holds a lock to end (SIGTERM), and wait until it has.
+
+    Returns:
+        Who that was; None where nobody holds it.
+
+    Raises:
+        SetupError: It cannot be verified to be a process of this machine that has the file open:
+            nothing is signalled.
+    """
+    found = holder(path)
+    if found is None:
+        return None
+    if found.host not in ("", socket.gethostname()):
+        raise SetupError(f"{path.parent}: {found.words()} works here; stop it there")
+    if not _has_open(found.pid, path):
+        raise SetupError(
+            f"{path.parent}: {found.words()} should work here but does not have {path.name} open; "
+            "nothing was stopped"
+        )
+    os.kill(found.pid, signal.SIGTERM)
+    while holder(path) == found:
+        sleep(0.1)
+    return found
+
+
+@contextmanager
+def short_lock(path: Path, kind: int = fcntl.LOCK_EX, flags: int | None = None) -> Iterator[int]:
+    """Wait for a lock that everybody holds for moments only; yield the file's descriptor.
+
+    Args:
+        path: The file.
+        kind: ``fcntl.LOCK_EX`` or ``LOCK_SH``.
+        flags: How to open it; None: for reading and writing, made where there is none (0600).
+
+    Raises:
+        OSError: The file cannot be opened.
+        SetupError: Its file system has no locks.
+    """
+    if flags is None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if flags & os.O_CREAT:
+            give_to_owner(descriptor, path.parent)
+        _flock(path, descriptor, kind)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def folder_for_one(folder: Path, what: str) -> Iterator[Path]:
+    """Make a folder where there is none, and keep a second process out of it while the block runs.
+
+    Nothing of it stays where the block fails and has written nothing.
+
+    Args:
+        folder: The folder; its lock is ``.lock`` in it.
+        what: What may run but once, for the error.
+
+    Raises:
+        OutputError: It cannot be made or written.
+        SetupError: Another process works in it, or its file system has no locks.
+    """
+    is_new = not folder.exists()
+    try:
+        private_directory(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        with only_one(folder / LOCK, what, leaves_file=False):
+            yield folder
+    finally:
+        if is_new:
+            with suppress(OSError):  # something was written, which is as it should be
+                folder.rmdir()
+
+
+TURN = ".turn.lock"
+
+
+@contextmanager
+def taking_turns(home: Path) -> Iterator[None]:
+    """Let the commands that change a home read and write it one after the other.
+
+    Two that read the same and then write would lose what the first one wrote, such as a revocation.
+
+    Raises:
+        OutputError: The home cannot be written.
+        SetupError: Its file system has no locks.
+    """
+    try:
+        with short_lock(home / TURN):
+            yield
+    except PermissionError as error:
+        raise cannot_write(home, error) from None
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds a lock, None where nobody does or where that cannot be told."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(descriptor)
+    except OSError:  # no locks here: whoever wants to start is told
+        return None
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Tell whether a process has a file open; where the system cannot tell (no /proc), it may."""
+    if not Path("/proc/self/fd").is_dir():
+        return pid > 0
+    wanted = path.stat()
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed while we looked, or a pipe
+                if os.path.samestat(link.stat(), wanted):
+                    return True
+    except OSError:  # no such process here, or another user's
+        return False
+    return False
+
+
+def _wait_for(path: Path, descriptor: int) -> bool:
+    deadline = monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            _flock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > deadline:
+                return False
+            sleep(0.05)
+        else:
+            return True
+
+
+def _flock(path: Path, descriptor: int, kind: int) -> None:
+    try:
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise SetupError(
+            f"{path}: its file system has no locks ({error.strerror}), so two processes could "
+            "write here at once; use a local disk, or have the lock service of this mount started"
+        ) from None
+
+
+def _read(descriptor: int) -> Holder:
+    """Return who a lock file names; nobody in the moment before it is written."""
+    text = os.pread(descriptor, MOST_BYTES, 0).decode(errors="replace")
+    if text.isdigit():  # mamfed 0.1.0 wrote the number alone
+        return Holder(int(text))
+    try:
+        found = json.loads(text)
+        return Holder(int(found["pid"]), str(found["host"]), str(found["started"]))
+    except (ValueError, TypeError, KeyError):
+        return Holder()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,306 @@
+"""Keep child processes running for weeks: start, watch, restart, stop, and never outlive.
+
+No Flower and no torch: a supervisor is small and imports next to nothing. Its children call
+:func:`hold_lifeline`, so that they end even where their supervisor is killed with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Literal, NamedTuple
+
+from mamfed_common.runtime.child_log import ChildLog
+from mamfed_common.runtime.child_processes import how_it_ended, start_process
+from mamfed_common.runtime.files import os_error_line, private_directory
+from mamfed_common.runtime.terminal import ENVIRONMENT
+from mamfed_common.runtime.threads import WAITING
+
+LIFELINE = "MAMFED_LIFELINE"
+"""Environment variable: the file descriptor that ends when the supervisor does."""
+
+ORPHANED = 70
+"""Exit code of a child whose supervisor is gone."""
+NOT_STARTED = 127
+"""What a child that could not be started is said to have ended with, as a shell would."""
+
+LOOPBACK = ("127.0.0.1", "localhost")
+POLL_SECONDS = 0.1
+GRACEFUL_SECONDS = 20.0
+LONGEST_DELAY_SECONDS = 30.0
+GOOD_LIFE_SECONDS = 60.0
+LAST_WORDS_SECONDS = 1.0
+"""How long the last lines of a child that ended may take into its log."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process to keep running.
+
+    Attributes:
+        name: What messages call it.
+        argv: Its command line.
+        log_path: Where its stdout and stderr are appended (0600, three files of 10 MiB).
+        env: Its whole environment, see :func:`child_environment`.
+        folder: Its working folder.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log_path: Path
+    env: Mapping[str, str] = field(repr=False)
+    folder: Path | None = None
+
+
+class Change(NamedTuple):
+    """What happened to a child.
+
+    Attributes:
+        name: Its name.
+        event: ``started``, ``ended`` by itself, or ``stopped`` by the supervisor.
+        pid: Its process id, 0 where it could not be started.
+        code: Its exit code, minus the signal's number where one ended it; None while it lives.
+        delay_seconds: After how long it is started again; None where it is not.
+        how: How it ended, in words that follow its name; empty while it lives.
+    """
+
+    name: str
+    event: Literal["started", "ended", "stopped"]
+    pid: int
+    code: int | None = None
+    delay_seconds: float | None = None
+    how: str = ""
+
+
+OnChange = Callable[[Change], None]
+
+
+def child_environment(flower_home: Path) -> dict[str, str]:
+    """Return this process's environment as a child may have it.
+
+    No telemetry, no update check, no threads that spin, no proxy between processes of this machine,
+    and a folder of its own for Flower, which otherwise writes to the user's home.
+    """
+    environment = {
+        **WAITING,
+        **os.environ,
+        **ENVIRONMENT,
+        "FLWR_HOME": str(private_directory(flower_home)),
+    }
+    for name in ("NO_PROXY", "no_proxy"):
+        given = [host for host in environment.get(name, "").split(",") if host]
+        environment[name] = ",".join([*given, *(h for h in LOOPBACK if h not in given)])
+    return environment
+
+
+def hold_lifeline() -> bool:
+    """End this process as soon as its supervisor ends; return whether there is one.
+
+    To be called first thing in a child. It works through SIGKILL, which no handler sees: the
+    kernel closes the supervisor's end of a pipe.
+    """
+    text = os.environ.pop(LIFELINE, "")
+    if not text:
+        return False
+    lifeline = int(text)
+    os.set_inheritable(lifeline, False)
+
+    def wait_for_the_end() -> None:
+        while os.read(lifeline, 1):
+            pass
+        os._exit(ORPHANED)
+
+    threading.Thread(target=wait_for_the_end, name="lifeline", daemon=True).start()
+    return True
+
+
+def supervise(
+    children: Sequence[Child],
+    *,
+    together: bool,
+    stopping: threading.Event,
+    final_codes: Iterable[int] = (),
+    delays: Mapping[int, float] | None = None,
+    on_change: OnChange = lambda change: None,
+) -> int:
+    """Keep children running until told to stop; return the exit code to end with.
+
+    A child that ends is started again after 1, 2, 4 ... 30 s, and after 1 s again once it has
+    lived for a minute. SIGTERM and SIGINT set ``stopping`` while this runs in the main thread.
+    Stopping asks with SIGTERM and kills after 20 s.
+
+    Args:
+        children: What to run.
+        together: Whether all are stopped and started again when one of them ends.
+        stopping: Set it to end everything.
+        final_codes: Exit codes of a child that end everything.
+        delays: Seconds to wait after certain exit codes instead.
+        on_change: Called from this thread with every change.
+
+    Returns:
+        0 when stopped, or the final code.
+    """
+    finals = frozenset(final_codes)
+    umask = os.umask(0o077)
+    lifeline, our_end = os.pipe()
+    groups = [tuple(children)] if together else [(child,) for child in children]
+    units = [_Unit(group, lifeline, finals, delays or {}, on_change) for group in groups]
+    try:
+        with _set_by_signals(stopping):
+            return _watch(units, stopping, finals)
+    finally:
+        os.close(our_end)
+        os.close(lifeline)
+        os.umask(umask)
+
+
+def _watch(units: Sequence[_Unit], stopping: threading.Event, finals: frozenset[int]) -> int:
+    try:
+        while not stopping.is_set():
+            for unit in units:
+                code = unit.look()
+                if code in finals:
+                    return code
+            stopping.wait(POLL_SECONDS)
+        return 0
+    finally:
+        _stop([process for unit in units for process in unit.running])
+        for unit in units:
+            unit.close()
+
+
+class _Unit:
+    """Children that are started and stopped as one."""
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        lifeline: int,
+        finals: frozenset[int],
+        delays: Mapping[int, float],
+        on_change: OnChange,
+    ) -> None:
+        self._children = children
+        self._lifeline = lifeline
+        self._finals = finals
+        self._delays = delays
+        self._on_change = on_change
+        self._logs = {child.name: ChildLog(child.log_path) for child in children}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._readers: dict[str, threading.Thread] = {}
+        self._failures = 0
+        self._started = 0.0
+        self._due = 0.0
+
+    @property
+    def running(self) -> list[subprocess.Popen[bytes]]:
+        """Return the processes that have not been seen to end."""
+        return list(self._processes.values())
+
+    def look(self) -> int | None:
+        """Start what is due; return the exit code of a child that ended by itself."""
+        if not self._processes:
+            return self._start() if monotonic() >= self._due else None
+        ended = {n: code for n, p in self._processes.items() if (code := p.poll()) is not None}
+        return self._end(ended) if ended else None
+
+    def close(self) -> None:
+        """Tell what was stopped, and close the logs."""
+        self._tell_stopped(None)
+        for log in self._logs.values():
+            log.close()
+
+    def _start(self) -> int | None:
+        self._started = monotonic()
+        for child in self._children:
+            try:
+                process = _launch(child, self._lifeline)
+            except OSError as error:  # no memory or no process left: weeks are long
+                why = f"could not be started: {os_error_line(error)}"
+                return self._end({child.name: NOT_STARTED}, why)
+            self._processes[child.name] = process
+            self._readers[child.name] = _copy(process, self._logs[child.name])
+            self._on_change(Change(child.name, "started", process.pid))
+        return None
+
+    def _end(self, ended: Mapping[str, int], why: str = "") -> int:
+        """Stop the rest after a death and plan the next start."""
+        final = next((code for code in ended.values() if code in self._finals), None)
+        code = next(iter(ended.values())) if final is None else final
+        delay = None if final is not None else self._next_delay(code)
+        for name, number in ended.items():
+            how, process = why or how_it_ended(number), self._processes.pop(name, None)
+            pid = process.pid if process else 0
+            if process:
+                self._readers[name].join(LAST_WORDS_SECONDS)
+            self._logs[name].note(f"the {name} process {how}")
+            self._on_change(Change(name, "ended", pid, number, delay, how))
+        _stop(self.running)
+        self._tell_stopped(delay)
+        self._due = monotonic() + (delay or 0.0)
+        return code
+
+    def _next_delay(self, code: int) -> float:
+        if monotonic() - self._started >= GOOD_LIFE_SECONDS:
+            self._failures = 0
+        self._failures += 1
+        backoff = 2.0 ** min(self._failures - 1, 10)
+        return self._delays.get(code, min(backoff, LONGEST_DELAY_SECONDS))
+
+    def _tell_stopped(self, delay: float | None) -> None:
+        for name, process in self._processes.items():
+            self._on_change(Change(name, "stopped", process.pid, process.returncode, delay))
+        self._processes.clear()
+
+
+def _launch(child: Child, lifeline: int) -> subprocess.Popen[bytes]:
+    return start_process(
+        child.argv,
+        folder=child.folder,
+        env={**child.env, LIFELINE: str(lifeline)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=(lifeline,),
+    )
+
+
+def _copy(process: subprocess.Popen[bytes], log: ChildLog) -> threading.Thread:
+    assert process.stdout is not None
+    reader = threading.Thread(target=log.copy, args=(process.stdout,), daemon=True)
+    reader.start()
+    return reader
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to end, and end them after 20 s, with everything that they started."""
+    for process in processes:
+        process.terminate()
+    deadline = monotonic() + GRACEFUL_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def _set_by_signals(stopping: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set an event, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {n: signal.signal(n, lambda *_: stopping.set()) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,116 @@
+"""Private keys on disk: made once, never overwritten, readable by their owner only."""
+
+from __future__ import annotations
+
+import stat
+from codecs import BOM_UTF8
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP384R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
+
+from mamfed_common.errors import SetupError
+from mamfed_common.runtime.files import private_directory, reason, write_atomic
+
+PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
+PublicKey = EllipticCurvePublicKey | Ed25519PublicKey
+Kind = TypeVar("Kind", EllipticCurvePrivateKey, Ed25519PrivateKey)
+PublicKind = TypeVar("PublicKind", EllipticCurvePublicKey, Ed25519PublicKey)
+Found = TypeVar("Found")
+
+OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+
+
+def new_ec_key() -> EllipticCurvePrivateKey:
+    """Make an EC P-384 key, the curve that Flower's node keys have."""
+    return generate_private_key(SECP384R1())
+
+
+def write_key(path: Path, key: PrivateKey, *, openssh: bool = False) -> None:
+    """Write a private key (0600, in a folder of 0700) as PKCS8 PEM, or as OpenSSH.
+
+    Raises:
+        SetupError: There is a file already: a key is never overwritten.
+    """
+    if path.exists():
+        raise SetupError(f"{path}: a key is here already and is never overwritten")
+    form = PrivateFormat.OpenSSH if openssh else PrivateFormat.PKCS8
+    private_directory(path.parent)
+    write_atomic(path, key.private_bytes(Encoding.PEM, form, NoEncryption()))
+
+
+def read_key(path: Path, kind: Callable[..., Kind]) -> Kind:
+    """Read a private key that nobody but its owner may read.
+
+    Raises:
+        SetupError: It is missing, open to others, damaged or of another kind. Nothing of the
+            file's content is in the message.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        content = path.read_bytes().removeprefix(BOM_UTF8)
+    except OSError as error:
+        raise SetupError(f"{path}: the key cannot be read: {reason(path, error)}") from None
+    if mode & 0o077:
+        raise SetupError(f"{path}: others may read this key (mode {mode:04o}): chmod 600 {path}")
+    return _checked(path, content, kind)
+
+
+def spki(public_key: PublicKey) -> bytes:
+    """Return a public key as DER SubjectPublicKeyInfo (RFC 5280, 4.1.2.7)."""
+    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def openssh_text(public_key: PublicKey) -> str:
+    """Return a public key as one line of OpenSSH, without a comment."""
+    return public_key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def parse_openssh(text: str, kind: Callable[..., PublicKind], origin: str) -> PublicKind:
+    """Read a public key from OpenSSH's one line.
+
+    Raises:
+        SetupError: It is none, or one of another kind or curve; ``origin`` names its source.
+    """
+    try:
+        key = load_ssh_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise SetupError(f"{origin}: not a public key in OpenSSH's format") from None
+    return _of_kind(key, kind, origin)
+
+
+def _checked(path: Path, content: bytes, kind: Callable[..., Kind]) -> Kind:
+    load = load_ssh_private_key if content.startswith(OPENSSH) else load_pem_private_key
+    try:
+        key = load(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise SetupError(f"{path}: not a key without password; restore it from backup") from None
+    return _of_kind(key, kind, str(path))
+
+
+def _of_kind(key: object, kind: Callable[..., Found], origin: str) -> Found:
+    """Check a key's class and curve; mypy takes an abstract class for a callable only."""
+    expected: Any = kind
+    elliptic = issubclass(expected, EllipticCurvePrivateKey | EllipticCurvePublicKey)
+    if not isinstance(key, expected) or (elliptic and not isinstance(key.curve, SECP384R1)):
+        name = "EC P-384" if elliptic else "Ed25519"
+        raise SetupError(f"{origin}: a key of another kind, expected {name}")
+    found: Found = key
+    return found

@@ -1,0 +1,1 @@
+"""Both training stages on one machine, without any federation."""

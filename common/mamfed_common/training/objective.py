@@ -1,0 +1,116 @@
+"""One step of training: what it minimises, and the step down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard, cast
+
+import torch
+from torch import Tensor, nn
+
+from mamfed_common.model.losses import empty_loss, reconstruction_loss, segmentation_loss
+from mamfed_common.model.malignancy_net import MalignancyNetwork
+from mamfed_common.plan import Stage
+from mamfed_common.training.batches import Batch, Batches
+
+MAX_GRADIENT_NORM = 1.0
+
+
+class StepLoss(nn.Module):
+    """What a round minimises, batch by batch.
+
+    Where several processes share a batch, the *mean* of their losses is the loss of the whole
+    batch, and the mean of their gradients its gradient: each part of the loss is a mean over
+    images, and is weighed here by how many of them this process has.
+
+    Attributes:
+        trained: What the stage trains: the backbone in stage 1, the whole network in stage 2.
+    """
+
+    def __init__(self, network: nn.Module, batches: Batches, device: torch.device) -> None:
+        """Stand for the loss of a round; see :func:`mamfed_common.training.stages.fit`."""
+        super().__init__()
+        self.trained = network
+        if batches.stage is Stage.PRETRAINING:
+            assert isinstance(network, MalignancyNetwork), "only our own network reconstructs"
+            self.trained = network.backbone
+        self._stage = batches.stage
+        self._device = device
+        self._processes = batches.share.of
+        self._benign_weight = batches.plan.losses.benign if subtracts(network) else 0.0
+        self._empty_weight = batches.plan.losses.empty
+        self._reconstruction = reconstruction_loss()
+        self._segmentation = segmentation_loss(batches.plan.losses)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss of this process's share of a batch, a scalar."""
+        loss = self._loss_of_images(batch)
+        if batch.benign is not None and len(batch.benign):
+            beside = self._loss_of_benign(batch.benign, batch.benign_field)
+            if beside is not None:
+                loss = loss + beside * self._weight(len(batch.benign), batch.of_benign)
+        return loss
+
+    def _loss_of_images(self, batch: Batch) -> Tensor:
+        count = len(batch.inputs)
+        if not count:  # every process must give every weight a gradient, and this one's is zero
+            return cast(Tensor, sum(p.sum() for p in self.trained.parameters())) * 0.0
+        output = self.trained(batch.inputs.to(self._device)).float()
+        targets = batch.targets.to(self._device)
+        minimised = self._reconstruction if self._stage is Stage.PRETRAINING else self._segmentation
+        return cast(Tensor, minimised(output, targets)) * self._weight(count, batch.of_images)
+
+    def _loss_of_benign(self, images: Tensor, field: Tensor | None) -> Tensor | None:
+        """Return what images without malignancy cost: redrawn, and with an empty target."""
+        images, network = images.to(self._device), self.trained
+        logits, drawn = None, None
+        if self._empty_weight and self._benign_weight:
+            assert isinstance(network, MalignancyNetwork)
+            logits, drawn = network.explain(images)
+        elif self._empty_weight:
+            logits = network(images)
+        elif self._benign_weight:
+            assert isinstance(network, MalignancyNetwork)
+            drawn = network.reconstruct(images)
+        loss = None
+        if drawn is not None:
+            loss = self._benign_weight * self._reconstruction(drawn.float(), images)
+        if logits is not None:
+            assert field is not None
+            empty = self._empty_weight * empty_loss(logits.float(), field.to(self._device))
+            loss = empty if loss is None else loss + empty
+        return loss
+
+    def _weight(self, count: int, whole: int) -> float:
+        return self._processes * count / whole
+
+
+def subtracts(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
+    """Tell whether a network's logits come from the difference between input and output."""
+    return isinstance(network, MalignancyNetwork) and network.subtraction is not None
+
+
+def descend(
+    optimiser: torch.optim.Optimizer, loss: Tensor, anchor: Sequence[Tensor], proximal_mu: float
+) -> None:
+    """Take one step down the clipped gradient of a loss.
+
+    FedProx (Li et al., 2020) adds ``mu / 2`` times the squared distance from the round's starting
+    weights to the loss: its gradient is added here, where no graph of it is needed.
+
+    Args:
+        optimiser: Over one group of parameters.
+        loss: A scalar.
+        anchor: The round's starting weights, in the order of the parameters.
+        proximal_mu: FedProx's mu; 0 is FedAvg.
+    """
+    parameters = optimiser.param_groups[0]["params"]
+    optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    if proximal_mu:
+        for parameter, start in zip(parameters, anchor, strict=True):
+            if parameter.grad is None:  # stage 1 does not use the head
+                continue
+            parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
+    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+    optimiser.step()

@@ -1,0 +1,1 @@
+"""One training sample, and what augmentation and corruption make of it."""

@@ -1,0 +1,244 @@
+"""The federation's authority: a CA of its own, the server's certificate and the sites'.
+
+Certificates follow RFC 5280. Serial numbers are random, validity starts an hour ago for clocks
+that are slow, and nothing of a request goes into a certificate but its checked name and keys.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from mamfed_common.errors import SetupError
+from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.security.certificates import (
+    check_validity,
+    common_name,
+    node_uri,
+    read_certificate,
+)
+from mamfed_common.security.enrolment import SiteRequest, check_request
+from mamfed_common.security.keys import new_ec_key, openssh_text, read_key, write_key
+from mamfed_server.settings import ServerHome
+
+AUTHORITY_DAYS = 3653
+"""Ten years."""
+CERTIFICATE_DAYS = 397
+SLOW_CLOCK = timedelta(hours=1)
+
+
+def make_authority(home: ServerHome, name: str) -> bool:
+    """Make the federation's authority where there is none; return whether one was made.
+
+    Args:
+        home: The coordinator's home.
+        name: The federation's name, 1 to 64 characters.
+
+    Raises:
+        SetupError: Its certificate is there and its key is not, or it is of another federation.
+    """
+    if home.ca.exists():
+        read_key(home.ca_key, EllipticCurvePrivateKey)
+        if common_name(load_authority(home)) != name:
+            raise SetupError(f"{home.ca}: of another federation than {name!r}; choose another home")
+        return False
+    # A key without a certificate is what a kill between the two leaves.
+    key = _ec_key(home.ca_key)
+    subject = _name(name)
+    builder = _builder(subject, subject, key.public_key(), datetime.now(UTC), AUTHORITY_DAYS)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(certificates=True), critical=True)
+    _write(home.ca, builder.sign(key, SHA384()))
+    return True
+
+
+def make_plan_key(home: ServerHome) -> bool:
+    """Make the key that signs plans where there is none; return whether one was made.
+
+    Raises:
+        SetupError: The public key is there and the private one is not.
+    """
+    if home.plan_public_key.exists() and not home.plan_key.exists():
+        raise SetupError(
+            f"{home.plan_key}: missing, and sites trust no other; restore it from backup"
+        )
+    made = not home.plan_key.exists()
+    if made:
+        write_key(home.plan_key, Ed25519PrivateKey.generate())
+    write_atomic(home.plan_public_key, openssh_text(load_plan_key(home).public_key()) + "\n")
+    return made
+
+
+def load_authority(home: ServerHome) -> x509.Certificate:
+    """Read the authority's certificate.
+
+    Raises:
+        SetupError: It is missing or damaged.
+    """
+    return read_certificate(home.ca)
+
+
+def load_server_certificate(home: ServerHome) -> x509.Certificate:
+    """Read the server's certificate.
+
+    Raises:
+        SetupError: It is missing or damaged.
+    """
+    return read_certificate(home.server_certificate)
+
+
+def load_plan_key(home: ServerHome) -> Ed25519PrivateKey:
+    """Read the key that signs plans.
+
+    Raises:
+        SetupError: It is missing, damaged or open to others.
+    """
+    return read_key(home.plan_key, Ed25519PrivateKey)
+
+
+def issue_server(home: ServerHome, hosts: Sequence[str], days: int = CERTIFICATE_DAYS) -> None:
+    """Write a server certificate; its key is made where there is none, and else kept.
+
+    So one file is replaced, atomically, and a running server never sees halves of two.
+
+    Args:
+        home: The coordinator's home.
+        hosts: Names and addresses by which sites reach the server.
+        days: How long it is valid, the authority's own end permitting.
+
+    Raises:
+        SetupError: The authority cannot be used.
+    """
+    key = _ec_key(home.server_key)
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    now = datetime.now(UTC)
+    builder = _leaf(home, "mamfed-server", key.public_key(), names, now, days)
+    builder = _for(builder, ExtendedKeyUsageOID.SERVER_AUTH)
+    _write(home.server_certificate, _signed(home, builder))
+
+
+def issue_site(
+    home: ServerHome,
+    request: SiteRequest,
+    days: int = CERTIFICATE_DAYS,
+    now: datetime | None = None,
+) -> bytes:
+    """Make a site's certificate.
+
+    Args:
+        home: The coordinator's home.
+        request: The site's request, which is checked here.
+        days: How long it is valid, the authority's own end permitting.
+        now: The time that validity counts from; None: now.
+
+    Returns:
+        The certificate, PEM.
+
+    Raises:
+        SetupError: The request does not hold, or the authority cannot be used.
+    """
+    check_request(request)
+    uri = x509.UniformResourceIdentifier(node_uri(request.node_key()))
+    names = x509.SubjectAlternativeName([uri])
+    start = now or datetime.now(UTC)
+    builder = _leaf(home, request.site, request.tls_key(), names, start, days)
+    builder = _for(builder, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return _signed(home, builder).public_bytes(Encoding.PEM)
+
+
+def _ec_key(path: Path) -> EllipticCurvePrivateKey:
+    """Read the key that is there, or make one."""
+    if not path.exists():
+        write_key(path, new_ec_key())
+    return read_key(path, EllipticCurvePrivateKey)
+
+
+def _leaf(
+    home: ServerHome,
+    name: str,
+    key: EllipticCurvePublicKey,
+    alternatives: x509.SubjectAlternativeName,
+    now: datetime,
+    days: int,
+) -> x509.CertificateBuilder:
+    authority = load_authority(home)
+    check_validity(authority, datetime.now(UTC), f"{home.ca}: the authority's certificate")
+    left = (authority.not_valid_after_utc - now) // timedelta(days=1)
+    builder = _builder(_name(name), authority.subject, key, now, min(days, left))
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+    builder = builder.add_extension(issuer, critical=False)
+    builder = builder.add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
+    builder = builder.add_extension(_usage(certificates=False), critical=True)
+    return builder.add_extension(alternatives, critical=False)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePublicKey, now: datetime, days: int
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SLOW_CLOCK)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, certificates: bool) -> x509.KeyUsage:
+    """Return what a key is for (RFC 5280, 4.2.1.3): signing certificates, or TLS."""
+    return x509.KeyUsage(
+        digital_signature=not certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _for(builder: x509.CertificateBuilder, purpose: ObjectIdentifier) -> x509.CertificateBuilder:
+    return builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+
+
+def _signed(home: ServerHome, builder: x509.CertificateBuilder) -> x509.Certificate:
+    key = read_key(home.ca_key, EllipticCurvePrivateKey)
+    if key.public_key() != load_authority(home).public_key():
+        raise SetupError(f"{home.ca_key}: not the key of {home.ca}; restore both from one backup")
+    return builder.sign(key, SHA384())
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _write(path: Path, certificate: x509.Certificate) -> None:
+    private_directory(path.parent)
+    write_atomic(path, certificate.public_bytes(Encoding.PEM))

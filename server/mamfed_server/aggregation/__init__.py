@@ -1,0 +1,1 @@
+"""The sites' updates -> validated, weighted and averaged weights."""

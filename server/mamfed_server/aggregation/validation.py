@@ -1,0 +1,197 @@
+"""What a site sends is checked here, before anything of it is used.
+
+Whatever is wrong with an answer is a WeightsError that says so; none may end the run.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from mamfed_common.errors import WeightsError
+from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.model.state_dict import State
+from mamfed_common.plan import TrainingPlan, Wire
+from mamfed_common.protocol.messages import (
+    ARRAYS,
+    BODY,
+    JSON,
+    MAX_IMAGES,
+    PURPOSES,
+    Part,
+    Purpose,
+    SiteDescription,
+    TrainReport,
+    unpack_body,
+    unpack_update,
+)
+
+MIN_FOR_MEDIAN = 3
+
+
+class WrongCountError(WeightsError):
+    """An update claims other numbers of examples than the site declared."""
+
+
+class Candidate(NamedTuple):
+    """An update that may be averaged.
+
+    Attributes:
+        state: The weights.
+        report: What the site says of them.
+        norm: Euclidean distance from the round's starting weights, over floating tensors.
+    """
+
+    state: State
+    report: TrainReport
+    norm: float
+
+
+def read_description(content: RecordDict) -> SiteDescription:
+    """Read what a site has.
+
+    Raises:
+        WeightsError: It is malformed, or a count is not one of images.
+    """
+    with _whatever_it_holds():
+        _check_records(content, {BODY})
+        description = unpack_body(content, SiteDescription)
+        for counts in (*description.images.values(), *description.patients.values()):
+            for part, count in counts.items():
+                if not 0 <= count <= MAX_IMAGES:
+                    raise WeightsError(f"declares {count:.3g} images in {part!r}")
+        return description
+
+
+def read_update(
+    content: RecordDict, start: State, declared: Mapping[Purpose, int], wire: Wire = "float32"
+) -> Candidate:
+    """Read a site's trained weights.
+
+    Args:
+        content: The answer.
+        start: The weights that the round started from.
+        declared: How many images of each kind the site said that it would use; what an update
+            claims of them is its weight.
+        wire: How the plan lets weights travel.
+
+    Raises:
+        WeightsError: Something is missing, malformed, does not fit, or was not asked for.
+    """
+    with _whatever_it_holds():
+        _check_records(content, {ARRAYS, BODY})
+        state, report = unpack_update(content, start, wire)
+        for kind in PURPOSES:
+            found, expected = report.num_examples.get(kind, 0), declared.get(kind, 0)
+            if found != expected:
+                raise WrongCountError(f"claims {found} {kind} examples but declared {expected}")
+        return Candidate(state, report, distance(state, start))
+
+
+def read_score(
+    content: RecordDict, description: SiteDescription, part: Part, plan: TrainingPlan
+) -> SiteScore:
+    """Read a site's result on one part of its data.
+
+    Raises:
+        WeightsError: It is malformed, or it is over more than the site declared.
+    """
+    with _whatever_it_holds():
+        _check_records(content, {BODY})
+        score = unpack_body(content, SiteScore)
+        malignant = description.images.get("malignant", {}).get(part, 0)
+        without = description.images.get("without_malignancy", {}).get(part, 0)
+        images, others = score.images or 0, score.images_without_malignancy or 0
+        _check_at_most("images", images, malignant)
+        # On the plan's coarser grid a small lesion may vanish: that image then counts as without.
+        _check_at_most("images in all", images + others, malignant + without)
+        _check_at_most("lesions found", score.lesions_found or 0, score.lesions or 0)
+        redrawn = score.lesions_redrawn or 0
+        _check_at_most("lesions redrawn as tissue", score.redrawn_as_tissue or 0, redrawn)
+        if score.lesions is not None:
+            _check_at_most("lesions redrawn", redrawn, score.lesions)
+        _check_at_most(
+            "false positive pixels", score.false_positive_pixels or 0, plan.image_size**2
+        )
+        _check_has_something_behind(score)
+        return score
+
+
+def distance(state: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
+    """Return the Euclidean distance of two sets of weights, added up in float64.
+
+    Only floating tensors count. Memory: one tensor's difference.
+    """
+    return math.hypot(
+        *(
+            float(torch.linalg.vector_norm(state[name] - tensor, dtype=torch.float64))
+            for name, tensor in start.items()
+            if tensor.is_floating_point()
+        )
+    )
+
+
+def too_far(norms: Mapping[str, float], max_ratio: float) -> dict[str, str]:
+    """Return the sites whose update is an outlier in length, each with the reason.
+
+    Args:
+        norms: Each site's distance from the round's starting weights.
+        max_ratio: How many times the median a distance may be.
+    """
+    if len(norms) < MIN_FOR_MEDIAN:
+        return {}
+    median = statistics.median(norms.values())
+    return {
+        site: f"its update's norm {norm:.3g} is over {max_ratio:g} times the median {median:.3g}"
+        for site, norm in norms.items()
+        if norm > max_ratio * median
+    }
+
+
+@contextmanager
+def _whatever_it_holds() -> Iterator[None]:
+    """Turn what decoders make of hostile bytes (BadZipFile, MemoryError ...) into WeightsError."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"its answer cannot be read ({type(error).__name__})") from None
+
+
+def _check_records(content: RecordDict, expected: set[str]) -> None:
+    """Refuse whatever else is in a message. It is not named: its name may be a patient's."""
+    records = content.config_records
+    extra = set(content) - expected
+    if BODY in records:
+        extra |= set(records[BODY]) - {JSON}
+    if extra:
+        raise WeightsError(f"sends {len(extra)} records that were not asked for")
+
+
+def _check_has_something_behind(score: SiteScore) -> None:
+    images, others = score.images or 0, score.images_without_malignancy or 0
+    behind = {
+        "dice": images,
+        "iou": images,
+        "dice_at": images,
+        "auroc": min(images, others),
+        "sensitivity_at_1": score.lesions or 0,
+        "redrawn_minus_ring": score.lesions_redrawn or 0,
+        "false_positive_pixels": others,
+    }
+    for name, count in behind.items():
+        if getattr(score, name) is not None and not count:
+            raise WeightsError(f"reports {name} over nothing")
+
+
+def _check_at_most(what: str, found: float, allowed: float) -> None:
+    if found > allowed:
+        raise WeightsError(f"reports {found:.15g} {what}, at most {allowed:.15g} are possible")

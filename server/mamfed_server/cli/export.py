@@ -1,0 +1,140 @@
+"""``mamfed-server export``."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common.runtime import terminal
+from mamfed_common.runtime.terminal import Format
+
+if TYPE_CHECKING:
+    from mamfed_server.export.exporting import Request
+
+
+class To(StrEnum):
+    """What to export to; ``run`` copies the run's own files."""
+
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+    MONAI_BUNDLE = "monai-bundle"
+    SAFETENSORS = "safetensors"
+    RUN = "run"
+
+
+def export(
+    run: Annotated[
+        str, typer.Argument(help="A run's folder or name, or a checkpoint (*.safetensors).")
+    ],
+    to: Annotated[To, typer.Option("--to", help="Which format.")] = To.RUN,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make.", show_default="RUN/export/FORMAT")
+    ] = None,
+    home: Annotated[
+        Path,
+        typer.Option("--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home."),
+    ] = Path("."),
+    checkpoint: Annotated[str, typer.Option(help="best, final or latest.")] = "best",
+    norms: Annotated[
+        str | None,
+        typer.Option(help="Whose norms, where the run has norms by group; average: everyone's."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of prepared images (PNG, 8 or 16 bits) to compare on."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what would be written.")
+    ] = False,
+    output: Annotated[Format, typer.Option("--format", help="For people, or for scripts.")] = (
+        Format.TEXT
+    ),
+) -> None:
+    """Hand a run's network to other tools, or copy the run's result to a folder of its own.
+
+    Each export is loaded back and compared with PyTorch; where it differs by more than 1e-4,
+    nothing is written and the exit code is 8. A model card comes with it. With --to run: checked
+    weights, plan, rounds and summary; nothing in them belongs to one site alone but its name and
+    its counts.
+
+    Examples:
+        mamfed-server export runs/first --to onnx --images prepared/
+
+        mamfed-server export best.safetensors --to monai-bundle --out ~/bundle
+    """
+    from mamfed_server.export.source import read_source
+    from mamfed_server.run_folder.folder import find_run
+
+    place = Path(run) if Path(run).is_file() else find_run(run, home / "runs")
+    if to is To.RUN:
+        _copy(place, checkpoint, out, dry_run, output)
+        return
+    from mamfed_server.export.checks import read_images
+    from mamfed_server.export.exporting import Request, Target
+
+    root = place if place.is_dir() else place.parent
+    request = Request(
+        read_source(place, checkpoint, norms),
+        Target(to.value),
+        out or root / "export" / to.value,
+        read_images(images) if images else None,
+    )
+    _export(request, dry_run, output)
+
+
+def _export(request: Request, dry_run: bool, output: Format) -> None:
+    from mamfed_server.export.exporting import check_request
+    from mamfed_server.export.exporting import export as write
+
+    check_request(request)
+    replaces = request.out.is_dir() and any(request.out.iterdir())
+    record: dict[str, object] = {}
+    if not dry_run:
+        with terminal.console().status("") as shown:
+            record = write(request, lambda step: shown.update(f"{request.target}: {step}"))
+    files = [str(path) for path in request.files]
+    if output is Format.JSON:
+        typer.echo(json.dumps({**record, "written": not dry_run, "files": files}, indent=2))
+        return
+    for name in files:
+        typer.echo(f"would write {name}" if dry_run else name)
+    if replaces:
+        typer.echo("the same export was here before; it is made anew and replaced")
+    if record:
+        typer.echo(
+            f"largest difference from PyTorch: {record['largest_difference']:.1e} from double "
+            f"precision, {record['largest_difference_from_float32']:.1e} from float32; at most "
+            f"{record['tolerance']:.0e} is allowed"
+        )
+        typer.echo(f"compared on {_compared_on(record)}; research use only")
+
+
+def _compared_on(record: dict[str, object]) -> str:
+    count = f"{record['images']} " if record["images"] else ""
+    shapes = record["shapes"]
+    assert isinstance(shapes, list)
+    sizes = ", ".join(dict.fromkeys(" x ".join(map(str, shape[2:])) for shape in shapes))
+    return f"{count}{record['compared_on']}, at {sizes}"
+
+
+def _copy(place: Path, checkpoint: str, out: Path | None, dry_run: bool, output: Format) -> None:
+    from mamfed_common.errors import RunError
+    from mamfed_server.run.overview import export_run
+
+    if place.is_file():
+        raise RunError(f"{place}: a checkpoint, not a run; choose a format by --to")
+    if out is None:
+        raise typer.BadParameter("a folder is needed to copy a run to", param_hint="--out")
+    if dry_run:
+        typer.echo(f"would copy {place} to {out}")
+        return
+    files = [str(path) for path in export_run(place, checkpoint, out)]
+    if output is Format.JSON:
+        document = {"run": place.name, "checkpoint": checkpoint, "files": files}
+        files = [json.dumps(document, indent=2)]
+    for line in files:
+        typer.echo(line)

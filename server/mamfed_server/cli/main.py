@@ -1,0 +1,120 @@
+"""``mamfed-server``: the coordinator's command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mamfed_common.runtime import terminal
+from mamfed_common.runtime.terminal import Format
+from mamfed_server.cli import export as export_cli
+from mamfed_server.cli import init, run, sites
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Coordinate a mamfed federation: admit sites, run a plan to its end, read what came out.",
+)
+
+
+app.command()(init.init)
+app.add_typer(sites.app, name="sites")
+
+FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
+
+
+@app.callback()
+def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
+    """Take the options that come before a subcommand."""
+
+
+@app.command()
+def check(
+    plan: Annotated[Path, typer.Argument(help="The plan, as YAML.")],
+    home: run.HomeOption = Path("."),
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Print the plan as YAML, defaults included.")
+    ] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Check a training plan: what will happen, how long it takes, what it tolerates.
+
+    Unknown keys, keys given twice, values out of range and values that contradict each other are
+    named; exit code 3. In a coordinator's home it counts the approved sites too.
+    """
+    from mamfed_server.admission.registry import active_sites
+    from mamfed_server.report.plan_page import page
+    from mamfed_server.run.plan_checks import read_new_plan
+    from mamfed_server.settings import ServerHome
+
+    checked, place = read_new_plan(plan), ServerHome(home)
+    is_home = place.settings_path.is_file()
+    if output is Format.JSON:
+        document = {"plan": checked.model_dump(mode="json"), "plan_sha256": checked.sha256()}
+        typer.echo(json.dumps(document, indent=2))
+    elif whole:
+        typer.echo(f"{checked.to_yaml()}# plan_sha256: {checked.sha256()}")
+    else:
+        typer.echo(f"{plan} can be used, plan {checked.sha256()}")
+        sites = active_sites(place) if is_home else None
+        for line in page(checked, sites, place.runs if is_home else None):
+            typer.echo(line)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A run's folder or name.")],
+    home: run.HomeOption = Path("."),
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Say how a run stands or ended: its rounds, who was left out and why, its results."""
+    from mamfed_server.report.run_text import lines
+    from mamfed_server.run.state import standing_of
+    from mamfed_server.run_folder.folder import find_run
+
+    found = standing_of(find_run(run, home / "runs"))
+    if output is Format.JSON:
+        document = found.summary or {"status": str(found.state), "reason": found.reason}
+        typer.echo(json.dumps(document, indent=2))
+        return
+    for line in lines(found):
+        typer.echo(line)
+
+
+@app.command()
+def report(
+    run: Annotated[
+        str, typer.Argument(help="A run's folder or name, of a federation or a simulation.")
+    ],
+    home: run.HomeOption = Path("."),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Page to write.", show_default="report.html in the run folder"),
+    ] = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Write a run's page: what was asked, who took part and who did not, curves, tables.
+
+    One HTML file that needs no network. It tells of a run that goes on or failed as well.
+
+    mamfed-server report first
+    """
+    from mamfed_server.report.page import lines_of, report_run
+    from mamfed_server.run_folder.folder import find_run
+
+    folder = find_run(run, home / "runs")
+    page = report_run(folder, out)
+    terminal.say(lines_of(folder))
+    typer.echo(json.dumps({"report": str(page)}, indent=2) if output is Format.JSON else page)
+
+
+run.register(app)
+app.command()(export_cli.export)
+
+
+def main() -> None:
+    """Run ``mamfed-server``."""
+    terminal.run(app, "report")

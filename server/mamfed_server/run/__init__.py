@@ -1,0 +1,1 @@
+"""One training run: its sites, its rounds, and how it resumes after a crash."""

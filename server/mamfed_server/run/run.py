@@ -1,0 +1,351 @@
+"""The coordinator's run: one plan, two stages, one run folder.
+
+:func:`run_job` does it over any transport; :func:`make_server_app` wraps it for Flower's own
+engines. In a round the best checkpoint is written first, then the round's line, then the latest
+checkpoint, from which a killed run goes on: whatever the kill came between, that round is done
+again, with the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from mamfed_common.checkpoint import load_checkpoint
+from mamfed_common.errors import MamfedError, RunError
+from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.model.malignancy_net import build_network
+from mamfed_common.model.state_dict import State, state_of
+from mamfed_common.norm_groups import with_groups
+from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.protocol.messages import EvaluateTask, Part, TrainTask
+from mamfed_common.runtime.seeds import derive_seed
+from mamfed_common.runtime.wording import counted
+from mamfed_server.aggregation.update_store import UpdateFolder
+from mamfed_server.run.approved_roster import ApprovedRoster
+from mamfed_server.run.checkpoint_selection import Selection
+from mamfed_server.run.deadlines import (
+    evaluation_deadlines,
+    personal_deadlines,
+    training_deadlines,
+)
+from mamfed_server.run.job import Job
+from mamfed_server.run.participants import NOTHING_TO_ADAPT_WITH, check_stages, may_adapt
+from mamfed_server.run.requests import Link, Stopped
+from mamfed_server.run.resume import Resumed, check_same_plan, load_last_good, positions, reopen
+from mamfed_server.run.roster import Roster, find_sites
+from mamfed_server.run.round_choice import pool
+from mamfed_server.run.server_optimizer import ServerOptimiser
+from mamfed_server.run.summary import summarise_run
+from mamfed_server.run.training_round import Scores, TrainingRound, evaluate_sites, mean_dice_of
+from mamfed_server.run.transport import GridTransport, Transport
+from mamfed_server.run_folder.event_log import EventLog
+from mamfed_server.run_folder.folder import CHECKPOINTS, UPDATES, RoundRecord, RunFolder
+
+__all__ = ["Job", "make_server_app", "run_job"]
+
+FEW_SITES = 3
+"""Of the average over fewer, each site can work out what the others sent, or nearly so."""
+
+
+def make_server_app(job: Job) -> ServerApp:
+    """Make the ServerApp that does a job over Flower's Grid (Flower 1.41-1.42).
+
+    Its main function raises what :func:`run_job` does.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        run_job(job, GridTransport(grid))
+
+    return app
+
+
+def run_job(job: Job, transport: Transport) -> dict[str, Any]:
+    """Do a job; what was reached stays in its folder.
+
+    Returns:
+        What ``summary.json`` holds. Of a run that had finished already, that alone.
+
+    Raises:
+        RunError: The run failed, e.g. too few updates of a round were accepted.
+        Stopped: It was asked to stop; it can go on.
+        PlanError: The folder to go on in holds a run of another plan.
+        OutputError: The folder cannot be made, or holds something else.
+    """
+    folder = RunFolder(job.folder)
+    if job.resume and folder.holds_run():
+        check_same_plan(folder, job.plan)
+        if folder.is_finished():
+            return folder.read_summary()
+    run = _Run(job, transport)
+    try:
+        return run.whole()
+    finally:
+        run.roster.close()
+
+
+class _Run:
+    """A job under way."""
+
+    def __init__(self, job: Job, transport: Transport) -> None:
+        self.job = job
+        self.plan: TrainingPlan = job.plan
+        self.folder = RunFolder(job.folder)
+        self.log = EventLog(job.on_event)
+        self.roster = Roster(job)
+        self.link = Link(
+            transport,
+            offline_seconds=job.plan.federation.offline_seconds,
+            stopping=job.stopping,
+            on_presence=lambda node_id, online: self.roster.presence(node_id, online),
+            on_asked_again=lambda site, why: self.log.write("asked again", site=site, reason=why),
+        )
+        self.selection = Selection(self.folder, self.plan, lambda: self.roster.descriptions)
+        self.optimiser = ServerOptimiser(self.plan, self.folder.path / CHECKPOINTS, self._warn)
+        self.test_scores: dict[str, SiteScore] = {}
+        self.personal = Scores({}, {}, {})
+        self.started = time.monotonic()
+        self.earlier_seconds = 0.0
+
+    def whole(self) -> dict[str, Any]:
+        """Run what is left of the job; return its summary."""
+        if self.job.names is None:  # a simulation that cannot start leaves nothing behind
+            self.roster = find_sites(self.link, self.job)
+            self._warn(*check_stages(self.plan, self.roster.descriptions, self.job.training_sites))
+        resumed = self._open()
+        try:
+            self._gather(resumed)
+            self._train(resumed)
+            self._test()
+        except Stopped:
+            self.log.write("stopped")
+            self._finish("stopped")
+            raise
+        except MamfedError as error:
+            self.log.write("failed", reason=str(error))
+            self._finish("failed", str(error))
+            raise
+        self.log.write("finished")
+        return self._finish("finished")
+
+    def _open(self) -> Resumed:
+        """Make the run folder, or go on in it."""
+        if not (self.job.resume and self.folder.holds_run()):
+            self.folder.create(self.plan)
+            self.log.open(self.folder.path)
+            self._say("started", 0)
+            return Resumed(0, None, [], [])
+        resumed = reopen(self.folder, self.plan)
+        self.log.open(self.folder.path)
+        self.selection.restore(resumed)
+        self.earlier_seconds = sum(record.seconds for record in self.folder.rounds())
+        for note in resumed.notes:
+            self.log.write("checkpoint damaged", warning=note)
+        redone = [f"{stage} {server_round}" for stage, server_round in resumed.redone]
+        # ``mamfed-server start`` makes the folder of a new run before this process starts.
+        kind = "resumed" if self.log.events() else "started"
+        self._say(kind, resumed.done, redone=redone)
+        return resumed
+
+    def _say(self, kind: str, done: int, **facts: Any) -> None:
+        """Note which round comes next; None where only the test is left."""
+        stage, server_round = (*positions(self.plan), (None, None))[done]
+        self.log.write(
+            kind,
+            plan_sha256=self.plan.sha256(),
+            stage=stage,
+            server_round=server_round,
+            flower_run=self.job.flower_run,
+            **facts,
+        )
+
+    def _gather(self, resumed: Resumed) -> None:
+        """Wait for the sites of a federation."""
+        if self.job.names is None:
+            return
+        if (floor := self.job.min_sites) < FEW_SITES:
+            self._warn(
+                f"min_sites is {floor}: an average over {counted(floor, 'site')} shows each of "
+                "them what the others sent"
+            )
+        self.roster = ApprovedRoster(self.job, self.link, self.log)
+        order = positions(self.plan)
+        stage, _ = order[min(resumed.done, len(order) - 1)]
+        self.roster.gather(stage)
+        try:
+            warnings = check_stages(self.plan, self.roster.descriptions, self.job.training_sites)
+        except RunError as error:  # of a later stage, for which sites may still come
+            warnings = [str(error)]
+        self._warn(*warnings)
+
+    def _train(self, resumed: Resumed) -> None:
+        """Run the rounds that are left; checkpoint after each."""
+        state = self._start()
+        for stage, server_round in positions(self.plan)[resumed.done :]:
+            state = self._round(state, stage, server_round)
+
+    def _start(self) -> State:
+        checkpoint, _ = load_last_good(self.folder)
+        if checkpoint:
+            return checkpoint.state
+        network = build_network(self.plan.network, derive_seed(self.plan.seed, "weights"))
+        return with_groups(state_of(network), self.plan)
+
+    def _round(self, state: State, stage: Stage, server_round: int) -> State:
+        started = time.monotonic()
+        averaged, record = self._train_round(state, stage, server_round)
+        if averaged is not None and self.plan.validates(stage, server_round):
+            record = self._validate(averaged, record)
+        record = record.model_copy(update={"seconds": time.monotonic() - started})
+        if averaged is None:
+            self.folder.append_round(record)
+            raise RunError(
+                f"{stage} round {server_round}: {len(record.accepted)} of {len(record.expected)} "
+                f"updates accepted, quorum is {self.job.need(stage)}"
+            )
+        self.selection.keep(averaged, record)
+        if self.job.on_round:
+            self.job.on_round(record)
+        return averaged
+
+    def _train_round(
+        self, state: State, stage: Stage, server_round: int
+    ) -> tuple[State | None, RoundRecord]:
+        self.roster.refresh()
+        nodes, descriptions = self.roster.trainers(stage), self.roster.descriptions
+        where = {"stage": stage, "server_round": server_round}
+        absent = self.roster.absent()
+        self.log.write("round", **where, sites=list(nodes), absent=absent)
+        training = TrainingRound(
+            task=TrainTask(
+                plan=self.plan,
+                signature=self.job.signature,
+                stage=stage,
+                server_round=server_round,
+                run=self.job.run,
+            ),
+            start=state,
+            declared={site: descriptions[site].images_used(self.plan, stage) for site in nodes},
+            updates=UpdateFolder(self.folder.path / UPDATES),
+            need=self.job.need(stage),
+            on_wrong_count=self.roster.ask_anew,
+        )
+        deadlines = training_deadlines(self.plan, stage, self.folder.rounds(), nodes)
+        mean, record = training.run(self.link, nodes, deadlines)
+        record = record.model_copy(update={"absent": absent})
+        for site, reason in record.refused.items():
+            warning = f"{stage} round {server_round}: {site} left out: {reason}"
+            self.log.write("refused", **where, site=site, warning=warning)
+        if mean is None:
+            return None, record
+        return self.optimiser.step(state, mean, (stage, server_round)), record
+
+    def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
+        task = self._score_task("val", record.stage, record.server_round)
+        found = self._evaluate(state, task, f"validation of round {record.server_round}")
+        pooled = pool(found.scores)
+        return record.model_copy(
+            update={
+                "validation": found.scores,
+                "mean_validation_dice": mean_dice_of(found.scores),
+                "pooled_validation_dice": pooled and pooled.dice,
+                "validation_images": pooled and pooled.images,
+                "validation_durations": found.durations,
+            }
+        )
+
+    def _test(self) -> None:
+        """Measure the chosen weights on the held-out test patients of every site."""
+        if self.plan.finetuning.rounds == 0:
+            return
+        self.roster.refresh()
+        self.log.write("test")
+        state, facts, painter = load_checkpoint(self.folder.checkpoint_path("best"))
+        task = self._score_task("test", facts.stage, facts.server_round, facts.threshold)
+        task = task.model_copy(update={"painter": painter is not None})
+        self.test_scores = self._evaluate(state, task, "test", painter).scores
+        if self.plan.makes_personal_models:
+            self._test_personal(state, task.model_copy(update={"model": "personal"}), painter)
+        self._hand_over(state, task, painter)
+
+    def _hand_over(self, state: State, task: EvaluateTask, painter: State | None) -> None:
+        """Bring the chosen weights to the sites that no score was asked of: theirs to use too."""
+        nodes = self.roster.without_test_images()
+        nodes = {site: node for site, node in nodes.items() if site not in self.personal.scores}
+        deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
+        descriptions = self.roster.descriptions
+        found = evaluate_sites(self.link, state, task, nodes, descriptions, deadlines, painter)
+        self._warn(
+            *(f"the final model may not have come to {s}: {r}" for s, r in found.failures.items())
+        )
+
+    def _test_personal(self, state: State, task: EvaluateTask, painter: State | None) -> None:
+        """Have every site adapt the chosen weights to its own patients, and tell how that scores.
+
+        Sites without a test image adapt too: the model is for their use.
+        """
+        descriptions = self.roster.descriptions
+        able = {**self.roster.evaluators("test"), **self.roster.trainers(Stage.FINETUNING)}
+        nodes = {site: able[site] for site in sorted(able) if may_adapt(descriptions[site])}
+        self.log.write("personal models", sites=list(nodes))
+        deadlines = personal_deadlines(self.plan, self.folder.rounds(), descriptions, nodes)
+        found = evaluate_sites(self.link, state, task, nodes, descriptions, deadlines, painter)
+        for site, reason in found.failures.items():
+            self.log.write("not scored", site=site, warning=f"personal model: {site}: {reason}")
+        nothing = dict.fromkeys(sorted(descriptions.keys() - nodes.keys()), NOTHING_TO_ADAPT_WITH)
+        self.personal = found._replace(failures=found.failures | nothing)
+
+    def _score_task(
+        self, part: Part, stage: Stage, server_round: int, threshold: float | None = None
+    ) -> EvaluateTask:
+        return EvaluateTask(
+            plan=self.plan,
+            signature=self.job.signature,
+            part=part,
+            stage=stage,
+            server_round=server_round,
+            run=self.job.run,
+            threshold=threshold,
+        )
+
+    def _evaluate(
+        self, state: State, task: EvaluateTask, what: str, painter: State | None = None
+    ) -> Scores:
+        nodes = self.roster.evaluators(task.part)
+        deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
+        found = evaluate_sites(
+            self.link, state, task, nodes, self.roster.descriptions, deadlines, painter
+        )
+        for site, reason in found.failures.items():
+            self.log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")
+        return found
+
+    def _warn(self, *warnings: str) -> None:
+        for warning in warnings:
+            self.log.write("warning", warning=warning)
+
+    def _finish(self, status: str, reason: str = "") -> dict[str, Any]:
+        """Write ``summary.json``; return what it holds."""
+        found = summarise_run(
+            self.job,
+            self.roster,
+            self.selection,
+            self.test_scores,
+            self.personal,
+            self.log.warnings(),
+        )
+        seconds = self.earlier_seconds + time.monotonic() - self.started
+        summary = {
+            "status": status,
+            "reason": reason,
+            **found,
+            "complete": status == "finished" and found["complete"],
+            "seconds": round(seconds, 1),
+        }
+        self.folder.write_summary(summary)
+        return summary

@@ -1,0 +1,95 @@
+"""What happened to a run, as it happened: ``events.jsonl``, one line an event.
+
+It is never cut or rewritten, so it tells of rounds that a restart has done again, and a run that
+goes on knows the warnings of the process before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mamfed_server.run_folder.jsonl import append_line, read_lines
+
+EVENTS = "events.jsonl"
+PHASES = {
+    "waiting": "waiting for sites",
+    "round": "between two rounds",
+    "test": "testing on held-out patients",
+    "personal models": "the sites adapt the model to their own patients",
+}
+"""Events after which a run does something else, and what it does then between two rounds."""
+Event = dict[str, Any]
+"""``time`` (UTC, ISO 8601), ``event`` (its kind), ``warning`` where there is one, and facts."""
+
+
+def utc_now() -> str:
+    """Return the time as UTC, ISO 8601, in whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def in_words(event: Event) -> str:
+    """Say an event to people: ``round: stage pretraining; server round 1; sites north, south``."""
+    facts = (
+        f"{key.replace('_', ' ')} {_fact(value)}"
+        for key, value in event.items()
+        if key not in ("time", "event") and value not in ({}, [], None, "")
+    )
+    return ": ".join(part for part in (str(event.get("event")), "; ".join(facts)) if part)
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({_fact(reason)})" for name, reason in value.items())
+    return ", ".join(map(_fact, value)) if isinstance(value, list) else str(value)
+
+
+class EventLog:
+    """Writes a run's events to its folder, and tells a listener of them."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
+        """Keep events in memory until there is a folder."""
+        self._on_event = on_event
+        self._path: Path | None = None
+        self._early: list[Event] = []
+
+    def open(self, folder: Path) -> None:
+        """Write from now on to a folder's log, first what has happened before."""
+        self._path = folder / EVENTS
+        for event in self._early:
+            append_line(self._path, json.dumps(event))
+        self._early = []
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Note an event; facts are JSON values."""
+        event = {"time": utc_now(), "event": kind, **facts}
+        if self._path is None:
+            self._early.append(event)
+        else:
+            append_line(self._path, json.dumps(event))
+        if self._on_event:
+            self._on_event(event)
+
+    def events(self) -> list[Event]:
+        """Return all events of the run, those of earlier processes too."""
+        return [*(read_events(self._path.parent) if self._path else []), *self._early]
+
+    def warnings(self) -> list[str]:
+        """Return each warning once, in the order in which they came."""
+        return list(dict.fromkeys(e["warning"] for e in self.events() if "warning" in e))
+
+
+def read_events(folder: Path) -> list[Event]:
+    """Read the events of a run folder; a line that a kill has cut is left out."""
+    events = []
+    for line in read_lines(folder / EVENTS):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events

@@ -1,0 +1,1 @@
+"""The long-running coordinator process, its supervisor and its status."""

@@ -1,0 +1,193 @@
+"""``mamfed-simulate experiment federation``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common.runtime import terminal
+from mamfed_common.runtime.terminal import Format
+from mamfed_simulations.cli.options import (
+    ArmThreads,
+    Cache,
+    Device,
+    DryRun,
+    Output,
+    PlanFile,
+    Seeds,
+    Settings,
+    Size,
+    Workers,
+    chosen_plan,
+    number_of_workers,
+    site_folders,
+)
+
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.comparison.compare import Comparison
+
+ARM_LIST = "local,centralised,fedavg,personal,fedprox,fedbn,leave-one-out"
+
+
+def federation(
+    site: Annotated[
+        list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder; an unfinished comparison goes on.")],
+    arms: Annotated[
+        str | None,
+        typer.Option(help="Which to compare, with commas.", show_default=ARM_LIST),
+    ] = None,
+    plan: PlanFile = None,
+    size: Size = None,
+    settings: Settings = None,
+    seeds: Seeds = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=100,
+            help="Test every patient once; each fold is a federation with a seed of its own.",
+            show_default="one split",
+        ),
+    ] = None,
+    mu: Annotated[
+        float, typer.Option(min=0, help="FedProx's weight where the plan has none.")
+    ] = 0.01,
+    dry_run: DryRun = False,
+    device: Device = "auto",
+    threads: ArmThreads = None,
+    workers: Workers = "auto",
+    cache: Cache = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Compare ways to train over several sites, each measured at every site's test patients.
+
+    local: each alone. centralised: all data pooled. fedavg, fedprox, fedbn: federations. personal:
+    what each site made of fedavg's model, if the plan has personal steps.
+    leave-one-out: the others train, and the site that they never saw is measured. An arm that
+    fails is said and the exit code is 7; the others go on.
+
+    Example: mamfed-simulate experiment federation --site a=data/a --site b=data/b --size 256
+    --seeds 3 --out runs/federation
+    """
+    from mamfed_client.preparation.sample_store import default_cache_dir
+    from mamfed_client.preparation.site_data import Site
+    from mamfed_common.errors import RunError
+    from mamfed_common.runtime.files import private_directory
+    from mamfed_common.runtime.lock import only_one
+    from mamfed_common.runtime.terminal import say
+    from mamfed_simulations.comparison.compare import (
+        LOCK,
+        Comparison,
+        check_place,
+        compare,
+        kept_lines,
+    )
+    from mamfed_simulations.comparison.report import account_of, missing_lines
+    from mamfed_simulations.comparison.results import results_of
+    from mamfed_simulations.federation.arm_pool import choose_machine
+    from mamfed_simulations.federation.readiness import check_machine
+    from mamfed_simulations.reporting.interruption import kept_on_interrupt
+    from mamfed_simulations.reporting.pages import for_terminal
+    from mamfed_simulations.reporting.progress import Progress
+
+    chosen = chosen_plan(plan, size, None, settings)
+    wanted = _arms(arms, chosen)
+    cache_dir = cache or default_cache_dir()
+    comparison = Comparison(
+        sites=tuple(
+            Site(name, ((name, folder.absolute()),), cache_dir)
+            for name, folder in sorted(site_folders(site).items())
+        ),
+        plan=chosen,
+        out=out,
+        arms=wanted,
+        seeds=tuple(range(seeds)),
+        proximal_mu=mu,
+        machine=choose_machine(
+            chosen,
+            arms=len(wanted) * seeds * (folds or 1),
+            device=device,
+            threads=threads,
+            workers=number_of_workers(workers),
+        ),
+        folds=folds,
+    )
+    check_place(comparison)
+    check_machine(comparison.machine)
+    shown = terminal.console()
+    with kept_on_interrupt(lambda: kept_lines(comparison)):
+        left_out = _say_what_is_planned(comparison)
+        if dry_run:
+            return
+        private_directory(out)
+        with only_one(out / LOCK, "this comparison"), Progress() as progress:
+            outcomes = compare(comparison, progress)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    account = account_of(comparison, outcomes, command, left_out)
+    results = results_of(comparison, outcomes, account.verdicts)
+    account.write(out, results)
+    for table in account.tables:
+        shown.print(for_terminal(table))
+    for verdict in account.verdicts:
+        shown.print(verdict)
+    say([*left_out, *missing_lines(outcomes)])
+    shown.print(f"report: {out / 'report.html'}")
+    if output is Format.JSON:
+        typer.echo(json.dumps(results, indent=2))
+    if failed := [name for name, outcome in outcomes.items() if outcome.failed]:
+        raise RunError(f"{', '.join(failed)}: some federations failed; the report says why")
+
+
+def _say_what_is_planned(comparison: Comparison) -> list[str]:
+    """Check all that a comparison needs, and print its data and trainings.
+
+    Returns:
+        Lines of what is left out.
+    """
+    from mamfed_common.metrics.row_account import reason_lines
+    from mamfed_simulations.comparison.compare import arms_of, planned
+    from mamfed_simulations.federation.fingerprints import hold_to_questions
+    from mamfed_simulations.federation.readiness import training_lines
+    from mamfed_simulations.reporting.tables import data_tables
+
+    out = comparison.out
+    first, *others = comparison.repeats
+    descriptions = comparison.describe(first, progress=True)
+    for repeat in others:  # a site that cannot be tested in some fold is told before any training
+        comparison.describe(repeat)
+    for table in data_tables(descriptions, comparison.plan_of(first)):
+        terminal.console().print(table)
+    left_out = reason_lines(descriptions, comparison.plan_of(first))
+    made, _ = planned(comparison)
+    held = hold_to_questions(out, arms_of(made), comparison.machine)
+    terminal.say([*left_out, *held.notes, *training_lines(arms_of(made))])
+    return left_out
+
+
+def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:
+    """Read ``--arms``; left open, all that the plan makes models for."""
+    from mamfed_common.errors import PlanError
+    from mamfed_common.runtime.documents import near
+    from mamfed_simulations.comparison.compare import ARMS, PERSONAL
+
+    if text is None:
+        return tuple(a for a in ARMS if a != PERSONAL or plan.makes_personal_models)
+    wanted = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in wanted if name not in ARMS]:
+        hint = near(unknown[0], ARMS)
+        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}{hint}")
+    if PERSONAL in wanted and not plan.makes_personal_models:
+        raise PlanError(
+            f"--arms {PERSONAL}: the plan makes no personal models: personal.steps is "
+            f"{plan.personal.steps} and finetuning.rounds {plan.finetuning.rounds}, expected both "
+            "above 0"
+        )
+    return wanted

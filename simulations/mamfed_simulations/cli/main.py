@@ -1,0 +1,242 @@
+"""``mamfed-simulate``: a researcher's command, a multi-vendor federation on one machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common.runtime import terminal
+from mamfed_common.runtime.terminal import Format
+from mamfed_simulations.cli.comparison import federation
+from mamfed_simulations.cli.options import (
+    ArmThreads,
+    Cache,
+    Device,
+    DryRun,
+    Lighter,
+    Output,
+    PlanFile,
+    Resume,
+    Settings,
+    Size,
+    Threads,
+    Workers,
+    chosen_plan,
+    number_of_workers,
+    site_folders,
+)
+from mamfed_simulations.cli.partition import partition
+from mamfed_simulations.cli.side_by_side import compare
+from mamfed_simulations.cli.study import app as study_app
+from mamfed_simulations.federation.engine import Engine
+
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.federation.arm_pool import Machine
+    from mamfed_simulations.federation.experiment import Experiment
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Simulate a federation of hospitals on this machine, with phantoms or with your data.",
+)
+study_app.command("federation")(federation)
+app.command("partition")(partition)
+app.command("compare")(compare)
+app.add_typer(study_app, name="experiment")
+
+
+Out = Annotated[Path, typer.Option(help="Run folder. An earlier run there becomes NAME.1, ...")]
+EngineOption = Annotated[
+    Engine, typer.Option(help="process: one site at a time, here. ray: Flower's own engine.")
+]
+
+
+@app.callback()
+def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
+    """Take the options that come before a subcommand."""
+
+
+@app.command()
+def plan(
+    size: Size = None,
+    settings: Settings = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's plan instead.")] = False,
+) -> None:
+    """Print the default training plan as YAML: save it, change it, give it to run --plan.
+
+    Example: mamfed-simulate plan --size 256 --set finetuning.rounds=20 > plan.yaml
+    """
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_common.plan_settings import with_settings
+    from mamfed_simulations.federation.demo import demo_plan
+
+    chosen = demo_plan() if demo else TrainingPlan()
+    if size is not None:
+        chosen = chosen.changed("--size", image_size=size)
+    chosen = with_settings(chosen, settings or ())
+    typer.echo(chosen.to_yaml(), nl=False)
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 0,
+    settings: Settings = None,
+    resume: Resume = False,
+    engine: EngineOption = Engine.PROCESS,
+    device: Device = "auto",
+    threads: ArmThreads = None,
+    workers: Workers = "auto",
+    cache: Cache = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Train three phantom hospitals with unlike scanners, compare, and write report.html.
+
+    Federated is compared with each hospital alone and with all data pooled. Takes minutes on
+    two cores.
+    """
+    from mamfed_common.plan_settings import with_settings
+    from mamfed_server.run_folder.folder import RunFolder
+    from mamfed_simulations.federation.arm_pool import choose_machine
+    from mamfed_simulations.federation.demo import SITES, demo_phantoms, demo_plan, draw_phantoms
+    from mamfed_simulations.federation.readiness import check_machine
+
+    chosen = with_settings(demo_plan(seed), settings or ())
+    machine = choose_machine(
+        chosen,
+        arms=len(SITES) + 2,
+        engine=engine,
+        device=device,
+        threads=threads,
+        workers=number_of_workers(workers),
+    )
+    check_machine(machine)
+    RunFolder(out).check_ours()
+    phantoms = demo_phantoms(out)
+    terminal.console().print(f"drawing phantoms in {phantoms}")
+    with draw_phantoms(phantoms, seed) as folders:
+        experiment = _experiment(folders, chosen, out, machine, cache, compare=True)
+        _simulate(replace(experiment, resume=resume), output, dry_run=False)
+
+
+@app.command()
+def run(
+    site: Annotated[
+        list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
+    ],
+    out: Out,
+    plan: PlanFile = None,
+    size: Size = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the plan's seed.")] = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    engine: EngineOption = Engine.PROCESS,
+    device: Device = "auto",
+    threads: Threads = None,
+    activation_checkpointing: Lighter = False,
+    cache: Cache = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Run a two-stage federation on your own folders of mammograms.
+
+    A folder holds labels.csv, images and masks (docs/data.md). A site with benign cases takes part
+    in stage 1, one with annotated malignant cases in stage 2. To compare it with other ways to
+    train: mamfed-simulate experiment federation.
+
+    Example: mamfed-simulate run --site a=data/a --site b=data/b --size 256 --out runs/first
+    """
+    from mamfed_simulations.federation.arm_pool import choose_machine
+    from mamfed_simulations.federation.readiness import check_machine
+
+    chosen = chosen_plan(plan, size, seed, settings)
+    folders = site_folders(site)
+    machine = choose_machine(chosen, arms=1, engine=engine, device=device, threads=threads)
+    machine = replace(machine, activation_checkpointing=activation_checkpointing)
+    check_machine(machine)
+    experiment = _experiment(folders, chosen, out, machine, cache, compare=False)
+    _simulate(replace(experiment, resume=resume), output, dry_run=dry_run)
+
+
+def main() -> None:
+    """Run ``mamfed-simulate``."""
+    terminal.run(app, "simulations")
+
+
+def _experiment(
+    folders: dict[str, Path],
+    chosen: TrainingPlan,
+    out: Path,
+    machine: Machine,
+    cache: Path | None,
+    *,
+    compare: bool,
+) -> Experiment:
+    from mamfed_client.preparation.sample_store import default_cache_dir
+    from mamfed_client.preparation.site_data import Site
+    from mamfed_simulations.federation.experiment import Experiment
+
+    cache_dir = cache or default_cache_dir()
+    return Experiment(
+        sites=tuple(
+            Site(name, ((name, folder.absolute()),), cache_dir)
+            for name, folder in sorted(folders.items())
+        ),
+        plan=chosen,
+        out=out,
+        compare=compare,
+        machine=machine,
+        title="mamfed: " + ", ".join(sorted(folders)),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+
+
+def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
+    from mamfed_common.metrics.row_account import reason_lines
+    from mamfed_server.report.page import verdicts_of
+    from mamfed_server.run.participants import check_stages
+    from mamfed_simulations.federation.arms import describe_sites
+    from mamfed_simulations.federation.experiment import (
+        arms_of,
+        check_place,
+        check_resumed,
+        kept_lines,
+        simulate,
+    )
+    from mamfed_simulations.federation.readiness import begin_line, training_lines
+    from mamfed_simulations.reporting.interruption import kept_on_interrupt
+    from mamfed_simulations.reporting.progress import Progress
+    from mamfed_simulations.reporting.tables import data_tables, result_table
+
+    check_place(experiment)
+    shown = terminal.console()
+    with kept_on_interrupt(lambda: kept_lines(experiment), option="--resume"):
+        descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
+        for table in data_tables(descriptions, experiment.plan):
+            shown.print(table)
+        left_out = reason_lines(descriptions, experiment.plan)
+        terminal.say(left_out)
+        check_stages(experiment.plan, descriptions)
+        arms, _ = arms_of(experiment, descriptions)
+        check_resumed(experiment, arms)
+        terminal.say(filter(None, [begin_line(experiment.out, resume=experiment.resume)]))
+        terminal.say(training_lines(arms))
+        if dry_run:
+            return
+        with Progress() as progress:
+            summary = simulate(experiment, descriptions, progress)
+    shown.print(result_table(summary))
+    terminal.say([*verdicts_of(experiment.out), *left_out])
+    for warning in summary["warnings"]:
+        shown.print(f"warning: {warning}", style="yellow")
+    report = experiment.out / "report.html"
+    shown.print(f"report: {report}\ncheckpoint: {summary['checkpoint']}")
+    if output is Format.JSON:
+        typer.echo(json.dumps(summary, indent=2))

@@ -1,0 +1,60 @@
+"""``mamfed-simulate compare``."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mamfed_common.runtime import terminal
+from mamfed_common.runtime.terminal import Format
+from mamfed_simulations.cli.options import Output
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; two or more.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report.html, results.json, results.md and curves.png."),
+    ] = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Put runs side by side: results by site, curves, and in which their plans differ.
+
+    Says where figures cannot be compared, since runs tested other patients. It trains nothing.
+
+    Example: mamfed-simulate compare runs/first runs/second --out runs/both
+    """
+    from mamfed_common.runtime.files import check_folder, check_outside, private_directory
+    from mamfed_common.runtime.lock import LOCK, only_one
+    from mamfed_simulations.comparison.side_by_side import (
+        account_of,
+        is_ours,
+        read_runs,
+        results_of,
+    )
+    from mamfed_simulations.reporting.interruption import command_line
+    from mamfed_simulations.reporting.pages import for_terminal
+
+    if out is not None:
+        check_outside(out, runs)
+        check_folder(out, is_ours, "runs side by side")
+    found = read_runs(runs)
+    if len(found) < 2:
+        raise typer.BadParameter("RUN: expected two run folders or more")
+    account = account_of(found, command_line())
+    results = results_of(found, account.verdicts)
+    shown = terminal.console()
+    with nullcontext() if out is None else only_one(private_directory(out) / LOCK, "compare"):
+        for table in account.tables:
+            shown.print(for_terminal(table))
+        terminal.say([*account.verdicts, *account.all_notes])
+        if out is not None:
+            again = "; the one of before is replaced" * (out / "results.json").exists()
+            account.write(out, results)
+            shown.print(f"report: {out / 'report.html'}{again}")
+    if output is Format.JSON:
+        typer.echo(json.dumps(results, indent=2))

@@ -1,0 +1,196 @@
+"""``mamfed-simulate experiment``: the paper's comparison, and peers, on a user's own data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mamfed_common.runtime import terminal
+from mamfed_common.runtime.terminal import Format
+from mamfed_simulations.cli.options import (
+    Cache,
+    Device,
+    DryRun,
+    Output,
+    PlanFile,
+    Seeds,
+    Settings,
+    Size,
+    Threads,
+    chosen_plan,
+)
+
+if TYPE_CHECKING:
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.study.rows import Row
+
+DEFAULT_EPOCHS = 20
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train several ways under one budget and say which is better, with intervals. "
+    "The same command again goes on where it stopped.",
+)
+
+Data = Annotated[Path, typer.Option(help="Data set with annotated malignant cases.")]
+Pretraining = Annotated[
+    list[Path] | None,
+    typer.Option(help="Data set of which every benign image is pretrained on too; repeat."),
+]
+Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one goes on.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Epochs of stage 2.",
+        show_default="the plan's rounds x epochs; 20 without --plan",
+    ),
+]
+PretrainingEpochs = Annotated[int | None, typer.Option(min=1, help="Epochs of stage 1; likewise.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        min=2, help="Cross-validate: every patient is tested once.", show_default="one split"
+    ),
+]
+Rows = Annotated[str | None, typer.Option(help="Some rows only, with commas.", show_default="all")]
+
+TABLE1_HELP = """Train the four rows of the paper's table 1, and one more, and compare them.
+
+Supervised or discriminative, pretrained or from scratch, under one budget. The one more is
+supervised and sees benign images against an empty mask: it tells what the subtraction adds. With
+an INbreast folder and --size 1536 this is the paper's protocol: 80 % of the patients to train, 20 %
+to test, masses and calcifications together, BI-RADS above 3 malignant, 1 and 2 pretrained on. Of
+the patients, the plan's validation_fraction chooses the epoch.
+
+Example: mamfed-simulate experiment table1 --data INbreast --size 1536 --out runs/table1
+"""
+
+PEERS_HELP = """Train what you would otherwise pick, with the same data, steps and evaluation.
+
+MONAI's BasicUNet, smp.Unet(resnet34) and nnU-Net's PlainConvUNet, each from random weights under
+Dice and cross-entropy, beside mamfed's own recipe. They come with mamfed's extra [peers].
+
+Example: mamfed-simulate experiment peers --data INbreast --size 512 --out runs/peers
+"""
+
+
+def _command(kind: str, teaches: str) -> Callable[..., None]:
+    """Make the command of one kind of study; all take the same options."""
+
+    def command(
+        data: Data,
+        out: Out,
+        pretraining_data: Pretraining = None,
+        plan: PlanFile = None,
+        size: Size = None,
+        settings: Settings = None,
+        epochs: Epochs = None,
+        pretraining_epochs: PretrainingEpochs = None,
+        seeds: Seeds = 1,
+        folds: Folds = None,
+        rows: Rows = None,
+        dry_run: DryRun = False,
+        device: Device = "auto",
+        threads: Threads = None,
+        cache: Cache = None,
+        output: Output = Format.TEXT,
+    ) -> None:
+        import torch
+
+        from mamfed_client.preparation.sample_store import default_cache_dir
+        from mamfed_common import __version__
+        from mamfed_common.training.device import choose_device
+        from mamfed_simulations.reporting.interruption import kept_on_interrupt
+        from mamfed_simulations.reporting.pages import for_terminal
+        from mamfed_simulations.study.data import load_study_data
+        from mamfed_simulations.study.design import (
+            Design,
+            Study,
+            carry_out,
+            check_design,
+            check_needs,
+            check_place,
+            kept_lines,
+            one_round,
+        )
+        from mamfed_simulations.study.report import write_report
+
+        chosen_device = choose_device(device)
+        threads = threads or os.cpu_count() or 1
+        asked = chosen_plan(plan, size, None, settings)
+        if plan is None and epochs is None and _counts_default_steps(asked):
+            epochs = DEFAULT_EPOCHS
+        asked = one_round(asked, epochs, pretraining_epochs)
+        chosen_rows = _rows(kind, rows)
+        others = pretraining_data or []
+        check_place(out, [data, *others])
+        check_needs(chosen_rows, asked)
+        with kept_on_interrupt(lambda: ["kept: the images that are prepared"]):
+            prepared = load_study_data(data, others, asked, folds, cache or default_cache_dir())
+        design = Design(
+            kind=kind,
+            plan=asked,
+            folds=folds,
+            data=prepared.sha256,
+            threads=threads,
+            device=chosen_device.type,
+            mamfed_version=__version__,
+        )
+        study = Study(
+            design=design,
+            rows=chosen_rows,
+            seeds=tuple(range(seeds)),
+            data=prepared,
+            folder=out,
+            title=f"mamfed {kind}: {data.name} at {asked.image_size} x {asked.image_size}",
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        )
+        check_design(out, design)
+        terminal.say(study.lines())
+        if dry_run:
+            return
+        torch.set_num_threads(threads)
+        with kept_on_interrupt(lambda: kept_lines(study)):
+            carry_out(study, chosen_device)
+        account, results = write_report(study, chosen_device)
+        for table in account.tables:
+            terminal.console().print(for_terminal(table))
+        terminal.say(study.data.left_out)
+        terminal.console().print(f"report: {out / 'report.html'}")
+        if output is Format.JSON:
+            typer.echo(json.dumps(results, indent=2))
+
+    command.__doc__ = teaches
+    return command
+
+
+def _counts_default_steps(plan: TrainingPlan) -> bool:
+    """Whether stage 2 counts the steps of the default plan, which is for federations."""
+    from mamfed_common.plan import TrainingPlan
+
+    return plan.finetuning.local_steps == TrainingPlan().finetuning.local_steps
+
+
+def _rows(kind: str, names: str | None) -> tuple[Row, ...]:
+    from mamfed_common.runtime.documents import near
+    from mamfed_simulations.study.rows import PEER_ROWS, TABLE1
+
+    offered = {row.name: row for row in (TABLE1 if kind == "table1" else PEER_ROWS)}
+    wanted = list(offered) if names is None else names.split(",")
+    if unknown := [name for name in wanted if name not in offered]:
+        hint = near(unknown[0], list(offered))
+        expected = f"expected some of {', '.join(offered)}"
+        raise typer.BadParameter(f"--rows {unknown[0]!r}: {expected}{hint}")
+    return tuple(offered[name] for name in dict.fromkeys(wanted))
+
+
+app.command("table1")(_command("table1", TABLE1_HELP))
+app.command("peers")(_command("peers", PEERS_HELP))

@@ -1,0 +1,1 @@
+"""Federations compared: arms trained under one budget and scored on the same patients."""

@@ -1,0 +1,1 @@
+"""A federation on one machine: its engines, its arms, and the experiment around them."""

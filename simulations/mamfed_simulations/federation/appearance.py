@@ -1,0 +1,119 @@
+"""Fixed looks of virtual hospitals: one cohort as other vendors' processing would show it.
+
+A look changes grey levels inside the breast only: the air around it, labels and film frames stay
+as they were, and so do masks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mamfed_client.imaging.breast_mask import breast_view, enlarged
+from mamfed_client.imaging.mammogram import Mammogram, Mask, Pixels
+from mamfed_client.imaging.preprocess import BLACK_SHARE, WHITE_SHARE, black_and_white
+from mamfed_common.runtime.seeds import generator
+from mamfed_common.transforms.sample import FULL_SCALE
+
+GRID = 256
+"""Longest side in pixels of the view that blur and grain are measured on, so that a look is the
+same at whatever size an image is stored, and survives that it is made smaller."""
+EIGHT_BIT_STEP = FULL_SCALE // 255
+
+
+class Look(NamedTuple):
+    """What a hospital's processing does to a breast whose grey levels are stretched to 0..1.
+
+    Attributes:
+        gamma: Exponent of the curve; below 1 lifts fat, above 1 presses it down.
+        blur: Standard deviation in pixels of ``GRID``.
+        noise: Standard deviation of the grain at black; at white it is 3.5 times as large.
+    """
+
+    gamma: float = 1.0
+    blur: float = 0.0
+    noise: float = 0.0
+
+
+ORIGINAL = Look()
+KNOWN = (
+    ORIGINAL,
+    Look(gamma=1.8, blur=0.9, noise=0.010),
+    Look(gamma=0.55, noise=0.030),
+    Look(gamma=1.35, blur=0.4, noise=0.020),
+    Look(gamma=0.75, blur=1.2, noise=0.005),
+)
+
+
+def looks_of(sites: int, seed: int) -> list[Look]:
+    """Return one look a site: the first keeps the original, those beyond ``KNOWN`` are drawn."""
+    drawn = [_drawn(generator(seed, "look", site)) for site in range(len(KNOWN), sites)]
+    return [*KNOWN[:sites], *drawn]
+
+
+def with_look(mammogram: Mammogram, look: Look, random: np.random.Generator) -> npt.NDArray[Any]:
+    """Return a mammogram's grey levels with a look, and 0 where its file padded.
+
+    Args:
+        mammogram: ``(H, W)`` uint16.
+        look: What to do to the breast.
+        random: Draws the grain.
+
+    Returns:
+        ``(H, W)``, uint8 where the levels are those of 8 bits spread over 16, else uint16. The
+        breast's black and white levels are those that it had.
+
+    Raises:
+        Refusal: There is no breast.
+    """
+    grey, valid = mammogram.grey, mammogram.valid
+    breast = breast_view(grey, valid)
+    black, white = black_and_white(grey, valid, breast)
+    field = enlarged(breast, grey.shape)
+    if valid is not None:
+        field &= valid
+    levels = (grey.astype(np.float32) - black) / (white - black)
+    shown = _processed(np.clip(levels, 0, 1), field, look, random)
+    image = grey.copy()
+    if valid is not None:
+        image[~valid] = 0
+    step = EIGHT_BIT_STEP if not (image % EIGHT_BIT_STEP).any() else 1
+    changed = (black + shown[field] * (white - black)) / step
+    image[field] = np.rint(changed).astype(np.uint16) * step
+    return (image // EIGHT_BIT_STEP).astype(np.uint8) if step > 1 else image
+
+
+def _drawn(random: np.random.Generator) -> Look:
+    """Draw a look no further from the original than the known ones are."""
+    return Look(
+        gamma=float(np.exp(random.uniform(np.log(0.55), np.log(1.8)))),
+        blur=float(random.uniform(0, 1.2)),
+        noise=float(random.uniform(0, 0.03)),
+    )
+
+
+def _processed(image: Pixels, field: Mask, look: Look, random: np.random.Generator) -> Pixels:
+    """Blur, bend, add grain, and stretch again as intake would; ``(H, W)`` in 0..1."""
+    if look.blur:
+        sigma = look.blur * max(image.shape) / GRID
+        share = cv2.GaussianBlur(field.astype(np.float32), (0, 0), sigma)
+        blurred = cv2.GaussianBlur(image * field, (0, 0), sigma)
+        image = np.asarray(blurred / np.maximum(share, 1e-6), np.float32)
+    image = np.clip(image, 0, 1) ** np.float32(look.gamma)
+    image = image + _grain(image.shape, random) * np.float32(look.noise) * (0.4 + image)
+    black, white = np.quantile(image[field], (BLACK_SHARE, WHITE_SHARE))
+    return np.asarray(np.clip((image - black) / max(white - black, 1e-6), 0, 1), np.float32)
+
+
+def _grain(shape: tuple[int, ...], random: np.random.Generator) -> Pixels:
+    """Draw noise of mean 0 and deviation 1 on ``GRID`` and enlarge it; small images: as it is."""
+    scale = max(1.0, max(shape) / GRID)
+    height, width = (max(2, round(side / scale)) for side in shape)
+    noise = random.standard_normal((height, width)).astype(np.float32)
+    if scale == 1:
+        noise = noise[: shape[0], : shape[1]]
+    enlarged_noise = cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.asarray(enlarged_noise / enlarged_noise.std(), np.float32)

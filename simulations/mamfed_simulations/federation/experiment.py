@@ -1,0 +1,327 @@
+"""One simulated experiment: the federation, its comparison, and the report, in one folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mamfed_client.preparation.site_data import Site, load_site
+from mamfed_common.checkpoint import load_checkpoint
+from mamfed_common.errors import MamfedError
+from mamfed_common.metrics.bootstrap import patient_bootstrap
+from mamfed_common.metrics.scores import ImageScore
+from mamfed_common.plan import TrainingPlan, with_threshold
+from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.runtime.files import check_outside, check_writable
+from mamfed_common.training.device import choose_device, float32_instead
+from mamfed_common.training.stages import evaluate, load_network, predict
+from mamfed_server.report.data import (
+    ARMS,
+    CaseNote,
+    Interval,
+    Notes,
+    Promise,
+    RejectedRow,
+    environment,
+    write_notes,
+)
+from mamfed_server.report.page import report_run
+from mamfed_server.run.participants import check_stages
+from mamfed_server.run_folder.folder import RunFolder
+from mamfed_simulations.federation.arm_pool import Machine, set_threads, train_arms
+from mamfed_simulations.federation.arms import (
+    CENTRALISED,
+    FEDERATED,
+    LOCAL,
+    Arm,
+    centralised_arm,
+    federated_arm,
+    local_arms,
+    merge_local,
+)
+from mamfed_simulations.federation.fingerprints import begin_with_questions, hold_to_questions
+from mamfed_simulations.federation.readiness import check_nobody_works
+from mamfed_simulations.federation.site_gains import measure_promises
+from mamfed_simulations.federation.site_models import as_at_site
+from mamfed_simulations.reporting.figure2 import Case, by_site, draw_figure2
+from mamfed_simulations.reporting.progress import Progress
+
+CASES_PER_SITE = 3
+WORST_CASES = 10
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to simulate.
+
+    Attributes:
+        sites: The sites.
+        plan: The plan.
+        out: Run folder; an earlier run there is moved aside.
+        compare: Train local-only and centralised arms too.
+        machine: What to train with.
+        title: Heading of the report.
+        command: The command line, for the report.
+        resume: Go on with the run in ``out``, where there is one of the same question.
+    """
+
+    sites: tuple[Site, ...]
+    plan: TrainingPlan
+    out: Path
+    compare: bool = False
+    machine: Machine = field(default_factory=Machine)
+    title: str = "mamfed simulation"
+    command: str = ""
+    resume: bool = False
+
+
+def simulate(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription], progress: Progress
+) -> dict[str, Any]:
+    """Run all arms, write ``summary.json`` and ``report.html``, and return the summary.
+
+    Raises:
+        RunError: An arm failed; what was reached stays in the run folder.
+        SetupError: Another run works in the folder.
+        OutputError: The folder holds something else, lies in a site's data, or the run to go on
+            with is of other data, options or code.
+        PlanError: It is of another plan.
+    """
+    check_place(experiment)
+    with RunFolder(experiment.out).alone():
+        return _simulate(experiment, descriptions, progress)
+
+
+def check_place(experiment: Experiment) -> None:
+    """Refuse a place for a run before its images are prepared.
+
+    Raises:
+        OutputError: It lies in a site's data, holds something else, or cannot be written.
+        SetupError: Another run works in it.
+    """
+    out, folder = experiment.out, RunFolder(experiment.out)
+    check_outside(out, [f for site in experiment.sites for _, f in site.cohorts])
+    is_there = folder.check_ours() if experiment.resume else folder.check_movable()
+    if not is_there:
+        check_writable(out)
+    check_writable(Path(os.path.abspath(out)).parent)  # for the lock, and an earlier run's new name
+    check_nobody_works(folder.lock(), out, "another run")
+
+
+def _simulate(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription], progress: Progress
+) -> dict[str, Any]:
+    started = time.monotonic()
+    folder = RunFolder(experiment.out)
+    check_stages(experiment.plan, descriptions)  # what cannot start leaves nothing behind
+    arms, not_trained = arms_of(experiment, descriptions)
+    goes_on = _open(experiment, arms, progress)
+    try:
+        summary = _train(experiment, arms, not_trained, progress)
+    except MamfedError:
+        if folder.holds_run():  # else it failed before it began, and left nothing behind
+            write_notes(experiment.out, _notes(experiment, Measured()))
+            report_run(experiment.out)
+        raise
+    if not goes_on:  # else the federation's own, of all its processes
+        summary["seconds"] = round(time.monotonic() - started, 1)
+    folder.write_summary(summary)
+    progress.say("drawing the report")
+    set_threads(experiment.machine)
+    measured = measure(experiment, folder.checkpoint_path("best"))
+    figure2 = draw_figure2(measured.cases, measured.threshold) if measured.cases else None
+    write_notes(experiment.out, _notes(experiment, measured), figure2)
+    report_run(experiment.out)
+    return summary
+
+
+def _open(experiment: Experiment, arms: Sequence[Arm], progress: Progress) -> bool:
+    """Make the run folder, or check that the run in it may go on; return whether it does.
+
+    The other arms' folders lie in this one's: it stands before any of them begins.
+    """
+    out, folder = experiment.out, RunFolder(experiment.out)
+    goes_on = experiment.resume and folder.holds_run()
+    if goes_on:
+        held = hold_to_questions(out, arms, experiment.machine)
+    else:
+        folder.create(experiment.plan)
+        held = begin_with_questions(out, arms, experiment.machine)
+    held.write(out)
+    for note in held.notes:
+        progress.say(note)
+    return goes_on
+
+
+def _train(
+    experiment: Experiment,
+    arms: Sequence[Arm],
+    not_trained: dict[str, str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train all arms; return the federation's summary with the results of all."""
+    plan = experiment.plan
+    trained = train_arms(arms, experiment.machine, progress)
+    summaries = {arm.name: RunFolder(arm.job.folder).read_summary() for arm, _ in trained}
+    summary = summaries.pop(FEDERATED)
+    device = choose_device(experiment.machine.device)
+    said = filter(None, [*summary["warnings"], float32_instead(device, plan.precision)])
+    summary["warnings"] = list(dict.fromkeys(said))  # a run that was finished had said it
+    if not experiment.compare:
+        return summary
+    others = [f"{name}: {warning}" for name, s in summaries.items() for warning in s["warnings"]]
+    summary["warnings"] = list(dict.fromkeys([*summary["warnings"], *others]))
+    centralised = summaries.pop(CENTRALISED)
+    by_site = {name.removeprefix(f"{LOCAL}-"): s for name, s in summaries.items()}
+    summary["arms"][LOCAL] = merge_local(by_site, not_trained)
+    summary["arms"][CENTRALISED] = centralised["arms"][CENTRALISED]
+    return summary
+
+
+def arms_of(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription]
+) -> tuple[list[Arm], dict[str, str]]:
+    """Return what is to be trained, the federation first, and why a site has no arm of its own."""
+    sites, plan, out = experiment.sites, experiment.plan, experiment.out
+    arms, not_trained = [federated_arm(sites, plan, out)], dict[str, str]()
+    if experiment.compare:
+        alone, not_trained = local_arms(sites, descriptions, plan, out)
+        arms += [*alone, centralised_arm(sites, descriptions, plan, out)]
+    return [replace(arm, job=replace(arm.job, resume=True)) for arm in arms], not_trained
+
+
+def check_resumed(experiment: Experiment, arms: Sequence[Arm]) -> None:
+    """Check, where a run is to go on, that the one in the folder is of the same question.
+
+    Raises:
+        OutputError: It is of other data, options or code; what differs is named.
+        PlanError: It is of another plan.
+    """
+    if experiment.resume:
+        hold_to_questions(experiment.out, arms, experiment.machine)
+
+
+def kept_lines(experiment: Experiment) -> list[str]:
+    """Say what an interrupted run has left, and how it goes on."""
+    folder = RunFolder(experiment.out)
+    if not folder.holds_run():
+        return ["kept: the images that are prepared; no round has begun"]
+    folders = [folder, *(RunFolder(arm) for arm in sorted((experiment.out / ARMS).glob("*")))]
+    begun = [found for found in folders if found.holds_run()]
+    rounds = sum(len(found.rounds()) for found in begun)
+    finished = sum(found.is_finished() for found in begun)
+    arms = f", {finished} of {len(begun)} arms begun are finished" if experiment.compare else ""
+    total = f" of {experiment.plan.rounds}" if not experiment.compare else ""
+    return [f"kept in {experiment.out}: {rounds}{total} rounds{arms}; report.html is not made"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the chosen checkpoint makes of the held-out images with malignancy.
+
+    Attributes:
+        cases: Each site's best, median and worst, for figure 2.
+        worst: The lowest Dice of all sites, the worst first.
+        intervals: Of each site's mean Dice, over patients.
+        promises: What each site gains by taking part.
+        threshold: Probability from which a pixel was marked.
+    """
+
+    cases: Sequence[Case] = ()
+    worst: Sequence[CaseNote] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    promises: Sequence[Promise] = ()
+    threshold: float = 0.5
+
+
+def _note(site: str, score: ImageScore, vendor: str | None) -> CaseNote:
+    return CaseNote(site=site, image=score.image, vendor=vendor or "unknown", dice=score.dice)
+
+
+def measure(experiment: Experiment, checkpoint: Path) -> Measured:
+    """Score every site's held-out images with malignancy once more, image by image."""
+    device, plan = choose_device(experiment.machine.device), experiment.plan
+    if not plan.finetuning.rounds:
+        return Measured()
+    shared = load_checkpoint(checkpoint)
+    plan = with_threshold(plan, shared.facts.threshold)
+    cases: list[Case] = []
+    notes: list[CaseNote] = []
+    intervals = {}
+    for site in experiment.sites:
+        data = load_site(site, plan)
+        state, _, painted_by = as_at_site(shared, experiment.out, site.name)
+        network = load_network(state, plan, device)
+        painter = None if painted_by is None else load_network(painted_by, plan, device)
+        samples = data.samples(["malignant"], "test")
+        rows = {i.case.row.image: i.case.row for c in data.cohorts for i in c.placed}
+        scores = evaluate(state, samples, plan, device=device)
+        own = [_note(site.name, score, rows[score.image].vendor) for score in scores]
+        for index in _best_median_worst(scores):
+            (prediction,) = predict(network, [samples[index]], plan, device, painter)
+            note = own[index]
+            cases.append(
+                Case(note.site, note.image, note.vendor, note.dice, samples[index], prediction)
+            )
+        if scores:
+            patients = [rows[score.image].patient_id for score in scores]
+            found = patient_bootstrap(patients, np.array([score.dice for score in scores]))
+            intervals[site.name] = Interval(low=found.low, high=found.high, patients=found.patients)
+        notes += own
+    worst = sorted(notes, key=lambda note: (note.dice, note.site, note.image))[:WORST_CASES]
+    promises = measure_promises(experiment.sites, experiment.out, device)
+    return Measured(by_site(cases), worst, intervals, promises, plan.evaluation.threshold)
+
+
+def _notes(experiment: Experiment, measured: Measured) -> Notes:
+    """Write down what the report tells beside the run's own files."""
+    return Notes(
+        title=experiment.title,
+        command=experiment.command,
+        environment={
+            **environment(),
+            "engine": experiment.machine.engine,
+            "device": str(choose_device(experiment.machine.device)),
+            "threads a site": str(experiment.machine.threads),
+            "arms side by side": str(experiment.machine.workers),
+        },
+        rejected=tuple(rejected_rows(experiment.sites, experiment.plan)),
+        cases=tuple(
+            CaseNote(site=c.site, image=c.image, vendor=c.vendor, dice=c.dice)
+            for c in measured.cases
+        ),
+        cases_chosen_by="best, median and worst Dice of each site",
+        worst=tuple(measured.worst),
+        intervals=dict(measured.intervals),
+        promises=tuple(measured.promises),
+    )
+
+
+def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow]:
+    """Return every row of every site that could not be used, and why."""
+    return [
+        RejectedRow(
+            site=site.name,
+            row=r.row_number,
+            image=r.image,
+            reason=str(r.reason),
+            detail=r.detail,
+        )
+        for site in sites
+        for cohort in load_site(site, plan).cohorts
+        for r in cohort.intake.rejected
+    ]
+
+
+def _best_median_worst(scores: Sequence[ImageScore]) -> list[int]:
+    """Return up to three positions, from the highest Dice to the lowest."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i].dice)
+    if len(order) <= CASES_PER_SITE:
+        return order
+    return [order[0], order[len(order) // 2], order[-1]]

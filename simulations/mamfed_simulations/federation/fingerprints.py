@@ -1,0 +1,117 @@
+"""What each arm of a comparison depends on, kept beside the arms: none is mixed with another's.
+
+``arms.json`` holds a fingerprint an arm's folder. It is written before an arm begins, so that one
+that was killed goes on for the same data alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mamfed_client.disclosure.evaluation_question import site_sha256
+from mamfed_client.preparation.site_data import load_site
+from mamfed_common import __version__
+from mamfed_common.errors import OutputError
+from mamfed_common.runtime.files import write_atomic
+from mamfed_common.runtime.fingerprint import Fingerprint
+from mamfed_common.training.device import choose_device
+from mamfed_server.run.resume import check_same_plan
+from mamfed_server.run_folder.folder import RunFolder
+from mamfed_simulations.federation.arm_pool import Machine
+from mamfed_simulations.federation.arms import Arm
+
+ARMS = "arms.json"
+ADVICE = "choose another --out, give the same options, or remove that folder"
+
+
+def question_of(arm: Arm, machine: Machine) -> Fingerprint:
+    """Name all that an arm's weights depend on."""
+    job = arm.job
+    return Fingerprint.of(
+        mamfed_version=__version__,
+        arm=arm.name,
+        plan_sha256=job.plan.sha256(),
+        data={site.name: site_sha256(load_site(site, job.plan)) for site in arm.sites},
+        training_sites=_names(job.training_sites),
+        validation_sites=_names(job.validation_sites),
+        test_sites=_names(job.test_sites),
+        device=choose_device(machine.device).type,
+        threads=machine.threads,
+    )
+
+
+class Held(NamedTuple):
+    """What a folder's arms are of.
+
+    Attributes:
+        notes: What to say: how many arms are done before, and which cannot be checked.
+        questions: The parts of each arm's fingerprint, by its folder.
+    """
+
+    notes: list[str]
+    questions: dict[str, Any]
+
+    def write(self, out: Path) -> None:
+        """Keep the questions beside the arms."""
+        write_atomic(out / ARMS, json.dumps(self.questions, indent=2) + "\n")
+
+
+def hold_to_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> Held:
+    """Refuse arms that were begun for another question; nothing is written yet.
+
+    Raises:
+        OutputError: An arm here is of other data, options or code; what differs is named.
+        PlanError: One is of another plan.
+    """
+    known = _read(out / ARMS)
+    questions = _questions(out, arms, machine)
+    notes, done = [], 0
+    for arm in arms:
+        place, folder = _place(out, arm), RunFolder(arm.job.folder)
+        if not folder.holds_run():
+            continue
+        check_same_plan(folder, arm.job.plan, ADVICE)
+        done += folder.is_finished()
+        if place in known:
+            where = f"{folder.path}: was begun for another question"
+            questions[place].check(known[place], where, ADVICE)
+        else:
+            notes.append(
+                f"{place}: begun by an older mamfed that did not note its data; only its plan is "
+                "known to be the same"
+            )
+    if done:
+        notes.append(f"{done} of {len(arms)} arms done before, of the same data, plan and options")
+    return Held(notes, known | {place: question.parts for place, question in questions.items()})
+
+
+def begin_with_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> Held:
+    """Name the questions of arms in a folder in which nothing has begun."""
+    questions = _questions(out, arms, machine)
+    return Held([], {place: dict(question.parts) for place, question in questions.items()})
+
+
+def _questions(out: Path, arms: Sequence[Arm], machine: Machine) -> dict[str, Fingerprint]:
+    return {_place(out, arm): question_of(arm, machine) for arm in arms}
+
+
+def _place(out: Path, arm: Arm) -> str:
+    return str(arm.job.folder.relative_to(out))
+
+
+def _names(sites: frozenset[str] | None) -> list[str] | None:
+    return None if sites is None else sorted(sites)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the arms' fingerprints by folder; none where there is no file."""
+    try:
+        found = json.loads(path.read_bytes()) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise ValueError
+    except (OSError, ValueError):
+        raise OutputError(f"{path}: damaged; choose another --out, or remove it") from None
+    return found

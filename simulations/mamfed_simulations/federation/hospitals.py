@@ -1,0 +1,224 @@
+"""A dealt cohort -> a folder a virtual hospital, in the plain layout that every command reads.
+
+Files are copied, never linked: a link would share permissions and edits with the data set, and an
+image with a look is another image anyway. Rows that cannot be used keep their place in the table,
+without an image, because they still speak for their patient. Whatever else a table says of a row,
+such as that somebody has reviewed it, goes with the row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from mamfed_client.annotations.classes import Take
+from mamfed_client.datasets import plain
+from mamfed_client.datasets.listing import table_in
+from mamfed_client.datasets.manifest import Row, Statement
+from mamfed_client.imaging.raster import SUFFIXES
+from mamfed_client.imaging.rejections import Refusal
+from mamfed_client.preparation.ingest import Case
+from mamfed_client.sandbox.decoder import Decoder
+from mamfed_client.tables.csv_table import read_table
+from mamfed_common.errors import OutputError
+from mamfed_common.runtime.files import (
+    cannot_write,
+    check_folder,
+    check_outside,
+    private_directory,
+    write_atomic,
+)
+from mamfed_common.runtime.lock import LOCK, folder_for_one
+from mamfed_common.runtime.seeds import generator
+from mamfed_common.runtime.terminal import console
+from mamfed_simulations.federation.appearance import ORIGINAL, Look, with_look
+from mamfed_simulations.federation.partition import Dealt, Hospital
+
+RECORD = "partition.json"
+UNREADABLE = "not understood"
+"""Pathology of a row whose label cannot be read: it bars its patient from stage 1 as before."""
+OF_FILES = ("image", "mask", "mask_values", "classes")
+"""Columns about files: a row without an image names none, and a mask drawn anew has no classes."""
+PICTURES = SUFFIXES | {".bmp"}
+
+Cells = dict[str, str]
+
+
+def write_hospitals(dealt: Dealt, out: Path) -> None:
+    """Write every hospital's folder; the same cohort dealt again gives the same bytes.
+
+    Raises:
+        OutputError: ``out`` lies in the data set, holds something else, or cannot be written.
+        SetupError: Another partition is being written there.
+    """
+    record = json.dumps(dealt.values(), indent=2) + "\n"
+    check_place(out, dealt.partition.data)
+    _check_record(out, record)
+    source = _Cohort(dealt)
+    try:
+        with folder_for_one(out, "another partition"):
+            _check_record(out, record)  # another one may have ended since
+            write_atomic(out / RECORD, record)
+            with Decoder() as decoder:
+                for hospital in dealt.hospitals:
+                    folder = private_directory(out / hospital.name)
+                    _write_hospital(folder, hospital, source, decoder)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+
+
+def check_place(out: Path, data: Path) -> None:
+    """Refuse a place for a partition before the images are read.
+
+    Raises:
+        OutputError: It lies in the data, holds something else, or cannot be written.
+    """
+    check_outside(out, [data])
+    check_folder(out, _is_begun, "partition")
+
+
+def _check_record(out: Path, record: str) -> None:
+    """Refuse another partition's folder."""
+    if (out / RECORD).is_file() and (out / RECORD).read_text(encoding="utf-8") != record:
+        raise OutputError(f"{out}: holds another partition; choose a new folder")
+
+
+def _is_begun(out: Path) -> bool:
+    return (out / RECORD).is_file() or (out / LOCK).exists()
+
+
+class _Cohort:
+    """The rows of a cohort as a hospital's table can hold them."""
+
+    def __init__(self, dealt: Dealt) -> None:
+        self.seed, self.folder = dealt.partition.seed, dealt.partition.data
+        self.layout = dealt.intake.layout
+        self.cases = {case.row.row_number: case for case in dealt.intake.cases}
+        self.statements = dealt.intake.statements
+        self.written: dict[int, Cells] = {}
+        if self.layout == plain.LAYOUT:
+            table = table_in(self.folder, plain.TABLE)
+            assert table is not None
+            records = read_table(table, plain.COLUMNS)
+            self.written = {r.row_number: r.cells for r in records if r.complete}
+
+    def cells(self, statement: Statement) -> Cells:
+        """Return a row's cells; where it cannot be used, all but the files that they name."""
+        case = self.cases.get(statement.row_number)
+        own = {k: v for k, v in self.written.get(statement.row_number, {}).items() if v}
+        if case is None:
+            return {**_stub(statement), **{k: v for k, v in own.items() if k not in OF_FILES}}
+        return {**_cells_of(case.row, self.layout, statement.split), **own}
+
+    def mask_name(self, row: Row, path: Path, number: int) -> PurePosixPath:
+        """Name a mask as the table does, or by its row where there was no such table."""
+        if self.layout == plain.LAYOUT:
+            return PurePosixPath(path.relative_to(self.folder).as_posix())
+        return PurePosixPath("masks") / f"{row.row_number:05d}-{number}{path.suffix.lower()}"
+
+    def columns(self) -> list[str]:
+        """Return the table's columns: the known ones, then the site's own."""
+        own = dict.fromkeys(name for cells in self.written.values() for name in cells)
+        return [*plain.COLUMNS, *(name for name in own if name not in plain.COLUMNS)]
+
+
+def _write_hospital(folder: Path, hospital: Hospital, cohort: _Cohort, decoder: Decoder) -> None:
+    own = [s for s in cohort.statements if s.patient_id in hospital.patients]
+    lines = []
+    for statement in track(own, f"writing {hospital.name}", console=console(), transient=True):
+        cells, case = cohort.cells(statement), cohort.cases.get(statement.row_number)
+        if case is not None:
+            cells |= _write_image(folder, case, cells["image"], hospital.look, cohort, decoder)
+            cells |= _write_masks(folder, case, cohort, decoder)
+        lines.append(cells)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, cohort.columns(), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomic(folder / plain.TABLE, table.getvalue())
+
+
+def _write_image(
+    folder: Path, case: Case, cell: str, look: Look, cohort: _Cohort, decoder: Decoder
+) -> Cells:
+    """Copy an image, or write it with a look; return its cell."""
+    path = PurePosixPath(PureWindowsPath(cell).as_posix())
+    if look == ORIGINAL:
+        _put(folder, path, case.row.image_path.read_bytes())
+        return {"image": str(path)}
+    mammogram, sha256 = decoder.mammogram(case.row.image_path, case.row.allow)
+    grain = generator(cohort.seed, "grain", sha256)
+    path = path if path.suffix == ".png" else path.with_name(f"{path.name}.png")
+    _put(folder, path, _png(with_look(mammogram, look, grain)))
+    return {"image": str(path)}
+
+
+def _write_masks(folder: Path, case: Case, cohort: _Cohort, decoder: Decoder) -> Cells:
+    """Copy masks that are pictures, draw all others; return their cell.
+
+    Other formats name their image, which may have got another name.
+    """
+    row = case.row
+    paths = [a.path for a in row.annotations if a.path is not None]
+    plain = len(paths) == len(row.annotations) and all(a.take == Take() for a in row.annotations)
+    if plain and all(p.suffix.lower() in PICTURES for p in paths):
+        names = [cohort.mask_name(row, path, i) for i, path in enumerate(paths)]
+        for name, path in zip(names, paths, strict=True):
+            _put(folder, name, path.read_bytes())
+        return {"mask": "|".join(map(str, names))}
+    no_mask = dict.fromkeys(OF_FILES[1:], "")
+    try:
+        marked, _ = decoder.mask(row.annotations, case.outcome.rows, case.outcome.columns)
+    except Refusal:  # boxes only, or a benign finding's outline, which nothing needs
+        return no_mask
+    name = PurePosixPath("masks") / f"{row.row_number:05d}.png"
+    _put(folder, name, _png(marked.mask.astype(np.uint8) * np.uint8(255)))
+    return no_mask | {"mask": str(name)}
+
+
+def _put(folder: Path, name: PurePosixPath, content: bytes) -> None:
+    path = folder / name
+    private_directory(path.parent)
+    write_atomic(path, content)
+
+
+def _png(image: npt.NDArray[Any]) -> bytes:
+    _, encoded = cv2.imencode(".png", image)
+    return encoded.tobytes()
+
+
+def _cells_of(row: Row, layout: str, split: str) -> Cells:
+    """Return what is known of an image, of its file too: a picture made of it has no header."""
+    suffix = row.image_path.suffix.lower()
+    return {
+        "image": f"images/{row.row_number:05d}{suffix}",
+        "patient_id": row.patient_id,
+        "laterality": row.laterality or "",
+        "view": row.view or "",
+        "pathology": row.label.pathology or "",
+        "birads": "|".join(map(str, row.label.birads)),
+        "density": row.density or "",
+        "finding": {"both": "mass, calcification"}.get(row.kind or "", row.kind or ""),
+        "spacing_mm": "" if row.spacing_mm is None else f"{row.spacing_mm:.6g}",
+        "vendor": row.vendor or "",
+        "source": layout,
+        "split": split,
+    }
+
+
+def _stub(statement: Statement) -> Cells:
+    label = statement.label
+    return {
+        "patient_id": statement.patient_id,
+        "pathology": UNREADABLE if label is None else label.pathology or "",
+        "birads": "" if label is None else "|".join(map(str, label.birads)),
+        "split": statement.split,
+    }

@@ -1,0 +1,1 @@
+"""Synthetic mammograms: anatomy, lesions, vendors, and the files that go wrong."""

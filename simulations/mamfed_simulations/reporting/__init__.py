@@ -1,0 +1,1 @@
+"""Tables, pictures, pages and progress bars of a simulation."""

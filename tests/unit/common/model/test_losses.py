@@ -1,0 +1,34 @@
+import torch
+
+from mamfed_common.model.losses import LossConfig, empty_loss, segmentation_loss
+
+
+def test_the_segmentation_loss_is_dice_and_weighted_cross_entropy():
+    logits = torch.tensor([[[[2.0, -1.0], [0.5, -3.0]]]])
+    target = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
+    p = logits.sigmoid()
+    expected_dice = 1 - (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
+    bce = -(target * p.log() + (1 - target) * (1 - p).log()).mean()
+    expected = expected_dice + LossConfig().cross_entropy * bce
+    torch.testing.assert_close(segmentation_loss(LossConfig())(logits, target), expected)
+
+
+def test_an_empty_mask_has_a_finite_loss_that_falls_with_the_prediction():
+    target = torch.zeros(1, 1, 4, 4)
+    loss = segmentation_loss(LossConfig())
+    low, high = loss(torch.full_like(target, -5), target), loss(torch.full_like(target, 5), target)
+    assert torch.isfinite(low)
+    assert low < high
+
+
+def test_an_empty_target_counts_inside_the_breast_and_each_breast_alike():
+    logits = torch.tensor([[[[2.0, -1.0], [0.5, 9.0]]], [[[1.0, 9.0], [9.0, 9.0]]]])
+    field = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]], [[[1.0, 0.0], [0.0, 0.0]]]])
+    first = -(1 - torch.tensor([2.0, -1.0, 0.5]).sigmoid()).log().mean()
+    second = -(1 - torch.tensor(1.0).sigmoid()).log()
+    torch.testing.assert_close(empty_loss(logits, field), (first + second) / 2)
+
+
+def test_an_image_without_any_breast_costs_nothing():
+    nothing = empty_loss(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+    assert nothing == 0

@@ -1,0 +1,60 @@
+"""Every process that mamfed starts: its own modules, its own folder, no stream of the terminal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mamfed_common.runtime.child_processes import module_command, start_process
+
+SHOW = "import calendar, os, sys; print(calendar.__file__); print(os.getcwd()); print(sys.path[0])"
+
+
+def said_by(*argv, **options):
+    process = start_process(argv, env=os.environ, stdout=subprocess.PIPE, **options)
+    with process.stdout:
+        lines = process.stdout.read().decode().splitlines()
+    assert process.wait(30) == 0
+    return lines
+
+
+@pytest.fixture
+def in_the_way(tmp_path, monkeypatch):
+    """The folder in which the command was started holds somebody's calendar.py."""
+    (tmp_path / "calendar.py").write_text("raise SystemExit('was run')\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_no_module_of_the_current_folder_is_imported(in_the_way):
+    found, folder, _ = said_by(sys.executable, "-c", SHOW, folder=in_the_way)
+    assert Path(found).parent != in_the_way
+    assert folder == str(in_the_way)
+
+
+def test_nor_by_what_the_child_starts(in_the_way):
+    again = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SHOW!r}], check=True)"
+    found, *_ = said_by(sys.executable, "-c", again, folder=in_the_way)
+    assert Path(found).parent != in_the_way
+
+
+def test_it_does_not_stay_in_the_folder_where_the_command_was_started(in_the_way):
+    assert said_by(sys.executable, "-c", SHOW)[1] == "/"
+
+
+def test_a_module_is_run_by_its_name():
+    assert said_by(*module_command("platform"))
+
+
+def test_one_place_starts_processes():
+    """Who starts one another way gets none of this."""
+    roots = Path(__file__).parents[4]
+    found = [
+        path.relative_to(roots).as_posix()
+        for role in ("common", "client", "server", "simulations")
+        for path in sorted((roots / role).rglob("*.py"))
+        if "subprocess.Popen(" in (text := path.read_text()) or "subprocess.run(" in text
+    ]
+    assert found == ["common/mamfed_common/runtime/child_processes.py"]
