@@ -21,8 +21,8 @@ from harness import record, take_turns
 
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.training.batches import Batches, Turn, makers
-from mamfed_common.training.objective import StepLoss, descend
+from mamfed_common.training.batches import Batches, RoundContext, loader_threads
+from mamfed_common.training.objective import StepLoss, optimizer_step
 
 CPU = torch.device("cpu")
 GPU_TARGET = 60
@@ -46,9 +46,9 @@ class Fed:
         """
         waited, stepped = [], []
         asked = time.perf_counter()
-        for batch in self.batches.epoch(0, threads=makers(CPU)):
+        for batch in self.batches.epoch(0, threads=loader_threads(CPU)):
             came = time.perf_counter()
-            descend(self.optimiser, self.loss_of(batch), self.anchor, 0)
+            optimizer_step(self.optimiser, self.loss_of(batch), self.anchor, 0)
             waited.append(came - asked)
             asked = time.perf_counter()
             stepped.append(asked - came)
@@ -87,7 +87,7 @@ def batches_of(stage: Stage, malignant: Cached, benign: Cached) -> Batches:
     stage_plan = {"rounds": 1, "local_epochs": 1, "batch_size": 1, "learning_rate": 1e-3}
     plan = TrainingPlan().changed(image_size=side, pretraining=stage_plan, finetuning=stage_plan)
     samples = benign if stage is Stage.PRETRAINING else malignant
-    return Batches(samples, plan, stage, Turn("site", 1), benign)
+    return Batches(samples, plan, stage, RoundContext("site", 1), benign)
 
 
 def compare(batches: Batches, arguments: argparse.Namespace) -> None:
@@ -120,7 +120,7 @@ def each_image(batches: Batches, runs: int) -> tuple[list[float], list[float]]:
         for number in (1, 2)
     }
     seconds = take_turns({str(number): call for number, call in calls.items()}, runs=runs)
-    one, two = ([turn / images for turn in turns] for turns in seconds.values())
+    one, two = ([round_context / images for round_context in turns] for turns in seconds.values())
     return one, two
 
 

@@ -54,7 +54,7 @@ def describe(scores: list[ImageScore], samples: list[Sample]) -> str:
     marked = np.array([score.predicted_pixels for score in scores])
     masses = np.array([score.lesion_pixels for score in scores])
     both = np.array([score.dice for score in scores]) * (marked + masses) / 2
-    breasts = np.array([int(sample.field.sum()) for sample in samples])
+    breasts = np.array([int(sample.breast_mask.sum()) for sample in samples])
     return (
         f"{len(scores)} images, masses {np.mean(masses / breasts):.2%}, "
         f"marked {np.mean(marked / breasts):.2%}, "

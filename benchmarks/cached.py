@@ -12,7 +12,7 @@ import numpy as np
 from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.imaging.preprocess import prepare
 from mamfed_client.preparation.prepared_folder import SAMPLES
-from mamfed_client.preparation.sample_store import Entry, Store
+from mamfed_client.preparation.sample_store import SampleStore, StoredSample
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 from mamfed_simulations.phantoms.phantom import Population, draw_patient
 
@@ -23,7 +23,7 @@ SHAPE = (1800, 1440)
 class Cached(Sequence[Sample]):
     """Samples that are read from disk whenever one is looked at."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[StoredSample]) -> None:
         self.entries = entries
 
     def __len__(self) -> int:
@@ -55,10 +55,10 @@ def cached_samples(
     """
     if data is not None:
         paths = sorted((data / SAMPLES).rglob("*.safetensors"))
-        return Cached([Entry(path) for path in paths[:: -(-len(paths) // count)]])
-    store = Store(folder / SAMPLES)
+        return Cached([StoredSample(path) for path in paths[:: -(-len(paths) // count)]])
+    store = SampleStore(folder / SAMPLES)
     rng = np.random.default_rng(count * 2 + malignant)
-    entries: list[Entry] = []
+    entries: list[StoredSample] = []
     while len(entries) < count:
         for phantom in draw_patient(rng, _shape(size), Population(), malignant=malignant):
             grey = np.rint(phantom.attenuation * FULL_SCALE).astype(np.uint16)

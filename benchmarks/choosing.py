@@ -21,7 +21,7 @@ import numpy.typing as npt
 from mamfed_common.metrics import threshold
 from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
-from mamfed_server.run.round_choice import Choice
+from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.folder import RoundRecord, RunFolder
 
 IMAGES = (8, 24, 60, 200)
@@ -61,7 +61,7 @@ def highest_mean(records: Sequence[RoundRecord]) -> tuple[int, int]:
 
 def one_error(records: Sequence[RoundRecord]) -> tuple[int, int]:
     """Choose as mamfed does."""
-    choice = Choice(records)
+    choice = RoundChoice(records)
     assert choice.chosen is not None
     threshold = THRESHOLDS.index(choice.chosen_threshold or 0.5)
     return choice.chosen.server_round - 1, threshold

@@ -28,7 +28,7 @@ from harness import record, take_turns
 from models_genesis import genesis
 
 from mamfed_common.training.batches import to_tensor
-from mamfed_common.transforms.augmentation import AugmentationConfig, move, vary_intensity
+from mamfed_common.transforms.augmentation import AugmentationConfig, apply_geometry, vary_intensity
 from mamfed_common.transforms.corruption import CorruptionConfig, corrupt
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
@@ -41,18 +41,20 @@ TARGET = 150
 
 def corruption(sample: Sample, rng: np.random.Generator) -> np.ndarray:
     """Corrupt an image where it stands, uint16."""
-    return corrupt(sample.image, sample.field, CorruptionConfig(), rng)
+    return corrupt(sample.image, sample.breast_mask, CorruptionConfig(), rng)
 
 
 def pretraining(sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Make input and target of stage 1, uint16."""
-    moved = move(sample, AugmentationConfig(), rng)
-    return corrupt(moved.image, moved.field, CorruptionConfig(), rng), moved.image
+    moved = apply_geometry(sample, AugmentationConfig(), rng)
+    return corrupt(moved.image, moved.breast_mask, CorruptionConfig(), rng), moved.image
 
 
 def finetuning(sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Make input and target of stage 2, uint16 and bool."""
-    varied = vary_intensity(move(sample, AugmentationConfig(), rng), AugmentationConfig(), rng)
+    varied = vary_intensity(
+        apply_geometry(sample, AugmentationConfig(), rng), AugmentationConfig(), rng
+    )
     return varied.image, varied.mask
 
 
@@ -94,7 +96,7 @@ def main() -> None:
 
 def compare(samples: list[Sample], arguments: argparse.Namespace) -> None:
     side, (images, runs) = samples[0].image.shape[0], (len(samples), arguments.runs)
-    covered = np.mean([sample.field.mean() for sample in samples])
+    covered = np.mean([sample.breast_mask.mean() for sample in samples])
     print(f"{images} images, {side} x {side}, breast {covered:.0%} of the grid, one thread")
     floats = [sample.image.astype(np.float32) / FULL_SCALE for sample in samples]
     seconds = take_turns(

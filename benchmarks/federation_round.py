@@ -45,7 +45,7 @@ from mamfed_common.plan import (  # noqa: E402
     StagePlan,
     TrainingPlan,
 )
-from mamfed_common.training.batches import Turn  # noqa: E402
+from mamfed_common.training.batches import RoundContext  # noqa: E402
 from mamfed_common.training.stages import train  # noqa: E402
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort  # noqa: E402
 
@@ -130,7 +130,7 @@ def training_alone(folder: Path, steps: int) -> Seconds:
         samples, benign = data.training(plan, stage)
         for _ in range(6):
             began = time.monotonic()
-            train(stage, state, samples, plan, Turn(name, 1), device=CPU, benign=benign)
+            train(stage, state, samples, plan, RoundContext(name, 1), device=CPU, benign=benign)
             seconds.append(time.monotonic() - began)
     return Seconds(found.train[1:], found.two[1:])
 
@@ -154,10 +154,10 @@ def main() -> None:
         for name, seconds in found.items():
             measure = partial(our_ends, steps=given.steps) if name == "mamfed" else flowers_ends
             with tempfile.TemporaryDirectory() as folder:
-                turn = split(measure(Path(folder), trained, evaluated), trained)
-            for all_of, these in zip(seconds, turn, strict=True):
+                round_context = split(measure(Path(folder), trained, evaluated), trained)
+            for all_of, these in zip(seconds, round_context, strict=True):
                 all_of.extend(these)
-            show(name, turn)
+            show(name, round_context)
     if given.steps:
         with tempfile.TemporaryDirectory() as folder:
             show("alone", training_alone(Path(folder), given.steps))
@@ -168,8 +168,8 @@ def main() -> None:
             record(f"{name}, 2 sites, 8 MB", ours, peer, peer_name="stock Flower", unit="s")
 
 
-def show(name: str, turn: Seconds) -> None:
-    for what, seconds in zip(ROUNDS.values(), turn, strict=True):
+def show(name: str, round_context: Seconds) -> None:
+    for what, seconds in zip(ROUNDS.values(), round_context, strict=True):
         print(
             f"{name:6}  {what:35} median {median(seconds):5.2f} s   min {min(seconds):5.2f} s   "
             f"max {max(seconds):5.2f} s   ({len(seconds)} rounds)",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mamfed_common.model.losses import segmentation_loss
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.training.objective import descend
+from mamfed_common.training.objective import optimizer_step
 from mamfed_common.training.stages import WEIGHT_DECAY
 from mamfed_simulations.study.peers import PEERS
 
@@ -125,7 +125,7 @@ class Step:
                 logits = self.call(self.images).float()
                 loss = self.bench.loss(logits, self.masks) if self.train else logits
             if self.train:
-                descend(self.optimiser, loss, (), 0.0)
+                optimizer_step(self.optimiser, loss, (), 0.0)
         self.bench.finish()
 
 

@@ -49,7 +49,7 @@ from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.imaging.preprocess import prepare
 from mamfed_client.preparation.commands import Source, prepare_folder
 from mamfed_client.preparation.prepare_row import READING_VERSION
-from mamfed_client.preparation.sample_store import Store, digest
+from mamfed_client.preparation.sample_store import SampleStore, digest
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 from mamfed_simulations.phantoms.corpus import write_intake_folder
@@ -120,7 +120,7 @@ def compare(path: Path, name: str, arguments: argparse.Namespace) -> dict[str, l
     return seconds
 
 
-def stages(path: Path, size: int, store: Store) -> Laps:
+def stages(path: Path, size: int, store: SampleStore) -> Laps:
     """Run the steps of one file in this process, one by one."""
     laps = Laps()
     with stage(laps, "SHA-256"):
@@ -190,7 +190,7 @@ def samples_a_second(folder: Path, size: int, count: int = 50) -> float:
     )
     sample, way = prepare(Mammogram(grey), None, size)
     names = [digest(str(number), "", None, size, READING_VERSION) for number in range(count)]
-    entries = [Store(folder).add(name, sample, way) for name in names]
+    entries = [SampleStore(folder).add(name, sample, way) for name in names]
 
     def read() -> None:
         for entry in entries:
@@ -205,7 +205,7 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
     image = f"{arguments.rows} x {arguments.columns}"
     if arguments.vendor != "aurora":
         image += f", {arguments.vendor}"
-    store, seconds, split = Store(folder / "samples"), {}, {}
+    store, seconds, split = SampleStore(folder / "samples"), {}, {}
     for syntax in arguments.syntaxes:
         path = drawn.write(folder / f"{syntax}.dcm", syntax)
         name = f"intake, {NAMES.get(syntax, syntax)} {image}"

@@ -24,9 +24,14 @@ from rich.table import Table
 from skimage import filters, measure, transform
 
 from mamfed_client.imaging.breast_mask import breast_view
-from mamfed_client.imaging.geometry import fit
+from mamfed_client.imaging.geometry import choose_transform
 from mamfed_client.imaging.mammogram import Mammogram
-from mamfed_client.imaging.preprocess import black_and_white, field_and_mask, prepare, stretched
+from mamfed_client.imaging.preprocess import (
+    black_and_white,
+    breast_and_mask,
+    prepare,
+    rescale_intensity,
+)
 from mamfed_common.transforms.sample import FULL_SCALE
 
 
@@ -66,16 +71,16 @@ def ours(mammogram: Mammogram, mask: np.ndarray, size: int) -> Laps:
     with stage(laps, "view + breast"):
         breast = breast_view(grey, valid)
     with stage(laps, "box"):
-        way = fit(breast, mammogram.facts.laterality, size, grey.shape, mask)
+        way = choose_transform(breast, mammogram.facts.laterality, size, grey.shape, mask)
     with stage(laps, "crop + resize"):
         image = way.apply(grey)
     with stage(laps, "field"):
-        field, _ = field_and_mask(way, breast, valid, None)
+        breast_mask, _ = breast_and_mask(way, breast, valid, None)
     with stage(laps, "normalise"):
-        image = stretched(image, *black_and_white(grey, valid, breast))
-        image *= field
+        image = rescale_intensity(image, *black_and_white(grey, valid, breast))
+        image *= breast_mask
     with stage(laps, "mask"):
-        field |= way.apply_mask(mask)
+        breast_mask |= way.apply_mask(mask)
     with stage(laps, "all, no mask"):
         prepare(mammogram, None, size)
     with stage(laps, "all, with mask"):
@@ -98,10 +103,10 @@ def plain(mammogram: Mammogram, mask: np.ndarray, size: int) -> Laps:
         image = transform.resize(grey[crop] / FULL_SCALE, shape, anti_aliasing=True)
     with stage(laps, "field"):
         breast = labels[crop] == region.label
-        field = transform.resize(breast, shape, order=0, anti_aliasing=False)
+        breast_mask = transform.resize(breast, shape, order=0, anti_aliasing=False)
     with stage(laps, "normalise"):
         black, white = np.percentile(grey[crop][breast] / FULL_SCALE, (0.5, 99.8))
-        image = np.where(field, ((image - black) / (white - black)).clip(0, 1), 0)
+        image = np.where(breast_mask, ((image - black) / (white - black)).clip(0, 1), 0)
     with stage(laps, "mask"):
         share = transform.resize(mask[crop].astype(float), shape, anti_aliasing=True)
         np.greater_equal(share, 0.5)

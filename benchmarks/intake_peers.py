@@ -52,10 +52,10 @@ def plain_sample(path: Path, size: int) -> tuple[Image, Image, str]:
     crop, breast = (a[top:bottom, left:right] for a in (image, labels == region.label))
     shape = fitted(crop.shape, size)
     black, white = np.percentile(crop[breast], (0.5, 99.8))
-    field = transform.resize(breast, shape, order=0, anti_aliasing=False)
+    breast_mask = transform.resize(breast, shape, order=0, anti_aliasing=False)
     small = (transform.resize(crop, shape, anti_aliasing=True) - black) / (white - black)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return np.where(field, small.clip(0, 1), 0), field, sha256
+    return np.where(breast_mask, small.clip(0, 1), 0), breast_mask, sha256
 
 
 def plain_breast(path: Path) -> tuple[Image, Image, Any]:

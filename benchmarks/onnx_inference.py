@@ -24,22 +24,22 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_server.export import onnx_file
 from mamfed_server.export.checks import Images, compare, drawn_image
-from mamfed_server.export.network import Model
+from mamfed_server.export.network import ExportModel
 from mamfed_server.export.preprocessing import preprocessing_of
 
 THREADS = 2
 
 
-def default_model() -> Model:
+def default_model() -> ExportModel:
     """Build the default plan's network, untrained."""
     plan = TrainingPlan()
     facts = CheckpointFacts(
         plan=plan, plan_sha256=plan.sha256(), stage=Stage.FINETUNING, server_round=1
     )
-    return Model(build_network(plan.network, 0).eval(), facts, preprocessing_of(facts))
+    return ExportModel(build_network(plan.network, 0).eval(), facts, preprocessing_of(facts))
 
 
-def session_of(model: Model, folder: Path) -> onnxruntime.InferenceSession:
+def session_of(model: ExportModel, folder: Path) -> onnxruntime.InferenceSession:
     """Export a network and load it with as many threads as PyTorch has."""
     onnx_file.write(folder, model)
     options = onnxruntime.SessionOptions()
@@ -62,7 +62,7 @@ def read(path: Path | None, size: int) -> Images:
 
 
 def measure(
-    model: Model, session: onnxruntime.InferenceSession, image: Images, repeats: int
+    model: ExportModel, session: onnxruntime.InferenceSession, image: Images, repeats: int
 ) -> tuple[list[float], list[float]]:
     """Time both in turn, A B A B; the first of each is warm-up and left out."""
     tensor, ours, peer = torch.from_numpy(image), [], []

@@ -28,7 +28,7 @@ from mamfed_client.imaging.rejections import Reason
 from mamfed_client.prediction import answer
 from mamfed_client.prediction.folder import PredictionFolder
 from mamfed_client.prediction.lesions import mark
-from mamfed_client.prediction.model import Model, load_model
+from mamfed_client.prediction.model import LoadedModel, load_model
 from mamfed_client.prediction.sources import Source
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.tables.field_parsers import Label
@@ -61,7 +61,7 @@ class Clock:
         return statistics.median(self.seconds[name])
 
 
-def new_model(folder: Path, size: int) -> Model:
+def new_model(folder: Path, size: int) -> LoadedModel:
     """Save and load a network of the plan's defaults: an untrained one takes as long."""
     plan = TrainingPlan().changed(image_size=size)
     facts = CheckpointFacts(
@@ -72,7 +72,7 @@ def new_model(folder: Path, size: int) -> Model:
     return load_model(path, None, "cpu")
 
 
-def once(path: Path, model: Model, decoder: Decoder, folder: Path, clock: Clock) -> None:
+def once(path: Path, model: LoadedModel, decoder: Decoder, folder: Path, clock: Clock) -> None:
     """Predict one image as ``mamfed-client predict`` does, step by step."""
     row = Row(1, path.name, path, (), "", Label(None, ()), allow=frozenset(Reason))
     source, size = Source(str(path), row), model.plan.image_size

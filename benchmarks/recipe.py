@@ -26,7 +26,7 @@ from mamfed_common.model.unet import UNet
 from mamfed_common.plan import EvaluationPlan, TrainingPlan
 from mamfed_common.protocol.messages import Part, Purpose
 from mamfed_common.training.stages import MAX_GRADIENT_NORM, WEIGHT_DECAY
-from mamfed_common.transforms.augmentation import move, vary_intensity
+from mamfed_common.transforms.augmentation import apply_geometry, vary_intensity
 from mamfed_common.transforms.corruption import CorruptionConfig, corrupt
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
@@ -70,7 +70,7 @@ def to_tensor(images: Sequence[np.ndarray]) -> Tensor:
 
 
 def fields(samples: Sequence[Sample]) -> Tensor:
-    return torch.from_numpy(np.stack([sample.field for sample in samples]))[:, None]
+    return torch.from_numpy(np.stack([sample.breast_mask for sample in samples]))[:, None]
 
 
 def autocast() -> torch.autocast:
@@ -126,8 +126,11 @@ def pretrain(network: TrialNetwork, benign: Sequence[Sample], trial: Trial) -> N
         rng = np.random.default_rng([trial.seed, 1, epoch])
         order = rng.permutation(len(benign))
         for start in range(0, len(benign), size):
-            moved = [move(benign[i], trial.augmentation, rng) for i in order[start : start + size]]
-            inputs = [corrupt(one.image, one.field, CorruptionConfig(), rng) for one in moved]
+            moved = [
+                apply_geometry(benign[i], trial.augmentation, rng)
+                for i in order[start : start + size]
+            ]
+            inputs = [corrupt(one.image, one.breast_mask, CorruptionConfig(), rng) for one in moved]
             clean = to_tensor([one.image for one in moved])
             with autocast():
                 drawn = network.backbone(to_tensor(inputs))
@@ -168,7 +171,9 @@ def finetune(
         order, benign_order = rng.permutation(len(training)), rng.permutation(len(benign))
 
         def drawn(sample: Sample, rng: np.random.Generator = rng) -> Sample:
-            return vary_intensity(move(sample, trial.augmentation, rng), trial.augmentation, rng)
+            return vary_intensity(
+                apply_geometry(sample, trial.augmentation, rng), trial.augmentation, rng
+            )
 
         for step in range(steps):
             chosen = [drawn(training[i]) for i in order[step * size : (step + 1) * size]]

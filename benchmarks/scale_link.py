@@ -29,7 +29,7 @@ from flwr.app import ConfigRecord, RecordDict  # noqa: E402
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID  # noqa: E402
 from flwr.supernode import fleet_http_connection  # noqa: E402
 
-from mamfed_client.node.connection import Link, fleet_client, tls_context  # noqa: E402
+from mamfed_client.node.connection import Connection, fleet_client, tls_context  # noqa: E402
 from mamfed_client.node.supernode import LONGEST_POLL  # noqa: E402
 from mamfed_client.site.settings import SiteHome  # noqa: E402
 from mamfed_common.security.enrolment import read_welcome  # noqa: E402
@@ -50,7 +50,7 @@ def be_a_site(home: SiteHome) -> None:
         read_welcome(home.welcome).server,
         read_key(home.node_key, EllipticCurvePrivateKey),
     )
-    fleet_http_connection.FleetHttpClient = fleet_client(Link(home, server, sys.exit))
+    fleet_http_connection.FleetHttpClient = fleet_client(Connection(home, server, sys.exit))
     with fleet_http_connection.http_request_response(
         server, False, home.ca.read_bytes(), (key, key.public_key())
     ) as calls:

@@ -44,7 +44,7 @@ from flwr.supercore.inflatable.inflatable_object import (  # noqa: E402
 from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_objects  # noqa: E402
 from flwr.supernode import fleet_http_connection  # noqa: E402
 
-from mamfed_client.node.connection import Link, fleet_client  # noqa: E402
+from mamfed_client.node.connection import Connection, fleet_client  # noqa: E402
 from mamfed_client.site.settings import SiteHome  # noqa: E402
 from mamfed_common.model.malignancy_net import MalignancyNetwork  # noqa: E402
 from mamfed_common.model.state_dict import state_of  # noqa: E402
@@ -104,7 +104,7 @@ def light_site(home: SiteHome, answers: dict[str, RecordDict]) -> Iterator[None]
     """Be a site, in a thread, until the context ends."""
     server, over = read_welcome(home.welcome).server, threading.Event()
     key = read_key(home.node_key, EllipticCurvePrivateKey)
-    fleet_http_connection.FleetHttpClient = fleet_client(Link(home, server, sys.exit))
+    fleet_http_connection.FleetHttpClient = fleet_client(Connection(home, server, sys.exit))
     with fleet_http_connection.http_request_response(
         server, False, home.ca.read_bytes(), (key, key.public_key()), max_wait_time=2
     ) as calls:

@@ -43,7 +43,7 @@ def main() -> None:
     with (arguments.data / "labels.csv").open(encoding="utf-8") as file:
         table = {row["image"]: row for row in csv.DictReader(file)}
     ours, supervised = (dice_of(arguments.study, row) for row in ROWS)
-    share = np.array([sample.mask.sum() / sample.field.sum() for sample in samples])
+    share = np.array([sample.mask.sum() / sample.breast_mask.sum() for sample in samples])
     print(f"{'ours':>5} {'sup.':>5} {'lesion':>7}  density, view, finding")
     for index in np.argsort(ours)[: arguments.count]:
         row = table[samples[index].name]

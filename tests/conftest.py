@@ -51,11 +51,11 @@ def blob_sample(seed: int, *, size: int = 32, malignant: bool = True) -> Sample:
     rng = np.random.default_rng(seed)
     image = rng.uniform(0.2, 0.4, (size, size))
     mask = np.zeros((size, size), bool)
-    field = np.zeros((size, size), bool)
-    field[2:-2, : size - 6] = True
+    breast_mask = np.zeros((size, size), bool)
+    breast_mask[2:-2, : size - 6] = True
     if malignant:
         top, left = rng.integers(4, size // 2, 2)
         mask[top : top + 6, left : left + 6] = True
         image[mask] += 0.5
-    image[~field] = 0
-    return Sample((image * FULL_SCALE).astype(np.uint16), field, mask, f"image-{seed}")
+    image[~breast_mask] = 0
+    return Sample((image * FULL_SCALE).astype(np.uint16), breast_mask, mask, f"image-{seed}")

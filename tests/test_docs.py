@@ -19,7 +19,7 @@ from mamfed_client.site.settings import SiteSettings
 from mamfed_common import errors
 from mamfed_common.config import Config
 from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
-from mamfed_common.protocol.messages import FAULTS
+from mamfed_common.protocol.messages import REFUSAL_CODES
 from mamfed_common.runtime.documents import yaml_value
 from mamfed_server.run_folder.folder import RoundRecord
 from mamfed_server.settings import ServerSettings
@@ -129,7 +129,7 @@ def test_every_code_that_a_site_sends_is_documented_in_its_own_words():
     text = _section("site.md", "What leaves your site")
     assert {
         int(code): words for code, words in re.findall(r"^\| (\d+) \| (.+) \|$", text, re.M)
-    } == {int(code): words for code, words in FAULTS.items()}
+    } == {int(code): words for code, words in REFUSAL_CODES.items()}
 
 
 def test_every_value_that_may_leave_is_documented():

@@ -29,7 +29,7 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State, check_state, state_sha256
 from mamfed_common.norm_groups import expected_state, groups_in, of_group
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.files import reason, write_atomic
 
 HEADER_KEY = "mamfed"
@@ -175,7 +175,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: It is missing, not of mamfed, damaged, or not of the network it names.
     """
-    with expecting(Kind.CHECKPOINT, path):
+    with expecting(FileKind.CHECKPOINT, path):
         return _load(path)
 
 

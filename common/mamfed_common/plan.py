@@ -22,7 +22,7 @@ from mamfed_common.errors import PlanError
 from mamfed_common.model.losses import LossConfig
 from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.runtime.documents import parse_yaml, validated
-from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.files import reason
 from mamfed_common.runtime.text import NotTextError, read_text
 from mamfed_common.transforms.augmentation import AugmentationConfig
@@ -425,7 +425,7 @@ def read_plan(path: Path) -> TrainingPlan:
     Raises:
         PlanError: The file cannot be read or is not a plan.
     """
-    with expecting(Kind.PLAN, path):
+    with expecting(FileKind.PLAN, path):
         try:
             text = read_text(path)
         except (OSError, NotTextError) as error:

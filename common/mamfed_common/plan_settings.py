@@ -7,7 +7,7 @@ from typing import Any
 
 from mamfed_common.errors import PlanError
 from mamfed_common.plan import ROUND_LENGTHS, TrainingPlan, validate_plan
-from mamfed_common.runtime.documents import known_keys, near, parse_yaml
+from mamfed_common.runtime.documents import did_you_mean, known_keys, parse_yaml
 
 OPTION = "--set"
 
@@ -40,7 +40,7 @@ def _put(values: dict[str, Any], keys: Sequence[str], listed: list[Any]) -> None
     *parents, last = keys
     for depth, parent in enumerate(parents):
         if not isinstance(values.get(parent), dict):
-            hint = near(parent, known_keys(TrainingPlan, keys[:depth]))
+            hint = did_you_mean(parent, known_keys(TrainingPlan, keys[:depth]))
             known = parent in values
             name = ".".join(keys if known else keys[: depth + 1])
             raise PlanError(f"{OPTION}: unknown key {name!r}{'' if known else hint}")

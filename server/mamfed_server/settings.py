@@ -26,7 +26,7 @@ from pydantic import AfterValidator, Field
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
 from mamfed_common.runtime.documents import read_yaml, yaml_value
-from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.security.enrolment import FederationName, Words
 
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*")
@@ -170,7 +170,7 @@ def load_settings(home: ServerHome) -> ServerSettings:
             f"{home.settings_path}: not found; make a coordinator's home by mamfed-server init, "
             "or name it by --home"
         )
-    with expecting(Kind.SERVER_SETTINGS, home.settings_path):
+    with expecting(FileKind.SERVER_SETTINGS, home.settings_path):
         return read_yaml(ServerSettings, home.settings_path)
 
 

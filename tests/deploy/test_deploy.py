@@ -19,7 +19,7 @@ import mamfed_server.cli.main
 from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_common import errors
 from mamfed_common.plan import read_plan
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.settings import ServerHome, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -167,8 +167,8 @@ def test_an_image_is_well_only_while_its_program_runs(path, tmp_path):
         shutil.copy(DEPLOY / "examples" / settings, tmp_path)
     assert not health(path, tmp_path)
     with (
-        only_one(ServerHome(tmp_path).lock, "a server"),
-        only_one(SiteHome(tmp_path).lock, "this site"),
+        exclusive_lock(ServerHome(tmp_path).lock, "a server"),
+        exclusive_lock(SiteHome(tmp_path).lock, "this site"),
     ):
         assert health(path, tmp_path)
 

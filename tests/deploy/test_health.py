@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mamfed_client.cli.main import app as client
 from mamfed_client.site.settings import SiteHome
-from mamfed_client.site.status import Ended, Refusal, Status
-from mamfed_common.runtime.lock import only_one
+from mamfed_client.site.status import RecentRefusal, RunEnding, Status
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.cli.main import app as server
 from mamfed_server.service.status_file import STATUS
 from mamfed_server.settings import ServerHome
@@ -43,13 +43,13 @@ def health(app, home):
 )
 def test_a_site_that_runs(home, state, expected):
     SiteHome(home).status.write_text(Status(state=state).model_dump_json())
-    with only_one(SiteHome(home).lock, "this site"):
+    with exclusive_lock(SiteHome(home).lock, "this site"):
         assert health(client, home) == expected
 
 
-REFUSAL = Refusal(fault=103, words="min_sites is 2")
-WAITS = Refusal(fault=102, words="not approved yet", passing=True)
-ENDED = Ended(run="first", how="finished")
+REFUSAL = RecentRefusal(fault=103, words="min_sites is 2")
+WAITS = RecentRefusal(fault=102, words="not approved yet", passing=True)
+ENDED = RunEnding(run="first", how="finished")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ ENDED = Ended(run="first", how="finished")
 )
 def test_a_site_that_refuses_or_whose_run_has_ended(home, status, expected):
     SiteHome(home).status.write_text(status.model_dump_json())
-    with only_one(SiteHome(home).lock, "this site"):
+    with exclusive_lock(SiteHome(home).lock, "this site"):
         assert health(client, home) == expected
 
 
@@ -83,5 +83,5 @@ def test_what_does_not_run(home, app):
 def test_a_coordinator_that_runs(home, event, expected):
     board = {} if event is None else {"phase": event, "last_event": {"event": "came"}}
     (home / STATUS).write_text(json.dumps(board))
-    with only_one(ServerHome(home).lock, "a server"):
+    with exclusive_lock(ServerHome(home).lock, "a server"):
         assert health(server, home) == expected

@@ -12,9 +12,9 @@ from mamfed_client.disclosure.audit_report import verify
 from mamfed_client.node.connection_errors import explain
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import FAULTS
+from mamfed_common.protocol.messages import REFUSAL_CODES
 from mamfed_common.runtime.files import write_atomic
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.cli.init import init
 from mamfed_server.run.resume import check_same_plan
 from mamfed_server.run_folder.folder import RunFolder
@@ -67,7 +67,7 @@ def test_a_text_that_no_program_says_would_be_noticed(texts):
 
 def test_every_code_that_a_site_can_send_has_a_row():
     quoted = {quote for row in ROWS for quote in re.findall(r"`([^`]+)`", row[0])}
-    missing = [text for text in FAULTS.values() if text not in quoted]
+    missing = [text for text in REFUSAL_CODES.values() if text not in quoted]
     # That one is a bundle or a message that this mamfed does not know; versions have their row.
     assert missing == ["the site runs another version of mamfed or Flower"]
 
@@ -122,8 +122,8 @@ def test_another_plan_under_a_run_s_name_is_in_the_runbook(home):
 
 @pytest.mark.parametrize("what", ["a server", "this site"])
 def test_a_second_one_is_in_the_runbook(tmp_path, what):
-    with only_one(tmp_path / "lock", what):
-        assert has_a_row(said := said_by(only_one(tmp_path / "lock", what).__enter__)), said
+    with exclusive_lock(tmp_path / "lock", what):
+        assert has_a_row(said := said_by(exclusive_lock(tmp_path / "lock", what).__enter__)), said
 
 
 def test_a_changed_audit_log_is_in_the_runbook(tmp_path):

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mamfed_client.imaging.mammogram import MAX_PIXELS
-from mamfed_client.imaging.rejections import Refusal
+from mamfed_client.imaging.rejections import FileRejected
 from mamfed_client.sandbox.decoder import Decoder
 
 PICTURES = {"png", "tif", "jpg", "pgm"}
@@ -74,7 +74,7 @@ def judge(case, decode):
     start = time.monotonic()
     try:
         result, violation = READ, flaw(decode())
-    except Refusal as refusal:
+    except FileRejected as refusal:
         result = refusal.reason.name
         violation = "names the patient" if SECRET.lower() in str(refusal).lower() else ""
     except Exception as error:

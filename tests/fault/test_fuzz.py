@@ -9,7 +9,7 @@ from fuzz_files import Case, judge
 from fuzz_mutations import mutants
 
 from mamfed_client.imaging.mammogram import Mammogram
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 def test_damaged_and_hostile_files_are_read_or_refused_within_memory_and_time():
@@ -42,8 +42,8 @@ def raising(error):
     ("decode", "words"),
     [
         (raising(ValueError("boom")), "neither a mammogram nor a refusal"),
-        (raising(Refusal(Reason.UNREADABLE_IMAGE, "of secret^name")), "names the patient"),
-        (raising(Refusal(Reason.TRUNCATED)), "expected TOO_LARGE"),
+        (raising(FileRejected(Reason.UNREADABLE_IMAGE, "of secret^name")), "names the patient"),
+        (raising(FileRejected(Reason.TRUNCATED)), "expected TOO_LARGE"),
         (lambda: Mammogram([[1]]), "no mammogram"),
         (lambda: None, "no mammogram"),
     ],
@@ -55,7 +55,7 @@ def test_what_a_file_must_not_do_is_a_violation(decode, words):
 
 def test_an_expected_refusal_is_none():
     case = Case("bombs", "one", ".dcm", b"", {"TOO_LARGE"})
-    assert judge(case, raising(Refusal(Reason.TOO_LARGE))).violation == ""
+    assert judge(case, raising(FileRejected(Reason.TOO_LARGE))).violation == ""
 
 
 def test_the_script_says_what_it_does():

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import cv2
 from safetensors import safe_open
 
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 
 from .material import Material
 from .recipes import Recipe
@@ -160,7 +160,7 @@ def twice(cell: Cell) -> Observed:
     if recipe.lock is not None:
         lock = recipe.lock(cell.out)
         lock.parent.mkdir(exist_ok=True)
-        with only_one(lock, "another"):
+        with exclusive_lock(lock, "another"):
             before = content(cell.place)
             found = cell.run()
             assert content(cell.place) == before

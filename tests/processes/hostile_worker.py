@@ -19,7 +19,7 @@ import torch
 from flwr.app import Array, ConfigRecord, Context, Message, MessageType, RecordDict
 from safetensors.torch import load, save
 
-from mamfed_client.node.executor import Answers, Progress, Worker, installed_answers
+from mamfed_client.node.executor import Progress, RequestHandler, Worker, installed_answers
 from mamfed_client.node.flower_compat import start_log
 from mamfed_client.node.supernode import run_node
 from mamfed_client.site.settings import SiteHome
@@ -75,7 +75,7 @@ SPOILS: dict[str, Spoil] = {
 }
 
 
-def spoiled(answers: Answers, spoil: Spoil) -> Answers:
+def spoiled(answers: RequestHandler, spoil: Spoil) -> RequestHandler:
     """Return answers whose trained weights are spoiled after the gate."""
 
     def app(message: Message, context: Context) -> Message:
@@ -84,7 +84,7 @@ def spoiled(answers: Answers, spoil: Spoil) -> Answers:
             spoil(reply.content)
         return reply
 
-    return Answers(app, answers.release_fault)
+    return RequestHandler(app, answers.release_fault)
 
 
 def run_worker(home: SiteHome, kind: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from mamfed_client.annotations import coco, dicom_file, inbreast, masks, raster, via
 from mamfed_client.annotations.classes import (
     BACKGROUND,
-    Take,
+    MalignantClasses,
     is_unknown,
     taken_classes,
     taken_values,
@@ -24,16 +24,16 @@ from mamfed_client.annotations.outlines import (
     text_of,
     unreadable,
 )
-from mamfed_client.annotations.references import Target
+from mamfed_client.annotations.references import TargetImage
 from mamfed_client.annotations.shapes import Annotation, Kind, Shape
 from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.imaging.picture_headers import is_picture
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.runtime.text import encoding_of
 from mamfed_common.runtime.wording import counted
 
-Reader = Callable[[bytes, Target], Outlines]
+Reader = Callable[[bytes, TargetImage], Outlines]
 
 TEXT_LIMIT = 64 << 20
 BINARY_LIMIT = 512 << 20
@@ -41,7 +41,7 @@ START = 256
 """Bytes by which a text without a telling suffix is told."""
 
 
-class Marked(NamedTuple):
+class MarkedRegions(NamedTuple):
     """What an image's annotations mark.
 
     Attributes:
@@ -63,7 +63,7 @@ class Marked(NamedTuple):
     doubts: Doubts = ()
 
 
-def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int) -> Marked:
+def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int) -> MarkedRegions:
     """Unite the malignant findings of an image of ``rows`` x ``columns`` pixels.
 
     Raises:
@@ -78,7 +78,7 @@ def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int)
     resampled, pictures, others, listed = 0, 0, 0, False
     for annotation in annotations:
         everything = _outlines(annotation)
-        outlines, said = taken(everything, annotation.take)
+        outlines, said = keep_malignant(everything, annotation.take)
         doubts += said
         others += _regions(everything) - _regions(outlines)
         shapes, scaled = _scaled(outlines, rows, columns)
@@ -92,7 +92,7 @@ def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int)
         listed |= outlines.listed
     _check_marked(mask, kinds, pictures, listed)
     drawn = kinds.total() - kinds["box"]
-    return Marked(mask, resampled, kinds["box"], kinds["point"], drawn, others, doubts)
+    return MarkedRegions(mask, resampled, kinds["box"], kinds["point"], drawn, others, doubts)
 
 
 def _regions(outlines: Outlines) -> int:
@@ -101,7 +101,7 @@ def _regions(outlines: Outlines) -> int:
     return len(outlines.shapes) + sum(1 for _ in marked)
 
 
-def taken(outlines: Outlines, take: Take) -> tuple[Outlines, Doubts]:
+def keep_malignant(outlines: Outlines, take: MalignantClasses) -> tuple[Outlines, Doubts]:
     """Leave the regions whose class is a malignant finding's, and say what is doubtful of that.
 
     Raises:
@@ -129,11 +129,11 @@ def _check_marked(mask: Mask, kinds: Counter[Kind], pictures: int, listed: bool)
     if boxes and boxes + points == kinds.total() and not pictures:
         beside = f" and {counted(points, 'point')}" if points else ""
         found = f"{counted(boxes, 'box', 'boxes')}{beside}"
-        raise Refusal(Reason.EMPTY_MASK, f"{found} and no outline")
+        raise FileRejected(Reason.EMPTY_MASK, f"{found} and no outline")
     if not listed:
-        raise Refusal(Reason.EMPTY_MASK, "the annotation does not list the image")
+        raise FileRejected(Reason.EMPTY_MASK, "the annotation does not list the image")
     if not mask.any():
-        raise Refusal(Reason.EMPTY_MASK, "the annotation marks nothing in the image")
+        raise FileRejected(Reason.EMPTY_MASK, "the annotation marks nothing in the image")
 
 
 def _scaled(outlines: Outlines, rows: int, columns: int) -> tuple[tuple[Shape, ...], bool]:
@@ -154,7 +154,7 @@ def _outlines(annotation: Annotation) -> Outlines:
     data = read_bytes(annotation.path, TEXT_LIMIT if suffix in TEXT else BINARY_LIMIT)
     with any_trouble_unreadable():
         return (_READERS.get(suffix) or _reader_for(data))(
-            data, Target(annotation.image_name, annotation.instance)
+            data, TargetImage(annotation.image_name, annotation.instance)
         )
 
 

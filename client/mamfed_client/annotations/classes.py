@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 BACKGROUND = frozenset({"0", "#000000"})
 """Values of pixels that no picture marks anything with."""
@@ -20,7 +20,7 @@ MOST_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class MalignantClasses:
     """What the site says is malignant, where files do not.
 
     Attributes:
@@ -31,12 +31,12 @@ class Take:
     classes: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
 
-    def or_else(self, other: Take) -> Take:
+    def or_else(self, other: MalignantClasses) -> MalignantClasses:
         """Fill what this one leaves open."""
-        return Take(self.classes or other.classes, self.values or other.values)
+        return MalignantClasses(self.classes or other.classes, self.values or other.values)
 
 
-class Kind(Enum):
+class ClassMeaning(Enum):
     """What a class's name says."""
 
     MALIGNANT = "malignant"
@@ -80,7 +80,7 @@ _PLAIN = re.compile(
 )
 
 
-def kind_of(name: str) -> Kind:
+def kind_of(name: str) -> ClassMeaning:
     """Read a class's name, in words of any case and joined anyhow.
 
     Benign weighs more than malignant, because ``benign`` may stand beside any name of a finding;
@@ -88,22 +88,22 @@ def kind_of(name: str) -> Kind:
     """
     words = _words(name)
     if _PLAIN.fullmatch(words) and not words.isdigit():
-        return Kind.PLAIN
+        return ClassMeaning.PLAIN
     category = _BIRADS.search(words)
     if _BENIGN.search(words) or _NOT_MALIGNANT.search(words) or _NO_FINDING.search(words):
-        return Kind.OTHER
+        return ClassMeaning.OTHER
     if category is not None:
-        return Kind.MALIGNANT if int(category[1]) >= 4 else Kind.OTHER
+        return ClassMeaning.MALIGNANT if int(category[1]) >= 4 else ClassMeaning.OTHER
     if _MALIGNANT.search(words):
-        return Kind.MALIGNANT
+        return ClassMeaning.MALIGNANT
     if _FINDING.search(words):
-        return Kind.FINDING
-    return Kind.OTHER if _PLACES.search(words) else Kind.UNKNOWN
+        return ClassMeaning.FINDING
+    return ClassMeaning.OTHER if _PLACES.search(words) else ClassMeaning.UNKNOWN
 
 
 def is_unknown(name: str) -> bool:
     """Tell whether a name is a class's, but one that the vocabulary does not have."""
-    return kind_of(name) is Kind.UNKNOWN
+    return kind_of(name) is ClassMeaning.UNKNOWN
 
 
 def taken_classes(
@@ -127,14 +127,16 @@ def taken_classes(
         asked = {_words(name) for name in wanted}
         return _some({name for name in names if _words(name) in asked}, names)
     kinds = {name: kind_of(name) for name in {*names, *declared}}
-    unknown = {name for name in names if kinds[name] is Kind.UNKNOWN}
-    told_apart = {name for name, kind in kinds.items() if kind is not Kind.PLAIN or name in names}
+    unknown = {name for name in names if kinds[name] is ClassMeaning.UNKNOWN}
+    told_apart = {
+        name for name, kind in kinds.items() if kind is not ClassMeaning.PLAIN or name in names
+    }
     if unknown and len(told_apart) > 1:
-        raise Refusal(
+        raise FileRejected(
             Reason.UNKNOWN_CLASS, f"{_listed(unknown)}; say which is malignant with --classes"
         )
-    malignant = {name for name in names if kinds[name] is Kind.MALIGNANT}
-    others = (Kind.FINDING, Kind.PLAIN, Kind.UNKNOWN)
+    malignant = {name for name in names if kinds[name] is ClassMeaning.MALIGNANT}
+    others = (ClassMeaning.FINDING, ClassMeaning.PLAIN, ClassMeaning.UNKNOWN)
     return _some(malignant or {name for name in names if kinds[name] in others}, names)
 
 
@@ -151,7 +153,7 @@ def taken_values(names: Collection[str], wanted: Collection[str]) -> frozenset[s
     others = {name for name in names if name not in BACKGROUND}
     if len(names) > 1 and (len(others) > 1 or len(others) == len(names)):
         background = "" if len(others) < len(names) else " and no background 0"
-        raise Refusal(
+        raise FileRejected(
             Reason.UNKNOWN_CLASS,
             f"pixels of {_listed(others)}{background}; say which is malignant with --mask-values",
         )
@@ -161,7 +163,7 @@ def taken_values(names: Collection[str], wanted: Collection[str]) -> frozenset[s
 def _some(taken: Iterable[str], names: Collection[str]) -> frozenset[str]:
     chosen = frozenset(taken)
     if names and not chosen:
-        raise Refusal(Reason.EMPTY_MASK, f"no malignant finding among {_listed(names)}")
+        raise FileRejected(Reason.EMPTY_MASK, f"no malignant finding among {_listed(names)}")
     return chosen
 
 
@@ -179,7 +181,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _is_class(name: str) -> bool:
-    known = kind_of(name) is not Kind.UNKNOWN
+    known = kind_of(name) is not ClassMeaning.UNKNOWN
     plain = re.fullmatch(r"[a-z_-]{1,20}|#?[0-9a-f]{1,6}", name) is not None
     return len(name) <= 40 and (known or plain)
 

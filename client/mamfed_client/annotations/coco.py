@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mamfed_client.annotations.classes import Kind, kind_of
+from mamfed_client.annotations.classes import ClassMeaning, kind_of
 from mamfed_client.annotations.outlines import NamedMask, Outlines, find_name, unreadable
 from mamfed_client.annotations.shapes import Shape
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mask
@@ -51,8 +51,8 @@ def _category(annotation: dict[str, Any], document: Any) -> str:
     if wanted is None or not entries:
         return "" if wanted is None else str(wanted)
     name, above = (str(entries[0].get(key) or "") for key in ("name", "supercategory"))
-    vague = kind_of(name) in (Kind.UNKNOWN, Kind.PLAIN)
-    helps = kind_of(above) not in (Kind.UNKNOWN, Kind.PLAIN)
+    vague = kind_of(name) in (ClassMeaning.UNKNOWN, ClassMeaning.PLAIN)
+    helps = kind_of(above) not in (ClassMeaning.UNKNOWN, ClassMeaning.PLAIN)
     return f"{above} {name}" if vague and helps else name
 
 

@@ -16,13 +16,13 @@ from mamfed_client.annotations.outlines import (
     any_trouble_unreadable,
     read_bytes,
 )
-from mamfed_client.annotations.references import Target
+from mamfed_client.annotations.references import TargetImage
 from mamfed_client.imaging.decoding.pixel_data import check_deflated, stored_values
 
 FILE_LIMIT = 512 << 20
 
 
-def read(dataset: Dataset, _: Target | None = None) -> Outlines:
+def read(dataset: Dataset, _: TargetImage | None = None) -> Outlines:
     """Read a mask image, or a map of classes, by the value that its pixels are shown at.
 
     Raises:

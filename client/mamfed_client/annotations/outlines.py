@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mamfed_client.annotations.shapes import Shape
 from mamfed_client.imaging.mammogram import Mask
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.runtime.text import NotTextError, decode_text
 
 
@@ -51,9 +51,9 @@ OF_MASKS = frozenset(
 """Reasons that a reader of annotations gives; others come from what it shares with images."""
 
 
-def unreadable(detail: str) -> Refusal:
+def unreadable(detail: str) -> FileRejected:
     """Name what is wrong with an annotation file."""
-    return Refusal(Reason.UNREADABLE_MASK, detail)
+    return FileRejected(Reason.UNREADABLE_MASK, detail)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def any_trouble_unreadable() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except Refusal as refusal:
+    except FileRejected as refusal:
         if refusal.reason in OF_MASKS:
             raise
         raise unreadable(str(refusal)) from None

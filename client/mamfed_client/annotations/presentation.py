@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 
-from mamfed_client.annotations.classes import Kind, kind_of
+from mamfed_client.annotations.classes import ClassMeaning, kind_of
 from mamfed_client.annotations.outlines import Outlines, unreadable
-from mamfed_client.annotations.references import Target, referenced, shown_image
+from mamfed_client.annotations.references import TargetImage, referenced, shown_image
 from mamfed_client.annotations.shapes import Shape
 
 CORNER = 0.5
@@ -38,7 +38,7 @@ class Graphic(NamedTuple):
     name: str
 
 
-def read_graphics(dataset: Dataset, image: Target) -> Outlines:
+def read_graphics(dataset: Dataset, image: TargetImage) -> Outlines:
     """Read the graphics of a Softcopy Presentation State (PS3.3 C.10.5).
 
     Raises:
@@ -54,7 +54,7 @@ def read_graphics(dataset: Dataset, image: Target) -> Outlines:
     return _outlines(list(_graphics(dataset)), shown, image)
 
 
-def read_report(dataset: Dataset, image: Target) -> Outlines:
+def read_report(dataset: Dataset, image: TargetImage) -> Outlines:
     """Read the spatial coordinates of a Structured Report's content tree (PS3.3 C.18.6).
 
     Raises:
@@ -81,7 +81,7 @@ def _graphics(dataset: Dataset) -> Iterator[Graphic]:
 
 def _layer_name(layer: str, description: str) -> str:
     """Take a layer's name (0070,0002), or where that is vague its description (0070,0068)."""
-    vague = (Kind.UNKNOWN, Kind.PLAIN)
+    vague = (ClassMeaning.UNKNOWN, ClassMeaning.PLAIN)
     return description if kind_of(layer) in vague and kind_of(description) not in vague else layer
 
 
@@ -133,7 +133,7 @@ def _target(item: Dataset, root: Dataset) -> Dataset:
     return target
 
 
-def _outlines(graphics: list[Graphic], shown: frozenset[str], image: Target) -> Outlines:
+def _outlines(graphics: list[Graphic], shown: frozenset[str], image: TargetImage) -> Outlines:
     """Take the graphics that lie on the image."""
     uid = shown_image(shown.union(*(graphic.images for graphic in graphics)), image)
     ours = [graphic for graphic in graphics if not graphic.images or uid in graphic.images]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mamfed_client.annotations.outlines import unreadable
 from mamfed_client.annotations.shapes import Kind, Shape
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mask
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 Points = npt.NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def check_aspect(grid: tuple[int, int], rows: int, columns: int) -> None:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise unreadable(f"a mask of {width} x {height} pixels")
     if abs(height * columns / (width * rows) - 1) > ASPECT_TOLERANCE:
-        raise Refusal(Reason.MASK_SIZE, f"mask {width} x {height}, image {columns} x {rows}")
+        raise FileRejected(Reason.MASK_SIZE, f"mask {width} x {height}, image {columns} x {rows}")
 
 
 def fit(mask: Mask, rows: int, columns: int) -> Mask:

@@ -17,7 +17,7 @@ def referenced(items: Iterable[Dataset]) -> frozenset[str]:
     return frozenset(uid for uid in uids if uid)
 
 
-class Target(NamedTuple):
+class TargetImage(NamedTuple):
     """The image that an annotation should be about.
 
     Attributes:
@@ -34,7 +34,7 @@ class Target(NamedTuple):
         return bool(uid and self.instance) and uid not in known
 
 
-def shown_image(uids: frozenset[str], image: Target) -> str | None:
+def shown_image(uids: frozenset[str], image: TargetImage) -> str | None:
     """Choose the image itself, or the one whose file is named by its UID, or the only one.
 
     Returns:

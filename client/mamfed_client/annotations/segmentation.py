@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from mamfed_client.annotations.classes import Kind, kind_of
+from mamfed_client.annotations.classes import ClassMeaning, kind_of
 from mamfed_client.annotations.outlines import NamedMask, Outlines, unreadable
-from mamfed_client.annotations.references import Target, referenced, shown_image
+from mamfed_client.annotations.references import TargetImage, referenced, shown_image
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mask
 
 MAX_TOTAL_PIXELS = 10 * MAX_PIXELS
 
 
-def read(dataset: Dataset, image: Target) -> Outlines:
+def read(dataset: Dataset, image: TargetImage) -> Outlines:
     """Unite the frames of each segment that lie on the image; segments are classes.
 
     A FRACTIONAL frame marks the pixels of at least half of Maximum Fractional Value (0062,000E).
@@ -64,7 +64,9 @@ def _name(segment: Dataset) -> str:
         )
         for item in segment.get(keyword) or ()
     ]
-    telling = (n for n in (label, *coded) if kind_of(n) not in (Kind.UNKNOWN, Kind.PLAIN))
+    telling = (
+        n for n in (label, *coded) if kind_of(n) not in (ClassMeaning.UNKNOWN, ClassMeaning.PLAIN)
+    )
     return next(telling, label)
 
 
@@ -85,7 +87,7 @@ def _segment_of(group: Dataset | None) -> int:
     return next((int(i.get("ReferencedSegmentNumber") or 0) for i in identification), 0)
 
 
-def _frames_on(dataset: Dataset, frames: int, image: Target) -> tuple[str | None, list[int]]:
+def _frames_on(dataset: Dataset, frames: int, image: TargetImage) -> tuple[str | None, list[int]]:
     """Return the image's UID, and the frames, from 0, that lie on it or name no image."""
     shared = _sources(dataset, "SharedFunctionalGroupsSequence")
     own = _sources(dataset, "PerFrameFunctionalGroupsSequence")

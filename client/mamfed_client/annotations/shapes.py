@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.classes import MalignantClasses
 
 Kind = Literal["polygon", "ellipse", "circle", "polyline", "point", "box"]
 
@@ -50,5 +50,5 @@ class Annotation:
     path: Path | None = None
     image_name: str = ""
     shapes: tuple[Shape, ...] = ()
-    take: Take = field(default_factory=Take)
+    take: MalignantClasses = field(default_factory=MalignantClasses)
     instance: str = field(default="", repr=False)

@@ -12,7 +12,7 @@ import typer
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.rejections import Reason
 from mamfed_common.errors import DoubtError
-from mamfed_common.runtime.terminal import Format, console, say
+from mamfed_common.runtime.terminal import Format, console, print_lines
 from mamfed_common.runtime.wording import counted
 
 NOTHING_ACCEPTED = 3
@@ -100,7 +100,7 @@ def check(
     Counts alone are shown: no patient and, without --list, no file name. Ends with exit code 3
     where no file can be used. An interrupted check goes on where it was.
     """
-    from mamfed_client.annotations.classes import Take
+    from mamfed_client.annotations.classes import MalignantClasses
     from mamfed_client.preparation.commands import Source, check
     from mamfed_client.preparation.label_template import check_free, write_blank_table
     from mamfed_client.review.page import check_place, write_check_page
@@ -109,7 +109,7 @@ def check(
         check_place(html)
     if table is not None:
         check_free(table)
-    take = Take(tuple(classes or ()), tuple(mask_values or ()))
+    take = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
     source = Source(folder, layout, frozenset(allow or ()), take)
     intake, document = check(source, fresh=fresh, dry_run=dry_run)
     if intake is not None and html is not None:
@@ -153,10 +153,10 @@ def prepare(
     It may be stopped at any time: the same command goes on from there. New files are added, files
     that are gone are forgotten. Patients keep their part of the split.
     """
-    from mamfed_client.annotations.classes import Take
+    from mamfed_client.annotations.classes import MalignantClasses
     from mamfed_client.preparation.commands import Source, prepare_folder
 
-    take = Take(tuple(classes or ()), tuple(mask_values or ()))
+    take = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
     source = Source(folder, layout, frozenset(allow or ()), take)
     intake, document = prepare_folder(
         source,
@@ -228,7 +228,7 @@ def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -
             typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
         _print_doubts(document)
         _say_written(document)
-    say(document.get("notes", []))
+    print_lines(document.get("notes", []))
 
 
 def _finish(intake: Any, document: Mapping[str, Any]) -> None:

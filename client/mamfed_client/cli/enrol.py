@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_common.runtime.terminal import agree, console, contact_of
+from mamfed_common.runtime.terminal import confirm, console, contact_of
 
 if TYPE_CHECKING:
     from mamfed_client.site.settings import SiteHome
@@ -57,13 +57,13 @@ def init(
 
     What is there is kept: neither keys nor site.yaml are ever overwritten.
     """
-    from mamfed_client.site.home_location import note_whereabouts
+    from mamfed_client.site.home_location import record_home_location
     from mamfed_client.site.identity import build_request, make_keys
     from mamfed_client.site.settings import SiteHome, SiteSettings, load_site_settings
     from mamfed_client.site.settings_template import first_settings
     from mamfed_common.runtime.documents import check_name, validated
     from mamfed_common.runtime.files import private_directory, write_atomic
-    from mamfed_common.runtime.lock import taking_turns
+    from mamfed_common.runtime.lock import home_lock
     from mamfed_common.security.enrolment import write_document
 
     home = SiteHome(folder)
@@ -74,8 +74,8 @@ def init(
     private_directory(folder)
     if asks := bool(contact) or not home.request.exists():
         contact = contact_of(contact, PHONE)
-    with taking_turns(folder):
-        note_whereabouts(folder)
+    with home_lock(folder):
+        record_home_location(folder)
         if is_new := not home.settings_path.exists():
             text = first_settings(
                 name, cohorts, allow_model=allow_model, allow_metrics=allow_metrics
@@ -107,7 +107,7 @@ def enroll(
     """Write request.json for the coordinator. Run it again to renew the certificate."""
     from mamfed_client.site import identity
     from mamfed_client.site.settings import SiteHome, load_site_settings
-    from mamfed_common.runtime.lock import taking_turns
+    from mamfed_common.runtime.lock import home_lock
     from mamfed_common.security.enrolment import write_document
 
     place = SiteHome(home)
@@ -115,7 +115,7 @@ def enroll(
     # A renewal: the coordinator knows whom to phone.
     known = contact or place.welcome.exists()
     contact = contact if known else contact_of(contact, PHONE)
-    with taking_turns(home):
+    with home_lock(home):
         if new_keys and place.keys.exists():
             aside = identity.replace_keys(place)
             typer.echo(f"old keys: in {aside}; delete them when they are no use")
@@ -138,7 +138,7 @@ def join(
     from mamfed_client.site.settings import SiteHome, load_site_settings
     from mamfed_common.errors import SetupError
     from mamfed_common.runtime.file_kinds import site_of_request
-    from mamfed_common.runtime.lock import taking_turns
+    from mamfed_common.runtime.lock import home_lock
     from mamfed_common.security.enrolment import read_welcome
 
     place = SiteHome(home)
@@ -155,7 +155,7 @@ def join(
         _tell("the authority and the plan key are those that this site trusts already")
     else:
         _confirm(place, yes=yes)
-    with taking_turns(home):
+    with home_lock(home):
         identity.check_own(place, answer, name)  # its keys may have been replaced since
         identity.join(place, answer)
     typer.echo(f"joined: {place.welcome}")
@@ -182,7 +182,7 @@ def _show(answer: Welcome) -> None:
 def _confirm(home: SiteHome, *, yes: bool) -> None:
     if home.welcome.exists():
         _tell("warning: another authority or plan key than the one that this site trusts so far")
-    agree("Did the coordinator read the same over the phone?", yes=yes)
+    confirm("Did the coordinator read the same over the phone?", yes=yes)
 
 
 def _cohorts(site: str, data: list[str]) -> list[tuple[str, Path]]:

@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-class Which(StrEnum):
+class ModelChoice(StrEnum):
     """Which of a run's models."""
 
     SHARED = "shared"
@@ -35,7 +35,7 @@ CheckpointFile = Annotated[
     typer.Option(help="A run's checkpoint, e.g. runs/demo/checkpoints/best.safetensors."),
 ]
 ModelOfHome = Annotated[
-    Which | None,
+    ModelChoice | None,
     typer.Option(
         help="Instead of --checkpoint: the model that this site keeps, shared or its own."
     ),
@@ -89,16 +89,16 @@ def add(
     """
     from mamfed_client.disclosure.plan_store import PlanStore
     from mamfed_client.models.model_store import add_model
-    from mamfed_common.runtime.lock import taking_turns
+    from mamfed_common.runtime.lock import home_lock
 
     site = _home(home)
-    with taking_turns(home):
+    with home_lock(home):
         kept = add_model(site.models, checkpoint, run, norms, PlanStore(site.plans))
     typer.echo(f"kept: {kept.file('shared')}")
     typer.echo(f"SHA-256 of its weights: {kept.weights_sha256()}")
 
 
-def checkpoint_of(checkpoint: Path | None, model: Which | None, home: Path, run: str) -> Path:
+def checkpoint_of(checkpoint: Path | None, model: ModelChoice | None, home: Path, run: str) -> Path:
     """Return the file of the model that the options name.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_common.runtime.terminal import Format, agree, console
+from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted, span
 
 if TYPE_CHECKING:  # these bring torch, which a help text can do without
@@ -49,7 +49,7 @@ def list_plans(home: Home = Path(), output: Printed = Format.TEXT) -> None:
         for row in rows:
             why = f", blocked: {row['blocked']}" if row["blocked"] else ""
             typer.echo(
-                f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}{why}"
+                f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['plan_status']}{why}"
             )
     for warning in store.left_over():
         console().print(f"warning: {warning}")
@@ -93,7 +93,7 @@ def approve(
     stored = _find(store, name)
     if output is Format.TEXT:
         _show(policy, stored, _row(policy, store, stored))
-    agree(f"Approve plan {stored.sha256[:12]}?", yes=yes)
+    confirm(f"Approve plan {stored.sha256[:12]}?", yes=yes)
     _decide(home, name, Decision.APPROVED, output)
 
 
@@ -149,11 +149,11 @@ def _decide(home: Path, name: str, decision: Decision, output: Format) -> None:
 
 
 def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, object]:
-    from mamfed_client.disclosure.plan_admission import Standing, out_of_bounds, standing
+    from mamfed_client.disclosure.plan_admission import PlanStatus, out_of_bounds, plan_status
 
-    found = standing(policy, stored.plan, store.decisions())
+    found = plan_status(policy, stored.plan, store.decisions())
     came = stored.came and stored.came.strftime("%Y-%m-%dT%H:%M:%SZ")
-    blocked = out_of_bounds(policy, stored.plan) if found is Standing.OUTSIDE_BOUNDS else ""
+    blocked = out_of_bounds(policy, stored.plan) if found is PlanStatus.OUTSIDE_BOUNDS else ""
     return {
         "plan_sha256": stored.sha256,
         "came": came,
@@ -164,7 +164,7 @@ def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, obje
 
 def _show(policy: Policy, stored: StoredPlan, row: dict[str, object]) -> None:
     came = f"came {row['came']}" if row["came"] else "has not come yet"
-    typer.echo(f"Plan {stored.sha256}, {came}: {row['standing']}")
+    typer.echo(f"Plan {stored.sha256}, {came}: {row['plan_status']}")
     typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
     if row["blocked"]:
         typer.echo(f"Blocked: {row['blocked']}.")

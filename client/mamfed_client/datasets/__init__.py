@@ -7,7 +7,7 @@ from typing import Protocol
 
 from mamfed_client.datasets import bare, cbis, cesm, inbreast, mias, plain, vindr
 from mamfed_client.datasets.manifest import Manifest
-from mamfed_client.datasets.other_files import count_beside, describe
+from mamfed_client.datasets.other_files import count_other_files, describe
 from mamfed_common.errors import DataError
 
 
@@ -65,6 +65,6 @@ def _recognised(folder: Path) -> str:
     if _BARE.is_here(folder):
         return _BARE.LAYOUT
     holds = "; ".join(f"{layout.HOLDS} ({layout.LAYOUT})" for layout in LAYOUTS.values())
-    beside = count_beside(folder, (), ())
+    beside = count_other_files(folder, (), ())
     also = "".join(f"; {note}" for note in describe(beside))
     raise DataError(f"{folder}: no data set in this folder{also}; looked for {holds}")

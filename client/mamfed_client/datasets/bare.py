@@ -8,7 +8,7 @@ from pathlib import Path
 from mamfed_client.datasets.listing import files_below
 from mamfed_client.datasets.manifest import Manifest, Row
 from mamfed_client.datasets.other_files import is_sidecar
-from mamfed_client.imaging.rejections import Reason, Refusal, rejection
+from mamfed_client.imaging.rejections import FileRejected, Reason, rejection
 from mamfed_client.tables.field_parsers import Label
 from mamfed_common.errors import DataError
 from mamfed_common.runtime.files import is_below
@@ -34,7 +34,7 @@ def read(folder: Path) -> Manifest:
         image = path.relative_to(folder).as_posix()
         try:
             rows.append(Row(number, image, _inside(folder, path), (), "", Label(None, ())))
-        except Refusal as refusal:
+        except FileRejected as refusal:
             rejected.append(rejection(number, image, refusal))
     if not rows and not rejected:
         raise DataError(f"{folder}: no {HOLDS} in this folder")
@@ -57,7 +57,7 @@ def _inside(folder: Path, path: Path) -> Path:
         Refusal: It is a link that leads out of the folder or nowhere.
     """
     if not is_below(path, folder):
-        raise Refusal(Reason.PATH_LEAVES_FOLDER, "a link to outside the folder")
+        raise FileRejected(Reason.PATH_LEAVES_FOLDER, "a link to outside the folder")
     if not path.is_file():
-        raise Refusal(Reason.MISSING_IMAGE, "a link to no file")
+        raise FileRejected(Reason.MISSING_IMAGE, "a link to no file")
     return path

@@ -16,19 +16,19 @@ from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.datasets.manifest import (
     Files,
-    Listed,
+    ListedImage,
     Manifest,
+    PatientStatement,
     Row,
-    Statement,
     allowed,
     assemble,
     by_image,
     named,
     state,
 )
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.decoder import Decoder
-from mamfed_client.tables.csv_table import Record, read_table, stacked
+from mamfed_client.tables.csv_table import TableRow, concatenated, read_table
 from mamfed_client.tables.field_parsers import (
     Label,
     Pathology,
@@ -90,7 +90,7 @@ def read(folder: Path) -> Manifest:
     tables = [table for name in TABLES if (table := table_in(folder, name))]
     if not tables:
         raise DataError(f"{folder}: none of {', '.join(TABLES)} in this folder")
-    records = stacked(_records(table) for table in tables)
+    records = concatenated(_records(table) for table in tables)
     files = _files(folder)
     first = _first_folders(records, files)
     listed = by_image(records, lambda record: first[_place(record, IMAGE)])
@@ -101,7 +101,7 @@ def read(folder: Path) -> Manifest:
         return assemble(folder, LAYOUT, listed, understand, said, partial(_files_of, files=files))
 
 
-def _records(table: Path) -> list[Record]:
+def _records(table: Path) -> list[TableRow]:
     """Read a table and add to each row the part that the table is for."""
     part = "train" if "train" in table.name.lower() else "test"
     records = read_table(table, needed=NEEDED)
@@ -118,12 +118,12 @@ def _files(folder: Path) -> Folders:
     return dict(files)
 
 
-def _place(record: Record, column: str) -> str:
+def _place(record: TableRow, column: str) -> str:
     """Return the first part of a path cell: the rest is not as downloads name it."""
     return re.split(r"[/\\]", record.cells[column])[0]
 
 
-def _first_folders(records: Sequence[Record], files: Folders) -> dict[str, str]:
+def _first_folders(records: Sequence[TableRow], files: Folders) -> dict[str, str]:
     """Return folder of an image -> the first folder that holds the same picture, mostly itself.
 
     A breast with a mass and with calcifications has a folder for each. Taken for two images, one
@@ -147,7 +147,7 @@ def _hold_one_image(files: Folders, *names: str) -> bool:
     return max(sizes) - min(sizes) <= HEADER_BYTES
 
 
-def _split(listed: Sequence[Listed]) -> dict[str, str]:
+def _split(listed: Sequence[ListedImage]) -> dict[str, str]:
     """Return patient -> official part, or nothing where a patient is in two."""
     parts: dict[str, str] = {}
     for cells in (record.cells for one in listed for record in one.records):
@@ -156,7 +156,7 @@ def _split(listed: Sequence[Listed]) -> dict[str, str]:
     return parts
 
 
-def _row(listed: Listed, files: Folders, split: dict[str, str], decoder: Decoder) -> Row:
+def _row(listed: ListedImage, files: Folders, split: dict[str, str], decoder: Decoder) -> Row:
     cells = listed.records[0].cells
     patient_id = named(cells["patient_id"], "patient_id")
     label = _label(listed)
@@ -178,7 +178,7 @@ def _row(listed: Listed, files: Folders, split: dict[str, str], decoder: Decoder
     )
 
 
-def _files_of(listed: Listed, files: Folders) -> Files:
+def _files_of(listed: ListedImage, files: Folders) -> Files:
     """List the image, the images of folders that hold the same one, and masks with their crops."""
     places = [[_place(r, column) for r in listed.records] for column in (IMAGE, MASK)]
     images, outlines = ([p for place in some for p in files.get(place, ())] for some in places)
@@ -188,12 +188,12 @@ def _files_of(listed: Listed, files: Folders) -> Files:
 def _image(found: Sequence[Path]) -> Path:
     if len(found) != 1:
         detail = f"{len(found)} files in the folder that the table names; one is expected"
-        raise Refusal(Reason.MISSING_IMAGE, detail)
+        raise FileRejected(Reason.MISSING_IMAGE, detail)
     return found[0]
 
 
 def _annotations(
-    records: Sequence[Record], image_path: Path, files: Folders, decoder: Decoder
+    records: Sequence[TableRow], image_path: Path, files: Folders, decoder: Decoder
 ) -> tuple[Annotation, ...]:
     """Find the masks of the malignant abnormalities; without any, those of all that are there.
 
@@ -207,7 +207,7 @@ def _annotations(
         try:
             found = files.get(_place(record, MASK), [])
             masks.append(_mask(found, image_path, decoder))
-        except Refusal:
+        except FileRejected:
             if malignant:
                 raise
     return tuple(Annotation(mask, image_path.name) for mask in masks)
@@ -216,7 +216,9 @@ def _annotations(
 def _mask(found: Sequence[Path], image_path: Path, decoder: Decoder) -> Path:
     """Tell the mask from the crop by its size where that is clear, else by its content."""
     if not found:
-        raise Refusal(Reason.MISSING_MASK, "no files in the mask's folder that the table names")
+        raise FileRejected(
+            Reason.MISSING_MASK, "no files in the mask's folder that the table names"
+        )
     image_bytes = image_path.stat().st_size
     sized = [path for path in found if _has_size_of_mask(path.stat().st_size, image_bytes)]
     if len(found) == 1 or len(sized) == 1:
@@ -224,14 +226,14 @@ def _mask(found: Sequence[Path], image_path: Path, decoder: Decoder) -> Path:
     by_size = sorted(found, key=lambda path: path.stat().st_size)
     mask = next((path for path in by_size if _is_mask(path, decoder)), None)
     if mask is None:
-        raise Refusal(Reason.UNREADABLE_MASK, f"none of the {len(found)} files is a mask")
+        raise FileRejected(Reason.UNREADABLE_MASK, f"none of the {len(found)} files is a mask")
     return mask
 
 
 def _is_mask(path: Path, decoder: Decoder) -> bool:
     try:
         return decoder.is_mask(path)
-    except Refusal:  # another file may be whole
+    except FileRejected:  # another file may be whole
         return False
 
 
@@ -240,14 +242,14 @@ def _has_size_of_mask(mask_bytes: int, image_bytes: int) -> bool:
     return any(abs(mask_bytes * n - image_bytes) <= HEADER_BYTES for n in (1, 2))
 
 
-def _one_label(record: Record) -> Label:
+def _one_label(record: TableRow) -> Label:
     return parse_label(record.cells["pathology"], record.cells["assessment"])
 
 
-def _label(listed: Listed) -> Label:
+def _label(listed: ListedImage) -> Label:
     return unite(_one_label(record) for record in listed.records)
 
 
-def _statement(listed: Listed, split: dict[str, str]) -> Statement:
+def _statement(listed: ListedImage, split: dict[str, str]) -> PatientStatement:
     patient_id = listed.records[0].cells["patient_id"]
     return state(listed, patient_id, _label, split.get(patient_id, ""))

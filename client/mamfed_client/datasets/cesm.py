@@ -15,17 +15,17 @@ from mamfed_client.annotations.via import table_shapes
 from mamfed_client.datasets.listing import files_below
 from mamfed_client.datasets.manifest import (
     Files,
-    Listed,
+    ListedImage,
     Manifest,
+    PatientStatement,
     Row,
-    Statement,
     allowed,
     assemble,
     by_image,
     named,
     state,
 )
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.tables.csv_table import read_table
 from mamfed_client.tables.field_parsers import (
     Label,
@@ -112,7 +112,7 @@ def _regions(folder: Path) -> _Regions:
     for path in _named(folder, "segmentation", ".csv"):
         try:
             table = table_shapes(path)
-        except Refusal as refusal:
+        except FileRejected as refusal:
             raise DataError(f"{path}: {refusal.detail}") from None
         for name, outlines in table.shapes.items():
             regions[_key(name)] += outlines
@@ -120,18 +120,18 @@ def _regions(folder: Path) -> _Regions:
     return _Regions(regions, frozenset(bad))
 
 
-def _is_subtracted(listed: Listed) -> bool:
+def _is_subtracted(listed: ListedImage) -> bool:
     return listed.records[0].cells["type"].upper() == SUBTRACTED
 
 
-def _row(listed: Listed, files: dict[str, Path], regions: _Regions) -> Row:
+def _row(listed: ListedImage, files: dict[str, Path], regions: _Regions) -> Row:
     cells = listed.records[0].cells
     patient_id = named(cells["patient_id"], "patient_id")
     label = _label(listed)
     laterality = parse_laterality(cells["side"])
     image_path = files.get(_key(listed.image)) if listed.image else None
     if image_path is None:
-        raise Refusal(Reason.MISSING_IMAGE, f"no such file in {IMAGES!r}")
+        raise FileRejected(Reason.MISSING_IMAGE, f"no such file in {IMAGES!r}")
     outlines = () if label.pathology is Pathology.NORMAL else _outlines(listed.image, regions)
     return Row(
         row_number=listed.row_number,
@@ -148,7 +148,7 @@ def _row(listed: Listed, files: dict[str, Path], regions: _Regions) -> Row:
     )
 
 
-def _files_of(listed: Listed, files: dict[str, Path]) -> Files:
+def _files_of(listed: ListedImage, files: dict[str, Path]) -> Files:
     image_path = files.get(_key(listed.image)) if listed.image else None
     return Files((image_path,) if image_path else ())
 
@@ -156,14 +156,14 @@ def _files_of(listed: Listed, files: dict[str, Path]) -> Files:
 def _outlines(image: str, regions: _Regions) -> tuple[Shape, ...]:
     """Return an image's outlines. Without one of them the rest would be a target with a hole."""
     if _key(image) in regions.bad:
-        raise Refusal(Reason.UNREADABLE_MASK, "a region of the image is not understood")
+        raise FileRejected(Reason.UNREADABLE_MASK, "a region of the image is not understood")
     return regions.shapes.get(_key(image), ())
 
 
-def _label(listed: Listed) -> Label:
+def _label(listed: ListedImage) -> Label:
     cells = [record.cells for record in listed.records]
     return unite(parse_label(one[PATHOLOGY], one["birads"]) for one in cells)
 
 
-def _statement(listed: Listed) -> Statement:
+def _statement(listed: ListedImage) -> PatientStatement:
     return state(listed, listed.records[0].cells["patient_id"], _label)

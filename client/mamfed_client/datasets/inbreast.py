@@ -16,17 +16,17 @@ from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.datasets.manifest import (
     Files,
-    Listed,
+    ListedImage,
     Manifest,
+    PatientStatement,
     Row,
-    Statement,
     allowed,
     assemble,
     by_image,
     state,
 )
 from mamfed_client.imaging.mammogram import Laterality
-from mamfed_client.imaging.rejections import Reason, Refusal, Rejection
+from mamfed_client.imaging.rejections import FileRejected, Reason, Rejection
 from mamfed_client.tables.csv_table import read_table
 from mamfed_client.tables.field_parsers import (
     Label,
@@ -107,14 +107,14 @@ def _files(images: Path) -> list[_File]:
     return files
 
 
-def _row(listed: Listed, files: dict[str, _File]) -> Row:
+def _row(listed: ListedImage, files: dict[str, _File]) -> Row:
     cells = listed.records[0].cells
     label = _label(listed)
     file = files.get(listed.image)
     if file is None:
-        raise Refusal(Reason.MISSING_IMAGE, f"no file in {IMAGES} begins with this number")
+        raise FileRejected(Reason.MISSING_IMAGE, f"no file in {IMAGES} begins with this number")
     if file.laterality != (parse_laterality(cells["laterality"]) or file.laterality):
-        raise Refusal(Reason.BAD_LATERALITY, "the table and the name of the file disagree")
+        raise FileRejected(Reason.BAD_LATERALITY, "the table and the name of the file disagree")
     outline = _outline(file)
     return Row(
         row_number=listed.row_number,
@@ -135,16 +135,16 @@ def _outline(file: _File) -> Path:
     return file.path.parents[1] / OUTLINES / f"{file.image_id}.xml"
 
 
-def _files_of(listed: Listed, files: dict[str, _File]) -> Files:
+def _files_of(listed: ListedImage, files: dict[str, _File]) -> Files:
     file = files.get(listed.image)
     return Files((file.path,), (_outline(file),)) if file else Files()
 
 
-def _label(listed: Listed) -> Label:
+def _label(listed: ListedImage) -> Label:
     return unite(parse_label("", record.cells["bi-rads"]) for record in listed.records)
 
 
-def _statement(listed: Listed, files: dict[str, _File]) -> Statement:
+def _statement(listed: ListedImage, files: dict[str, _File]) -> PatientStatement:
     file = files.get(listed.image)
     return state(listed, file.patient_id if file else "", _label)
 
@@ -156,4 +156,4 @@ def _reject(manifest: Manifest, unlisted: Sequence[_File], after: int) -> None:
         manifest.images.add(file.path)
         manifest.rejected.append(Rejection(number, file.image_id, Reason.BAD_LABEL, detail))
         if file.patient_id:
-            manifest.statements.append(Statement(number, file.patient_id, None, ""))
+            manifest.statements.append(PatientStatement(number, file.patient_id, None, ""))

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.imaging.mammogram import Laterality
-from mamfed_client.imaging.rejections import Reason, Refusal, Rejection, rejection
-from mamfed_client.tables.csv_table import Record
+from mamfed_client.imaging.rejections import FileRejected, Reason, Rejection, rejection
+from mamfed_client.tables.csv_table import TableRow
 from mamfed_client.tables.field_parsers import Label
 
 _ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
@@ -63,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class PatientStatement:
     """What a row says of its patient, whether the row can be used or not.
 
     A patient whose malignant image cannot be read has a malignancy all the same.
@@ -101,7 +101,7 @@ class Manifest:
     layout: str
     rows: list[Row]
     rejected: list[Rejection]
-    statements: list[Statement]
+    statements: list[PatientStatement]
     images: set[Path] = field(default_factory=set)
     outlines: set[Path] = field(default_factory=set)
 
@@ -118,7 +118,7 @@ class Files(NamedTuple):
     outlines: tuple[Path, ...] = ()
 
 
-class Listed(NamedTuple):
+class ListedImage(NamedTuple):
     """All that a table says of one image.
 
     Attributes:
@@ -129,24 +129,24 @@ class Listed(NamedTuple):
 
     row_number: int
     image: str
-    records: tuple[Record, ...]
+    records: tuple[TableRow, ...]
 
 
-def by_image(records: Iterable[Record], name: Callable[[Record], str]) -> list[Listed]:
+def by_image(records: Iterable[TableRow], name: Callable[[TableRow], str]) -> list[ListedImage]:
     """Bring the rows of an image together; rows that name none stay by themselves."""
-    groups: defaultdict[str | int, list[Record]] = defaultdict(list)
+    groups: defaultdict[str | int, list[TableRow]] = defaultdict(list)
     for record in records:
         groups[name(record) or record.row_number].append(record)
-    return [Listed(same[0].row_number, name(same[0]), tuple(same)) for same in groups.values()]
+    return [ListedImage(same[0].row_number, name(same[0]), tuple(same)) for same in groups.values()]
 
 
 def assemble(
     folder: Path,
     layout: str,
-    listed: Iterable[Listed],
-    understand: Callable[[Listed], Row],
-    statement: Callable[[Listed], Statement],
-    files: Callable[[Listed], Files],
+    listed: Iterable[ListedImage],
+    understand: Callable[[ListedImage], Row],
+    statement: Callable[[ListedImage], PatientStatement],
+    files: Callable[[ListedImage], Files],
 ) -> Manifest:
     """Understand the images of a table one by one; a refusal costs only its own image."""
     rows, rejected, statements = [], [], []
@@ -158,9 +158,9 @@ def assemble(
         outlines.update(named_files.outlines)
         try:
             if not all(record.complete for record in one.records):
-                raise Refusal(Reason.WRONG_CELLS, "more or fewer cells than the header")
+                raise FileRejected(Reason.WRONG_CELLS, "more or fewer cells than the header")
             rows.append(understand(one))
-        except Refusal as refusal:
+        except FileRejected as refusal:
             rejected.append(rejection(one.row_number, one.image, refusal))
         said = statement(one)
         if said.patient_id:
@@ -172,16 +172,16 @@ def assemble(
 
 
 def state(
-    listed: Listed, patient_id: str, label: Callable[[Listed], Label], split: str = ""
-) -> Statement:
+    listed: ListedImage, patient_id: str, label: Callable[[ListedImage], Label], split: str = ""
+) -> PatientStatement:
     """Take what is said of an image; of incomplete rows, whose cells may have shifted, no label."""
     understood = None
     if all(record.complete for record in listed.records):
         try:
             understood = label(listed)
-        except Refusal:
+        except FileRejected:
             understood = None
-    return Statement(listed.row_number, patient_id, understood, split)
+    return PatientStatement(listed.row_number, patient_id, understood, split)
 
 
 def named(patient_id: str, column: str) -> str:
@@ -192,10 +192,10 @@ def named(patient_id: str, column: str) -> str:
             of other patients' numbers.
     """
     if not patient_id:
-        raise Refusal(Reason.NO_PATIENT, f"the {column} cell is empty")
+        raise FileRejected(Reason.NO_PATIENT, f"the {column} cell is empty")
     if _ROUNDED.fullmatch(patient_id):
         detail = f"the {column} cell is a number that a spreadsheet has rounded; make it text"
-        raise Refusal(Reason.NO_PATIENT, detail)
+        raise FileRejected(Reason.NO_PATIENT, detail)
     return patient_id
 
 
@@ -245,6 +245,6 @@ def _duplicates(rows: list[Row]) -> dict[int, Rejection]:
         agree = len({(row.patient_id, row.label, row.annotations) for row in same}) == 1
         numbers = some_rows(row.row_number for row in same)
         for row in same[1:] if agree else same:
-            refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} name the same image")
+            refusal = FileRejected(Reason.DUPLICATE_IMAGE, f"rows {numbers} name the same image")
             duplicates[row.row_number] = rejection(row.row_number, row.image, refusal)
     return duplicates

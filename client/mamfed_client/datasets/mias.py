@@ -15,18 +15,18 @@ from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.datasets.manifest import (
     Files,
-    Listed,
+    ListedImage,
     Manifest,
+    PatientStatement,
     Row,
-    Statement,
     allowed,
     assemble,
     by_image,
     state,
 )
 from mamfed_client.imaging.mammogram import Laterality
-from mamfed_client.imaging.rejections import Reason, Refusal
-from mamfed_client.tables.csv_table import Record
+from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_client.tables.csv_table import TableRow
 from mamfed_client.tables.field_parsers import Label, Pathology, parse_kind, unite
 from mamfed_common.errors import DataError
 from mamfed_common.runtime.files import reason
@@ -80,7 +80,7 @@ def read(folder: Path) -> Manifest:
     )
 
 
-def _records(path: Path) -> list[Record]:
+def _records(path: Path) -> list[TableRow]:
     """Take lines about images apart, ``place`` being what follows the severity."""
     try:
         data = path.read_bytes()
@@ -96,14 +96,14 @@ def _records(path: Path) -> list[Record]:
         if _IMAGE.fullmatch(image):
             cells = {"image": image.lower(), "tissue": tissue.upper(), "place": " ".join(place)}
             cells |= {"abnormality": abnormality.upper(), "severity": severity.upper()}
-            records.append(Record(number, cells, complete=True))
+            records.append(TableRow(number, cells, complete=True))
     return records
 
 
-def _row(listed: Listed, files: dict[str, Path]) -> Row:
+def _row(listed: ListedImage, files: dict[str, Path]) -> Row:
     label = _label(listed)
     if listed.image not in files:
-        raise Refusal(Reason.MISSING_IMAGE, "no such .pgm file in the folder")
+        raise FileRejected(Reason.MISSING_IMAGE, "no such .pgm file in the folder")
     tissue = listed.records[0].cells["tissue"]
     found = {record.cells["abnormality"] for record in listed.records}
     laterality: Laterality = "R" if _number(listed) % 2 else "L"
@@ -123,11 +123,11 @@ def _row(listed: Listed, files: dict[str, Path]) -> Row:
     )
 
 
-def _files_of(listed: Listed, files: dict[str, Path]) -> Files:
+def _files_of(listed: ListedImage, files: dict[str, Path]) -> Files:
     return Files((files[listed.image],) if listed.image in files else ())
 
 
-def _annotations(listed: Listed, label: Label) -> tuple[Annotation, ...]:
+def _annotations(listed: ListedImage, label: Label) -> tuple[Annotation, ...]:
     """Draw circles around the findings as severe as the image; none if one has no place."""
     severe = [r for r in listed.records if _one_label(r).pathology is label.pathology]
     circles = [_circle(record) for record in severe]
@@ -136,7 +136,7 @@ def _annotations(listed: Listed, label: Label) -> tuple[Annotation, ...]:
     return (Annotation(shapes=shapes),) if shapes and len(shapes) == len(circles) else ()
 
 
-def _circle(record: Record) -> Shape | None:
+def _circle(record: TableRow) -> Shape | None:
     """Return the circle, or None where notes or nothing stand for it."""
     match = re.fullmatch(r"(\d{1,4}) (\d{1,4}) (\d{1,4})", record.cells["place"].strip())
     if match is None:
@@ -145,26 +145,26 @@ def _circle(record: Record) -> Shape | None:
     return Shape("circle", ((x, HEIGHT - y),), (radius, radius))
 
 
-def _one_label(record: Record) -> Label:
+def _one_label(record: TableRow) -> Label:
     if record.cells["abnormality"] == NOTHING:
         return Label(Pathology.NORMAL, ())
     severity = record.cells["severity"]
     if severity not in _SEVERITIES:
-        raise Refusal(Reason.BAD_LABEL, "neither NORM nor a severity of B or M")
+        raise FileRejected(Reason.BAD_LABEL, "neither NORM nor a severity of B or M")
     return Label(_SEVERITIES[severity], ())
 
 
-def _label(listed: Listed) -> Label:
+def _label(listed: ListedImage) -> Label:
     return unite(_one_label(record) for record in listed.records)
 
 
-def _number(listed: Listed) -> int:
+def _number(listed: ListedImage) -> int:
     return int(listed.image.removeprefix("mdb"))
 
 
-def _patient(listed: Listed) -> str:
+def _patient(listed: ListedImage) -> str:
     return f"MIAS{(_number(listed) + 1) // 2:03}"
 
 
-def _statement(listed: Listed) -> Statement:
+def _statement(listed: ListedImage) -> PatientStatement:
     return state(listed, _patient(listed), _label)

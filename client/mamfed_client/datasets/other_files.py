@@ -16,7 +16,7 @@ PREAMBLE = 128
 """Bytes before a DICOM file's magic word (PS3.10 7.1)."""
 
 
-class Beside(StrEnum):
+class OtherFile(StrEnum):
     """What a file is that is counted neither as accepted nor as rejected."""
 
     OUTLINE = "mask or outline"
@@ -53,9 +53,9 @@ def is_sidecar(path: PurePath) -> bool:
     return path.suffix.lower() in SIDECARS or path.name.upper() in SIDECAR_NAMES
 
 
-def count_beside(
+def count_other_files(
     folder: Path, images: Collection[Path], outlines: Collection[Path]
-) -> Counter[Beside]:
+) -> Counter[OtherFile]:
     """Count all files below a folder that are not among its images, each once.
 
     Args:
@@ -71,12 +71,12 @@ def count_beside(
     return Counter(_kind(folder, path, outlines) for path in found if path not in entered)
 
 
-def describe(counts: Counter[Beside]) -> Iterator[str]:
+def describe(counts: Counter[OtherFile]) -> Iterator[str]:
     """Say what somebody may have taken for a part of the data set, and what to do."""
-    if archives := counts[Beside.ARCHIVE]:
+    if archives := counts[OtherFile.ARCHIVE]:
         what = "1 archive is" if archives == 1 else f"{archives} archives are"
         yield f"{what} not read (zip, tar, 7z, dcm.gz and the like): unpack into the folder"
-    if unused := counts[Beside.UNUSED_IMAGE]:
+    if unused := counts[OtherFile.UNUSED_IMAGE]:
         what = "1 image is" if unused == 1 else f"{unused} images are"
         yield f"{what} named by no row of the table and not used"
 
@@ -94,24 +94,24 @@ def _everything(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in (*files, *links))
 
 
-def _kind(folder: Path, path: Path, outlines: Collection[Path]) -> Beside:
+def _kind(folder: Path, path: Path, outlines: Collection[Path]) -> OtherFile:
     if path in outlines:
-        return Beside.OUTLINE
+        return OtherFile.OUTLINE
     if _is_hidden(folder, path):
-        return Beside.HIDDEN
+        return OtherFile.HIDDEN
     if path.is_symlink() and not (os.path.isfile(path) and is_below(path, folder)):
-        return Beside.LINK
+        return OtherFile.LINK
     if not os.path.isfile(path):
-        return Beside.SPECIAL
+        return OtherFile.SPECIAL
     suffix = path.suffix.lower()
     if suffix in ARCHIVES:
-        return Beside.ARCHIVE
+        return OtherFile.ARCHIVE
     if suffix in TABLES:
-        return Beside.TABLE
+        return OtherFile.TABLE
     if is_sidecar(path):
-        return Beside.OTHER
+        return OtherFile.OTHER
     is_image = suffix in SUFFIXES | DICOM_SUFFIXES or _is_dicom(path)
-    return Beside.UNUSED_IMAGE if is_image else Beside.OTHER
+    return OtherFile.UNUSED_IMAGE if is_image else OtherFile.OTHER
 
 
 def _is_dicom(path: Path) -> bool:

@@ -11,23 +11,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.classes import MalignantClasses
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.datasets.listing import table_in
 from mamfed_client.datasets.manifest import (
     Files,
-    Listed,
+    ListedImage,
     Manifest,
+    PatientStatement,
     Row,
-    Statement,
     allowed,
     assemble,
     named,
     state,
 )
 from mamfed_client.datasets.other_files import ARCHIVES
-from mamfed_client.imaging.rejections import Reason, Refusal
-from mamfed_client.tables.csv_table import Record, read_table
+from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_client.tables.csv_table import TableRow, read_table
 from mamfed_client.tables.field_parsers import (
     Label,
     parse_density,
@@ -83,7 +83,7 @@ def read(folder: Path) -> Manifest:
     records = read_table(table, COLUMNS, needed=("image", "patient_id"))
     if not {"pathology", "birads"} & records[0].cells.keys():
         raise DataError(f"{table}: needs a column 'pathology' or 'birads', it has neither")
-    listed = [Listed(r.row_number, r.cells["image"], (r,)) for r in records]
+    listed = [ListedImage(r.row_number, r.cells["image"], (r,)) for r in records]
     return assemble(
         folder,
         LAYOUT,
@@ -94,7 +94,7 @@ def read(folder: Path) -> Manifest:
     )
 
 
-def _row(listed: Listed, folder: Path) -> Row:
+def _row(listed: ListedImage, folder: Path) -> Row:
     """Understand one row; the first trouble in the order of these lines is the one reported."""
     cells = _only(listed).cells
     patient_id = named(cells["patient_id"], "patient_id")
@@ -104,16 +104,16 @@ def _row(listed: Listed, folder: Path) -> Row:
     reviewed = parse_yes(cells.get("reviewed", ""), "reviewed")
     parse_yes(cells.get(CHECKED, ""), CHECKED)
     if not listed.image:
-        raise Refusal(Reason.MISSING_IMAGE, "the image cell is empty")
+        raise FileRejected(Reason.MISSING_IMAGE, "the image cell is empty")
     image_path = parse_path(folder, listed.image, Reason.MISSING_IMAGE)
     if image_path.suffix.lower() in ARCHIVES:
         detail = "an archive; unpack it and name the file that was in it"
-        raise Refusal(Reason.UNREADABLE_IMAGE, detail)
+        raise FileRejected(Reason.UNREADABLE_IMAGE, detail)
     words = (tuple(_names(cells.get(column, ""))) for column in ("classes", "mask_values"))
-    take = Take(*words)
+    take = MalignantClasses(*words)
     annotations = _annotations(folder, cells.get("mask", ""), image_path.name, take)
     if any(annotation.path == image_path for annotation in annotations):
-        raise Refusal(Reason.UNREADABLE_MASK, "the mask cell names the image itself")
+        raise FileRejected(Reason.UNREADABLE_MASK, "the mask cell names the image itself")
     return Row(
         row_number=listed.row_number,
         image=listed.image,
@@ -133,7 +133,7 @@ def _row(listed: Listed, folder: Path) -> Row:
     )
 
 
-def _files(listed: Listed, folder: Path) -> Files:
+def _files(listed: ListedImage, folder: Path) -> Files:
     """Find what a row names, whether the row can be used or not."""
     masks = _names(_only(listed).cells.get("mask", ""))
     images = [listed.image] if listed.image else []
@@ -143,7 +143,7 @@ def _files(listed: Listed, folder: Path) -> Files:
 def _there(folder: Path, cells: list[str]) -> tuple[Path, ...]:
     found = []
     for cell in cells:
-        with suppress(Refusal):
+        with suppress(FileRejected):
             found.append(parse_path(folder, cell, Reason.MISSING_IMAGE))
     return tuple(found)
 
@@ -153,18 +153,20 @@ def _names(cell: str) -> list[str]:
     return [name.strip() for name in cell.split("|") if cell]
 
 
-def _annotations(folder: Path, cell: str, image_name: str, take: Take) -> tuple[Annotation, ...]:
+def _annotations(
+    folder: Path, cell: str, image_name: str, take: MalignantClasses
+) -> tuple[Annotation, ...]:
     """Find the files of a mask cell, of any format."""
     paths = [parse_path(folder, name, Reason.MISSING_MASK) for name in _names(cell)]
     return tuple(Annotation(path, image_name, take=take) for path in paths)
 
 
-def _label(listed: Listed) -> Label:
+def _label(listed: ListedImage) -> Label:
     cells = _only(listed).cells
     return parse_label(cells.get("pathology", ""), cells.get("birads", ""))
 
 
-def _statement(listed: Listed) -> Statement:
+def _statement(listed: ListedImage) -> PatientStatement:
     cells = _only(listed).cells
     said = state(listed, cells["patient_id"], _label, cells.get("split", ""))
     return replace(said, patient_checked=_only(listed).complete and _is_checked(cells))
@@ -173,10 +175,10 @@ def _statement(listed: Listed) -> Statement:
 def _is_checked(cells: Mapping[str, str]) -> bool:
     try:
         return parse_yes(cells.get(CHECKED, ""), CHECKED)
-    except Refusal:
+    except FileRejected:
         return False
 
 
-def _only(listed: Listed) -> Record:
+def _only(listed: ListedImage) -> TableRow:
     """Return the row: rows that name an image again are compared, not joined."""
     return listed.records[0]

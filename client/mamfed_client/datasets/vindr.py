@@ -10,18 +10,18 @@ from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.datasets.listing import files_below, table_in
 from mamfed_client.datasets.manifest import (
     Files,
-    Listed,
+    ListedImage,
     Manifest,
+    PatientStatement,
     Row,
-    Statement,
     allowed,
     assemble,
     by_image,
     named,
     state,
 )
-from mamfed_client.imaging.rejections import Reason, Refusal
-from mamfed_client.tables.csv_table import Record, read_table, stacked
+from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_client.tables.csv_table import TableRow, concatenated, read_table
 from mamfed_client.tables.field_parsers import (
     Label,
     parse_density,
@@ -67,7 +67,7 @@ def read(folder: Path) -> Manifest:
     tables = [read_table(findings, needed=(*NEEDED, *CORNERS))]
     if breasts := table_in(folder, BREASTS):
         tables.append(read_table(breasts, needed=NEEDED))
-    listed = by_image(stacked(tables), lambda record: record.cells["image_id"])
+    listed = by_image(concatenated(tables), lambda record: record.cells["image_id"])
     files = {(p.parent.name, p.stem): p for p in files_below(folder / IMAGES)}
     return assemble(
         folder,
@@ -79,14 +79,14 @@ def read(folder: Path) -> Manifest:
     )
 
 
-def _row(listed: Listed, files: Images) -> Row:
+def _row(listed: ListedImage, files: Images) -> Row:
     cells = listed.records[0].cells
     patient_id = named(cells["study_id"], "study_id")
     label = _label(listed)
     laterality = parse_laterality(cells["laterality"])
     image_path = files.get((patient_id, listed.image))
     if image_path is None:
-        raise Refusal(Reason.MISSING_IMAGE, f"no such file in its study's folder in {IMAGES}")
+        raise FileRejected(Reason.MISSING_IMAGE, f"no such file in its study's folder in {IMAGES}")
     boxes = tuple(box for record in listed.records for box in _boxes(record))
     return Row(
         row_number=listed.row_number,
@@ -104,12 +104,12 @@ def _row(listed: Listed, files: Images) -> Row:
     )
 
 
-def _files_of(listed: Listed, files: Images) -> Files:
+def _files_of(listed: ListedImage, files: Images) -> Files:
     image_path = files.get((listed.records[0].cells["study_id"], listed.image))
     return Files((image_path,) if image_path else ())
 
 
-def _boxes(record: Record) -> list[Shape]:
+def _boxes(record: TableRow) -> list[Shape]:
     """Return the box of a finding, which may reach past the edges; rows without one have none.
 
     Raises:
@@ -120,14 +120,14 @@ def _boxes(record: Record) -> list[Shape]:
         return []
     left, top, right, bottom = (parse_number(cell) for cell in written)
     if not all(math.isfinite(corner) for corner in (left, top, right, bottom)):
-        raise Refusal(Reason.UNREADABLE_MASK, f"{', '.join(CORNERS)} are not four numbers")
+        raise FileRejected(Reason.UNREADABLE_MASK, f"{', '.join(CORNERS)} are not four numbers")
     return [Shape("box", ((left, top), (right, bottom)))]
 
 
-def _label(listed: Listed) -> Label:
+def _label(listed: ListedImage) -> Label:
     return unite(parse_label("", record.cells["breast_birads"]) for record in listed.records)
 
 
-def _statement(listed: Listed) -> Statement:
+def _statement(listed: ListedImage) -> PatientStatement:
     cells = listed.records[0].cells
     return state(listed, cells["study_id"], _label, cells.get("split", ""))

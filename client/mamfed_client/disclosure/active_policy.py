@@ -14,7 +14,7 @@ from mamfed_common.security.enrolment import read_welcome
 from mamfed_common.security.keys import parse_openssh
 
 
-class Rules(NamedTuple):
+class ActivePolicy(NamedTuple):
     """What a site goes by.
 
     Attributes:
@@ -28,16 +28,16 @@ class Rules(NamedTuple):
     federation: str
 
 
-class RulesOfHome:
+class ReloadingPolicy:
     """The rules in a site's home, read again when a file changes."""
 
     def __init__(self, home: SiteHome) -> None:
         """Read from this home."""
         self._home = home
         self._stamp: object = None
-        self._rules: Rules | None = None
+        self._rules: ActivePolicy | None = None
 
-    def __call__(self) -> Rules:
+    def __call__(self) -> ActivePolicy:
         """Return the rules as they are now.
 
         Raises:
@@ -46,11 +46,11 @@ class RulesOfHome:
         stamp = [_stamp(path) for path in (self._home.settings_path, self._home.welcome)]
         if self._rules is None or stamp != self._stamp:
             self._rules = None  # a change that cannot be read leaves no older rules in force
-            self._rules, self._stamp = read_rules(self._home), stamp
+            self._rules, self._stamp = read_active_policy(self._home), stamp
         return self._rules
 
 
-def read_rules(home: SiteHome) -> Rules:
+def read_active_policy(home: SiteHome) -> ActivePolicy:
     """Read a site's policy and its coordinator's key.
 
     Raises:
@@ -61,7 +61,7 @@ def read_rules(home: SiteHome) -> Rules:
         parse_openssh(text, Ed25519PublicKey, "policy.coordinator_keys")
         for text in policy.coordinator_keys
     ]
-    return Rules(policy, (welcome.plan_public_key(), *more), welcome.federation)
+    return ActivePolicy(policy, (welcome.plan_public_key(), *more), welcome.federation)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

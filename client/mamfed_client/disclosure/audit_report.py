@@ -144,12 +144,12 @@ def _of_kind(kind: str, traffic: Traffic) -> str:
 
 
 def _refusals(summary: AuditSummary) -> Iterator[str]:
-    from mamfed_common.protocol.messages import FAULTS
+    from mamfed_common.protocol.messages import REFUSAL_CODES
 
     for code, count in sorted(summary.faults.items()):
         yield (
             f"In place of an answer, {counted(count, 'time')}{_when(summary, code)}, code {code}: "
-            f"{FAULTS.get(code, 'unknown')}."
+            f"{REFUSAL_CODES.get(code, 'unknown')}."
         )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mamfed_client.preparation.cohort import Placed
+from mamfed_client.preparation.cohort import SplitImage
 from mamfed_client.preparation.site_data import SiteData
 from mamfed_common.runtime.fingerprint import sha256_of
 
 
-def images_sha256(placed: Sequence[Placed], *, facts: bool = False) -> str:
+def images_sha256(placed: Sequence[SplitImage], *, facts: bool = False) -> str:
     """Name images by all that a figure over them depends on; no patient or file is in it.
 
     A sample's name stands for the bytes of image and mask, the side, the size and the code that

@@ -16,14 +16,14 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
-from mamfed_client.disclosure.active_policy import Rules, RulesOfHome
+from mamfed_client.disclosure.active_policy import ActivePolicy, ReloadingPolicy
 from mamfed_client.disclosure.audit_log import ArrayEntry, AuditLog, Kind
-from mamfed_client.disclosure.plan_admission import Refused, check_plan
+from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_plan
 from mamfed_client.disclosure.plan_store import PlanStore
 from mamfed_client.disclosure.privacy import arrays_to_send, protect, read_secret
 from mamfed_client.disclosure.release import allowed_of, check_personal, why_withheld
 from mamfed_client.site.settings import SiteHome
-from mamfed_client.site.status import Refusal, update_status
+from mamfed_client.site.status import RecentRefusal, update_status
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
 from mamfed_common.model.state_dict import State
@@ -31,9 +31,9 @@ from mamfed_common.protocol.messages import (
     BODY,
     JSON,
     EvaluateTask,
-    Fault,
-    Order,
+    PlanRequest,
     Query,
+    RefusalCode,
     TrainTask,
     pack,
     wire_bytes,
@@ -43,13 +43,17 @@ from mamfed_common.security.signing import is_signed
 
 logger = logging.getLogger(__name__)
 
-KINDS: dict[type[Order], Kind] = {Query: "describe", TrainTask: "train", EvaluateTask: "evaluate"}
+KINDS: dict[type[PlanRequest], Kind] = {
+    Query: "describe",
+    TrainTask: "train",
+    EvaluateTask: "evaluate",
+}
 
 
 class OpenGate:
     """The gate of a simulated site, whose data lies on the researcher's own machine."""
 
-    def admit(self, order: Order) -> None:
+    def admit(self, order: PlanRequest) -> None:
         """Admit everything."""
 
     def admit_cases(self, cases: int) -> None:
@@ -57,7 +61,7 @@ class OpenGate:
 
     def release(
         self,
-        order: Order,
+        order: PlanRequest,
         answer: Config,
         state: Mapping[str, Tensor] | None = None,
         start: Mapping[str, Tensor] | None = None,
@@ -68,12 +72,12 @@ class OpenGate:
         assert start is not None
         return pack(answer, update_to_send(state, start, order.plan.federation.wire))
 
-    def not_answered(self, refusal: Refusal | None) -> None:
+    def not_answered(self, refusal: RecentRefusal | None) -> None:
         """Take note of why a request is not answered: a simulation says it at its end."""
 
-    def release_fault(self, fault: Fault) -> Fault:
+    def release_fault(self, fault: RefusalCode) -> RefusalCode:
         """Release only that there was a fault: a simulation's text is on the same screen."""
-        return Fault.FAILED
+        return RefusalCode.FAILED
 
 
 class Gate(OpenGate):
@@ -81,12 +85,12 @@ class Gate(OpenGate):
 
     def __init__(
         self,
-        rules: Callable[[], Rules],
+        rules: Callable[[], ActivePolicy],
         plans: PlanStore,
         log: AuditLog,
         noise_secret: bytes,
         now: Callable[[], datetime] = datetime.now,
-        on_refusal: Callable[[Refusal | None], None] = lambda refusal: None,
+        on_refusal: Callable[[RecentRefusal | None], None] = lambda refusal: None,
     ) -> None:
         """Guard a site.
 
@@ -108,9 +112,9 @@ class Gate(OpenGate):
         self._noise_secret = noise_secret
         self._now = now
         self._on_refusal = on_refusal
-        self._order: Order | None = None
+        self._order: PlanRequest | None = None
 
-    def admit(self, order: Order) -> None:
+    def admit(self, order: PlanRequest) -> None:
         """Let a request in, before anything is loaded for it.
 
         The one that brings the final model is let in even where no score may leave: the model is
@@ -127,10 +131,10 @@ class Gate(OpenGate):
         check_personal(rules.policy, order)
         withheld = why_withheld(rules.policy, order)
         if withheld and not _brings_the_final_model(order):
-            raise Refused(Fault.MAY_NOT_LEAVE, withheld)
+            raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, withheld)
         self.not_answered(None)
 
-    def not_answered(self, refusal: Refusal | None) -> None:
+    def not_answered(self, refusal: RecentRefusal | None) -> None:
         """Show why a request is not answered; None: one is let in."""
         self._on_refusal(refusal)
 
@@ -142,11 +146,13 @@ class Gate(OpenGate):
         """
         least = self._read_rules().policy.min_training_cases
         if cases < least:
-            raise Refused(Fault.TOO_FEW_CASES, f"found {cases} training images, expected {least}")
+            raise PolicyRefusal(
+                RefusalCode.TOO_FEW_CASES, f"found {cases} training images, expected {least}"
+            )
 
     def release(
         self,
-        order: Order,
+        order: PlanRequest,
         answer: Config,
         state: Mapping[str, Tensor] | None = None,
         start: Mapping[str, Tensor] | None = None,
@@ -169,7 +175,7 @@ class Gate(OpenGate):
         if state is not None:
             assert start is not None
             if names := rules.policy.release.withheld(state):
-                raise Refused(Fault.MAY_NOT_LEAVE, f"array {names[0]!r}")
+                raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, f"array {names[0]!r}")
             privacy, wire = rules.policy.privacy, order.plan.federation.wire
             state = protect(state, start, privacy, self._noise_secret)
             sent = arrays_to_send(state, start, wire, privacy)
@@ -185,28 +191,28 @@ class Gate(OpenGate):
         self._order = None
         return content
 
-    def release_fault(self, fault: Fault) -> Fault:
+    def release_fault(self, fault: RefusalCode) -> RefusalCode:
         """Record a code that leaves in place of an answer; return it."""
         order, self._order = self._order, None
         facts = _of_order(order) if order else {}
         self._log.append("fault", **facts, **_of_rules(self._last), values={"fault": int(fault)})
         return fault
 
-    def _read_rules(self) -> Rules:
+    def _read_rules(self) -> ActivePolicy:
         try:
             self._last = self._rules()
         except SetupError as error:
-            raise Refused(Fault.POLICY_UNREADABLE, str(error)) from None
+            raise PolicyRefusal(RefusalCode.POLICY_UNREADABLE, str(error)) from None
         return self._last
 
-    def _check_plan(self, rules: Rules, order: Order, now: datetime | None) -> None:
+    def _check_plan(self, rules: ActivePolicy, order: PlanRequest, now: datetime | None) -> None:
         decisions = self._plans.decisions()
         check_plan(rules.policy, order.plan, order.signature, rules.trusted_keys, decisions, now)
         if isinstance(order, TrainTask):
             rounds = order.plan.stage(order.stage).rounds
             if order.server_round > rounds:
-                raise Refused(
-                    Fault.PLAN_OUTSIDE_POLICY,
+                raise PolicyRefusal(
+                    RefusalCode.PLAN_OUTSIDE_POLICY,
                     f"asked for round {order.server_round} of a stage of {rounds}",
                 )
 
@@ -218,7 +224,7 @@ def open_gate(home: SiteHome) -> Gate:
         SetupError: ``site.yaml``, ``welcome.json`` or the secret of the noise cannot be used.
     """
     return Gate(
-        RulesOfHome(home),
+        ReloadingPolicy(home),
         PlanStore(home.plans),
         AuditLog(home.audit),
         read_secret(home.keys / "noise.key"),
@@ -226,11 +232,11 @@ def open_gate(home: SiteHome) -> Gate:
     )
 
 
-def _brings_the_final_model(order: Order) -> bool:
+def _brings_the_final_model(order: PlanRequest) -> bool:
     return isinstance(order, EvaluateTask) and order.part == "test"
 
 
-def _of_order(order: Order) -> dict[str, Any]:
+def _of_order(order: PlanRequest) -> dict[str, Any]:
     facts: dict[str, Any] = {"plan_sha256": order.plan.sha256()}
     if isinstance(order, TrainTask):
         facts |= {"stage": order.stage.value, "round": order.server_round}
@@ -239,7 +245,7 @@ def _of_order(order: Order) -> dict[str, Any]:
     return facts
 
 
-def _of_rules(rules: Rules) -> dict[str, Any]:
+def _of_rules(rules: ActivePolicy) -> dict[str, Any]:
     return {"policy_sha256": rules.policy.sha256(), "to": rules.federation}
 
 

@@ -13,23 +13,23 @@ from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
-from mamfed_common.protocol.messages import FAULTS, Fault
+from mamfed_common.protocol.messages import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.signing import is_signed
 
 FLOOR = "min_sites"
 """The one bound from below."""
 
 
-class Refused(MamfedError):
+class PolicyRefusal(MamfedError):
     """This site does not answer. Only the fault's code travels."""
 
-    def __init__(self, fault: Fault, detail: str = "") -> None:
+    def __init__(self, fault: RefusalCode, detail: str = "") -> None:
         """Refuse by a code; the detail stays in the site's log."""
-        super().__init__(FAULTS[fault] + (f": {detail}" if detail else ""))
+        super().__init__(REFUSAL_CODES[fault] + (f": {detail}" if detail else ""))
         self.fault = fault
 
 
-class Standing(StrEnum):
+class PlanStatus(StrEnum):
     """What becomes of a plan at this site."""
 
     APPROVED = "approved"
@@ -91,19 +91,21 @@ def out_of_bounds(policy: Policy, plan: TrainingPlan) -> str:
     )
 
 
-def standing(policy: Policy, plan: TrainingPlan, decisions: Mapping[str, Decision]) -> Standing:
+def plan_status(
+    policy: Policy, plan: TrainingPlan, decisions: Mapping[str, Decision]
+) -> PlanStatus:
     """Return what becomes of a plan. A refusal counts most, the bounds next, approval last."""
     name = plan.sha256()
     if decisions.get(name) is Decision.REFUSED:
-        return Standing.REFUSED
+        return PlanStatus.REFUSED
     if not all(check.fits for check in check_bounds(policy, plan)):
-        return Standing.OUTSIDE_BOUNDS
+        return PlanStatus.OUTSIDE_BOUNDS
     approved = (
         policy.plans.approval == "within-bounds"
         or decisions.get(name) is Decision.APPROVED
         or any(name.startswith(prefix) for prefix in policy.plans.allowed)
     )
-    return Standing.APPROVED if approved else Standing.PENDING
+    return PlanStatus.APPROVED if approved else PlanStatus.PENDING
 
 
 def check_plan(
@@ -128,19 +130,19 @@ def check_plan(
         Refused: With the code that says why.
     """
     if not is_signed(plan, signature, trusted_keys):
-        raise Refused(Fault.PLAN_NOT_SIGNED)
-    found = standing(policy, plan, decisions)
-    if found is Standing.PENDING:
-        raise Refused(
-            Fault.PLAN_NOT_APPROVED,
+        raise PolicyRefusal(RefusalCode.PLAN_NOT_SIGNED)
+    found = plan_status(policy, plan, decisions)
+    if found is PlanStatus.PENDING:
+        raise PolicyRefusal(
+            RefusalCode.PLAN_NOT_APPROVED,
             f"mamfed-client plan approve {plan.sha256()[:12]} shows it and asks",
         )
-    if found is Standing.REFUSED:
-        raise Refused(Fault.PLAN_REFUSED, refused_by_person(plan))
-    if found is Standing.OUTSIDE_BOUNDS:
-        raise Refused(Fault.PLAN_OUTSIDE_POLICY, out_of_bounds(policy, plan))
+    if found is PlanStatus.REFUSED:
+        raise PolicyRefusal(RefusalCode.PLAN_REFUSED, refused_by_person(plan))
+    if found is PlanStatus.OUTSIDE_BOUNDS:
+        raise PolicyRefusal(RefusalCode.PLAN_OUTSIDE_POLICY, out_of_bounds(policy, plan))
     if now is not None and not policy.bounds.open_at(now):
-        raise Refused(Fault.NOT_AT_THIS_HOUR, f"bounds.hours is {policy.bounds.hours}")
+        raise PolicyRefusal(RefusalCode.NOT_AT_THIS_HOUR, f"bounds.hours is {policy.bounds.hours}")
 
 
 def refused_by_person(plan: TrainingPlan) -> str:

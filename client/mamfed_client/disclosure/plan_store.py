@@ -19,7 +19,7 @@ from mamfed_common.config import DIGEST, Config
 from mamfed_common.errors import PlanError, SetupError
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.runtime.files import private_directory, write_atomic
-from mamfed_common.runtime.lock import taking_turns
+from mamfed_common.runtime.lock import home_lock
 from mamfed_common.runtime.places import user_name
 from mamfed_common.runtime.text import read_text
 
@@ -98,7 +98,7 @@ class PlanStore:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         record = DecisionRecord(plan_sha256=sha256, decision=decision, time=now, by=user_name())
         private_directory(self._folder)
-        with taking_turns(self._folder):
+        with home_lock(self._folder):
             lines = [*self.history(), record]
             # As a whole, so that no line is ever torn; there are as many as a person typed.
             text = "".join(json.dumps(line.model_dump(mode="json")) + "\n" for line in lines)

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from mamfed_client.disclosure.plan_admission import Refused
-from mamfed_client.site.status import Refusal
+from mamfed_client.disclosure.plan_admission import PolicyRefusal
+from mamfed_client.site.status import RecentRefusal
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import FAULTS, Fault
+from mamfed_common.protocol.messages import REFUSAL_CODES, RefusalCode
 from mamfed_common.runtime.files import ADVICE, refusal_words
 
 REMEDIES: dict[int, str] = {
-    Fault.FAILED: "logs/worker.log says more",
-    Fault.PLAN_NOT_SIGNED: "ask the coordinator for a new welcome, then mamfed-client join it",
-    Fault.NOT_AT_THIS_HOUR: "nothing to do: this site is asked again then",
-    Fault.TOO_FEW_CASES: "mamfed-client data check says why images are left out; or lower "
+    RefusalCode.FAILED: "logs/worker.log says more",
+    RefusalCode.PLAN_NOT_SIGNED: "ask the coordinator for a new welcome, then mamfed-client join "
+    "it",
+    RefusalCode.NOT_AT_THIS_HOUR: "nothing to do: this site is asked again then",
+    RefusalCode.TOO_FEW_CASES: "mamfed-client data check says why images are left out; or lower "
     "policy.min_training_cases in site.yaml",
-    Fault.MAY_NOT_LEAVE: "let it leave by policy.release in site.yaml, or stay out",
-    Fault.OTHER_VERSION: "install the coordinator's version of mamfed",
-    Fault.POLICY_UNREADABLE: "mend that, it takes effect at the next message",
-    Fault.DATA_UNUSABLE: "mamfed-client preflight checks the data again",
+    RefusalCode.MAY_NOT_LEAVE: "let it leave by policy.release in site.yaml, or stay out",
+    RefusalCode.OTHER_VERSION: "install the coordinator's version of mamfed",
+    RefusalCode.POLICY_UNREADABLE: "mend that, it takes effect at the next message",
+    RefusalCode.DATA_UNUSABLE: "mamfed-client preflight checks the data again",
 }
 """What to do; the other refusals name it themselves."""
 
-PASSING = frozenset({Fault.PLAN_NOT_APPROVED, Fault.NOT_AT_THIS_HOUR})
+PASSING = frozenset({RefusalCode.PLAN_NOT_APPROVED, RefusalCode.NOT_AT_THIS_HOUR})
 """Refusals of a site that waits for a person or an hour: nothing is wrong."""
-OF_ONE_MODEL = frozenset({Fault.NO_PERSONAL_MODEL, Fault.NOTHING_TO_ADAPT_WITH})
+OF_ONE_MODEL = frozenset({RefusalCode.NO_PERSONAL_MODEL, RefusalCode.NOTHING_TO_ADAPT_WITH})
 """Refusals that cost a figure, and not the site's part in the run."""
 
 
-def refusal_of(error: Exception, fault: Fault) -> Refusal | None:
+def refusal_of(error: Exception, fault: RefusalCode) -> RecentRefusal | None:
     """Return what to show while a request is not answered; None where the site takes part.
 
     Args:
@@ -36,15 +37,15 @@ def refusal_of(error: Exception, fault: Fault) -> Refusal | None:
     """
     if fault in OF_ONE_MODEL:
         return None
-    why = FAULTS[fault].replace("the site", "this site", 1)
-    if isinstance(error, Refused):
+    why = REFUSAL_CODES[fault].replace("the site", "this site", 1)
+    if isinstance(error, PolicyRefusal):
         why = str(error).replace("the site", "this site", 1)
     elif isinstance(error, DataError):
         why = f"{why}: {' '.join(str(error).split())}"
     elif isinstance(error, OSError) and error.errno in ADVICE:  # its path may be an image's
         why = f"{why}: {refusal_words(error)}"
     remedy = REMEDIES.get(fault, "")
-    return Refusal(
+    return RecentRefusal(
         fault=fault,
         words=f"{why}; {remedy}" if remedy else why,
         passing=fault in PASSING,

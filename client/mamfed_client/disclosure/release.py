@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from mamfed_client.disclosure.plan_admission import Refused
+from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.imaging.dicom_attributes import MAKERS
 from mamfed_client.site.policy import COUNTS, SPLIT, Policy, missing_for_training
 from mamfed_common.config import Config
@@ -13,8 +13,8 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import cases
 from mamfed_common.protocol.messages import (
     EvaluateTask,
-    Fault,
-    Order,
+    PlanRequest,
+    RefusalCode,
     SiteDescription,
     TrainReport,
     TrainTask,
@@ -24,7 +24,7 @@ KNOWN_VENDORS = frozenset([*MAKERS, "unknown"])
 OTHER_VENDOR = "other"
 
 
-class Behind(NamedTuple):
+class RequiredCounts(NamedTuple):
     """What a value of a ``SiteScore`` stands on.
 
     Attributes:
@@ -37,31 +37,31 @@ class Behind(NamedTuple):
 
 
 BEHIND = {
-    "dice": Behind(("images",)),
-    "iou": Behind(("images",)),
-    "dice_at": Behind(("images",)),
-    "lesions": Behind(("images",)),
-    "lesions_found": Behind(("images",), ("lesions",)),
-    "lesions_redrawn": Behind(("images",)),
-    "redrawn_as_tissue": Behind(("images",), ("lesions_redrawn",)),
-    "redrawn_minus_ring": Behind(("images",), ("lesions_redrawn",)),
-    "false_positive_pixels": Behind(("images_without_malignancy",)),
-    "auroc": Behind(("images", "images_without_malignancy")),
-    "sensitivity_at_1": Behind(("images", "images_without_malignancy"), ("lesions",)),
+    "dice": RequiredCounts(("images",)),
+    "iou": RequiredCounts(("images",)),
+    "dice_at": RequiredCounts(("images",)),
+    "lesions": RequiredCounts(("images",)),
+    "lesions_found": RequiredCounts(("images",), ("lesions",)),
+    "lesions_redrawn": RequiredCounts(("images",)),
+    "redrawn_as_tissue": RequiredCounts(("images",), ("lesions_redrawn",)),
+    "redrawn_minus_ring": RequiredCounts(("images",), ("lesions_redrawn",)),
+    "false_positive_pixels": RequiredCounts(("images_without_malignancy",)),
+    "auroc": RequiredCounts(("images", "images_without_malignancy")),
+    "sensitivity_at_1": RequiredCounts(("images", "images_without_malignancy"), ("lesions",)),
 }
 
 
-def check_personal(policy: Policy, order: Order) -> None:
+def check_personal(policy: Policy, order: PlanRequest) -> None:
     """Refuse to make or score a personal model where the policy wants none.
 
     Raises:
         Refused: It wants none, and the order asks for one.
     """
     if isinstance(order, EvaluateTask) and order.model == "personal" and not policy.personal:
-        raise Refused(Fault.NO_PERSONAL_MODEL, "policy.personal is false")
+        raise PolicyRefusal(RefusalCode.NO_PERSONAL_MODEL, "policy.personal is false")
 
 
-def why_withheld(policy: Policy, order: Order) -> str:
+def why_withheld(policy: Policy, order: PlanRequest) -> str:
     """Say why no answer to an order could leave; empty where one can."""
     allowed = set(policy.release.metrics)
     if isinstance(order, TrainTask):
@@ -71,7 +71,7 @@ def why_withheld(policy: Policy, order: Order) -> str:
     return "" if COUNTS in allowed else f"policy.release.metrics lacks {COUNTS!r}"
 
 
-def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
+def allowed_of(policy: Policy, order: PlanRequest, answer: Config) -> Config:
     """Return of an answer's values what may leave.
 
     Raises:
@@ -79,7 +79,7 @@ def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
     """
     check_personal(policy, order)
     if withheld := why_withheld(policy, order):
-        raise Refused(Fault.MAY_NOT_LEAVE, withheld)
+        raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, withheld)
     if isinstance(answer, SiteDescription):
         splits = () if _denied(policy, SPLIT) else answer.splits
         update = {"vendors": _known_vendors(answer.vendors), "splits": splits}
@@ -95,7 +95,7 @@ def allowed_of(policy: Policy, order: Order, answer: Config) -> Config:
 def _withheld_of_score(policy: Policy, score: SiteScore) -> Iterator[str]:
     """Yield what of a score stays: what is not allowed, or is over too little, or over unknown."""
     for name in SiteScore.model_fields:
-        behind = BEHIND.get(name, Behind(()))
+        behind = BEHIND.get(name, RequiredCounts(()))
         counts = [getattr(score, count) or 0 for count in behind.images]
         few = any(0 < count < policy.min_cases_to_report for count in counts)
         if few or any(_denied(policy, needed) for needed in (name, *behind.images, *behind.other)):

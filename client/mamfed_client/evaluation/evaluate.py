@@ -12,8 +12,8 @@ from rich.progress import track
 
 from mamfed_client.disclosure.evaluation_question import images_sha256
 from mamfed_client.evaluation.report import MAKER, Evaluated, document_of, what_is_replaced
-from mamfed_client.preparation.cohort import Cohort, Placed, StoredSamples, tally
-from mamfed_client.preparation.eligibility import LeftOut
+from mamfed_client.preparation.cohort import Cohort, SplitImage, StoredSamples, tally
+from mamfed_client.preparation.eligibility import ExclusionReason
 from mamfed_client.preparation.sample_store import default_cache_dir
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.site.policy import Policy
@@ -24,7 +24,7 @@ from mamfed_common.metrics.strata import ImageFacts
 from mamfed_common.protocol.messages import EVALUATED_ON, PARTS, Part
 from mamfed_common.runtime.files import cannot_write, check_folder_of, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
-from mamfed_common.runtime.terminal import console, say
+from mamfed_common.runtime.terminal import console, print_lines
 from mamfed_common.training.device import choose_device
 from mamfed_common.training.stages import evaluate
 
@@ -78,7 +78,7 @@ def evaluate_folder(
     here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
     cohort = load_site(here, plan, progress=True).cohorts[0]
     if part != "all":
-        say(check_division(checkpoint, cohort, data))
+        print_lines(check_division(checkpoint, cohort, data))
     placed = _placed(cohort, part)
     if not placed:
         raise DataError(f"{data}: no image to score in part {part!r}")
@@ -96,7 +96,7 @@ def evaluate_folder(
         device=where.type,
         threads=torch.get_num_threads(),
     )
-    say(what_is_replaced(out, question))
+    print_lines(what_is_replaced(out, question))
     facts = {image.case.row.image: _facts_of(image) for image in _shown(placed, "looking")}
     scores = evaluate(
         state,
@@ -150,7 +150,7 @@ def check_division(checkpoint: CheckpointFacts, cohort: Cohort, data: Path) -> t
     )
 
 
-def _placed(cohort: Cohort, part: str) -> list[Placed]:
+def _placed(cohort: Cohort, part: str) -> list[SplitImage]:
     """Return a part's images that can be scored, in the table's order."""
     parts = PARTS if part == "all" else [cast(Part, part)]
     return [
@@ -160,7 +160,7 @@ def _placed(cohort: Cohort, part: str) -> list[Placed]:
     ]
 
 
-def _facts_of(image: Placed) -> ImageFacts:
+def _facts_of(image: SplitImage) -> ImageFacts:
     """Gather what is known of an image beside its pixels; its pixel size is of the plan's grid."""
     row = image.case.row
     spacing_mm = None
@@ -175,7 +175,7 @@ def _facts_of(image: Placed) -> ImageFacts:
             "view": row.view,
             "laterality": row.laterality,
         },
-        breast_pixels=int(image.entry.load(row.image).field.sum()),
+        breast_pixels=int(image.entry.load(row.image).breast_mask.sum()),
         spacing_mm=spacing_mm,
     )
 
@@ -191,7 +191,7 @@ def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
         "left_out": {
             reason: count
             for reason, count in cohort.counts.left_out.items()
-            if LeftOut(reason).bars_from_all  # the others are scored, or of another part
+            if ExclusionReason(reason).bars_from_all  # the others are scored, or of another part
         },
         "masks_drawn_as": tally(
             i.case.outcome.drawn_as for i in cohort.placed if i.case.outcome.drawn_as

@@ -15,7 +15,7 @@ from mamfed_common.metrics.detection import RATES, froc, peaks_and_truth, roc_ar
 from mamfed_common.metrics.scores import HALF, THRESHOLDS, ImageScore, summarise
 from mamfed_common.metrics.small_numbers import few_patients
 from mamfed_common.metrics.strata import ImageFacts, found_and_lesions, share_found, stratify
-from mamfed_common.runtime.fingerprint import Fingerprint, said
+from mamfed_common.runtime.fingerprint import Fingerprint, describe_differences
 from mamfed_common.runtime.wording import counted
 
 MAKER = "mamfed-client evaluate"
@@ -109,7 +109,9 @@ def what_is_replaced(out: Path, question: Fingerprint) -> tuple[str, ...]:
     different = question.differences(kept)
     if not different:
         return (f"{out}: held the same evaluation, which is made anew",)
-    return (f"{out}: replaces the evaluation of another question: {said(different)}",)
+    return (
+        f"{out}: replaces the evaluation of another question: {describe_differences(different)}",
+    )
 
 
 def without_images(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mamfed_client.imaging.mammogram import Grey, Mask, Pixels
 from mamfed_client.imaging.morphology import disk, opened
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 VIEW = 256
 HALVED_FROM = 1 / 8
@@ -34,7 +34,7 @@ LARGEST_HOLE = 0.03
 View = npt.NDArray[np.uint8]
 
 
-class Seen(NamedTuple):
+class BreastView(NamedTuple):
     """A view of a whole image, whose longest side is ``VIEW``; all ``(h, w)``.
 
     Attributes:
@@ -50,14 +50,14 @@ class Seen(NamedTuple):
     second: float
 
 
-def breast_field(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
+def find_breast_mask(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
     """Find the breast: the field of :func:`breast_view`, ``(H, W)`` bool, on the image's grid.
 
     Raises:
         Refusal: There is no breast.
     """
-    field = enlarged(breast_view(pixels, valid), pixels.shape)
-    return field if valid is None else field & valid
+    breast_mask = enlarged(breast_view(pixels, valid), pixels.shape)
+    return breast_mask if valid is None else breast_mask & valid
 
 
 def breast_view(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
@@ -77,7 +77,7 @@ def breast_view(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
     return seen(pixels, valid).breast
 
 
-def seen(pixels: Grey | Pixels, valid: Mask | None = None) -> Seen:
+def seen(pixels: Grey | Pixels, valid: Mask | None = None) -> BreastView:
     """Find the breast as :func:`breast_view` does, and return the view that it was found on.
 
     Raises:
@@ -90,15 +90,15 @@ def seen(pixels: Grey | Pixels, valid: Mask | None = None) -> Seen:
     found[rows, columns], second = _body(view[rows, columns])
     found[~image] = 0
     if not found.any():
-        raise Refusal(Reason.NO_BREAST, "nothing but padding in its place")
-    return Seen(small, image, found.view(np.bool_), second)
+        raise FileRejected(Reason.NO_BREAST, "nothing but padding in its place")
+    return BreastView(small, image, found.view(np.bool_), second)
 
 
 def enlarged(breast: Mask, shape: tuple[int, ...]) -> Mask:
     """Bring a breast's view to an image of ``shape``, or to every n-th pixel of one."""
     full = cv2.resize(breast * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)
-    field: Mask = np.asarray(full >= 128)
-    return field
+    breast_mask: Mask = np.asarray(full >= 128)
+    return breast_mask
 
 
 def _shrunk(pixels: Grey | Pixels, valid: Mask | None) -> tuple[npt.NDArray[Any], Mask]:
@@ -135,10 +135,10 @@ def _halved(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _lifted(small: npt.NDArray[Any], image: Mask) -> View:
     """Stretch the image to 0..255 and take the square root, which lifts skin off the film."""
     if not image.any():
-        raise Refusal(Reason.NO_BREAST, "the image is all padding")
+        raise FileRejected(Reason.NO_BREAST, "the image is all padding")
     low, high = np.percentile(small[image], (1, 99.5))
     if not high > low:
-        raise Refusal(Reason.NO_BREAST, "the image is flat")
+        raise FileRejected(Reason.NO_BREAST, "the image is flat")
     levels = np.sqrt(np.clip((small - low) / (high - low), 0, 1)) * 255
     view: View = cv2.medianBlur(levels.astype(np.uint8), 3)
     return view
@@ -151,7 +151,7 @@ def _without_padding(view: View) -> tuple[slice, slice]:
     for share in (seen.mean(axis=1), seen.mean(axis=0)):
         filled = np.flatnonzero(share > 0.02)
         if not filled.size:
-            raise Refusal(Reason.NO_BREAST, "the image is all but black")
+            raise FileRejected(Reason.NO_BREAST, "the image is all but black")
         slices.append(slice(int(filled[0]), int(filled[-1]) + 1))
     return slices[0], slices[1]
 
@@ -164,7 +164,7 @@ def _body(view: View) -> tuple[View, float]:
     """
     frame = _frame(view)
     if frame.all():
-        raise Refusal(Reason.NO_BREAST, "the image is one bright area")
+        raise FileRejected(Reason.NO_BREAST, "the image is one bright area")
     dark_frame = np.where(frame, np.uint8(0), view)
     otsu, _ = cv2.threshold(view[~frame].reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
     tissue = _solid(dark_frame > _film_level(dark_frame, 0.75 * otsu))
@@ -232,7 +232,7 @@ def _thick(values: npt.NDArray[Any]) -> View:
 def _largest(values: View) -> tuple[View, float]:
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(values, connectivity=4)
     if count < 2:
-        raise Refusal(Reason.NO_BREAST, "nothing but thin structures in the image")
+        raise FileRejected(Reason.NO_BREAST, "nothing but thin structures in the image")
     areas = stats[1:, cv2.CC_STAT_AREA]
     second = float(np.sort(areas)[-2] / areas.max()) if count > 2 else 0.0
     return np.asarray(pieces == 1 + int(np.argmax(areas)), dtype=np.uint8), second

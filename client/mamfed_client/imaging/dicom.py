@@ -19,7 +19,7 @@ from mamfed_client.imaging.dicom_attributes import facts
 from mamfed_client.imaging.dicom_header import numbers, text
 from mamfed_client.imaging.grayscale import to_grey
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.screening import check_screening, is_tomosynthesis
 
 PREAMBLE = bytes(128) + b"DICM"
@@ -79,11 +79,11 @@ def _any_trouble_refused() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (Refusal, MemoryError):
+    except (FileRejected, MemoryError):
         raise
     except Exception as error:
         detail = f"{type(error).__name__} while reading DICOM"
-        raise Refusal(Reason.UNREADABLE_IMAGE, detail) from None
+        raise FileRejected(Reason.UNREADABLE_IMAGE, detail) from None
 
 
 def _parse(data: bytes) -> Dataset:
@@ -97,10 +97,10 @@ def _parse(data: bytes) -> Dataset:
     if data.startswith(META_GROUP):
         return _parse_with_meta(PREAMBLE + data)
     if not data.startswith(FIRST_GROUP):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "neither DICOM nor a picture by its name")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "neither DICOM nor a picture by its name")
     dataset = dcmread(BytesIO(data), force=True)
     if not UID(text(dataset, "SOPClassUID")).is_valid:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "no preamble and no (0008,0016) SOP Class UID")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "no preamble and no (0008,0016) SOP Class UID")
     return dataset
 
 
@@ -108,7 +108,7 @@ def _parse_with_meta(data: bytes) -> Dataset:
     check_deflated(data)
     dataset = dcmread(BytesIO(data))
     if not text(dataset.file_meta, "TransferSyntaxUID"):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "(0002,0010) Transfer Syntax UID is missing")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "(0002,0010) Transfer Syntax UID is missing")
     return dataset
 
 
@@ -121,28 +121,30 @@ def _check_holds_image(dataset: Dataset) -> None:
     meta = getattr(dataset, "file_meta", Dataset())
     sop_class = UID(text(dataset, "SOPClassUID") or text(meta, "MediaStorageSOPClassUID"))
     if sop_class == SegmentationStorage:
-        raise Refusal(Reason.NO_PIXELS, "a segmentation")
+        raise FileRejected(Reason.NO_PIXELS, "a segmentation")
     if "PixelData" in dataset:
         return
     if "Image Storage" in sop_class.name:
-        raise Refusal(Reason.TRUNCATED, "the file ends before (7FE0,0010) Pixel Data")
-    raise Refusal(Reason.NO_PIXELS, "(7FE0,0010) Pixel Data is missing")
+        raise FileRejected(Reason.TRUNCATED, "the file ends before (7FE0,0010) Pixel Data")
+    raise FileRejected(Reason.NO_PIXELS, "(7FE0,0010) Pixel Data is missing")
 
 
 def _check_picture(dataset: Dataset) -> None:
     """Refuse by the header, before any pixel is decoded."""
     sides = numbers(dataset, "Rows")[:1] + numbers(dataset, "Columns")[:1]
     if len(sides) != 2 or min(sides) < 1:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "(0028,0010) Rows or (0028,0011) Columns is missing")
+        raise FileRejected(
+            Reason.UNREADABLE_IMAGE, "(0028,0010) Rows or (0028,0011) Columns is missing"
+        )
     if sides[0] * sides[1] > MAX_PIXELS:
         size = f"{sides[1]:.0f} x {sides[0]:.0f} pixels, at most {MAX_PIXELS} are read"
-        raise Refusal(Reason.TOO_LARGE, size)
+        raise FileRejected(Reason.TOO_LARGE, size)
     frames = int(text(dataset, "NumberOfFrames") or 1)
     if frames != 1:
         tomosynthesis = is_tomosynthesis(dataset)
         reason = Reason.TOMOSYNTHESIS if tomosynthesis else Reason.UNSUPPORTED_IMAGE
-        raise Refusal(reason, f"{frames} frames, one is read")
+        raise FileRejected(reason, f"{frames} frames, one is read")
     if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, "(0028,0004) is neither MONOCHROME1 nor 2")
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, "(0028,0004) is neither MONOCHROME1 nor 2")
     if text(dataset, "SamplesPerPixel") not in ("", "1"):
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, "(0028,0002) Samples per Pixel is not 1")
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, "(0028,0002) Samples per Pixel is not 1")

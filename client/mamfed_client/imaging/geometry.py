@@ -176,7 +176,7 @@ class Transform:
         return square
 
 
-def fit(
+def choose_transform(
     field: Mask,
     laterality: Laterality | None,
     size: int,

@@ -19,13 +19,13 @@ from mamfed_client.imaging.dicom_header import frame_groups, items, numbers, tex
 from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.imaging.mammogram import Grey, Mask
 from mamfed_client.imaging.padding import (
-    Valid,
+    ValidArea,
     believed,
     declared_padding,
     outside_of,
     without_padded_lines,
 )
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.tone_evidence import (
     LEAST_SIDE,
     Tissue,
@@ -51,7 +51,7 @@ Levels = npt.NDArray[np.float64]
 Stored = npt.NDArray[Any]
 
 
-class Shown(NamedTuple):
+class DisplayedImage(NamedTuple):
     """An image as it is to be seen.
 
     Attributes:
@@ -68,7 +68,7 @@ class Shown(NamedTuple):
 
 
 @np.errstate(over="ignore")
-def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Shown:
+def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> DisplayedImage:
     """Make grey levels of stored values as the header says that they are to be shown.
 
     The VOI LUT Sequence is preferred to the window, and of several the first is taken: both mean
@@ -97,7 +97,9 @@ def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Shown
     view = every_nth(bits)
     tones, air = _tones(levels[view], outside, dataset)
     tissue = Tissue(tones)
-    valid = Valid() if outside is None else believed(outside, tissue, is_range=padding.sum() > 1)
+    valid = (
+        ValidArea() if outside is None else believed(outside, tissue, is_range=padding.sum() > 1)
+    )
     if valid.pixels is not outside:
         seen = _seen(stored, values, valid.pixels)
     shown, doubts = _shown(levels, seen, view, tissue, dataset)
@@ -111,7 +113,7 @@ def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Shown
     grey = cv2.LUT(bits, table)
     if valid.pixels is not outside and valid.pixels is not None:
         grey[~valid.pixels] = 0
-    return Shown(grey, None if valid.is_air else valid.pixels, doubts + disputed)
+    return DisplayedImage(grey, None if valid.is_air else valid.pixels, doubts + disputed)
 
 
 def _every_value(dtype: np.dtype[Any]) -> Stored:
@@ -147,7 +149,7 @@ def _polarity(shown: Levels, levels: Levels, air: int, dataset: Dataset) -> tupl
         return inverted, ()
     if not _fields_disagree(dataset):
         photometric = text(dataset, "PhotometricInterpretation")
-        raise Refusal(Reason.INVERTED, f"the air is bright under (0028,0004) {photometric}")
+        raise FileRejected(Reason.INVERTED, f"the air is bright under (0028,0004) {photometric}")
     found = "(0028,0004) and (2050,0020) contradict each other; the air decided"
     return not inverted, (Doubtful(Doubt.POLARITY, found),)
 
@@ -224,7 +226,7 @@ def _shown(
     darkest, brightest = levels[seen].min(), levels[seen].max()
     span = brightest - darkest
     if not np.isfinite(span):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "grey levels are not finite")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "grey levels are not finite")
     stretched: Levels = np.clip((levels - darkest) / (span or 1), 0, 1)
     return stretched, doubts
 

@@ -15,7 +15,7 @@ from pydicom import Dataset
 
 from mamfed_client.imaging.dicom_header import numbers, text
 from mamfed_client.imaging.mammogram import Mask
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.tone_evidence import BRIGHT, DARK, LEAST_SIDE, Tissue, every_nth
 
 Stored = npt.NDArray[Any]
@@ -28,7 +28,7 @@ DARKER, OTHER_AIR = 0.15, 0.1
 """Where so much is so dark beside the padding, padding is not the air; nobody looks closer."""
 
 
-class Valid(NamedTuple):
+class ValidArea(NamedTuple):
     """What is image.
 
     Attributes:
@@ -75,11 +75,13 @@ def outside_of(stored: Stored, values: Stored, padding: Mask) -> Mask | None:
     low, high = values[padding].min(), values[padding].max()
     outside: Mask = stored != low if low == high else (stored < low) | (stored > high)
     if not outside.any():
-        raise Refusal(Reason.UNREADABLE_IMAGE, "every pixel is (0028,0120) Pixel Padding Value")
+        raise FileRejected(
+            Reason.UNREADABLE_IMAGE, "every pixel is (0028,0120) Pixel Padding Value"
+        )
     return None if outside.all() else outside
 
 
-def believed(outside: Mask, tissue: Tissue, *, is_range: bool) -> Valid:
+def believed(outside: Mask, tissue: Tissue, *, is_range: bool) -> ValidArea:
     """Hold declared padding against the pixels.
 
     Dark padding lies at the border: what lies inside the breast is tissue. A range of which much
@@ -93,23 +95,23 @@ def believed(outside: Mask, tissue: Tissue, *, is_range: bool) -> Valid:
     """
     padded: Mask = ~every_nth(outside)
     if min(padded.shape) < LEAST_SIDE:
-        return Valid(outside)
+        return ValidArea(outside)
     darkest, brightest = (
         np.percentile(tissue.tones[padded], (1, 99)) if padded.any() else (1.0, 1.0)
     )
     if brightest > DARK:
         from_air_to_tissue = is_range and darkest < BRIGHT
-        return Valid(None, is_declared=False) if from_air_to_tissue else _whole_lines(outside)
+        return ValidArea(None, is_declared=False) if from_air_to_tissue else _whole_lines(outside)
     if is_range and (padded & tissue.fine).sum() > TISSUE_SHARE * tissue.fine.sum():
-        return Valid(None, is_declared=False)
+        return ValidArea(None, is_declared=False)
     at_border = _joined_to_border(padded)
     has_other_air = (tissue.tones[~padded] < DARKER).mean() > OTHER_AIR
     is_air = not has_other_air and _surrounds(at_border, tissue.fine)
     if np.array_equal(at_border, padded):
-        return Valid(outside, is_air=is_air)
+        return ValidArea(outside, is_air=is_air)
     near = cv2.dilate(at_border.astype(np.uint8), np.ones((3, 3), np.uint8))
     reach = cv2.resize(near, outside.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return Valid(outside | (reach == 0), is_declared=False, is_air=is_air)
+    return ValidArea(outside | (reach == 0), is_declared=False, is_air=is_air)
 
 
 def _surrounds(padded: Mask, breast: Mask) -> bool:
@@ -118,13 +120,13 @@ def _surrounds(padded: Mask, breast: Mask) -> bool:
     return bool(ring.any() and padded[ring].mean() > AIR_SHARE)
 
 
-def _whole_lines(outside: Mask) -> Valid:
+def _whole_lines(outside: Mask) -> ValidArea:
     """Keep as padding the outer rows and columns that are nothing else."""
     rows, columns = (np.flatnonzero(outside.any(axis=axis)) for axis in (1, 0))
     image = np.zeros_like(outside)
     image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
     is_declared = bool((image == outside).all())
-    return Valid(None if image.all() else image, is_declared)
+    return ValidArea(None if image.all() else image, is_declared)
 
 
 def without_padded_lines(outside: Mask | None, view: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mamfed_client.imaging.decoding.codestreams import EOI, SOI, jpeg_header
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.tiff_directory import is_tiff, read_tiff_page
 from mamfed_common.transforms.sample import FULL_SCALE
 
@@ -71,8 +71,8 @@ def read_picture_header(data: bytes) -> PictureHeader:
             columns, rows = struct.unpack_from("<ii", data, 18)  # upside down where positive
             return PictureHeader("BMP", columns, abs(rows))
     except struct.error:
-        raise Refusal(Reason.TRUNCATED, "the picture ends within its header") from None
-    raise Refusal(Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content")
+        raise FileRejected(Reason.TRUNCATED, "the picture ends within its header") from None
+    raise FileRejected(Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content")
 
 
 def is_picture(data: bytes) -> bool:
@@ -153,10 +153,10 @@ def _pgm(data: bytes) -> PictureHeader:
     """Read the header, within which comments may stand, and see that one image follows."""
     found = PGM_HEADER.match(data[:4096])
     if not found:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "a PGM without width, height or largest level")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "a PGM without width, height or largest level")
     width, height, top = (int(found[group]) for group in (2, 3, 4))
     if not 1 <= top <= FULL_SCALE:
-        raise Refusal(Reason.UNREADABLE_IMAGE, f"a PGM with {top} as the largest level")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"a PGM with {top} as the largest level")
     size = width * height * (1 if top < 256 else 2)
     is_text = found[1] == b"P2"
     follows = (
@@ -167,5 +167,5 @@ def _pgm(data: bytes) -> PictureHeader:
     return PictureHeader("PGM", width, height, top=0 if is_text else top)
 
 
-def _unsupported(found: str) -> Refusal:
-    return Refusal(Reason.UNSUPPORTED_IMAGE, found)
+def _unsupported(found: str) -> FileRejected:
+    return FileRejected(Reason.UNSUPPORTED_IMAGE, found)

@@ -9,13 +9,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.imaging.breast_mask import Seen, breast_field, enlarged, seen
-from mamfed_client.imaging.geometry import Transform, fit
+from mamfed_client.imaging.breast_mask import BreastView, enlarged, find_breast_mask, seen
+from mamfed_client.imaging.geometry import Transform, choose_transform
 from mamfed_client.imaging.mammogram import Grey, Mammogram, Mask
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
-__all__ = ["PREPARE_VERSION", "Look", "Transform", "breast_field", "look_at", "prepare"]
+__all__ = [
+    "PREPARE_VERSION",
+    "ImageAnalysis",
+    "Transform",
+    "analyse",
+    "find_breast_mask",
+    "prepare",
+]
 
 PREPARE_VERSION = 2
 """To be raised with every change that makes other samples of the same files."""
@@ -26,7 +33,7 @@ WHITE_SHARE = 0.998
 LEVELS_LOOKED_AT = 500_000
 
 
-class Look(NamedTuple):
+class ImageAnalysis(NamedTuple):
     """What is known of an image before it is prepared; checks and preparation share it.
 
     Attributes:
@@ -35,18 +42,18 @@ class Look(NamedTuple):
             darker one, on every n-th row and column of large images.
     """
 
-    view: Seen
+    view: BreastView
     darker: npt.NDArray[np.int64]
 
 
-def look_at(mammogram: Mammogram) -> Look:
+def analyse(mammogram: Mammogram) -> ImageAnalysis:
     """Find the breast and count its grey levels.
 
     Raises:
         Refusal: No breast is found.
     """
     view = seen(mammogram.grey, mammogram.valid)
-    return Look(view, _darker(mammogram.grey, mammogram.valid, view.breast))
+    return ImageAnalysis(view, _darker(mammogram.grey, mammogram.valid, view.breast))
 
 
 def prepare(
@@ -54,7 +61,7 @@ def prepare(
     mask: Mask | None,
     size: int,
     name: str = "",
-    look: Look | None = None,
+    look: ImageAnalysis | None = None,
 ) -> tuple[Sample, Transform]:
     """Crop to the breast, put the chest wall left, rescale and normalise.
 
@@ -64,20 +71,20 @@ def prepare(
             no finding is cut off, but for what it marks on padding.
         size: Side of the sample in pixels.
         name: What the site calls the image.
-        look: What :func:`look_at` has said of the mammogram; None looks now.
+        look: What :func:`analyse` has said of the mammogram; None looks now.
 
     Raises:
         Refusal: No breast is found, or the mask marks nothing but padding.
     """
     grey, valid = mammogram.grey, mammogram.valid
     finding = _on_the_image(mask, valid)
-    look = look or look_at(mammogram)
+    look = look or analyse(mammogram)
     breast = look.view.breast
-    transform = fit(breast, mammogram.facts.laterality, size, grey.shape, finding)
-    image = stretched(transform.apply(grey), *_ends(look.darker))
-    field, small_mask = field_and_mask(transform, breast, valid, finding)
-    image *= field
-    return Sample(image, field, small_mask, name), transform
+    transform = choose_transform(breast, mammogram.facts.laterality, size, grey.shape, finding)
+    image = rescale_intensity(transform.apply(grey), *_ends(look.darker))
+    breast_mask, small_mask = breast_and_mask(transform, breast, valid, finding)
+    image *= breast_mask
+    return Sample(image, breast_mask, small_mask, name), transform
 
 
 def _on_the_image(mask: Mask | None, valid: Mask | None) -> Mask | None:
@@ -86,7 +93,7 @@ def _on_the_image(mask: Mask | None, valid: Mask | None) -> Mask | None:
         return mask
     finding: Mask = mask & valid
     if mask.any() and not finding.any():
-        raise Refusal(Reason.EMPTY_MASK, "it marks nothing but the image's padding")
+        raise FileRejected(Reason.EMPTY_MASK, "it marks nothing but the image's padding")
     return finding
 
 
@@ -118,11 +125,11 @@ def _darker(grey: Grey, valid: Mask | None, breast: Mask) -> npt.NDArray[np.int6
 def _ends(darker: npt.NDArray[np.int64]) -> tuple[int, int]:
     black, white = np.searchsorted(darker, (BLACK_SHARE * darker[-1], WHITE_SHARE * darker[-1]))
     if not white > black:
-        raise Refusal(Reason.NO_BREAST, "the breast is flat")
+        raise FileRejected(Reason.NO_BREAST, "the breast is flat")
     return int(black), int(white)
 
 
-def stretched(image: Grey, black: int, white: int) -> Grey:
+def rescale_intensity(image: Grey, black: int, white: int) -> Grey:
     """Bring black to 0 and white to 65535; OpenCV clips at both ends of uint16."""
     levels = np.arange(FULL_SCALE + 1, dtype=np.uint16)
     table = cv2.multiply(cv2.subtract(levels, float(black)), FULL_SCALE / (white - black))
@@ -130,7 +137,7 @@ def stretched(image: Grey, black: int, white: int) -> Grey:
     return brought
 
 
-def field_and_mask(
+def breast_and_mask(
     transform: Transform, breast: Mask, valid: Mask | None, finding: Mask | None
 ) -> tuple[Mask, Mask]:
     """Bring the breast and its findings to the sample's grid, both ``(size, size)`` bool.
@@ -141,11 +148,11 @@ def field_and_mask(
         valid: ``(H, W)`` bool, false on padding; None where there is none.
         finding: ``(H, W)`` bool, false on padding; None where there is none.
     """
-    field = transform.apply_view(breast)
+    breast_mask = transform.apply_view(breast)
     if valid is not None:
-        field &= transform.apply_strictly(valid)
+        breast_mask &= transform.apply_strictly(valid)
     if finding is None:
-        return field, np.zeros_like(field)
+        return breast_mask, np.zeros_like(breast_mask)
     mask = transform.apply_mask(finding)
-    field |= mask
-    return field, mask
+    breast_mask |= mask
+    return breast_mask, mask

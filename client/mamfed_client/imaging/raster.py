@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mamfed_client.imaging.decoding.pixel_evidence import check_byte_order, check_sign
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Grey, Mammogram
 from mamfed_client.imaging.picture_headers import PictureHeader, read_picture_header
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.tone_evidence import air_is, every_nth, stretched_tones
 from mamfed_common.transforms.sample import FULL_SCALE
 
@@ -38,14 +38,18 @@ def read_image(data: bytes, *, to_show: bool = False) -> Mammogram:
     _check_is_image(header, to_show=to_show)
     stored = _decode(data, header)
     if stored.dtype not in (np.uint8, np.uint16):
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{stored.dtype} pixels; 8- or 16-bit are read")
+        raise FileRejected(
+            Reason.UNSUPPORTED_IMAGE, f"{stored.dtype} pixels; 8- or 16-bit are read"
+        )
     grey = _grey(stored)
     if not to_show:
         _check_stored(grey, header)
     if header.white_is_zero and grey.dtype == np.uint16:  # OpenCV inverts those of 8 bits
         grey = FULL_SCALE - grey
     if not to_show and air_is(stretched_tones(every_nth(grey))) > 0:
-        raise Refusal(Reason.INVERTED, "the air is bright; save the picture with tissue bright")
+        raise FileRejected(
+            Reason.INVERTED, "the air is bright; save the picture with tissue bright"
+        )
     spread = FULL_SCALE // np.iinfo(grey.dtype).max
     levels: Grey = np.multiply(grey, spread, dtype=np.uint16)
     return Mammogram(levels)
@@ -54,7 +58,9 @@ def read_image(data: bytes, *, to_show: bool = False) -> Mammogram:
 def _check_stored(grey: npt.NDArray[Any], header: PictureHeader) -> None:
     """Refuse pixels that are not what the header says."""
     if header.top and grey.max() > header.top:
-        raise Refusal(Reason.CONTRADICTION, f"levels above the {header.top} that the PGM allows")
+        raise FileRejected(
+            Reason.CONTRADICTION, f"levels above the {header.top} that the PGM allows"
+        )
     check_byte_order(grey)
     check_sign(grey, 8 * grey.itemsize)
 
@@ -62,15 +68,17 @@ def _check_stored(grey: npt.NDArray[Any], header: PictureHeader) -> None:
 def _check_is_image(header: PictureHeader, *, to_show: bool) -> None:
     """Refuse what may be a mask and no mammogram."""
     if header.format == "BMP":
-        raise Refusal(Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content")
+        raise FileRejected(
+            Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content"
+        )
     if header.is_mask:
         detail = "a TIFF that begins with a mask; save the image alone"
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, detail)
     if header.signed:
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, "signed pixels; unsigned ones are read")
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, "signed pixels; unsigned ones are read")
     if header.gamma and not to_show:
         detail = f"a tone curve (gamma {header.gamma:g}); save it without"
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, detail)
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, detail)
 
 
 def _decode(data: bytes, header: PictureHeader) -> npt.NDArray[Any]:
@@ -80,16 +88,18 @@ def _decode(data: bytes, header: PictureHeader) -> npt.NDArray[Any]:
     """
     if header.width * header.height > MAX_PIXELS:
         detail = f"{header.width} x {header.height} pixels, at most {MAX_PIXELS} are read"
-        raise Refusal(Reason.TOO_LARGE, detail)
+        raise FileRejected(Reason.TOO_LARGE, detail)
     ended = data + b"\n" if header.format == "PGM" else data  # the last number may end the file
     try:
         stored = cv2.imdecode(np.frombuffer(ended, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         stored = None
     if stored is None:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "a broken picture, or of a kind not decoded")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "a broken picture, or of a kind not decoded")
     if stored.shape[:2] != (header.height, header.width):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the picture has not the size that its header says")
+        raise FileRejected(
+            Reason.UNREADABLE_IMAGE, "the picture has not the size that its header says"
+        )
     image: npt.NDArray[Any] = stored
     return image
 
@@ -100,7 +110,7 @@ def _grey(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return stored
     first, others = stored[..., :1], stored[..., 1:3]
     if (others != first).any():
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, "colour pixels; grey ones are read")
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, "colour pixels; grey ones are read")
     if stored.shape[2] == 4 and (stored[..., 3] != np.iinfo(stored.dtype).max).any():
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, "transparent pixels; opaque ones are read")
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, "transparent pixels; opaque ones are read")
     return stored[..., 0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from mamfed_client.imaging.dicom import read_dicom
 from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.imaging.raster import SUFFIXES, read_image
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 def read_mammogram(
@@ -44,4 +44,4 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         detail = f"{type(error).__name__} while reading the file"
-        raise Refusal(Reason.UNREADABLE_IMAGE, detail) from None
+        raise FileRejected(Reason.UNREADABLE_IMAGE, detail) from None

@@ -100,7 +100,7 @@ JUDGED = frozenset(
 """Reasons for which files that are there, and are read, are left out all the same."""
 
 
-class Refusal(DataError):
+class FileRejected(DataError):
     """A row or a file cannot be used.
 
     Attributes:
@@ -133,6 +133,6 @@ class Rejection:
     detail: str
 
 
-def rejection(row_number: int, image: str, refusal: Refusal) -> Rejection:
+def rejection(row_number: int, image: str, refusal: FileRejected) -> Rejection:
     """Say which row a refusal was about."""
     return Rejection(row_number, image, refusal.reason, refusal.detail)

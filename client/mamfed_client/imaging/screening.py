@@ -21,7 +21,7 @@ from mamfed_client.imaging.dicom_attributes import (
 )
 from mamfed_client.imaging.dicom_header import codes, items, numbers, text, texts, words
 from mamfed_client.imaging.mammogram import Facts
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.screening_vocabulary import (
     BIOPSY_TYPES,
     CAPTURE_TYPES,
@@ -57,7 +57,7 @@ def check_screening(dataset: Dataset, facts: Facts, allow: frozenset[Reason]) ->
     """
     for reason, objection in GATES:
         if reason not in allow and (detail := objection(dataset, facts)):
-            raise Refusal(reason, detail)
+            raise FileRejected(reason, detail)
 
 
 def is_tomosynthesis(dataset: Dataset) -> bool:

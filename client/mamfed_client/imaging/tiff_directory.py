@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 LITTLE_TIFF, BIG_TIFF = (b"II*\0", b"II+\0"), (b"MM\0*", b"MM\0+")
 """Byte orders, each in the classic form and in that of files beyond 4 GiB."""
@@ -60,10 +60,10 @@ def read_tiff_page(data: bytes) -> TiffPage:
     try:
         directories = list(_directories(data))
     except struct.error:
-        raise Refusal(Reason.TRUNCATED, "the picture ends within its header") from None
+        raise FileRejected(Reason.TRUNCATED, "the picture ends within its header") from None
     first = directories[0]
     if WIDTH not in first or HEIGHT not in first:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "a TIFF without width or height")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "a TIFF without width or height")
     if _is_view(first, REDUCED):
         raise _unsupported("a TIFF that begins with a thumbnail; save the image alone")
     pages = 1 + sum(not _is_view(tags, REDUCED | TRANSPARENCY) for tags in directories[1:])
@@ -101,7 +101,7 @@ def _directories(data: bytes) -> list[Tags]:
     while waiting:
         start = waiting.pop(0)
         if start in seen or len(seen) >= MAX_DIRECTORIES:
-            raise Refusal(Reason.UNREADABLE_IMAGE, "a TIFF whose pages go round, or on and on")
+            raise FileRejected(Reason.UNREADABLE_IMAGE, "a TIFF whose pages go round, or on and on")
         seen.add(start)
         tags, following = _directory(data, start, order, is_classic=is_classic)
         found.append(tags)
@@ -135,5 +135,5 @@ def _one(tags: Tags, tag: int, default: int) -> int:
     return next(iter(tags.get(tag, ())), default)
 
 
-def _unsupported(found: str) -> Refusal:
-    return Refusal(Reason.UNSUPPORTED_IMAGE, found)
+def _unsupported(found: str) -> FileRejected:
+    return FileRejected(Reason.UNSUPPORTED_IMAGE, found)

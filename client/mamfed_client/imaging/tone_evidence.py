@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mamfed_client.imaging.breast_mask import breast_view, enlarged
 from mamfed_client.imaging.mammogram import Mask
-from mamfed_client.imaging.rejections import Refusal
+from mamfed_client.imaging.rejections import FileRejected
 
 Tones = npt.NDArray[np.float32]
 
@@ -41,7 +41,7 @@ LEVELS = 256
 """Bins between the darkest and the brightest tissue; one of them is one level."""
 
 
-class Air(NamedTuple):
+class AirShares(NamedTuple):
     """Shares of the border, and of the whole view, that are flat and bright, or flat and dark."""
 
     ring_bright: float
@@ -72,24 +72,24 @@ def air_is(tones: Tones) -> int:
     found = _air(tones)
     if _is_one_end(found):
         return 1
-    turned = Air(found.ring_dark, found.ring_bright, found.dark, found.bright)
+    turned = AirShares(found.ring_dark, found.ring_bright, found.dark, found.bright)
     return -1 if _is_one_end(turned) else 0
 
 
-def _air(tones: Tones) -> Air:
+def _air(tones: Tones) -> AirShares:
     mean = cv2.blur(tones, (WINDOW, WINDOW))
     square = cv2.blur(np.square(tones), (WINDOW, WINDOW))
     flat = np.sqrt(np.maximum(square - np.square(mean), 0)) < FLAT
     bright, dark = flat & (mean > BRIGHT), flat & (mean < DARK)
     ring = np.ones(tones.shape, bool)
     ring[RING:-RING, RING:-RING] = False
-    return Air(
+    return AirShares(
         *(float(flags[ring].mean()) for flags in (bright, dark)),
         *(float(flags.mean()) for flags in (bright, dark)),
     )
 
 
-def _is_one_end(found: Air) -> bool:
+def _is_one_end(found: AirShares) -> bool:
     """Tell whether the bright end is the air."""
     by_ring = found.ring_bright >= max(RING_SHARE, RING_RATIO * found.ring_dark)
     by_area = found.bright >= max(AREA_SHARE, AREA_RATIO * found.dark)
@@ -116,7 +116,7 @@ class Tissue:
         """The breast, where one is found; it takes 5 ms."""
         try:
             return enlarged(breast_view(self.tones), self.tones.shape)
-        except Refusal:
+        except FileRejected:
             return self.rough
 
 

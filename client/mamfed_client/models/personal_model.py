@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mamfed_client.disclosure.gate import OpenGate
-from mamfed_client.disclosure.plan_admission import Refused
+from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.models.model_store import ModelFolder
 from mamfed_client.preparation.site_data import SiteData
 from mamfed_client.training.devices import Hardware, train_on
@@ -22,10 +22,10 @@ from mamfed_common.metrics.scores import summarise
 from mamfed_common.metrics.threshold import nearest_threshold
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.protocol.messages import Fault
+from mamfed_common.protocol.messages import RefusalCode
 from mamfed_common.runtime.seeds import derive_seed
-from mamfed_common.training.batches import Turn
-from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.batches import RoundContext
+from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_common.training.stages import OnStep, evaluate
 
 
@@ -37,14 +37,14 @@ class Adapter:
         data: The site's images.
         hardware: What it trains with.
         door: What lets training begin.
-        keep: Keeps the training on disk, as of a round; None: a kill costs all of it.
+        checkpointer: Keeps the training on disk, as of a round; None: a kill costs all of it.
         on_step: Called after each step.
     """
 
     data: SiteData
     hardware: Hardware
     door: OpenGate
-    keep: RoundKeeper | None = None
+    checkpointer: RoundCheckpointer | None = None
     on_step: OnStep | None = None
 
     def personal(self, shared: Checkpoint, folder: ModelFolder | None) -> Checkpoint:
@@ -76,7 +76,7 @@ class Adapter:
         """
         samples, benign = self.data.training(plan, Stage.FINETUNING)
         if not len(samples):
-            raise Refused(Fault.NOTHING_TO_ADAPT_WITH)
+            raise PolicyRefusal(RefusalCode.NOTHING_TO_ADAPT_WITH)
         self.door.admit_cases(len(samples))
         result = train_on(
             self.hardware,
@@ -84,10 +84,10 @@ class Adapter:
             state,
             samples,
             adapting_plan(plan),
-            Turn(self.data.name, 1),
+            RoundContext(self.data.name, 1),
             benign=benign,
             on_step=self.on_step,
-            keep=self.keep,
+            checkpointer=self.checkpointer,
         )
         return averaged(state, result.state, plan.personal.share)
 

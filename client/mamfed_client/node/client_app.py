@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 
 from mamfed_client.disclosure.evaluation_question import site_sha256
 from mamfed_client.disclosure.gate import Gate, OpenGate
-from mamfed_client.disclosure.plan_admission import Refused
+from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.disclosure.refusal_messages import refusal_of
 from mamfed_client.models.model_store import PERSONAL, ModelFolder
 from mamfed_client.models.personal_model import Adapter
@@ -29,10 +29,10 @@ from mamfed_common.norm_groups import as_sent, expected_state, group_of, of_grou
 from mamfed_common.plan import with_threshold
 from mamfed_common.protocol.messages import (
     EVALUATED_ON,
-    FAULTS,
+    REFUSAL_CODES,
     EvaluateTask,
-    Fault,
     Query,
+    RefusalCode,
     SiteDescription,
     TrainReport,
     TrainTask,
@@ -41,10 +41,10 @@ from mamfed_common.protocol.messages import (
     unpack_weights,
 )
 from mamfed_common.runtime.fingerprint import Fingerprint
-from mamfed_common.training.batches import Turn
+from mamfed_common.training.batches import RoundContext
 from mamfed_common.training.device import choose_device
-from mamfed_common.training.kept_optimizer import OptimizerKeeper
-from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_common.training.stages import OnStep, evaluate
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def make_client_app(
     activation_checkpointing: bool = False,
     on_step: OnStep | None = None,
     gate: Gate | None = None,
-    keep: Path | None = None,
+    state_folder: Path | None = None,
     keep_seconds: float = 60.0,
     norms: Path,
     optimizer: Path,
@@ -80,7 +80,7 @@ def make_client_app(
         on_step: Called after each training step, for a progress bar.
         gate: What decides which requests are answered and what leaves; None, in a simulation:
             all and everything.
-        keep: Folder in which the round under way is kept; None: a kill costs the round.
+        state_folder: Folder in which the round under way is kept; None: a kill costs the round.
         keep_seconds: How much training a kill may cost.
         norms: Folder in which each site keeps its own norms where the plan asks for local ones.
         optimizer: Folder in which each site keeps AdamW's moments where the plan asks for that.
@@ -96,7 +96,7 @@ def make_client_app(
             return Message(handler(message.content, site_of(context)), reply_to=message)
         except Exception as error:  # its text may hold paths or patients: it stays here
             fault = _refuse(error, message.metadata.message_type, door)
-            return Message(Error(fault, FAULTS[fault]), reply_to=message)
+            return Message(Error(fault, REFUSAL_CODES[fault]), reply_to=message)
 
     def train(content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
@@ -112,10 +112,10 @@ def make_client_app(
             begin,
             samples,
             task.plan,
-            Turn(site.name, task.server_round),
+            RoundContext(site.name, task.server_round),
             benign=benign,
             on_step=on_step,
-            keep=_keeper(keep, _name_of(task, begin, site), keep_seconds),
+            checkpointer=_checkpointer(state_folder, _name_of(task, begin, site), keep_seconds),
             moments=_moments(optimizer, site, task),
         )
         if own:
@@ -134,8 +134,10 @@ def make_client_app(
         final = _to_score(came, own, site, task)
         folder = _keep_shared(models, site, task, final)
         if task.model == PERSONAL:
-            keeper = _keeper(keep, f"{PERSONAL} {_name_of(task, final.state, site)}", keep_seconds)
-            final = Adapter(data, hardware, door, keeper, on_step).personal(final, folder)
+            checkpointer = _checkpointer(
+                state_folder, f"{PERSONAL} {_name_of(task, final.state, site)}", keep_seconds
+            )
+            final = Adapter(data, hardware, door, checkpointer, on_step).personal(final, folder)
         plan = with_threshold(task.plan, final.facts.threshold)
         samples = data.samples(EVALUATED_ON, task.part)
         scores = evaluate(
@@ -157,20 +159,20 @@ def make_client_app(
     return app
 
 
-def _refuse(error: Exception, message_type: str, door: OpenGate) -> Fault:
+def _refuse(error: Exception, message_type: str, door: OpenGate) -> RefusalCode:
     """Log what went wrong; return the code that may travel."""
-    if isinstance(error, Refused):
+    if isinstance(error, PolicyRefusal):
         logger.warning("this site refused a %s: %s", message_type, error)
         fault = error.fault
     else:
         logger.error("this site could not answer a %s", message_type, exc_info=error)
-        fault = Fault.DATA_UNUSABLE if isinstance(error, DataError) else Fault.FAILED
+        fault = RefusalCode.DATA_UNUSABLE if isinstance(error, DataError) else RefusalCode.FAILED
     try:
         door.not_answered(refusal_of(error, fault))
         return door.release_fault(fault)
     except Exception:
         logger.exception("the refusal could not be recorded")
-        return Fault.FAILED
+        return RefusalCode.FAILED
 
 
 def _local_norms(folder: Path, site: Site, task: TrainTask | EvaluateTask) -> LocalNorms | None:
@@ -179,11 +181,11 @@ def _local_norms(folder: Path, site: Site, task: TrainTask | EvaluateTask) -> Lo
     return LocalNorms(folder / site.name, task.plan, task.run)
 
 
-def _moments(folder: Path, site: Site, task: TrainTask) -> OptimizerKeeper | None:
+def _moments(folder: Path, site: Site, task: TrainTask) -> OptimizerStateStore | None:
     if task.plan.stage(task.stage).optimizer_state == "fresh":
         return None
     where = folder / site.name
-    return OptimizerKeeper(where, task.plan, task.run, task.stage, task.server_round)
+    return OptimizerStateStore(where, task.plan, task.run, task.stage, task.server_round)
 
 
 def _facts_of(task: EvaluateTask, here: SiteDescription) -> CheckpointFacts:
@@ -233,8 +235,8 @@ def _to_score(
     return final._replace(state=own.to_score(final.state, task.stage, task.server_round))
 
 
-def _keeper(folder: Path | None, name: str, every_seconds: float) -> RoundKeeper | None:
-    return RoundKeeper(folder, name, every_seconds) if folder else None
+def _checkpointer(folder: Path | None, name: str, every_seconds: float) -> RoundCheckpointer | None:
+    return RoundCheckpointer(folder, name, every_seconds) if folder else None
 
 
 def _name_of(task: TrainTask | EvaluateTask, start: State, site: Site) -> str:

@@ -35,7 +35,7 @@ from mamfed_client.node.connection_errors import causes, explain
 from mamfed_client.node.proxies import check_proxy
 from mamfed_client.site.certificate import site_certificate
 from mamfed_client.site.settings import SiteHome
-from mamfed_client.site.status import OUTCOMES, REFUSED, STARTS_OVER, Ended, State
+from mamfed_client.site.status import OUTCOMES, REFUSED, STARTS_OVER, RunEnding, State
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.protocol.versions import INSTANCE_HEADER, MAMFED_HEADER, RUN_HEADER
@@ -74,7 +74,7 @@ def tls_context(home: SiteHome) -> ssl.SSLContext:
 
 
 @dataclass
-class Link:
+class Connection:
     """What is known of the line to the coordinator.
 
     Attributes:
@@ -96,7 +96,7 @@ class Link:
     message_at: float = float("-inf")
     busy: bool = False
     stamp: tuple[int, int] = (0, 0)
-    ended: Ended | None = None
+    ended: RunEnding | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answered(self) -> None:
@@ -114,7 +114,7 @@ class Link:
         if how not in OUTCOMES:
             self.ended = None
         elif self.ended is None or (self.ended.how, self.ended.run) != (how, run):
-            self.ended = Ended(run=run, how=how, model=model_of(self.home, run))
+            self.ended = RunEnding(run=run, how=how, model=model_of(self.home, run))
             logger.info("%s", self.ended.words())
 
     def failed(self, error: BaseException) -> None:
@@ -165,7 +165,7 @@ def model_of(home: SiteHome, run: str) -> str:
     return str(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else ""
 
 
-def fleet_client(link: Link) -> type[FleetHttpClient]:
+def fleet_client(link: Connection) -> type[FleetHttpClient]:
     """Return the class to put in the place of Flower's ``FleetHttpClient``."""
 
     class LinkedFleetClient(FleetHttpClient):
@@ -209,7 +209,7 @@ def fleet_client(link: Link) -> type[FleetHttpClient]:
 class _Contact:
     """Names this mamfed to the server, and takes note of what comes back."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
@@ -238,7 +238,7 @@ class _Contact:
             logger.error("%d: %s", response.status_code, detail_of(response, "no reason given"))
 
 
-def _once(link: Link, call: Callable[[Request], Response], request: Request) -> Response:
+def _once(link: Connection, call: Callable[[Request], Response], request: Request) -> Response:
     """Call what must not be tried again where its answer was lost.
 
     A message that the server has handed out, or taken in, is not so twice: it would be waited for

@@ -19,11 +19,11 @@ _UNTRUSTED = (18, 19, 20, 21)
 """OpenSSL's verification errors for a chain that does not end at the authority."""
 
 
-class NothingAnswers(LinkError):
+class ServerDown(LinkError):
     """No process listens at the coordinator's address now; nothing else is known to be wrong."""
 
 
-def nothing_answers(error: BaseException, server: str) -> bool:
+def is_server_down(error: BaseException, server: str) -> bool:
     """Tell whether the connection was refused at the coordinator's own address.
 
     A server that runs no run does not listen. A firewall may refuse likewise.
@@ -43,7 +43,7 @@ def explain(error: BaseException, server: str) -> str:
     Where a proxy leads to it, the connection that failed is the one to the proxy.
     """
     proxy = proxy_to(server)
-    if proxy is None and nothing_answers(error, server):
+    if proxy is None and is_server_down(error, server):
         return (
             f"nothing answers at {server}: the run may have ended, or not begun (connection "
             "refused; a firewall does that too)"

@@ -44,7 +44,7 @@ from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_client.site.status import STARTS_OVER, Task, update_status
 from mamfed_common.errors import MamfedError, WeightsError
 from mamfed_common.protocol.flower_bundle import bundle_sha256
-from mamfed_common.protocol.messages import FAULTS, Fault, TrainTask, unpack_body
+from mamfed_common.protocol.messages import REFUSAL_CODES, RefusalCode, TrainTask, unpack_body
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.process_supervisor import hold_lifeline
@@ -60,7 +60,7 @@ ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 ClientAppCall = Callable[[Message, Context], Message]
 
 
-class Answers(NamedTuple):
+class RequestHandler(NamedTuple):
     """What answers messages.
 
     Attributes:
@@ -69,7 +69,7 @@ class Answers(NamedTuple):
     """
 
     app: ClientAppCall
-    release_fault: Callable[[Fault], Fault]
+    release_fault: Callable[[RefusalCode], RefusalCode]
 
 
 class Runtime(NamedTuple):
@@ -117,7 +117,7 @@ class Progress:
 class Worker:
     """Takes one message after another from the node."""
 
-    def __init__(self, home: SiteHome, answers: Answers, progress: Progress) -> None:
+    def __init__(self, home: SiteHome, answers: RequestHandler, progress: Progress) -> None:
         """Answer by the installed app, whatever bundle a message names."""
         self._home = home
         self._answers = answers
@@ -177,17 +177,17 @@ class Worker:
         """Return the answer: the app's, or a fault that says nothing of why."""
         if bundle != bundle_sha256():
             logger.error("refused a bundle that is not mamfed's: %s", bundle[:64])
-            return self._fault(Fault.OTHER_VERSION, message)
+            return self._fault(RefusalCode.OTHER_VERSION, message)
         try:
             self._progress.begin(message)
             return self._answers.app(message, context)
         except Exception:
             logger.exception("this site could not answer a %s", message.metadata.message_type)
-            return self._fault(Fault.FAILED, message)
+            return self._fault(RefusalCode.FAILED, message)
 
-    def _fault(self, fault: Fault, message: Message) -> Message:
+    def _fault(self, fault: RefusalCode, message: Message) -> Message:
         self._answers.release_fault(fault)
-        return Message(Error(fault, FAULTS[fault]), reply_to=message)
+        return Message(Error(fault, REFUSAL_CODES[fault]), reply_to=message)
 
 
 def read_runtime(home: SiteHome) -> Runtime:
@@ -201,7 +201,7 @@ def read_runtime(home: SiteHome) -> Runtime:
     return Runtime(int(found["port"]), bytes.fromhex(found["secret"]))
 
 
-def installed_answers(home: SiteHome, progress: Progress) -> Answers:
+def installed_answers(home: SiteHome, progress: Progress) -> RequestHandler:
     """Return the ClientApp of this installation, behind the site's gate.
 
     Raises:
@@ -221,13 +221,13 @@ def installed_answers(home: SiteHome, progress: Progress) -> Answers:
         **settings.hardware()._asdict(),
         on_step=progress.step,
         gate=gate,
-        keep=home.state,
+        state_folder=home.state,
         keep_seconds=settings.checkpoint_seconds,
         norms=home.state / "norms",
         optimizer=home.state / "optimizer",
         models=lambda _, task: folder_for(home.models, task.run, task.plan),
     )
-    return Answers(app, gate.release_fault)
+    return RequestHandler(app, gate.release_fault)
 
 
 def _client(port: int, interceptor: Any, *, retry: bool = False) -> RuntimeHttpClient:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from mamfed_client.disclosure.audit_log import head_path_of, read_head
-from mamfed_client.disclosure.plan_admission import Standing, out_of_bounds, standing
+from mamfed_client.disclosure.plan_admission import PlanStatus, out_of_bounds, plan_status
 from mamfed_client.disclosure.plan_store import PlanStore
 from mamfed_client.node.supervisor import words
 from mamfed_client.site.certificate import days_left, site_certificate
@@ -94,8 +94,8 @@ def overview(home: SiteHome) -> Overview:
     """
     settings, store = load_site_settings(home), PlanStore(home.plans)
     policy, decisions = settings.policy, store.decisions()
-    found = [(kept, standing(policy, kept.plan, decisions)) for kept in store.plans()]
-    blocked = [kept for kept, what in found if what is Standing.OUTSIDE_BOUNDS]
+    found = [(kept, plan_status(policy, kept.plan, decisions)) for kept in store.plans()]
+    blocked = [kept for kept, what in found if what is PlanStatus.OUTSIDE_BOUNDS]
     running = holder(home.lock) is not None
     status = read_status(home)
     if not running:
@@ -105,7 +105,7 @@ def overview(home: SiteHome) -> Overview:
         running=running,
         status=status,
         certificate_days=_certificate_days(home),
-        pending_plans=tuple(kept.sha256 for kept, what in found if what is Standing.PENDING),
+        pending_plans=tuple(kept.sha256 for kept, what in found if what is PlanStatus.PENDING),
         blocked_plans={kept.sha256: out_of_bounds(policy, kept.plan) for kept in blocked},
         audit_lines=read_head(home.audit).count if head_path_of(home.audit).exists() else 0,
         warnings=tuple(store.left_over()),

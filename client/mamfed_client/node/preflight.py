@@ -10,15 +10,15 @@ from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 from mamfed_client.disclosure.plan_admission import (
-    Standing,
+    PlanStatus,
     check_bounds,
     out_of_bounds,
+    plan_status,
     refused_by_person,
-    standing,
 )
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
-from mamfed_client.node.connection_errors import NothingAnswers
-from mamfed_client.node.server_health import Reply, ask_health
+from mamfed_client.node.connection_errors import ServerDown
+from mamfed_client.node.server_health import HealthReply, ask_health
 from mamfed_client.node.supervisor import check_start
 from mamfed_client.preparation.site_data import SiteData, load_site
 from mamfed_client.site.certificate import days_left, site_certificate
@@ -77,7 +77,7 @@ class Preflight:
     home: SiteHome
     plan: TrainingPlan
     train: bool = True
-    reply: Reply | None = field(default=None, init=False)
+    reply: HealthReply | None = field(default=None, init=False)
 
     def run(self) -> Iterator[Check]:
         """Run all checks; a check that raises has failed."""
@@ -138,7 +138,7 @@ class Preflight:
         server = read_welcome(self.home.welcome).server
         try:
             self.reply = ask_health(self.home, server)
-        except NothingAnswers:
+        except ServerDown:
             return "warn", (
                 f"nothing answers at {server} yet: the coordinator may not have started the run, "
                 "or a firewall refuses; mamfed-client start waits for it"
@@ -179,10 +179,10 @@ class Preflight:
     def plan_is_within(self) -> Finding:
         """Hold the plan against each bound of the policy, as every message will be."""
         policy, decisions = self.settings.policy, PlanStore(self.home.plans).decisions()
-        found = standing(policy, self.plan, decisions)
-        if found is Standing.REFUSED:
+        found = plan_status(policy, self.plan, decisions)
+        if found is PlanStatus.REFUSED:
             return "fail", refused_by_person(self.plan)
-        if found is Standing.OUTSIDE_BOUNDS:
+        if found is PlanStatus.OUTSIDE_BOUNDS:
             return "fail", out_of_bounds(policy, self.plan)
         checks = check_bounds(policy, self.plan)
         said = "; ".join(f"{check.name} {check.found:g}, {check.limit}" for check in checks)

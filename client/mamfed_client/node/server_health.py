@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import httpx
 
-from mamfed_client.node.connection_errors import NothingAnswers, explain, nothing_answers
+from mamfed_client.node.connection_errors import ServerDown, explain, is_server_down
 from mamfed_client.node.proxies import check_proxy
 from mamfed_client.site.settings import SiteHome
 from mamfed_common import __version__
@@ -19,7 +19,7 @@ from mamfed_common.protocol.versions import MAMFED_HEADER
 CONNECT_SECONDS = 10.0
 
 
-class Reply(NamedTuple):
+class HealthReply(NamedTuple):
     """What the server's ``/health`` said.
 
     Attributes:
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
     ahead_seconds: float
 
 
-def ask_health(home: SiteHome, server: str) -> Reply:
+def ask_health(home: SiteHome, server: str) -> HealthReply:
     """Ask the server for its health over this site's TLS.
 
     Raises:
@@ -48,12 +48,12 @@ def ask_health(home: SiteHome, server: str) -> Reply:
         with httpx.Client(verify=context, timeout=CONNECT_SECONDS) as client:
             response = client.get(f"https://{server}/health", headers={MAMFED_HEADER: __version__})
     except httpx.TransportError as error:
-        kind = NothingAnswers if nothing_answers(error, server) else LinkError
+        kind = ServerDown if is_server_down(error, server) else LinkError
         raise kind(explain(error, server)) from None
     if response.status_code != httpx.codes.OK:
         raise LinkError(f"{server}: {response.status_code}: {detail_of(response, 'no reason')}")
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(headers, _ahead((before + time.time()) / 2, headers.get("date")))
+    return HealthReply(headers, _ahead((before + time.time()) / 2, headers.get("date")))
 
 
 def _ahead(ours: float, date: str | None) -> float:

@@ -35,7 +35,7 @@ from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from mamfed_client.node.connection import Link, fleet_client, tls_context
+from mamfed_client.node.connection import Connection, fleet_client, tls_context
 from mamfed_client.node.flower_compat import check_flower_parts, start_log
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import STARTS_OVER, read_status, update_status
@@ -68,7 +68,7 @@ RUNTIME_FILE = "runtime.json"
 """In a site's home: where the node's worker finds it, and the secret that lets it in."""
 
 
-class Pace:
+class PollingClock:
     """Stands in for ``time`` in Flower's main loop, whose only use of it is to sleep.
 
     Flower waits 3 s after a poll that brought nothing and 0.5 s for the worker's reply: with two
@@ -76,7 +76,7 @@ class Pace:
     since the last message: 2 s in weeks without a run, 0.05 s where the next one is near.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         """Pace the loop by what the link has seen."""
         self._link = link
 
@@ -96,7 +96,7 @@ class Pace:
 class Watchdog:
     """Keeps the status, and ends a node that has gone silent."""
 
-    def __init__(self, link: Link, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(self, link: Connection, silence_seconds: float = SILENCE_SECONDS) -> None:
         """Watch a link."""
         self._link = link
         self._silence_seconds = silence_seconds
@@ -157,13 +157,13 @@ def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
     check_flower_parts()
     welcome = read_welcome(home.welcome)
     key = read_key(home.node_key, EllipticCurvePrivateKey)
-    link = Link(home, welcome.server, lambda code: _end(link, code))
+    link = Connection(home, welcome.server, lambda code: _end(link, code))
     link.ended = read_status(home).ended
     tls_context(home)
     watchdog = Watchdog(link, silence_seconds)
     threading.Thread(target=watchdog.run, name="watchdog", daemon=True).start()
     fleet_http_connection.FleetHttpClient = fleet_client(link)  # type: ignore[attr-defined]
-    start_client_internal.time = Pace(link)  # type: ignore[assignment, attr-defined]
+    start_client_internal.time = PollingClock(link)  # type: ignore[assignment, attr-defined]
     start_client_internal.pull_objects = partial(  # type: ignore[attr-defined]
         pull_objects, **ARRIVAL
     )
@@ -185,7 +185,7 @@ def serve_worker(home: SiteHome, states: NodeStateFactory) -> SimpleNamespace:
     return SimpleNamespace(port=port, secret=secret)
 
 
-def _run_flower(home: SiteHome, link: Link, key: EllipticCurvePrivateKey) -> None:
+def _run_flower(home: SiteHome, link: Connection, key: EllipticCurvePrivateKey) -> None:
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     runtime = serve_worker(home, states)
     start_client_internal.start_client_internal(
@@ -202,7 +202,7 @@ def _run_flower(home: SiteHome, link: Link, key: EllipticCurvePrivateKey) -> Non
     )
 
 
-def _end(link: Link, code: int) -> None:
+def _end(link: Connection, code: int) -> None:
     """End now, from whichever thread: Flower's main thread may hang in a call."""
     update_status(link.home, state=link.state, error=link.error)
     logging.shutdown()

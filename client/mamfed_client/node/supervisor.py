@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from rich.console import Console
 
 from mamfed_client.site.certificate import site_certificate
-from mamfed_client.site.home_location import check_whereabouts
+from mamfed_client.site.home_location import check_home_location
 from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_client.site.status import REFUSED, State, Status, read_status, update_status
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.protocol.versions import check_flower
 from mamfed_common.runtime.child_processes import module_command
 from mamfed_common.runtime.files import check_room
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.runtime.process_supervisor import Change, Child, child_environment, supervise
 from mamfed_common.runtime.wording import span
 from mamfed_common.security.certificates import check_validity
@@ -77,11 +77,11 @@ def run_site(home: SiteHome, console: Console) -> int:
         OutputError: The disk of its home is full.
     """
     load_site_settings(home)  # else this is no home, and no lock is left in it
-    with only_one(home.lock, "this site"):
+    with exclusive_lock(home.lock, "this site"):
         welcome = check_start(home)
         check_room(home.path, ROOM_BYTES)
         console.print(f"site {welcome.site} of {welcome.federation}; Ctrl-C stops it")
-        if copied := check_whereabouts(home.path):
+        if copied := check_home_location(home.path):
             console.print(f"warning: {copied}")
         update_status(
             home,

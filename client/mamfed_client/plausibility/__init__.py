@@ -14,7 +14,7 @@ import numpy as np
 from mamfed_client.imaging.doubts import Doubts
 from mamfed_client.imaging.geometry import Box
 from mamfed_client.imaging.mammogram import Mammogram, Mask
-from mamfed_client.imaging.preprocess import Look
+from mamfed_client.imaging.preprocess import ImageAnalysis
 from mamfed_client.plausibility import images, masks
 from mamfed_client.plausibility.measures import Measures
 from mamfed_client.plausibility.pair import pair_of
@@ -35,7 +35,7 @@ class Judgement(NamedTuple):
     measures: Measures
 
 
-def judge_image(mammogram: Mammogram, look: Look) -> Judgement:
+def judge_image(mammogram: Mammogram, look: ImageAnalysis) -> Judgement:
     """Judge an image by itself; its facts name the view.
 
     Raises:
@@ -47,7 +47,7 @@ def judge_image(mammogram: Mammogram, look: Look) -> Judgement:
     return Judgement(doubts, Measures(picture.plain_share, chest_wall))
 
 
-def judge_mask(mask: Mask, look: Look, judged: Judgement, outlines: int = 0) -> Judgement:
+def judge_mask(mask: Mask, look: ImageAnalysis, judged: Judgement, outlines: int = 0) -> Judgement:
     """Hold a mask ``(H, W)``, not empty, against its image, and add to what was found of that.
 
     Args:

@@ -27,7 +27,7 @@ phantom ones, 0.11 in one with advanced cancers."""
 TIMES = 20
 
 
-class Member(NamedTuple):
+class CohortMember(NamedTuple):
     """What is known of one image of a site.
 
     Attributes:
@@ -45,7 +45,7 @@ class Member(NamedTuple):
     reviewed: bool = False
 
 
-def judge_cohort(members: Sequence[Member]) -> dict[int, Doubts]:
+def judge_cohort(members: Sequence[CohortMember]) -> dict[int, Doubts]:
     """Return row number -> what is doubtful of it because of the others."""
     found: defaultdict[int, Doubts] = defaultdict(tuple)
     for check in CHECKS:
@@ -57,7 +57,7 @@ def judge_cohort(members: Sequence[Member]) -> dict[int, Doubts]:
 Found = Iterable[tuple[int, Doubtful]]
 
 
-def masks_alike(members: Sequence[Member]) -> Found:
+def masks_alike(members: Sequence[CohortMember]) -> Found:
     """Doubt masks most of which have one area and one box, and do not fit what is bright."""
     masked = [m for m in members if m.measures.mask_pixels]
     sizes = Counter(_size(m.measures) for m in masked)
@@ -71,7 +71,7 @@ def masks_alike(members: Sequence[Member]) -> Found:
     return _all(alike, Doubtful(Doubt.MASKS_ALIKE, f"{count} of {len(masked)} masks"))
 
 
-def masks_large(members: Sequence[Member]) -> Found:
+def masks_large(members: Sequence[CohortMember]) -> Found:
     """Doubt the masks of a vendor, or site, that cover many times what others do."""
     masked = [m for m in members if m.measures.mask_pixels]
     groups = _by(masked, lambda m: m.vendor)
@@ -84,7 +84,7 @@ def masks_large(members: Sequence[Member]) -> Found:
             yield from _all(group, Doubtful(Doubt.MASKS_LARGE, f"{times:.0f} times {beside}"))
 
 
-def compare_sites(sites: Mapping[str, Sequence[Member]]) -> tuple[str, ...]:
+def compare_sites(sites: Mapping[str, Sequence[CohortMember]]) -> tuple[str, ...]:
     """Say which of the sites of a simulation differ from the others as no right data do.
 
     Hospitals of a real federation do not show each other their masks; each is held against
@@ -118,7 +118,7 @@ def compare_sites(sites: Mapping[str, Sequence[Member]]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def vendor_saturated(members: Sequence[Member]) -> Found:
+def vendor_saturated(members: Sequence[CohortMember]) -> Found:
     """Doubt a vendor nearly all of whose images have much of the breast at one grey level."""
     for group in _by(members, lambda m: m.vendor).values():
         share = sum(m.measures.plain_share >= PLAIN for m in group) / len(group)
@@ -126,7 +126,7 @@ def vendor_saturated(members: Sequence[Member]) -> Found:
             yield from _all(group, Doubtful(Doubt.SATURATED_VENDOR, f"{share:.0%} of its images"))
 
 
-def mirrored(members: Sequence[Member]) -> Found:
+def mirrored(members: Sequence[CohortMember]) -> Found:
     """Doubt a breast that points the other way than most others of its vendor and side."""
     known = [m for m in members if m.laterality and m.measures.chest_wall]
     for group in _by(known, lambda m: (m.vendor, m.laterality)).values():
@@ -140,22 +140,24 @@ def _size(measures: Measures) -> tuple[int, int, int]:
     return measures.mask_pixels, measures.mask_rows, measures.mask_columns
 
 
-def _middle(members: Iterable[Member]) -> float:
+def _middle(members: Iterable[CohortMember]) -> float:
     return median(m.measures.mask_of_breast for m in members)
 
 
-def _by(members: Iterable[Member], key: Callable[[Member], Any]) -> dict[Any, list[Member]]:
-    groups: defaultdict[Any, list[Member]] = defaultdict(list)
+def _by(
+    members: Iterable[CohortMember], key: Callable[[CohortMember], Any]
+) -> dict[Any, list[CohortMember]]:
+    groups: defaultdict[Any, list[CohortMember]] = defaultdict(list)
     for member in members:
         groups[key(member)].append(member)
     return groups
 
 
-def _all(members: Iterable[Member], doubt: Doubtful) -> Found:
+def _all(members: Iterable[CohortMember], doubt: Doubtful) -> Found:
     return [(member.row_number, doubt) for member in members]
 
 
-CHECKS: tuple[Callable[[Sequence[Member]], Found], ...] = (
+CHECKS: tuple[Callable[[Sequence[CohortMember]], Found], ...] = (
     masks_alike,
     masks_large,
     vendor_saturated,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mamfed_client.imaging.doubts import Doubt, Doubtful
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.plausibility.picture import Picture
 
 Check = Callable[[Picture], Doubtful | None]
@@ -48,7 +48,7 @@ def is_tiny(picture: Picture) -> Doubtful | None:
     longest = max(picture.rows, picture.columns)
     found = f"{picture.columns} x {picture.rows} pixels"
     if longest < ICON:
-        raise Refusal(Reason.IMPLAUSIBLE_IMAGE, f"{found}, an icon")
+        raise FileRejected(Reason.IMPLAUSIBLE_IMAGE, f"{found}, an icon")
     return Doubtful(Doubt.IMAGE_SMALL, found) if longest < THUMBNAIL else None
 
 
@@ -56,7 +56,7 @@ def is_plain(picture: Picture) -> Doubtful | None:
     """Refuse a breast that is all one grey, doubt one that is much of one."""
     found = f"{picture.plain_share:.0%} of the breast at one grey level"
     if picture.plain_share >= ALL_PLAIN:
-        raise Refusal(Reason.IMPLAUSIBLE_IMAGE, found)
+        raise FileRejected(Reason.IMPLAUSIBLE_IMAGE, found)
     return Doubtful(Doubt.SATURATED, found) if picture.plain_share >= MUCH_PLAIN else None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mamfed_client.imaging.doubts import Doubt, Doubtful
 from mamfed_client.imaging.mammogram import Mask
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.plausibility.pair import Pair
 
 Check = Callable[[Pair], Doubtful | None]
@@ -47,7 +47,7 @@ def check_image_share(pair: Pair) -> None:
     """Refuse a mask that marks most of the image: an inverted one, or one without background."""
     if pair.of_image >= MOST_OF_IMAGE:
         found = f"it marks {pair.of_image:.0%} of the image"
-        raise Refusal(Reason.IMPLAUSIBLE_MASK, f"{found}; is it inverted?")
+        raise FileRejected(Reason.IMPLAUSIBLE_MASK, f"{found}; is it inverted?")
 
 
 def check_outline(pair: Pair) -> None:
@@ -57,14 +57,14 @@ def check_outline(pair: Pair) -> None:
         return  # the overlap is at most the one by the other
     overlap = np.count_nonzero(pair.core & breast) / np.count_nonzero(pair.core | breast)
     if overlap >= OUTLINE:
-        raise Refusal(Reason.IMPLAUSIBLE_MASK, "it outlines the breast")
+        raise FileRejected(Reason.IMPLAUSIBLE_MASK, "it outlines the breast")
 
 
 def check_surroundings(pair: Pair) -> None:
     """Refuse a mask of what lies around the breast."""
     around = ~pair.look.view.breast
     if around.any() and pair.beside >= 0.5 and pair.shares[around].mean() >= AROUND:
-        raise Refusal(Reason.IMPLAUSIBLE_MASK, "it marks what lies around the breast")
+        raise FileRejected(Reason.IMPLAUSIBLE_MASK, "it marks what lies around the breast")
 
 
 def is_large(pair: Pair) -> Doubtful | None:

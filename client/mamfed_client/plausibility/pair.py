@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mamfed_client.imaging.breast_mask import VIEW
 from mamfed_client.imaging.geometry import Box
 from mamfed_client.imaging.mammogram import Mask, Pixels
-from mamfed_client.imaging.preprocess import Look
+from mamfed_client.imaging.preprocess import ImageAnalysis
 
 FINE = 4 * VIEW
 """Longest side of the view on which pieces are counted."""
@@ -41,7 +41,7 @@ class Pair:
 
     shares: Pixels
     core: Mask
-    look: Look
+    look: ImageAnalysis
     touched: Mask
     solid: Mask
     pieces: int
@@ -52,7 +52,7 @@ class Pair:
     outlines: int
 
 
-def pair_of(mask: Mask, look: Look, outlines: int = 0) -> Pair:
+def pair_of(mask: Mask, look: ImageAnalysis, outlines: int = 0) -> Pair:
     """Shrink a mask ``(H, W)``, not empty, to the image's view, and measure it there."""
     fine = _shrunk(mask.view(np.uint8) * np.uint8(255), FINE / max(mask.shape))
     breast = look.view.breast

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mamfed_client.imaging.geometry import Box
 from mamfed_client.imaging.mammogram import Laterality, Mask
-from mamfed_client.imaging.preprocess import Look
+from mamfed_client.imaging.preprocess import ImageAnalysis
 
 STRIP = 0.04
 """Width of a strip along a side of the breast's box, as a share of the box."""
@@ -60,7 +60,7 @@ class Picture:
     rows: int
     columns: int
     view: str | None
-    look: Look
+    look: ImageAnalysis
     strips: Strips
     aspect: float
     evenness: float
@@ -80,7 +80,7 @@ CLEAR = 0.3
 """Of a strip: in 97 % of 1,709 images one side has so much more breast than the other."""
 
 
-def picture_of(shape: tuple[int, int], view: str | None, look: Look) -> Picture:
+def picture_of(shape: tuple[int, int], view: str | None, look: ImageAnalysis) -> Picture:
     """Measure an image of ``shape`` pixels."""
     breast = look.view.breast
     box = Box.around(breast)

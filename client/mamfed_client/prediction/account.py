@@ -9,8 +9,8 @@ from typing import Any
 
 from mamfed_client.imaging.rejections import Rejection
 from mamfed_client.prediction.folder import PredictionFolder, Record
-from mamfed_client.prediction.model import NOTICE, Model
-from mamfed_client.prediction.sources import Offered, Source
+from mamfed_client.prediction.model import NOTICE, LoadedModel
+from mamfed_client.prediction.sources import FoundSources, Source
 from mamfed_client.preparation.cohort import tally
 
 WHOSE = {
@@ -23,7 +23,7 @@ WHOSE = {
 
 
 @dataclass(slots=True)
-class Outcomes:
+class PredictionCounts:
     """What became of this call's images; threads add to it.
 
     Attributes:
@@ -49,7 +49,9 @@ class Outcomes:
     replaced: list[Record] = field(default_factory=list)
 
 
-def forecast(model: Model, offered: Offered, to_predict: int, outcomes: Outcomes) -> dict[str, Any]:
+def forecast(
+    model: LoadedModel, offered: FoundSources, to_predict: int, outcomes: PredictionCounts
+) -> dict[str, Any]:
     """Say what there is to do."""
     return {
         "dry_run": True,
@@ -61,7 +63,9 @@ def forecast(model: Model, offered: Offered, to_predict: int, outcomes: Outcomes
     }
 
 
-def document_of(model: Model, folder: PredictionFolder, outcomes: Outcomes) -> dict[str, Any]:
+def document_of(
+    model: LoadedModel, folder: PredictionFolder, outcomes: PredictionCounts
+) -> dict[str, Any]:
     """Describe all that the folder holds, and what this call left out."""
     records = folder.records()
     missing = tally(r["segmentation_missing"] for r in records if not r["segmentation"])
@@ -91,7 +95,7 @@ def document_of(model: Model, folder: PredictionFolder, outcomes: Outcomes) -> d
     }
 
 
-def _aside(outcomes: Outcomes) -> dict[str, Any]:
+def _aside(outcomes: PredictionCounts) -> dict[str, Any]:
     """Count what was not predicted now, and what was thrown away for it."""
     return {
         "done_before": outcomes.done_before,

@@ -12,8 +12,8 @@ from mamfed_client.imaging.geometry import Transform
 from mamfed_client.imaging.mammogram import Facts, Grey, Pixels
 from mamfed_client.imaging.preprocess import prepare
 from mamfed_client.imaging.raster import SUFFIXES
-from mamfed_client.prediction.lesions import Lesion, Marked, mark
-from mamfed_client.prediction.model import NOTICE, Model
+from mamfed_client.prediction.lesions import Lesion, MarkedRegions, mark
+from mamfed_client.prediction.model import NOTICE, LoadedModel
 from mamfed_client.prediction.pictures import (
     draw_difference,
     draw_outlines,
@@ -171,7 +171,7 @@ def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
     return View(identity, source, sample, transform, grey, facts, None, study, whose, patient)
 
 
-def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding) -> Answer:
+def answer(view: View, prediction: Prediction, model: LoadedModel, encoding: Encoding) -> Answer:
     """Make files and record of what the network says of an image."""
     probability = view.transform.invert(prediction.malignancy)
     marked = mark(probability, model.threshold, view.facts.spacing_mm)
@@ -194,7 +194,7 @@ def answer(view: View, prediction: Prediction, model: Model, encoding: Encoding)
 
 
 def pictures_of(
-    view: View, prediction: Prediction, marked: Marked
+    view: View, prediction: Prediction, marked: MarkedRegions
 ) -> tuple[dict[str, bytes], float | None]:
     """Draw what people look at: whole images as PNG, and the breast for the study's page.
 
@@ -223,7 +223,7 @@ def pictures_of(
 
 
 def segmentation_of(
-    view: View, marked: Marked, probability: Pixels, model: Model, encoding: Encoding
+    view: View, marked: MarkedRegions, probability: Pixels, model: LoadedModel, encoding: Encoding
 ) -> tuple[Encoded | None, str]:
     """Return the DICOM segmentation, or None and why there is none."""
     if view.header is None:
@@ -258,7 +258,7 @@ def _image(view: View) -> dict[str, Any]:
     }
 
 
-def _findings(probability: Pixels, marked: Marked, facts: Facts) -> dict[str, Any]:
+def _findings(probability: Pixels, marked: MarkedRegions, facts: Facts) -> dict[str, Any]:
     """Say what is marked; nothing is said, too."""
     return {
         "score": float(probability.max()),

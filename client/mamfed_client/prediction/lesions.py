@@ -39,7 +39,7 @@ class Lesion(NamedTuple):
     peak: float
 
 
-class Marked(NamedTuple):
+class MarkedRegions(NamedTuple):
     """What a threshold marks of an image.
 
     Attributes:
@@ -53,7 +53,7 @@ class Marked(NamedTuple):
     left_out: int
 
 
-def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> Marked:
+def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> MarkedRegions:
     """Mark what reaches a threshold.
 
     Args:
@@ -64,7 +64,7 @@ def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> Mar
     mask: Mask = probability >= threshold
     box = Box.around(mask)
     if box is None:
-        return Marked(mask, (), 0)
+        return MarkedRegions(mask, (), 0)
     part = (slice(box.top, box.bottom), slice(box.left, box.right))
     regions = regions_of(mask[part])
     scores = region_scores(probability[part], regions)
@@ -79,7 +79,7 @@ def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> Mar
         )
         for number in strongest
     )
-    return Marked(mask, lesions, regions.last - len(lesions))
+    return MarkedRegions(mask, lesions, regions.last - len(lesions))
 
 
 def _lesion(

@@ -20,7 +20,7 @@ NOTICE = "research use only: not a medical device, not for diagnosis"
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class LoadedModel:
     """A trained network, ready to run.
 
     Attributes:
@@ -65,7 +65,7 @@ class Model:
 
 def load_model(
     checkpoint: Path, threshold: float | None, device: str, norms: str | None = None
-) -> Model:
+) -> LoadedModel:
     """Read a checkpoint of stage 2.
 
     Args:
@@ -88,7 +88,7 @@ def load_model(
     plan, threshold_from = facts.plan_at(threshold)
     chosen = choose_device(device)
     network = load_network(state, plan, chosen).eval()
-    return Model(
+    return LoadedModel(
         network,
         chosen,
         plan,

@@ -13,7 +13,7 @@ from mamfed_client.imaging.geometry import Box, Transform
 from mamfed_client.imaging.mammogram import Grey, Laterality, Mask
 from mamfed_client.prediction.lesions import Lesion
 from mamfed_client.review.contact_sheet import JPEG
-from mamfed_client.review.show import LESION, Picture, outline, shrunk, widened
+from mamfed_client.review.show import LESION, Picture, outline, shrunk, thickened
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 LONGEST_SIDE = 1600
@@ -94,8 +94,8 @@ def draw_outlines(grey: Grey, mask: Mask) -> Picture:
     picture: Picture = np.repeat(small.astype(np.uint8)[..., None], 3, axis=-1)
     flags = shrunk(mask, size)
     if flags.any():
-        outline(picture, widened(flags, 2 * ROOM + 5), (0, 0, 0))
-        outline(picture, widened(flags, 2 * ROOM), LESION)
+        outline(picture, thickened(flags, 2 * ROOM + 5), (0, 0, 0))
+        outline(picture, thickened(flags, 2 * ROOM), LESION)
     return picture
 
 
@@ -165,8 +165,8 @@ def draw_difference(
         ``(h, w, 3)`` uint8 in RGB; and the difference shown at full colour, as intensity in 0..1.
     """
     difference = sample.image.astype(np.float32) / FULL_SCALE - reconstruction
-    difference = np.where(sample.field, difference, np.float32(0))
-    inside = np.abs(difference[sample.field])
+    difference = np.where(sample.breast_mask, difference, np.float32(0))
+    inside = np.abs(difference[sample.breast_mask])
     largest = float(np.quantile(inside, 0.999)) if inside.size else 0.0
     full = max(largest, SMALLEST_RANGE)
     share = np.clip(_at_reading_size(difference, transform) / full, -1, 1)[..., None]

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import track
 
-from mamfed_client.imaging.rejections import Reason, Refusal, rejection
-from mamfed_client.prediction.account import Outcomes, document_of, forecast
+from mamfed_client.imaging.rejections import FileRejected, Reason, rejection
+from mamfed_client.prediction.account import PredictionCounts, document_of, forecast
 from mamfed_client.prediction.answer import View, answer, view_of
 from mamfed_client.prediction.folder import PredictionFolder, check_folder, open_folder, question_of
-from mamfed_client.prediction.model import Model, load_model
+from mamfed_client.prediction.model import LoadedModel, load_model
 from mamfed_client.prediction.segmentation import Encoding
-from mamfed_client.prediction.sources import Offered, Selection, Source, find_sources
+from mamfed_client.prediction.sources import FoundSources, Selection, Source, find_sources
 from mamfed_client.prediction.study_page import write_pages
 from mamfed_client.preparation.pseudonyms import site_secret
 from mamfed_client.sandbox.decoder_pool import Readers, readers
@@ -67,7 +67,7 @@ class Request:
     names_patients: bool = False
 
 
-class Todo(NamedTuple):
+class PredictionTask(NamedTuple):
     """An image that is to be predicted.
 
     Attributes:
@@ -118,15 +118,17 @@ def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]
     return document
 
 
-def _todo(offered: Offered, folder: PredictionFolder, secret: bytes) -> tuple[list[Todo], Outcomes]:
+def _todo(
+    offered: FoundSources, folder: PredictionFolder, secret: bytes
+) -> tuple[list[PredictionTask], PredictionCounts]:
     """Leave out what the folder has of the same question, and what is offered twice."""
-    outcomes = Outcomes(rejected=list(offered.rejected), own=offered.own)
-    todo: dict[str, Todo] = {}
+    outcomes = PredictionCounts(rejected=list(offered.rejected), own=offered.own)
+    todo: dict[str, PredictionTask] = {}
     known: dict[str, str] = {}
     for source in track(offered.sources, "looking", console=console(), transient=True):
         try:
             identity, said = source.identity(secret), source.said(secret)
-        except Refusal as refusal:
+        except FileRejected as refusal:
             outcomes.rejected.append(rejection(source.row.row_number, source.name, refusal))
             continue
         if identity in known:
@@ -141,7 +143,7 @@ def _todo(offered: Offered, folder: PredictionFolder, secret: bytes) -> tuple[li
             continue
         if record is not None:
             outcomes.outdated.append(record)
-        todo[identity] = Todo(source, identity, said)
+        todo[identity] = PredictionTask(source, identity, said)
     names = {s.name for s in offered.sources} | {r.image for r in offered.rejected}
     outcomes.replaced = [
         record
@@ -151,7 +153,7 @@ def _todo(offered: Offered, folder: PredictionFolder, secret: bytes) -> tuple[li
     return list(todo.values()), outcomes
 
 
-def _forget(folder: PredictionFolder, outcomes: Outcomes, *, names_patients: bool) -> None:
+def _forget(folder: PredictionFolder, outcomes: PredictionCounts, *, names_patients: bool) -> None:
     """Remove answers of which the question has changed, and note where kept images lie now.
 
     Patients' numbers that may no longer be shown are forgotten in all records.
@@ -168,10 +170,10 @@ def _forget(folder: PredictionFolder, outcomes: Outcomes, *, names_patients: boo
 
 def _predict(
     request: Request,
-    model: Model,
+    model: LoadedModel,
     folder: PredictionFolder,
-    todo: Sequence[Todo],
-    outcomes: Outcomes,
+    todo: Sequence[PredictionTask],
+    outcomes: PredictionCounts,
     secret: bytes,
 ) -> None:
     """Work on batches side by side: while one is in the network, others are read or written.
@@ -199,18 +201,18 @@ def _predict(
 class _Worker:
     """Predicts batches; several threads share it."""
 
-    model: Model
+    model: LoadedModel
     folder: PredictionFolder
     encoding: Encoding
     readers: Readers
-    outcomes: Outcomes
+    outcomes: PredictionCounts
     done: Advance
     secret: bytes
     names_patients: bool
     network: threading.Lock = field(default_factory=threading.Lock)
     counting: threading.Lock = field(default_factory=threading.Lock)
 
-    def predict(self, batch: Sequence[Todo]) -> None:
+    def predict(self, batch: Sequence[PredictionTask]) -> None:
         """Read a batch, run the network on it once, and keep what it says.
 
         Raises:
@@ -232,23 +234,23 @@ class _Worker:
                 self.outcomes.predicted += 1
                 self.done(1, 0)
 
-    def _view(self, todo: Todo) -> View | None:
+    def _view(self, todo: PredictionTask) -> View | None:
         """Read an image; one that cannot be used is noted."""
         source, size = todo.source, self.model.plan.image_size
         try:
             with self.readers.decoder() as decoder:
                 return view_of(source, todo.identity, size, decoder, self.secret)
-        except Refusal as refusal:
+        except FileRejected as refusal:
             trouble = refusal
         except DataError as error:  # a prepared sample is damaged
-            trouble = Refusal(Reason.UNREADABLE_IMAGE, str(error))
+            trouble = FileRejected(Reason.UNREADABLE_IMAGE, str(error))
         with self.counting:
             self.outcomes.rejected.append(rejection(source.row.row_number, source.name, trouble))
             self.done(1, 1)
         return None
 
 
-def _in_memory(model: Model, samples: Sequence[Sample]) -> list[Prediction]:
+def _in_memory(model: LoadedModel, samples: Sequence[Sample]) -> list[Prediction]:
     """Run the network.
 
     Raises:

@@ -39,7 +39,7 @@ class SourceError(Exception):
     """A file's header does not say what a segmentation of it would need; which, in words."""
 
 
-class Unsound(Exception):
+class UnsoundElement(Exception):
     """An element cannot be repeated; why, in words that quote nothing of it."""
 
 
@@ -65,7 +65,7 @@ def sound_header(header: Mapping[str, Content]) -> SoundHeader:
     for keyword, content in header.items():
         try:
             elements.add(_element(keyword, content))
-        except Unsound as why:
+        except UnsoundElement as why:
             left_out[keyword] = str(why)
     for keyword in REQUIRED:
         if keyword not in elements:
@@ -86,18 +86,18 @@ def _element(keyword: str, content: Content) -> DataElement:
     tag, vr = tag_for_keyword(keyword), dictionary_VR(keyword)
     assert tag is not None
     if content is None:
-        raise Unsound("badly formed, or too large")
+        raise UnsoundElement("badly formed, or too large")
     if isinstance(content, list) != (vr == "SQ"):
-        raise Unsound("badly formed")
+        raise UnsoundElement("badly formed")
     if isinstance(content, list):
         return DataElement(tag, vr, [_item(keyword, item) for item in content])
     values = [content] if vr in LONG else content.split("\\")
     if len(values) > 1 and dictionary_VM(keyword) == "1":
-        raise Unsound("several values where one belongs")
+        raise UnsoundElement("several values where one belongs")
     if not content and keyword in REQUIRED:
-        raise Unsound("empty")
+        raise UnsoundElement("empty")
     if keyword == "PatientOrientation" and len(values) not in (0, 2):
-        raise Unsound("not two directions")
+        raise UnsoundElement("not two directions")
     made = [_value(keyword, vr, text) for text in values] if content else [""]
     return DataElement(tag, vr, made if len(made) > 1 else made[0])
 
@@ -112,13 +112,13 @@ def _item(within: str, item: Header) -> Dataset:
     for keyword, content in item.items():
         try:
             made.add(_element(keyword, content))
-        except Unsound as why:
-            raise Unsound(f"its {keyword}: {why}") from None
+        except UnsoundElement as why:
+            raise UnsoundElement(f"its {keyword}: {why}") from None
     if within.endswith("CodeSequence"):
         value = next((name for name in CODE if made.get(name)), None)
         scheme = value != "CodeValue" or made.get("CodingSchemeDesignator")
         if value is None or not made.get("CodeMeaning") or not scheme:
-            raise Unsound("a code without value, scheme or meaning")
+            raise UnsoundElement("a code without value, scheme or meaning")
     return made
 
 
@@ -130,17 +130,17 @@ def _value(keyword: str, vr: str, text: str) -> str | int | float:
     """
     shape = SHAPES.get(keyword, UIDS if vr == "UI" else None)
     if len(text) > LENGTHS.get(vr, len(text)):
-        raise Unsound(f"{len(text)} characters, at most {LENGTHS[vr]} have room")
+        raise UnsoundElement(f"{len(text)} characters, at most {LENGTHS[vr]} have room")
     if shape and not shape.fullmatch(text):
-        raise Unsound("badly formed")
+        raise UnsoundElement("badly formed")
     try:
         if vr in WHOLE or vr in REAL:
             return int(text) if vr in WHOLE else float(text)
         if vr != "UI":
             validate_value(vr, text, config.RAISE)
     except ValueError:
-        raise Unsound("badly formed") from None
+        raise UnsoundElement("badly formed") from None
     lines = text.translate(dict.fromkeys(map(ord, "\r\n\t\f"), " ")) if vr in LONG else text
     if not lines.isprintable():
-        raise Unsound("holds control characters")
+        raise UnsoundElement("holds control characters")
     return text

@@ -11,12 +11,12 @@ from typing import Any
 
 from mamfed_client.datasets import read_folder
 from mamfed_client.datasets.manifest import Row
-from mamfed_client.imaging.rejections import Reason, Refusal, Rejection
+from mamfed_client.imaging.rejections import FileRejected, Reason, Rejection
 from mamfed_client.prediction.folder import is_predictions
 from mamfed_client.preparation.prepared_folder import is_prepared, load_intake, open_store
 from mamfed_client.preparation.pseudonyms import pseudonym
-from mamfed_client.preparation.row_result import Outcome
-from mamfed_client.preparation.sample_store import Entry
+from mamfed_client.preparation.row_result import RowResult
+from mamfed_client.preparation.sample_store import StoredSample
 from mamfed_client.tables.field_parsers import Label
 from mamfed_common.errors import DataError
 from mamfed_common.runtime.files import refusal_words
@@ -39,8 +39,8 @@ class Source:
 
     name: str
     row: Row
-    entry: Entry | None = None
-    outcome: Outcome | None = None
+    entry: StoredSample | None = None
+    outcome: RowResult | None = None
     lone_studies: bool = False
 
     def said(self, secret: bytes) -> str:
@@ -72,12 +72,12 @@ class Source:
             with self.row.image_path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise Refusal(Reason.MISSING_IMAGE, refusal_words(error)) from None
+            raise FileRejected(Reason.MISSING_IMAGE, refusal_words(error)) from None
         return pseudonym(secret, "image", content)
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class FoundSources:
     """What all inputs hold.
 
     Attributes:
@@ -110,7 +110,7 @@ class Selection:
     key_path: Path | None = None
 
 
-def find_sources(inputs: Sequence[Path], selection: Selection) -> Offered:
+def find_sources(inputs: Sequence[Path], selection: Selection) -> FoundSources:
     """List the images of files, folders and prepared folders.
 
     Raises:
@@ -123,17 +123,17 @@ def find_sources(inputs: Sequence[Path], selection: Selection) -> Offered:
         if selection.rows and not is_prepared(path):
             raise DataError(f"{path}: --row names rows of prepared folders, which this is not")
         found.append(_offered(path, selection))
-    return Offered(
+    return FoundSources(
         tuple(source for offered in found for source in offered.sources),
         tuple(rejected for offered in found for rejected in offered.rejected),
         sum(offered.own for offered in found),
     )
 
 
-def _offered(path: Path, selection: Selection) -> Offered:
+def _offered(path: Path, selection: Selection) -> FoundSources:
     if path.is_file():
         row = Row(1, path.name, path, (), "", Label(None, ()), allow=selection.allow)
-        return Offered((Source(str(path), row),), ())
+        return FoundSources((Source(str(path), row),), ())
     if is_prepared(path):
         return _prepared(path, selection)
     manifest = read_folder(path, selection.layout)
@@ -149,7 +149,7 @@ def _offered(path: Path, selection: Selection) -> Offered:
         for row in rows
     )
     own = len(manifest.rows) + len(manifest.rejected) - len(rows) - len(rejected)
-    return Offered(tuple(sources), tuple(_placed(path, r) for r in rejected), own)
+    return FoundSources(tuple(sources), tuple(_placed(path, r) for r in rejected), own)
 
 
 class _Ours:
@@ -167,7 +167,7 @@ class _Ours:
         return self._known[folder]
 
 
-def _prepared(folder: Path, selection: Selection) -> Offered:
+def _prepared(folder: Path, selection: Selection) -> FoundSources:
     """List the samples of a prepared folder.
 
     Raises:
@@ -195,7 +195,7 @@ def _prepared(folder: Path, selection: Selection) -> Offered:
     known = {*(s.row.row_number for s in sources), *(r.row_number for r in rejected)}
     if unknown := sorted(wanted - known):
         raise DataError(f"{folder}: row {unknown[0]} is not one of this folder's rows")
-    return Offered(tuple(sources), tuple(_placed(folder, r) for r in rejected))
+    return FoundSources(tuple(sources), tuple(_placed(folder, r) for r in rejected))
 
 
 def _placed(folder: Path, rejected: Rejection) -> Rejection:

@@ -35,7 +35,7 @@ USUAL_VIEWS = ("CC", "MLO")
 """In the order in which they hang."""
 
 
-class Hung(NamedTuple):
+class HungImage(NamedTuple):
     """An image on a page.
 
     Attributes:
@@ -50,7 +50,7 @@ class Hung(NamedTuple):
     mirrored: bool
 
 
-class Strength(NamedTuple):
+class FindingStrength(NamedTuple):
     """How strongly something is marked in a study; greater ones come first.
 
     The highest probability of a pixel does not rank: in a trained network it is 1.00 in most
@@ -68,7 +68,7 @@ class Strength(NamedTuple):
     area_mm2: float
 
 
-class Hanging(NamedTuple):
+class HangingRow(NamedTuple):
     """The images of one view, side by side.
 
     Attributes:
@@ -78,8 +78,8 @@ class Hanging(NamedTuple):
     """
 
     view: str
-    right: list[Hung]
-    left: list[Hung]
+    right: list[HungImage]
+    left: list[HungImage]
 
 
 class Study(NamedTuple):
@@ -101,7 +101,7 @@ class Study(NamedTuple):
     patient: str
     images: int
     marked: int
-    strength: Strength
+    strength: FindingStrength
     views: str
     thumbnail: bytes | None
 
@@ -153,20 +153,20 @@ def _has_page(path: Path, shows: str) -> bool:
         return False
 
 
-def hang(images: Iterable[Hung]) -> tuple[list[Hanging], list[Hung]]:
+def hang(images: Iterable[HungImage]) -> tuple[list[HangingRow], list[HungImage]]:
     """Order images as radiologists hang them: CC above MLO, the right breast at the left.
 
     Returns:
         The rows of the hanging, other views after the usual ones; and the images of unknown side.
     """
-    rows = {view: Hanging(view, [], []) for view in USUAL_VIEWS}
+    rows = {view: HangingRow(view, [], []) for view in USUAL_VIEWS}
     unknown = []
     for image in images:
         side, view = image.record["laterality"], image.record["view"] or "view unknown"
         if side is None:
             unknown.append(image)
             continue
-        row = rows.setdefault(view, Hanging(view, [], []))
+        row = rows.setdefault(view, HangingRow(view, [], []))
         (row.right if side == "R" else row.left).append(image)
     return [row for row in rows.values() if row.right or row.left], unknown
 
@@ -212,7 +212,7 @@ def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any
     }
 
 
-def _hung(folder: PredictionFolder, record: Record) -> Hung:
+def _hung(folder: PredictionFolder, record: Record) -> HungImage:
     """Read an image's pictures; one that has been removed is left out."""
     pictures = {}
     for name in (MARKED, HEALTHY, RECONSTRUCTION, DIFFERENCE):
@@ -221,14 +221,14 @@ def _hung(folder: PredictionFolder, record: Record) -> Hung:
             pictures[name] = path.read_bytes()
     side = record["laterality"]
     wanted = record["chest_wall"] if side is None else {"R": "right", "L": "left"}[side]
-    return Hung(record, pictures, record["chest_wall"] != wanted)
+    return HungImage(record, pictures, record["chest_wall"] != wanted)
 
 
-def strength_of(records: Sequence[Record]) -> Strength:
+def strength_of(records: Sequence[Record]) -> FindingStrength:
     """Say how strongly something is marked on the images of a study."""
     regions = [(x["score"], x["area_mm2"] or 0.0) for r in records for x in r["lesions"]]
     region, area_mm2 = max(regions, default=(0.0, 0.0))
-    return Strength(region, max(r["score"] for r in records), area_mm2)
+    return FindingStrength(region, max(r["score"] for r in records), area_mm2)
 
 
 def probability_text(value: float, digits: int = 2) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import overload
 
 from mamfed_client.datasets import read_folder
-from mamfed_client.preparation.ingest import Case, Intake, take_in
+from mamfed_client.preparation.ingest import AcceptedImage, Intake, ingest
 from mamfed_client.preparation.journal import Journal
 from mamfed_client.preparation.patient_split import declared_parts, draw_fold, draw_parts, strata
 from mamfed_client.preparation.prepare_row import Task
@@ -23,15 +23,15 @@ from mamfed_client.preparation.prepared_folder import (
     remembered_parts,
 )
 from mamfed_client.preparation.pseudonyms import pseudonym, site_secret
-from mamfed_client.preparation.sample_store import Entry, Store
+from mamfed_client.preparation.sample_store import SampleStore, StoredSample
 from mamfed_common.errors import DataError
 from mamfed_common.protocol.messages import PARTS, PURPOSES, Part, Purpose
-from mamfed_common.runtime.terminal import say
+from mamfed_common.runtime.terminal import print_lines
 from mamfed_common.transforms.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class SplitImage:
     """A usable image in its part of the split.
 
     Attributes:
@@ -40,13 +40,13 @@ class Placed:
         entry: Its prepared sample.
     """
 
-    case: Case
+    case: AcceptedImage
     part: Part
-    entry: Entry
+    entry: StoredSample
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class CohortCounts:
     """What a cohort holds; nothing here names a patient or a file.
 
     Attributes:
@@ -78,9 +78,9 @@ class Cohort:
     """
 
     name: str
-    placed: tuple[Placed, ...]
+    placed: tuple[SplitImage, ...]
     intake: Intake
-    counts: Counts
+    counts: CohortCounts
 
     def samples(self, purpose: Purpose, part: Part) -> StoredSamples:
         """Return the samples of one purpose and part, each read when it is looked at."""
@@ -97,18 +97,18 @@ class Cohort:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Stored(Sequence[Sample]):
+class LazySamples(Sequence[Sample]):
     """Samples that stay on disk until one is looked at, by this process or another one."""
 
     @abstractmethod
-    def entry(self, index: int) -> tuple[str, Entry]:
+    def entry(self, index: int) -> tuple[str, StoredSample]:
         """Return what the site calls an image, and where its sample lies; nothing is read."""
 
 
-class StoredSamples(Stored):
+class StoredSamples(LazySamples):
     """Samples of some images."""
 
-    def __init__(self, placed: Sequence[Placed]) -> None:
+    def __init__(self, placed: Sequence[SplitImage]) -> None:
         """Stand for the samples of these images."""
         self.placed = placed
 
@@ -127,7 +127,7 @@ class StoredSamples(Stored):
         name, entry = self.entry(index)
         return entry.load(name)
 
-    def entry(self, index: int) -> tuple[str, Entry]:
+    def entry(self, index: int) -> tuple[str, StoredSample]:
         """Return an image's name and its prepared sample."""
         image = self.placed[index]
         return image.case.row.image, image.entry
@@ -168,7 +168,7 @@ def load_cohort(
         intake, store = _open_prepared(folder, size, key_path)
     else:
         intake, store = _take_in(name, folder, size, cache_dir, progress)
-    say([f"{name}: {note}" for note in intake.notes] if progress else ())
+    print_lines([f"{name}: {note}" for note in intake.notes] if progress else ())
     usable = [case for case in intake.cases if case.purposes]
     if not usable:
         raise DataError(_nothing_usable(folder, intake))
@@ -191,11 +191,11 @@ def load_cohort(
         what = f"{name} {seed} {val_fraction} {held_out}"
         parts = remembered_parts(folder, what, patients, draw)
     parts = parts or draw(patients)
-    placed = [Placed(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
+    placed = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
     return Cohort(name, tuple(placed), intake, _counts(intake, placed))
 
 
-def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Intake, Store]:
+def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Intake, SampleStore]:
     intake, prepared_size, encrypted = load_intake(folder)
     if prepared_size != size:
         raise DataError(
@@ -207,14 +207,14 @@ def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Inta
 
 def _take_in(
     name: str, folder: Path, size: int, cache_dir: Path, progress: bool
-) -> tuple[Intake, Store]:
+) -> tuple[Intake, SampleStore]:
     manifest = read_folder(folder)
-    store = Store(cache_dir / SAMPLES)
+    store = SampleStore(cache_dir / SAMPLES)
     task = Task(size, store, site_secret())
     known_as = pseudonym(task.secret, "folder", str(folder.resolve()), str(size))
     journal = Journal(cache_dir / "journals" / f"{known_as}.jsonl")
     title = f"preparing {name}" if progress else ""
-    intake = take_in(manifest, task, journal, progress=title)
+    intake = ingest(manifest, task, journal, progress=title)
     journal.finish(task.key(row) for row in manifest.rows)
     if progress:
         _warn(name, folder, intake)
@@ -227,10 +227,10 @@ def _warn(name: str, folder: Path, intake: Intake) -> None:
     if doubted:
         masks = "1 mask is" if doubted == 1 else f"{doubted} masks are"
         page = f"'mamfed-client data check {folder} --html'"
-        say([f"{name}: {masks} doubtful; look at the page of {page}"])
+        print_lines([f"{name}: {masks} doubtful; look at the page of {page}"])
 
 
-def _entry(store: Store, case: Case, folder: Path) -> Entry:
+def _entry(store: SampleStore, case: AcceptedImage, folder: Path) -> StoredSample:
     entry = store.find(case.outcome.digest)
     if entry is None:
         raise DataError(
@@ -239,7 +239,7 @@ def _entry(store: Store, case: Case, folder: Path) -> Entry:
     return entry
 
 
-def patient_strata(cases: Sequence[Case]) -> list[set[str]]:
+def patient_strata(cases: Sequence[AcceptedImage]) -> list[set[str]]:
     """Group patients by the rarest purpose they serve and by vendor: every part gets of each."""
     rarest: list[Purpose] = ["malignant", "benign", "without_malignancy"]
     return strata(
@@ -248,7 +248,7 @@ def patient_strata(cases: Sequence[Case]) -> list[set[str]]:
     )
 
 
-def _counts(intake: Intake, placed: Sequence[Placed]) -> Counts:
+def _counts(intake: Intake, placed: Sequence[SplitImage]) -> CohortCounts:
     images: dict[Purpose, dict[Part, int]] = {}
     patients: dict[Purpose, dict[Part, int]] = {}
     for purpose in PURPOSES:
@@ -257,7 +257,7 @@ def _counts(intake: Intake, placed: Sequence[Placed]) -> Counts:
         patients[purpose] = {
             part: len({p.case.row.patient_id for p in some}) for part, some in found.items()
         }
-    return Counts(
+    return CohortCounts(
         rows=intake.files,
         images=images,
         patients=patients,
@@ -267,7 +267,7 @@ def _counts(intake: Intake, placed: Sequence[Placed]) -> Counts:
     )
 
 
-def _chosen(placed: Sequence[Placed], purpose: Purpose, part: Part) -> list[Placed]:
+def _chosen(placed: Sequence[SplitImage], purpose: Purpose, part: Part) -> list[SplitImage]:
     return [image for image in placed if purpose in image.case.purposes and image.part == part]
 
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.classes import MalignantClasses
 from mamfed_client.datasets import read_folder
 from mamfed_client.datasets.manifest import Manifest, Row
 from mamfed_client.imaging.rejections import JUDGED, Reason
-from mamfed_client.preparation.ingest import Intake, known_rows, take_in
+from mamfed_client.preparation.ingest import Intake, ingest, known_rows
 from mamfed_client.preparation.journal import Journal
 from mamfed_client.preparation.prepare_row import CHECK_SIZE, Task, paths_of
 from mamfed_client.preparation.prepared_folder import (
     JOURNAL,
     MANIFEST,
     SAMPLES,
-    Kind,
+    PreparedKind,
     alone,
     is_prepared,
     prepared_as,
@@ -26,7 +26,7 @@ from mamfed_client.preparation.prepared_folder import (
     save_intake,
 )
 from mamfed_client.preparation.pseudonyms import pseudonym, read_key, site_secret
-from mamfed_client.preparation.sample_store import Store, default_cache_dir
+from mamfed_client.preparation.sample_store import SampleStore, default_cache_dir
 from mamfed_client.preparation.summary import summarise_intake
 from mamfed_common.errors import DataError
 from mamfed_common.runtime.files import check_folder, check_outside
@@ -50,7 +50,7 @@ class Source:
     folder: Path
     layout: str | None = None
     allow: frozenset[Reason] = frozenset()
-    take: Take = field(default_factory=Take)
+    take: MalignantClasses = field(default_factory=MalignantClasses)
 
     def manifest(self) -> Manifest:
         """List what the folder offers.
@@ -93,7 +93,7 @@ def check(
     journal = Journal(default_cache_dir() / "checks" / f"{_folder_key(source, task)}.jsonl")
     if dry_run:
         return None, _forecast(manifest, task, journal)
-    intake = take_in(manifest, task, journal, progress="reading")
+    intake = ingest(manifest, task, journal, progress="reading")
     journal.finish(task.key(row) for row in manifest.rows)
     return intake, summarise_intake(intake)
 
@@ -133,7 +133,7 @@ def prepare_folder(
     manifest = source.manifest()
     if dry_run:
         key = read_key(key_path, "key") if key_path and key_path.is_file() else None
-        task = Task(size, Store(out / SAMPLES, key), secret)
+        task = Task(size, SampleStore(out / SAMPLES, key), secret)
         forecast = _forecast(manifest, task, Journal(out / JOURNAL))
         return None, forecast | _disk(forecast["to_read"], out, size)
     known_as = pseudonym(secret, "folder", str(source.folder.resolve()))
@@ -141,13 +141,13 @@ def prepare_folder(
     check_folder(out, _is_begun, "prepared folder")
     key = read_key(key_path, "key", make=not is_prepared(out)) if key_path else None
     key_known_as = pseudonym(key, "key") if key else ""
-    kind = Kind(known_as, size, key is not None, key_known_as, pseudonym(secret, "secret"))
+    kind = PreparedKind(known_as, size, key is not None, key_known_as, pseudonym(secret, "secret"))
     _check_prepared(out, kind)
     with alone(out):
-        store = Store(out / SAMPLES, key)
+        store = SampleStore(out / SAMPLES, key)
         task = Task(size, store, secret, verify)
         journal = Journal(out / JOURNAL)
-        intake = take_in(manifest, task, journal, progress="preparing", accept_doubts=accept_doubts)
+        intake = ingest(manifest, task, journal, progress="preparing", accept_doubts=accept_doubts)
         _check_loss(out, intake)
         journal.finish(task.key(row) for row in manifest.rows)
         save_intake(out, intake, kind, secret)
@@ -173,7 +173,7 @@ def _check_loss(out: Path, intake: Intake) -> None:
         )
 
 
-def _check_prepared(out: Path, kind: Kind) -> None:
+def _check_prepared(out: Path, kind: PreparedKind) -> None:
     """Refuse to mix data sets, sizes, keys, secrets, or samples in the clear with others."""
     if is_prepared(out):
         was = prepared_as(out)
@@ -221,5 +221,5 @@ def _disk(samples: int, out: Path, size: int) -> dict[str, int]:
 
 def _folder_key(source: Source, task: Task) -> str:
     words = [str(source.folder.resolve()), str(source.layout), *sorted(source.allow)]
-    words += [str(source.take)] if source.take != Take() else []
+    words += [str(source.take)] if source.take != MalignantClasses() else []
     return pseudonym(task.secret, "folder", *words)

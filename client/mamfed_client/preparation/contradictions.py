@@ -11,28 +11,28 @@ import re
 from collections.abc import Iterator
 
 from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
-from mamfed_client.imaging.rejections import Reason, Refusal
-from mamfed_client.preparation.row_result import Outcome
+from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_client.preparation.row_result import RowResult
 
 TABLE = "table"
 
 _PLAIN_VIEW = re.compile(r"(?:(?:LEFT|RIGHT|L|R)[ _-]?)?(CC|MLO)")
 
 
-def contradictions(outcome: Outcome) -> Doubts:
+def contradictions(outcome: RowResult) -> Doubts:
     """List where the table's side and view are others than the file's own."""
     return tuple(_contradictions(outcome))
 
 
-def refusal_of(doubts: Doubts) -> Refusal | None:
+def refusal_of(doubts: Doubts) -> FileRejected | None:
     """Refuse a row that contradicts its file in both."""
     if not {Doubt.SIDE_DISAGREES, Doubt.VIEW_DISAGREES} <= {doubt.doubt for doubt in doubts}:
         return None
     said = " and ".join(doubt.detail for doubt in doubts)
-    return Refusal(Reason.OTHER_IMAGE, f"{said}; mend the row, or say reviewed: yes")
+    return FileRejected(Reason.OTHER_IMAGE, f"{said}; mend the row, or say reviewed: yes")
 
 
-def _contradictions(outcome: Outcome) -> Iterator[Doubtful]:
+def _contradictions(outcome: RowResult) -> Iterator[Doubtful]:
     side, theirs = outcome.laterality, outcome.file_laterality
     if outcome.laterality_source == TABLE and theirs and side != theirs:
         yield Doubtful(Doubt.SIDE_DISAGREES, f"{side} by the table, {theirs} by the file")

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mamfed_client.datasets.manifest import some_rows
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.preparation.eligibility import is_malignant, is_without_malignancy
 from mamfed_client.tables.field_parsers import Label
 
@@ -37,7 +37,7 @@ class Picture(NamedTuple):
 
 def find_duplicates(
     pictures: Sequence[Picture],
-) -> tuple[dict[int, Refusal], list[tuple[str, str]]]:
+) -> tuple[dict[int, FileRejected], list[tuple[str, str]]]:
     """Choose one row of each picture, known by its pixels.
 
     The most suspicious row of a picture is kept, of equal ones the first. Where one row says
@@ -48,15 +48,15 @@ def find_duplicates(
         The rows to refuse, and pairs of patients who share a picture: a split that parted them
         would test on what it trained on.
     """
-    refused: dict[int, Refusal] = {}
+    refused: dict[int, FileRejected] = {}
     pairs: list[tuple[str, str]] = []
     for same in _groups(pictures, lambda picture: picture.pixels):
         numbers = some_rows(picture.row_number for picture in same)
-        refusal = Refusal(Reason.DUPLICATE_IMAGE, f"rows {numbers} have the same pixels")
+        refusal = FileRejected(Reason.DUPLICATE_IMAGE, f"rows {numbers} have the same pixels")
         kept = _chosen(same)
         if kept is None and _outline_different_lesions(same):
             more = "; outlines differ: name all in one row"
-            refusal = Refusal(refusal.reason, refusal.detail + more)
+            refusal = FileRejected(refusal.reason, refusal.detail + more)
         for picture in same:
             if picture is not kept:
                 refused[picture.row_number] = refusal

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
-from mamfed_client.datasets.manifest import Row, Statement
+from mamfed_client.datasets.manifest import PatientStatement, Row
 from mamfed_client.tables.field_parsers import Label, Pathology
 from mamfed_common.protocol.messages import Purpose
 
 
-class LeftOut(StrEnum):
+class ExclusionReason(StrEnum):
     """Why a readable row does not serve stage 1 or stage 2."""
 
     SUSPICIOUS_PATIENT = "patient has BI-RADS 3-6 or malignant row"
@@ -29,12 +29,12 @@ class LeftOut(StrEnum):
     @property
     def bars_from_all(self) -> bool:
         """Whether such a row serves nothing; else what is marked on it is a false alarm."""
-        return self not in (LeftOut.SUSPICIOUS_PATIENT, LeftOut.UNCLEAR_PATIENT)
+        return self not in (ExclusionReason.SUSPICIOUS_PATIENT, ExclusionReason.UNCLEAR_PATIENT)
 
 
 def assign_purposes(
-    rows: Iterable[Row], statements: Iterable[Statement]
-) -> tuple[dict[int, frozenset[Purpose]], Counter[LeftOut]]:
+    rows: Iterable[Row], statements: Iterable[PatientStatement]
+) -> tuple[dict[int, frozenset[Purpose]], Counter[ExclusionReason]]:
     """Decide what each row serves.
 
     Args:
@@ -47,7 +47,7 @@ def assign_purposes(
     """
     barred = _barred_patients(statements)
     purposes: dict[int, frozenset[Purpose]] = {}
-    left_out: Counter[LeftOut] = Counter()
+    left_out: Counter[ExclusionReason] = Counter()
     for row in rows:
         served, reason = _judge(row, barred)
         purposes[row.row_number] = served
@@ -70,18 +70,20 @@ def is_without_malignancy(label: Label) -> bool:
     return 1 <= max(label.birads, default=0) <= 2
 
 
-def _barred_patients(statements: Iterable[Statement]) -> dict[str, LeftOut]:
+def _barred_patients(statements: Iterable[PatientStatement]) -> dict[str, ExclusionReason]:
     """Find the patients whom stage 1 must not see. A suspicion outweighs an unclear row."""
-    barred: dict[str, LeftOut] = {}
+    barred: dict[str, ExclusionReason] = {}
     for statement in statements:
         if statement.label is None:
-            barred.setdefault(statement.patient_id, LeftOut.UNCLEAR_PATIENT)
+            barred.setdefault(statement.patient_id, ExclusionReason.UNCLEAR_PATIENT)
         elif is_malignant(statement.label) or max(statement.label.birads, default=0) >= 3:
-            barred[statement.patient_id] = LeftOut.SUSPICIOUS_PATIENT
+            barred[statement.patient_id] = ExclusionReason.SUSPICIOUS_PATIENT
     return barred
 
 
-def _judge(row: Row, barred: dict[str, LeftOut]) -> tuple[frozenset[Purpose], LeftOut | None]:
+def _judge(
+    row: Row, barred: dict[str, ExclusionReason]
+) -> tuple[frozenset[Purpose], ExclusionReason | None]:
     if is_malignant(row.label):
         missing = _missing_outline(row)
         if missing is not None:
@@ -91,12 +93,14 @@ def _judge(row: Row, barred: dict[str, LeftOut]) -> tuple[frozenset[Purpose], Le
         if row.patient_id in barred:
             return frozenset({"without_malignancy"}), barred[row.patient_id]
         return frozenset({"benign", "without_malignancy"}), None
-    return frozenset(), LeftOut.PROBABLY_BENIGN if any(row.label.birads) else LeftOut.NO_LABEL
+    return frozenset(), ExclusionReason.PROBABLY_BENIGN if any(
+        row.label.birads
+    ) else ExclusionReason.NO_LABEL
 
 
-def _missing_outline(row: Row) -> LeftOut | None:
+def _missing_outline(row: Row) -> ExclusionReason | None:
     """Say why a malignant row has no target, if so. What a file outlines is not known yet."""
     shapes = [shape for annotation in row.annotations for shape in annotation.shapes]
     if any(a.path for a in row.annotations) or any(shape.kind != "box" for shape in shapes):
         return None
-    return LeftOut.BOX_ONLY if shapes else LeftOut.NO_MASK
+    return ExclusionReason.BOX_ONLY if shapes else ExclusionReason.NO_MASK

@@ -8,28 +8,28 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mamfed_client.datasets import bare, plain
-from mamfed_client.datasets.manifest import Manifest, Row, Statement, linked_patients
-from mamfed_client.datasets.other_files import Beside, count_beside, describe
+from mamfed_client.datasets.manifest import Manifest, PatientStatement, Row, linked_patients
+from mamfed_client.datasets.other_files import OtherFile, count_other_files, describe
 from mamfed_client.imaging.doubts import Doubts
-from mamfed_client.imaging.rejections import Reason, Refusal, Rejection, rejection
-from mamfed_client.plausibility.cohort import Member, judge_cohort
+from mamfed_client.imaging.rejections import FileRejected, Reason, Rejection, rejection
+from mamfed_client.plausibility.cohort import CohortMember, judge_cohort
 from mamfed_client.preparation.contradictions import contradictions, refusal_of
 from mamfed_client.preparation.duplicates import Picture, find_duplicates, identifier_notes
-from mamfed_client.preparation.eligibility import LeftOut, assign_purposes
+from mamfed_client.preparation.eligibility import ExclusionReason, assign_purposes
 from mamfed_client.preparation.journal import Journal
 from mamfed_client.preparation.mask_shapes import drawn_notes
 from mamfed_client.preparation.patient_grouping import check_split, join_patients
 from mamfed_client.preparation.patient_split import declared_parts
-from mamfed_client.preparation.patients import Joined
+from mamfed_client.preparation.patients import JoinedPatients
 from mamfed_client.preparation.prepare_row import Task, is_outlined, label_of, read_row, stat_of
-from mamfed_client.preparation.row_result import Outcome
+from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.sandbox.decoder_pool import Readers, readers
 from mamfed_common.protocol.messages import Purpose
 from mamfed_common.runtime.terminal import reading_progress
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class AcceptedImage:
     """An accepted image.
 
     Attributes:
@@ -41,7 +41,7 @@ class Case:
 
     row: Row
     purposes: frozenset[Purpose]
-    outcome: Outcome
+    outcome: RowResult
     doubts: Doubts = ()
 
 
@@ -62,12 +62,12 @@ class Intake:
     """
 
     layout: str
-    cases: tuple[Case, ...]
+    cases: tuple[AcceptedImage, ...]
     rejected: tuple[Rejection, ...]
-    left_out: Counter[LeftOut]
-    statements: tuple[Statement, ...]
+    left_out: Counter[ExclusionReason]
+    statements: tuple[PatientStatement, ...]
     linked: int
-    beside: Counter[Beside] = field(default_factory=Counter)
+    beside: Counter[OtherFile] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
     refused: Mapping[int, Row] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class Intake:
         return len(self.cases) + len(self.rejected)
 
 
-def take_in(
+def ingest(
     manifest: Manifest,
     task: Task,
     journal: Journal,
@@ -99,7 +99,7 @@ def take_in(
         OutputError: Journal or store cannot be written.
     """
     check_split(manifest, task.secret)
-    beside = count_beside(manifest.folder, manifest.images, manifest.outlines)
+    beside = count_other_files(manifest.folder, manifest.images, manifest.outlines)
     outcomes = _outcomes(manifest.rows, task, journal, progress)
     accepted = [row for row in manifest.rows if outcomes[row.row_number].reason is None]
     rows = [_completed(row, outcomes[row.row_number]) for row in accepted]
@@ -132,10 +132,10 @@ def take_in(
 
 def _notes(
     manifest: Manifest,
-    cases: Sequence[Case],
-    joined: Joined,
+    cases: Sequence[AcceptedImage],
+    joined: JoinedPatients,
     pictures: Sequence[Picture],
-    beside: Counter[Beside],
+    beside: Counter[OtherFile],
 ) -> Iterator[str]:
     """Say what a person should know of the folder as a whole."""
     yield from joined.notes
@@ -143,39 +143,39 @@ def _notes(
     yield from drawn_notes(case.outcome.drawn_as for case in cases)
     yield from describe(beside)
     if manifest.layout == bare.LAYOUT and (
-        beside[Beside.TABLE] or list(manifest.folder.glob("[Ll]abels.*"))
+        beside[OtherFile.TABLE] or list(manifest.folder.glob("[Ll]abels.*"))
     ):
         yield f"no table is read in this layout; a table of labels is called {plain.TABLE}"
 
 
-def _refused_for(doubts: Mapping[int, Doubts], *, accept_doubts: bool) -> dict[int, Refusal]:
+def _refused_for(doubts: Mapping[int, Doubts], *, accept_doubts: bool) -> dict[int, FileRejected]:
     """Refuse rows about other images and, unless they are accepted, doubtful masks."""
     other = _about_other_images(doubts)
     left = {number: some for number, some in doubts.items() if number not in other}
     return other if accept_doubts else other | _doubtful_masks(left)
 
 
-def _doubts(rows: Sequence[Row], outcomes: Mapping[int, Outcome]) -> dict[int, Doubts]:
+def _doubts(rows: Sequence[Row], outcomes: Mapping[int, RowResult]) -> dict[int, Doubts]:
     """Collect what is doubtful of rows that nobody has reviewed, by themselves and together."""
     together = judge_cohort([member_of(row, outcomes[row.row_number]) for row in rows])
     found = ((row.row_number, outcomes[row.row_number]) for row in rows if not row.reviewed)
     return {n: (*contradictions(o), *o.doubts, *together.get(n, ())) for n, o in found}
 
 
-def member_of(row: Row, outcome: Outcome) -> Member:
+def member_of(row: Row, outcome: RowResult) -> CohortMember:
     """Return what a site as a whole is judged by of one image."""
-    return Member(row.row_number, row.vendor, row.laterality, outcome.measures, row.reviewed)
+    return CohortMember(row.row_number, row.vendor, row.laterality, outcome.measures, row.reviewed)
 
 
-def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:
+def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, FileRejected]:
     found = {number: refusal_of(some) for number, some in doubts.items()}
     return {number: refusal for number, refusal in found.items() if refusal is not None}
 
 
-def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:
+def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, FileRejected]:
     found = {n: [d for d in some if d.doubt.about_mask] for n, some in doubts.items()}
     return {
-        number: Refusal(Reason.DOUBTFUL_MASK, "; ".join(map(str, about_mask)))
+        number: FileRejected(Reason.DOUBTFUL_MASK, "; ".join(map(str, about_mask)))
         for number, about_mask in found.items()
         if about_mask
     }
@@ -184,14 +184,14 @@ def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, Refusal]:
 def _case(
     row: Row,
     purposes: Mapping[int, frozenset[Purpose]],
-    outcomes: Mapping[int, Outcome],
+    outcomes: Mapping[int, RowResult],
     doubts: Mapping[int, Doubts],
-) -> Case:
+) -> AcceptedImage:
     number = row.row_number
-    return Case(row, purposes[number], outcomes[number], doubts.get(number, ()))
+    return AcceptedImage(row, purposes[number], outcomes[number], doubts.get(number, ()))
 
 
-_NAMELESS = Refusal(Reason.NO_PATIENT, "neither a table nor the file names one")
+_NAMELESS = FileRejected(Reason.NO_PATIENT, "neither a table nor the file names one")
 
 
 def known_rows(manifest: Manifest, task: Task, journal: Journal) -> int:
@@ -201,7 +201,7 @@ def known_rows(manifest: Manifest, task: Task, journal: Journal) -> int:
 
 def _outcomes(
     rows: Sequence[Row], task: Task, journal: Journal, progress: str
-) -> dict[int, Outcome]:
+) -> dict[int, RowResult]:
     """Read rows side by side; hashing, OpenCV and the decoders leave the interpreter's lock."""
     known = {} if task.verify else {r.row_number: _remembered(r, task, journal) for r in rows}
     outcomes = {number: outcome for number, outcome in known.items() if outcome is not None}
@@ -215,19 +215,19 @@ def _outcomes(
     return outcomes
 
 
-def _remembered(row: Row, task: Task, journal: Journal) -> Outcome | None:
+def _remembered(row: Row, task: Task, journal: Journal) -> RowResult | None:
     found = journal.find(task.key(row), stat_of(row))
     if found is None:
         return None
     try:
-        outcome = Outcome.from_json(found)
+        outcome = RowResult.from_json(found)
     except (KeyError, TypeError, ValueError):
         return None
     stored = task.store is None or not outcome.digest or task.store.find(outcome.digest)
     return outcome if stored else None
 
 
-def _read(task: Task, journal: Journal, side_by_side: Readers, row: Row) -> Outcome:
+def _read(task: Task, journal: Journal, side_by_side: Readers, row: Row) -> RowResult:
     """Read one row with whichever decoder is free."""
     stat = stat_of(row)
     with side_by_side.decoder() as decoder:
@@ -236,7 +236,7 @@ def _read(task: Task, journal: Journal, side_by_side: Readers, row: Row) -> Outc
     return outcome
 
 
-def _completed(row: Row, outcome: Outcome) -> Row:
+def _completed(row: Row, outcome: RowResult) -> Row:
     """Fill what the table leaves open with what the file says."""
     return replace(
         row,
@@ -253,7 +253,7 @@ def _linked(row: Row, representative: Mapping[str, str]) -> Row:
     return replace(row, patient_id=representative.get(row.patient_id, row.patient_id))
 
 
-def _picture(row: Row, outcome: Outcome) -> Picture:
+def _picture(row: Row, outcome: RowResult) -> Picture:
     outlined = is_outlined(row)
     return Picture(
         row.row_number,
@@ -268,12 +268,12 @@ def _picture(row: Row, outcome: Outcome) -> Picture:
 
 def _statements(
     manifest: Manifest, rows: Sequence[Row], representative: Mapping[str, str]
-) -> list[Statement]:
+) -> list[PatientStatement]:
     """Let every row speak for its patient, also where only the file knew who that is."""
     said = {statement.row_number: statement for statement in manifest.statements}
     for row in rows:
         split = said[row.row_number].split if row.row_number in said else row.split
-        said[row.row_number] = Statement(row.row_number, row.patient_id, row.label, split)
+        said[row.row_number] = PatientStatement(row.row_number, row.patient_id, row.label, split)
     return [
         replace(s, patient_id=representative.get(s.patient_id, s.patient_id))
         for _, s in sorted(said.items())
@@ -282,7 +282,7 @@ def _statements(
 
 
 def _rejected(
-    manifest: Manifest, refused: Mapping[int, Outcome], refusals: Mapping[int, Refusal]
+    manifest: Manifest, refused: Mapping[int, RowResult], refusals: Mapping[int, FileRejected]
 ) -> tuple[Rejection, ...]:
     """Join what the table, the files and the comparison of files made unusable, in order."""
     rejected = list(manifest.rejected)

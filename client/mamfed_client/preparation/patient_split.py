@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from mamfed_client.datasets.manifest import Statement, some_rows
+from mamfed_client.datasets.manifest import PatientStatement, some_rows
 from mamfed_common.errors import DataError
 from mamfed_common.protocol.messages import Part
 from mamfed_common.runtime.seeds import derive_seed
@@ -28,7 +28,7 @@ FEWEST = 3
 """Fewer patients of a vendor cannot be in all three parts, so small vendors are drawn together."""
 
 
-def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
+def declared_parts(statements: Sequence[PatientStatement]) -> dict[str, Part] | None:
     """Take the split that the table itself declares.
 
     Returns:
@@ -51,7 +51,7 @@ def declared_parts(statements: Sequence[Statement]) -> dict[str, Part] | None:
         raise DataError(
             f"column 'split' is none of train, val, test on rows {some_rows(unknown, most=10)}"
         )
-    first: dict[str, Statement] = {}
+    first: dict[str, PatientStatement] = {}
     for statement in statements:
         earlier = first.setdefault(statement.patient_id, statement)
         if SPELLINGS[earlier.split] != SPELLINGS[statement.split]:

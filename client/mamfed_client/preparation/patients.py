@@ -32,7 +32,7 @@ PLACEHOLDERS = frozenset(
     " xxx xxxx xxxxx xxxxxx 0 123 1234 12345 123456 1234567 12345678 123456789"
     " 999 9999 99999 999999 9999999 99999999".split()
 )
-"""What anonymisers and forms leave in Patient ID, as :func:`meant` spells it."""
+"""What anonymisers and forms leave in Patient ID, as :func:`canonical_id` spells it."""
 
 _EXCEL_TEXT = re.compile(r'="(.*)"')
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
@@ -40,7 +40,7 @@ _WHOLE_NUMBER = re.compile(r"(\d+)[.,]0+")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
-def meant(identifier: str) -> str:
+def canonical_id(identifier: str) -> str:
     """Spell an identifier so that spellings of one are equal.
 
     Full-width letters are narrow, capitals small, blanks gone, dashes alike; ``="007"`` and
@@ -57,20 +57,20 @@ def meant(identifier: str) -> str:
     return _LEADING_ZEROS.sub("", text)
 
 
-def alike(secret: bytes, patient: str) -> str:
+def patient_key(secret: bytes, patient: str) -> str:
     """Return a pseudonym that spellings of one patient share; empty where none is named."""
-    spelled = meant(patient)
+    spelled = canonical_id(patient)
     return pseudonym(secret, "alike", spelled) if spelled else ""
 
 
-class Mention(NamedTuple):
+class PatientMention(NamedTuple):
     """What a row and its file say of whom the image shows.
 
     Attributes:
         row_number: The row.
         patient: The table's patient as written, or a pseudonym of the file's where no table names
             one; empty where nobody does.
-        meant: What :func:`meant` makes of it, perhaps as a pseudonym; equal ones may be one.
+        meant: What :func:`canonical_id` makes of it, perhaps as a pseudonym; equal ones may be one.
         by_file: Likewise of the file's own patient; empty where unknown.
         checked: Whether the table says that its patient is as written, and nobody else.
         in_table: Whether the table names the patient.
@@ -84,7 +84,7 @@ class Mention(NamedTuple):
     in_table: bool = True
 
 
-class Joined(NamedTuple):
+class JoinedPatients(NamedTuple):
     """Patients who are taken for one.
 
     Attributes:
@@ -96,21 +96,23 @@ class Joined(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def spelled_alike(mentions: Sequence[Mention]) -> Joined:
+def spelled_alike(mentions: Sequence[PatientMention]) -> JoinedPatients:
     """Find patients whose identifiers are spellings of one."""
     checked = _checked(mentions)
-    alike = _groups(mentions, lambda m: m.meant if m.patient not in checked else "")
-    several = [rows for rows in alike if _patients(rows) > 1]
+    patient_key = _groups(mentions, lambda m: m.meant if m.patient not in checked else "")
+    several = [rows for rows in patient_key if _patients(rows) > 1]
     if not several:
-        return Joined([])
+        return JoinedPatients([])
     note = (
         f"patients spelled in several ways are taken for one: rows {_some(several)}; spell them "
         "alike, or say patient_checked: yes where a spelling is another patient"
     )
-    return Joined(_pairs(several), (note,))
+    return JoinedPatients(_pairs(several), (note,))
 
 
-def named_alike(mentions: Sequence[Mention], is_placeholder: Callable[[str], bool]) -> Joined:
+def named_alike(
+    mentions: Sequence[PatientMention], is_placeholder: Callable[[str], bool]
+) -> JoinedPatients:
     """Find patients of the table whom the files know as one.
 
     A name of the files is believed unless it is an anonymiser's word, all files of the folder bear
@@ -125,13 +127,13 @@ def named_alike(mentions: Sequence[Mention], is_placeholder: Callable[[str], boo
     groups = [rows for rows in _groups(said, lambda m: m.by_file) if _patients(rows) > 1]
     alone = len({m.by_file for m in said}) == 1
 
-    def believed(rows: Sequence[Mention]) -> bool:
+    def believed(rows: Sequence[PatientMention]) -> bool:
         return not (alone or len(rows) > MOST_IMAGES or is_placeholder(rows[0].by_file))
 
     several = [rows for rows in groups if believed(rows)]
     notes = list(_file_notes(several, [rows for rows in groups if not believed(rows)]))
     notes += _divided_note(said)
-    return Joined(_pairs(several), tuple(notes))
+    return JoinedPatients(_pairs(several), tuple(notes))
 
 
 def named_after_files(rows: Iterable[tuple[str, str]]) -> tuple[str, ...]:
@@ -140,7 +142,9 @@ def named_after_files(rows: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     Args:
         rows: Each row's patient by the table, and its image's path.
     """
-    named = [meant(patient) == meant(PurePosixPath(image).stem) for patient, image in rows]
+    named = [
+        canonical_id(patient) == canonical_id(PurePosixPath(image).stem) for patient, image in rows
+    ]
     if len(named) < FEWEST_NAMED or not all(named):
         return ()
     return (
@@ -150,7 +154,7 @@ def named_after_files(rows: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def _file_notes(
-    joined: Sequence[Sequence[Mention]], doubted: Sequence[Sequence[Mention]]
+    joined: Sequence[Sequence[PatientMention]], doubted: Sequence[Sequence[PatientMention]]
 ) -> Iterator[str]:
     if joined:
         yield (
@@ -166,7 +170,7 @@ def _file_notes(
         )
 
 
-def _divided_note(said: Sequence[Mention]) -> list[str]:
+def _divided_note(said: Sequence[PatientMention]) -> list[str]:
     """Tell of rows that the table calls one patient's and the files several patients'.
 
     Only where tables and files otherwise use the same identifiers: a pseudonym an examination is
@@ -182,30 +186,32 @@ def _divided_note(said: Sequence[Mention]) -> list[str]:
     ]
 
 
-def _checked(mentions: Iterable[Mention]) -> set[str]:
+def _checked(mentions: Iterable[PatientMention]) -> set[str]:
     """Find patients all of whose rows say that they are as written."""
     unchecked = {m.patient for m in mentions if not m.checked}
     return {m.patient for m in mentions} - unchecked
 
 
-def _groups(mentions: Iterable[Mention], key: Callable[[Mention], str]) -> list[list[Mention]]:
-    groups: defaultdict[str, list[Mention]] = defaultdict(list)
+def _groups(
+    mentions: Iterable[PatientMention], key: Callable[[PatientMention], str]
+) -> list[list[PatientMention]]:
+    groups: defaultdict[str, list[PatientMention]] = defaultdict(list)
     for mention in mentions:
         if mention.patient and (value := key(mention)):
             groups[value].append(mention)
     return list(groups.values())
 
 
-def _patients(mentions: Iterable[Mention]) -> int:
+def _patients(mentions: Iterable[PatientMention]) -> int:
     return len({mention.patient for mention in mentions})
 
 
-def _pairs(groups: Iterable[Sequence[Mention]]) -> list[tuple[str, str]]:
+def _pairs(groups: Iterable[Sequence[PatientMention]]) -> list[tuple[str, str]]:
     ordered = [list(dict.fromkeys(mention.patient for mention in rows)) for rows in groups]
     return [pair for patients in ordered for pair in pairwise(patients)]
 
 
-def _some(groups: Sequence[Sequence[Mention]]) -> str:
+def _some(groups: Sequence[Sequence[PatientMention]]) -> str:
     """Name the rows of some groups, and count the other groups."""
     shown = " and ".join(some_rows(m.row_number for m in rows) for rows in groups[:3])
     more = f" (and {len(groups) - 3} more patients)" if len(groups) > 3 else ""

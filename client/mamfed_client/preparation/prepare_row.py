@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mamfed_client.annotations import Marked
+from mamfed_client.annotations import MarkedRegions
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.datasets.manifest import Row
 from mamfed_client.imaging.mammogram import Facts, Mammogram, Mask
-from mamfed_client.imaging.preprocess import PREPARE_VERSION, Look, look_at, prepare
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.preprocess import PREPARE_VERSION, ImageAnalysis, analyse, prepare
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.plausibility import judge_image, judge_mask
 from mamfed_client.preparation.eligibility import is_malignant, is_without_malignancy
 from mamfed_client.preparation.mask_shapes import drawn_as
-from mamfed_client.preparation.patients import alike
+from mamfed_client.preparation.patients import patient_key
 from mamfed_client.preparation.pseudonyms import pseudonym
-from mamfed_client.preparation.row_result import Outcome
-from mamfed_client.preparation.sample_store import Store, digest
+from mamfed_client.preparation.row_result import RowResult
+from mamfed_client.preparation.sample_store import SampleStore, digest
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.tables.field_parsers import Label, parse_label
 
@@ -53,7 +53,7 @@ class Task:
     """
 
     size: int
-    store: Store | None
+    store: SampleStore | None
     secret: bytes
     verify: bool = False
 
@@ -84,7 +84,7 @@ def stat_of(row: Row) -> list[int]:
     return [n for stat in stats for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)]
 
 
-def read_row(row: Row, task: Task, decoder: Decoder) -> Outcome:
+def read_row(row: Row, task: Task, decoder: Decoder) -> RowResult:
     """Read a row's files and store its sample.
 
     Raises:
@@ -92,8 +92,8 @@ def read_row(row: Row, task: Task, decoder: Decoder) -> Outcome:
     """
     try:
         return _accepted(row, task, decoder)
-    except Refusal as refusal:
-        return Outcome.refused(refusal)
+    except FileRejected as refusal:
+        return RowResult.refused(refusal)
 
 
 def is_outlined(row: Row) -> bool:
@@ -112,28 +112,28 @@ def label_of(row: Row, birads: str | None) -> Label:
         return row.label
     try:
         return parse_label("", birads)
-    except Refusal:
+    except FileRejected:
         return row.label
 
 
-def _accepted(row: Row, task: Task, decoder: Decoder) -> Outcome:
+def _accepted(row: Row, task: Task, decoder: Decoder) -> RowResult:
     mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
     by_file = mammogram.facts
     mammogram = replace(mammogram, facts=table_first(row, by_file))
     marked, mask_sha256 = _marked(row, mammogram, decoder)
-    look = look_at(mammogram)
+    look = analyse(mammogram)
     judged = judge_image(mammogram, look)
     if marked is not None:
         judged = judge_mask(marked.mask, look, judged, marked.outlines)
     mask = None if marked is None else marked.mask
     name = _stored(row, task, mammogram, look, mask, image_sha256, mask_sha256)
     facts, (rows, columns) = mammogram.facts, mammogram.grey.shape
-    return Outcome(
+    return RowResult(
         image_sha256=image_sha256,
         digest=name,
         pixels=_fingerprint(mammogram),
         patient=pseudonym(task.secret, "patient", facts.patient) if facts.patient else "",
-        alike=alike(task.secret, facts.patient),
+        alike=patient_key(task.secret, facts.patient),
         instance=pseudonym(task.secret, "instance", facts.instance) if facts.instance else "",
         laterality=facts.laterality,
         laterality_source=facts.laterality_source,
@@ -169,14 +169,16 @@ def table_first(row: Row, facts: Facts) -> Facts:
     )
 
 
-def _marked(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[Marked | None, str]:
+def _marked(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[MarkedRegions | None, str]:
     """Read what outlines a malignant row's findings. Only these are targets of training."""
     if not is_malignant(row.label) or not is_outlined(row):
         return None, ""
     rows, columns = mammogram.grey.shape
     marked, sha256 = decoder.mask(annotations_of(row, mammogram), rows, columns)
     if not marked.mask.any():
-        raise Refusal(Reason.EMPTY_MASK, "the row is malignant but its annotation marks nothing")
+        raise FileRejected(
+            Reason.EMPTY_MASK, "the row is malignant but its annotation marks nothing"
+        )
     return marked, sha256
 
 
@@ -184,7 +186,7 @@ def _stored(
     row: Row,
     task: Task,
     mammogram: Mammogram,
-    look: Look,
+    look: ImageAnalysis,
     mask: Mask | None,
     image_sha256: str,
     mask_sha256: str,

@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.datasets.manifest import Row, Statement
-from mamfed_client.datasets.other_files import Beside
+from mamfed_client.datasets.manifest import PatientStatement, Row
+from mamfed_client.datasets.other_files import OtherFile
 from mamfed_client.imaging.doubts import from_json, to_json
 from mamfed_client.imaging.preprocess import PREPARE_VERSION
 from mamfed_client.imaging.rejections import Reason, Rejection
-from mamfed_client.preparation.eligibility import LeftOut
-from mamfed_client.preparation.ingest import Case, Intake
+from mamfed_client.preparation.eligibility import ExclusionReason
+from mamfed_client.preparation.ingest import AcceptedImage, Intake
 from mamfed_client.preparation.prepare_row import READING_VERSION
 from mamfed_client.preparation.pseudonyms import pseudonym, read_key
-from mamfed_client.preparation.row_result import Outcome
-from mamfed_client.preparation.sample_store import Store
+from mamfed_client.preparation.row_result import RowResult
+from mamfed_client.preparation.sample_store import SampleStore
 from mamfed_client.tables.field_parsers import Label, Pathology
 from mamfed_common.errors import DataError
 from mamfed_common.protocol.messages import PARTS, Part
 from mamfed_common.runtime.files import cannot_write, private_directory, remove_drafts, write_atomic
-from mamfed_common.runtime.lock import LOCK, only_one
+from mamfed_common.runtime.lock import LOCK, exclusive_lock
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples"
@@ -44,7 +44,7 @@ def is_prepared(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-class Kind(NamedTuple):
+class PreparedKind(NamedTuple):
     """What a prepared folder was made of, and how.
 
     Attributes:
@@ -62,7 +62,7 @@ class Kind(NamedTuple):
     secret: str
 
 
-def save_intake(folder: Path, intake: Intake, kind: Kind, secret: bytes) -> None:
+def save_intake(folder: Path, intake: Intake, kind: PreparedKind, secret: bytes) -> None:
     """Write the manifest of a prepared folder.
 
     Raises:
@@ -95,14 +95,14 @@ def save_intake(folder: Path, intake: Intake, kind: Kind, secret: bytes) -> None
         raise cannot_write(folder, error) from None
 
 
-def prepared_as(folder: Path) -> Kind:
+def prepared_as(folder: Path) -> PreparedKind:
     """Return what a prepared folder was made of.
 
     Raises:
         DataError: The manifest is damaged.
     """
     content = _content(folder)
-    return Kind(*(content[name] for name in Kind._fields))
+    return PreparedKind(*(content[name] for name in PreparedKind._fields))
 
 
 def prepared_images(folder: Path) -> int:
@@ -130,17 +130,17 @@ def load_intake(folder: Path) -> tuple[Intake, int, bool]:
         raise _damaged(folder) from None
 
 
-def open_store(folder: Path, key_path: Path | None, *, encrypted: bool) -> Store:
+def open_store(folder: Path, key_path: Path | None, *, encrypted: bool) -> SampleStore:
     """Open the samples of a prepared folder.
 
     Raises:
         DataError: They are encrypted and no key is named, or the file is no key.
     """
     if not encrypted:
-        return Store(folder / SAMPLES)
+        return SampleStore(folder / SAMPLES)
     if key_path is None:
         raise DataError(f"{folder}: its samples are encrypted; name the key file with --key")
-    return Store(folder / SAMPLES, read_key(key_path, "key", make=False))
+    return SampleStore(folder / SAMPLES, read_key(key_path, "key", make=False))
 
 
 def remembered_parts(
@@ -187,7 +187,7 @@ def alone(folder: Path) -> Iterator[None]:
         private_directory(folder)
     except OSError as error:
         raise cannot_write(folder, error) from None
-    with only_one(folder / LOCK, "another command"):
+    with exclusive_lock(folder / LOCK, "another command"):
         remove_drafts(folder)
         yield
 
@@ -197,7 +197,7 @@ def _content(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: not a prepared folder; mamfed-client data prepare makes one")
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-        if not {"format", "prepare_version", *Kind._fields} <= content.keys():
+        if not {"format", "prepare_version", *PreparedKind._fields} <= content.keys():
             raise _damaged(folder)
     except (OSError, ValueError, AttributeError):
         raise _damaged(folder) from None
@@ -208,7 +208,7 @@ def _damaged(folder: Path) -> DataError:
     return DataError(f"{folder / MANIFEST}: damaged; remove it and prepare the folder again")
 
 
-def _case_json(case: Case, patient: str) -> dict[str, Any]:
+def _case_json(case: AcceptedImage, patient: str) -> dict[str, Any]:
     return {
         "row": case.row.row_number,
         "patient": patient,
@@ -231,19 +231,19 @@ def _intake(content: dict[str, Any]) -> Intake:
             Rejection(number, _name(number), Reason(reason), "")
             for number, reason in content["rejected"]
         ),
-        left_out=Counter({LeftOut(reason): n for reason, n in content["left_out"].items()}),
+        left_out=Counter({ExclusionReason(reason): n for reason, n in content["left_out"].items()}),
         statements=tuple(
-            Statement(number, patient, _label(label), split)
+            PatientStatement(number, patient, _label(label), split)
             for number, patient, label, split in content["statements"]
         ),
         linked=content["linked"],
-        beside=Counter({Beside(kind): n for kind, n in content.get("beside", {}).items()}),
+        beside=Counter({OtherFile(kind): n for kind, n in content.get("beside", {}).items()}),
         notes=tuple(content.get("notes", ())),
     )
 
 
-def _case(content: dict[str, Any]) -> Case:
-    outcome = Outcome.from_json(content["outcome"])
+def _case(content: dict[str, Any]) -> AcceptedImage:
+    outcome = RowResult.from_json(content["outcome"])
     label = _label(content["label"])
     assert label is not None
     row = Row(
@@ -262,7 +262,7 @@ def _case(content: dict[str, Any]) -> Case:
         split=content["split"],
     )
     doubts = from_json(content.get("doubts", ()))  # an older version had none
-    return Case(row, frozenset(content["purposes"]), outcome, doubts)
+    return AcceptedImage(row, frozenset(content["purposes"]), outcome, doubts)
 
 
 def _name(row_number: int) -> str:

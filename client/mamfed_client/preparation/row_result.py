@@ -9,12 +9,12 @@ from typing import Any, Self
 from mamfed_client.imaging import doubts
 from mamfed_client.imaging.doubts import Doubts
 from mamfed_client.imaging.mammogram import Laterality
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.plausibility.measures import Measures
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RowResult:
     """A refusal, or the facts of a mammogram. Nothing here names a patient or a file.
 
     Attributes:
@@ -74,7 +74,7 @@ class Outcome:
     measures: Measures = field(default_factory=Measures)
 
     @classmethod
-    def refused(cls, refusal: Refusal) -> Self:
+    def refused(cls, refusal: FileRejected) -> Self:
         """Remember a refusal."""
         return cls(refusal.reason, refusal.detail)
 

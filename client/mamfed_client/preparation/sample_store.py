@@ -49,7 +49,7 @@ class _Layout(NamedTuple):
 
 
 @dataclass(slots=True)
-class Entry:
+class StoredSample:
     """A prepared sample on disk.
 
     Attributes:
@@ -117,7 +117,7 @@ class Entry:
         return np.frombuffer(plain, np.uint8)
 
 
-class Store:
+class SampleStore:
     """A folder of samples."""
 
     def __init__(self, folder: Path, key: bytes | None = None) -> None:
@@ -125,18 +125,18 @@ class Store:
         self.folder = folder
         self.key = key
 
-    def find(self, digest: str) -> Entry | None:
+    def find(self, digest: str) -> StoredSample | None:
         """Return the sample of a content, if a file of the right length is there."""
         path = self._path(digest)
         try:
             if self.key is not None:
-                return Entry(path, self.key) if path.stat().st_size > NONCE else None
+                return StoredSample(path, self.key) if path.stat().st_size > NONCE else None
             _layout(np.memmap(path, np.uint8, mode="r"))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Entry(path)
+        return StoredSample(path)
 
-    def add(self, digest: str, sample: Sample, transform: Transform) -> Entry:
+    def add(self, digest: str, sample: Sample, transform: Transform) -> StoredSample:
         """Write the sample of a content.
 
         Raises:
@@ -151,7 +151,7 @@ class Store:
             write_atomic(private_directory(path.parent) / path.name, content)
         except OSError as error:
             raise cannot_write(self.folder, error) from None
-        return Entry(path, self.key)
+        return StoredSample(path, self.key)
 
     def keep_only(self, digests: Container[str]) -> None:
         """Remove all other samples, and those of the other kind, encrypted or in the clear."""
@@ -194,7 +194,7 @@ def digest(
 
 def _packed(sample: Sample, transform: Transform) -> bytes:
     """Lay a sample out; all facts stand under one key, because safetensors shuffles several."""
-    flags = sample.field * np.uint8(FIELD) | sample.mask * np.uint8(MASK)
+    flags = sample.breast_mask * np.uint8(FIELD) | sample.mask * np.uint8(MASK)
     facts = {"transform": transform.to_json(), "crc32": _checksum(sample.image, flags)}
     metadata = {METADATA: json.dumps(facts, sort_keys=True)}
     return save({"image": sample.image, "flags": flags}, metadata)

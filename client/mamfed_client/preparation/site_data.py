@@ -9,12 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from mamfed_client.preparation.cohort import Cohort, Stored, load_cohort
+from mamfed_client.preparation.cohort import Cohort, LazySamples, load_cohort
 from mamfed_client.preparation.overlap import check_apart
-from mamfed_client.preparation.sample_store import Entry
+from mamfed_client.preparation.sample_store import StoredSample
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.protocol.messages import PURPOSES, Part, Purpose, SiteDescription
-from mamfed_common.runtime.terminal import say
+from mamfed_common.runtime.terminal import print_lines
 from mamfed_common.transforms.sample import Sample
 
 Key = TypeVar("Key", bound=str)
@@ -48,16 +48,16 @@ class SiteData:
         self.name = name
         self.cohorts = cohorts
 
-    def samples(self, purposes: Iterable[Purpose], part: Part) -> Joined:
+    def samples(self, purposes: Iterable[Purpose], part: Part) -> JoinedSamples:
         """Return the images of some purposes and one part of the split, read when looked at."""
-        return Joined(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
+        return JoinedSamples(c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
 
     def patients(self, purposes: Iterable[Purpose], part: Part) -> list[str]:
         """Return whose each of those images is, in their order; it never leaves the site."""
         cohorts = (c.samples(purpose, part) for purpose in purposes for c in self.cohorts)
         return [image.case.row.patient_id for samples in cohorts for image in samples.placed]
 
-    def training(self, plan: TrainingPlan, stage: Stage) -> tuple[Joined, Joined]:
+    def training(self, plan: TrainingPlan, stage: Stage) -> tuple[JoinedSamples, JoinedSamples]:
         """Return the training images of a stage, and in stage 2 those that stand beside them.
 
         Both are empty where this site takes no part in the stage.
@@ -114,15 +114,15 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
             for name, folder in site.cohorts
         ]
         notes = check_apart({cohort.name: cohort for cohort in cohorts})
-        say(notes if progress else ())
+        print_lines(notes if progress else ())
         _loaded[key] = SiteData(site.name, cohorts)
     return _loaded[key]
 
 
-class Joined(Stored):
+class JoinedSamples(LazySamples):
     """Several sequences as one, without reading any."""
 
-    def __init__(self, parts: Iterable[Stored]) -> None:
+    def __init__(self, parts: Iterable[LazySamples]) -> None:
         """Join sequences in their order."""
         self._index = list(chain.from_iterable(((p, i) for i in range(len(p))) for p in parts))
 
@@ -135,14 +135,14 @@ class Joined(Stored):
         part, position = self._index[index]
         return part[position]
 
-    def entry(self, index: int) -> tuple[str, Entry]:
+    def entry(self, index: int) -> tuple[str, StoredSample]:
         """Return an image's name and its prepared sample."""
         part, position = self._index[index]
         return part.entry(position)
 
-    def first(self, count: int) -> Joined:
+    def first(self, count: int) -> JoinedSamples:
         """Return the first samples, at most so many."""
-        short = Joined(())
+        short = JoinedSamples(())
         short._index = self._index[:count]
         return short
 

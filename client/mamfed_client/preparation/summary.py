@@ -9,7 +9,7 @@ from typing import Any
 
 from mamfed_client.imaging.rejections import Rejection
 from mamfed_client.preparation.cohort import tally
-from mamfed_client.preparation.ingest import Case, Intake
+from mamfed_client.preparation.ingest import AcceptedImage, Intake
 from mamfed_common.protocol.messages import Purpose
 
 STAGES: dict[str, Purpose] = {
@@ -57,7 +57,7 @@ def list_items(intake: Intake) -> list[dict[str, Any]]:
     return [{"row": number, **item} for number, item in sorted(items, key=itemgetter(0))]
 
 
-def _accepted_item(case: Case) -> dict[str, Any]:
+def _accepted_item(case: AcceptedImage) -> dict[str, Any]:
     return {
         "file": case.row.image,
         "status": "accepted",
@@ -94,17 +94,17 @@ def _word(value: str | None) -> str:
     return value if re.fullmatch(r"[A-Za-z0-9-]{1,20}", value) else "other"
 
 
-def _label(case: Case) -> str:
+def _label(case: AcceptedImage) -> str:
     label = case.row.label
     if label.pathology is not None:
         return label.pathology
     return f"BI-RADS {max(label.birads)}" if label.birads else "unknown"
 
 
-def _served(cases: Sequence[Case], purpose: Purpose) -> dict[str, int]:
+def _served(cases: Sequence[AcceptedImage], purpose: Purpose) -> dict[str, int]:
     served = [case for case in cases if purpose in case.purposes]
     return {"images": len(served), "patients": _patients(served)}
 
 
-def _patients(cases: Sequence[Case]) -> int:
+def _patients(cases: Sequence[AcceptedImage]) -> int:
     return len({case.row.patient_id for case in cases})

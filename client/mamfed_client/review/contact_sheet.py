@@ -15,18 +15,18 @@ import numpy.typing as npt
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.mammogram import Mammogram, Mask
 from mamfed_client.imaging.preprocess import (
-    Look,
+    ImageAnalysis,
     Transform,
+    analyse,
     black_and_white,
-    field_and_mask,
-    look_at,
+    breast_and_mask,
     prepare,
-    stretched,
+    rescale_intensity,
 )
-from mamfed_client.imaging.rejections import Refusal
-from mamfed_client.preparation.ingest import Case
+from mamfed_client.imaging.rejections import FileRejected
+from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.preparation.prepare_row import annotations_of
-from mamfed_client.review.show import BREAST, LESION, outline, widened
+from mamfed_client.review.show import BREAST, LESION, outline, thickened
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_common.protocol.messages import Purpose
 from mamfed_common.runtime.seeds import derive_seed
@@ -50,7 +50,7 @@ ORDER: tuple[Purpose, ...] = ("malignant", "benign", "without_malignancy")
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ImagePicture:
     """A picture of a prepared image.
 
     Attributes:
@@ -62,7 +62,7 @@ class Drawn:
         levels: ``(LEVELS,)`` float64, shares of the breast's pixels by grey level, black to white.
     """
 
-    case: Case
+    case: AcceptedImage
     jpeg: bytes
     mirrored: bool
     outlined: bool
@@ -70,7 +70,7 @@ class Drawn:
     levels: npt.NDArray[np.float64]
 
 
-def choose(cases: Sequence[Case], most: int) -> list[Case]:
+def choose(cases: Sequence[AcceptedImage], most: int) -> list[AcceptedImage]:
     """Choose doubtful images, then others in turn from every vendor, view and purpose.
 
     Of doubtful ones each doubt has its turn, of the others malignant ones come first. Within these
@@ -80,16 +80,16 @@ def choose(cases: Sequence[Case], most: int) -> list[Case]:
         At most ``most`` images: the doubtful ones by doubt and row, then the others by purpose,
         vendor, view and row.
     """
-    doubtful = in_turn([case for case in cases if case.doubts], _by_doubt, _row, most)
+    doubtful = round_robin([case for case in cases if case.doubts], _by_doubt, _row, most)
     others = [case for case in cases if not case.doubts]
-    chosen = in_turn(others, _group, _row, most - len(doubtful))
+    chosen = round_robin(others, _group, _row, most - len(doubtful))
     return [
         *sorted(doubtful, key=lambda c: (*_by_doubt(c), c.row.row_number)),
         *sorted(chosen, key=lambda c: (*_group(c), c.row.row_number)),
     ]
 
 
-def in_turn(
+def round_robin(
     items: Sequence[Item], group: Callable[[Item], Any], row: Callable[[Item], int], most: int
 ) -> list[Item]:
     """Take one of each group in turn, at most so many, in an order drawn by row numbers alone."""
@@ -100,16 +100,16 @@ def in_turn(
     return list(islice((item for turn in turns for item in turn if item is not None), most))
 
 
-def _row(case: Case) -> int:
+def _row(case: AcceptedImage) -> int:
     return case.row.row_number
 
 
-def mainly(case: Case) -> Purpose | None:
+def main_category(case: AcceptedImage) -> Purpose | None:
     """Say what an image is listed by; None where it serves nothing."""
     return next((purpose for purpose in ORDER if purpose in case.purposes), None)
 
 
-def draw(cases: Sequence[Case]) -> tuple[list[Drawn], list[int]]:
+def draw(cases: Sequence[AcceptedImage]) -> tuple[list[ImagePicture], list[int]]:
     """Read images once more and draw them, behind a progress bar on stderr.
 
     Returns:
@@ -117,38 +117,38 @@ def draw(cases: Sequence[Case]) -> tuple[list[Drawn], list[int]]:
     """
     if not cases:
         return [], []
-    drawn: list[Drawn] = []
+    drawn: list[ImagePicture] = []
     failed: list[int] = []
     with Decoder() as decoder, reading_progress("drawing", len(cases)) as done:
         for case in cases:
             try:
                 drawn.append(_draw(case, decoder))
-            except Refusal:
+            except FileRejected:
                 failed.append(case.row.row_number)
             done(1, int(case.row.row_number in failed))
     return drawn, failed
 
 
-def _by_doubt(case: Case) -> tuple[int]:
+def _by_doubt(case: AcceptedImage) -> tuple[int]:
     return (list(Doubt).index(case.doubts[0].doubt),)
 
 
-def _group(case: Case) -> tuple[int, str, str]:
-    purpose = mainly(case)
+def _group(case: AcceptedImage) -> tuple[int, str, str]:
+    purpose = main_category(case)
     rank = len(ORDER) if purpose is None else ORDER.index(purpose)
     return rank, case.row.vendor or "", case.row.view or ""
 
 
-def _draw(case: Case, decoder: Decoder) -> Drawn:
+def _draw(case: AcceptedImage, decoder: Decoder) -> ImagePicture:
     row = case.row
     mammogram, _ = decoder.mammogram(row.image_path, row.allow)
     mammogram = replace(mammogram, facts=replace(mammogram.facts, laterality=row.laterality))
     mask: Mask | None = None
     if "malignant" in case.purposes:
         mask = decoder.mask(annotations_of(row, mammogram), *mammogram.grey.shape)[0].mask
-    look = look_at(mammogram)
+    look = analyse(mammogram)
     sample, transform = prepare(mammogram, mask, SIDE, look=look)
-    return Drawn(
+    return ImagePicture(
         case=case,
         jpeg=jpeg_of(whole(mammogram, mask, look) if case.doubts else sample),
         mirrored=transform.flipped and not case.doubts,
@@ -158,33 +158,33 @@ def _draw(case: Case, decoder: Decoder) -> Drawn:
     )
 
 
-def whole(mammogram: Mammogram, mask: Mask | None, look: Look) -> Sample:
+def whole(mammogram: Mammogram, mask: Mask | None, look: ImageAnalysis) -> Sample:
     """Show all of the file's image as it lies: what is cropped or turned hides what is wrong."""
     grey, breast = mammogram.grey, look.view.breast
     rows, columns = grey.shape
     transform = Transform(rows, columns, 0, rows, 0, columns, flipped=False, size=SIDE)
     levels = black_and_white(grey, mammogram.valid, breast)
-    field, marked = field_and_mask(transform, breast, mammogram.valid, mask)
-    return Sample(stretched(transform.apply(grey), *levels), field, marked, "")
+    breast_mask, marked = breast_and_mask(transform, breast, mammogram.valid, mask)
+    return Sample(rescale_intensity(transform.apply(grey), *levels), breast_mask, marked, "")
 
 
 def jpeg_of(sample: Sample) -> bytes:
     """Draw a sample with the outlines of breast and lesion."""
     grey = (sample.image >> 8).astype(np.uint8)
     picture = np.repeat(grey[..., None], 3, axis=-1)
-    outline(picture, sample.field, BREAST)
+    outline(picture, sample.breast_mask, BREAST)
     for reach in (3, 5):
-        outline(picture, widened(sample.mask, reach), LESION)
+        outline(picture, thickened(sample.mask, reach), LESION)
     _, encoded = cv2.imencode(".jpg", picture[..., ::-1], JPEG)
     return encoded.tobytes()
 
 
 def _breast_share(sample: Sample, transform: Transform) -> float:
-    file_pixels = sample.field.sum() / transform.scale**2
+    file_pixels = sample.breast_mask.sum() / transform.scale**2
     return min(1.0, float(file_pixels / (transform.rows * transform.columns)))
 
 
 def _levels(sample: Sample) -> npt.NDArray[np.float64]:
-    inside = sample.image[sample.field]
+    inside = sample.image[sample.breast_mask]
     counts, _ = np.histogram(inside, LEVELS, (0, FULL_SCALE + 1))
     return counts / max(1, inside.size)

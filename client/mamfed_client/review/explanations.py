@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mamfed_client.imaging.rejections import Reason
-from mamfed_client.preparation.eligibility import LeftOut
+from mamfed_client.preparation.eligibility import ExclusionReason
 
 EXPLANATIONS: dict[str, str] = {
     Reason.WRONG_CELLS: "The row has more or fewer cells than the header.",
@@ -48,10 +48,12 @@ EXPLANATIONS: dict[str, str] = {
     Reason.IMPLAUSIBLE_MASK: "It marks the whole breast, its surroundings or nearly everything.",
     Reason.DOUBTFUL_MASK: "Look at it; then say reviewed: yes in the table, or mend it.",
     Reason.NO_BREAST: "No breast can be told from the background.",
-    LeftOut.SUSPICIOUS_PATIENT: "Stage 1 sees only patients of whom nothing suspicious is known.",
-    LeftOut.UNCLEAR_PATIENT: "Another image of the patient has a label that is not understood.",
-    LeftOut.NO_MASK: "Stage 2 needs the lesion's outline.",
-    LeftOut.BOX_ONLY: "A box says where to look, not what the lesion is: draw its outline.",
-    LeftOut.PROBABLY_BENIGN: "BI-RADS 3 alone says neither benign nor malignant.",
-    LeftOut.NO_LABEL: "Nothing says whether it is malignant.",
+    ExclusionReason.SUSPICIOUS_PATIENT: "Stage 1 sees only patients of whom nothing suspicious is "
+    "known.",
+    ExclusionReason.UNCLEAR_PATIENT: "Another image of the patient has a label that is not "
+    "understood.",
+    ExclusionReason.NO_MASK: "Stage 2 needs the lesion's outline.",
+    ExclusionReason.BOX_ONLY: "A box says where to look, not what the lesion is: draw its outline.",
+    ExclusionReason.PROBABLY_BENIGN: "BI-RADS 3 alone says neither benign nor malignant.",
+    ExclusionReason.NO_LABEL: "Nothing says whether it is malignant.",
 }

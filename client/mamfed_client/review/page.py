@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamfed_client.datasets.mias import TISSUES
 from mamfed_client.imaging.doubts import Doubt
-from mamfed_client.preparation.ingest import Case, Intake
-from mamfed_client.review.contact_sheet import Drawn, choose, draw, mainly
+from mamfed_client.preparation.ingest import AcceptedImage, Intake
+from mamfed_client.review.contact_sheet import ImagePicture, choose, draw, main_category
 from mamfed_client.review.distributions import (
     Bars,
     Histogram,
@@ -60,7 +60,7 @@ MIAS_DENSITY = (
 OTHER_DENSITY = "Other words are the table's own."
 
 
-class Checked(NamedTuple):
+class CheckSummary(NamedTuple):
     """What was checked, as it stands beside the signature.
 
     Attributes:
@@ -102,7 +102,7 @@ def write_check_page(
     check_place(out)
     drawn, failed = draw(choose(intake.cases, most))
     refused = draw_refused(intake, most // 2)
-    checked = Checked(folder.resolve().name, f"{now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    checked = CheckSummary(folder.resolve().name, f"{now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     page = _render(document, intake, drawn, failed, refused, checked, names=names)
     try:
         write_atomic(out, page.encode(errors="replace"))  # names may hold bytes that are no UTF-8
@@ -124,10 +124,10 @@ def check_place(out: Path) -> None:
 def _render(
     document: dict[str, Any],
     intake: Intake,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[ImagePicture],
     failed: Sequence[int],
     refused: Sequence[RefusedPicture],
-    checked: Checked,
+    checked: CheckSummary,
     *,
     names: bool,
 ) -> str:
@@ -182,7 +182,7 @@ def _points(document: dict[str, Any], failed: Sequence[int]) -> list[tuple[str, 
     return [(text, counted(count, noun)) for text, count, noun in counts if count]
 
 
-def _doubted(cases: Iterable[Case]) -> list[tuple[Doubt, int, str]]:
+def _doubted(cases: Iterable[AcceptedImage]) -> list[tuple[Doubt, int, str]]:
     """Name rows by doubt, in the order of pictures."""
     rows: defaultdict[Doubt, list[int]] = defaultdict(list)
     for case in cases:
@@ -207,7 +207,7 @@ def _rows(numbers: Sequence[int]) -> str:
     )
 
 
-def _counts(document: dict[str, Any], cases: Sequence[Case]) -> list[Bars]:
+def _counts(document: dict[str, Any], cases: Sequence[AcceptedImage]) -> list[Bars]:
     without = document["without_spacing"]
     groups = {
         "Vendor": document["vendors"],
@@ -236,7 +236,7 @@ def _density_note(counts: Mapping[str, int]) -> str:
     return " ".join([*said, OTHER_DENSITY] if others else said)
 
 
-def _outlines(cases: Iterable[Case]) -> dict[str, int]:
+def _outlines(cases: Iterable[AcceptedImage]) -> dict[str, int]:
     counts = {"on the image's grid": 0, "on another, resampled": 0, "not outlined": 0}
     as_drawn, resampled, none = counts
     for case in cases:
@@ -245,14 +245,14 @@ def _outlines(cases: Iterable[Case]) -> dict[str, int]:
     return counts
 
 
-def _grey(drawn: Iterable[Drawn]) -> list[Histogram]:
+def _grey(drawn: Iterable[ImagePicture]) -> list[Histogram]:
     levels = defaultdict(list)
     for picture in sorted(drawn, key=lambda d: d.case.row.vendor or "unknown"):
         levels[picture.case.row.vendor or "unknown"].append(picture.levels)
     return grey_histograms(levels)
 
 
-def _histograms(cases: Sequence[Case], drawn: Sequence[Drawn]) -> list[Histogram]:
+def _histograms(cases: Sequence[AcceptedImage], drawn: Sequence[ImagePicture]) -> list[Histogram]:
     """Measure all images, but for the breast, which only those that were drawn tell."""
     shares, spacings_mm = _lesion_shares(cases), _spacings_mm(cases)
     areas_mm2 = {
@@ -276,11 +276,11 @@ def _histograms(cases: Sequence[Case], drawn: Sequence[Drawn]) -> list[Histogram
     return [drawing for drawing in found if drawing is not None]
 
 
-def _lesion_shares(cases: Iterable[Case]) -> dict[int, float]:
+def _lesion_shares(cases: Iterable[AcceptedImage]) -> dict[int, float]:
     return {c.row.row_number: c.outcome.lesion_share for c in cases if c.outcome.lesion_share > 0}
 
 
-def _spacings_mm(cases: Iterable[Case]) -> dict[int, float]:
+def _spacings_mm(cases: Iterable[AcceptedImage]) -> dict[int, float]:
     """Take spacings as they are said, but none whose square is no number."""
     return {
         c.row.row_number: min(max(c.row.spacing_mm, SMALLEST_MM), LARGEST_MM)
@@ -289,11 +289,11 @@ def _spacings_mm(cases: Iterable[Case]) -> dict[int, float]:
     }
 
 
-def _listed_by(drawn: Drawn) -> Purpose | None:
-    return mainly(drawn.case)
+def _listed_by(drawn: ImagePicture) -> Purpose | None:
+    return main_category(drawn.case)
 
 
-def _serves(case: Case) -> str:
+def _serves(case: AcceptedImage) -> str:
     return ", ".join(text for purpose, text in SERVES.items() if purpose in case.purposes)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from mamfed_client.datasets.manifest import Row
 from mamfed_client.imaging.geometry import Transform
 from mamfed_client.imaging.mammogram import Mammogram, Mask
-from mamfed_client.imaging.preprocess import look_at
-from mamfed_client.imaging.rejections import Reason, Refusal, Rejection
+from mamfed_client.imaging.preprocess import analyse
+from mamfed_client.imaging.rejections import FileRejected, Reason, Rejection
 from mamfed_client.imaging.tone_evidence import stretched_tones
 from mamfed_client.preparation.ingest import Intake
 from mamfed_client.preparation.prepare_row import annotations_of, is_outlined
-from mamfed_client.review.contact_sheet import in_turn, jpeg_of, whole
+from mamfed_client.review.contact_sheet import jpeg_of, round_robin, whole
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_common.runtime.terminal import reading_progress
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
@@ -47,14 +47,14 @@ def draw_refused(intake: Intake, most: int) -> list[RefusedPicture]:
     """
     tried = [r for r in intake.rejected if r.row_number in intake.refused]
     order = list(Reason)
-    chosen = in_turn(tried, lambda r: order.index(r.reason), lambda r: r.row_number, most)
+    chosen = round_robin(tried, lambda r: order.index(r.reason), lambda r: r.row_number, most)
     chosen.sort(key=lambda r: (order.index(r.reason), r.row_number))
     if not chosen:
         return []
     drawn = []
     with Decoder() as decoder, reading_progress("drawing", len(chosen)) as done:
         for rejection in chosen:
-            with suppress(Refusal):
+            with suppress(FileRejected):
                 drawn.append(_draw(rejection, intake.refused[rejection.row_number], decoder))
             done(1, 0)
     return drawn
@@ -73,14 +73,14 @@ def _mask(row: Row, mammogram: Mammogram, decoder: Decoder) -> Mask | None:
         return None
     try:
         return decoder.mask(annotations_of(row, mammogram), *mammogram.grey.shape)[0].mask
-    except Refusal:
+    except FileRejected:
         return None
 
 
 def _sample(mammogram: Mammogram, mask: Mask | None) -> Sample:
     """Show the image with what is known of it; without a breast, from darkest to brightest."""
-    with suppress(Refusal):
-        return whole(mammogram, mask, look_at(mammogram))
+    with suppress(FileRejected):
+        return whole(mammogram, mask, analyse(mammogram))
     rows, columns = mammogram.grey.shape
     transform = Transform(rows, columns, 0, rows, 0, columns, flipped=False, size=SIDE)
     tones = stretched_tones(transform.apply(mammogram.grey))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mamfed_client.imaging.mammogram import Mask
-from mamfed_client.preparation.ingest import Case
+from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.preparation.prepared_folder import load_intake, open_store
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.runtime.files import cannot_write, check_file, write_atomic
@@ -104,10 +104,10 @@ def panels(sample: Sample) -> Picture:
     grey = cv2.resize(
         (sample.image >> 8).astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA
     )
-    field, mask = (shrunk(flags, (side, side)) for flags in (sample.field, sample.mask))
+    breast_mask, mask = (shrunk(flags, (side, side)) for flags in (sample.breast_mask, sample.mask))
     image: Picture = np.repeat(grey[..., None], 3, axis=-1)
     outlined = image.copy()
-    for flags, colour in ((field, BREAST), (mask, LESION)):
+    for flags, colour in ((breast_mask, BREAST), (mask, LESION)):
         outline(outlined, flags, colour)
     black: Picture = np.zeros_like(image)
     black[mask] = 255
@@ -124,7 +124,7 @@ def outline(picture: Picture, flags: Mask, colour: tuple[int, int, int]) -> None
     cv2.drawContours(picture, found, -1, colour, max(1, picture.shape[0] // 400))
 
 
-def widened(flags: Mask, reach: int) -> Mask:
+def thickened(flags: Mask, reach: int) -> Mask:
     """Let an outline of two pixels run around a finding: a calcification is no wider itself."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     wide: Mask = cv2.dilate(flags.astype(np.uint8), kernel) > 0
@@ -143,7 +143,7 @@ def _why_not(rejected: Any, row_number: int) -> str:
     return f"was rejected: {reasons[0]}" if reasons else "is not one of this folder's rows"
 
 
-def _facts(case: Case, sample: Sample, size: int) -> dict[str, Any]:
+def _facts(case: AcceptedImage, sample: Sample, size: int) -> dict[str, Any]:
     outcome = case.outcome
     return {
         "row": case.row.row_number,
@@ -157,6 +157,6 @@ def _facts(case: Case, sample: Sample, size: int) -> dict[str, Any]:
         "file_size": [outcome.columns, outcome.rows],
         "size": size,
         "serves": sorted(case.purposes),
-        "breast_share": round(float(sample.field.mean()), 4),
+        "breast_share": round(float(sample.breast_mask.mean()), 4),
         "lesion_pixels": int(sample.mask.sum()),
     }

@@ -19,14 +19,14 @@ from typing import IO, Any, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.annotations import Marked
+from mamfed_client.annotations import MarkedRegions
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.imaging.derived_header import Header
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram, Mask
-from mamfed_client.imaging.rejections import Reason, Refusal
-from mamfed_client.sandbox.process import Child
+from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_client.sandbox.process import SandboxProcess
 from mamfed_client.sandbox.protocol import (
-    Nonsense,
+    ProtocolError,
     check_mammogram,
     check_mask,
     check_source,
@@ -59,7 +59,7 @@ class Decoder:
         self._deadline_s = deadline_s
         self.threads = threads
         self._buffer = _anonymous_file()
-        self._child: Child | None = None
+        self._child: SandboxProcess | None = None
 
     def __enter__(self) -> Self:
         """Return the decoder itself."""
@@ -99,13 +99,13 @@ class Decoder:
             shape = (said.rows, said.columns)
             grey = self._pixels(np.empty(shape, np.uint16))
             valid = self._flags(shape, grey.nbytes) if said.padded else None
-        except Nonsense:
+        except ProtocolError:
             self._distrust()
         return Mammogram(grey, valid, said.facts, said.doubts), said.sha256
 
     def mask(
         self, annotations: Sequence[Annotation], rows: int, columns: int
-    ) -> tuple[Marked, str]:
+    ) -> tuple[MarkedRegions, str]:
         """Draw the union of an image's annotations.
 
         Args:
@@ -126,10 +126,10 @@ class Decoder:
         try:
             said = check_mask(answer)
             mask = self._flags((rows, columns))
-        except Nonsense:
+        except ProtocolError:
             self._distrust()
         return (
-            Marked(mask, *said[:5], said.doubts),
+            MarkedRegions(mask, *said[:5], said.doubts),
             said.sha256,
         )
 
@@ -154,7 +154,7 @@ class Decoder:
         answer = self._ask(op="source", path=str(path.absolute()))
         try:
             return check_source(answer)
-        except Nonsense:
+        except ProtocolError:
             self._distrust()
 
     def _ask(self, **request: Any) -> dict[str, Any]:
@@ -169,12 +169,12 @@ class Decoder:
             return parse_answer(child.ask(line, self._deadline_s))
         except TimeoutError:
             self._end()
-            raise Refusal(Reason.TOO_SLOW, f"more than {self._deadline_s:g} seconds") from None
+            raise FileRejected(Reason.TOO_SLOW, f"more than {self._deadline_s:g} seconds") from None
         except EOFError:
             raise _obituary(self._end()) from None
-        except Nonsense:
+        except ProtocolError:
             self._distrust()
-        except Refusal as refusal:
+        except FileRejected as refusal:
             if refusal.reason is Reason.TOO_LARGE:  # it may still hold the memory
                 self._end()
             raise
@@ -182,10 +182,10 @@ class Decoder:
             self._end()
             raise
 
-    def _started(self) -> Child:
+    def _started(self) -> SandboxProcess:
         if self._child is None or not self._child.alive or self._child.resident > MAX_GROWN:
             self._end()
-            self._child = Child(self._buffer.fileno(), self._deadline_s, self.threads)
+            self._child = SandboxProcess(self._buffer.fileno(), self._deadline_s, self.threads)
         return self._child
 
     def _end(self) -> int:
@@ -195,7 +195,7 @@ class Decoder:
 
     def _distrust(self) -> NoReturn:
         self._end()
-        raise Refusal(Reason.DECODER_CRASHED, "its answer makes no sense") from None
+        raise FileRejected(Reason.DECODER_CRASHED, "its answer makes no sense") from None
 
     def _flags(self, shape: tuple[int, int], offset: int = 0) -> Mask:
         flags: Mask = self._pixels(np.empty(shape, np.uint8), offset) != 0
@@ -207,7 +207,7 @@ class Decoder:
         The buffer is read, not mapped: a process that cut it short would kill this one.
         """
         if os.preadv(self._buffer.fileno(), [image.data.cast("B")], offset) != image.nbytes:
-            raise Nonsense
+            raise ProtocolError
         return image
 
 
@@ -226,8 +226,8 @@ def _fields(annotation: Annotation) -> dict[str, Any]:
     return asdict(annotation) | {"path": None if path is None else str(path.absolute())}
 
 
-def _obituary(code: int) -> Refusal:
+def _obituary(code: int) -> FileRejected:
     if code == -signal.SIGALRM:
-        return Refusal(Reason.TOO_SLOW, "the decoding process gave up by itself")
+        return FileRejected(Reason.TOO_SLOW, "the decoding process gave up by itself")
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return Refusal(Reason.DECODER_CRASHED, how)
+    return FileRejected(Reason.DECODER_CRASHED, how)

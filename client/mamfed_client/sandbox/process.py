@@ -28,7 +28,7 @@ ENVIRONMENT = {
 THREADS = ("OPJ_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
-class Child:
+class SandboxProcess:
     """A running process that answers one line a request."""
 
     def __init__(self, buffer: int, deadline_s: float, threads: int) -> None:

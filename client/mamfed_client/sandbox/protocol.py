@@ -14,7 +14,7 @@ from mamfed_client.imaging import doubts
 from mamfed_client.imaging.derived_header import KEYWORDS, MOST_DEPTH, MOST_ITEMS, MOST_TEXT, Header
 from mamfed_client.imaging.doubts import Doubts
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Facts
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 MAX_TEXT = 1024
 """Characters of any text in an answer; a DICOM LO has 64."""
@@ -23,7 +23,7 @@ MAX_DOUBTS = 64
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
-class Nonsense(Exception):
+class ProtocolError(Exception):
     """An answer that our own process would not give."""
 
 
@@ -60,7 +60,7 @@ def parse_answer(line: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError):
-        raise Nonsense from None
+        raise ProtocolError from None
     _hold(isinstance(answer, dict))
     if "refused" in answer:
         raise _refusal(answer["refused"])
@@ -127,14 +127,14 @@ def _is_content(content: Any, depth: int) -> bool:
     )
 
 
-def _refusal(said: Any) -> Refusal:
+def _refusal(said: Any) -> FileRejected:
     _hold(isinstance(said, list) and len(said) == 2)
     reason, detail = said
     _hold(_is_text(detail) and detail.isprintable())  # no control codes in a terminal
     try:
-        return Refusal(Reason(reason), detail)
+        return FileRejected(Reason(reason), detail)
     except ValueError:
-        raise Nonsense from None
+        raise ProtocolError from None
 
 
 def _facts(answer: dict[str, Any]) -> Facts:
@@ -177,11 +177,11 @@ def _doubts(answer: dict[str, Any]) -> Doubts:
     try:
         found = doubts.from_json(said)
     except (TypeError, ValueError):
-        raise Nonsense from None
+        raise ProtocolError from None
     _hold(all(_is_text(detail) and detail.isprintable() for _, detail in found))
     return found
 
 
 def _hold(condition: bool) -> None:
     if not condition:
-        raise Nonsense
+        raise ProtocolError

@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mamfed_client.annotations import read_annotations
-from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.classes import MalignantClasses
 from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.imaging.dicom import read_source
 from mamfed_client.imaging.doubts import to_json
 from mamfed_client.imaging.reader import read_mammogram
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.hashing import hashing
 from mamfed_client.sandbox.protocol import MAX_TEXT
 
@@ -95,7 +95,7 @@ def _answer(line: bytes, buffer: Buffer) -> Answer:
     try:
         request = json.loads(line)
         return OPERATIONS[request.pop("op")](buffer, **request)
-    except Refusal as refusal:
+    except FileRejected as refusal:
         return _refused(refusal.reason, refusal.detail)
     except MemoryError:
         return _refused(Reason.TOO_LARGE, "more memory than decoding may take")
@@ -115,7 +115,9 @@ def _mammogram(buffer: Buffer, path: str, allow: list[str], *, to_show: bool) ->
         mammogram = read_mammogram(Path(path), allowed, data, to_show=to_show)
         facts = asdict(mammogram.facts)
         if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
-            raise Refusal(Reason.UNREADABLE_IMAGE, f"a text of more than {MAX_TEXT} characters")
+            raise FileRejected(
+                Reason.UNREADABLE_IMAGE, f"a text of more than {MAX_TEXT} characters"
+            )
         rows, columns = mammogram.grey.shape
         size = _put(buffer, mammogram.grey, 0)
         if mammogram.valid is not None:
@@ -154,7 +156,7 @@ def _is_mask(_: Buffer, path: str) -> Answer:
 def _annotation(fields: dict[str, Any]) -> Annotation:
     path = fields["path"]
     shapes = tuple(_shape(**shape) for shape in fields["shapes"])
-    take = Take(*(tuple(fields["take"][name]) for name in ("classes", "values")))
+    take = MalignantClasses(*(tuple(fields["take"][name]) for name in ("classes", "values")))
     return Annotation(
         None if path is None else Path(path), fields["image_name"], shapes, take, fields["instance"]
     )
@@ -176,12 +178,12 @@ def _file_bytes(path: Path, missing: Reason) -> bytes:
     """
     try:
         if path.stat().st_size > MAX_FILE:
-            raise Refusal(Reason.TOO_LARGE, f"a file of more than {MAX_FILE >> 20} MiB")
+            raise FileRejected(Reason.TOO_LARGE, f"a file of more than {MAX_FILE >> 20} MiB")
         return path.read_bytes()
     except FileNotFoundError:
-        raise Refusal(missing, "no such file") from None
+        raise FileRejected(missing, "no such file") from None
     except OSError as error:
-        raise Refusal(missing, os.strerror(error.errno or 0)) from None
+        raise FileRejected(missing, os.strerror(error.errno or 0)) from None
 
 
 def _put(buffer: Buffer, image: npt.NDArray[Any], offset: int) -> int:

@@ -18,7 +18,7 @@ from mamfed_common.runtime.files import write_atomic
 FILE = "home.json"
 
 
-class Whereabouts(Config):
+class HomeLocation(Config):
     """Where a home lay when it was made or last started.
 
     Attributes:
@@ -32,13 +32,13 @@ class Whereabouts(Config):
     inode: int
 
 
-def note_whereabouts(home: Path) -> None:
+def record_home_location(home: Path) -> None:
     """Write down where a home lies, unless that is written already."""
     if not (home / FILE).exists():
         _write(home, _here(home))
 
 
-def check_whereabouts(home: Path) -> str:
+def check_home_location(home: Path) -> str:
     """Say in words that a home is a copy; empty where it is not. It is said once.
 
     A home that was only renamed, or is mounted under another path or into another container, is the
@@ -46,7 +46,7 @@ def check_whereabouts(home: Path) -> str:
     """
     here = _here(home)
     try:
-        known = read_json(Whereabouts, home / FILE)
+        known = read_json(HomeLocation, home / FILE)
     except SetupError:  # made by mamfed 0.1.0, or damaged
         known = here
     _write(home, here)
@@ -59,10 +59,10 @@ def check_whereabouts(home: Path) -> str:
     )
 
 
-def _here(home: Path) -> Whereabouts:
+def _here(home: Path) -> HomeLocation:
     path = home.absolute()
-    return Whereabouts(path=str(path), host=socket.gethostname(), inode=os.stat(path).st_ino)
+    return HomeLocation(path=str(path), host=socket.gethostname(), inode=os.stat(path).st_ino)
 
 
-def _write(home: Path, whereabouts: Whereabouts) -> None:
+def _write(home: Path, whereabouts: HomeLocation) -> None:
     write_atomic(home / FILE, whereabouts.model_dump_json(indent=2) + "\n")

@@ -19,7 +19,7 @@ from mamfed_common.runtime.documents import validated
 from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_common.security.certificates import node_uri
 from mamfed_common.security.enrolment import (
-    SiteRequest,
+    EnrolmentRequest,
     Welcome,
     check_welcome,
     read_welcome,
@@ -66,7 +66,7 @@ def load_tls_key(home: SiteHome) -> EllipticCurvePrivateKey:
     return read_key(home.tls_key, EllipticCurvePrivateKey)
 
 
-def build_request(home: SiteHome, site: str, contact: str = "") -> SiteRequest:
+def build_request(home: SiteHome, site: str, contact: str = "") -> EnrolmentRequest:
     """Ask for a certificate with the site's keys.
 
     Args:
@@ -93,7 +93,7 @@ def build_request(home: SiteHome, site: str, contact: str = "") -> SiteRequest:
         "mamfed_version": __version__,
         "flower_version": flower_version(),
     }
-    request = validated(SiteRequest, values, "request")
+    request = validated(EnrolmentRequest, values, "request")
     signature = node_key.sign(request.signed_bytes(), ECDSA(SHA384()))
     return request.model_copy(update={"signature": base64.b64encode(signature).decode()})
 

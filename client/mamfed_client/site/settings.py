@@ -28,7 +28,7 @@ from mamfed_client.site.policy import Policy
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import SetupError
 from mamfed_common.runtime.documents import read_yaml
-from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.places import expanded
 
 if TYPE_CHECKING:  # images and plans are loaded where data are
@@ -212,7 +212,7 @@ def load_site_settings(home: SiteHome) -> SiteSettings:
         SetupError: There is none, or a key in it is unknown, missing or wrong; it is named.
     """
     check_home(home)
-    with expecting(Kind.SITE_SETTINGS, home.settings_path):
+    with expecting(FileKind.SITE_SETTINGS, home.settings_path):
         settings = read_yaml(SiteSettings, home.settings_path)
     base = home.path.absolute()
     data = tuple(d.model_copy(update={"folder": _below(base, d.folder)}) for d in settings.data)

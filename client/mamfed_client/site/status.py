@@ -59,7 +59,7 @@ class Task(Config):
         return KINDS.get(self.kind, self.kind)
 
 
-class Refusal(Config):
+class RecentRefusal(Config):
     """Why this site does not answer what it is asked.
 
     Attributes:
@@ -73,7 +73,7 @@ class Refusal(Config):
     passing: bool = False
 
 
-class Ended(Config):
+class RunEnding(Config):
     """How the last run ended, as the coordinator's server said.
 
     Attributes:
@@ -125,8 +125,8 @@ class Status(Config):
     worker_pid: int = 0
     task: Task | None = None
     error: str = ""
-    refusal: Refusal | None = None
-    ended: Ended | None = None
+    refusal: RecentRefusal | None = None
+    ended: RunEnding | None = None
 
 
 def read_status(home: SiteHome) -> Status:

@@ -25,7 +25,7 @@ _DECLARED = re.compile(r'"?sep=([,;|:\t])"?[,;\t]*(?:\r\n|\r|\n)', re.IGNORECASE
 """The line by which Excel and PowerShell say what separates cells; Excel itself hides it."""
 
 
-class Record(NamedTuple):
+class TableRow(NamedTuple):
     """One row of a table.
 
     Attributes:
@@ -41,7 +41,7 @@ class Record(NamedTuple):
 
 def read_table(
     path: Path, known: Collection[str] | None = None, needed: Collection[str] = ()
-) -> list[Record]:
+) -> list[TableRow]:
     """Read a table of text, cells separated by ``,``, ``;`` or tabs; empty lines are skipped.
 
     A first line ``sep=;`` is obeyed. Columns without a name at the right, as spreadsheets leave
@@ -106,9 +106,9 @@ def _numbered(text: str, delimiter: str, start: int) -> Iterator[tuple[int, list
         start = first + reader.line_num
 
 
-def stacked(tables: Iterable[list[Record]]) -> list[Record]:
+def concatenated(tables: Iterable[list[TableRow]]) -> list[TableRow]:
     """Put tables one below the other: row numbers go on where the table before ended."""
-    stack: list[Record] = []
+    stack: list[TableRow] = []
     for table in tables:
         above = stack[-1].row_number if stack else 0
         stack += [record._replace(row_number=above + record.row_number) for record in table]
@@ -140,10 +140,10 @@ def _check_known(path: Path, header: list[str], known: Collection[str]) -> None:
         raise DataError(f"{path}: unknown column {found}{hint} known are {names}; {own}")
 
 
-def _record(row_number: int, cells: list[str], header: list[str], width: int) -> Record:
+def _record(row_number: int, cells: list[str], header: list[str], width: int) -> TableRow:
     """Name a row's cells; ``width`` is that of the header with its columns without a name."""
     padded = cells + [""] * len(header)
     named = {name: cell.strip() for name, cell in zip(header, padded, strict=False)}
     unnamed = any(plain(cell) for cell in cells[len(header) :])
     complete = len(cells) in (len(header), width) and not unnamed
-    return Record(row_number, named, complete)
+    return TableRow(row_number, named, complete)

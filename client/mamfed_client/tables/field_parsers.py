@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from mamfed_client.imaging.mammogram import Laterality
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.runtime.text import plain
 
 
@@ -66,11 +66,13 @@ def parse_label(pathology: str, birads: str) -> Label:
     """
     pathology, birads = plain(pathology), plain(birads)
     if pathology and pathology.lower() not in _PATHOLOGIES:
-        raise Refusal(Reason.BAD_LABEL, f"pathology {pathology!r}; normal, benign or malignant")
+        raise FileRejected(
+            Reason.BAD_LABEL, f"pathology {pathology!r}; normal, benign or malignant"
+        )
     matches = [_BIRADS.fullmatch(part.strip()) for part in re.split(r"[|$]", birads) if birads]
     categories = [int(match[1] or match[2]) for match in matches if match]
     if len(categories) < len(matches):
-        raise Refusal(Reason.BAD_LABEL, f"birads {birads!r}; 0 to 6, several joined by |")
+        raise FileRejected(Reason.BAD_LABEL, f"birads {birads!r}; 0 to 6, several joined by |")
     return Label(_PATHOLOGIES.get(pathology.lower()), tuple(categories))
 
 
@@ -117,7 +119,7 @@ def parse_laterality(cell: str) -> Laterality | None:
     """
     cell = plain(cell)
     if cell and cell.upper() not in _SIDES:
-        raise Refusal(Reason.BAD_LATERALITY, f"laterality {cell!r}; L or R")
+        raise FileRejected(Reason.BAD_LATERALITY, f"laterality {cell!r}; L or R")
     return _SIDES.get(cell.upper())
 
 
@@ -129,7 +131,7 @@ def parse_yes(cell: str, column: str) -> bool:
     """
     word = plain(cell).lower()
     if word not in ("", "yes", "no"):
-        raise Refusal(Reason.BAD_REVIEWED, f"{column} {cell!r}; yes or no")
+        raise FileRejected(Reason.BAD_REVIEWED, f"{column} {cell!r}; yes or no")
     return word == "yes"
 
 
@@ -163,7 +165,7 @@ def parse_spacing(cell: str) -> float | None:
         return None
     spacing_mm = parse_number(cell)
     if not 0.001 <= spacing_mm <= 10:
-        raise Refusal(Reason.BAD_SPACING, f"spacing_mm {cell!r}; millimetres, like 0.07")
+        raise FileRejected(Reason.BAD_SPACING, f"spacing_mm {cell!r}; millimetres, like 0.07")
     return spacing_mm
 
 
@@ -183,14 +185,14 @@ def parse_path(folder: Path, cell: str, missing: Reason) -> Path:
     """
     relative = PureWindowsPath(cell)  # its parser knows both separators and drive letters
     if relative.drive or relative.root or ".." in relative.parts:
-        raise Refusal(Reason.PATH_LEAVES_FOLDER, "paths are relative to the table, without ..")
+        raise FileRejected(Reason.PATH_LEAVES_FOLDER, "paths are relative to the table, without ..")
     try:
         path = _found(folder, relative.parts, missing)
         found = path if path is not None and path.is_file() else None
     except (OSError, ValueError):  # too long, not to be listed, or a zero byte
         found = None
     if found is None:
-        raise Refusal(missing, f"no file {cell!r} in the folder")
+        raise FileRejected(missing, f"no file {cell!r} in the folder")
     return found
 
 
@@ -207,7 +209,7 @@ def _found(folder: Path, names: tuple[str, ...], missing: Reason) -> Path | None
             continue
         alike = _alike(path, path.stat().st_mtime_ns).get(plain(name).casefold(), ())
         if len(alike) > 1:
-            raise Refusal(missing, f"{len(alike)} names differ only in capitals or accents")
+            raise FileRejected(missing, f"{len(alike)} names differ only in capitals or accents")
         if not alike:
             return None
         path /= alike[0]

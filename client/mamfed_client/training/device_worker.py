@@ -17,7 +17,7 @@ from mamfed_common.runtime.terminal import set_environment
 from mamfed_common.transforms.sample import Sample
 
 if TYPE_CHECKING:  # torch is loaded once the order has been read
-    from mamfed_client.training.devices import Order, StoredImage
+    from mamfed_client.training.devices import StoredImage, WorkerTask
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class OrderedSamples(Sequence[Sample]):
         return entry.load(name)
 
 
-def carry_out(order: Order) -> None:
+def carry_out(order: WorkerTask) -> None:
     """Train this process's share of a round, led by another one.
 
     Raises:
@@ -49,16 +49,16 @@ def carry_out(order: Order) -> None:
 
     from mamfed_common.model.malignancy_net import MalignancyNetwork
     from mamfed_common.training.batches import Batches
-    from mamfed_common.training.data_parallel import follow
+    from mamfed_common.training.data_parallel import join_group
     from mamfed_common.training.stages import fit
 
     torch.set_num_threads(order.threads)
     device = torch.device(order.place.device)
-    with follow(order.place) as team:
+    with join_group(order.place) as team:
         network = MalignancyNetwork(order.plan.network).to(device)
         network.backbone.activation_checkpointing = order.activation_checkpointing
         samples, benign = OrderedSamples(order.samples), OrderedSamples(order.benign)
-        batches = Batches(samples, order.plan, order.stage, order.turn, benign, team.share)
+        batches = Batches(samples, order.plan, order.stage, order.round_context, benign, team.share)
         fit(network, batches, device=device, team=team)
 
 
@@ -68,9 +68,9 @@ def main() -> None:
     set_environment()
     text = sys.stdin.buffer.read()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    from mamfed_client.training.devices import Order
+    from mamfed_client.training.devices import WorkerTask
 
-    order = Order.model_validate_json(text)
+    order = WorkerTask.model_validate_json(text)
     try:
         carry_out(order)
     except MamfedError as error:

@@ -13,16 +13,16 @@ from typing import Literal, NamedTuple
 import torch
 from pydantic import Field
 
-from mamfed_client.preparation.cohort import Stored
-from mamfed_client.preparation.sample_store import Entry
+from mamfed_client.preparation.cohort import LazySamples
+from mamfed_client.preparation.sample_store import StoredSample
 from mamfed_common.config import Config
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.training.batches import Turn
-from mamfed_common.training.data_parallel import Place, lead
+from mamfed_common.training.batches import RoundContext
+from mamfed_common.training.data_parallel import ProcessRank, launch
 from mamfed_common.training.device import choose_devices
-from mamfed_common.training.kept_optimizer import OptimizerKeeper
-from mamfed_common.training.round_checkpoint import RoundKeeper, TrainingResult
+from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 from mamfed_common.training.stages import OnStep, train
 
 PARTNER = "mamfed_client.training.device_worker"
@@ -66,18 +66,18 @@ class StoredImage(Config):
     path: Path
     key: str | None = Field(default=None, repr=False)
 
-    def entry(self) -> Entry:
+    def entry(self) -> StoredSample:
         """Return what reads it."""
-        return Entry(self.path, bytes.fromhex(self.key) if self.key else None)
+        return StoredSample(self.path, bytes.fromhex(self.key) if self.key else None)
 
 
-class Order(Config):
+class WorkerTask(Config):
     """What a partner is told, through a pipe: the round, and its place in it."""
 
-    place: Place
+    place: ProcessRank
     stage: Stage
     plan: TrainingPlan
-    turn: Turn
+    round_context: RoundContext
     samples: tuple[StoredImage, ...]
     benign: tuple[StoredImage, ...]
     threads: int
@@ -88,14 +88,14 @@ def train_on(
     hardware: Hardware,
     stage: Stage,
     state: State,
-    samples: Stored,
+    samples: LazySamples,
     plan: TrainingPlan,
-    turn: Turn,
+    round_context: RoundContext,
     *,
-    benign: Stored,
+    benign: LazySamples,
     on_step: OnStep | None = None,
-    keep: RoundKeeper | None = None,
-    moments: OptimizerKeeper | None = None,
+    checkpointer: RoundCheckpointer | None = None,
+    moments: OptimizerStateStore | None = None,
 ) -> TrainingResult:
     """Train one site's share of one round, as :func:`mamfed_common.training.stages.train` says.
 
@@ -111,34 +111,34 @@ def train_on(
         state,
         samples,
         plan,
-        turn,
+        round_context,
         device=devices[0],
         benign=benign,
         on_step=on_step,
-        keep=keep,
+        checkpointer=checkpointer,
         moments=moments,
         activation_checkpointing=lighter,
     )
-    if len(devices) == 1 or (keep and keep.result()):
+    if len(devices) == 1 or (checkpointer and checkpointer.result()):
         return train_here()
 
-    def order(place: Place) -> str:
-        return Order(
+    def order(place: ProcessRank) -> str:
+        return WorkerTask(
             place=place,
             stage=stage,
             plan=plan,
-            turn=turn,
+            round_context=round_context,
             samples=_stored(samples),
             benign=_stored(benign),
             threads=hardware.threads or max(1, torch.get_num_threads() // len(devices)),
             activation_checkpointing=lighter,
         ).model_dump_json()
 
-    with lead(PARTNER, devices, order) as team:
+    with launch(PARTNER, devices, order) as team:
         return train_here(team=team)
 
 
-def _stored(samples: Stored) -> tuple[StoredImage, ...]:
+def _stored(samples: LazySamples) -> tuple[StoredImage, ...]:
     found = map(samples.entry, range(len(samples)))
     return tuple(
         StoredImage(name=name, path=entry.path, key=entry.key.hex() if entry.key else None)

@@ -14,12 +14,12 @@ from mamfed_common.errors import SetupError
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.training.batches import Turn
+from mamfed_common.training.batches import RoundContext
 
 MEASURED_STEPS = 2
 
 
-class Trial(NamedTuple):
+class StepTrial(NamedTuple):
     """What a step took.
 
     Attributes:
@@ -37,7 +37,9 @@ class Trial(NamedTuple):
     total_bytes: int = 0
 
 
-def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardware) -> Trial | None:
+def try_step(
+    data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardware
+) -> StepTrial | None:
     """Train some steps of a stage on the site's own images; None where it has none.
 
     Raises:
@@ -61,14 +63,14 @@ def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardwar
     times = [monotonic()]  # the start, then the end of each step
     try:
         state = state_of(build_network(once.network, once.seed))
-        turn = Turn(data.name, 1)
+        round_context = RoundContext(data.name, 1)
         train_on(
             hardware,
             stage,
             state,
             batch,
             once,
-            turn,
+            round_context,
             benign=beside,
             on_step=lambda: times.append(monotonic()),
         )
@@ -80,7 +82,7 @@ def try_step(data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardwar
     seconds = (times[-1] - times[1]) / MEASURED_STEPS
     name = str(device) if len(devices) == 1 else f"{len(devices)} x {device.type}"
     if device.type != "cuda":
-        return Trial(name, seconds, used)
+        return StepTrial(name, seconds, used)
     peak = torch.cuda.max_memory_reserved(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    return Trial(name, seconds, used, peak, total)
+    return StepTrial(name, seconds, used, peak, total)

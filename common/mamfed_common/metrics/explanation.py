@@ -50,7 +50,7 @@ def judge_redrawn(sample: Sample, redrawn: Pixels, marked: BoolImage) -> tuple[R
     judged = []
     for number in range(1, lesions.last + 1):
         lesion = lesions.labels == number
-        ring = _ring(lesion) & sample.field & ~sample.mask
+        ring = _ring(lesion) & sample.breast_mask & ~sample.mask
         if min(lesion.sum(), ring.sum()) < LEAST_PIXELS or marked[lesion].mean() < FOUND_SHARE:
             continue
         tissue = sample.image[ring] / np.float32(FULL_SCALE)

@@ -28,7 +28,7 @@ FACTS, CHECKSUM = "mamfed", "sha256"
 """Keys of a file's header."""
 
 
-class Facts(Config):
+class FileFacts(Config):
     """What a file says of itself: what it belongs to, and the mamfed that wrote it.
 
     A training that diverges has losses that are not finite; they are kept as they are.
@@ -40,14 +40,14 @@ class Facts(Config):
     mamfed_version: str = __version__
 
 
-AnyFacts = TypeVar("AnyFacts", bound=Facts)
+AnyFacts = TypeVar("AnyFacts", bound=FileFacts)
 
 
 class DamagedError(Exception):
     """The content of a file is not what its checksum says."""
 
 
-def write_checked(path: Path, facts: Facts, tensors: Mapping[str, Tensor]) -> bool:
+def write_checked(path: Path, facts: FileFacts, tensors: Mapping[str, Tensor]) -> bool:
     """Write a file (0600) and tell whether that worked: a full disk costs what was to be kept."""
     text = facts.model_dump_json()
     header = {FACTS: text, CHECKSUM: _checksum(text, tensors)}

@@ -44,15 +44,15 @@ def segmentation_loss(config: LossConfig) -> nn.Module:
     return loss
 
 
-def empty_loss(logits: Tensor, field: Tensor) -> Tensor:
+def empty_loss(logits: Tensor, breast_mask: Tensor) -> Tensor:
     """Return the cross-entropy of logits against an empty target: a mean over each breast.
 
     Args:
         logits: ``(N, 1, H, W)``.
-        field: Of the same shape, 1 inside the breast and 0 outside.
+        breast_mask: Of the same shape, 1 inside the breast and 0 outside.
 
     Returns:
         The mean over images, a scalar.
     """
-    inside = (functional.softplus(logits) * field).sum((1, 2, 3))
-    return (inside / field.sum((1, 2, 3)).clamp(min=1)).mean()
+    inside = (functional.softplus(logits) * breast_mask).sum((1, 2, 3))
+    return (inside / breast_mask.sum((1, 2, 3)).clamp(min=1)).mean()

@@ -24,13 +24,13 @@ from torch.autograd.function import once_differentiable
 
 from mamfed_common.model.streaming_kernels import (
     Moments,
-    Unit,
+    SeparableWeights,
     activated,
+    backward,
     bands,
     convolution_back,
     convolve,
     empty_map,
-    go_back,
     pointwise,
 )
 
@@ -91,7 +91,7 @@ class _Source:
 def stream_block(
     x: Tensor,
     skip: Tensor | None,
-    units: Sequence[Unit],
+    units: Sequence[SeparableWeights],
     project: Tensor | None,
     *,
     stride: int,
@@ -132,7 +132,7 @@ class _Block(torch.autograd.Function):
     ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         source = _Source(x, skip, enlarge)
-        first, second = Unit(*weights[:4]), Unit(*weights[4:])
+        first, second = SeparableWeights(*weights[:4]), SeparableWeights(*weights[4:])
         y1 = empty_map(first, -(-source.height // stride), -(-source.width // stride))
         y2 = torch.empty_like(y1)
         moments1, moments2 = Moments(), Moments()
@@ -155,7 +155,7 @@ class _Block(torch.autograd.Function):
         x, skip, project, *rest = ctx.saved_tensors
         stride, enlarge, norm1, norm2 = ctx.settings
         source, short = _Source(x, skip, enlarge), _Short(project, stride)
-        first, second = Unit(*rest[:4]), Unit(*rest[4:8])
+        first, second = SeparableWeights(*rest[:4]), SeparableWeights(*rest[4:8])
         if rest[8:]:
             y1, y2 = rest[8:]
         else:
@@ -164,11 +164,11 @@ class _Block(torch.autograd.Function):
             y2 = torch.empty_like(y1)
             convolve(activated(y1, norm1), y1.shape[-2], second, 1, y2)
         dz1, inner = _Sum(y1), activated(y1, norm1)
-        d_second = go_back(inner, y1.shape[-2], second, 1, y2, norm2, dout, dz1.add)
+        d_second = backward(inner, y1.shape[-2], second, 1, y2, norm2, dout, dz1.add)
         del y2, rest
         source.begin_gradient()
         add_outer = source.add_gradient
-        d_first = go_back(source.rows, source.height, first, stride, y1, norm1, dz1.map, add_outer)
+        d_first = backward(source.rows, source.height, first, stride, y1, norm1, dz1.map, add_outer)
         for a, b in bands(dout):
             rows = a * stride, b * stride
             source.add_gradient(*rows, short.backward(source.rows(*rows), dout[:, :, a:b]))

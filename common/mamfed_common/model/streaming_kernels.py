@@ -21,7 +21,7 @@ Rows = Callable[[int, int], Tensor]
 """From the first row and the one after the last to ``(1, C, last - first, W)``."""
 
 
-class Unit(NamedTuple):
+class SeparableWeights(NamedTuple):
     """Weights of one separable unit, as ``unet.SeparableConv`` has them."""
 
     depthwise: Tensor
@@ -33,7 +33,7 @@ class Unit(NamedTuple):
 class Norm:
     """An instance norm whose mean and deviation are known, and the leaky ReLU behind it."""
 
-    def __init__(self, mean: Tensor, deviation: Tensor, unit: Unit) -> None:
+    def __init__(self, mean: Tensor, deviation: Tensor, unit: SeparableWeights) -> None:
         """Take ``(C,)`` of each, in double precision."""
         gain = unit.scale.double() / deviation
         self.mean, self.deviation = mean, deviation
@@ -69,13 +69,18 @@ class Moments:
         self.square = self.square + spread + shift.square() * (self.pixels * pixels / total)
         self.pixels = total
 
-    def norm(self, unit: Unit) -> Norm:
+    def norm(self, unit: SeparableWeights) -> Norm:
         """Return the norm of the whole map."""
         return Norm(self.mean, (self.square / self.pixels + EPS).sqrt(), unit)
 
 
 def convolve(
-    rows: Rows, height: int, unit: Unit, stride: int, y: Tensor, moments: Moments | None = None
+    rows: Rows,
+    height: int,
+    unit: SeparableWeights,
+    stride: int,
+    y: Tensor,
+    moments: Moments | None = None,
 ) -> None:
     """Fill ``y`` with both convolutions of a unit."""
     for a, b in bands(y):
@@ -87,10 +92,10 @@ def convolve(
             moments.add(band)
 
 
-def go_back(
+def backward(
     rows: Rows,
     height: int,
-    unit: Unit,
+    unit: SeparableWeights,
     stride: int,
     y: Tensor,
     norm: Norm,
@@ -131,7 +136,7 @@ def go_back(
     return d_depthwise, d_pointwise, d_scale.float(), d_shift.float()
 
 
-def _depthwise(padded: Tensor, unit: Unit, stride: int) -> Tensor:
+def _depthwise(padded: Tensor, unit: SeparableWeights, stride: int) -> Tensor:
     groups = unit.depthwise.shape[0]
     return F.conv2d(padded, unit.depthwise, None, stride, (0, 1), groups=groups)
 
@@ -184,7 +189,7 @@ def _pixels(x: Tensor) -> Tensor:
     return x[0].permute(1, 2, 0).reshape(-1, x.shape[1])
 
 
-def empty_map(unit: Unit, height: int, width: int) -> Tensor:
+def empty_map(unit: SeparableWeights, height: int, width: int) -> Tensor:
     """Return a map of a unit's output channels, not filled yet."""
     shape = (1, unit.pointwise.shape[0], height, width)
     return torch.empty(shape, memory_format=torch.channels_last)

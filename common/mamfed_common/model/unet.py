@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mamfed_common.config import Config
 from mamfed_common.model.streaming import stream_block
-from mamfed_common.model.streaming_kernels import EPS, LEAKY_SLOPE, Unit
+from mamfed_common.model.streaming_kernels import EPS, LEAKY_SLOPE, SeparableWeights
 
 STREAMED_BYTES = 4 << 20
 STREAMED_PIXELS = 128 * 128
@@ -104,10 +104,12 @@ class SeparableConv(nn.Module):
         x = self.norm(self.pointwise(self.depthwise(x)))
         return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
-    def weights(self) -> Unit:
+    def weights(self) -> SeparableWeights:
         """Return its weights as :func:`mamfed_common.model.streaming.stream_block` takes them."""
         norm = self.norm
-        return Unit(self.depthwise.weight, self.pointwise.weight, norm.weight, norm.bias)
+        return SeparableWeights(
+            self.depthwise.weight, self.pointwise.weight, norm.weight, norm.bias
+        )
 
 
 class ResidualBlock(nn.Module):

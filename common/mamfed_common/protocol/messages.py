@@ -66,7 +66,7 @@ ModelKind = Literal["shared", "personal"]
 """The federation's model, or what a site has made of it for its own patients."""
 
 
-class Fault(IntEnum):
+class RefusalCode(IntEnum):
     """Why a site gives no answer: all that travels; the text stays in the site's log.
 
     The first is Flower's own ``CLIENT_APP_RAISED_EXCEPTION``; Flower's others are below 100.
@@ -87,24 +87,25 @@ class Fault(IntEnum):
     POLICY_UNREADABLE = 112
 
 
-FAULTS: dict[int, str] = {
-    Fault.FAILED: "the site failed; its own log says why",
-    Fault.PLAN_NOT_SIGNED: "the site trusts no key that signed this plan",
-    Fault.PLAN_NOT_APPROVED: "the site has not approved this plan yet",
-    Fault.PLAN_OUTSIDE_POLICY: "the site's policy does not allow this plan",
-    Fault.NOT_AT_THIS_HOUR: "the site does not train at this hour",
-    Fault.TOO_FEW_CASES: "the site has fewer cases than its policy asks for",
-    Fault.MAY_NOT_LEAVE: "the site's policy does not let this answer leave",
-    Fault.OTHER_VERSION: "the site runs another version of mamfed or Flower",
-    Fault.DATA_UNUSABLE: "the site cannot use its data",
-    Fault.NOTHING_TO_ADAPT_WITH: "nothing to adapt with: no malignant training image of its own",
-    Fault.NO_PERSONAL_MODEL: "the site's policy makes no personal model",
-    Fault.PLAN_REFUSED: "somebody at the site has refused this plan",
-    Fault.POLICY_UNREADABLE: "the site's policy cannot be read, so nothing leaves",
+REFUSAL_CODES: dict[int, str] = {
+    RefusalCode.FAILED: "the site failed; its own log says why",
+    RefusalCode.PLAN_NOT_SIGNED: "the site trusts no key that signed this plan",
+    RefusalCode.PLAN_NOT_APPROVED: "the site has not approved this plan yet",
+    RefusalCode.PLAN_OUTSIDE_POLICY: "the site's policy does not allow this plan",
+    RefusalCode.NOT_AT_THIS_HOUR: "the site does not train at this hour",
+    RefusalCode.TOO_FEW_CASES: "the site has fewer cases than its policy asks for",
+    RefusalCode.MAY_NOT_LEAVE: "the site's policy does not let this answer leave",
+    RefusalCode.OTHER_VERSION: "the site runs another version of mamfed or Flower",
+    RefusalCode.DATA_UNUSABLE: "the site cannot use its data",
+    RefusalCode.NOTHING_TO_ADAPT_WITH: "nothing to adapt with: no malignant training image of its "
+    "own",
+    RefusalCode.NO_PERSONAL_MODEL: "the site's policy makes no personal model",
+    RefusalCode.PLAN_REFUSED: "somebody at the site has refused this plan",
+    RefusalCode.POLICY_UNREADABLE: "the site's policy cannot be read, so nothing leaves",
 }
 
 
-class Order(Config):
+class PlanRequest(Config):
     """What every request of a coordinator brings.
 
     Attributes:
@@ -117,7 +118,7 @@ class Order(Config):
     signature: str = ""
 
 
-class Query(Order):
+class Query(PlanRequest):
     """Ask a site what it has for a plan."""
 
 
@@ -155,7 +156,7 @@ class SiteDescription(Config):
         return plan.images_used(stage, training)
 
 
-class TrainTask(Order):
+class TrainTask(PlanRequest):
     """Train one round of a stage.
 
     Attributes:
@@ -183,7 +184,7 @@ class TrainReport(Config):
     loss: float | None
 
 
-class EvaluateTask(Order):
+class EvaluateTask(PlanRequest):
     """Score the weights on one part of the site's data.
 
     Attributes:

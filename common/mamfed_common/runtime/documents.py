@@ -107,7 +107,7 @@ def validated(
     try:
         return model.model_validate(values)
     except ValidationError as report:
-        raise error(f"{origin}: {described(report, model)}") from None
+        raise error(f"{origin}: {describe_errors(report, model)}") from None
 
 
 def check_name(text: str, option: str) -> str:
@@ -123,7 +123,7 @@ def check_name(text: str, option: str) -> str:
     )
 
 
-def described(report: ValidationError, model: type[BaseModel] | None = None) -> str:
+def describe_errors(report: ValidationError, model: type[BaseModel] | None = None) -> str:
     """Turn pydantic's report into one line: every culprit, what was found and what was wrong.
 
     Args:
@@ -221,7 +221,7 @@ def known_keys(model: type[BaseModel], above: Sequence[str | int]) -> list[str]:
     return [] if found is None else list(found.model_fields)
 
 
-def near(key: str, known: Sequence[str]) -> str:
+def did_you_mean(key: str, known: Sequence[str]) -> str:
     """Return ``, did you mean 'rounds'?``; empty where nothing is near."""
     close = get_close_matches(key, known, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
@@ -232,7 +232,7 @@ def _suggestion(model: type[BaseModel] | None, place: Sequence[str | int]) -> st
     if model is None:
         return ""
     *above, last = place
-    if close := near(str(last), known_keys(model, above)):
+    if close := did_you_mean(str(last), known_keys(model, above)):
         return close
     elsewhere = [f"{k}.{last}" for k in model.model_fields if last in known_keys(model, [k])]
     return f", did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else ""

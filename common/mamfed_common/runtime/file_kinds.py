@@ -24,7 +24,7 @@ _HEADER_BYTES = 8
 """A safetensors file begins with the length of its JSON header, 8 bytes little-endian."""
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """A kind of file: what it is, and what takes it."""
 
     REQUEST = (
@@ -77,7 +77,7 @@ PLAN_KEYS = frozenset(
 )
 
 
-def kind_of(path: Path) -> Kind | None:
+def kind_of(path: Path) -> FileKind | None:
     """Return what kind of file or folder this is, by what it holds; None where it is no known one.
 
     Nothing is raised: a file that cannot be read is of no kind.
@@ -90,20 +90,20 @@ def kind_of(path: Path) -> Kind | None:
     except OSError:
         return None
     if data[_HEADER_BYTES : _HEADER_BYTES + 1] == b"{" and not data.startswith(b"{"):
-        return Kind.CHECKPOINT
+        return FileKind.CHECKPOINT
     if path.suffix.lower() in (".onnx", ".pt", ".pt2") or data.startswith(b"PK\x03\x04"):
-        return Kind.EXPORTED
+        return FileKind.EXPORTED
     if b"PRIVATE KEY-----" in data[:100]:
-        return Kind.PRIVATE_KEY
+        return FileKind.PRIVATE_KEY
     if data.lstrip().startswith(b"-----BEGIN CERTIFICATE"):
-        return Kind.CERTIFICATE
+        return FileKind.CERTIFICATE
     try:
         return _of_values(_parsed(decode_text(data)))
     except (NotTextError, ValueError, yaml.YAMLError, RecursionError):
         return None
 
 
-def wrong_kind(path: Path, expected: Kind) -> str:
+def wrong_kind(path: Path, expected: FileKind) -> str:
     """Say that a file is of another kind than expected; empty where it is not known to be one."""
     found = kind_of(path)
     if found is None or found is expected:
@@ -112,7 +112,7 @@ def wrong_kind(path: Path, expected: Kind) -> str:
 
 
 @contextmanager
-def expecting(kind: Kind, path: Path) -> Iterator[None]:
+def expecting(kind: FileKind, path: Path) -> Iterator[None]:
     """Where a file cannot be used, say so in one sentence if it is another kind than expected.
 
     Raises:
@@ -128,15 +128,17 @@ def expecting(kind: Kind, path: Path) -> Iterator[None]:
 
 def site_of_request(path: Path) -> str:
     """Return the name of the site that a request is of; empty where the file is none."""
-    if kind_of(path) is not Kind.REQUEST:
+    if kind_of(path) is not FileKind.REQUEST:
         return ""
     return str(json.loads(decode_text(path.read_bytes())).get("site", ""))
 
 
-def _of_folder(path: Path) -> Kind | None:
+def _of_folder(path: Path) -> FileKind | None:
     if (path / "configs" / "metadata.json").exists():
-        return Kind.BUNDLE
-    return Kind.RUN if (path / "plan.yaml").exists() and (path / "checkpoints").exists() else None
+        return FileKind.BUNDLE
+    return (
+        FileKind.RUN if (path / "plan.yaml").exists() and (path / "checkpoints").exists() else None
+    )
 
 
 def _parsed(text: str) -> Any:
@@ -145,18 +147,18 @@ def _parsed(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def _of_values(values: Any) -> Kind | None:
+def _of_values(values: Any) -> FileKind | None:
     if not isinstance(values, dict):
         return None
     keys, form = values.keys(), str(values.get("format", ""))
     if form.startswith("mamfed request") or "certificate_request" in keys:
-        return Kind.REQUEST
+        return FileKind.REQUEST
     if form.startswith("mamfed welcome") or {"ca_certificate", "plan_key"} <= keys:
-        return Kind.WELCOME
+        return FileKind.WELCOME
     if {"plan", "weights_sha256"} <= keys:
-        return Kind.DESCRIPTION
+        return FileKind.DESCRIPTION
     if {"name", "hosts"} <= keys:
-        return Kind.SERVER_SETTINGS
+        return FileKind.SERVER_SETTINGS
     if {"name", "data"} <= keys:
-        return Kind.SITE_SETTINGS
-    return Kind.PLAN if keys & PLAN_KEYS else None
+        return FileKind.SITE_SETTINGS
+    return FileKind.PLAN if keys & PLAN_KEYS else None

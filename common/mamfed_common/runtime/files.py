@@ -48,7 +48,7 @@ def give_all_to_owner(made: Path, folder: Path) -> None:
         give_to_owner(path, folder)
 
 
-def whose(path: Path) -> str:
+def owner_note(path: Path) -> str:
     """Say whose a path is, or what there is of it, where it is another user's; else nothing."""
     nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     owner = nearest.lstat().st_uid
@@ -68,7 +68,7 @@ def reason(path: Path, error: Exception) -> str:
     """
     if not isinstance(error, OSError):
         return str(error)
-    why = whose(path) if isinstance(error, PermissionError) else ""
+    why = owner_note(path) if isinstance(error, PermissionError) else ""
     return f"{refusal_words(error)}{why}"
 
 
@@ -89,7 +89,7 @@ def check_folder_of(path: Path) -> None:
         raise OutputError(f"{path}: its folder does not exist; make it, or choose another one")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(
-            f"{path}: its folder cannot be written{whose(path.parent)}; choose another one"
+            f"{path}: its folder cannot be written{owner_note(path.parent)}; choose another one"
         )
 
 
@@ -249,7 +249,7 @@ def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> N
         dir=path.parent, prefix=f".{path.name}.", suffix=DRAFT, delete=False
     )
     try:
-        with naming(path), handle:
+        with name_in_errors(path), handle:
             give_to_owner(handle.fileno(), path.parent)
             handle.write(data)
             handle.flush()
@@ -261,7 +261,7 @@ def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> N
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_in_errors(path: Path) -> Iterator[None]:
     """Put a file's name into errors that have none: a full disk is told of a descriptor."""
     try:
         yield

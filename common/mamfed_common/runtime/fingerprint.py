@@ -30,7 +30,7 @@ def sha256_of(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Difference(NamedTuple):
+class FingerprintDifference(NamedTuple):
     """One thing in which two fingerprints differ.
 
     Attributes:
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
     def __str__(self) -> str:
         """Say it in words; hashes are cut short."""
         name = self.name.replace("_", " ").replace(".", ": ")
-        return f"{name} was {shown(self.kept)}, is now {shown(self.asked)}"
+        return f"{name} was {formatted(self.kept)}, is now {formatted(self.asked)}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Fingerprint:
         """One name for all of it."""
         return sha256_of(self.parts)
 
-    def differences(self, kept: Mapping[str, Any]) -> list[Difference]:
+    def differences(self, kept: Mapping[str, Any]) -> list[FingerprintDifference]:
         """Return what a kept result's parts have otherwise; empty where it may be reused."""
-        before, now = dict(flat(kept)), dict(flat(self.parts))
+        before, now = dict(flattened(kept)), dict(flattened(self.parts))
         return [
-            Difference(name, before.get(name), now.get(name))
+            FingerprintDifference(name, before.get(name), now.get(name))
             for name in dict.fromkeys([*now, *before])
             if (name in before, before.get(name)) != (name in now, now.get(name))
         ]
@@ -90,30 +90,30 @@ class Fingerprint:
             OutputError: They differ; the first differences are named.
         """
         if found := self.differences(kept):
-            raise OutputError(f"{where}: {said(found)}; {advice}")
+            raise OutputError(f"{where}: {describe_differences(found)}; {advice}")
 
     def write(self, path: Path) -> None:
         """Write it beside the result (0600)."""
         write_atomic(path, json.dumps(self.parts, indent=2) + "\n")
 
 
-def said(differences: Sequence[Difference], most: int = 3) -> str:
+def describe_differences(differences: Sequence[FingerprintDifference], most: int = 3) -> str:
     """Say in one line what differs, at most so many things."""
     more = len(differences) - most
     words = [str(difference) for difference in differences[:most]]
     return ", ".join(words) + (f", and {more} more" if more > 0 else "")
 
 
-def flat(parts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(parts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield single values by their names, those within others behind a dot."""
     for name, value in parts.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{above}{name}.")
+            yield from flattened(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
 
 
-def shown(value: Any) -> str:
+def formatted(value: Any) -> str:
     """Write a value for people; a hash is cut short."""
     if value is None:
         return "not there"

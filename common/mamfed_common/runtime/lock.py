@@ -21,7 +21,12 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from mamfed_common.errors import SetupError
-from mamfed_common.runtime.files import cannot_write, give_to_owner, naming, private_directory
+from mamfed_common.runtime.files import (
+    cannot_write,
+    give_to_owner,
+    name_in_errors,
+    private_directory,
+)
 
 PATIENCE_SECONDS = 1.0
 """Who only looks (:func:`holder`) holds the lock for a moment, which must turn nobody away."""
@@ -30,7 +35,7 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVA
 """What file systems answer that know no locks, such as NFS without its lock service."""
 
 
-class Holder(NamedTuple):
+class LockHolder(NamedTuple):
     """Who holds a lock, or held it last.
 
     Attributes:
@@ -53,7 +58,7 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def only_one(
+def exclusive_lock(
     path: Path, what: str, place: Path | None = None, *, leaves_file: bool = True
 ) -> Iterator[None]:
     """Hold a lock while the block runs.
@@ -70,8 +75,8 @@ def only_one(
     """
     descriptor = _take(path, f"{place or path.parent}: {what}")
     try:
-        me = Holder(os.getpid(), socket.gethostname(), _now())
-        with naming(path):
+        me = LockHolder(os.getpid(), socket.gethostname(), _now())
+        with name_in_errors(path):
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
         try:
@@ -108,7 +113,7 @@ def _take(path: Path, what: str) -> int:
         os.close(descriptor)
 
 
-def stop(path: Path) -> Holder | None:
+def stop(path: Path) -> LockHolder | None:
     """Ask the process that holds a lock to end (SIGTERM), and wait until it has.
 
     Returns:
@@ -163,7 +168,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def folder_for_one(folder: Path, what: str) -> Iterator[Path]:
+def exclusive_folder(folder: Path, what: str) -> Iterator[Path]:
     """Make a folder where there is none, and keep a second process out of it while the block runs.
 
     Nothing of it stays where the block fails and has written nothing.
@@ -182,7 +187,7 @@ def folder_for_one(folder: Path, what: str) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(folder, error) from None
     try:
-        with only_one(folder / LOCK, what, leaves_file=False):
+        with exclusive_lock(folder / LOCK, what, leaves_file=False):
             yield folder
     finally:
         if is_new:
@@ -194,7 +199,7 @@ TURN = ".turn.lock"
 
 
 @contextmanager
-def taking_turns(home: Path) -> Iterator[None]:
+def home_lock(home: Path) -> Iterator[None]:
     """Let the commands that change a home read and write it one after the other.
 
     Two that read the same and then write would lose what the first one wrote, such as a revocation.
@@ -210,7 +215,7 @@ def taking_turns(home: Path) -> Iterator[None]:
         raise cannot_write(home, error) from None
 
 
-def holder(path: Path) -> Holder | None:
+def holder(path: Path) -> LockHolder | None:
     """Return who holds a lock, None where nobody does or where that cannot be told."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -270,16 +275,16 @@ def _flock(path: Path, descriptor: int, kind: int) -> None:
         ) from None
 
 
-def _read(descriptor: int) -> Holder:
+def _read(descriptor: int) -> LockHolder:
     """Return who a lock file names; nobody in the moment before it is written."""
     text = os.pread(descriptor, MOST_BYTES, 0).decode(errors="replace")
     if text.isdigit():  # mamfed 0.1.0 wrote the number alone
-        return Holder(int(text))
+        return LockHolder(int(text))
     try:
         found = json.loads(text)
-        return Holder(int(found["pid"]), str(found["host"]), str(found["started"]))
+        return LockHolder(int(found["pid"]), str(found["host"]), str(found["started"]))
     except (ValueError, TypeError, KeyError):
-        return Holder()
+        return LockHolder()
 
 
 def _now() -> str:

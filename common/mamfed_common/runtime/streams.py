@@ -15,7 +15,7 @@ GONE = frozenset({errno.EIO, errno.EPIPE, errno.ENXIO, errno.EBADF, errno.ENOTCO
 """What the system answers to a write to a terminal, pipe or socket that nobody reads any more."""
 
 
-class Lasting:
+class TolerantStream:
     """A text stream that drops what can no longer be written; all else is the stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -53,14 +53,14 @@ class Lasting:
             os.close(nowhere)
 
 
-def make_streams_last() -> None:
+def tolerate_closed_streams() -> None:
     """Let stdout and stderr outlive their readers; to be called once, first thing in a command."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed before we began: 1 and 2 must not become files of ours
             stream = open(os.devnull, "w", encoding="utf-8")
-        if isinstance(stream, Lasting):
+        if isinstance(stream, TolerantStream):
             continue
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, Lasting(stream))
+        setattr(sys, name, TolerantStream(stream))

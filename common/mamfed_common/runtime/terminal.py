@@ -25,7 +25,7 @@ from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.optional_packages import extra_of, missing_line
-from mamfed_common.runtime.streams import make_streams_last
+from mamfed_common.runtime.streams import tolerate_closed_streams
 from mamfed_common.runtime.threads import wait_without_spinning
 
 ENVIRONMENT = {
@@ -68,13 +68,13 @@ def console() -> Screen:
     return Screen(stderr=True, highlight=False)
 
 
-def say(notes: Iterable[str]) -> None:
+def print_lines(notes: Iterable[str]) -> None:
     """Print sentences for people, each on a line of its own."""
     for note in notes:
         console().print(note)
 
 
-def agree(question: str, *, yes: bool) -> None:
+def confirm(question: str, *, yes: bool) -> None:
     """Ask before something that cannot be taken back.
 
     Args:
@@ -209,7 +209,7 @@ def run(app: typer.Typer, role: str) -> None:
     :mod:`mamfed_common.errors`.
     """
     set_environment()
-    make_streams_last()
+    tolerate_closed_streams()
     try:
         _check_folder()
         _call(app)

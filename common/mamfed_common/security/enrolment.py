@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import SetupError
 from mamfed_common.runtime.documents import read_json
-from mamfed_common.runtime.file_kinds import Kind, expecting
+from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.security.certificates import (
     check_chain,
@@ -51,7 +51,7 @@ FederationName = Annotated[str, Field(min_length=1, max_length=64), AfterValidat
 """The common name of the federation's authority; X.509 allows 64 characters."""
 
 
-class SiteRequest(Config):
+class EnrolmentRequest(Config):
     """What a site sends to its coordinator, once and before its certificate expires.
 
     Attributes:
@@ -175,7 +175,7 @@ def federation_fingerprint(authority: x509.Certificate, plan_key: Ed25519PublicK
     return fingerprint(authority.public_bytes(Encoding.DER) + spki(plan_key))
 
 
-def check_request(request: SiteRequest) -> None:
+def check_request(request: EnrolmentRequest) -> None:
     """Check all that a request says of itself.
 
     Raises:
@@ -232,14 +232,14 @@ def check_welcome(
     check_chain(authority, certificate, now or datetime.now(UTC), "welcome")
 
 
-def read_request(path: Path) -> SiteRequest:
+def read_request(path: Path) -> EnrolmentRequest:
     """Read a request file, unchecked.
 
     Raises:
         SetupError: It cannot be read or is no request.
     """
-    with expecting(Kind.REQUEST, path):
-        return read_json(SiteRequest, path)
+    with expecting(FileKind.REQUEST, path):
+        return read_json(EnrolmentRequest, path)
 
 
 def read_welcome(path: Path) -> Welcome:
@@ -248,11 +248,11 @@ def read_welcome(path: Path) -> Welcome:
     Raises:
         SetupError: It cannot be read or is no welcome.
     """
-    with expecting(Kind.WELCOME, path):
+    with expecting(FileKind.WELCOME, path):
         return read_json(Welcome, path)
 
 
-def write_document(path: Path, document: SiteRequest | Welcome) -> None:
+def write_document(path: Path, document: EnrolmentRequest | Welcome) -> None:
     """Write a request or a welcome as JSON that people can read."""
     write_atomic(path, document.model_dump_json(indent=2) + "\n")
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from mamfed_common.domain import Purpose
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.runtime.seeds import generator
-from mamfed_common.training.prefetch import ahead
-from mamfed_common.transforms.augmentation import move, vary_intensity
+from mamfed_common.training.prefetch import prefetch
+from mamfed_common.transforms.augmentation import apply_geometry, vary_intensity
 from mamfed_common.transforms.corruption import corrupt
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
@@ -29,18 +29,18 @@ Draw = tuple[int, tuple[str | int, ...]]
 """Which image, and the names of the generator that it is moved by."""
 
 
-class Turn(NamedTuple):
+class RoundContext(NamedTuple):
     """Whose turn it is: the site, and the round within the stage, counted from 1."""
 
     site: str
     server_round: int
 
 
-class Share(NamedTuple):
-    """Which images of every batch a process makes: those at ``rank``, ``rank + of``, and so on."""
+class BatchShard(NamedTuple):
+    """Which images of every batch a process makes: every ``world_size``-th from ``rank`` on."""
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
 
 class Batch(NamedTuple):
@@ -53,23 +53,24 @@ class Batch(NamedTuple):
         targets: What it should make of it: the clean image in stage 1, the mask in stage 2.
         benign: Images without malignancy beside them in stage 2, half as many as in a full batch;
             None where the plan asks for none or the site has none.
-        benign_field: 1 inside the breast on each of those, 0 outside; None where the plan has no
-            use for it (``losses.empty``).
-        of_images: Images of the whole batch, over all shares; 0 where there are only benign ones.
-        of_benign: Benign images of the whole batch, over all shares.
+        benign_breast_mask: 1 inside the breast on each of those, 0 outside; None where the plan
+            has no use for it (``losses.empty``).
+        total_images: Images of the whole batch, over all shares; 0 where there are only benign
+            ones.
+        total_benign: Benign images of the whole batch, over all shares.
     """
 
     inputs: Tensor
     targets: Tensor
     benign: Tensor | None
-    benign_field: Tensor | None
-    of_images: int
-    of_benign: int
+    benign_breast_mask: Tensor | None
+    total_images: int
+    total_benign: int
 
     @property
     def weight(self) -> int:
         """Return what the batch's loss counts in a mean over batches: its images."""
-        return self.of_images or self.of_benign
+        return self.total_images or self.total_benign
 
 
 class Batches:
@@ -80,9 +81,9 @@ class Batches:
         samples: Sequence[Sample],
         plan: TrainingPlan,
         stage: Stage,
-        turn: Turn,
+        round_context: RoundContext,
         benign: Sequence[Sample] = (),
-        share: Share = Share(),  # noqa: B008 - a tuple
+        share: BatchShard = BatchShard(),  # noqa: B008 - a tuple
     ) -> None:
         """Read nothing yet.
 
@@ -90,7 +91,7 @@ class Batches:
             samples: The site's training images of the stage; in stage 2 perhaps none.
             plan: What to do.
             stage: The stage.
-            turn: Whose turn it is.
+            round_context: Whose turn it is.
             benign: In stage 2, the site's training images that stand beside.
             share: Which images of every batch to make. The shares of a batch, put together, are
                 the batch of one process, bit for bit.
@@ -100,7 +101,7 @@ class Batches:
         self.plan = plan
         self.stage = stage
         self.stage_plan = plan.stage(stage)
-        self.turn = turn
+        self.round_context = round_context
         self.share = share
 
     @property
@@ -138,10 +139,10 @@ class Batches:
         Args:
             epoch: Which pass of the round, counted from 0.
             first_step: The step to begin with.
-            threads: How many batches are made ahead, each in a thread; see :func:`makers`.
+            threads: How many batches are made ahead, each in a thread; see :func:`loader_threads`.
         """
         steps = range(first_step, self.steps_per_epoch)
-        return ahead((partial(self._batch, epoch, step) for step in steps), threads)
+        return prefetch((partial(self._batch, epoch, step) for step in steps), threads)
 
     def _batch(self, epoch: int, step: int) -> Batch:
         """Make the share of one batch of an epoch."""
@@ -155,8 +156,8 @@ class Batches:
         moved = [self._moved(i, names) for i, names in drawn[self._shared]]
         benign = self._tensor([sample.image for sample in moved])
         asked = self.plan.losses.empty
-        field = self._tensor([sample.field for sample in moved]) if asked else None
-        return Batch(inputs, targets, benign, field, len(whole), len(drawn))
+        breast_mask = self._tensor([sample.breast_mask for sample in moved]) if asked else None
+        return Batch(inputs, targets, benign, breast_mask, len(whole), len(drawn))
 
     def _own(self, epoch: int, step: int) -> list[Draw]:
         """Draw a step's images of the stage: the next of a seeded order, each once an epoch."""
@@ -181,8 +182,8 @@ class Batches:
     def _running(self, what: str, count: int, size: int, step: int) -> list[Draw]:
         """Draw a step's images from laps that run on over all rounds of the stage."""
         assert self.stage_plan.local_steps is not None
-        names = (self.stage, self.turn.site)
-        steps_before = (self.turn.server_round - 1) * self.stage_plan.local_steps + step
+        names = (self.stage, self.round_context.site)
+        steps_before = (self.round_context.server_round - 1) * self.stage_plan.local_steps + step
         places = range(steps_before * size, (steps_before + 1) * size)
         orders = {
             lap: self._order(count, f"{what} lap", *names, lap)
@@ -191,7 +192,7 @@ class Batches:
         return [(orders[p // count][p % count], (f"{what} at", *names, p)) for p in places]
 
     def _names(self, epoch: int) -> tuple[str | int, ...]:
-        return (self.stage, self.turn.site, self.turn.server_round, epoch)
+        return (self.stage, self.round_context.site, self.round_context.server_round, epoch)
 
     def _order(self, count: int, *names: str | int) -> list[int]:
         order: list[int] = generator(self.plan.seed, *names).permutation(count).tolist()
@@ -205,30 +206,30 @@ class Batches:
 
     @property
     def _shared(self) -> slice:
-        return slice(self.share.rank, None, self.share.of)
+        return slice(self.share.rank, None, self.share.world_size)
 
     def progress(self, epoch: int, step: int) -> float:
         """Return how far through the whole stage a step of this round is, 0..1."""
         in_round = (epoch + step / self.steps_per_epoch) / self.epochs
-        return (self.turn.server_round - 1 + in_round) / self.stage_plan.rounds
+        return (self.round_context.server_round - 1 + in_round) / self.stage_plan.rounds
 
     def _pair(self, index: int, names: tuple[str | int, ...]) -> Pair:
         """Return input and target, ``(S, S)``: corrupted and clean image, or image and mask."""
         rng = generator(self.plan.seed, *names)
-        moved = move(self.samples[index], self.plan.augmentation, rng)
+        moved = apply_geometry(self.samples[index], self.plan.augmentation, rng)
         if self.stage is Stage.PRETRAINING:
-            return corrupt(moved.image, moved.field, self.plan.corruption, rng), moved.image
+            return corrupt(moved.image, moved.breast_mask, self.plan.corruption, rng), moved.image
         varied = vary_intensity(moved, self.plan.augmentation, rng)
         return varied.image, varied.mask
 
     def _moved(self, index: int, names: tuple[str | int, ...]) -> Sample:
         """Return a benign image as a step sees it."""
         rng = generator(self.plan.seed, *names)
-        moved = move(self.benign[index], self.plan.augmentation, rng)
+        moved = apply_geometry(self.benign[index], self.plan.augmentation, rng)
         return vary_intensity(moved, self.plan.augmentation, rng)
 
 
-def makers(device: torch.device) -> int:
+def loader_threads(device: torch.device) -> int:
     """Return how many threads make batches for a device.
 
     A CPU's own step takes a hundred times as long as its images, so one is enough there; a GPU is

@@ -1,9 +1,10 @@
 """A round on several devices: a process each, which share every batch and end with equal weights.
 
 One process leads: it alone has the round's starting weights, keeps the round and gives its result.
-It starts its partners by :func:`lead`, which tells each what to do through a pipe; they come in by
-:func:`follow`. torch's DistributedDataParallel averages the gradients after each step. Processes
-meet in a private folder and speak over the loopback interface alone; no message is a pickle.
+It starts its partners by :func:`launch`, which tells each what to do through a pipe; they come in
+by :func:`join_group`. torch's DistributedDataParallel averages the gradients after each step.
+Processes meet in a private folder and speak over the loopback interface alone; no message is a
+pickle.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from mamfed_common.errors import RunError
 from mamfed_common.runtime.child_processes import how_it_ended, module_command, start_process
 from mamfed_common.runtime.places import temporary_folder
 from mamfed_common.runtime.process_supervisor import LIFELINE
-from mamfed_common.training.batches import Share
-from mamfed_common.training.round_checkpoint import Position, pack_progress, unpack_progress
+from mamfed_common.training.batches import BatchShard
+from mamfed_common.training.round_checkpoint import RoundPosition, pack_progress, unpack_progress
 
 logger = logging.getLogger(__name__)
 
@@ -52,36 +53,38 @@ STUCK = 75
 POSITION = "position"
 
 
-class Place(Config):
+class ProcessRank(Config):
     """One process's place in a team.
 
     Attributes:
         rank: Which it is; 0 leads.
-        of: How many there are.
+        world_size: How many there are.
         device: Where it trains.
         folder: Where they meet, a folder of their own.
     """
 
     rank: int
-    of: int
+    world_size: int
     device: str
     folder: Path
 
 
-class Team:
+class ProcessGroup:
     """The processes that train a round together: here, one process alone.
 
     Attributes:
         share: Which images of each batch are this process's.
     """
 
-    share = Share()
+    share = BatchShard()
 
     def join(self, loss: nn.Module) -> nn.Module:
         """Return the loss of a step such that its gradients are the whole team's mean."""
         return loss
 
-    def begin(self, network: nn.Module, optimiser: Optimizer, position: Position) -> Position:
+    def begin(
+        self, network: nn.Module, optimiser: Optimizer, position: RoundPosition
+    ) -> RoundPosition:
         """Put this process where the leader is, and return its position."""
         return position
 
@@ -90,14 +93,14 @@ class Team:
         return float(loss.detach())
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
-class _DeviceTeam(Team):
+class _DeviceGroup(ProcessGroup):
     """Several processes, each on a device."""
 
-    def __init__(self, place: Place) -> None:
-        self.share = Share(place.rank, place.of)
+    def __init__(self, place: ProcessRank) -> None:
+        self.share = BatchShard(place.rank, place.world_size)
         self._device = torch.device(place.device)
 
     def join(self, loss: nn.Module) -> nn.Module:
@@ -106,7 +109,9 @@ class _DeviceTeam(Team):
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(loss)
 
-    def begin(self, network: nn.Module, optimiser: Optimizer, position: Position) -> Position:
+    def begin(
+        self, network: nn.Module, optimiser: Optimizer, position: RoundPosition
+    ) -> RoundPosition:
         """Send or receive weights, the optimiser's moments and the position."""
         content = b""
         if self.share.rank == 0:
@@ -116,13 +121,13 @@ class _DeviceTeam(Team):
         epoch, step, loss_sum = tensors.pop(POSITION).tolist()
         if self.share.rank:
             unpack_progress(tensors, network, optimiser)
-        return Position(int(epoch), int(step), loss_sum)
+        return RoundPosition(int(epoch), int(step), loss_sum)
 
     def mean(self, loss: Tensor) -> float:
         """Add up what every process has."""
         total = loss.detach().clone()
         dist.all_reduce(total)
-        return float(total) / self.share.of
+        return float(total) / self.share.world_size
 
     def _from_leader(self, content: bytes) -> bytes:
         length = torch.tensor([len(content)], device=self._device)
@@ -136,14 +141,14 @@ class _DeviceTeam(Team):
 
 
 @contextmanager
-def lead(
-    module: str, devices: Sequence[torch.device], order: Callable[[Place], str]
-) -> Iterator[Team]:
+def launch(
+    module: str, devices: Sequence[torch.device], order: Callable[[ProcessRank], str]
+) -> Iterator[ProcessGroup]:
     """Start a partner on each device but the first, and lead them; all have ended afterwards.
 
     Args:
         module: What a partner runs: ``python -m`` it. It reads its order from stdin and calls
-            :func:`follow`.
+            :func:`join_group`.
         devices: Where to train, this process on the first.
         order: Writes what a partner at a place is told.
 
@@ -153,15 +158,15 @@ def lead(
     """
     with TemporaryDirectory(prefix="mamfed-", dir=temporary_folder()) as folder:  # 0700
         places = [
-            Place(rank=rank, of=len(devices), device=str(device), folder=Path(folder))
+            ProcessRank(rank=rank, world_size=len(devices), device=str(device), folder=Path(folder))
             for rank, device in enumerate(devices)
         ]
-        with _Partners(module, places[1:], order), _joined(places[0]) as team:
+        with _Workers(module, places[1:], order), _joined(places[0]) as team:
             yield team
 
 
 @contextmanager
-def follow(place: Place) -> Iterator[Team]:
+def join_group(place: ProcessRank) -> Iterator[ProcessGroup]:
     """Take a place in a team that another process leads."""
     _store(place).set(_ready(place), "")
     with _joined(place) as team:
@@ -169,7 +174,7 @@ def follow(place: Place) -> Iterator[Team]:
 
 
 @contextmanager
-def _joined(place: Place) -> Iterator[Team]:
+def _joined(place: ProcessRank) -> Iterator[ProcessGroup]:
     device = torch.device(place.device)
     os.environ.update(INTERFACES)
     if device.type == "cuda":
@@ -178,26 +183,28 @@ def _joined(place: Place) -> Iterator[Team]:
         BACKENDS[device.type],
         store=_store(place),
         rank=place.rank,
-        world_size=place.of,
+        world_size=place.world_size,
         device_id=device if device.type == "cuda" else None,
     )
     try:
-        yield _DeviceTeam(place)
+        yield _DeviceGroup(place)
     finally:
         dist.destroy_process_group()
 
 
-class _Partners:
+class _Workers:
     """The processes that follow this one."""
 
-    def __init__(self, module: str, places: Sequence[Place], order: Callable[[Place], str]) -> None:
+    def __init__(
+        self, module: str, places: Sequence[ProcessRank], order: Callable[[ProcessRank], str]
+    ) -> None:
         self._module = module
         self._places = places
         self._order = order
         self._processes: list[subprocess.Popen[bytes]] = []
         self._over = threading.Event()
 
-    def __enter__(self) -> _Partners:
+    def __enter__(self) -> _Workers:
         """Start them all, wait until they are about to join, and watch them from then on."""
         lifeline, self._our_end = os.pipe()
         try:
@@ -286,11 +293,11 @@ def _start(module: str, order: str, lifeline: int) -> subprocess.Popen[bytes]:
     return process
 
 
-def _store(place: Place) -> FileStore:
+def _store(place: ProcessRank) -> FileStore:
     return FileStore(str(place.folder / RENDEZVOUS))  # without a number of users nobody removes it
 
 
-def _ready(place: Place) -> str:
+def _ready(place: ProcessRank) -> str:
     return f"ready {place.rank}"
 
 

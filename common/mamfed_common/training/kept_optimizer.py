@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch.optim import Optimizer
 
-from mamfed_common.model.checked_file import Facts, read_checked, write_checked
+from mamfed_common.model.checked_file import FileFacts, read_checked, write_checked
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.files import private_directory, remove_drafts
 from mamfed_common.training.round_checkpoint import moments_of, set_moments
@@ -31,7 +31,7 @@ RUN_FOLDER = re.compile(r"[0-9a-f]{16}")
 FILE = re.compile(r"(\d)-(\d{4,})\.safetensors")
 
 
-class OptimizerKeeper:
+class OptimizerStateStore:
     """One site's moments before and after one round."""
 
     def __init__(
@@ -55,7 +55,7 @@ class OptimizerKeeper:
         """Give a fresh optimizer the moments that the round begins with, if there are any."""
         stage, server_round = self._here
         before = [here for here in self._kept() if here[0] == stage and here < self._here]
-        kept = before and read_checked(self._path(before[-1]), self._of(before[-1]), Facts)
+        kept = before and read_checked(self._path(before[-1]), self._of(before[-1]), FileFacts)
         if kept:
             set_moments(kept[1], optimizer)
         elif server_round > 1:
@@ -63,7 +63,7 @@ class OptimizerKeeper:
 
     def keep(self, optimizer: Optimizer) -> None:
         """Keep the moments that the round ends with; remove what no round can ask for any more."""
-        facts = Facts(what=self._of(self._here))
+        facts = FileFacts(what=self._of(self._here))
         if not write_checked(self._path(self._here), facts, moments_of(optimizer)):
             return
         remove_drafts(self._folder)

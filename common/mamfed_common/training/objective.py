@@ -36,8 +36,8 @@ class StepLoss(nn.Module):
             self.trained = network.backbone
         self._stage = batches.stage
         self._device = device
-        self._processes = batches.share.of
-        self._benign_weight = batches.plan.losses.benign if subtracts(network) else 0.0
+        self._processes = batches.share.world_size
+        self._benign_weight = batches.plan.losses.benign if uses_subtraction(network) else 0.0
         self._empty_weight = batches.plan.losses.empty
         self._reconstruction = reconstruction_loss()
         self._segmentation = segmentation_loss(batches.plan.losses)
@@ -46,9 +46,9 @@ class StepLoss(nn.Module):
         """Return the loss of this process's share of a batch, a scalar."""
         loss = self._loss_of_images(batch)
         if batch.benign is not None and len(batch.benign):
-            beside = self._loss_of_benign(batch.benign, batch.benign_field)
+            beside = self._loss_of_benign(batch.benign, batch.benign_breast_mask)
             if beside is not None:
-                loss = loss + beside * self._weight(len(batch.benign), batch.of_benign)
+                loss = loss + beside * self._weight(len(batch.benign), batch.total_benign)
         return loss
 
     def _loss_of_images(self, batch: Batch) -> Tensor:
@@ -58,9 +58,9 @@ class StepLoss(nn.Module):
         output = self.trained(batch.inputs.to(self._device)).float()
         targets = batch.targets.to(self._device)
         minimised = self._reconstruction if self._stage is Stage.PRETRAINING else self._segmentation
-        return cast(Tensor, minimised(output, targets)) * self._weight(count, batch.of_images)
+        return cast(Tensor, minimised(output, targets)) * self._weight(count, batch.total_images)
 
-    def _loss_of_benign(self, images: Tensor, field: Tensor | None) -> Tensor | None:
+    def _loss_of_benign(self, images: Tensor, breast_mask: Tensor | None) -> Tensor | None:
         """Return what images without malignancy cost: redrawn, and with an empty target."""
         images, network = images.to(self._device), self.trained
         logits, drawn = None, None
@@ -76,8 +76,8 @@ class StepLoss(nn.Module):
         if drawn is not None:
             loss = self._benign_weight * self._reconstruction(drawn.float(), images)
         if logits is not None:
-            assert field is not None
-            empty = self._empty_weight * empty_loss(logits.float(), field.to(self._device))
+            assert breast_mask is not None
+            empty = self._empty_weight * empty_loss(logits.float(), breast_mask.to(self._device))
             loss = empty if loss is None else loss + empty
         return loss
 
@@ -85,12 +85,12 @@ class StepLoss(nn.Module):
         return self._processes * count / whole
 
 
-def subtracts(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
+def uses_subtraction(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
     """Tell whether a network's logits come from the difference between input and output."""
     return isinstance(network, MalignancyNetwork) and network.subtraction is not None
 
 
-def descend(
+def optimizer_step(
     optimiser: torch.optim.Optimizer, loss: Tensor, anchor: Sequence[Tensor], proximal_mu: float
 ) -> None:
     """Take one step down the clipped gradient of a loss.

@@ -13,7 +13,7 @@ import cv2
 T = TypeVar("T")
 
 
-def ahead(calls: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
+def prefetch(calls: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
     """Yield what calls return, in their order, with the next ones under way in threads.
 
     Nothing begins before the first result is asked for. From then on ``threads`` calls are under

@@ -49,18 +49,18 @@ def repaint(
         ``(S, S)`` float32 in 0..1: beyond a rim of ``S / 64`` around what is marked, the image.
     """
     image = np.asarray(sample.image, np.float32) / np.float32(FULL_SCALE)
-    cut = widened(marked, round(len(image) * RIM)) & sample.field
-    tissue = sample.field & ~cut
+    cut = dilated(marked, round(len(image) * RIM)) & sample.breast_mask
+    tissue = sample.breast_mask & ~cut
     if not cut.any() or not tissue.any():
         return image
     filled = np.where(cut, fill_smoothly(image, tissue), image)
-    drawn = _blurred(_draw(painter, filled, plan, device), sample.field)
+    drawn = _blurred(_draw(painter, filled, plan, device), sample.breast_mask)
     tone = fill_smoothly(_blurred(image, tissue) - drawn, tissue)
     healthy = drawn + tone + _texture(image, cut, tissue)
     return np.where(cut, np.clip(healthy, 0, 1), image)
 
 
-def widened(mask: BoolImage, pixels: int) -> BoolImage:
+def dilated(mask: BoolImage, pixels: int) -> BoolImage:
     """Return a ``(H, W)`` mask and all that lies within a distance of it."""
     side = 2 * pixels + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
@@ -122,7 +122,7 @@ def _texture(image: Pixels, cut: BoolImage, tissue: BoolImage) -> Pixels:
         tissue: ``(S, S)`` bool: where it may be taken from, but for a rim: skin is no texture.
     """
     fine = np.where(tissue, image - _blurred(image, tissue), np.float32(0))
-    inner = tissue & ~widened(~(tissue | cut), max(1, round(len(image) * RIM)))
+    inner = tissue & ~dilated(~(tissue | cut), max(1, round(len(image) * RIM)))
     texture = np.zeros_like(image)
     _, _, stats, _ = cv2.connectedComponentsWithStats(cut.astype(np.uint8), connectivity=8)
     for left, top, width, height, _ in stats[1:].tolist():

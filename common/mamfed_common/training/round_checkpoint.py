@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mamfed_common.domain import Examples, Purpose
-from mamfed_common.model.checked_file import AnyFacts, Facts, read_checked, write_checked
+from mamfed_common.model.checked_file import AnyFacts, FileFacts, read_checked, write_checked
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.runtime.files import private_directory
 
@@ -47,7 +47,7 @@ class TrainingResult(NamedTuple):
     loss: float
 
 
-class Position(NamedTuple):
+class RoundPosition(NamedTuple):
     """How far a round is.
 
     Attributes:
@@ -61,7 +61,7 @@ class Position(NamedTuple):
     loss_sum: float = 0.0
 
 
-class _Facts(Facts):
+class _Facts(FileFacts):
     """What a file of a round says of itself."""
 
     num_examples: Examples
@@ -77,7 +77,7 @@ class _ResultFacts(_Facts):
     loss: float
 
 
-class RoundKeeper:
+class RoundCheckpointer:
     """Keeps one round of one site in a folder; the files of other rounds there are removed."""
 
     def __init__(self, folder: Path, what: str, every_seconds: float = 60.0) -> None:
@@ -97,7 +97,7 @@ class RoundKeeper:
 
     def resume(
         self, network: nn.Module, optimiser: Optimizer, num_examples: dict[Purpose, int]
-    ) -> Position:
+    ) -> RoundPosition:
         """Put a fresh network and optimiser where the round was last kept.
 
         Args:
@@ -110,20 +110,20 @@ class RoundKeeper:
         """
         kept = self._read("progress", _ProgressFacts)
         if kept is None:
-            return Position()
+            return RoundPosition()
         facts, tensors = kept
         if facts.num_examples != num_examples:
             logger.warning("the round starts anew: the number of images has changed")
-            return Position()
+            return RoundPosition()
         unpack_progress(tensors, network, optimiser)
         logger.info("the round goes on at epoch %d, step %d", facts.epoch, facts.step)
-        return Position(facts.epoch, facts.step, facts.loss_sum)
+        return RoundPosition(facts.epoch, facts.step, facts.loss_sum)
 
     def step(
         self,
         network: nn.Module,
         optimiser: Optimizer,
-        position: Position,
+        position: RoundPosition,
         num_examples: dict[Purpose, int],
     ) -> None:
         """Keep the round as it is between two steps, if it is time."""

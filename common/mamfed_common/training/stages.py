@@ -20,16 +20,16 @@ from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.malloc import keep_freed_memory
 from mamfed_common.model.state_dict import State, check_state, state_of
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.training.batches import Batches, Turn, makers, to_tensor
-from mamfed_common.training.data_parallel import ALONE, Team
+from mamfed_common.training.batches import Batches, RoundContext, loader_threads, to_tensor
+from mamfed_common.training.data_parallel import ALONE, ProcessGroup
 from mamfed_common.training.device import autocast
-from mamfed_common.training.kept_optimizer import OptimizerKeeper
+from mamfed_common.training.kept_optimizer import OptimizerStateStore
 from mamfed_common.training.objective import (
     MAX_GRADIENT_NORM as MAX_GRADIENT_NORM,  # training's own constant
 )
-from mamfed_common.training.objective import StepLoss, descend
+from mamfed_common.training.objective import StepLoss, optimizer_step
 from mamfed_common.training.repaint import repaint
-from mamfed_common.training.round_checkpoint import Position, RoundKeeper
+from mamfed_common.training.round_checkpoint import RoundCheckpointer, RoundPosition
 from mamfed_common.training.round_checkpoint import (
     TrainingResult as TrainingResult,  # training's own result
 )
@@ -48,14 +48,14 @@ def train(
     state: State,
     samples: Sequence[Sample],
     plan: TrainingPlan,
-    turn: Turn,
+    round_context: RoundContext,
     *,
     device: torch.device,
     benign: Sequence[Sample] = (),
     on_step: OnStep | None = None,
-    keep: RoundKeeper | None = None,
-    moments: OptimizerKeeper | None = None,
-    team: Team = ALONE,
+    checkpointer: RoundCheckpointer | None = None,
+    moments: OptimizerStateStore | None = None,
+    team: ProcessGroup = ALONE,
     activation_checkpointing: bool = False,
 ) -> TrainingResult:
     """Train one site's share of one round of a stage.
@@ -69,12 +69,12 @@ def train(
         samples: The site's training images of the stage: benign ones, or malignant ones, of which
             there may be none where it has others that stand beside.
         plan: What to do.
-        turn: Whose turn it is.
+        round_context: Whose turn it is.
         device: Where to do it.
         benign: In stage 2, the site's training images that stand beside (``plan.beside``).
         on_step: Called after each step, for a progress bar.
-        keep: Keeps the round on disk. One that was cut short goes on where it was last kept,
-            and one that is over gives its result again.
+        checkpointer: Keeps the round on disk. One that was cut short goes on where it was last
+            kept, and one that is over gives its result again.
         moments: What AdamW begins with, and where it is kept; None: it begins afresh.
         team: The processes that share each batch, of which this one leads.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping
@@ -85,9 +85,15 @@ def train(
     """
     network = load_network(state, plan, device)
     network.backbone.activation_checkpointing = activation_checkpointing
-    batches = Batches(samples, plan, stage, turn, benign, team.share)
+    batches = Batches(samples, plan, stage, round_context, benign, team.share)
     return fit(
-        network, batches, device=device, on_step=on_step, keep=keep, moments=moments, team=team
+        network,
+        batches,
+        device=device,
+        on_step=on_step,
+        checkpointer=checkpointer,
+        moments=moments,
+        team=team,
     )
 
 
@@ -187,7 +193,7 @@ def malignancy_of(
     image = to_tensor([sample.image]).to(device)
     with autocast(device, plan.precision):
         malignancy = network(image).float().sigmoid()
-    return np.where(sample.field, malignancy[0, 0].cpu().numpy(), np.float32(0))
+    return np.where(sample.breast_mask, malignancy[0, 0].cpu().numpy(), np.float32(0))
 
 
 @torch.no_grad()
@@ -219,7 +225,7 @@ def predict(
     reconstruction = None if redrawn is None else redrawn.float()[:, 0].cpu().numpy()
     predictions = []
     for index, sample in enumerate(samples):
-        probability = np.where(sample.field, malignancy[index], np.float32(0))
+        probability = np.where(sample.breast_mask, malignancy[index], np.float32(0))
         marked = probability >= plan.evaluation.threshold
         healthy = None
         if painter is not None and marked.any():
@@ -259,9 +265,9 @@ def fit(
     device: torch.device,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
-    keep: RoundKeeper | None = None,
-    moments: OptimizerKeeper | None = None,
-    team: Team = ALONE,
+    checkpointer: RoundCheckpointer | None = None,
+    moments: OptimizerStateStore | None = None,
+    team: ProcessGroup = ALONE,
 ) -> TrainingResult:
     """Train a network on one round's batches: AdamW is fresh, kept, or one that a kill cut short.
 
@@ -273,13 +279,13 @@ def fit(
         on_step: Called after each step.
         on_epoch: Called with an epoch, counted from 0, when it is over. Where a kill cut the round
             short, the epoch under way then may be told twice.
-        keep: Keeps the round on disk, see :func:`train`.
+        checkpointer: Keeps the round on disk, see :func:`train`.
         moments: Likewise what AdamW begins and ends with.
         team: The processes that share each batch; all call this with the same round, and end with
             the same weights. They start where the leader is, which alone may have a ``keep`` and
             ``moments``.
     """
-    if keep and (result := keep.result()):
+    if checkpointer and (result := checkpointer.result()):
         return result
     network.train()
     stage = batches.stage_plan
@@ -291,20 +297,22 @@ def fit(
     anchor = [parameter.detach().clone() for parameter in network.parameters()]
     if moments:
         moments.restore(optimiser)
-    start = keep.resume(network, optimiser, count) if keep else Position()
+    start = checkpointer.resume(network, optimiser, count) if checkpointer else RoundPosition()
     start = team.begin(network, optimiser, start)
     loss_sum = start.loss_sum
     for epoch in range(start.epoch, batches.epochs):
         first = start.step if epoch == start.epoch else 0
-        for step, batch in enumerate(batches.epoch(epoch, first, makers(device)), first):
+        for step, batch in enumerate(batches.epoch(epoch, first, loader_threads(device)), first):
             factor = learning_rate_factor(batches.progress(epoch, step))
             optimiser.param_groups[0]["lr"] = stage.learning_rate * factor
             with autocast(device, batches.plan.precision):
                 loss = loss_of(batch)
-            descend(optimiser, loss, anchor, batches.plan.federation.proximal_mu)
+            optimizer_step(optimiser, loss, anchor, batches.plan.federation.proximal_mu)
             loss_sum = (loss_sum if step else 0.0) + team.mean(loss) * batch.weight
-            if keep:
-                keep.step(network, optimiser, Position(epoch, step + 1, loss_sum), count)
+            if checkpointer:
+                checkpointer.step(
+                    network, optimiser, RoundPosition(epoch, step + 1, loss_sum), count
+                )
             if on_step:
                 on_step()
         if on_epoch:
@@ -313,6 +321,6 @@ def fit(
     result = TrainingResult(state_of(network), count, loss_sum / batches.weight_per_epoch)
     if moments:  # first: a round that is over is not trained again, and the next one needs them
         moments.keep(optimiser)
-    if keep:
-        keep.finish(result)
+    if checkpointer:
+        checkpointer.finish(result)
     return result

@@ -40,7 +40,7 @@ class AugmentationConfig(Config):
     max_log_gamma: float = Field(default=0.25, ge=0, le=3)
 
 
-def move(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
+def apply_geometry(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
     """Flip, rotate and scale a sample about its centre; image, field and mask alike."""
     upside_down, mirrored = rng.random() < config.flip, rng.random() < config.flip
     angle = rng.uniform(-config.max_rotation_degrees, config.max_rotation_degrees)
@@ -49,8 +49,10 @@ def move(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -
         return _flip(sample, upside_down, mirrored)
     height, width = sample.image.shape
     matrix = _matrix((height, width), angle, scale, upside_down, mirrored)
-    field, mask = (_moved(plane, matrix) for plane in (sample.field, sample.mask))
-    return sample._replace(image=_moved_image(sample.image, matrix, field), field=field, mask=mask)
+    breast_mask, mask = (_moved(plane, matrix) for plane in (sample.breast_mask, sample.mask))
+    return sample._replace(
+        image=_moved_image(sample.image, matrix, breast_mask), breast_mask=breast_mask, mask=mask
+    )
 
 
 def vary_intensity(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
@@ -63,7 +65,9 @@ def vary_intensity(sample: Sample, config: AugmentationConfig, rng: np.random.Ge
 
 def _flip(sample: Sample, upside_down: bool, mirrored: bool) -> Sample:
     way = slice(None, None, -1 if upside_down else 1), slice(None, None, -1 if mirrored else 1)
-    return sample._replace(image=sample.image[way], field=sample.field[way], mask=sample.mask[way])
+    return sample._replace(
+        image=sample.image[way], breast_mask=sample.breast_mask[way], mask=sample.mask[way]
+    )
 
 
 def _matrix(
@@ -91,13 +95,13 @@ def _moved(plane: Mask, matrix: Matrix) -> Mask:
     return moved
 
 
-def _moved_image(image: Grey, matrix: Matrix, field: Mask) -> Grey:
+def _moved_image(image: Grey, matrix: Matrix, breast_mask: Mask) -> Grey:
     """Move an image, band by band, into the breast moved before; all around it stays 0."""
     moved = np.zeros_like(image)
     for top in range(0, len(moved), BAND):
-        rows, columns = window_of(field[top : top + BAND])
+        rows, columns = window_of(breast_mask[top : top + BAND])
         window = slice(top + rows.start, top + rows.stop), columns
-        inside = field[window].view(np.uint8)
+        inside = breast_mask[window].view(np.uint8)
         if inside.size:
             drawn = _drawn(image, matrix, window, cv2.INTER_LINEAR)
             cv2.copyTo(drawn, inside, moved[window])

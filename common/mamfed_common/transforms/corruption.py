@@ -61,18 +61,20 @@ class CorruptionConfig(Config):
     fills: tuple[Fill, ...] = Field(default=("noise", "constant", "tissue"), min_length=1)
 
 
-def corrupt(image: Grey, field: Mask, config: CorruptionConfig, rng: np.random.Generator) -> Grey:
+def corrupt(
+    image: Grey, breast_mask: Mask, config: CorruptionConfig, rng: np.random.Generator
+) -> Grey:
     """Return a corrupted copy of one image.
 
     Args:
         image: ``(H, W)`` uint16, 0..65535.
-        field: ``(H, W)`` bool, the breast. Pixels outside it are never changed.
+        breast_mask: ``(H, W)`` bool, the breast. Pixels outside it are never changed.
         config: How often each corruption is drawn.
         rng: Source of every random choice.
     """
     corrupted = image.copy()
-    window = window_of(field)
-    breast, tissue = field[window], image[window]
+    window = window_of(breast_mask)
+    breast, tissue = breast_mask[window], image[window]
     if not breast.size or rng.random() < config.clean:
         return corrupted
     if rng.random() < config.gamma:
@@ -131,10 +133,10 @@ def _number_of_shapes(rng: np.random.Generator) -> int:
     return shapes
 
 
-def _tissue_statistics(image: Grey, field: Mask) -> tuple[float, float]:
+def _tissue_statistics(image: Grey, breast_mask: Mask) -> tuple[float, float]:
     """Return mean and deviation of the breast, from every eighth row and column at large sizes."""
     step = max(1, min(image.shape) // 192)
-    tissue = image[::step, ::step][field[::step, ::step]]
+    tissue = image[::step, ::step][breast_mask[::step, ::step]]
     if not tissue.size:
         return 0.5 * FULL_SCALE, 0.1 * FULL_SCALE
     return float(tissue.mean()), float(tissue.std())
@@ -207,14 +209,14 @@ def _draw_shape(
     return shape, window
 
 
-def _point_inside(rng: np.random.Generator, field: Mask) -> tuple[int, int]:
+def _point_inside(rng: np.random.Generator, breast_mask: Mask) -> tuple[int, int]:
     """Draw a pixel of the breast: by trial, and by a full count where the breast is tiny."""
-    rows, columns = field.shape
+    rows, columns = breast_mask.shape
     for _ in range(64):
         row, column = int(rng.integers(rows)), int(rng.integers(columns))
-        if field[row, column]:
+        if breast_mask[row, column]:
             return row, column
-    inside = np.flatnonzero(field)
+    inside = np.flatnonzero(breast_mask)
     row, column = divmod(int(inside[rng.integers(inside.size)]), columns)
     return row, column
 

@@ -21,13 +21,13 @@ class Sample(NamedTuple):
     Attributes:
         image: ``(S, S)`` uint16; 0..65535 stands for intensities 0..1, tissue bright; 0 outside
             the breast.
-        field: ``(S, S)`` bool, true inside the breast.
+        breast_mask: ``(S, S)`` bool, true inside the breast.
         mask: ``(S, S)`` bool, true on malignant findings; all false where there are none.
         name: What the site calls the image. It stays at the site.
     """
 
     image: npt.NDArray[np.uint16]
-    field: npt.NDArray[np.bool_]
+    breast_mask: npt.NDArray[np.bool_]
     mask: npt.NDArray[np.bool_]
     name: str
 

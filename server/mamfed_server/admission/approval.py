@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mamfed_common.errors import SetupError
 from mamfed_common.protocol.versions import FLOWER, same_minor
-from mamfed_common.runtime.documents import near
-from mamfed_common.runtime.lock import taking_turns
+from mamfed_common.runtime.documents import did_you_mean
+from mamfed_common.runtime.lock import home_lock
 from mamfed_common.security.certificates import common_name, parse_certificate
-from mamfed_common.security.enrolment import SiteRequest, Welcome, check_request
+from mamfed_common.security.enrolment import EnrolmentRequest, Welcome, check_request
 from mamfed_common.security.keys import openssh_text
 from mamfed_common.security.signing import node_fingerprint
 from mamfed_server.admission.certificate_authority import issue_site, load_authority, load_plan_key
@@ -28,7 +28,7 @@ class Approval(StrEnum):
     REPLACEMENT = "a known site with a new key: the old key will be revoked"
 
 
-def consider(home: ServerHome, request: SiteRequest, *, replace: bool = False) -> Approval:
+def consider(home: ServerHome, request: EnrolmentRequest, *, replace: bool = False) -> Approval:
     """Check a request against itself and against the sites that are known.
 
     Args:
@@ -62,19 +62,19 @@ def consider(home: ServerHome, request: SiteRequest, *, replace: bool = False) -
     return Approval.REPLACEMENT
 
 
-def approve(home: ServerHome, request: SiteRequest, *, replace: bool = False) -> Welcome:
+def approve(home: ServerHome, request: EnrolmentRequest, *, replace: bool = False) -> Welcome:
     """Issue a site's certificate and write the site's file; return what to send to the site.
 
     Raises:
         SetupError: As in :func:`consider`, or the authority cannot be used.
     """
     settings = load_settings(home)
-    with taking_turns(home.path):
+    with home_lock(home.path):
         return _approve(home, request, settings, replace=replace)
 
 
 def _approve(
-    home: ServerHome, request: SiteRequest, settings: ServerSettings, *, replace: bool
+    home: ServerHome, request: EnrolmentRequest, settings: ServerSettings, *, replace: bool
 ) -> Welcome:
     approval = consider(home, request, replace=replace)
     pem = issue_site(home, request, settings.certificate_days).decode()
@@ -103,7 +103,7 @@ def revoke(home: ServerHome, site: str) -> SiteEntry:
     Raises:
         SetupError: There is no such site or home, or it is revoked already.
     """
-    with taking_turns(home.path):
+    with home_lock(home.path):
         known = revocable(home, site)
         entry = known.model_copy(update={"status": "revoked", "revoked_at": datetime.now(UTC)})
         save_site(home, entry)
@@ -120,14 +120,14 @@ def revocable(home: ServerHome, site: str) -> SiteEntry:
     sites = load_sites(home)
     known = sites.get(site)
     if known is None:
-        meant = near(site, sorted(sites))
+        meant = did_you_mean(site, sorted(sites))
         raise SetupError(f"{site}: no such site{meant}; see mamfed-server sites list")
     if known.status == "revoked":
         raise SetupError(f"{site}: revoked already, on {known.revoked_at:%Y-%m-%d}")
     return known
 
 
-def _approved(known: SiteEntry | None, request: SiteRequest, pem: str) -> SiteEntry:
+def _approved(known: SiteEntry | None, request: EnrolmentRequest, pem: str) -> SiteEntry:
     return SiteEntry(
         site=request.site,
         node_public_key=openssh_text(request.node_key()),
@@ -139,7 +139,7 @@ def _approved(known: SiteEntry | None, request: SiteRequest, pem: str) -> SiteEn
     )
 
 
-def _renewed(known: SiteEntry, request: SiteRequest, pem: str) -> SiteEntry:
+def _renewed(known: SiteEntry, request: EnrolmentRequest, pem: str) -> SiteEntry:
     now = datetime.now(UTC)
     valid = tuple(c for c in known.certificates if c.not_after > now)
     contact = request.contact or known.contact
@@ -167,7 +167,7 @@ def _check_unique(site: str, key: str, sites: dict[str, SiteEntry]) -> None:
             )
 
 
-def _check_versions(request: SiteRequest) -> None:
+def _check_versions(request: EnrolmentRequest) -> None:
     if not same_minor(request.mamfed_version):
         raise SetupError(
             f"{request.site}: has mamfed {request.mamfed_version}, another minor version than this "

@@ -29,7 +29,7 @@ from mamfed_common.security.certificates import (
     node_uri,
     read_certificate,
 )
-from mamfed_common.security.enrolment import SiteRequest, check_request
+from mamfed_common.security.enrolment import EnrolmentRequest, check_request
 from mamfed_common.security.keys import new_ec_key, openssh_text, read_key, write_key
 from mamfed_server.settings import ServerHome
 
@@ -131,7 +131,7 @@ def issue_server(home: ServerHome, hosts: Sequence[str], days: int = CERTIFICATE
 
 def issue_site(
     home: ServerHome,
-    request: SiteRequest,
+    request: EnrolmentRequest,
     days: int = CERTIFICATE_DAYS,
     now: datetime | None = None,
 ) -> bytes:

@@ -32,7 +32,7 @@ MOST_BUFFERS = 1024
 """Linux's IOV_MAX."""
 
 
-class Section(NamedTuple):
+class DtypeSection(NamedTuple):
     """The values of one dtype in an update's file.
 
     Attributes:
@@ -92,7 +92,7 @@ class UpdateFolder:
         return self._path / f"{site}.update"
 
 
-def sections_of(state: Mapping[str, Tensor]) -> list[Section]:
+def sections_of(state: Mapping[str, Tensor]) -> list[DtypeSection]:
     """Return how weights of these names, shapes and dtypes lie in a file."""
     sections, end = [], 0
     ordered = sorted(state, key=lambda name: (str(state[name].dtype), name))
@@ -100,12 +100,12 @@ def sections_of(state: Mapping[str, Tensor]) -> list[Section]:
         names = tuple(group)
         dtype, length = state[names[0]].dtype, sum(state[name].numel() for name in names)
         offset = -(-end // ALIGNMENT) * ALIGNMENT
-        sections.append(Section(names, dtype, length, offset))
+        sections.append(DtypeSection(names, dtype, length, offset))
         end = offset + length * dtype.itemsize
     return sections
 
 
-def _numpy_dtype(section: Section) -> np.dtype[np.generic]:
+def _numpy_dtype(section: DtypeSection) -> np.dtype[np.generic]:
     return torch.empty(0, dtype=section.dtype).numpy().dtype
 
 
@@ -125,7 +125,7 @@ def _write(descriptor: int, buffers: Sequence[memoryview]) -> None:
 
 
 @contextmanager
-def _values(path: Path, section: Section, start: int, stop: int) -> Iterator[Array]:
+def _values(path: Path, section: DtypeSection, start: int, stop: int) -> Iterator[Array]:
     """Map values ``[start, stop)`` of a section; ``start`` is a multiple of a block.
 
     The file is opened for each block: open ones are limited, often to 1,024.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mamfed_server.export.exporting import Request
 
 
-class To(StrEnum):
+class ExportChoice(StrEnum):
     """What to export to; ``run`` copies the run's own files."""
 
     ONNX = "onnx"
@@ -30,7 +30,7 @@ def export(
     run: Annotated[
         str, typer.Argument(help="A run's folder or name, or a checkpoint (*.safetensors).")
     ],
-    to: Annotated[To, typer.Option("--to", help="Which format.")] = To.RUN,
+    to: Annotated[ExportChoice, typer.Option("--to", help="Which format.")] = ExportChoice.RUN,
     out: Annotated[
         Path | None, typer.Option(help="Folder to make.", show_default="RUN/export/FORMAT")
     ] = None,
@@ -70,16 +70,16 @@ def export(
     from mamfed_server.run_folder.folder import find_run
 
     place = Path(run) if Path(run).is_file() else find_run(run, home / "runs")
-    if to is To.RUN:
+    if to is ExportChoice.RUN:
         _copy(place, checkpoint, out, dry_run, output)
         return
     from mamfed_server.export.checks import read_images
-    from mamfed_server.export.exporting import Request, Target
+    from mamfed_server.export.exporting import ExportTarget, Request
 
     root = place if place.is_dir() else place.parent
     request = Request(
         read_source(place, checkpoint, norms),
-        Target(to.value),
+        ExportTarget(to.value),
         out or root / "export" / to.value,
         read_images(images) if images else None,
     )

@@ -30,7 +30,7 @@ def init(
     """
     from mamfed_common.runtime.documents import validated
     from mamfed_common.runtime.files import private_directory
-    from mamfed_common.runtime.lock import taking_turns
+    from mamfed_common.runtime.lock import home_lock
     from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
     home = ServerHome(folder)
@@ -40,7 +40,7 @@ def init(
     if not home.settings_path.exists():
         asked = contact_of(contact, "Whom do sites phone to compare fingerprints?")
         wanted = validated(ServerSettings, {**values, "contact": asked}, "mamfed-server init")
-    with taking_turns(folder):
+    with home_lock(folder):
         made = _make(home, wanted)
         for private in (home.sites, home.runs, home.logs):
             private_directory(private)

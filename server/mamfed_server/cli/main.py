@@ -72,10 +72,10 @@ def show(
 ) -> None:
     """Say how a run stands or ended: its rounds, who was left out and why, its results."""
     from mamfed_server.report.run_text import lines
-    from mamfed_server.run.state import standing_of
+    from mamfed_server.run.state import run_status_of
     from mamfed_server.run_folder.folder import find_run
 
-    found = standing_of(find_run(run, home / "runs"))
+    found = run_status_of(find_run(run, home / "runs"))
     if output is Format.JSON:
         document = found.summary or {"status": str(found.state), "reason": found.reason}
         typer.echo(json.dumps(document, indent=2))
@@ -107,7 +107,7 @@ def report(
 
     folder = find_run(run, home / "runs")
     page = report_run(folder, out)
-    terminal.say(lines_of(folder))
+    terminal.print_lines(lines_of(folder))
     typer.echo(json.dumps({"report": str(page)}, indent=2) if output is Format.JSON else page)
 
 

@@ -92,7 +92,7 @@ def status(
         raise typer.Exit(found)
     from mamfed_server.service import status as shown
 
-    now, at = shown.look(place), datetime.now(UTC)
+    now, at = shown.read_status(place), datetime.now(UTC)
     if watch:
         from mamfed_server.service.watch import watch as keep_watching
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mamfed_common.runtime.terminal import Format, agree, console
+from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def approve(
     console().print(f"site: {asked.site} ({kind})")
     console().print(f"contact: {asked.contact or 'none given'}")
     console().print(f"fingerprint: {asked.fingerprint()}")
-    agree("Did the site read the same fingerprint over the phone?", yes=yes)
+    confirm("Did the site read the same fingerprint over the phone?", yes=yes)
     welcome = approval.approve(place, asked, replace=replace)
     write_document(target, welcome)
     end = welcome.site_certificate().not_valid_after_utc
@@ -105,7 +105,7 @@ def revoke(
     known = approval.revocable(place, site)
     console().print(f"site: {known.site}, approved {known.approved_at:%Y-%m-%d}")
     console().print(f"contact: {known.contact or 'none given'}")
-    agree(f"Shut {known.site} out? It can come back with new keys only.", yes=yes)
+    confirm(f"Shut {known.site} out? It can come back with new keys only.", yes=yes)
     entry = approval.revoke(place, site)
     typer.echo(f"{entry.site}: revoked; it can come back with new keys only")
 
@@ -121,14 +121,14 @@ def rotate(
 
     The authority and the keys stay. A running server takes it within seconds.
     """
-    from mamfed_common.runtime.lock import taking_turns
+    from mamfed_common.runtime.lock import home_lock
     from mamfed_server.admission.certificate_authority import issue_server, load_server_certificate
     from mamfed_server.admission.registry import load_sites
     from mamfed_server.settings import ServerHome, load_settings
 
     place = ServerHome(home)
     settings = load_settings(place)
-    with taking_turns(home):
+    with home_lock(home):
         issue_server(place, settings.hosts, days or settings.certificate_days)
     end = load_server_certificate(place).not_valid_after_utc
     typer.echo(f"server certificate for {', '.join(settings.hosts)}, valid until {end:%Y-%m-%d}")

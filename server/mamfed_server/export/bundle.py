@@ -20,7 +20,7 @@ from mamfed_common.model.state_dict import state_of
 from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_server.export import torchscript
 from mamfed_server.export.checks import Images, Predictor
-from mamfed_server.export.network import MALIGNANCY, ExportNetwork, Model, StackedNetwork
+from mamfed_server.export.network import MALIGNANCY, ExportModel, ExportNetwork, StackedNetwork
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -33,7 +33,7 @@ NAMES = {
 }
 
 
-def write(folder: Path, model: Model) -> None:
+def write(folder: Path, model: ExportModel) -> None:
     """Write the folders ``configs``, ``models`` and ``docs``, and the licence."""
     configs, models, docs = (private_directory(folder / n) for n in ("configs", "models", "docs"))
     write_atomic(configs / "metadata.json", json.dumps(_metadata(model), indent=2) + "\n")
@@ -61,7 +61,7 @@ def load(folder: Path) -> Predictor:
     return predict
 
 
-def _inference(model: Model) -> dict[str, object]:
+def _inference(model: ExportModel) -> dict[str, object]:
     """Return the configuration: PNG of prepared images in, malignancy as ``.npy`` out."""
     return {
         "imports": ["$import glob", "$import os", "$import torch", "$import numpy"],
@@ -119,7 +119,7 @@ FULL_SCALE = (
 """
 
 
-def _metadata(model: Model) -> dict[str, object]:
+def _metadata(model: ExportModel) -> dict[str, object]:
     facts, versions = model.facts, _versions()
     return {
         "schema": SCHEMA,
@@ -157,7 +157,7 @@ def _metadata(model: Model) -> dict[str, object]:
 
 
 def _data_format(
-    kind: str, channels: int, model: Model, channel_def: dict[str, str]
+    kind: str, channels: int, model: ExportModel, channel_def: dict[str, str]
 ) -> dict[str, object]:
     least = 2 * model.multiple
     return {

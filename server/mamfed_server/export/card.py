@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.runtime.files import write_atomic
-from mamfed_server.export.network import Model
+from mamfed_server.export.network import ExportModel
 from mamfed_server.export.source import Source
 from mamfed_server.report.data import Interval
 
@@ -31,7 +31,7 @@ MISSING = "not known"
 PARTS = ("train", "val", "test")
 
 
-def write_card(path: Path, source: Source, model: Model, record: Mapping[str, Any]) -> None:
+def write_card(path: Path, source: Source, model: ExportModel, record: Mapping[str, Any]) -> None:
     """Write the model card."""
     summary = source.summary or {}
     facts = model.facts
@@ -61,7 +61,7 @@ def write_card(path: Path, source: Source, model: Model, record: Mapping[str, An
     write_atomic(path, text)
 
 
-def write_readme(path: Path, target: str, model: Model, record: Mapping[str, Any]) -> None:
+def write_readme(path: Path, target: str, model: ExportModel, record: Mapping[str, Any]) -> None:
     """Write how the files of one format are used."""
     template = ENVIRONMENT.get_template(f"{target}.README.md.jinja")
     preprocessing = model.preprocessing

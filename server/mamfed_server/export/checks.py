@@ -18,7 +18,7 @@ import torch
 
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.model.malignancy_net import MalignancyNetwork
-from mamfed_server.export.network import Model
+from mamfed_server.export.network import ExportModel
 
 TOLERANCE = 1e-4
 """Largest absolute difference from PyTorch that an export may have, in any output."""
@@ -31,7 +31,7 @@ Predictor = Callable[[Images], Sequence[npt.NDArray[np.float32]]]
 OnBatch = Callable[[], None]
 
 
-class Difference(NamedTuple):
+class OutputDifference(NamedTuple):
     """How far an export is from PyTorch: largest absolute differences over all outputs.
 
     Attributes:
@@ -45,7 +45,7 @@ class Difference(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
 
 
-def batches_of(model: Model, images: Sequence[Images]) -> list[Images]:
+def batches_of(model: ExportModel, images: Sequence[Images]) -> list[Images]:
     """Return what to compare on: each image, and the first two sizes smaller, twice in one batch.
 
     Args:
@@ -67,8 +67,11 @@ def padded(image: Images, multiple: int) -> Images:
 
 
 def compare(
-    model: Model, predict: Predictor, batches: Sequence[Images], on_batch: OnBatch | None = None
-) -> Difference:
+    model: ExportModel,
+    predict: Predictor,
+    batches: Sequence[Images],
+    on_batch: OnBatch | None = None,
+) -> OutputDifference:
     """Run an export and PyTorch on the same batches.
 
     Raises:
@@ -83,7 +86,7 @@ def compare(
         if on_batch:
             on_batch()
     shapes = tuple(batch.shape for batch in batches)
-    difference = Difference(float(worst[0]), float(worst[1]), shapes)
+    difference = OutputDifference(float(worst[0]), float(worst[1]), shapes)
     if not difference.float64 <= TOLERANCE:
         raise OutputError(
             f"the export differs from PyTorch by {difference.float64:.1e}, allowed are "

@@ -34,18 +34,18 @@ from mamfed_common.runtime.files import (
     write_atomic,
 )
 from mamfed_common.runtime.fingerprint import Fingerprint
-from mamfed_common.runtime.lock import LOCK, folder_for_one
+from mamfed_common.runtime.lock import LOCK, exclusive_folder
 from mamfed_common.runtime.optional_packages import check_installed
 from mamfed_server.export.checks import (
     SEED,
     TOLERANCE,
-    Difference,
     Images,
+    OutputDifference,
     batches_of,
     compare,
     drawn_image,
 )
-from mamfed_server.export.network import Model
+from mamfed_server.export.network import ExportModel
 from mamfed_server.export.source import Source
 
 RECORD, PREPROCESSING, CARD, README = (
@@ -56,7 +56,7 @@ RECORD, PREPROCESSING, CARD, README = (
 )
 
 
-class Target(StrEnum):
+class ExportTarget(StrEnum):
     """What a network can be exported to."""
 
     ONNX = "onnx"
@@ -65,7 +65,7 @@ class Target(StrEnum):
     SAFETENSORS = "safetensors"
 
 
-class Form(NamedTuple):
+class ExportFormat(NamedTuple):
     """How one target is written.
 
     Attributes:
@@ -83,14 +83,14 @@ class Form(NamedTuple):
 
 
 FORMS = {
-    Target.ONNX: Form(
+    ExportTarget.ONNX: ExportFormat(
         "onnx_file", ("model.onnx",), ("jinja2", "onnx", "onnxscript", "onnxruntime")
     ),
-    Target.TORCHSCRIPT: Form("torchscript", ("model.ts",)),
-    Target.SAFETENSORS: Form(
+    ExportTarget.TORCHSCRIPT: ExportFormat("torchscript", ("model.ts",)),
+    ExportTarget.SAFETENSORS: ExportFormat(
         "plain", ("model.safetensors", "network.json"), painter="painter.safetensors"
     ),
-    Target.MONAI_BUNDLE: Form(
+    ExportTarget.MONAI_BUNDLE: ExportFormat(
         "bundle",
         (
             "LICENSE",
@@ -115,7 +115,7 @@ class Request(NamedTuple):
     """
 
     source: Source
-    target: Target
+    target: ExportTarget
     out: Path
     images: Sequence[Images] | None = None
 
@@ -206,7 +206,7 @@ def export(request: Request, on_step: Callable[[str], None] = lambda _: None) ->
         SetupError: Another export works in the folder.
     """
     check_request(request)
-    with folder_for_one(request.out, "another export") as out:
+    with exclusive_folder(request.out, "another export") as out:
         check_request(request)  # another one may have ended since
         for left in out.glob(f".*{DRAFT}"):
             shutil.rmtree(left, ignore_errors=True)
@@ -241,10 +241,10 @@ def _fill(draft: Path, request: Request, on_step: Callable[[str], None]) -> dict
 def _compared(
     draft: Path,
     module: ModuleType,
-    model: Model,
+    model: ExportModel,
     request: Request,
     on_step: Callable[[str], None],
-) -> Difference:
+) -> OutputDifference:
     images = request.images or [drawn_image(model.facts.plan.image_size)]
     batches = batches_of(model, images)
     done = 0
@@ -258,7 +258,7 @@ def _compared(
     return compare(model, module.load(draft), batches, on_batch)
 
 
-def _record(request: Request, model: Model, difference: Difference) -> dict[str, Any]:
+def _record(request: Request, model: ExportModel, difference: OutputDifference) -> dict[str, Any]:
     facts = model.facts
     images = request.images
     return {
@@ -283,7 +283,7 @@ def _record(request: Request, model: Model, difference: Difference) -> dict[str,
     }
 
 
-def _module(form: Form) -> ModuleType:
+def _module(form: ExportFormat) -> ModuleType:
     return importlib.import_module(f"mamfed_server.export.{form.module}")
 
 

@@ -86,7 +86,7 @@ class StackedNetwork(nn.Module):
         return outputs if isinstance(outputs, Tensor) else torch.cat(outputs, dim=1)
 
 
-class Model(NamedTuple):
+class ExportModel(NamedTuple):
     """What an export is made of.
 
     Attributes:

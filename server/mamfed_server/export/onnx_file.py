@@ -13,14 +13,14 @@ import onnx
 import torch
 
 from mamfed_server.export.checks import Images, Predictor
-from mamfed_server.export.network import IMAGE, ExportNetwork, Model
+from mamfed_server.export.network import IMAGE, ExportModel, ExportNetwork
 
 FILE = "model.onnx"
 OPSET = 20
 METADATA_KEY = "mamfed"
 
 
-def write(folder: Path, model: Model) -> None:
+def write(folder: Path, model: ExportModel) -> None:
     """Write the graph with batch, height and width left open, checked by ONNX's own checker."""
     multiple = model.multiple
     batch, height, width = (
@@ -50,7 +50,7 @@ def load(folder: Path) -> Predictor:
     return predict
 
 
-def _quietly_exported(model: Model, sizes: dict[int, object]) -> onnx.ModelProto:
+def _quietly_exported(model: ExportModel, sizes: dict[int, object]) -> onnx.ModelProto:
     """Export without what torch says about it on stdout and in the log, which helps no user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -92,7 +92,7 @@ def _forget_the_machine(program: onnx.ModelProto) -> None:
     del graph.value_info[:]
 
 
-def _metadata(model: Model) -> dict[str, str]:
+def _metadata(model: ExportModel) -> dict[str, str]:
     """Return flat texts, and all of it as JSON under one key."""
     flat = ("use", "threshold", "multiple", "image_size", "plan_sha256", "weights_sha256")
     texts = {f"{METADATA_KEY}.{key}": str(model.preprocessing[key]) for key in flat}

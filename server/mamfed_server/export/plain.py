@@ -23,13 +23,13 @@ from mamfed_common.model.state_dict import state_of
 from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.runtime.files import write_atomic
 from mamfed_server.export.checks import Images, Predictor
-from mamfed_server.export.network import ExportNetwork, Model
+from mamfed_server.export.network import ExportModel, ExportNetwork
 
 FILE, NETWORK_FILE = "model.safetensors", "network.json"
 PAINTER_FILE = "painter.safetensors"
 
 
-def write(folder: Path, model: Model) -> None:
+def write(folder: Path, model: ExportModel) -> None:
     """Write the weights and what :class:`NetworkConfig` needs."""
     save_file(state_of(model.network), folder / FILE)
     if model.painter is not None:

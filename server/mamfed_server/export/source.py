@@ -10,9 +10,9 @@ import torch
 from mamfed_common.checkpoint import Checkpoint, load_model, require_finetuned
 from mamfed_common.errors import DataError
 from mamfed_common.training.stages import load_network
-from mamfed_server.export.network import Model
+from mamfed_server.export.network import ExportModel
 from mamfed_server.export.preprocessing import preprocessing_of
-from mamfed_server.report.data import Notes, read_notes
+from mamfed_server.report.data import RunNotes, read_notes
 from mamfed_server.run_folder.folder import RunFolder
 
 
@@ -29,13 +29,13 @@ class Source(NamedTuple):
     path: Path
     checkpoint: Checkpoint
     summary: dict[str, Any] | None
-    notes: Notes
+    notes: RunNotes
 
-    def model(self) -> Model:
+    def model(self) -> ExportModel:
         """Build the network."""
         facts = self.checkpoint.facts
         network = load_network(self.checkpoint.state, facts.plan, torch.device("cpu")).eval()
-        return Model(network, facts, preprocessing_of(facts), self.checkpoint.painter)
+        return ExportModel(network, facts, preprocessing_of(facts), self.checkpoint.painter)
 
 
 def read_source(place: Path, name: str, norms: str | None = None) -> Source:
@@ -55,7 +55,7 @@ def read_source(place: Path, name: str, norms: str | None = None) -> Source:
     checkpoint = load_model(path, norms)
     require_finetuned(path, checkpoint.facts)
     if not is_run:
-        return Source(path, checkpoint, None, Notes())
+        return Source(path, checkpoint, None, RunNotes())
     return Source(path, checkpoint, _summary(place), read_notes(place))
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from mamfed_server.export.checks import Images, Predictor
-from mamfed_server.export.network import ExportNetwork, Model
+from mamfed_server.export.network import ExportModel, ExportNetwork
 
 FILE = "model.ts"
 METADATA_FILE = "preprocessing.json"
 """Also inside ``model.ts``, among its extra files."""
 
 
-def write(folder: Path, model: Model) -> None:
+def write(folder: Path, model: ExportModel) -> None:
     """Write a trace with batch, height and width left open."""
     save_trace(ExportNetwork(model.network), folder / FILE, model)
 
@@ -36,7 +36,7 @@ def load(folder: Path) -> Predictor:
 
 
 @torch.no_grad()
-def save_trace(network: nn.Module, path: Path, model: Model) -> None:
+def save_trace(network: nn.Module, path: Path, model: ExportModel) -> None:
     """Trace a network and save it with its preprocessing."""
     with warnings.catch_warnings():
         # That sides are multiples is decided while tracing, as it should be.

@@ -34,7 +34,7 @@ class _Site:
     since: str = ""
 
 
-class Twins:
+class DuplicateSites:
     """Notices sites that answer from two processes; safe to call from any thread."""
 
     def __init__(

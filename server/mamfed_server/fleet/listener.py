@@ -30,7 +30,7 @@ SHUTDOWN_SECONDS = 1
 FLOWER_HEADER = "x-flower-version"
 
 
-class Front:
+class TlsListener:
     """The listener, in a thread of its own."""
 
     def __init__(

@@ -44,7 +44,7 @@ from mamfed_server.fleet.superlink import (
     check_sender,
     key_of,
 )
-from mamfed_server.run.closing_message import RunNews
+from mamfed_server.run.closing_message import ClosingMessage
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Limits(NamedTuple):
     answer_bytes: int = 4 * 2**30
 
 
-class Known(Protocol):
+class KnownSites(Protocol):
     """Who belongs to the federation (``sites.Registry``)."""
 
     def check(self, certificate_der: bytes, node_public_key_der_sha256: str | None) -> Any:
@@ -88,7 +88,7 @@ class Known(Protocol):
         """
 
 
-class Denied(Exception):
+class RequestDenied(Exception):
     """A request that does not reach Flower."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -98,16 +98,16 @@ class Denied(Exception):
         self.detail = detail
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware: lets through what a site needs, from sites that are known."""
 
     def __init__(
         self,
         link: SuperLink,
-        known: Known,
+        known: KnownSites,
         limits: Limits,
         on_contact: Callable[[str, bytes, str], None],
-        news: RunNews | None = None,
+        news: ClosingMessage | None = None,
     ) -> None:
         """Guard a link.
 
@@ -133,7 +133,7 @@ class Guard:
             return
         try:
             body, site = await self._admit(scope, receive)
-        except Denied as denied:
+        except RequestDenied as denied:
             logger.info("%s %s: %s", denied.status, scope["path"], denied.detail)
             await _answer(send, denied)
             return
@@ -156,10 +156,10 @@ class Guard:
         """Return a request's body, and whose it is; empty for a look at the health."""
         path, headers = str(scope["path"]), {k.decode().lower(): v for k, v in scope["headers"]}
         if not _is_offered(path, scope["method"]):
-            raise Denied(404, "there is no such thing here")
+            raise RequestDenied(404, "there is no such thing here")
         peer: bytes | None = scope.get(PEER)
         if peer is None:
-            raise Denied(403, "no client certificate was shown")
+            raise RequestDenied(403, "no client certificate was shown")
         if path == HEALTH:
             await self._who(peer, None)
             return b"", ""
@@ -185,13 +185,13 @@ class Guard:
         try:
             entry = await asyncio.to_thread(self._known.check, peer, node)
         except LinkError as error:
-            raise Denied(403, str(error)) from None
+            raise RequestDenied(403, str(error)) from None
         return str(entry.site)
 
     async def _body(self, headers: dict[str, bytes], receive: Receive) -> bytes:
         """Read the whole body, no more than allowed and no slower."""
         length = headers.get("content-length", b"0")
-        too_large = Denied(413, f"a body may have {self._limits.body_bytes} bytes")
+        too_large = RequestDenied(413, f"a body may have {self._limits.body_bytes} bytes")
         if not length.isdigit() or int(length) > self._limits.body_bytes:
             raise too_large
         body = bytearray()
@@ -201,13 +201,15 @@ class Guard:
                 while more:
                     event = await receive()
                     if event["type"] == "http.disconnect":
-                        raise Denied(400, "the body never came")
+                        raise RequestDenied(400, "the body never came")
                     body += event.get("body", b"")
                     more = event.get("more_body", False)
                     if len(body) > self._limits.body_bytes:
                         raise too_large
         except TimeoutError:
-            raise Denied(408, f"the body took over {span(self._limits.body_seconds)}") from None
+            raise RequestDenied(
+                408, f"the body took over {span(self._limits.body_seconds)}"
+            ) from None
         return bytes(body)
 
     def _count(self, path: str, site: str, length: int) -> None:
@@ -217,7 +219,7 @@ class Guard:
         if path == PUSH_OBJECT:
             self._sent[site] += length
             if self._sent[site] > self._limits.answer_bytes:
-                raise Denied(413, "the answer is larger than any answer can be")
+                raise RequestDenied(413, "the answer is larger than any answer can be")
 
 
 def _is_offered(path: str, method: str) -> bool:
@@ -227,12 +229,12 @@ def _is_offered(path: str, method: str) -> bool:
 def _check_versions(headers: dict[str, bytes]) -> None:
     theirs = headers.get(MAMFED_HEADER, b"").decode("latin-1")
     if not same_minor(theirs):
-        raise Denied(
+        raise RequestDenied(
             426, f"found mamfed {theirs[:20]!r}, expected {__version__}: same minor version"
         )
     flower = headers.get(VERSION_HEADER, b"").decode("latin-1")
     if not same_minor(flower, flower_version()):
-        raise Denied(426, _other("Flower", flower, flower_version()))
+        raise RequestDenied(426, _other("Flower", flower, flower_version()))
 
 
 def _other(what: str, found: str, expected: str) -> str:
@@ -243,14 +245,14 @@ def _key(headers: dict[str, bytes]) -> bytes:
     try:
         return key_of(headers.get(KEY_HEADER, b""))
     except LinkError as error:
-        raise Denied(403, str(error)) from None
+        raise RequestDenied(403, str(error)) from None
 
 
 def _check_sender(body: bytes) -> None:
     try:
         check_sender(body)
     except LinkError as error:
-        raise Denied(400, str(error)) from None
+        raise RequestDenied(400, str(error)) from None
 
 
 def _fingerprint(key: bytes) -> str:
@@ -268,7 +270,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _answer(send: Send, denied: Denied) -> None:
+async def _answer(send: Send, denied: RequestDenied) -> None:
     body = json.dumps({"detail": denied.detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": denied.status, "headers": headers})

@@ -18,7 +18,7 @@ from mamfed_common.errors import DataError
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.runtime.files import write_atomic
 from mamfed_server.report.participation import never_asked
-from mamfed_server.run.state import Kept, RunState, Standing, standing_of
+from mamfed_server.run.state import KeptCheckpoint, RunState, RunStatus, run_status_of
 from mamfed_server.run_folder.folder import PLAN, RoundRecord, RunFolder
 
 NOTES, FIGURE2, ARMS = "report.json", "figure2.png", "arms"
@@ -58,7 +58,7 @@ class Interval(Config):
     patients: int
 
 
-class Difference(Config):
+class DiceDifference(Config):
     """A difference of two mean Dices, with its 95 % bootstrap interval over patients if known."""
 
     value: float
@@ -66,7 +66,7 @@ class Difference(Config):
     high: float | None = None
 
 
-class Promise(Config):
+class SiteGain(Config):
     """What a site gains by taking part, on its own held-out images.
 
     Attributes:
@@ -84,13 +84,13 @@ class Promise(Config):
     images: int
     patients: int | None = None
     dice: dict[str, float] = Field(default_factory=dict)
-    minus_local: dict[str, Difference] = Field(default_factory=dict)
+    minus_local: dict[str, DiceDifference] = Field(default_factory=dict)
     other_images: int = 0
     other_patients: int | None = None
     marked: dict[str, float] = Field(default_factory=dict)
 
 
-class Notes(Config):
+class RunNotes(Config):
     """What a run knows beside its plan, rounds and summary; a simulation knows most.
 
     Attributes:
@@ -113,7 +113,7 @@ class Notes(Config):
     cases_chosen_by: str = ""
     worst: tuple[CaseNote, ...] = ()
     intervals: dict[str, Interval] = Field(default_factory=dict)
-    promises: tuple[Promise, ...] = ()
+    promises: tuple[SiteGain, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ class ReportData:
     summary: dict[str, Any]
     rounds: Sequence[RoundRecord]
     other_rounds: Mapping[str, Sequence[RoundRecord]]
-    notes: Notes
+    notes: RunNotes
     figure2: bytes | None = None
     events: Mapping[str, int] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
-    kept: Kept | None = None
+    kept: KeptCheckpoint | None = None
 
     @property
     def state(self) -> RunState:
@@ -170,14 +170,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def write_notes(folder: Path, notes: Notes, figure2: bytes | None = None) -> None:
+def write_notes(folder: Path, notes: RunNotes, figure2: bytes | None = None) -> None:
     """Keep in a run folder what its report needs beside the run's own files."""
     write_atomic(folder / NOTES, notes.model_dump_json(indent=2) + "\n")
     if figure2 is not None:
         write_atomic(folder / FIGURE2, figure2)
 
 
-def read_notes(folder: Path) -> Notes:
+def read_notes(folder: Path) -> RunNotes:
     """Read what a run folder has noted, nothing where it has not.
 
     Raises:
@@ -185,9 +185,9 @@ def read_notes(folder: Path) -> Notes:
     """
     path = folder / NOTES
     if not path.exists():
-        return Notes(title=f"Run {folder.resolve().name}")
+        return RunNotes(title=f"Run {folder.resolve().name}")
     try:
-        return Notes.model_validate_json(path.read_bytes())
+        return RunNotes.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         raise DataError(f"{path}: damaged; remove it, and the report goes without it") from None
 
@@ -199,7 +199,7 @@ def read_run(folder: Path) -> ReportData:
         DataError: The summary or the notes are damaged.
         PlanError: The plan is damaged or missing.
     """
-    plan, found = read_plan(folder / PLAN), standing_of(folder)
+    plan, found = read_plan(folder / PLAN), run_status_of(folder)
     notes, figure2 = read_notes(folder), folder / FIGURE2
     rounds, events = found.rounds, found.events
     summary = _unfinished(found, plan) if found.summary is None else found.summary
@@ -216,7 +216,7 @@ def read_run(folder: Path) -> ReportData:
     )
 
 
-def _unfinished(found: Standing, plan: TrainingPlan) -> dict[str, Any]:
+def _unfinished(found: RunStatus, plan: TrainingPlan) -> dict[str, Any]:
     """Stand for the summary that a run has not written yet, or never will."""
     stages: dict[str, list[str]] = {}
     for record in found.rounds:

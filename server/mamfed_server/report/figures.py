@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mamfed_common.plan import Stage
 from mamfed_server.report.results import ARM_NAMES
-from mamfed_server.run.round_choice import Choice
+from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.folder import RoundRecord
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -77,7 +77,7 @@ def draw_curves(
     frame(panels["dice"], "Stage 2, finetuning: Dice on validation patients")
     _draw_validation(panels["dice"], finetuning, looks)
     _draw_other_arms(panels["dice"], other_rounds, looks)
-    choice = Choice(finetuning)
+    choice = RoundChoice(finetuning)
     if choice.chosen:
         numbers, smoothed = zip(*choice.smoothed, strict=True)
         panels["dice"].plot(

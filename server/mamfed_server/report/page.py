@@ -20,9 +20,9 @@ from mamfed_common.metrics.small_numbers import (
 )
 from mamfed_common.runtime.files import check_file, is_page, private_directory, write_atomic
 from mamfed_common.runtime.wording import counted, span
-from mamfed_server.report.data import FIGURE2, Interval, Notes, ReportData, read_run
+from mamfed_server.report.data import FIGURE2, Interval, ReportData, RunNotes, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
-from mamfed_server.report.participation import Mark, participation
+from mamfed_server.report.participation import RoundMark, participation
 from mamfed_server.report.results import (
     ArmResult,
     Measure,
@@ -38,9 +38,9 @@ from mamfed_server.report.results import (
     rows_of,
     verdict,
 )
-from mamfed_server.report.site_gains import promise_rows, promise_sentences, promises_of
+from mamfed_server.report.site_gains import gain_rows, gain_sentences, gains_of
 from mamfed_server.report.status import status_of
-from mamfed_server.run.round_choice import Choice, chosen_round, pool
+from mamfed_server.run.round_choice import RoundChoice, chosen_round, pool
 from mamfed_server.run_folder.attendance import attendance, due
 from mamfed_server.run_folder.folder import RoundRecord
 
@@ -175,7 +175,7 @@ def _render(
     )
     rated = sorted({site for arm in arms for site in arm.rated})
     chosen = chosen_round(report.rounds, ended_well=report.ended_well)
-    promises = promises_of(report.notes.promises, arms)
+    promises = gains_of(report.notes.promises, arms)
     return environment.get_template("report.html.j2").render(
         report=report,
         summary=report.summary,
@@ -183,23 +183,23 @@ def _render(
         sites=sites,
         accounts={name: account_of(site, report.plan) for name, site in sites.items()},
         reasons=reason_lines(sites, report.plan),
-        verdict=[*verdict(arms), *promise_sentences(promises, ["shared"])],
+        verdict=[*verdict(arms), *gain_sentences(promises, ["shared"])],
         caveats=_caveats(arms),
         not_trained=[(arm, reasons) for arm in arms if (reasons := arm.not_trained)],
         status=status_of(report, arms, sites),
         tables=_tables(report, arms, sites),
-        promises=promise_rows(promises, arms),
-        promised=promise_sentences(promises),
+        promises=gain_rows(promises, arms),
+        promised=gain_sentences(promises),
         tested=rated,
         across=across_rows(arms, rated),
         chosen=chosen,
         pooled=chosen and pool(chosen.validation),
-        chosen_by=Choice(report.rounds).why(),
+        chosen_by=RoundChoice(report.rounds).why(),
         notes=report.notes,
         participation=participation(report.rounds, counted_sites),
         absent=report.absent,
         started=report.rounds[0].started_at if report.rounds else "",
-        marks=[mark for mark in Mark if mark.sign],
+        marks=[mark for mark in RoundMark if mark.sign],
         happened={HAPPENED[k]: n for k, n in report.events.items() if k in HAPPENED},
         site_dice=_dice_by_arm(arms).get("federated", {}),
         columns=min(len(report.notes.cases), COLUMNS),
@@ -234,7 +234,7 @@ def _images_behind(arms: Sequence[ArmResult]) -> dict[str, int]:
     }
 
 
-def _has_thin(notes: Notes) -> bool:
+def _has_thin(notes: RunNotes) -> bool:
     """Tell whether an interval on the page is flagged."""
     behind = [i.patients for i in notes.intervals.values() if i.low is not None]
     return any(map(few_patients, [*behind, *(p.patients for p in notes.promises if p.minus_local)]))
@@ -272,5 +272,5 @@ def verdicts_of(folder: Path) -> list[str]:
     """
     report = read_run(folder)
     arms = read_arms(report.summary)
-    promises = promises_of(report.notes.promises, arms)
-    return [*verdict(arms), *promise_sentences(promises), *_caveats(arms)]
+    promises = gains_of(report.notes.promises, arms)
+    return [*verdict(arms), *gain_sentences(promises), *_caveats(arms)]

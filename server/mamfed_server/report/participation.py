@@ -15,7 +15,7 @@ HEAD_EVERY = 5
 """Every so many rounds have their number written; more would not be read."""
 
 
-class Mark(Enum):
+class RoundMark(Enum):
     """What became of a site in a round: a sign, a class of the style sheet, and words."""
 
     ACCEPTED = ("●", "accepted", "update accepted")
@@ -43,7 +43,7 @@ class SiteLine(NamedTuple):
     """A site's line: its marks round by round, and in how many of all rounds it was accepted."""
 
     site: str
-    marks: list[Mark]
+    marks: list[RoundMark]
     accepted: int
     rounds: int
 
@@ -84,13 +84,13 @@ def participation(
     return tables
 
 
-def mark_of(record: RoundRecord, site: str) -> Mark:
+def mark_of(record: RoundRecord, site: str) -> RoundMark:
     """Say what became of a site in a round."""
     if site in record.accepted:
-        return Mark.ACCEPTED
+        return RoundMark.ACCEPTED
     if site not in record.expected:
-        return Mark.NOT_ASKED
-    return Mark.REFUSED if site in record.answered else Mark.SILENT
+        return RoundMark.NOT_ASKED
+    return RoundMark.REFUSED if site in record.answered else RoundMark.SILENT
 
 
 def never_asked(events: Sequence[Event], rounds: Sequence[RoundRecord]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan, read_plan
 from mamfed_common.runtime.wording import counted, size, span
 from mamfed_server.run.participants import stages_of
-from mamfed_server.run.plan_checks import need, without_effect
+from mamfed_server.run.plan_checks import min_updates, without_effect
 from mamfed_server.run_folder.folder import PLAN, RoundRecord, RunFolder
 
 SAFE_MIN_SITES = 3
@@ -41,7 +41,7 @@ def page(plan: TrainingPlan, sites: Sequence[str] | None, runs: Path | None) -> 
 
 def tolerance(plan: TrainingPlan, sites: Sequence[str] | None = None) -> list[str]:
     """Say how many sites a round can lose before the run fails; of approved sites if known."""
-    wanted = need(plan)
+    wanted = min_updates(plan)
     rule = f"a round needs {counted(wanted, 'accepted update')}, or the run ends as failed"
     if sites is None:
         return [f"{rule}: of {wanted} sites none may be missing, of {wanted + 1} one may"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mamfed_server.run.state import Standing
+from mamfed_server.run.state import RunStatus
 from mamfed_server.run_folder.attendance import due, updates_in_words
 
 
-def lines(found: Standing) -> list[str]:
+def lines(found: RunStatus) -> list[str]:
     """Return it for people, a line each: state, rounds, who is missing, results, warnings."""
     counted = found.attendance()
     said = [f"{found.run}: {found.doing()}", f"  {found.progress()}, {updates_in_words(counted)}"]

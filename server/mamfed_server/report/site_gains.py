@@ -9,7 +9,7 @@ from mamfed_common.metrics.gains import Gain, compared
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.metrics.small_numbers import MARK, few_patients, is_few
 from mamfed_common.runtime.wording import counted
-from mamfed_server.report.data import Difference, Promise
+from mamfed_server.report.data import DiceDifference, SiteGain
 from mamfed_server.report.results import ArmResult
 
 MODELS = {"shared": "federated", "personal": "personal", "local": "local"}
@@ -19,7 +19,7 @@ MODELS = {"shared": "federated", "personal": "personal", "local": "local"}
 NAMES = ("shared", "personal")
 
 
-class PromiseRow(NamedTuple):
+class GainRow(NamedTuple):
     """One site's row, all in words.
 
     Attributes:
@@ -43,7 +43,7 @@ class PromiseRow(NamedTuple):
     reason: str
 
 
-def promises_of(known: Sequence[Promise], arms: Sequence[ArmResult]) -> list[Promise]:
+def gains_of(known: Sequence[SiteGain], arms: Sequence[ArmResult]) -> list[SiteGain]:
     """Return each site's promise, the worst first.
 
     Worst is the lowest difference of the shared model to local training where that is known, then
@@ -57,14 +57,14 @@ def promises_of(known: Sequence[Promise], arms: Sequence[ArmResult]) -> list[Pro
     return sorted(found, key=_order)
 
 
-def promise_rows(promises: Sequence[Promise], arms: Sequence[ArmResult]) -> list[PromiseRow]:
+def gain_rows(promises: Sequence[SiteGain], arms: Sequence[ArmResult]) -> list[GainRow]:
     """Return the table; nothing where there is but the shared model to tell of."""
     by_name = {arm.name: arm for arm in arms}
     reasons = by_name["personal"].not_trained if "personal" in by_name else {}
     if not any(len(promise.dice) > 1 or len(promise.marked) > 1 for promise in promises):
         return []
     return [
-        PromiseRow(
+        GainRow(
             site=promise.site,
             images=_behind(promise.images, promise.patients),
             small=promise.images > 0 and is_few(promise.images, promise.patients),
@@ -81,12 +81,12 @@ def promise_rows(promises: Sequence[Promise], arms: Sequence[ArmResult]) -> list
     ]
 
 
-def promise_sentences(promises: Sequence[Promise], names: Sequence[str] = NAMES) -> list[str]:
+def gain_sentences(promises: Sequence[SiteGain], names: Sequence[str] = NAMES) -> list[str]:
     """Say where a model scored lower than the site's own training would have, and where higher."""
     return [sentence for name in names for sentence in _said(name, promises)]
 
 
-def gain_text(found: Difference | None, patients: int | None = None) -> str:
+def gain_text(found: DiceDifference | None, patients: int | None = None) -> str:
     """Return a signed difference, with its interval where there is one, flagged if over few."""
     if found is None:
         return "n/a"
@@ -96,7 +96,7 @@ def gain_text(found: Difference | None, patients: int | None = None) -> str:
     return f"{text} [{found.low:+.2f}, {found.high:+.2f}]{MARK * few_patients(patients)}"
 
 
-def _said(name: str, promises: Sequence[Promise]) -> list[str]:
+def _said(name: str, promises: Sequence[SiteGain]) -> list[str]:
     found = [
         Gain(p.site, gain.value, gain.low, gain.high, p.images, p.patients)
         for p in promises
@@ -105,7 +105,7 @@ def _said(name: str, promises: Sequence[Promise]) -> list[str]:
     return compared(f"The {name} model", "local training", found, digits=2)
 
 
-def _of_means(arms: Sequence[ArmResult]) -> list[Promise]:
+def _of_means(arms: Sequence[ArmResult]) -> list[SiteGain]:
     """Make promises of sites' means: without intervals, and without the breast's pixels."""
     by_name = {arm.name: arm for arm in arms}
     scores = {m: by_name[a].scores for m, a in MODELS.items() if a in by_name}
@@ -115,14 +115,14 @@ def _of_means(arms: Sequence[ArmResult]) -> list[Promise]:
     ]
 
 
-def _of_scores(site: str, scores: Mapping[str, SiteScore]) -> Promise:
+def _of_scores(site: str, scores: Mapping[str, SiteScore]) -> SiteGain:
     dice = {model: score.dice for model, score in scores.items() if score.dice is not None}
-    minus_local: dict[str, Difference] = {
-        model: Difference(value=dice[model] - dice["local"])
+    minus_local: dict[str, DiceDifference] = {
+        model: DiceDifference(value=dice[model] - dice["local"])
         for model in ("shared", "personal")
         if model in dice and "local" in dice
     }
-    return Promise(
+    return SiteGain(
         site=site,
         images=max((score.images or 0 for score in scores.values()), default=0),
         dice=dice,
@@ -131,7 +131,7 @@ def _of_scores(site: str, scores: Mapping[str, SiteScore]) -> Promise:
     )
 
 
-def _order(promise: Promise) -> tuple[int, float, str]:
+def _order(promise: SiteGain) -> tuple[int, float, str]:
     """Sort by the difference where it is known, then by Dice, then sites without either."""
     if "shared" in promise.minus_local:
         return 0, promise.minus_local["shared"].value, promise.site

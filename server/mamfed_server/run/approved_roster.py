@@ -17,8 +17,8 @@ from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import Query, SiteDescription, pack
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job
-from mamfed_server.run.requests import Exchange, Link, Reply
-from mamfed_server.run.roster import Member, Roster
+from mamfed_server.run.requests import PendingRequest, SitePoller, SiteReply
+from mamfed_server.run.roster import Roster, SiteMember
 from mamfed_server.run_folder.event_log import EventLog
 
 PATIENCE_SECONDS = 30.0
@@ -29,7 +29,7 @@ NOT_CONNECTED = "not connected"
 class ApprovedRoster(Roster):
     """The sites that the coordinator has approved."""
 
-    def __init__(self, job: Job, link: Link, log: EventLog) -> None:
+    def __init__(self, job: Job, link: SitePoller, log: EventLog) -> None:
         """Start with no site."""
         super().__init__(job)
         assert job.names is not None, "a roster of approved sites needs their names"
@@ -37,7 +37,7 @@ class ApprovedRoster(Roster):
         self._link, self._log = link, log
         self._approved: Mapping[str, int] = {}
         request = pack(Query(plan=job.plan, signature=job.signature))
-        self._queries = Exchange(link, MessageType.QUERY, request)
+        self._queries = PendingRequest(link, MessageType.QUERY, request)
         self._asked_at: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
         self._again_at: dict[str, float] = {}
@@ -111,7 +111,7 @@ class ApprovedRoster(Roster):
         self._queries.poll(self._take)
         return online
 
-    def _take(self, site: str, reply: Reply) -> None:
+    def _take(self, site: str, reply: SiteReply) -> None:
         try:
             description = self._read(site, reply)
         except WeightsError as error:
@@ -121,10 +121,10 @@ class ApprovedRoster(Roster):
             self._reasons[site] = str(error)
             return
         self._reasons.pop(site, None)
-        self._members[site] = Member(self._approved[site], description)
+        self._members[site] = SiteMember(self._approved[site], description)
         self._log.write("described", site=site)
 
-    def _read(self, site: str, reply: Reply) -> SiteDescription:
+    def _read(self, site: str, reply: SiteReply) -> SiteDescription:
         if reply.content is None:
             raise WeightsError(reply.reason)
         description = read_description(reply.content)

@@ -13,8 +13,8 @@ from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.protocol.messages import SiteDescription
-from mamfed_server.run.resume import Resumed, load_last_good, position_of, positions
-from mamfed_server.run.round_choice import Choice
+from mamfed_server.run.resume import ResumePoint, load_last_good, position_of, round_positions
+from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.folder import PRETRAINED, RoundRecord, RunFolder
 
 
@@ -33,18 +33,18 @@ class Selection:
     ) -> None:
         """Start with no round; ``descriptions`` tells what each site has now."""
         self._folder, self._plan, self._descriptions = folder, plan, descriptions
-        self.choice = Choice()
+        self.choice = RoundChoice()
         self._painter: State | None = None
 
-    def restore(self, resumed: Resumed) -> None:
+    def restore(self, resumed: ResumePoint) -> None:
         """Take up the choice of an earlier process, and write what its last round may lack."""
-        self.choice = Choice(self._folder.rounds())
+        self.choice = RoundChoice(self._folder.rounds())
         self._painter = resumed.painter
         if not resumed.done:
             return
         checkpoint, _ = load_last_good(self._folder)
         assert checkpoint is not None, "rounds are done only where there is a checkpoint"
-        is_over = resumed.done == len(positions(self._plan))
+        is_over = resumed.done == len(round_positions(self._plan))
         if resumed.best is None:  # damaged, or there was none yet
             chosen = self.choice.chosen
             if chosen is not None and position_of(chosen) != position_of(checkpoint.facts):
@@ -94,4 +94,4 @@ class Selection:
         return Checkpoint(state=state, facts=facts)
 
     def _is_last(self, round_: RoundRecord | CheckpointFacts) -> bool:
-        return position_of(round_) == positions(self._plan)[-1]
+        return position_of(round_) == round_positions(self._plan)[-1]

@@ -20,7 +20,7 @@ LONGEST_SECONDS = 10.0
 POLL_SECONDS = 0.05
 
 
-class RunNews:
+class ClosingMessage:
     """What the sites are told of the run; safe to call from any thread."""
 
     def __init__(self, run: str) -> None:

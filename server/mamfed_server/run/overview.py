@@ -8,8 +8,8 @@ from typing import Any
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
 from mamfed_common.errors import DataError
 from mamfed_common.runtime.files import cannot_write, check_folder, write_atomic
-from mamfed_common.runtime.lock import LOCK, folder_for_one
-from mamfed_server.run.state import standing_of
+from mamfed_common.runtime.lock import LOCK, exclusive_folder
+from mamfed_server.run.state import run_status_of
 from mamfed_server.run_folder.folder import PLAN, ROUNDS, SUMMARY, RunFolder
 
 
@@ -48,7 +48,7 @@ def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
     model = load_checkpoint(RunFolder(folder).checkpoint_path(checkpoint))
     check_folder(out, _holds_lock_alone, "unfinished export")
     try:
-        with folder_for_one(out, "another export"):
+        with exclusive_folder(out, "another export"):
             check_folder(out, _holds_lock_alone, "unfinished export")
             for name in (PLAN, ROUNDS, SUMMARY):
                 if (folder / name).is_file():
@@ -65,7 +65,7 @@ def _holds_lock_alone(out: Path) -> bool:
 
 def _describe(folder: Path) -> dict[str, Any]:
     try:
-        found = standing_of(folder)
+        found = run_status_of(folder)
     except DataError as error:
         nothing = dict.fromkeys(("rounds_planned", "pooled_validation_dice", "checkpoint"))
         said = {"status": "damaged", "reason": str(error), "doing": "damaged", "plan_sha256": ""}

@@ -7,14 +7,20 @@ from collections.abc import Collection, Mapping
 from mamfed_common.errors import RunError
 from mamfed_common.norm_groups import group_of
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
-from mamfed_common.protocol.messages import EVALUATED_ON, FAULTS, Fault, Part, SiteDescription
+from mamfed_common.protocol.messages import (
+    EVALUATED_ON,
+    REFUSAL_CODES,
+    Part,
+    RefusalCode,
+    SiteDescription,
+)
 from mamfed_common.runtime.wording import counted
 
 Descriptions = Mapping[str, SiteDescription]
 Chosen = Collection[str] | None
 """Names of sites that may take part; None for all."""
 
-NOTHING_TO_ADAPT_WITH = FAULTS[Fault.NOTHING_TO_ADAPT_WITH]
+NOTHING_TO_ADAPT_WITH = REFUSAL_CODES[RefusalCode.NOTHING_TO_ADAPT_WITH]
 CASES = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "annotated malignant"}
 """What a stage is about: without it, whatever stands beside, nothing is learned."""
 

@@ -76,10 +76,10 @@ def without_effect(plan: TrainingPlan) -> Iterator[str]:
                 f"federation.offline_seconds is {span(federation.offline_seconds)}, but {stage} "
                 f"waits for no site longer than {span(plan.stage(stage).deadline_seconds)}"
             )
-    if federation.max_share * need(plan) < 1:
+    if federation.max_share * min_updates(plan) < 1:
         yield (
             f"federation.max_share is {federation.max_share:g}, but with "
-            f"{counted(need(plan), 'site')} each has at least {1 / need(plan):.2f}"
+            f"{counted(min_updates(plan), 'site')} each has at least {1 / min_updates(plan):.2f}"
         )
     if federation.server_optimiser == "none" and federation.server_learning_rate != 1:
         yield "federation.server_learning_rate has no effect without a server_optimiser"
@@ -93,7 +93,7 @@ def without_effect(plan: TrainingPlan) -> Iterator[str]:
         )
 
 
-def need(plan: TrainingPlan) -> int:
+def min_updates(plan: TrainingPlan) -> int:
     """Return how many accepted updates every stage has enough of."""
     quorums = (plan.stage(stage).quorum for stage in stages_of(plan))
     return max([plan.federation.min_sites, *quorums])

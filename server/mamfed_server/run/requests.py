@@ -16,10 +16,10 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from mamfed_common.errors import MamfedError
-from mamfed_common.protocol.messages import FAULTS
+from mamfed_common.protocol.messages import REFUSAL_CODES
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.wording import counted, span
-from mamfed_server.run.transport import UNREAD, Transport, let_go
+from mamfed_server.run.transport import UNREAD, Transport, free_arrays
 
 LONGEST_PAUSE = 0.2
 """Between two looks at what sites have sent: the wish to stop is heard within this time too."""
@@ -35,13 +35,13 @@ Nodes = Mapping[str, int]
 """Flower's node id by the name of the site."""
 
 
-class Stopped(MamfedError):
+class StopRequested(MamfedError):
     """The run was asked to stop; what it had reached is in its folder, and it can go on."""
 
     exit_code = 0
 
 
-class Reply(NamedTuple):
+class SiteReply(NamedTuple):
     """What came back from one site.
 
     Attributes:
@@ -56,10 +56,10 @@ class Reply(NamedTuple):
     seconds: float | None = None
 
 
-Take = Callable[[str, Reply], None]
+Take = Callable[[str, SiteReply], None]
 
 
-class Link:
+class SitePoller:
     """A transport, since when its nodes have been away, and the wish to stop."""
 
     def __init__(
@@ -116,7 +116,9 @@ class Link:
             Stopped: It was.
         """
         if self._stopping():
-            raise Stopped("the run was stopped; start it again to go on from its last checkpoint")
+            raise StopRequested(
+                "the run was stopped; start it again to go on from its last checkpoint"
+            )
 
     def stir(self) -> None:
         """Look more often for a while: something was sent, or has come."""
@@ -150,7 +152,7 @@ class Link:
         Raises:
             Stopped: The run was asked to stop.
         """
-        exchange = Exchange(self, message_type, request)
+        exchange = PendingRequest(self, message_type, request)
         try:
             for site, node_id in nodes.items():
                 exchange.add(site, node_id, deadlines[site])
@@ -161,7 +163,7 @@ class Link:
                     self.pause()
         finally:
             exchange.close()
-            let_go(request)
+            free_arrays(request)
         return exchange.sent
 
 
@@ -182,10 +184,10 @@ class _Ask:
         return time.monotonic() - self.since
 
 
-class Exchange:
+class PendingRequest:
     """One request, sent to each site until it has answered, refused, or is given up."""
 
-    def __init__(self, link: Link, message_type: str, request: RecordDict) -> None:
+    def __init__(self, link: SitePoller, message_type: str, request: RecordDict) -> None:
         """Ask nobody yet."""
         self._link = link
         self._message_type = message_type
@@ -236,38 +238,38 @@ class Exchange:
         self.drop([site])
         take(site, reply)
         if reply.content is not None:
-            let_go(reply.content)
+            free_arrays(reply.content)
 
-    def _pull(self, site: str, ask: _Ask) -> Reply | None:
+    def _pull(self, site: str, ask: _Ask) -> SiteReply | None:
         message = self._link.transport.pull(ask.message_id) if ask.message_id else None
         if message is None:
             return None
         self._set(ask, None)
         if not message.has_error():
-            return Reply(message.content, seconds=ask.elapsed())
+            return SiteReply(message.content, seconds=ask.elapsed())
         return self._failure(site, ask, message)
 
-    def _failure(self, site: str, ask: _Ask, message: Message) -> Reply | None:
+    def _failure(self, site: str, ask: _Ask, message: Message) -> SiteReply | None:
         """Read a code: None where the site is to be asked again. Its words are not read."""
         code = message.error.code
         if code in LOST:
             self._link.on_asked_again(site, "its node lost the request")
             return None
         if code != ErrorCode.CLIENT_APP_CRASHED:
-            reason = (FAULTS | UNREAD).get(code, f"the site failed (Flower error {code})")
-            return Reply(None, reason, ask.elapsed())
+            reason = (REFUSAL_CODES | UNREAD).get(code, f"the site failed (Flower error {code})")
+            return SiteReply(None, reason, ask.elapsed())
         ask.crashes += 1
         if ask.crashes < MAX_CRASHES:
             self._link.on_asked_again(site, "its worker died")
             return None
-        return Reply(None, f"its worker died {counted(ask.crashes, 'time')}", ask.elapsed())
+        return SiteReply(None, f"its worker died {counted(ask.crashes, 'time')}", ask.elapsed())
 
-    def _give_up(self, ask: _Ask) -> Reply | None:
+    def _give_up(self, ask: _Ask) -> SiteReply | None:
         if ask.elapsed() >= ask.deadline_seconds:
             seconds = ask.deadline_seconds if ask.asked else None
-            return Reply(None, f"no answer within {span(ask.deadline_seconds)}", seconds)
+            return SiteReply(None, f"no answer within {span(ask.deadline_seconds)}", seconds)
         if self._link.given_up(ask.node_id):
-            return Reply(None, f"offline for {span(self._link.offline_seconds)}")
+            return SiteReply(None, f"offline for {span(self._link.offline_seconds)}")
         return None
 
     def _send(self, site: str, ask: _Ask, online: Mapping[int, str]) -> None:

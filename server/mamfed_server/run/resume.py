@@ -10,7 +10,7 @@ from mamfed_common.errors import CheckpointError, PlanError
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan, read_plan
 from mamfed_common.runtime.documents import parse_yaml
-from mamfed_common.runtime.fingerprint import Fingerprint, said
+from mamfed_common.runtime.fingerprint import Fingerprint, describe_differences
 from mamfed_common.runtime.text import read_text
 from mamfed_server.run.participants import stages_of
 from mamfed_server.run_folder.folder import (
@@ -27,7 +27,7 @@ Position = tuple[Stage, int]
 """A stage and its round, counted from 1."""
 
 
-class Resumed(NamedTuple):
+class ResumePoint(NamedTuple):
     """What an earlier process has left.
 
     Attributes:
@@ -45,7 +45,7 @@ class Resumed(NamedTuple):
     painter: State | None = None
 
 
-def positions(plan: TrainingPlan) -> list[Position]:
+def round_positions(plan: TrainingPlan) -> list[Position]:
     """Return all rounds of a run in their order."""
     return [
         (stage, server_round)
@@ -80,7 +80,7 @@ def check_same_plan(
 def difference(kept: TrainingPlan, asked: TrainingPlan) -> str:
     """Say in what two plans differ; empty where they are one."""
     question = Fingerprint.of(**asked.model_dump(mode="json"))
-    return said(question.differences(kept.model_dump(mode="json")))
+    return describe_differences(question.differences(kept.model_dump(mode="json")))
 
 
 def keys_of_today(path: Path) -> str:
@@ -103,7 +103,7 @@ def load_last_good(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
     return checkpoint, list(damaged.values())
 
 
-def reopen(folder: RunFolder, plan: TrainingPlan) -> Resumed:
+def reopen(folder: RunFolder, plan: TrainingPlan) -> ResumePoint:
     """Prepare a run folder for going on: what follows the last good checkpoint is forgotten.
 
     Raises:
@@ -116,7 +116,7 @@ def reopen(folder: RunFolder, plan: TrainingPlan) -> Resumed:
     for name in damaged:
         folder.set_aside(name)
     folder.promote_next()
-    order = positions(plan)
+    order = round_positions(plan)
     done = order.index(position_of(checkpoint.facts)) + 1 if checkpoint else 0
     records = folder.rounds()
     kept = [record for record in records if position_of(record) in order[:done]]
@@ -127,7 +127,7 @@ def reopen(folder: RunFolder, plan: TrainingPlan) -> Resumed:
         painter, more = _read_painter(folder, plan)
         notes += more
     redone = [position_of(record) for record in records[len(kept) :]]
-    return Resumed(done, best, redone, [*damaged.values(), *notes], painter)
+    return ResumePoint(done, best, redone, [*damaged.values(), *notes], painter)
 
 
 def _find_last_good(folder: RunFolder) -> tuple[Checkpoint | None, dict[str, str]]:

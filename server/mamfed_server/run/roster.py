@@ -17,12 +17,12 @@ from mamfed_common.runtime.wording import span
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job
 from mamfed_server.run.participants import evaluators, trainers
-from mamfed_server.run.requests import Link, Nodes, Reply
+from mamfed_server.run.requests import Nodes, SitePoller, SiteReply
 
 NODES_DEADLINE_SECONDS = 300.0
 
 
-class Member(NamedTuple):
+class SiteMember(NamedTuple):
     """A site that has described what it has."""
 
     node_id: int
@@ -32,7 +32,7 @@ class Member(NamedTuple):
 class Roster:
     """The sites that have described themselves, by name."""
 
-    def __init__(self, job: Job, members: dict[str, Member] | None = None) -> None:
+    def __init__(self, job: Job, members: dict[str, SiteMember] | None = None) -> None:
         """Start with some sites."""
         self.job = job
         self._members = members or {}
@@ -82,7 +82,7 @@ class Roster:
         return {name: self._members[name].node_id for name in names}
 
 
-def find_sites(link: Link, job: Job) -> Roster:
+def find_sites(link: SitePoller, job: Job) -> Roster:
     """Wait for the nodes of a simulation and ask each what it has.
 
     Raises:
@@ -90,13 +90,13 @@ def find_sites(link: Link, job: Job) -> Roster:
         Stopped: The run was asked to stop.
     """
     nodes = {f"node {node_id}": node_id for node_id in _wait_for_nodes(link, job.num_nodes)}
-    members: dict[str, Member] = {}
+    members: dict[str, SiteMember] = {}
 
-    def take(name: str, reply: Reply) -> None:
+    def take(name: str, reply: SiteReply) -> None:
         description = _description(name, reply)
         if description.site in members:
             raise RunError(f"two nodes say that they are site {description.site!r}")
-        members[description.site] = Member(nodes[name], description)
+        members[description.site] = SiteMember(nodes[name], description)
 
     request = pack(Query(plan=job.plan, signature=job.signature))
     deadlines = dict.fromkeys(nodes, NODES_DEADLINE_SECONDS)
@@ -104,7 +104,7 @@ def find_sites(link: Link, job: Job) -> Roster:
     return Roster(job, members)
 
 
-def _description(name: str, reply: Reply) -> SiteDescription:
+def _description(name: str, reply: SiteReply) -> SiteDescription:
     if reply.content is None:
         raise RunError(f"{name} did not describe its data: {reply.reason}")
     try:
@@ -113,7 +113,7 @@ def _description(name: str, reply: Reply) -> SiteDescription:
         raise RunError(f"{name} did not describe its data: {error}") from None
 
 
-def _wait_for_nodes(link: Link, num_nodes: int) -> list[int]:
+def _wait_for_nodes(link: SitePoller, num_nodes: int) -> list[int]:
     deadline = time.monotonic() + NODES_DEADLINE_SECONDS
     while len(node_ids := sorted(link.online())) < num_nodes:
         if time.monotonic() > deadline:

@@ -25,7 +25,7 @@ SMOOTHED_ROUNDS = 3
 Validation = Mapping[str, SiteScore]
 
 
-class Pooled(NamedTuple):
+class PooledValidation(NamedTuple):
     """Validation of one round, pooled over sites by images.
 
     Attributes:
@@ -37,12 +37,16 @@ class Pooled(NamedTuple):
     images: int
 
 
-def pool(validation: Validation) -> Pooled | None:
+def pool(validation: Validation) -> PooledValidation | None:
     """Pool a round's validation over sites; None where no site tells a Dice."""
     known = [(_dice(s), _images(s)) for s in validation.values()]
     told = [(dice, images) for dice, images in known if dice is not None and images]
     total = sum(images for _, images in told)
-    return Pooled(sum(dice * images for dice, images in told) / total, total) if total else None
+    return (
+        PooledValidation(sum(dice * images for dice, images in told) / total, total)
+        if total
+        else None
+    )
 
 
 def choose_threshold(validations: Sequence[Validation]) -> float | None:
@@ -63,7 +67,7 @@ def choose_threshold(validations: Sequence[Validation]) -> float | None:
     return nearest_threshold(means, known[-1][1])
 
 
-class Choice:
+class RoundChoice:
     """The choice among the rounds of stage 2 so far; it needs each of them once, in their order.
 
     Attributes:
@@ -136,7 +140,7 @@ def chosen_round(rounds: Sequence[RoundRecord], *, ended_well: bool = True) -> R
     Where no round was validated it is the last: but the last of a run that failed, or goes on, may
     have given no weights.
     """
-    chosen = Choice(rounds).chosen
+    chosen = RoundChoice(rounds).chosen
     if chosen is not None:
         return chosen
     return rounds[-1] if rounds and ended_well else None

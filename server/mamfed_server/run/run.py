@@ -34,11 +34,17 @@ from mamfed_server.run.deadlines import (
 )
 from mamfed_server.run.job import Job
 from mamfed_server.run.participants import NOTHING_TO_ADAPT_WITH, check_stages, may_adapt
-from mamfed_server.run.requests import Link, Stopped
-from mamfed_server.run.resume import Resumed, check_same_plan, load_last_good, positions, reopen
+from mamfed_server.run.requests import SitePoller, StopRequested
+from mamfed_server.run.resume import (
+    ResumePoint,
+    check_same_plan,
+    load_last_good,
+    reopen,
+    round_positions,
+)
 from mamfed_server.run.roster import Roster, find_sites
 from mamfed_server.run.round_choice import pool
-from mamfed_server.run.server_optimizer import ServerOptimiser
+from mamfed_server.run.server_optimizer import ServerOptimizer
 from mamfed_server.run.summary import summarise_run
 from mamfed_server.run.training_round import Scores, TrainingRound, evaluate_sites, mean_dice_of
 from mamfed_server.run.transport import GridTransport, Transport
@@ -98,7 +104,7 @@ class _Run:
         self.folder = RunFolder(job.folder)
         self.log = EventLog(job.on_event)
         self.roster = Roster(job)
-        self.link = Link(
+        self.link = SitePoller(
             transport,
             offline_seconds=job.plan.federation.offline_seconds,
             stopping=job.stopping,
@@ -106,7 +112,7 @@ class _Run:
             on_asked_again=lambda site, why: self.log.write("asked again", site=site, reason=why),
         )
         self.selection = Selection(self.folder, self.plan, lambda: self.roster.descriptions)
-        self.optimiser = ServerOptimiser(self.plan, self.folder.path / CHECKPOINTS, self._warn)
+        self.optimiser = ServerOptimizer(self.plan, self.folder.path / CHECKPOINTS, self._warn)
         self.test_scores: dict[str, SiteScore] = {}
         self.personal = Scores({}, {}, {})
         self.started = time.monotonic()
@@ -122,7 +128,7 @@ class _Run:
             self._gather(resumed)
             self._train(resumed)
             self._test()
-        except Stopped:
+        except StopRequested:
             self.log.write("stopped")
             self._finish("stopped")
             raise
@@ -133,13 +139,13 @@ class _Run:
         self.log.write("finished")
         return self._finish("finished")
 
-    def _open(self) -> Resumed:
+    def _open(self) -> ResumePoint:
         """Make the run folder, or go on in it."""
         if not (self.job.resume and self.folder.holds_run()):
             self.folder.create(self.plan)
             self.log.open(self.folder.path)
             self._say("started", 0)
-            return Resumed(0, None, [], [])
+            return ResumePoint(0, None, [], [])
         resumed = reopen(self.folder, self.plan)
         self.log.open(self.folder.path)
         self.selection.restore(resumed)
@@ -154,7 +160,7 @@ class _Run:
 
     def _say(self, kind: str, done: int, **facts: Any) -> None:
         """Note which round comes next; None where only the test is left."""
-        stage, server_round = (*positions(self.plan), (None, None))[done]
+        stage, server_round = (*round_positions(self.plan), (None, None))[done]
         self.log.write(
             kind,
             plan_sha256=self.plan.sha256(),
@@ -164,7 +170,7 @@ class _Run:
             **facts,
         )
 
-    def _gather(self, resumed: Resumed) -> None:
+    def _gather(self, resumed: ResumePoint) -> None:
         """Wait for the sites of a federation."""
         if self.job.names is None:
             return
@@ -174,7 +180,7 @@ class _Run:
                 "them what the others sent"
             )
         self.roster = ApprovedRoster(self.job, self.link, self.log)
-        order = positions(self.plan)
+        order = round_positions(self.plan)
         stage, _ = order[min(resumed.done, len(order) - 1)]
         self.roster.gather(stage)
         try:
@@ -183,10 +189,10 @@ class _Run:
             warnings = [str(error)]
         self._warn(*warnings)
 
-    def _train(self, resumed: Resumed) -> None:
+    def _train(self, resumed: ResumePoint) -> None:
         """Run the rounds that are left; checkpoint after each."""
         state = self._start()
-        for stage, server_round in positions(self.plan)[resumed.done :]:
+        for stage, server_round in round_positions(self.plan)[resumed.done :]:
             state = self._round(state, stage, server_round)
 
     def _start(self) -> State:

@@ -27,7 +27,7 @@ from mamfed_common.config import Config
 from mamfed_common.model.state_dict import State, state_sha256
 from mamfed_common.plan import FederationPlan, TrainingPlan
 from mamfed_common.runtime.files import write_atomic
-from mamfed_server.run.resume import Position, positions
+from mamfed_server.run.resume import Position, round_positions
 
 HEADER_KEY = "mamfed"
 BETA_2, EPSILON = 0.99, 1e-3
@@ -50,7 +50,7 @@ class _Facts(Config):
     sha256: str
 
 
-class ServerOptimiser:
+class ServerOptimizer:
     """Turns a round's mean into its new weights."""
 
     def __init__(self, plan: TrainingPlan, folder: Path, warn: Callable[[str], None]) -> None:
@@ -76,7 +76,7 @@ class ServerOptimiser:
             return mean
         moved = {n: nn.Parameter(t.clone()) for n, t in start.items() if t.is_floating_point()}
         optimiser = _optimiser(moved, federation)
-        number = positions(self._plan).index(position)
+        number = round_positions(self._plan).index(position)
         if position[1] > 1:
             self._restore(optimiser, moved, number - 1, state_sha256(start))
         for name, parameter in moved.items():

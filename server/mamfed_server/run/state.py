@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from mamfed_common.checkpoint import read_facts
 from mamfed_common.errors import CheckpointError, MamfedError
 from mamfed_common.plan import Stage, TrainingPlan, read_plan
-from mamfed_server.run.resume import Position, position_of, positions
-from mamfed_server.run.round_choice import Choice
+from mamfed_server.run.resume import Position, position_of, round_positions
+from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.attendance import Attendance, attendance
 from mamfed_server.run_folder.event_log import PHASES, Event, read_events
 from mamfed_server.run_folder.folder import LATEST, PLAN, PREVIOUS, SUMMARY, RoundRecord, RunFolder
@@ -54,7 +54,7 @@ class RunState(StrEnum):
         }[self]
 
 
-class Kept(NamedTuple):
+class KeptCheckpoint(NamedTuple):
     """A checkpoint that is in the folder, and the round that its weights are of."""
 
     path: Path
@@ -67,7 +67,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """How a run stands.
 
     Attributes:
@@ -87,7 +87,7 @@ class Standing:
     plan: TrainingPlan | None
     rounds: Sequence[RoundRecord]
     events: Sequence[Event]
-    kept: Kept | None
+    kept: KeptCheckpoint | None
     summary: dict[str, Any] | None
 
     @property
@@ -116,7 +116,7 @@ class Standing:
     @property
     def dice(self) -> float | None:
         """Validation Dice over all images, of the round chosen so far."""
-        chosen = Choice(self.rounds).chosen
+        chosen = RoundChoice(self.rounds).chosen
         return None if chosen is None else chosen.pooled_validation_dice
 
     def attendance(self) -> list[Attendance]:
@@ -147,7 +147,9 @@ class Standing:
         if self.state is not RunState.RUNNING or self.plan is None:
             return None
         done = {position_of(record) for record in self.rounds}
-        left = [stage for stage, number in positions(self.plan) if (stage, number) not in done]
+        left = [
+            stage for stage, number in round_positions(self.plan) if (stage, number) not in done
+        ]
         seconds = 0.0
         for stage in set(left):
             taken = [r.seconds for r in self.rounds if r.stage is stage][-MEASURED_ROUNDS:]
@@ -166,7 +168,7 @@ class Standing:
         return max(0.0, min(past, fmean(taken[-MEASURED_ROUNDS:]))) if taken else 0.0
 
 
-def standing_of(folder: Path) -> Standing:
+def run_status_of(folder: Path) -> RunStatus:
     """Read how the run in a folder stands, at any moment of its life.
 
     Raises:
@@ -182,7 +184,7 @@ def standing_of(folder: Path) -> Standing:
         plan = read_plan(folder / PLAN)
     except MamfedError as error:
         plan, reason = None, str(error)
-    return Standing(
+    return RunStatus(
         run=folder.resolve().name,
         state=state,
         reason=reason,
@@ -194,14 +196,14 @@ def standing_of(folder: Path) -> Standing:
     )
 
 
-def kept_checkpoint(folder: RunFolder) -> Kept | None:
+def kept_checkpoint(folder: RunFolder) -> KeptCheckpoint | None:
     """Return the checkpoint to use of those that are there: the best, or else the latest."""
     for name in ("best", LATEST, PREVIOUS):
         try:
             facts = read_facts(folder.checkpoint_path(name))
         except CheckpointError:
             continue
-        return Kept(folder.checkpoint_path(name), facts.stage, facts.server_round)
+        return KeptCheckpoint(folder.checkpoint_path(name), facts.stage, facts.server_round)
     return None
 
 

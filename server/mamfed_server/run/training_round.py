@@ -31,7 +31,7 @@ from mamfed_server.aggregation.group_norms import average_groups
 from mamfed_server.aggregation.site_weights import shares
 from mamfed_server.aggregation.update_store import UpdateFolder
 from mamfed_server.aggregation.validation import WrongCountError, read_score, read_update, too_far
-from mamfed_server.run.requests import Link, Nodes, Reply
+from mamfed_server.run.requests import Nodes, SitePoller, SiteReply
 from mamfed_server.run_folder.event_log import utc_now
 from mamfed_server.run_folder.folder import Contribution, RoundRecord
 
@@ -63,7 +63,7 @@ class TrainingRound:
     _bytes_received: int = 0
 
     def run(
-        self, link: Link, nodes: Nodes, deadlines: Mapping[str, float]
+        self, link: SitePoller, nodes: Nodes, deadlines: Mapping[str, float]
     ) -> tuple[State | None, RoundRecord]:
         """Train the round.
 
@@ -103,7 +103,7 @@ class TrainingRound:
         seconds = time.monotonic() - started
         return averaged, record.model_copy(update={"seconds": seconds})
 
-    def _take(self, site: str, reply: Reply) -> None:
+    def _take(self, site: str, reply: SiteReply) -> None:
         if reply.seconds is not None:
             self._durations[site] = round(reply.seconds, 3)
         if reply.content is None:
@@ -164,7 +164,7 @@ class Scores(NamedTuple):
 
 
 def evaluate_sites(
-    link: Link,
+    link: SitePoller,
     state: State,
     task: EvaluateTask,
     nodes: Nodes,
@@ -179,7 +179,7 @@ def evaluate_sites(
     """
     found = Scores({}, {}, {})
 
-    def take(site: str, reply: Reply) -> None:
+    def take(site: str, reply: SiteReply) -> None:
         if reply.seconds is not None:
             found.durations[site] = round(reply.seconds, 3)
         try:

@@ -83,7 +83,7 @@ class GridTransport:
         """Do nothing: a simulation ends with its process."""
 
 
-def let_go(content: RecordDict) -> None:
+def free_arrays(content: RecordDict) -> None:
     """Free the arrays of a message at once.
 
     Whoever looks at ``RecordDict.array_records`` makes a reference cycle (Flower 1.41-1.42): a

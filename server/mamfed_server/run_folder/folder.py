@@ -45,7 +45,7 @@ from mamfed_common.runtime.files import (
     sync_folder,
     write_atomic,
 )
-from mamfed_common.runtime.lock import holder, only_one
+from mamfed_common.runtime.lock import exclusive_lock, holder
 from mamfed_server.run_folder.jsonl import append_line, read_lines
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
@@ -211,7 +211,7 @@ class RunFolder:
             private_directory(lock.parent)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be made: {reason(self.path, error)}") from None
-        with only_one(lock, "another run", self.path, leaves_file=False):
+        with exclusive_lock(lock, "another run", self.path, leaves_file=False):
             yield
 
     def is_worked_on(self) -> bool:

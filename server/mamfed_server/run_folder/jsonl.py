@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mamfed_common.runtime.files import give_to_owner, naming
+from mamfed_common.runtime.files import give_to_owner, name_in_errors
 
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file (0600) and make sure that it is on disk."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    with naming(path), os.fdopen(descriptor, "rb+", buffering=0) as handle:
+    with name_in_errors(path), os.fdopen(descriptor, "rb+", buffering=0) as handle:
         give_to_owner(descriptor, path.parent)
         torn = handle.seek(0, os.SEEK_END) and os.pread(descriptor, 1, handle.tell() - 1) != b"\n"
         # One write: another process that reads the file sees the line whole, or not at all.

@@ -37,17 +37,17 @@ terminal.set_environment()
 
 from mamfed_server.admission.certificate_authority import load_plan_key  # noqa: E402
 from mamfed_server.admission.registry import Registry, SiteEntry  # noqa: E402
-from mamfed_server.fleet.duplicate_sites import Twins, warning  # noqa: E402
-from mamfed_server.fleet.listener import Front  # noqa: E402
-from mamfed_server.fleet.request_guard import Guard, Limits  # noqa: E402
+from mamfed_server.fleet.duplicate_sites import DuplicateSites, warning  # noqa: E402
+from mamfed_server.fleet.listener import TlsListener  # noqa: E402
+from mamfed_server.fleet.request_guard import Limits, RequestGuard  # noqa: E402
 from mamfed_server.fleet.superlink import LinkTransport, SuperLink  # noqa: E402
-from mamfed_server.run.closing_message import RunNews  # noqa: E402
+from mamfed_server.run.closing_message import ClosingMessage  # noqa: E402
 from mamfed_server.run.job import Job  # noqa: E402
 from mamfed_server.run.run import run_job  # noqa: E402 - Flower must be told first
 from mamfed_server.run.state import RunState  # noqa: E402
 from mamfed_server.run_folder.event_log import EventLog  # noqa: E402
 from mamfed_server.run_folder.folder import PLAN  # noqa: E402
-from mamfed_server.service.status_file import Board  # noqa: E402
+from mamfed_server.service.status_file import StatusFile  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -72,18 +72,20 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     plan = read_plan(home.runs / run / PLAN)
     limits = _limits(settings, plan)
     link = SuperLink()
-    board = Board(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
+    board = StatusFile(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
     log = EventLog(board.event)  # a second writer of the run's: each line is one write
     log.open(home.runs / run)
-    twins = Twins(lambda site: log.write("two processes", site=site, warning=warning(site)))
+    twins = DuplicateSites(
+        lambda site: log.write("two processes", site=site, warning=warning(site))
+    )
 
     def contact(site: str, instance: bytes, address: str) -> None:
         board.contact(site)
         twins.seen(site, instance, address)
 
-    news = RunNews(run)
-    front = Front(
-        Guard(link, registry, limits, contact, news),
+    news = ClosingMessage(run)
+    front = TlsListener(
+        RequestGuard(link, registry, limits, contact, news),
         settings.bind,
         settings.port,
         ca=home.ca,
@@ -176,7 +178,9 @@ def _size(state: State) -> int:
     return sum(tensor.nbytes for tensor in state.values())
 
 
-def _tick(board: Board, front: Front, twins: Twins, stopping: threading.Event) -> None:
+def _tick(
+    board: StatusFile, front: TlsListener, twins: DuplicateSites, stopping: threading.Event
+) -> None:
     """Keep the status fresh, and take a renewed server certificate."""
     while not stopping.wait(BOARD_SECONDS):
         board.set(twins=twins.now())

@@ -11,7 +11,7 @@ from mamfed_common.runtime.lock import holder
 from mamfed_server.admission.registry import active_sites
 from mamfed_server.cli.sites import NO_SITES
 from mamfed_server.fleet.duplicate_sites import warning
-from mamfed_server.run.state import RunState, Standing, latest_run, standing_of
+from mamfed_server.run.state import RunState, RunStatus, latest_run, run_status_of
 from mamfed_server.run_folder.attendance import reasons_in_words
 from mamfed_server.service.status_file import read_board
 from mamfed_server.settings import ServerHome
@@ -19,7 +19,7 @@ from mamfed_server.settings import ServerHome
 NO_RUN = "no run yet: mamfed-server start --plan plan.yaml begins one"
 
 
-class SiteNow(NamedTuple):
+class SiteStatus(NamedTuple):
     """A site of the run as it is now.
 
     Attributes:
@@ -46,7 +46,9 @@ class SiteNow(NamedTuple):
             return "-"
         if self.connected:
             return "connected"
-        return f"missing since {clock(self.since)}" if self.since else "missing since the start"
+        return (
+            f"missing since {local_time(self.since)}" if self.since else "missing since the start"
+        )
 
     def updates(self) -> str:
         """Say in how many rounds its update was accepted, and why not in the others."""
@@ -54,7 +56,7 @@ class SiteNow(NamedTuple):
         return f"{self.accepted} of {self.rounds}" + (f" ({why})" if why else "")
 
 
-class Now(NamedTuple):
+class CoordinatorStatus(NamedTuple):
     """A coordinator as it is now.
 
     Attributes:
@@ -64,13 +66,13 @@ class Now(NamedTuple):
         supervisor_pid: The process of ``mamfed-server start``; None: none runs.
     """
 
-    standing: Standing | None
-    sites: Sequence[SiteNow]
+    standing: RunStatus | None
+    sites: Sequence[SiteStatus]
     board: Mapping[str, Any]
     supervisor_pid: int | None
 
 
-def look(home: ServerHome) -> Now:
+def read_status(home: ServerHome) -> CoordinatorStatus:
     """Look at a coordinator's home.
 
     Raises:
@@ -79,15 +81,15 @@ def look(home: ServerHome) -> Now:
     """
     running, folder = holder(home.lock), latest_run(home.runs)
     approved = active_sites(home)
-    standing = None if folder is None else standing_of(folder)
+    standing = None if folder is None else run_status_of(folder)
     board = read_board(home.path)
     if standing is None or board.get("run") != standing.run:
         board = {}
     sites = _sites(standing, approved, board.get("last_contact", {}))
-    return Now(standing, sites, board, running.pid if running else None)
+    return CoordinatorStatus(standing, sites, board, running.pid if running else None)
 
 
-def document(now: Now, at: datetime) -> dict[str, Any]:
+def document(now: CoordinatorStatus, at: datetime) -> dict[str, Any]:
     """Return it for scripts."""
     found: dict[str, Any] = {**now.board, "supervisor_pid": now.supervisor_pid}
     found |= {"time": at.isoformat(timespec="seconds"), "sites": [s._asdict() for s in now.sites]}
@@ -111,7 +113,7 @@ def document(now: Now, at: datetime) -> dict[str, Any]:
     }
 
 
-def lines(now: Now, at: datetime) -> list[str]:
+def lines(now: CoordinatorStatus, at: datetime) -> list[str]:
     """Return it for people, a line each."""
     found = run_lines(now, at)
     if not now.sites:
@@ -119,13 +121,13 @@ def lines(now: Now, at: datetime) -> list[str]:
     width = max(len(site.site) for site in now.sites)
     found.append("sites, the worst first:")
     for site in now.sites:
-        contact = f", last contact {clock(site.last_contact)}" if site.last_contact else ""
+        contact = f", last contact {local_time(site.last_contact)}" if site.last_contact else ""
         presence = "" if site.connected is None else f"{site.presence()}{contact}; "
         found.append(f"  {site.site:{width}}  {presence}updates {site.updates()}")
     return [*found, *_twins(now)]
 
 
-def run_lines(now: Now, at: datetime) -> list[str]:
+def run_lines(now: CoordinatorStatus, at: datetime) -> list[str]:
     """Return what is to be said of the run alone."""
     if (run := now.standing) is None:
         return [NO_RUN]
@@ -139,11 +141,11 @@ def run_lines(now: Now, at: datetime) -> list[str]:
         found.append(f"  mamfed-server resume {run.run} goes on with it")
     if run.events:
         event = run.events[-1]
-        found.append(f"  last: {event.get('event')} at {clock(str(event.get('time', '')))}")
+        found.append(f"  last: {event.get('event')} at {local_time(str(event.get('time', '')))}")
     return found
 
 
-def _twins(now: Now) -> list[str]:
+def _twins(now: CoordinatorStatus) -> list[str]:
     """Warn of sites that run twice."""
     twins = now.board.get("twins", {}) if now.supervisor_pid else {}
     return [
@@ -152,7 +154,7 @@ def _twins(now: Now) -> list[str]:
     ]
 
 
-def clock(time: str) -> str:
+def local_time(time: str) -> str:
     """Say a moment (ISO 8601) in the time of this machine; the date too if that is another."""
     try:
         moment = datetime.fromisoformat(time).astimezone()
@@ -162,19 +164,19 @@ def clock(time: str) -> str:
     return f"{moment:%H:%M:%S}" if is_today else f"{moment:%Y-%m-%d %H:%M}"
 
 
-def _end(run: Standing, at: datetime) -> str:
+def _end(run: RunStatus, at: datetime) -> str:
     if run.state is not RunState.RUNNING:
         return ""
     ends = run.ends_at(at)
     if ends is None:
         return "; when it ends is known once a round of each stage is done"
     late = " (this round takes longer than those before)" if ends <= at else ""
-    return f"; ends about {clock(max(ends, at + timedelta(minutes=1)).isoformat())}{late}"
+    return f"; ends about {local_time(max(ends, at + timedelta(minutes=1)).isoformat())}{late}"
 
 
 def _sites(
-    run: Standing | None, approved: Collection[str], contacts: Mapping[str, str]
-) -> list[SiteNow]:
+    run: RunStatus | None, approved: Collection[str], contacts: Mapping[str, str]
+) -> list[SiteStatus]:
     counted = [] if run is None else run.attendance()
     found = []
     for site in sorted({*approved, *(line.site for line in counted)}):
@@ -184,20 +186,20 @@ def _sites(
             reasons.update(line.reasons)
         connected, since = _presence(run, site)
         total, accepted = sum(x.rounds for x in own), sum(x.accepted for x in own)
-        now = SiteNow(
+        now = SiteStatus(
             site, connected, since, contacts.get(site, ""), total, accepted, dict(reasons)
         )
         found.append(now)
     return sorted(found, key=_badness)
 
 
-def _badness(site: SiteNow) -> tuple[bool, float, str]:
+def _badness(site: SiteStatus) -> tuple[bool, float, str]:
     """Order sites, the worst first."""
     share = site.accepted / site.rounds if site.rounds else 1.0
     return site.connected is not False, share, site.site
 
 
-def _presence(run: Standing | None, site: str) -> tuple[bool | None, str]:
+def _presence(run: RunStatus | None, site: str) -> tuple[bool | None, str]:
     if run is None or run.state is not RunState.RUNNING:
         return None, ""
     seen = [e for e in run.present if e.get("site") == site and e["event"] in ("came", "went")]

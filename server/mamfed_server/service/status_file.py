@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 STATUS = "status.json"
 
 
-class Board:
+class StatusFile:
     """Keeps ``status.json`` up to date; safe to call from any thread."""
 
     def __init__(self, home: Path, **facts: Any) -> None:

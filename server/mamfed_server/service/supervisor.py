@@ -18,7 +18,7 @@ from mamfed_common.errors import LinkError, MamfedError, PlanError, RunError, Se
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.versions import check_flower
 from mamfed_common.runtime.child_processes import how_it_ended, module_command
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.runtime.optional_packages import install_command
 from mamfed_common.runtime.process_supervisor import Change, Child, child_environment, supervise
 from mamfed_common.runtime.wording import counted, span
@@ -26,13 +26,13 @@ from mamfed_server.admission.certificate_authority import load_plan_key, load_se
 from mamfed_server.admission.registry import active_sites
 from mamfed_server.report.plan_page import privacy, tolerance
 from mamfed_server.run.participants import stages_of
-from mamfed_server.run.plan_checks import need, refuse_contradictions
+from mamfed_server.run.plan_checks import min_updates, refuse_contradictions
 from mamfed_server.run.resume import check_same_plan
 from mamfed_server.run.run_choice import describe, left_behind, warn_of_older
-from mamfed_server.run.state import RunState, standing_of
+from mamfed_server.run.state import RunState, run_status_of
 from mamfed_server.run_folder.event_log import EventLog, in_words, read_events
 from mamfed_server.run_folder.folder import SUMMARY, RunFolder
-from mamfed_server.service.status_file import Board
+from mamfed_server.service.status_file import StatusFile
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
 FINAL_CODES = frozenset({0, 3, 5, 6, 7, 9})
@@ -66,7 +66,7 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
         check_same_plan(folder, plan)
     else:
         refuse_contradictions(plan, "the plan")
-    if len(sites := active_sites(home)) < (wanted := need(plan)):
+    if len(sites := active_sites(home)) < (wanted := min_updates(plan)):
         raise SetupError(
             f"{counted(len(sites), 'site is', 'sites are')} approved, the plan needs {wanted}; "
             "mamfed-server sites approve"
@@ -89,10 +89,12 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
         OutputError: The run folder cannot be made.
     """
     folder = RunFolder(home.runs / run)
-    with only_one(home.lock, "a server"):
+    with exclusive_lock(home.lock, "a server"):
         _check_address(load_settings(home))
         with folder.alone():
-            Board(home.path, run=run, plan_sha256=plan.sha256()).write()  # not of the run before
+            StatusFile(
+                home.path, run=run, plan_sha256=plan.sha256()
+            ).write()  # not of the run before
             code = _supervise(home, folder, plan, console)
     console.print(_ending(folder, code))
     console.print(_report(folder))
@@ -241,7 +243,7 @@ class _Follower:
 
 def _ending(folder: RunFolder, code: int) -> str:
     """Say how the run stands now that its server has ended."""
-    found = standing_of(folder.path)
+    found = run_status_of(folder.path)
     missing = [line for line in found.attendance() if line.missed]
     if code or found.state is not RunState.FINISHED:
         failed = f" (exit code {code})" if code else ""
@@ -254,13 +256,13 @@ def _ending(folder: RunFolder, code: int) -> str:
 def _report(folder: RunFolder) -> str:
     """Write the run's page, however it ended, and say where; without the extra, how to get it."""
     try:
-        from mamfed_server.report.data import Notes, environment, write_notes
+        from mamfed_server.report.data import RunNotes, environment, write_notes
         from mamfed_server.report.page import report_run
     except ModuleNotFoundError:
         command = f"mamfed-server report {folder.path}"
         return f"no report.html: {install_command('report')}, then {command}"
     try:
-        notes = Notes(title=f"Run {folder.path.name}", environment=environment())
+        notes = RunNotes(title=f"Run {folder.path.name}", environment=environment())
         write_notes(folder.path, notes)
         return f"report: {report_run(folder.path)}"
     except (MamfedError, OSError) as error:  # the run's own result counts

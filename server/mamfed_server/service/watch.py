@@ -14,10 +14,17 @@ from rich.text import Text
 
 from mamfed_common.runtime.terminal import Screen
 from mamfed_server.cli.sites import NO_SITES
-from mamfed_server.report.participation import Mark, mark_of
-from mamfed_server.run.state import RunState, Standing
+from mamfed_server.report.participation import RoundMark, mark_of
+from mamfed_server.run.state import RunState, RunStatus
 from mamfed_server.run_folder.event_log import Event, in_words
-from mamfed_server.service.status import Now, SiteNow, clock, lines, look, run_lines
+from mamfed_server.service.status import (
+    CoordinatorStatus,
+    SiteStatus,
+    lines,
+    local_time,
+    read_status,
+    run_lines,
+)
 from mamfed_server.settings import ServerHome
 
 LOOK_SECONDS = 1.0
@@ -45,7 +52,7 @@ def watch(
         (_live if screen.is_terminal else _by_line)(home, screen, pause)
 
 
-def table(now: Now, at: datetime) -> Group:
+def table(now: CoordinatorStatus, at: datetime) -> Group:
     """Lay out a run: what is to be said of it, then its sites by rounds, the worst first."""
     said = [Text(line) for line in run_lines(now, at)]
     if not now.sites:
@@ -57,54 +64,54 @@ def table(now: Now, at: datetime) -> Group:
         found.add_row(
             Text(site.site),
             Text(site.presence(), "" if site.connected is not False else "bold red"),
-            Text(clock(site.last_contact) if site.last_contact else "-"),
+            Text(local_time(site.last_contact) if site.last_contact else "-"),
             Text(f"{site.accepted} of {site.rounds}"),
             _marks(now.standing, site),
         )
-    legend = "  ".join(f"{mark.sign} {mark.words}" for mark in Mark)
+    legend = "  ".join(f"{mark.sign} {mark.words}" for mark in RoundMark)
     return Group(*said, Text(), found, Text(f"{legend}  {NOW} under way", "dim"))
 
 
 def _live(home: ServerHome, screen: Screen, pause: Callable[[float], None]) -> None:
-    now = look(home)
+    now = read_status(home)
     with Live(table(now, _at()), console=screen, auto_refresh=False) as live:
         while _goes_on(now):
             pause(LOOK_SECONDS)
-            now = look(home)
+            now = read_status(home)
             live.update(table(now, _at()), refresh=True)
 
 
 def _by_line(home: ServerHome, screen: Screen, pause: Callable[[float], None]) -> None:
-    now = look(home)
+    now = read_status(home)
     run, seen = _run(now), _events(now)
     _say(screen, now)
     while _goes_on(now):
         pause(LOOK_SECONDS)
-        now = look(home)
+        now = read_status(home)
         if _run(now) != run:
             run, seen = _run(now), []
         for event in _events(now)[len(seen) :]:
-            screen.print(f"{clock(str(event.get('time', '')))} {in_words(event)}")
+            screen.print(f"{local_time(str(event.get('time', '')))} {in_words(event)}")
         seen = _events(now)
     if seen:
         _say(screen, now)
 
 
-def _say(screen: Screen, now: Now) -> None:
+def _say(screen: Screen, now: CoordinatorStatus) -> None:
     for line in lines(now, _at()):
         screen.print(line)
 
 
-def _goes_on(now: Now) -> bool:
+def _goes_on(now: CoordinatorStatus) -> bool:
     return now.standing is not None and now.standing.state is RunState.RUNNING
 
 
-def _heading(run: Standing | None) -> str:
+def _heading(run: RunStatus | None) -> str:
     total = 0 if run is None else len(run.rounds)
     return f"the last {MOST_ROUNDS} of {total} rounds" if total > MOST_ROUNDS else "rounds"
 
 
-def _marks(run: Standing | None, site: SiteNow) -> Text:
+def _marks(run: RunStatus | None, site: SiteStatus) -> Text:
     """Return a sign a round, as the report has them; the one under way last."""
     found = Text()
     if run is None:
@@ -118,11 +125,11 @@ def _marks(run: Standing | None, site: SiteNow) -> Text:
     return found
 
 
-def _run(now: Now) -> str:
+def _run(now: CoordinatorStatus) -> str:
     return now.standing.run if now.standing else ""
 
 
-def _events(now: Now) -> list[Event]:
+def _events(now: CoordinatorStatus) -> list[Event]:
     return list(now.standing.events) if now.standing else []
 
 

@@ -81,8 +81,8 @@ def federation(
     from mamfed_client.preparation.site_data import Site
     from mamfed_common.errors import RunError
     from mamfed_common.runtime.files import private_directory
-    from mamfed_common.runtime.lock import only_one
-    from mamfed_common.runtime.terminal import say
+    from mamfed_common.runtime.lock import exclusive_lock
+    from mamfed_common.runtime.terminal import print_lines
     from mamfed_simulations.comparison.compare import (
         LOCK,
         Comparison,
@@ -128,7 +128,7 @@ def federation(
         if dry_run:
             return
         private_directory(out)
-        with only_one(out / LOCK, "this comparison"), Progress() as progress:
+        with exclusive_lock(out / LOCK, "this comparison"), Progress() as progress:
             outcomes = compare(comparison, progress)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     account = account_of(comparison, outcomes, command, left_out)
@@ -138,7 +138,7 @@ def federation(
         shown.print(for_terminal(table))
     for verdict in account.verdicts:
         shown.print(verdict)
-    say([*left_out, *missing_lines(outcomes)])
+    print_lines([*left_out, *missing_lines(outcomes)])
     shown.print(f"report: {out / 'report.html'}")
     if output is Format.JSON:
         typer.echo(json.dumps(results, indent=2))
@@ -154,7 +154,7 @@ def _say_what_is_planned(comparison: Comparison) -> list[str]:
     """
     from mamfed_common.metrics.row_account import reason_lines
     from mamfed_simulations.comparison.compare import arms_of, planned
-    from mamfed_simulations.federation.fingerprints import hold_to_questions
+    from mamfed_simulations.federation.fingerprints import check_fingerprints
     from mamfed_simulations.federation.readiness import training_lines
     from mamfed_simulations.reporting.tables import data_tables
 
@@ -167,22 +167,22 @@ def _say_what_is_planned(comparison: Comparison) -> list[str]:
         terminal.console().print(table)
     left_out = reason_lines(descriptions, comparison.plan_of(first))
     made, _ = planned(comparison)
-    held = hold_to_questions(out, arms_of(made), comparison.machine)
-    terminal.say([*left_out, *held.notes, *training_lines(arms_of(made))])
+    held = check_fingerprints(out, arms_of(made), comparison.machine)
+    terminal.print_lines([*left_out, *held.notes, *training_lines(arms_of(made))])
     return left_out
 
 
 def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:
     """Read ``--arms``; left open, all that the plan makes models for."""
     from mamfed_common.errors import PlanError
-    from mamfed_common.runtime.documents import near
+    from mamfed_common.runtime.documents import did_you_mean
     from mamfed_simulations.comparison.compare import ARMS, PERSONAL
 
     if text is None:
         return tuple(a for a in ARMS if a != PERSONAL or plan.makes_personal_models)
     wanted = tuple(dict.fromkeys(text.split(",")))
     if unknown := [name for name in wanted if name not in ARMS]:
-        hint = near(unknown[0], ARMS)
+        hint = did_you_mean(unknown[0], ARMS)
         raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}{hint}")
     if PERSONAL in wanted and not plan.makes_personal_models:
         raise PlanError(

@@ -38,7 +38,7 @@ from mamfed_simulations.federation.engine import Engine
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
-    from mamfed_simulations.federation.arm_pool import Machine
+    from mamfed_simulations.federation.arm_pool import ArmHardware
     from mamfed_simulations.federation.experiment import Experiment
 
 app = typer.Typer(
@@ -174,7 +174,7 @@ def _experiment(
     folders: dict[str, Path],
     chosen: TrainingPlan,
     out: Path,
-    machine: Machine,
+    machine: ArmHardware,
     cache: Path | None,
     *,
     compare: bool,
@@ -222,18 +222,18 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
         for table in data_tables(descriptions, experiment.plan):
             shown.print(table)
         left_out = reason_lines(descriptions, experiment.plan)
-        terminal.say(left_out)
+        terminal.print_lines(left_out)
         check_stages(experiment.plan, descriptions)
         arms, _ = arms_of(experiment, descriptions)
         check_resumed(experiment, arms)
-        terminal.say(filter(None, [begin_line(experiment.out, resume=experiment.resume)]))
-        terminal.say(training_lines(arms))
+        terminal.print_lines(filter(None, [begin_line(experiment.out, resume=experiment.resume)]))
+        terminal.print_lines(training_lines(arms))
         if dry_run:
             return
         with Progress() as progress:
             summary = simulate(experiment, descriptions, progress)
     shown.print(result_table(summary))
-    terminal.say([*verdicts_of(experiment.out), *left_out])
+    terminal.print_lines([*verdicts_of(experiment.out), *left_out])
     for warning in summary["warnings"]:
         shown.print(f"warning: {warning}", style="yellow")
     report = experiment.out / "report.html"

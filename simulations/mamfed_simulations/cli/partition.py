@@ -17,8 +17,8 @@ from mamfed_simulations.cli.options import DryRun, Output
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mamfed_simulations.federation.appearance import Look
-    from mamfed_simulations.federation.partition import Dealt
+    from mamfed_simulations.federation.appearance import Appearance
+    from mamfed_simulations.federation.partition import DealtCohort
 
 
 def partition(
@@ -79,7 +79,7 @@ def _shares(sites: int, text: str | None) -> tuple[float, ...]:
     return shares
 
 
-def _table(dealt: Dealt) -> Table:
+def _table(dealt: DealtCohort) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{dealt.partition.data} dealt to {len(dealt.hospitals)}")
@@ -106,6 +106,6 @@ def _counts(images: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(map(str, (malignant + without, malignant, benign, without - benign)))
 
 
-def _words(look: Look) -> str:
+def _words(look: Appearance) -> str:
     changed = {k: v for k, v in look._asdict().items() if v != look._field_defaults[k]}
     return ", ".join(f"{name} {value:.3g}" for name, value in changed.items()) or "original"

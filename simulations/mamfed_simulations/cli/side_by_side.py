@@ -29,7 +29,7 @@ def compare(
     Example: mamfed-simulate compare runs/first runs/second --out runs/both
     """
     from mamfed_common.runtime.files import check_folder, check_outside, private_directory
-    from mamfed_common.runtime.lock import LOCK, only_one
+    from mamfed_common.runtime.lock import LOCK, exclusive_lock
     from mamfed_simulations.comparison.side_by_side import (
         account_of,
         is_ours,
@@ -48,10 +48,10 @@ def compare(
     account = account_of(found, command_line())
     results = results_of(found, account.verdicts)
     shown = terminal.console()
-    with nullcontext() if out is None else only_one(private_directory(out) / LOCK, "compare"):
+    with nullcontext() if out is None else exclusive_lock(private_directory(out) / LOCK, "compare"):
         for table in account.tables:
             shown.print(for_terminal(table))
-        terminal.say([*account.verdicts, *account.all_notes])
+        terminal.print_lines([*account.verdicts, *account.all_notes])
         if out is not None:
             again = "; the one of before is replaced" * (out / "results.json").exists()
             account.write(out, results)

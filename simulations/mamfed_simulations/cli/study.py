@@ -154,7 +154,7 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         )
         check_design(out, design)
-        terminal.say(study.lines())
+        terminal.print_lines(study.lines())
         if dry_run:
             return
         torch.set_num_threads(threads)
@@ -163,7 +163,7 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
         account, results = write_report(study, chosen_device)
         for table in account.tables:
             terminal.console().print(for_terminal(table))
-        terminal.say(study.data.left_out)
+        terminal.print_lines(study.data.left_out)
         terminal.console().print(f"report: {out / 'report.html'}")
         if output is Format.JSON:
             typer.echo(json.dumps(results, indent=2))
@@ -180,13 +180,13 @@ def _counts_default_steps(plan: TrainingPlan) -> bool:
 
 
 def _rows(kind: str, names: str | None) -> tuple[Row, ...]:
-    from mamfed_common.runtime.documents import near
+    from mamfed_common.runtime.documents import did_you_mean
     from mamfed_simulations.study.rows import PEER_ROWS, TABLE1
 
     offered = {row.name: row for row in (TABLE1 if kind == "table1" else PEER_ROWS)}
     wanted = list(offered) if names is None else names.split(",")
     if unknown := [name for name in wanted if name not in offered]:
-        hint = near(unknown[0], list(offered))
+        hint = did_you_mean(unknown[0], list(offered))
         expected = f"expected some of {', '.join(offered)}"
         raise typer.BadParameter(f"--rows {unknown[0]!r}: {expected}{hint}")
     return tuple(offered[name] for name in dict.fromkeys(wanted))

@@ -18,8 +18,14 @@ from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.messages import SiteDescription
 from mamfed_common.runtime.files import check_folder, check_outside
 from mamfed_server.run_folder.folder import MARK, RunFolder
-from mamfed_simulations.comparison.scores import Model, Scored, SiteResult, result_of, score_models
-from mamfed_simulations.federation.arm_pool import Machine, set_threads, train_arms
+from mamfed_simulations.comparison.scores import (
+    Model,
+    SiteResult,
+    SiteScores,
+    result_of,
+    score_models,
+)
+from mamfed_simulations.federation.arm_pool import ArmHardware, set_threads, train_arms
 from mamfed_simulations.federation.arms import (
     Arm,
     centralised_arm,
@@ -29,12 +35,12 @@ from mamfed_simulations.federation.arms import (
     local_arms,
 )
 from mamfed_simulations.federation.fingerprints import ARMS as ARMS_FILE
-from mamfed_simulations.federation.fingerprints import hold_to_questions
+from mamfed_simulations.federation.fingerprints import check_fingerprints
 from mamfed_simulations.federation.readiness import check_nobody_works
 from mamfed_simulations.reporting.progress import Progress
 
 LOCK = "comparison.lock"
-Measured = Mapping[str, Scored] | MamfedError
+Measured = Mapping[str, SiteScores] | MamfedError
 
 LOCAL, CENTRALISED, FEDAVG, PERSONAL, FEDPROX, FEDBN, LEAVE_ONE_OUT = ARMS = (
     "local",
@@ -98,7 +104,7 @@ class Comparison:
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     proximal_mu: float
-    machine: Machine
+    machine: ArmHardware
     folds: int | None = None
 
     @property
@@ -281,7 +287,7 @@ def _train(
 ) -> dict[Path, MamfedError | None]:
     """Run federations, or what is left of them; return what each failed by, by its folder."""
     arms, repeats = arms_of(made), {f.arm.job.folder: f.repeat for f in made}
-    held = hold_to_questions(comparison.out, arms, comparison.machine)
+    held = check_fingerprints(comparison.out, arms, comparison.machine)
     held.write(comparison.out)
     trained = train_arms(
         arms,
@@ -330,7 +336,7 @@ def _outcome(
     comparison: Comparison, measured: Mapping[Federation, Measured], missing: dict[str, str]
 ) -> ArmOutcome:
     """Gather an arm's results; a seed counts at a site where every fold of it was measured."""
-    scored: dict[str, dict[Repeat, Scored]] = {}
+    scored: dict[str, dict[Repeat, SiteScores]] = {}
     failed = False
     for federation, found in measured.items():
         if isinstance(found, MamfedError):

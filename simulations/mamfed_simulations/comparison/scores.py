@@ -16,7 +16,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from mamfed_client.disclosure.evaluation_question import images_sha256
-from mamfed_client.preparation.cohort import Placed, StoredSamples
+from mamfed_client.preparation.cohort import SplitImage, StoredSamples
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
@@ -70,7 +70,7 @@ class Model(NamedTuple):
         return self.folder / f"{'personal' if self.personal else 'shared'}-scores-{self.site}.json"
 
 
-class Scored(NamedTuple):
+class SiteScores(NamedTuple):
     """One model at one site's test images.
 
     Attributes:
@@ -121,7 +121,7 @@ class SiteResult(NamedTuple):
 
 def score_models(
     models: Mapping[str, Model], sites: Sequence[Site], device: str
-) -> dict[str, Scored]:
+) -> dict[str, SiteScores]:
     """Score the model of each site on its test images.
 
     Raises:
@@ -131,7 +131,7 @@ def score_models(
     return {name: _scored(model, by_name[name], device) for name, model in models.items()}
 
 
-def result_of(by_seed: Mapping[int, Sequence[Scored]]) -> SiteResult:
+def result_of(by_seed: Mapping[int, Sequence[SiteScores]]) -> SiteResult:
     """Gather one site's scores: those of each seed's folds one after the other."""
     runs = [_joined(folds) for folds in by_seed.values()]
     first = runs[0]
@@ -139,7 +139,7 @@ def result_of(by_seed: Mapping[int, Sequence[Scored]]) -> SiteResult:
     malignant = [i for i, score in enumerate(first.scores) if score.lesion_pixels]
     other = [i for i, score in enumerate(first.scores) if not score.lesion_pixels]
 
-    def of(chosen: Sequence[int], value: Callable[[Scored, int], float]) -> np.ndarray:
+    def of(chosen: Sequence[int], value: Callable[[SiteScores, int], float]) -> np.ndarray:
         return np.array([[value(run, i) for i in chosen] for run in runs], np.float64)
 
     def whose(chosen: Sequence[int]) -> tuple[int, ...]:
@@ -160,8 +160,8 @@ def result_of(by_seed: Mapping[int, Sequence[Scored]]) -> SiteResult:
     )
 
 
-def _joined(folds: Sequence[Scored]) -> Scored:
-    return Scored(
+def _joined(folds: Sequence[SiteScores]) -> SiteScores:
+    return SiteScores(
         scores=[score for fold in folds for score in fold.scores],
         dice_chosen=[dice for fold in folds for dice in fold.dice_chosen],
         patients=[patient for fold in folds for patient in fold.patients],
@@ -169,7 +169,7 @@ def _joined(folds: Sequence[Scored]) -> Scored:
     )
 
 
-def _scored(model: Model, site: Site, device: str) -> Scored:
+def _scored(model: Model, site: Site, device: str) -> SiteScores:
     placed = tested(site, model.plan)
     samples = StoredSamples(placed)
     checkpoint = model.load()
@@ -193,16 +193,16 @@ def _scored(model: Model, site: Site, device: str) -> Scored:
         chosen = [score.dice_at[THRESHOLDS.index(threshold)] for score in scores]
     else:
         chosen = [score.dice for score in take(threshold)]
-    return Scored(
+    return SiteScores(
         scores=scores,
         dice_chosen=chosen,
         patients=[image.case.row.patient_id for image in placed],
-        breast_pixels=[int(sample.field.sum()) for sample in samples],
+        breast_pixels=[int(sample.breast_mask.sum()) for sample in samples],
         kept=kept,
     )
 
 
-def tested(site: Site, plan: TrainingPlan) -> list[Placed]:
+def tested(site: Site, plan: TrainingPlan) -> list[SplitImage]:
     """Return a site's test images, those with malignancy first."""
     placed = [image for c in load_site(site, plan).cohorts for image in c.placed]
     return [

@@ -15,7 +15,7 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.metrics.small_numbers import MARK, cautions, few_patients
 from mamfed_common.plan import Stage
 from mamfed_common.runtime.files import DRAFT
-from mamfed_common.runtime.fingerprint import flat, shown
+from mamfed_common.runtime.fingerprint import flattened, formatted
 from mamfed_common.runtime.lock import LOCK
 from mamfed_server.report.data import ReportData, read_run
 from mamfed_server.report.figures import (
@@ -253,10 +253,10 @@ def _cell(run: Run, arm: ArmResult, site: str) -> str:
 
 def _differences(runs: Sequence[Run]) -> list[Table]:
     """Return the keys in which plans differ; nothing where they are one."""
-    plans = [dict(flat(run.report.plan.model_dump(mode="json"))) for run in runs]
+    plans = [dict(flattened(run.report.plan.model_dump(mode="json"))) for run in runs]
     keys = dict.fromkeys(key for plan in plans for key in plan)
     rows = [
-        [key, *(shown(plan.get(key)) for plan in plans)]
+        [key, *(formatted(plan.get(key)) for plan in plans)]
         for key in keys
         if any(plan.get(key) != plans[0].get(key) for plan in plans)
     ]

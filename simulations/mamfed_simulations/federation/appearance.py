@@ -24,7 +24,7 @@ same at whatever size an image is stored, and survives that it is made smaller."
 EIGHT_BIT_STEP = FULL_SCALE // 255
 
 
-class Look(NamedTuple):
+class Appearance(NamedTuple):
     """What a hospital's processing does to a breast whose grey levels are stretched to 0..1.
 
     Attributes:
@@ -38,23 +38,25 @@ class Look(NamedTuple):
     noise: float = 0.0
 
 
-ORIGINAL = Look()
+ORIGINAL = Appearance()
 KNOWN = (
     ORIGINAL,
-    Look(gamma=1.8, blur=0.9, noise=0.010),
-    Look(gamma=0.55, noise=0.030),
-    Look(gamma=1.35, blur=0.4, noise=0.020),
-    Look(gamma=0.75, blur=1.2, noise=0.005),
+    Appearance(gamma=1.8, blur=0.9, noise=0.010),
+    Appearance(gamma=0.55, noise=0.030),
+    Appearance(gamma=1.35, blur=0.4, noise=0.020),
+    Appearance(gamma=0.75, blur=1.2, noise=0.005),
 )
 
 
-def looks_of(sites: int, seed: int) -> list[Look]:
+def looks_of(sites: int, seed: int) -> list[Appearance]:
     """Return one look a site: the first keeps the original, those beyond ``KNOWN`` are drawn."""
     drawn = [_drawn(generator(seed, "look", site)) for site in range(len(KNOWN), sites)]
     return [*KNOWN[:sites], *drawn]
 
 
-def with_look(mammogram: Mammogram, look: Look, random: np.random.Generator) -> npt.NDArray[Any]:
+def with_look(
+    mammogram: Mammogram, look: Appearance, random: np.random.Generator
+) -> npt.NDArray[Any]:
     """Return a mammogram's grey levels with a look, and 0 where its file padded.
 
     Args:
@@ -72,39 +74,41 @@ def with_look(mammogram: Mammogram, look: Look, random: np.random.Generator) -> 
     grey, valid = mammogram.grey, mammogram.valid
     breast = breast_view(grey, valid)
     black, white = black_and_white(grey, valid, breast)
-    field = enlarged(breast, grey.shape)
+    breast_mask = enlarged(breast, grey.shape)
     if valid is not None:
-        field &= valid
+        breast_mask &= valid
     levels = (grey.astype(np.float32) - black) / (white - black)
-    shown = _processed(np.clip(levels, 0, 1), field, look, random)
+    shown = _processed(np.clip(levels, 0, 1), breast_mask, look, random)
     image = grey.copy()
     if valid is not None:
         image[~valid] = 0
     step = EIGHT_BIT_STEP if not (image % EIGHT_BIT_STEP).any() else 1
-    changed = (black + shown[field] * (white - black)) / step
-    image[field] = np.rint(changed).astype(np.uint16) * step
+    changed = (black + shown[breast_mask] * (white - black)) / step
+    image[breast_mask] = np.rint(changed).astype(np.uint16) * step
     return (image // EIGHT_BIT_STEP).astype(np.uint8) if step > 1 else image
 
 
-def _drawn(random: np.random.Generator) -> Look:
+def _drawn(random: np.random.Generator) -> Appearance:
     """Draw a look no further from the original than the known ones are."""
-    return Look(
+    return Appearance(
         gamma=float(np.exp(random.uniform(np.log(0.55), np.log(1.8)))),
         blur=float(random.uniform(0, 1.2)),
         noise=float(random.uniform(0, 0.03)),
     )
 
 
-def _processed(image: Pixels, field: Mask, look: Look, random: np.random.Generator) -> Pixels:
+def _processed(
+    image: Pixels, breast_mask: Mask, look: Appearance, random: np.random.Generator
+) -> Pixels:
     """Blur, bend, add grain, and stretch again as intake would; ``(H, W)`` in 0..1."""
     if look.blur:
         sigma = look.blur * max(image.shape) / GRID
-        share = cv2.GaussianBlur(field.astype(np.float32), (0, 0), sigma)
-        blurred = cv2.GaussianBlur(image * field, (0, 0), sigma)
+        share = cv2.GaussianBlur(breast_mask.astype(np.float32), (0, 0), sigma)
+        blurred = cv2.GaussianBlur(image * breast_mask, (0, 0), sigma)
         image = np.asarray(blurred / np.maximum(share, 1e-6), np.float32)
     image = np.clip(image, 0, 1) ** np.float32(look.gamma)
     image = image + _grain(image.shape, random) * np.float32(look.noise) * (0.4 + image)
-    black, white = np.quantile(image[field], (BLACK_SHARE, WHITE_SHARE))
+    black, white = np.quantile(image[breast_mask], (BLACK_SHARE, WHITE_SHARE))
     return np.asarray(np.clip((image - black) / max(white - black, 1e-6), 0, 1), np.float32)
 
 

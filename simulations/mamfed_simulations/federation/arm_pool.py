@@ -54,7 +54,7 @@ BYTES_PER_PIXEL = 1100
 
 
 @dataclass(frozen=True)
-class Machine:
+class ArmHardware:
     """What arms are trained with.
 
     Attributes:
@@ -73,11 +73,11 @@ class Machine:
     activation_checkpointing: bool = False
 
 
-class Order(Config):
+class ArmTask(Config):
     """What a child is told, through a pipe."""
 
     arm: Arm
-    machine: Machine
+    machine: ArmHardware
 
     def to_json(self) -> str:
         """Write it, without what only the process has that wrote it."""
@@ -124,7 +124,7 @@ def choose_machine(
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
-) -> Machine:
+) -> ArmHardware:
     """Fill in what the user left open.
 
     Args:
@@ -148,12 +148,12 @@ def choose_machine(
         threads = 1 if together and plan.image_size <= SMALL_SIZE else cores
     if workers is None:
         workers = min(cores // threads, _fitting(plan)) if together else 1
-    return Machine(engine, device, threads, max(1, min(workers, arms)))
+    return ArmHardware(engine, device, threads, max(1, min(workers, arms)))
 
 
 def train_arms(
     arms: Sequence[Arm],
-    machine: Machine,
+    machine: ArmHardware,
     progress: Progress,
     *,
     keep_going: bool = False,
@@ -188,7 +188,7 @@ def train_arms(
     return [Trained(task.arm, task.error) for task in tasks]
 
 
-def train_here(arm: Arm, machine: Machine, on_step: Callable[[], None]) -> None:
+def train_here(arm: Arm, machine: ArmHardware, on_step: Callable[[], None]) -> None:
     """Train one arm in this process.
 
     Raises:
@@ -211,7 +211,7 @@ class _Task:
 
     arm: Arm
     title: str
-    machine: Machine
+    machine: ArmHardware
     progress: Progress
     steps: dict[Stage, int]
     error: MamfedError | None = None
@@ -310,7 +310,7 @@ class _Child:
         self.reports: IO[bytes] = self._process.stdout
         self._unread = b""
         self._on_step, self._on_round = task.show()
-        order = Order(arm=task.arm, machine=task.machine).to_json()
+        order = ArmTask(arm=task.arm, machine=task.machine).to_json()
         with suppress(BrokenPipeError), self._process.stdin as pipe:  # its end tells why
             pipe.write(order.encode())
 
@@ -378,6 +378,6 @@ def _fitting(plan: TrainingPlan) -> int:
     return max(1, available // each) if available is not None else 1
 
 
-def set_threads(machine: Machine) -> None:
+def set_threads(machine: ArmHardware) -> None:
     """Let this process compute with the threads that arms have: what it measures has their bits."""
     torch.set_num_threads(machine.threads)

@@ -77,9 +77,9 @@ def carry_out(text: bytes, reporter: Reporter) -> None:
     Raises:
         MamfedError: It has no result.
     """
-    from mamfed_simulations.federation.arm_pool import Order, train_here
+    from mamfed_simulations.federation.arm_pool import ArmTask, train_here
 
-    order = Order.model_validate_json(text)
+    order = ArmTask.model_validate_json(text)
     job = replace(order.arm.job, on_round=reporter.on_round)
     train_here(replace(order.arm, job=job), order.machine, reporter.on_step)
 

@@ -20,7 +20,7 @@ from mamfed_common.errors import DataError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TRAINED_ON, PersonalPlan, Stage, TrainingPlan
 from mamfed_common.protocol.messages import SiteDescription
-from mamfed_common.runtime.terminal import say
+from mamfed_common.runtime.terminal import print_lines
 from mamfed_server.run.run import Job
 from mamfed_server.run.training_round import mean_dice_at_half_of, mean_dice_of
 
@@ -187,7 +187,7 @@ def describe_sites(
         ]
         for site in sites
     }
-    say([*notes, *compare_sites(members)] if progress else ())
+    print_lines([*notes, *compare_sites(members)] if progress else ())
     return {name: found.describe() for name, found in data.items()}
 
 

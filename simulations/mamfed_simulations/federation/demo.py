@@ -15,7 +15,7 @@ from mamfed_common.runtime.files import (
     give_all_to_owner,
     private_directory,
 )
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.transforms.augmentation import AugmentationConfig
 from mamfed_simulations.phantoms.vendors import SOURCE, TABLE, VENDORS, write_cohort
 
@@ -74,7 +74,7 @@ def draw_phantoms(folder: Path, seed: int) -> Iterator[dict[str, Path]]:
     except OSError as error:
         raise cannot_write(folder, error) from None
     lock = folder.parent / f".{folder.name}.lock"
-    with only_one(lock, "another demo", folder, leaves_file=False):
+    with exclusive_lock(lock, "another demo", folder, leaves_file=False):
         folders = write_demo_cohorts(folder, seed)
         give_all_to_owner(folder, folder.parent)
         yield folders

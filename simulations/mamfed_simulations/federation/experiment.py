@@ -25,16 +25,16 @@ from mamfed_server.report.data import (
     ARMS,
     CaseNote,
     Interval,
-    Notes,
-    Promise,
     RejectedRow,
+    RunNotes,
+    SiteGain,
     environment,
     write_notes,
 )
 from mamfed_server.report.page import report_run
 from mamfed_server.run.participants import check_stages
 from mamfed_server.run_folder.folder import RunFolder
-from mamfed_simulations.federation.arm_pool import Machine, set_threads, train_arms
+from mamfed_simulations.federation.arm_pool import ArmHardware, set_threads, train_arms
 from mamfed_simulations.federation.arms import (
     CENTRALISED,
     FEDERATED,
@@ -45,9 +45,9 @@ from mamfed_simulations.federation.arms import (
     local_arms,
     merge_local,
 )
-from mamfed_simulations.federation.fingerprints import begin_with_questions, hold_to_questions
+from mamfed_simulations.federation.fingerprints import check_fingerprints, start_with_fingerprints
 from mamfed_simulations.federation.readiness import check_nobody_works
-from mamfed_simulations.federation.site_gains import measure_promises
+from mamfed_simulations.federation.site_gains import measure_gains
 from mamfed_simulations.federation.site_models import as_at_site
 from mamfed_simulations.reporting.figure2 import Case, by_site, draw_figure2
 from mamfed_simulations.reporting.progress import Progress
@@ -75,7 +75,7 @@ class Experiment:
     plan: TrainingPlan
     out: Path
     compare: bool = False
-    machine: Machine = field(default_factory=Machine)
+    machine: ArmHardware = field(default_factory=ArmHardware)
     title: str = "mamfed simulation"
     command: str = ""
     resume: bool = False
@@ -126,7 +126,7 @@ def _simulate(
         summary = _train(experiment, arms, not_trained, progress)
     except MamfedError:
         if folder.holds_run():  # else it failed before it began, and left nothing behind
-            write_notes(experiment.out, _notes(experiment, Measured()))
+            write_notes(experiment.out, _notes(experiment, HeldOutResult()))
             report_run(experiment.out)
         raise
     if not goes_on:  # else the federation's own, of all its processes
@@ -149,10 +149,10 @@ def _open(experiment: Experiment, arms: Sequence[Arm], progress: Progress) -> bo
     out, folder = experiment.out, RunFolder(experiment.out)
     goes_on = experiment.resume and folder.holds_run()
     if goes_on:
-        held = hold_to_questions(out, arms, experiment.machine)
+        held = check_fingerprints(out, arms, experiment.machine)
     else:
         folder.create(experiment.plan)
-        held = begin_with_questions(out, arms, experiment.machine)
+        held = start_with_fingerprints(out, arms, experiment.machine)
     held.write(out)
     for note in held.notes:
         progress.say(note)
@@ -204,7 +204,7 @@ def check_resumed(experiment: Experiment, arms: Sequence[Arm]) -> None:
         PlanError: It is of another plan.
     """
     if experiment.resume:
-        hold_to_questions(experiment.out, arms, experiment.machine)
+        check_fingerprints(experiment.out, arms, experiment.machine)
 
 
 def kept_lines(experiment: Experiment) -> list[str]:
@@ -222,7 +222,7 @@ def kept_lines(experiment: Experiment) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class HeldOutResult:
     """What the chosen checkpoint makes of the held-out images with malignancy.
 
     Attributes:
@@ -236,7 +236,7 @@ class Measured:
     cases: Sequence[Case] = ()
     worst: Sequence[CaseNote] = ()
     intervals: Mapping[str, Interval] = field(default_factory=dict)
-    promises: Sequence[Promise] = ()
+    promises: Sequence[SiteGain] = ()
     threshold: float = 0.5
 
 
@@ -244,11 +244,11 @@ def _note(site: str, score: ImageScore, vendor: str | None) -> CaseNote:
     return CaseNote(site=site, image=score.image, vendor=vendor or "unknown", dice=score.dice)
 
 
-def measure(experiment: Experiment, checkpoint: Path) -> Measured:
+def measure(experiment: Experiment, checkpoint: Path) -> HeldOutResult:
     """Score every site's held-out images with malignancy once more, image by image."""
     device, plan = choose_device(experiment.machine.device), experiment.plan
     if not plan.finetuning.rounds:
-        return Measured()
+        return HeldOutResult()
     shared = load_checkpoint(checkpoint)
     plan = with_threshold(plan, shared.facts.threshold)
     cases: list[Case] = []
@@ -275,13 +275,13 @@ def measure(experiment: Experiment, checkpoint: Path) -> Measured:
             intervals[site.name] = Interval(low=found.low, high=found.high, patients=found.patients)
         notes += own
     worst = sorted(notes, key=lambda note: (note.dice, note.site, note.image))[:WORST_CASES]
-    promises = measure_promises(experiment.sites, experiment.out, device)
-    return Measured(by_site(cases), worst, intervals, promises, plan.evaluation.threshold)
+    promises = measure_gains(experiment.sites, experiment.out, device)
+    return HeldOutResult(by_site(cases), worst, intervals, promises, plan.evaluation.threshold)
 
 
-def _notes(experiment: Experiment, measured: Measured) -> Notes:
+def _notes(experiment: Experiment, measured: HeldOutResult) -> RunNotes:
     """Write down what the report tells beside the run's own files."""
-    return Notes(
+    return RunNotes(
         title=experiment.title,
         command=experiment.command,
         environment={

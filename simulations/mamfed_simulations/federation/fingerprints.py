@@ -20,14 +20,14 @@ from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.training.device import choose_device
 from mamfed_server.run.resume import check_same_plan
 from mamfed_server.run_folder.folder import RunFolder
-from mamfed_simulations.federation.arm_pool import Machine
+from mamfed_simulations.federation.arm_pool import ArmHardware
 from mamfed_simulations.federation.arms import Arm
 
 ARMS = "arms.json"
 ADVICE = "choose another --out, give the same options, or remove that folder"
 
 
-def question_of(arm: Arm, machine: Machine) -> Fingerprint:
+def fingerprint_of(arm: Arm, machine: ArmHardware) -> Fingerprint:
     """Name all that an arm's weights depend on."""
     job = arm.job
     return Fingerprint.of(
@@ -43,7 +43,7 @@ def question_of(arm: Arm, machine: Machine) -> Fingerprint:
     )
 
 
-class Held(NamedTuple):
+class RecordedFingerprints(NamedTuple):
     """What a folder's arms are of.
 
     Attributes:
@@ -59,7 +59,9 @@ class Held(NamedTuple):
         write_atomic(out / ARMS, json.dumps(self.questions, indent=2) + "\n")
 
 
-def hold_to_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> Held:
+def check_fingerprints(
+    out: Path, arms: Sequence[Arm], machine: ArmHardware
+) -> RecordedFingerprints:
     """Refuse arms that were begun for another question; nothing is written yet.
 
     Raises:
@@ -85,17 +87,23 @@ def hold_to_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> Held:
             )
     if done:
         notes.append(f"{done} of {len(arms)} arms done before, of the same data, plan and options")
-    return Held(notes, known | {place: question.parts for place, question in questions.items()})
+    return RecordedFingerprints(
+        notes, known | {place: question.parts for place, question in questions.items()}
+    )
 
 
-def begin_with_questions(out: Path, arms: Sequence[Arm], machine: Machine) -> Held:
+def start_with_fingerprints(
+    out: Path, arms: Sequence[Arm], machine: ArmHardware
+) -> RecordedFingerprints:
     """Name the questions of arms in a folder in which nothing has begun."""
     questions = _questions(out, arms, machine)
-    return Held([], {place: dict(question.parts) for place, question in questions.items()})
+    return RecordedFingerprints(
+        [], {place: dict(question.parts) for place, question in questions.items()}
+    )
 
 
-def _questions(out: Path, arms: Sequence[Arm], machine: Machine) -> dict[str, Fingerprint]:
-    return {_place(out, arm): question_of(arm, machine) for arm in arms}
+def _questions(out: Path, arms: Sequence[Arm], machine: ArmHardware) -> dict[str, Fingerprint]:
+    return {_place(out, arm): fingerprint_of(arm, machine) for arm in arms}
 
 
 def _place(out: Path, arm: Arm) -> str:

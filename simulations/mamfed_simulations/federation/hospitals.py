@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
-from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.classes import MalignantClasses
 from mamfed_client.datasets import plain
 from mamfed_client.datasets.listing import table_in
-from mamfed_client.datasets.manifest import Row, Statement
+from mamfed_client.datasets.manifest import PatientStatement, Row
 from mamfed_client.imaging.raster import SUFFIXES
-from mamfed_client.imaging.rejections import Refusal
-from mamfed_client.preparation.ingest import Case
+from mamfed_client.imaging.rejections import FileRejected
+from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.tables.csv_table import read_table
 from mamfed_common.errors import OutputError
@@ -36,11 +36,11 @@ from mamfed_common.runtime.files import (
     private_directory,
     write_atomic,
 )
-from mamfed_common.runtime.lock import LOCK, folder_for_one
+from mamfed_common.runtime.lock import LOCK, exclusive_folder
 from mamfed_common.runtime.seeds import generator
 from mamfed_common.runtime.terminal import console
-from mamfed_simulations.federation.appearance import ORIGINAL, Look, with_look
-from mamfed_simulations.federation.partition import Dealt, Hospital
+from mamfed_simulations.federation.appearance import ORIGINAL, Appearance, with_look
+from mamfed_simulations.federation.partition import DealtCohort, Hospital
 
 RECORD = "partition.json"
 UNREADABLE = "not understood"
@@ -52,7 +52,7 @@ PICTURES = SUFFIXES | {".bmp"}
 Cells = dict[str, str]
 
 
-def write_hospitals(dealt: Dealt, out: Path) -> None:
+def write_hospitals(dealt: DealtCohort, out: Path) -> None:
     """Write every hospital's folder; the same cohort dealt again gives the same bytes.
 
     Raises:
@@ -64,7 +64,7 @@ def write_hospitals(dealt: Dealt, out: Path) -> None:
     _check_record(out, record)
     source = _Cohort(dealt)
     try:
-        with folder_for_one(out, "another partition"):
+        with exclusive_folder(out, "another partition"):
             _check_record(out, record)  # another one may have ended since
             write_atomic(out / RECORD, record)
             with Decoder() as decoder:
@@ -98,7 +98,7 @@ def _is_begun(out: Path) -> bool:
 class _Cohort:
     """The rows of a cohort as a hospital's table can hold them."""
 
-    def __init__(self, dealt: Dealt) -> None:
+    def __init__(self, dealt: DealtCohort) -> None:
         self.seed, self.folder = dealt.partition.seed, dealt.partition.data
         self.layout = dealt.intake.layout
         self.cases = {case.row.row_number: case for case in dealt.intake.cases}
@@ -110,7 +110,7 @@ class _Cohort:
             records = read_table(table, plain.COLUMNS)
             self.written = {r.row_number: r.cells for r in records if r.complete}
 
-    def cells(self, statement: Statement) -> Cells:
+    def cells(self, statement: PatientStatement) -> Cells:
         """Return a row's cells; where it cannot be used, all but the files that they name."""
         case = self.cases.get(statement.row_number)
         own = {k: v for k, v in self.written.get(statement.row_number, {}).items() if v}
@@ -147,7 +147,12 @@ def _write_hospital(folder: Path, hospital: Hospital, cohort: _Cohort, decoder: 
 
 
 def _write_image(
-    folder: Path, case: Case, cell: str, look: Look, cohort: _Cohort, decoder: Decoder
+    folder: Path,
+    case: AcceptedImage,
+    cell: str,
+    look: Appearance,
+    cohort: _Cohort,
+    decoder: Decoder,
 ) -> Cells:
     """Copy an image, or write it with a look; return its cell."""
     path = PurePosixPath(PureWindowsPath(cell).as_posix())
@@ -161,14 +166,16 @@ def _write_image(
     return {"image": str(path)}
 
 
-def _write_masks(folder: Path, case: Case, cohort: _Cohort, decoder: Decoder) -> Cells:
+def _write_masks(folder: Path, case: AcceptedImage, cohort: _Cohort, decoder: Decoder) -> Cells:
     """Copy masks that are pictures, draw all others; return their cell.
 
     Other formats name their image, which may have got another name.
     """
     row = case.row
     paths = [a.path for a in row.annotations if a.path is not None]
-    plain = len(paths) == len(row.annotations) and all(a.take == Take() for a in row.annotations)
+    plain = len(paths) == len(row.annotations) and all(
+        a.take == MalignantClasses() for a in row.annotations
+    )
     if plain and all(p.suffix.lower() in PICTURES for p in paths):
         names = [cohort.mask_name(row, path, i) for i, path in enumerate(paths)]
         for name, path in zip(names, paths, strict=True):
@@ -177,7 +184,7 @@ def _write_masks(folder: Path, case: Case, cohort: _Cohort, decoder: Decoder) ->
     no_mask = dict.fromkeys(OF_FILES[1:], "")
     try:
         marked, _ = decoder.mask(row.annotations, case.outcome.rows, case.outcome.columns)
-    except Refusal:  # boxes only, or a benign finding's outline, which nothing needs
+    except FileRejected:  # boxes only, or a benign finding's outline, which nothing needs
         return no_mask
     name = PurePosixPath("masks") / f"{row.row_number:05d}.png"
     _put(folder, name, _png(marked.mask.astype(np.uint8) * np.uint8(255)))
@@ -214,7 +221,7 @@ def _cells_of(row: Row, layout: str, split: str) -> Cells:
     }
 
 
-def _stub(statement: Statement) -> Cells:
+def _stub(statement: PatientStatement) -> Cells:
     label = statement.label
     return {
         "patient_id": statement.patient_id,

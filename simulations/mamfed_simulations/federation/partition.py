@@ -13,13 +13,13 @@ import numpy as np
 
 from mamfed_client.preparation.cohort import patient_strata, tally
 from mamfed_client.preparation.commands import Source, check
-from mamfed_client.preparation.ingest import Case, Intake
+from mamfed_client.preparation.ingest import AcceptedImage, Intake
 from mamfed_client.preparation.patient_split import FEWEST
 from mamfed_common import __version__
 from mamfed_common.errors import DataError
 from mamfed_common.protocol.messages import PURPOSES
 from mamfed_common.runtime.seeds import derive_seed
-from mamfed_simulations.federation.appearance import ORIGINAL, Look, looks_of
+from mamfed_simulations.federation.appearance import ORIGINAL, Appearance, looks_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Hospital(NamedTuple):
 
     name: str
     share: float
-    look: Look
+    look: Appearance
     patients: frozenset[str]
     images: Mapping[str, int]
 
@@ -67,7 +67,7 @@ class Hospital(NamedTuple):
         }
 
 
-class Dealt(NamedTuple):
+class DealtCohort(NamedTuple):
     """A cohort and who has which part of it.
 
     Attributes:
@@ -100,7 +100,7 @@ class Dealt(NamedTuple):
         return hashlib.sha256(json.dumps([said, images]).encode()).hexdigest()
 
 
-def deal(partition: Partition) -> Dealt:
+def deal(partition: Partition) -> DealtCohort:
     """Read a cohort and deal its patients; nothing is written but the user's own cache.
 
     Raises:
@@ -126,7 +126,7 @@ def deal(partition: Partition) -> Dealt:
                 f"{sum(map(len, places))} patients, but needs {FEWEST} to train, validate and "
                 "test; ask for fewer sites or a larger share"
             )
-    return Dealt(partition, intake, hospitals, _left_out(intake, usable))
+    return DealtCohort(partition, intake, hospitals, _left_out(intake, usable))
 
 
 def deal_patients(
@@ -151,12 +151,12 @@ def deal_patients(
     return [frozenset(patients) for patients in dealt]
 
 
-def _images(usable: Sequence[Case], patients: frozenset[str]) -> dict[str, int]:
+def _images(usable: Sequence[AcceptedImage], patients: frozenset[str]) -> dict[str, int]:
     own = [case for case in usable if case.row.patient_id in patients]
     return {purpose: sum(purpose in case.purposes for case in own) for purpose in PURPOSES}
 
 
-def _left_out(intake: Intake, usable: Sequence[Case]) -> dict[str, int]:
+def _left_out(intake: Intake, usable: Sequence[AcceptedImage]) -> dict[str, int]:
     """Count what nobody trains on, by reason."""
     served = {case.row.patient_id for case in usable}
     idle = {s.patient_id for s in intake.statements} - served

@@ -14,13 +14,13 @@ from mamfed_common.training.device import choose_device
 from mamfed_server.run.participants import check_stages
 from mamfed_server.run.run_choice import earlier_run
 from mamfed_server.run_folder.folder import RunFolder
-from mamfed_simulations.federation.arm_pool import Machine
+from mamfed_simulations.federation.arm_pool import ArmHardware
 from mamfed_simulations.federation.arms import Arm, describe_sites
 from mamfed_simulations.federation.engine import Engine
 from mamfed_simulations.federation.runner import check_ray
 
 
-def check_machine(machine: Machine) -> None:
+def check_machine(machine: ArmHardware) -> None:
     """Check that device and engine are there.
 
     Raises:

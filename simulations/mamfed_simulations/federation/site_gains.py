@@ -18,12 +18,12 @@ from mamfed_common.metrics.bootstrap import paired_difference
 from mamfed_common.plan import with_threshold
 from mamfed_common.protocol.messages import EVALUATED_ON
 from mamfed_common.training.stages import evaluate
-from mamfed_server.report.data import Difference, Promise
+from mamfed_server.report.data import DiceDifference, SiteGain
 from mamfed_simulations.federation.arms import LOCAL
 from mamfed_simulations.federation.site_models import as_at_site, personal_path, shared_path
 
 
-class Scored(NamedTuple):
+class SiteScores(NamedTuple):
     """One model at one site's test images, in the order of the images.
 
     Attributes:
@@ -39,7 +39,7 @@ class Scored(NamedTuple):
     other_patients: list[str]
 
 
-def measure_promises(sites: Sequence[Site], out: Path, device: torch.device) -> list[Promise]:
+def measure_gains(sites: Sequence[Site], out: Path, device: torch.device) -> list[SiteGain]:
     """Score every model that a run folder has of each site, at that site.
 
     Args:
@@ -73,10 +73,10 @@ def _model_at(path: Path) -> Checkpoint | None:
     return load_checkpoint(path) if path.exists() else None
 
 
-def _promise(data: SiteData, models: Mapping[str, Checkpoint], device: torch.device) -> Promise:
+def _promise(data: SiteData, models: Mapping[str, Checkpoint], device: torch.device) -> SiteGain:
     scored = {name: _scored(model, data, device) for name, model in models.items()}
     shared = scored["shared"]
-    return Promise(
+    return SiteGain(
         site=data.name,
         images=len(shared.patients),
         patients=len(set(shared.patients)),
@@ -88,7 +88,7 @@ def _promise(data: SiteData, models: Mapping[str, Checkpoint], device: torch.dev
     )
 
 
-def _minus_local(scored: Mapping[str, Scored]) -> dict[str, Difference]:
+def _minus_local(scored: Mapping[str, SiteScores]) -> dict[str, DiceDifference]:
     """Return the paired differences to the local-only model; none where there is none."""
     if "local" not in scored or not scored["local"].dice:
         return {}
@@ -98,10 +98,10 @@ def _minus_local(scored: Mapping[str, Scored]) -> dict[str, Difference]:
         for name, own in scored.items()
         if name != "local"
     }
-    return {n: Difference(value=d.value, low=d.low, high=d.high) for n, d in found.items()}
+    return {n: DiceDifference(value=d.value, low=d.low, high=d.high) for n, d in found.items()}
 
 
-def _scored(model: Checkpoint, data: SiteData, device: torch.device) -> Scored:
+def _scored(model: Checkpoint, data: SiteData, device: torch.device) -> SiteScores:
     """Score a model on the test images at its own threshold.
 
     They are split as in ``SiteScore``: by whether the plan's grid still shows malignancy.
@@ -112,11 +112,11 @@ def _scored(model: Checkpoint, data: SiteData, device: torch.device) -> Scored:
     both = list(zip(scores, data.patients(EVALUATED_ON, "test"), samples, strict=True))
     malignant = [(score.dice, patient) for score, patient, _ in both if score.lesion_pixels]
     other = [
-        (score.predicted_pixels / max(1, int(sample.field.sum())), patient)
+        (score.predicted_pixels / max(1, int(sample.breast_mask.sum())), patient)
         for score, patient, sample in both
         if not score.lesion_pixels
     ]
-    return Scored(
+    return SiteScores(
         dice=[dice for dice, _ in malignant],
         patients=[patient for _, patient in malignant],
         marked=[marked for marked, _ in other],

@@ -35,7 +35,7 @@ class Scene:
 
     Attributes:
         attenuation: ``(H, W)`` float32, fat about 0.25, muscle about 0.6.
-        field: ``(H, W)`` bool, the breast.
+        breast_mask: ``(H, W)`` bool, the breast.
         muscle: ``(H, W)`` bool, the pectoral muscle; all false in a CC view.
         room: ``(H, W)`` float32, pixels to the nearest skin, muscle or image edge; 0 outside.
         nipple: Its x and y in pixels.
@@ -46,7 +46,7 @@ class Scene:
     """
 
     attenuation: _Floats
-    field: _Flags
+    breast_mask: _Flags
     muscle: _Flags
     room: _Floats
     nipple: tuple[float, float]
@@ -90,7 +90,7 @@ def draw_breast(
         attenuation += muscle * (_muscle_fibres(rng, shape) - attenuation)
     return Scene(
         attenuation=_compress(attenuation, skin),
-        field=breast.astype(bool),
+        breast_mask=breast.astype(bool),
         muscle=muscle > 0.5,
         room=_room(breast * (muscle < 0.1)),
         nipple=nipple,

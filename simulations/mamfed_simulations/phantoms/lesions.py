@@ -232,12 +232,12 @@ def draw_vessel(rng: np.random.Generator, scene: Scene) -> None:
     x = np.linspace(0, rng.uniform(0.45, 0.85) * scene.depth, 24)
     drift = rng.uniform(-0.35, 0.35) * x
     swing = 0.02 * scene.size * np.sin(x / scene.size * rng.uniform(8, 16) + rng.uniform(0, 6))
-    canvas = np.zeros(scene.field.shape, np.uint8)
+    canvas = np.zeros(scene.breast_mask.shape, np.uint8)
     knots = np.stack([x, start + drift + swing], axis=1)
     _line(canvas, knots, 255, max(1, round(rng.uniform(0.006, 0.011) * scene.size)))
     band = cv2.GaussianBlur(canvas, (0, 0), max(0.6, 0.0015 * scene.size))
     faint = np.float32(rng.uniform(0.06, 0.12) / 255)
-    scene.attenuation += faint * band * (scene.field & ~scene.muscle)
+    scene.attenuation += faint * band * (scene.breast_mask & ~scene.muscle)
 
 
 def draw_coarse_calcification(rng: np.random.Generator, scene: Scene) -> None:

@@ -33,7 +33,7 @@ class Phantom(NamedTuple):
     Attributes:
         attenuation: ``(H, W)`` float32 in [0, 1], dense tissue bright, air 0.
         mask: ``(H, W)`` bool, true on malignant findings; all false where there are none.
-        field: ``(H, W)`` bool, true inside the breast.
+        breast_mask: ``(H, W)`` bool, true inside the breast.
         laterality: Which breast; a right one has its chest wall at the right edge.
         view: The projection.
         density: ACR density class.
@@ -45,7 +45,7 @@ class Phantom(NamedTuple):
 
     attenuation: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
-    field: npt.NDArray[np.bool_]
+    breast_mask: npt.NDArray[np.bool_]
     laterality: Laterality
     view: View
     density: Density
@@ -180,13 +180,13 @@ def draw_view(
     look_alikes = _add_benign(rng, scene, patient, view)
     if patient.finding:
         _add_malignant(rng, scene, patient, population)
-    attenuation = np.clip(scene.attenuation, 0, 1) * scene.field
-    mask = scene.mask & scene.field
+    attenuation = np.clip(scene.attenuation, 0, 1) * scene.breast_mask
+    mask = scene.mask & scene.breast_mask
     side = slice(None, None, -1 if patient.laterality == "R" else 1)
     return Phantom(
         attenuation=np.ascontiguousarray(attenuation[:, side]),
         mask=np.ascontiguousarray(mask[:, side]),
-        field=np.ascontiguousarray(scene.field[:, side]),
+        breast_mask=np.ascontiguousarray(scene.breast_mask[:, side]),
         laterality=patient.laterality,
         view=view,
         density=patient.density,

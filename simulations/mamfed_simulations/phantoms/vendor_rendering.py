@@ -135,7 +135,7 @@ def apply_look(
     largest = 2**look.detector.bits_stored - 1
     seen = _expose(phantom, look.detector, rng)
     tone = _respond(seen, look.response)
-    tone = np.where(phantom.field, tone, look.response.background + 0.3 * (seen - 0.02))
+    tone = np.where(phantom.breast_mask, tone, look.response.background + 0.3 * (seen - 0.02))
     # The largest value is kept for padding, so that no tissue is ever taken for it.
     grey = np.clip(np.rint(tone * largest), 1, largest - 1)
     if look.display.photometric == "MONOCHROME1":
@@ -173,8 +173,8 @@ def _respond(attenuation: npt.NDArray[np.float32], response: Response) -> npt.ND
 
 def collimated(phantom: Phantom) -> npt.NDArray[np.bool_]:
     """Mark the frame that the collimator covers, ``(H, W)``; never any of the breast."""
-    rows = phantom.field.shape[0]
-    frame = np.ones(phantom.field.shape, bool)
+    rows = phantom.breast_mask.shape[0]
+    frame = np.ones(phantom.breast_mask.shape, bool)
     wide = max(1, round(0.02 * rows))
     frame[wide:-wide, wide:-wide] = False
-    return frame & ~phantom.field
+    return frame & ~phantom.breast_mask

@@ -54,7 +54,7 @@ def displayed_tone(phantom: Phantom) -> Tone:
 
 def padding(phantom: Phantom, look: VendorLook) -> npt.NDArray[np.bool_]:
     """Return where a variant of this vendor is padded instead, ``(H, W)``."""
-    return collimated(phantom) if look.display.padded else np.zeros(phantom.field.shape, bool)
+    return collimated(phantom) if look.display.padded else np.zeros(phantom.breast_mask.shape, bool)
 
 
 def write_variants(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mamfed_common.runtime.terminal import say
+from mamfed_common.runtime.terminal import print_lines
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def kept_on_interrupt(kept: Callable[[], Iterable[str]], option: str = "") -> It
     try:
         yield
     except KeyboardInterrupt:
-        say([*kept(), f"go on with: {command_line(option)}"])
+        print_lines([*kept(), f"go on with: {command_line(option)}"])
         raise
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mamfed_client.disclosure.evaluation_question import images_sha256
-from mamfed_client.preparation.cohort import Cohort, Placed, StoredSamples, patient_strata
+from mamfed_client.preparation.cohort import Cohort, SplitImage, StoredSamples, patient_strata
 from mamfed_client.preparation.patient_split import draw_fold
-from mamfed_client.preparation.site_data import Joined, Site, load_site
+from mamfed_client.preparation.site_data import JoinedSamples, Site, load_site
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.row_account import RowAccount
 from mamfed_common.plan import TrainingPlan
@@ -106,9 +106,9 @@ def load_study_data(
     return StudyData(made, tuple(left_out), _sha256(cohort.placed, divisions, others))
 
 
-def benign_of(cohort: Cohort, parts: Sequence[Part]) -> Joined:
+def benign_of(cohort: Cohort, parts: Sequence[Part]) -> JoinedSamples:
     """Return a cohort's benign images of some parts."""
-    return Joined(cohort.samples("benign", part) for part in parts)
+    return JoinedSamples(cohort.samples("benign", part) for part in parts)
 
 
 def _cohort(folder: Path, plan: TrainingPlan, cache: Path) -> Cohort:
@@ -116,7 +116,7 @@ def _cohort(folder: Path, plan: TrainingPlan, cache: Path) -> Cohort:
     return load_site(site, plan, progress=True).cohorts[0]
 
 
-def _patient(image: Placed) -> str:
+def _patient(image: SplitImage) -> str:
     return image.case.row.patient_id
 
 
@@ -138,12 +138,12 @@ def _cross(cohort: Cohort, plan: TrainingPlan, folds: int) -> list[Parts]:
 
 
 def _fold(
-    placed: Sequence[Placed],
+    placed: Sequence[SplitImage],
     parts: Parts,
     numbers: Mapping[str, int],
-    more: Sequence[Joined],
+    more: Sequence[JoinedSamples],
 ) -> Fold:
-    def chosen(purpose: str, part: Part) -> list[Placed]:
+    def chosen(purpose: str, part: Part) -> list[SplitImage]:
         return [i for i in placed if purpose in i.case.purposes and parts[_patient(i)] == part]
 
     test = chosen("malignant", "test")
@@ -152,7 +152,7 @@ def _fold(
         validation=StoredSamples(chosen("malignant", "val")),
         test=StoredSamples(test),
         test_patients=tuple(numbers[_patient(image)] for image in test),
-        benign=Joined([StoredSamples(chosen("benign", "train")), *more]),
+        benign=JoinedSamples([StoredSamples(chosen("benign", "train")), *more]),
     )
 
 
@@ -164,7 +164,9 @@ def _check(fold: Fold, number: int, folder: Path) -> None:
             raise DataError(f"{folder}: {where}no image for {part}: {advice}")
 
 
-def _sha256(placed: Sequence[Placed], divisions: Sequence[Parts], others: Sequence[Cohort]) -> str:
+def _sha256(
+    placed: Sequence[SplitImage], divisions: Sequence[Parts], others: Sequence[Cohort]
+) -> str:
     own = [[parts[_patient(image)] for parts in divisions] for image in placed]
     more = [images_sha256(other.placed) for other in others]
     return sha256_of([images_sha256(placed), own, more])

@@ -16,12 +16,12 @@ from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.documents import read_json
 from mamfed_common.runtime.files import check_folder, check_outside, private_directory, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.runtime.terminal import console
 from mamfed_simulations.federation.readiness import check_nobody_works
 from mamfed_simulations.study.data import StudyData
 from mamfed_simulations.study.rows import Row
-from mamfed_simulations.study.trials import Unit, read_epochs, run_unit
+from mamfed_simulations.study.trials import StudyTraining, read_epochs, run_unit
 
 DESIGN, LOCK = "study.json", "study.lock"
 KEEP_SECONDS = 60.0
@@ -72,11 +72,13 @@ class Study:
     title: str
     command: str
 
-    def units(self, row: Row | None = None) -> list[Unit]:
+    def units(self, row: Row | None = None) -> list[StudyTraining]:
         """Return the units, of one row or all, seed by seed: early results are comparable."""
         what = hashlib.sha256(self.design.model_dump_json().encode()).hexdigest()
         return [
-            Unit(chosen, number, fold, with_seed(self.design.plan, seed), self.folder, what)
+            StudyTraining(
+                chosen, number, fold, with_seed(self.design.plan, seed), self.folder, what
+            )
             for seed in self.seeds
             for number, fold in enumerate(self.data.folds)
             for chosen in ([row] if row else self.rows)
@@ -137,7 +139,7 @@ def carry_out(study: Study, device: torch.device) -> None:
         SetupError: Another process works in the folder.
     """
     private_directory(study.folder)
-    with only_one(study.folder / LOCK, "this study"):
+    with exclusive_lock(study.folder / LOCK, "this study"):
         check_design(study.folder, study.design)
         if not (study.folder / DESIGN).exists():
             write_atomic(study.folder / DESIGN, study.design.model_dump_json(indent=2))
@@ -197,8 +199,8 @@ def kept_lines(study: Study) -> list[str]:
 
 
 def _told(
-    display: rich.progress.Progress, study: Study, units: Sequence[Unit]
-) -> Iterator[tuple[Unit, Callable[[], None]]]:
+    display: rich.progress.Progress, study: Study, units: Sequence[StudyTraining]
+) -> Iterator[tuple[StudyTraining, Callable[[], None]]]:
     """Yield each unit with what to call after a step; the bar is over all units' stage 2."""
     total = sum(unit.steps(Stage.FINETUNING) for unit in study.units())
     done = total - sum(unit.steps(Stage.FINETUNING) for unit in units)

@@ -10,7 +10,7 @@ import numpy as np
 from mamfed_common.metrics.bootstrap import Interval, mean, paired_difference, patient_bootstrap
 from mamfed_simulations.reporting.pages import interval_values
 from mamfed_simulations.study.rows import OURS, Row
-from mamfed_simulations.study.trials import Unit, chosen_epoch, read_epochs
+from mamfed_simulations.study.trials import StudyTraining, chosen_epoch, read_epochs
 
 WINDOW = 10
 """Epochs at either end that are averaged ("on 10 eps" in the paper's table 1)."""
@@ -72,7 +72,7 @@ class RowScores(NamedTuple):
         }[statistic]
 
 
-def scores_of(row: Row, units: Sequence[Unit]) -> RowScores:
+def scores_of(row: Row, units: Sequence[StudyTraining]) -> RowScores:
     """Read the finished units of a row, of every seed and fold."""
     seeds = sorted({unit.plan.seed for unit in units})
     test, chosen, best, seconds = [], [], [], 0.0

@@ -23,19 +23,19 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.files import private_directory, write_atomic
-from mamfed_common.training.batches import Batches, Turn
-from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.batches import Batches, RoundContext
+from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_common.training.stages import OnStep, fit, score_samples
 from mamfed_common.transforms.sample import Sample
 from mamfed_simulations.study.data import Fold
 from mamfed_simulations.study.rows import Row, initial_seed
 
-TURN = Turn("study", 1)
+TURN = RoundContext("study", 1)
 EPOCHS, CHOSEN = "epochs.jsonl", "chosen.safetensors"
 
 
 @dataclass(frozen=True)
-class Unit:
+class StudyTraining:
     """One training of a study.
 
     Attributes:
@@ -75,7 +75,9 @@ class Unit:
         return self.plan.stage(stage).steps(images)
 
 
-def run_unit(unit: Unit, device: torch.device, on_step: OnStep, every_seconds: float) -> None:
+def run_unit(
+    unit: StudyTraining, device: torch.device, on_step: OnStep, every_seconds: float
+) -> None:
     """Train a unit from where it stopped; what is done is not done again.
 
     Args:
@@ -92,19 +94,28 @@ def run_unit(unit: Unit, device: torch.device, on_step: OnStep, every_seconds: f
     plan = unit.row.plan(unit.plan)
     benign = unit.fold.benign if unit.row.sees_benign else ()
     batches = Batches(unit.fold.training, plan, Stage.FINETUNING, TURN, benign)
-    keep = RoundKeeper(unit.path, f"{unit.what} {unit.name}", every_seconds)
+    checkpointer = RoundCheckpointer(unit.path, f"{unit.what} {unit.name}", every_seconds)
     record = _Record(unit, plan, network, device)
-    fit(network, batches, device=device, on_step=on_step, on_epoch=record.epoch, keep=keep)
+    fit(
+        network,
+        batches,
+        device=device,
+        on_step=on_step,
+        on_epoch=record.epoch,
+        checkpointer=checkpointer,
+    )
 
 
-def _pretrained(unit: Unit, device: torch.device, on_step: OnStep, every_seconds: float) -> State:
+def _pretrained(
+    unit: StudyTraining, device: torch.device, on_step: OnStep, every_seconds: float
+) -> State:
     """Return the backbone after stage 1, which all rows of a seed and fold share."""
     name = f"pretraining-seed{unit.plan.seed}-fold{unit.fold_number}"
     folder = private_directory(unit.folder / "units" / name)
-    keep = RoundKeeper(folder, f"{unit.what} {name}", every_seconds)
+    checkpointer = RoundCheckpointer(folder, f"{unit.what} {name}", every_seconds)
     network = build_network(unit.plan.network, initial_seed(unit.plan)).to(device)
     batches = Batches(unit.fold.benign, unit.plan, Stage.PRETRAINING, TURN)
-    state = fit(network, batches, device=device, on_step=on_step, keep=keep).state
+    state = fit(network, batches, device=device, on_step=on_step, checkpointer=checkpointer).state
     return {name: value for name, value in state.items() if name.startswith("backbone.")}
 
 
@@ -112,7 +123,7 @@ class _Record:
     """Scores a unit's network after each epoch and keeps what it made of each image."""
 
     def __init__(
-        self, unit: Unit, plan: TrainingPlan, network: nn.Module, device: torch.device
+        self, unit: StudyTraining, plan: TrainingPlan, network: nn.Module, device: torch.device
     ) -> None:
         self._unit, self._plan, self._network, self._device = unit, plan, network, device
         self._trained_since = time.process_time()
@@ -152,7 +163,7 @@ def chosen_epoch(epochs: Sequence[dict[str, Any]]) -> int:
     return int(np.argmax([np.mean(epoch["validation"]) for epoch in epochs]))
 
 
-def chosen_network(unit: Unit, device: torch.device) -> nn.Module:
+def chosen_network(unit: StudyTraining, device: torch.device) -> nn.Module:
     """Return the network of a finished unit's chosen epoch."""
     network = unit.row.build(unit.plan)
     network.load_state_dict(load_file(unit.path / CHOSEN))

@@ -68,7 +68,7 @@ def guarded(site, tmp_path):
             threads=1,
             on_step=lambda: steps.append(1),
             gate=open_gate(home),
-            keep=home.state,
+            state_folder=home.state,
             keep_seconds=0,
             norms=home.state / "norms",
             optimizer=home.state / "optimizer",

@@ -18,7 +18,7 @@ from mamfed_common import __version__
 from mamfed_common.protocol.versions import flower_version
 from mamfed_common.runtime.process_supervisor import child_environment
 from mamfed_common.security.certificates import node_uri
-from mamfed_common.security.enrolment import SiteRequest, write_document
+from mamfed_common.security.enrolment import EnrolmentRequest, write_document
 from mamfed_common.security.keys import new_ec_key, openssh_text, read_key, write_key
 from mamfed_common.security.signing import sign_plan
 from mamfed_server.admission.approval import approve
@@ -29,11 +29,11 @@ from mamfed_server.admission.certificate_authority import (
     make_plan_key,
 )
 from mamfed_server.admission.registry import Registry
-from mamfed_server.fleet.duplicate_sites import Twins
-from mamfed_server.fleet.listener import Front
-from mamfed_server.fleet.request_guard import Guard, Limits
+from mamfed_server.fleet.duplicate_sites import DuplicateSites
+from mamfed_server.fleet.listener import TlsListener
+from mamfed_server.fleet.request_guard import Limits, RequestGuard
 from mamfed_server.fleet.superlink import LinkTransport, SuperLink
-from mamfed_server.run.closing_message import RunNews
+from mamfed_server.run.closing_message import ClosingMessage
 from mamfed_server.settings import ServerHome, ServerSettings, settings_text
 
 WAIT_SECONDS = 30
@@ -59,17 +59,17 @@ class Coordinator:
         self.link = SuperLink()
         self.transport = LinkTransport(self.link, 2**30)
         self.contacts, self.doubled = [], []
-        self.twins = Twins(self.doubled.append)
+        self.twins = DuplicateSites(self.doubled.append)
         self.port = 0
         self.listen()
         settings = ServerSettings(name="loopback", hosts=("127.0.0.1",), port=self.port)
         self.home.settings_path.write_text(settings_text(settings))
 
     def listen(self):
-        self.news = RunNews("first")
+        self.news = ClosingMessage("first")
         registry = Registry(self.home, 0.0)
-        guard = Guard(self.link, registry, Limits(), self.contact, self.news)
-        self.front = Front(
+        guard = RequestGuard(self.link, registry, Limits(), self.contact, self.news)
+        self.front = TlsListener(
             guard,
             "127.0.0.1",
             self.port,
@@ -143,7 +143,7 @@ def request_of(name, tls_key, node_key):
         .add_extension(names, critical=False)
         .sign(tls_key, SHA384())
     )
-    request = SiteRequest(
+    request = EnrolmentRequest(
         site=name,
         node_public_key=openssh_text(node_key.public_key()),
         certificate_request=csr.public_bytes(Encoding.PEM).decode(),

@@ -31,7 +31,7 @@ from mamfed_client.imaging.decoding.codestreams import (
 )
 from mamfed_client.imaging.decoding.pixel_layout import Layout
 from mamfed_client.imaging.mammogram import MAX_PIXELS
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 Stored = npt.NDArray[np.integer[Any]]
 
@@ -41,14 +41,14 @@ PROBE = b"\x5a" * 64
 RLE_HEADER = struct.Struct("<16L")
 
 
-class Words(NamedTuple):
+class DecodedFrame(NamedTuple):
     """Decoded pixels ``(H, W)``, and how many bits of each the encoder filled."""
 
     pixels: Stored
     precision: int
 
 
-def decode_jpeg(data: bytes, layout: Layout) -> Words | None:
+def decode_jpeg(data: bytes, layout: Layout) -> DecodedFrame | None:
     """Decode what the stream says it is: DCT of 8 or 12 bits, or lossless JPEG (T.81).
 
     Returns:
@@ -67,8 +67,8 @@ def decode_jpeg(data: bytes, layout: Layout) -> Words | None:
         probed = beside.submit(_decoded, imagecodecs.jpeg8_decode, _probe(data, header.scan))
         pixels = _decoded(imagecodecs.jpeg8_decode, data)
         if not np.array_equal(pixels, probed.result()):
-            raise Refusal(Reason.TRUNCATED, "the compressed pixels end early")
-    return Words(pixels, header.precision)
+            raise FileRejected(Reason.TRUNCATED, "the compressed pixels end early")
+    return DecodedFrame(pixels, header.precision)
 
 
 def _probe(data: bytes, scan: int) -> bytes:
@@ -82,7 +82,7 @@ def _probe(data: bytes, scan: int) -> bytes:
     return codes + PROBE + EOI
 
 
-def decode_jpeg_ls(data: bytes, layout: Layout) -> Words | None:
+def decode_jpeg_ls(data: bytes, layout: Layout) -> DecodedFrame | None:
     """Decode JPEG-LS, lossless or near-lossless (T.87).
 
     Raises:
@@ -91,13 +91,13 @@ def decode_jpeg_ls(data: bytes, layout: Layout) -> Words | None:
     header = jpeg_header(data)
     _check(header, layout)
     if header.process != JPEG_LS:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data are no JPEG-LS")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the pixel data are no JPEG-LS")
     if data.find(EOI, header.scan) < 0:  # CharLS would look for it, for 4 s on 2 KiB
-        raise Refusal(Reason.TRUNCATED, "the compressed pixels end early")
-    return Words(_decoded(imagecodecs.jpegls_decode, data), header.precision)
+        raise FileRejected(Reason.TRUNCATED, "the compressed pixels end early")
+    return DecodedFrame(_decoded(imagecodecs.jpegls_decode, data), header.precision)
 
 
-def decode_jpeg2000(data: bytes, layout: Layout) -> Words | None:
+def decode_jpeg2000(data: bytes, layout: Layout) -> DecodedFrame | None:
     """Decode JPEG 2000 (T.800) or its high-throughput variant (T.814).
 
     OpenJPEG reads both and refuses a tile that ends early; OpenJPH shows half a picture.
@@ -109,27 +109,31 @@ def decode_jpeg2000(data: bytes, layout: Layout) -> Words | None:
     header = jpeg2000_header(data)
     _check(header, layout)
     decode = partial(imagecodecs.jpeg2k_decode, numthreads=1)  # 1 leaves it to OPJ_NUM_THREADS
-    return Words(_decoded(decode, data), header.precision)
+    return DecodedFrame(_decoded(decode, data), header.precision)
 
 
-def decode_rle(data: bytes, layout: Layout) -> Words | None:
+def decode_rle(data: bytes, layout: Layout) -> DecodedFrame | None:
     """Decode DICOM's run lengths: one PackBits segment a byte, the highest first (PS3.5 annex G).
 
     Raises:
         Refusal: The segments are broken, end early or are not one a byte.
     """
     if len(data) < RLE_HEADER.size:
-        raise Refusal(Reason.TRUNCATED, "the RLE data end within their header")
+        raise FileRejected(Reason.TRUNCATED, "the RLE data end within their header")
     count, *offsets = RLE_HEADER.unpack_from(data)
     width, size = layout.allocated // 8, layout.rows * layout.columns
     if count != width:
-        raise Refusal(Reason.UNREADABLE_IMAGE, f"{count} RLE segments for {width} bytes a pixel")
+        raise FileRejected(
+            Reason.UNREADABLE_IMAGE, f"{count} RLE segments for {width} bytes a pixel"
+        )
     bounds = [*offsets[:count], len(data)]
     pixels = np.empty((size, width), np.uint8)
     for index in range(count):
         segment = data[bounds[index] : bounds[index + 1]]
         pixels[:, width - 1 - index] = _unpacked(segment, size)
-    return Words(pixels.view(f"<u{width}").reshape(layout.rows, layout.columns), layout.allocated)
+    return DecodedFrame(
+        pixels.view(f"<u{width}").reshape(layout.rows, layout.columns), layout.allocated
+    )
 
 
 def _unpacked(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
@@ -139,9 +143,9 @@ def _unpacked(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
     except MemoryError:
         raise
     except Exception:  # imagecodecs.ImcdError, which the package does not export
-        raise Refusal(Reason.TRUNCATED, "an RLE segment ends within a run") from None
+        raise FileRejected(Reason.TRUNCATED, "an RLE segment ends within a run") from None
     if plane.size < size:
-        raise Refusal(Reason.TRUNCATED, f"{plane.size} of {size} bytes in an RLE segment")
+        raise FileRejected(Reason.TRUNCATED, f"{plane.size} of {size} bytes in an RLE segment")
     return plane[:size]
 
 
@@ -149,16 +153,18 @@ def _check(header: Header, layout: Layout) -> None:
     """Hold the codestream's own header against the data set's."""
     found = f"a codestream of {header.columns} x {header.rows} pixels"
     if header.rows * header.columns > MAX_PIXELS:
-        raise Refusal(Reason.TOO_LARGE, found)
+        raise FileRejected(Reason.TOO_LARGE, found)
     if (header.rows, header.columns) != (layout.rows, layout.columns):
-        raise Refusal(Reason.UNREADABLE_IMAGE, f"{found} for {layout.columns} x {layout.rows}")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"{found} for {layout.columns} x {layout.rows}")
     if header.components != 1:
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{header.components} colours")
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, f"{header.components} colours")
     if not 1 <= header.precision <= layout.allocated:
         found = f"samples of {header.precision} bits in {layout.allocated} allocated"
-        raise Refusal(Reason.UNREADABLE_IMAGE, found)
+        raise FileRejected(Reason.UNREADABLE_IMAGE, found)
     if header.signed and not layout.signed:  # the other way round, the bits tell
-        raise Refusal(Reason.CONTRADICTION, "the codestream is signed, (0028,0103) says unsigned")
+        raise FileRejected(
+            Reason.CONTRADICTION, "the codestream is signed, (0028,0103) says unsigned"
+        )
 
 
 def _decoded(decode: Callable[[bytes], Stored], data: bytes) -> Stored:
@@ -168,5 +174,7 @@ def _decoded(decode: Callable[[bytes], Stored], data: bytes) -> Stored:
         raise
     except Exception:  # each codec has its own class, which the package does not export
         if data.rstrip(b"\0").endswith(EOI):
-            raise Refusal(Reason.UNREADABLE_IMAGE, "the compressed pixels are broken") from None
-        raise Refusal(Reason.TRUNCATED, "the compressed pixels end early") from None
+            raise FileRejected(
+                Reason.UNREADABLE_IMAGE, "the compressed pixels are broken"
+            ) from None
+        raise FileRejected(Reason.TRUNCATED, "the compressed pixels end early") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 SOC, SIZ = b"\xff\x4f", b"\xff\x51"
@@ -54,24 +54,24 @@ def jpeg_header(data: bytes) -> Header:
     try:
         return _jpeg_header(data)
     except (IndexError, struct.error):
-        raise Refusal(Reason.TRUNCATED, "the JPEG data ends within its header") from None
+        raise FileRejected(Reason.TRUNCATED, "the JPEG data ends within its header") from None
 
 
 def _jpeg_header(data: bytes) -> Header:
     if not data.startswith(SOI):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data is no JPEG")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the pixel data is no JPEG")
     header, position = None, len(SOI)
     while True:
         marker, position = _next_marker(data, position)
         if marker == START_OF_SCAN and header is not None:
             return header._replace(scan=position)
         if marker in (START_OF_SCAN, END_OF_IMAGE):
-            raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG data without a picture")
+            raise FileRejected(Reason.UNREADABLE_IMAGE, "JPEG data without a picture")
         if marker in STANDALONE:
             continue
         if marker in FRAMES:
             if header is not None:
-                raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG data with several frame headers")
+                raise FileRejected(Reason.UNREADABLE_IMAGE, "JPEG data with several frame headers")
             precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 2)
             header = Header(rows, columns, components, precision, marker)
         (length,) = struct.unpack_from(">H", data, position)
@@ -81,7 +81,7 @@ def _jpeg_header(data: bytes) -> Header:
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
     """Return the second byte of the marker at a position, and where its segment begins."""
     if data[position] != 0xFF:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG data with a broken header")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "JPEG data with a broken header")
     while data[position] == 0xFF:  # any number of fill bytes (T.81 B.1.1.2)
         position += 1
     return data[position], position + 1
@@ -99,16 +99,16 @@ def jpeg2000_header(data: bytes) -> Header:
         Refusal: There is none, its samples are not one a pixel, or it asks for too many tiles.
     """
     if not data.startswith(SOC + SIZ):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data is no JPEG 2000 codestream")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the pixel data is no JPEG 2000 codestream")
     try:
         right, bottom, left, top, *tiles = struct.unpack_from(">8I", data, 8)
         components, precision, *steps = struct.unpack_from(">HBBB", data, 40)
     except struct.error:
-        raise Refusal(Reason.TRUNCATED, "the JPEG 2000 data ends within its header") from None
+        raise FileRejected(Reason.TRUNCATED, "the JPEG 2000 data ends within its header") from None
     if steps != [1, 1] or 0 in tiles[:2]:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "JPEG 2000 data with an odd grid")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "JPEG 2000 data with an odd grid")
     if (count := _tile_count(right, bottom, tiles)) > MAX_TILES:
-        raise Refusal(Reason.TOO_LARGE, f"{count} tiles; {MAX_TILES} are read")
+        raise FileRejected(Reason.TOO_LARGE, f"{count} tiles; {MAX_TILES} are read")
     bits, signed = (precision & 0x7F) + 1, bool(precision & 0x80)
     return Header(bottom - top, right - left, components, bits, signed=signed)
 

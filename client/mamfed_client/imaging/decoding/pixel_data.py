@@ -15,8 +15,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from mamfed_client.imaging.decoding.codecs import (
+    DecodedFrame,
     Stored,
-    Words,
     decode_jpeg,
     decode_jpeg2000,
     decode_jpeg_ls,
@@ -29,7 +29,7 @@ from mamfed_client.imaging.decoding.pixel_evidence import (
     check_spare_bits,
 )
 from mamfed_client.imaging.decoding.pixel_layout import Layout, element, read_layout
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 NATIVE = frozenset(
     {
@@ -39,7 +39,7 @@ NATIVE = frozenset(
         uid.DeflatedExplicitVRLittleEndian,
     }
 )
-DECODERS: dict[str, Callable[[bytes, Layout], Words | None]] = {
+DECODERS: dict[str, Callable[[bytes, Layout], DecodedFrame | None]] = {
     uid.RLELossless: decode_rle,
     uid.JPEGBaseline8Bit: decode_jpeg,
     uid.JPEGExtended12Bit: decode_jpeg,
@@ -88,7 +88,7 @@ def stored_values(dataset: Dataset, *, is_mammogram: bool = False) -> Stored:
     syntax = _transfer_syntax(dataset)
     words = _words(dataset, syntax, layout)
     if words.pixels.shape != (layout.rows, layout.columns):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the decoded picture has another size")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the decoded picture has another size")
     lossy, width = syntax in LOSSY, min(layout.stored, words.precision)
     lowest = layout.high + 1 - layout.stored if words.precision > layout.stored else 0
     if not is_mammogram:
@@ -123,14 +123,16 @@ def _check_inflated(file: io.BytesIO) -> None:
         while not inflater.eof and (piece := file.read(1 << 16)):
             size += len(inflater.decompress(piece))
             if size > MAX_INFLATED:
-                raise Refusal(Reason.TOO_LARGE, f"inflates to more than {MAX_INFLATED >> 20} MiB")
+                raise FileRejected(
+                    Reason.TOO_LARGE, f"inflates to more than {MAX_INFLATED >> 20} MiB"
+                )
     except zlib.error:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the deflated data are broken") from None
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the deflated data are broken") from None
     if not inflater.eof:
-        raise Refusal(Reason.TRUNCATED, "the deflated data end early")
+        raise FileRejected(Reason.TRUNCATED, "the deflated data end early")
 
 
-def _words(dataset: Dataset, syntax: UID, layout: Layout) -> Words:
+def _words(dataset: Dataset, syntax: UID, layout: Layout) -> DecodedFrame:
     if syntax in NATIVE:
         return _native(dataset, layout, big_endian=syntax == uid.ExplicitVRBigEndian)
     decode = DECODERS.get(syntax)
@@ -148,27 +150,27 @@ def _transfer_syntax(dataset: Dataset) -> UID:
 def _pixel_data(dataset: Dataset) -> bytes:
     found = element(dataset, "PixelData")
     if found is None:
-        raise Refusal(Reason.NO_PIXELS, "no PixelData")
+        raise FileRejected(Reason.NO_PIXELS, "no PixelData")
     if not isinstance(found.value, bytes):
-        raise Refusal(Reason.UNREADABLE_IMAGE, "PixelData cannot be read")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "PixelData cannot be read")
     return found.value
 
 
-def _native(dataset: Dataset, layout: Layout, *, big_endian: bool) -> Words:
+def _native(dataset: Dataset, layout: Layout, *, big_endian: bool) -> DecodedFrame:
     """View uncompressed pixels (PS3.5 8.2); padding may follow them, but no second image."""
     data, found = _pixel_data(dataset), element(dataset, "PixelData")
     width, count = layout.allocated // 8, layout.rows * layout.columns
     if found.is_undefined_length:
-        raise Refusal(Reason.UNREADABLE_IMAGE, "compressed pixels in an uncompressed file")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "compressed pixels in an uncompressed file")
     if len(data) < count * width:
-        raise Refusal(Reason.TRUNCATED, f"{len(data)} of {count * width} bytes of pixels")
+        raise FileRejected(Reason.TRUNCATED, f"{len(data)} of {count * width} bytes of pixels")
     if len(data) >= 2 * (count * width + 1):
         found_bytes = f"{len(data)} bytes where the header makes {count * width}"
-        raise Refusal(Reason.UNREADABLE_IMAGE, found_bytes)
+        raise FileRejected(Reason.UNREADABLE_IMAGE, found_bytes)
     if big_endian and (width == 2 or found.VR == "OW"):  # 8 bits may lie in words (PS3.5 annex D)
         data = np.frombuffer(data, ">u2", len(data) // 2).astype("<u2").tobytes()
     pixels = np.frombuffer(data, f"<u{width}", count)
-    return Words(pixels.reshape(layout.rows, layout.columns), layout.allocated)
+    return DecodedFrame(pixels.reshape(layout.rows, layout.columns), layout.allocated)
 
 
 def _codestream(dataset: Dataset) -> bytes:
@@ -180,17 +182,19 @@ def _codestream(dataset: Dataset) -> bytes:
     except MemoryError:
         raise
     except Exception:  # pydicom's classes vary, and their words may quote the file
-        raise Refusal(Reason.UNREADABLE_IMAGE, "the pixel data's fragments are broken") from None
+        raise FileRejected(
+            Reason.UNREADABLE_IMAGE, "the pixel data's fragments are broken"
+        ) from None
 
 
-def _installed(dataset: Dataset, syntax: UID, layout: Layout) -> Words:
+def _installed(dataset: Dataset, syntax: UID, layout: Layout) -> DecodedFrame:
     """Let pydicom try what the user has installed for it, such as pylibjpeg-libjpeg."""
     name = syntax.name if syntax.name != syntax else "a syntax that DICOM does not register"
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise Refusal(Reason.UNSUPPORTED_SYNTAX, name) from None
-    unread = Refusal(Reason.UNSUPPORTED_SYNTAX, f"{name}, in a variant that is not read")
+        raise FileRejected(Reason.UNSUPPORTED_SYNTAX, name) from None
+    unread = FileRejected(Reason.UNSUPPORTED_SYNTAX, f"{name}, in a variant that is not read")
     if not decoder.is_available:
         raise unread
     try:
@@ -199,7 +203,7 @@ def _installed(dataset: Dataset, syntax: UID, layout: Layout) -> Words:
         raise
     except Exception:  # broken, or pillow given 12 bits: both are not read
         raise unread from None
-    return Words(pixels, layout.stored)
+    return DecodedFrame(pixels, layout.stored)
 
 
 def _significant(decoded: Stored, lowest: int, width: int, *, signed: bool, lossy: bool) -> Stored:

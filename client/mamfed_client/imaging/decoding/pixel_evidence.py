@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 Stored = npt.NDArray[np.integer[Any]]
 Flags = npt.NDArray[np.bool_]
@@ -167,5 +167,5 @@ def _sampled(pixels: Stored) -> npt.NDArray[np.int32]:
     return pixels[:: _step(pixels)].astype(np.int32)
 
 
-def _contradiction(found: str) -> Refusal:
-    return Refusal(Reason.CONTRADICTION, found)
+def _contradiction(found: str) -> FileRejected:
+    return FileRejected(Reason.CONTRADICTION, found)

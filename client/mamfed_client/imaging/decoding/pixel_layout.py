@@ -8,7 +8,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from mamfed_client.imaging.mammogram import MAX_PIXELS
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ def read_layout(dataset: Dataset) -> Layout:
     rows, columns = _size(dataset)
     for keyword, several in (("SamplesPerPixel", "colours"), ("NumberOfFrames", "frames")):
         if (number := _integer(dataset, keyword, 1)) != 1:
-            raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{number} {several}")
+            raise FileRejected(Reason.UNSUPPORTED_IMAGE, f"{number} {several}")
     allocated = _integer(dataset, "BitsAllocated")
     if allocated not in (8, 16):
-        raise Refusal(Reason.UNSUPPORTED_IMAGE, f"{allocated} bits a pixel; 8 or 16 are read")
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, f"{allocated} bits a pixel; 8 or 16 are read")
     stored = _integer(dataset, "BitsStored", allocated)
     high = _integer(dataset, "HighBit", stored - 1)
     if not 1 <= stored <= high + 1 <= allocated:
         found = f"{stored} bits up to bit {high} in {allocated} allocated"
-        raise Refusal(Reason.UNREADABLE_IMAGE, found)
+        raise FileRejected(Reason.UNREADABLE_IMAGE, found)
     signed = _integer(dataset, "PixelRepresentation", 0) == 1
     return Layout(rows, columns, allocated, stored, high, signed)
 
@@ -58,9 +58,9 @@ def read_layout(dataset: Dataset) -> Layout:
 def _size(dataset: Dataset) -> tuple[int, int]:
     rows, columns = _integer(dataset, "Rows"), _integer(dataset, "Columns")
     if rows < 1 or columns < 1:
-        raise Refusal(Reason.UNREADABLE_IMAGE, f"an image of {columns} x {rows} pixels")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"an image of {columns} x {rows} pixels")
     if rows * columns > MAX_PIXELS:
-        raise Refusal(Reason.TOO_LARGE, f"{columns} x {rows} pixels; {MAX_PIXELS} are read")
+        raise FileRejected(Reason.TOO_LARGE, f"{columns} x {rows} pixels; {MAX_PIXELS} are read")
     return rows, columns
 
 
@@ -75,7 +75,7 @@ def element(dataset: Dataset, keyword: str) -> Any:
     except MemoryError:
         raise
     except Exception:  # nine classes come out of pydicom, bare zlib.error and TypeError too
-        raise Refusal(Reason.UNREADABLE_IMAGE, f"{keyword} cannot be read") from None
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"{keyword} cannot be read") from None
 
 
 def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
@@ -86,4 +86,4 @@ def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     try:
         return int(value)  # type: ignore[arg-type]  # None is a TypeError as well
     except (TypeError, ValueError, OverflowError):
-        raise Refusal(Reason.UNREADABLE_IMAGE, f"{keyword} is not one whole number") from None
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"{keyword} is not one whole number") from None

@@ -2,36 +2,42 @@
 
 import pytest
 
-from mamfed_client.annotations.classes import Kind, Take, kind_of, taken_classes, taken_values
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.annotations.classes import (
+    ClassMeaning,
+    MalignantClasses,
+    kind_of,
+    taken_classes,
+    taken_values,
+)
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
         (
-            Kind.MALIGNANT,
+            ClassMeaning.MALIGNANT,
             "malignant, Malignant Mass, mass_malignant, BreastCancer, invasive carcinoma, DCIS, "
             "BI-RADS 5, birads_4a, malignant breast lesion, Karzinom, bösartig",
         ),
         (
-            Kind.FINDING,
+            ClassMeaning.FINDING,
             "mass, Mass_2, Masses, lesion, Calcification, calcs, microcalcifications, Cluster, "
             "Distortion, Asymmetry, Assymetry, Espiculated Region, breast mass, tumour, Läsion, "
             "Suspicious area, skin lesion, finding",
         ),
         (
-            Kind.OTHER,
+            ClassMeaning.OTHER,
             "benign, BENIGN_MASS, benign calcification, non-malignant, not malignant, no cancer, "
             "normal, breast, Skin, nipple, PectoralMuscle, pectoral muscle, fibroglandular tissue, "
             "dense_tissue, background, lymph node, vessel, marker, clip, artifact, BI-RADS 2, "
             "cyst, fibroadenoma, no finding, vascular calcification, gutartig",
         ),
         (
-            Kind.PLAIN,
+            ClassMeaning.PLAIN,
             ", LAYER1, ROI 3, region, Unnamed, Point 1, annotation, Image Region, Segment_1, none",
         ),
-        (Kind.UNKNOWN, "1, 17, xyz, Tosca, type_b, class 3"),
+        (ClassMeaning.UNKNOWN, "1, 17, xyz, Tosca, type_b, class 3"),
     ],
 )
 def test_a_name_says_what_it_is(kind, names):
@@ -59,32 +65,32 @@ def test_malignant_findings_alone_are_taken(names, taken):
 
 @pytest.mark.parametrize("names", ["1|2", "mass|xyz", "|xyz", "malignant|xyz"])
 def test_a_name_that_is_not_known_beside_others_is_refused(names):
-    with pytest.raises(Refusal, match="say which is malignant with --classes") as caught:
+    with pytest.raises(FileRejected, match="say which is malignant with --classes") as caught:
         taken_classes(names.split("|"), (), ())
     assert caught.value.reason is Reason.UNKNOWN_CLASS
 
 
 def test_the_classes_of_other_images_count_too():
-    with pytest.raises(Refusal, match="class not known: 1"):
+    with pytest.raises(FileRejected, match="class not known: 1"):
         taken_classes(["1"], ["1", "2"], ())
     assert taken_classes(["mass"], ["mass", "xyz"], ()) == {"mass"}
 
 
 @pytest.mark.parametrize("names", ["breast", "benign|skin", "normal"])
 def test_an_image_without_a_malignant_finding_has_no_mask(names):
-    with pytest.raises(Refusal, match="no malignant finding among") as caught:
+    with pytest.raises(FileRejected, match="no malignant finding among") as caught:
         taken_classes(names.split("|"), (), ())
     assert caught.value.reason is Reason.EMPTY_MASK
 
 
 def test_the_classes_that_the_site_names_are_taken_whatever_they_are():
     assert taken_classes(["xyz", "mass", "1"], (), ["XYZ", "1"]) == {"xyz", "1"}
-    with pytest.raises(Refusal, match="no malignant finding among mass"):
+    with pytest.raises(FileRejected, match="no malignant finding among mass"):
         taken_classes(["mass"], (), ["xyz"])
 
 
 def test_what_may_be_a_person_is_not_quoted():
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         taken_classes(["Doe^Jane 19500101", "mass"], (), ())
     assert "Doe" not in str(caught.value)
 
@@ -101,7 +107,7 @@ def test_the_only_value_beside_the_background_is_taken(names, taken):
     "names", ["0|1|2", "1|2", "#000000|#ff0000|#00ff00", "#ff0000|#00ff00", "100|255"]
 )
 def test_several_values_or_none_that_is_background_are_refused(names):
-    with pytest.raises(Refusal, match="say which is malignant with --mask-values") as caught:
+    with pytest.raises(FileRejected, match="say which is malignant with --mask-values") as caught:
         taken_values(names.split("|"), ())
     assert caught.value.reason is Reason.UNKNOWN_CLASS
 
@@ -109,9 +115,11 @@ def test_several_values_or_none_that_is_background_are_refused(names):
 def test_the_values_that_the_site_names_are_taken():
     assert taken_values(["0", "1", "2"], ["2"]) == {"2"}
     assert taken_values(["0", "255"], ["0"]) == {"0"}
-    with pytest.raises(Refusal, match="no malignant finding among 0, 255"):
+    with pytest.raises(FileRejected, match="no malignant finding among 0, 255"):
         taken_values(["0", "255"], ["2"])
 
 
 def test_a_table_comes_before_the_command_line():
-    assert Take(("a",)).or_else(Take(("b",), ("2",))) == Take(("a",), ("2",))
+    assert MalignantClasses(("a",)).or_else(MalignantClasses(("b",), ("2",))) == MalignantClasses(
+        ("a",), ("2",)
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 RING = np.zeros((5, 7), bool)
 RING[1:4, 2:5] = True
@@ -64,7 +64,7 @@ def test_all_kinds_in_one_file_are_united(tmp_path):
 
 
 def test_boxes_alone_are_no_mask(tmp_path, marked):
-    with pytest.raises(Refusal, match="1 box and no outline") as refusal:
+    with pytest.raises(FileRejected, match="1 box and no outline") as refusal:
         marked(write(tmp_path / "c.json", {"bbox": [1, 1, 2, 2]}), 5, 7)
     assert refusal.value.reason is Reason.EMPTY_MASK
 
@@ -87,7 +87,7 @@ def test_run_lengths_of_half_the_size_are_stretched(tmp_path):
 
 def test_outlines_on_an_image_of_another_aspect_are_refused(tmp_path, marked):
     path = write(tmp_path / "c.json", {"segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]})
-    with pytest.raises(Refusal, match="mask 7 x 5, image 7 x 9") as refusal:
+    with pytest.raises(FileRejected, match="mask 7 x 5, image 7 x 9") as refusal:
         marked(path, 9, 7)
     assert refusal.value.reason is Reason.MASK_SIZE
 
@@ -98,13 +98,13 @@ def test_an_image_without_a_stated_size_takes_outlines_as_they_are(tmp_path, mar
 
 
 def test_an_image_that_is_not_listed_has_an_empty_mask(tmp_path, marked):
-    with pytest.raises(Refusal, match="does not list the image") as refusal:
+    with pytest.raises(FileRejected, match="does not list the image") as refusal:
         marked(write(tmp_path / "c.json"), 5, 7, image_name="9.png")
     assert refusal.value.reason is Reason.EMPTY_MASK
 
 
 def test_an_image_listed_twice_is_refused(tmp_path, marked):
-    with pytest.raises(Refusal, match="2 entries fit"):
+    with pytest.raises(FileRejected, match="2 entries fit"):
         marked(write(tmp_path / "c.json", file_name="2.png"), 5, 7, image_name="2.png")
 
 
@@ -120,7 +120,7 @@ def test_an_image_listed_twice_is_refused(tmp_path, marked):
     ],
 )
 def test_an_annotation_that_is_not_understood_is_refused(tmp_path, marked, annotation, detail):
-    with pytest.raises(Refusal, match=detail) as refusal:
+    with pytest.raises(FileRejected, match=detail) as refusal:
         marked(write(tmp_path / "c.json", annotation), 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
@@ -142,6 +142,6 @@ def test_an_annotation_that_is_not_understood_is_refused(tmp_path, marked, annot
 )
 def test_run_lengths_that_make_no_sense_are_refused(tmp_path, marked, size, counts, detail):
     path = write(tmp_path / "c.json", {"segmentation": {"size": size, "counts": counts}})
-    with pytest.raises(Refusal, match=detail) as refusal:
+    with pytest.raises(FileRejected, match=detail) as refusal:
         marked(path, 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK

@@ -8,7 +8,7 @@ from pydicom.uid import (
 )
 
 from mamfed_client.annotations.dicom_mask import looks_like_mask
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 MASK = np.array([[0, 255, 0], [255, 255, 0]])
 CROP = np.arange(40).reshape(5, 8)
@@ -51,14 +51,14 @@ def test_a_mask_without_suffix_is_known_by_its_preamble(write, marked):
 
 
 def test_a_black_mask_marks_nothing(write, marked):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(write(MASK * 0), 2, 3)
     assert refusal.value.reason is Reason.EMPTY_MASK
 
 
 def test_a_crop_in_the_place_of_the_mask_is_refused(write, marked):
     with pytest.raises(
-        Refusal, match=r"this is an image, not a mask \(40 grey levels\)"
+        FileRejected, match=r"this is an image, not a mask \(40 grey levels\)"
     ) as refusal:
         marked(write(CROP), 5, 8)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
@@ -73,7 +73,7 @@ def test_a_mask_is_told_from_a_crop(write, pixels, is_mask, bits):
 def test_what_the_decoder_refuses_is_an_unreadable_mask(write, marked):
     path = write(MASK, PixelData=b"\0\0")
     for read in (looks_like_mask, lambda path: marked(path, 2, 3)):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(FileRejected) as refusal:
             read(path)
         assert refusal.value.reason is Reason.UNREADABLE_MASK
 
@@ -82,7 +82,7 @@ def test_what_the_decoder_refuses_is_an_unreadable_mask(write, marked):
 def test_a_broken_file_is_an_unreadable_mask(tmp_path, marked, data):
     (tmp_path / "1.dcm").write_bytes(data)
     for read in (looks_like_mask, lambda path: marked(path, 2, 3)):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(FileRejected) as refusal:
             read(tmp_path / "1.dcm")
         assert refusal.value.reason is Reason.UNREADABLE_MASK
         assert "Secret" not in str(refusal.value)
@@ -91,13 +91,13 @@ def test_a_broken_file_is_an_unreadable_mask(tmp_path, marked, data):
 def test_a_deflated_file_that_is_cut_short_is_refused_before_pydicom_inflates_it(write, marked):
     path = write(MASK, syntax=DeflatedExplicitVRLittleEndian)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(Refusal, match="deflated data end early") as refusal:
+    with pytest.raises(FileRejected, match="deflated data end early") as refusal:
         marked(path, 2, 3)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
 
 def test_what_pydicom_warns_of_is_said_nowhere(tmp_path, recwarn):
     (tmp_path / "1.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 50)
-    with pytest.raises(Refusal):
+    with pytest.raises(FileRejected):
         looks_like_mask(tmp_path / "1.dcm")
     assert not recwarn.list

@@ -10,7 +10,7 @@ import pytest
 
 from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 X, Y = [1, 5, 5, 1], [1, 1, 4, 4]
 SHAPE = {"name": "polygon", "all_points_x": X, "all_points_y": Y}
@@ -85,6 +85,6 @@ def test_a_json_file_in_utf_16_without_a_mark_is_read(tmp_path):
 @pytest.mark.parametrize("name", ["via.json", "coco.json"])
 def test_another_encoding_is_refused_by_a_line_that_says_what_to_do(tmp_path, name):
     (tmp_path / name).write_bytes(FILES[name].encode("cp1252"))
-    with pytest.raises(Refusal, match="save the file as UTF-8") as refusal:
+    with pytest.raises(FileRejected, match="save the file as UTF-8") as refusal:
         read_annotations([Annotation(tmp_path / name, "é.png")], 6, 8)
     assert refusal.value.reason is Reason.UNREADABLE_MASK

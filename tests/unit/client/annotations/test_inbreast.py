@@ -4,7 +4,7 @@ import pytest
 
 from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 SQUARE = ["(0.500000, 0.500000)", "(3.5, 0.5)", "(3.5, 2.5)", "(0.5, 2.5)"]
 
@@ -50,7 +50,7 @@ def test_single_points_are_counted(tmp_path):
 
 
 def test_a_file_without_regions_marks_nothing(tmp_path, marked):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(write(tmp_path / "1.xml"), 5, 7)
     assert refusal.value.reason is Reason.EMPTY_MASK
 
@@ -76,7 +76,7 @@ ENTITY = b"""<?xml version="1.0"?><!DOCTYPE plist [<!ENTITY a "aaaaaaaa"><!ENTIT
 )
 def test_what_is_no_such_list_is_refused(tmp_path, marked, data, detail):
     (tmp_path / "1.xml").write_bytes(data)
-    with pytest.raises(Refusal, match=detail) as refusal:
+    with pytest.raises(FileRejected, match=detail) as refusal:
         marked(tmp_path / "1.xml", 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
     assert "Secret" not in str(refusal.value)

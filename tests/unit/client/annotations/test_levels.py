@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mamfed_client.annotations import read_annotations
-from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.classes import MalignantClasses
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 ROWS, COLUMNS = 240, 200
 
@@ -23,7 +23,7 @@ def read(tmp_path):
     def read(pixels, *values, suffix=".png", options=()):
         path = tmp_path / f"m{suffix}"
         assert cv2.imwrite(str(path), pixels, options)
-        take = Take(values=values)
+        take = MalignantClasses(values=values)
         return read_annotations([Annotation(path, take=take)], *pixels.shape[:2]).mask
 
     return read
@@ -39,7 +39,7 @@ def labels(shapes):
 def test_a_map_of_classes_needs_the_value_of_the_lesion(read, shapes, dtype, factor):
     pixels = labels(shapes).astype(dtype) * factor
 
-    with pytest.raises(Refusal, match=f"pixels of {factor}, {2 * factor}; say") as caught:
+    with pytest.raises(FileRejected, match=f"pixels of {factor}, {2 * factor}; say") as caught:
         read(pixels)
     assert caught.value.reason is Reason.UNKNOWN_CLASS
     np.testing.assert_array_equal(read(pixels, str(2 * factor)), shapes[0])
@@ -49,14 +49,14 @@ def test_small_specks_of_another_class_are_no_soft_edges(read, shapes):
     pixels = shapes[0].astype(np.uint8) * 2
     pixels[20:24, 20:24] = 1
 
-    with pytest.raises(Refusal, match="pixels of 1, 2"):
+    with pytest.raises(FileRejected, match="pixels of 1, 2"):
         read(pixels)
 
 
 def test_a_map_without_a_background_needs_the_value_too(read, shapes):
     pixels = shapes[0].astype(np.uint8) + 1
 
-    with pytest.raises(Refusal, match="pixels of 1, 2 and no background 0"):
+    with pytest.raises(FileRejected, match="pixels of 1, 2 and no background 0"):
         read(pixels)
     np.testing.assert_array_equal(read(pixels, "2"), shapes[0])
 
@@ -89,7 +89,7 @@ def test_a_jpeg_mask_is_one_mask_and_a_jpeg_map_is_none(read, shapes, quality):
     mask = read(shapes[0] * np.uint8(255), suffix=".jpg", options=options)
 
     assert (mask ^ shapes[0]).sum() < 40
-    with pytest.raises(Refusal, match="this is an image, not a mask"):
+    with pytest.raises(FileRejected, match="this is an image, not a mask"):
         read(labels(shapes) * np.uint8(127), suffix=".jpg", options=options)
 
 
@@ -97,12 +97,12 @@ def test_a_jpeg_mask_is_one_mask_and_a_jpeg_map_is_none(read, shapes, quality):
 def test_a_jpeg_map_of_pieces_apart_is_no_mask(read, disk, shapes, quality):
     pixels = shapes[0] * np.uint8(254) + disk(ROWS, COLUMNS, 150, 200, 15) * np.uint8(127)
 
-    with pytest.raises(Refusal, match="this is an image, not a mask"):
+    with pytest.raises(FileRejected, match="this is an image, not a mask"):
         read(pixels, suffix=".jpg", options=[cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def test_a_dark_jpeg_marks_nothing(read, shapes):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         read(shapes[0] * np.uint8(9), suffix=".jpg")
     assert caught.value.reason is Reason.EMPTY_MASK
 
@@ -112,7 +112,7 @@ def test_a_copy_of_the_image_is_no_mask(read, shapes, suffix):
     noise = np.random.default_rng(0).integers(40, 220, (ROWS, COLUMNS))
     image = np.where(shapes[1], cv2.GaussianBlur(noise.astype(np.uint8), (0, 0), 3), 0)
 
-    with pytest.raises(Refusal, match="this is an image, not a mask") as caught:
+    with pytest.raises(FileRejected, match="this is an image, not a mask") as caught:
         read(image.astype(np.uint8), suffix=suffix)
     assert caught.value.reason is Reason.UNREADABLE_MASK
 
@@ -122,7 +122,7 @@ def test_a_map_of_colours_needs_the_colour_of_the_lesion(read, shapes):
     pixels = np.zeros((ROWS, COLUMNS, 3), np.uint8)
     pixels[breast], pixels[lesion] = (0, 255, 0), (0, 0, 255)
 
-    with pytest.raises(Refusal, match="pixels of #00ff00, #ff0000; say"):
+    with pytest.raises(FileRejected, match="pixels of #00ff00, #ff0000; say"):
         read(pixels)
     np.testing.assert_array_equal(read(pixels, "#FF0000"), lesion)
 
@@ -140,7 +140,7 @@ def test_what_is_drawn_over_the_image_needs_its_colour(read, shapes):
     pixels = np.repeat(grey, 3, axis=-1)
     pixels[lesion] = (0, 0, 255)
 
-    with pytest.raises(Refusal, match="pixels of #ff0000, picture and no background"):
+    with pytest.raises(FileRejected, match="pixels of #ff0000, picture and no background"):
         read(pixels)
     np.testing.assert_array_equal(read(pixels, "#ff0000"), lesion)
 
@@ -148,12 +148,12 @@ def test_what_is_drawn_over_the_image_needs_its_colour(read, shapes):
 def test_a_coloured_picture_is_no_mask(read):
     pixels = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3), np.uint8)
 
-    with pytest.raises(Refusal, match="a coloured picture, not a mask"):
+    with pytest.raises(FileRejected, match="a coloured picture, not a mask"):
         read(pixels)
 
 
 def test_probabilities_are_no_mask(read, shapes):
     spread = cv2.GaussianBlur(shapes[0] * np.float32(255), (0, 0), 25)
 
-    with pytest.raises(Refusal, match="this is an image, not a mask"):
+    with pytest.raises(FileRejected, match="this is an image, not a mask"):
         read(spread.astype(np.uint8))

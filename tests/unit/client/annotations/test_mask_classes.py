@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mamfed_client.annotations.classes import Take
+from mamfed_client.annotations.classes import MalignantClasses
 
 UNKNOWN = {"class not known": 1}
 
@@ -98,4 +98,8 @@ def test_a_class_on_the_command_line_or_in_the_table_settles_it(check, categoris
 
 
 def test_what_the_site_says_is_part_of_what_is_read_again():
-    assert str(Take(values=("1",))) != str(Take(values=("2",))) != str(Take(("2",)))
+    assert (
+        str(MalignantClasses(values=("1",)))
+        != str(MalignantClasses(values=("2",)))
+        != str(MalignantClasses(("2",)))
+    )

@@ -9,7 +9,7 @@ import tifffile
 
 from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 def write(path, pixels, **options):
@@ -37,7 +37,7 @@ def test_1_bit_tiff_masks_are_read(tmp_path, marked):
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16])
 def test_a_tiff_whose_zero_is_white_is_refused(tmp_path, marked, dtype):
     tifffile.imwrite(tmp_path / "1.tif", np.eye(3, dtype=dtype), photometric="miniswhite")
-    with pytest.raises(Refusal, match="zero is white"):
+    with pytest.raises(FileRejected, match="zero is white"):
         marked(tmp_path / "1.tif", 3, 3)
 
 
@@ -96,7 +96,7 @@ def bmp(rows, columns):
 )
 def test_a_huge_picture_is_refused_by_its_header(tmp_path, marked, name, data):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(Refusal, match="a mask of 40000 x 30000 pixels") as refusal:
+    with pytest.raises(FileRejected, match="a mask of 40000 x 30000 pixels") as refusal:
         marked(tmp_path / name, 2, 2)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
@@ -108,14 +108,14 @@ def test_a_picture_that_is_cut_short_is_refused(tmp_path, marked, suffix, keep):
     path = write(tmp_path / f"1{suffix}", noise)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(path, 40, 50)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
 
 def test_a_tiff_of_several_pages_is_refused(tmp_path, marked):
     tifffile.imwrite(tmp_path / "1.tif", np.ones((2, 5, 6), np.uint8), photometric="minisblack")
-    with pytest.raises(Refusal, match="several pages"):
+    with pytest.raises(FileRejected, match="several pages"):
         marked(tmp_path / "1.tif", 5, 6)
 
 
@@ -127,7 +127,7 @@ def test_a_mask_that_is_to_be_turned_is_refused_as_its_image_would_be(tmp_path, 
     more = {"tiffinfo": turned} if suffix == ".tif" else {"exif": exif}
     mask = PIL.Image.fromarray(np.kron(np.eye(4, dtype=np.uint8) * 255, np.ones((8, 8), np.uint8)))
     mask.save(tmp_path / f"1{suffix}", **more)
-    with pytest.raises(Refusal, match="turned by orientation 6"):
+    with pytest.raises(FileRejected, match="turned by orientation 6"):
         marked(tmp_path / f"1{suffix}", 32, 32)
     mask.save(tmp_path / f"2{suffix}")
     assert sum(row.count("#") for row in marked(tmp_path / f"2{suffix}", 32, 32)) == 256
@@ -148,6 +148,6 @@ def test_what_has_no_tones_is_read_whatever_a_file_says_of_them(tmp_path, marked
 
 def test_text_called_a_png_is_refused(tmp_path, marked):
     (tmp_path / "1.png").write_text("Name^Secret")
-    with pytest.raises(Refusal, match="not a PNG, TIFF, JPEG or BMP") as refusal:
+    with pytest.raises(FileRejected, match="not a PNG, TIFF, JPEG or BMP") as refusal:
         marked(tmp_path / "1.png", 5, 6)
     assert "Secret" not in str(refusal.value)

@@ -8,7 +8,7 @@ from pydicom.uid import (
 
 from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 SQUARE = [1, 1, 4, 1, 4, 3, 1, 3, 1, 1]
 SQUARE_ROWS = [".......", ".###...", ".###...", ".......", "......."]
@@ -91,7 +91,7 @@ def test_an_open_line_is_filled_only_where_it_says_so(write_state, graphic, mark
     assert marked(write_state(([], [filled])), 5, 7) == SQUARE_ROWS
     ruler = graphic("POLYLINE", [0.5, 4.5, 6.5, 4.5], GraphicFilled="N")
     assert marked(write_state(([], [ruler, filled])), 5, 7) == SQUARE_ROWS
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(write_state(([], [ruler])), 5, 7)
     assert refusal.value.reason is Reason.EMPTY_MASK
 
@@ -119,7 +119,7 @@ def test_a_point_marks_the_pixel_between_its_corners(write_state, graphic, marke
 
 def test_graphics_placed_on_the_display_are_refused(write_state, graphic, marked):
     path = write_state(([], [graphic("POLYLINE", SQUARE, GraphicAnnotationUnits="DISPLAY")]))
-    with pytest.raises(Refusal, match="placed on the display") as refusal:
+    with pytest.raises(FileRejected, match="placed on the display") as refusal:
         marked(path, 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
@@ -131,14 +131,14 @@ def test_of_several_images_the_one_named_by_its_uid_takes_its_graphics(
     path = write_state((UIDS[:1], [graphic("POLYLINE", SQUARE)]), (UIDS[1:], [dot]), shown=UIDS)
     assert marked(path, 5, 7, image_name="1.2.3.dcm") == SQUARE_ROWS
     assert marked(path, 5, 7, image_name="1.2.4")[4] == "......#"
-    with pytest.raises(Refusal, match="outlines 2 images"):
+    with pytest.raises(FileRejected, match="outlines 2 images"):
         marked(path, 5, 7, image_name="other.dcm")
 
 
 def test_graphics_that_name_no_image_lie_on_all_that_are_shown(write_state, graphic, marked):
     path = write_state(([], [graphic("POLYLINE", SQUARE)]), shown=UIDS)
     assert marked(path, 5, 7, image_name="1.2.4.dcm") == SQUARE_ROWS
-    with pytest.raises(Refusal, match="outlines 2 images"):
+    with pytest.raises(FileRejected, match="outlines 2 images"):
         marked(path, 5, 7, image_name="other.dcm")
 
 
@@ -160,19 +160,19 @@ def test_regions_on_several_images_go_by_the_images_uid(write_report, marked, by
     )
     assert marked(path, 5, 7, image_name="1.2.3.dcm") == SQUARE_ROWS
     assert marked(path, 5, 7, image_name="1.2.4.dcm")[4] == "......#"
-    with pytest.raises(Refusal, match="outlines 2 images"):
+    with pytest.raises(FileRejected, match="outlines 2 images"):
         marked(path, 5, 7)
 
 
 def test_marks_of_computer_aided_detection_are_refused(write_report, marked):
     path = write_report((UIDS[0], region("POLYLINE", SQUARE)), sop_class=MammographyCADSRStorage)
-    with pytest.raises(Refusal, match="computer-aided detection"):
+    with pytest.raises(FileRejected, match="computer-aided detection"):
         marked(path, 5, 7)
 
 
 def test_coordinates_in_a_total_pixel_matrix_are_refused(write_report, marked):
     elements = region("POLYLINE", SQUARE, PixelOriginInterpretation="VOLUME")
-    with pytest.raises(Refusal, match="total pixel matrix"):
+    with pytest.raises(FileRejected, match="total pixel matrix"):
         marked(write_report((UIDS[0], elements)), 5, 7)
 
 
@@ -196,14 +196,14 @@ def test_a_graphic_that_makes_no_sense_is_refused(
         write_state(([], [graphic(kind, data, GraphicFilled="Y")])),
         write_report((UIDS[0], region(kind, data, GraphicFilled="Y"))),
     ):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(FileRejected) as refusal:
             marked(path, 5, 7)
         assert refusal.value.reason is Reason.UNREADABLE_MASK
         assert "SECRET" not in str(refusal.value)
 
 
 def test_an_odd_number_of_coordinates_is_refused(write_state, graphic, marked):
-    with pytest.raises(Refusal, match="without an even number of coordinates"):
+    with pytest.raises(FileRejected, match="without an even number of coordinates"):
         marked(write_state(([], [graphic("POLYLINE", SQUARE[:-1])])), 5, 7)
 
 
@@ -212,6 +212,6 @@ def test_a_report_nested_too_deep_is_refused(write_dicom, item, marked, tmp_path
     opening = b"\x40\x00\x30\xa7SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     head = path.read_bytes().partition(b"\x40\x00\x30\xa7")[0]
     path.write_bytes(head + opening * 20_000)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(path, 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK

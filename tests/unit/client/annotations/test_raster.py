@@ -6,7 +6,7 @@ from matplotlib.path import Path as Outline
 
 from mamfed_client.annotations.raster import draw, fit, scale
 from mamfed_client.annotations.shapes import Shape
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 def inside(points, rows, columns):
@@ -152,14 +152,14 @@ def test_a_box_is_never_drawn():
     ],
 )
 def test_a_shape_that_makes_no_sense_is_refused(shape):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         draw([shape], 5, 5)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
 
 def test_an_outline_with_more_crossings_than_fit_in_memory_is_refused():
     zigzag = tuple((i % 7, 5000 * (i % 2)) for i in range(9001))
-    with pytest.raises(Refusal, match="crosses more rows"):
+    with pytest.raises(FileRejected, match="crosses more rows"):
         draw([Shape("polygon", zigzag)], 5000, 8)
 
 
@@ -207,7 +207,7 @@ def test_the_known_mask_of_cbis_ddsm_fits_its_image():
 
 @pytest.mark.parametrize(("rows", "columns"), [(500, 506), (506, 500), (50, 40)])
 def test_a_mask_of_another_aspect_is_refused_with_both_sizes(rows, columns):
-    with pytest.raises(Refusal, match=f"mask 100 x 100, image {columns} x {rows}") as refusal:
+    with pytest.raises(FileRejected, match=f"mask 100 x 100, image {columns} x {rows}") as refusal:
         fit(np.ones((100, 100), bool), rows, columns)
     assert refusal.value.reason is Reason.MASK_SIZE
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mamfed_client.annotations import Marked, read_annotations
+from mamfed_client.annotations import MarkedRegions, read_annotations
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 BOX = Shape("box", ((0, 0), (3, 3)))
 POINT = Shape("point", ((1, 1),))
@@ -27,7 +27,7 @@ def test_files_and_shapes_are_united_and_counted(tmp_path):
         picture(tmp_path / "2.png", (9, 13), rows=10, columns=14),
     )
     found = read_annotations([small, large, Annotation(shapes=(BOX, POINT, CIRCLE))], 5, 7)
-    assert isinstance(found, Marked)
+    assert isinstance(found, MarkedRegions)
     places = [[0, 0], [1, 1], [1, 4], [2, 3], [2, 4], [2, 5], [3, 4], [4, 6]]
     assert np.argwhere(found.mask).tolist() == places
     assert found.mask.dtype == bool
@@ -46,14 +46,14 @@ def test_files_and_shapes_are_united_and_counted(tmp_path):
     ],
 )
 def test_shapes_without_an_outline_are_an_empty_mask(shapes, detail):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         read_annotations([Annotation(shapes=shapes)], 5, 7)
     assert refusal.value.reason is Reason.EMPTY_MASK
     assert refusal.value.detail.endswith(detail)
 
 
 def test_no_annotation_at_all_is_an_empty_mask():
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         read_annotations([], 5, 7)
     assert refusal.value.reason is Reason.EMPTY_MASK
 
@@ -70,13 +70,13 @@ def test_boxes_beside_a_mask_file_are_counted_and_left_out(tmp_path):
 
 
 def test_a_black_mask_file_beside_boxes_is_no_outline(tmp_path):
-    with pytest.raises(Refusal, match="1 box and no outline"):
+    with pytest.raises(FileRejected, match="1 box and no outline"):
         read_annotations([picture(tmp_path / "1.png"), Annotation(shapes=(BOX,))], 5, 7)
 
 
 def test_one_unreadable_file_of_two_refuses_all(tmp_path):
     (tmp_path / "2.png").write_bytes(b"?")
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         read_annotations(
             [picture(tmp_path / "1.png", (4, 6)), Annotation(tmp_path / "2.png")], 5, 7
         )
@@ -85,21 +85,21 @@ def test_one_unreadable_file_of_two_refuses_all(tmp_path):
 
 @pytest.mark.parametrize("name", ["secret-id.png", "secret-id.xml", "secret-id.json", "secret-id"])
 def test_a_file_that_is_missing_is_refused_without_its_name(tmp_path, name):
-    with pytest.raises(Refusal, match="FileNotFoundError") as refusal:
+    with pytest.raises(FileRejected, match="FileNotFoundError") as refusal:
         read_annotations([Annotation(tmp_path / name)], 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
     assert "secret" not in str(refusal.value)
 
 
 def test_a_path_that_cannot_exist_is_refused(tmp_path):
-    with pytest.raises(Refusal):
+    with pytest.raises(FileRejected):
         read_annotations([Annotation(tmp_path / "a\0b")], 5, 7)
 
 
 def test_a_text_file_beyond_the_limit_is_refused(tmp_path):
     with (tmp_path / "1.json").open("wb") as file:
         file.truncate((64 << 20) + 1)
-    with pytest.raises(Refusal, match="larger than 64 MiB"):
+    with pytest.raises(FileRejected, match="larger than 64 MiB"):
         read_annotations([Annotation(tmp_path / "1.json")], 5, 7)
 
 
@@ -127,6 +127,6 @@ def test_text_without_suffix_is_known_by_its_content(tmp_path, text, mark):
 
 def test_a_file_of_no_known_format_is_refused(tmp_path):
     (tmp_path / "outlines.roi").write_bytes(b"Iout\0\0Secret^Name")
-    with pytest.raises(Refusal, match="of a format that is not known") as refusal:
+    with pytest.raises(FileRejected, match="of a format that is not known") as refusal:
         read_annotations([Annotation(tmp_path / "outlines.roi")], 5, 7)
     assert "Secret" not in str(refusal.value)

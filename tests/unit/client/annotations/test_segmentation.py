@@ -10,7 +10,7 @@ from pydicom.uid import (
 
 from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.shapes import Annotation
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 FRAMES = np.zeros((3, 3, 5), bool)
 FRAMES[0, 0, 1] = FRAMES[1, 2, 4] = FRAMES[2, 1, 2:4] = True
@@ -80,7 +80,7 @@ def test_a_segmentation_of_half_the_size_is_fitted(write):
 
 
 def test_a_segmentation_of_another_aspect_is_refused(write, marked):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(write(FRAMES), 5, 3)
     assert refusal.value.reason is Reason.MASK_SIZE
 
@@ -96,7 +96,7 @@ def test_of_several_images_the_one_named_by_its_uid_is_taken(write, marked, sour
     path = write(FRAMES, PerFrameFunctionalGroupsSequence=groups)
     assert marked(path, 3, 5, image_name="1.2.4.dcm") == [".....", ".....", "....#"]
     assert marked(path, 3, 5, image_name="1.2.3") == [".#...", "..##.", "....."]
-    with pytest.raises(Refusal, match="outlines 2 images"):
+    with pytest.raises(FileRejected, match="outlines 2 images"):
         marked(path, 3, 5, image_name="other.dcm")
 
 
@@ -113,12 +113,12 @@ def test_of_several_images_the_one_named_by_its_uid_is_taken(write, marked, sour
     ],
 )
 def test_a_segmentation_that_makes_no_sense_is_refused(write, marked, elements, detail):
-    with pytest.raises(Refusal, match=detail) as refusal:
+    with pytest.raises(FileRejected, match=detail) as refusal:
         marked(write(FRAMES, **elements), 3, 5)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
 
 def test_a_compressed_segmentation_is_refused(write, marked):
     frames = np.full((1, 3, 5), 200, np.uint8)
-    with pytest.raises(Refusal, match="a compressed segmentation"):
+    with pytest.raises(FileRejected, match="a compressed segmentation"):
         marked(write(frames, fractional=255, syntax=RLELossless), 3, 5)

@@ -6,7 +6,7 @@ import pytest
 
 from mamfed_client.annotations import read_annotations, via
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 SQUARE = {
     "name": "polygon",
@@ -67,13 +67,13 @@ def test_an_equal_name_goes_before_one_of_another_suffix(tmp_path, marked):
 
 def test_two_entries_that_fit_are_refused(tmp_path, marked):
     path = write_json(tmp_path / "via.json", image("a/1.png", POINT), image("b/1.png", SQUARE))
-    with pytest.raises(Refusal, match="2 entries fit the image"):
+    with pytest.raises(FileRejected, match="2 entries fit the image"):
         marked(path, 5, 7)
 
 
 def test_an_image_that_is_not_listed_has_an_empty_mask(tmp_path, marked):
     path = write_json(tmp_path / "via.json", image("2.png", SQUARE))
-    with pytest.raises(Refusal, match="does not list the image") as refusal:
+    with pytest.raises(FileRejected, match="does not list the image") as refusal:
         marked(path, 5, 7)
     assert refusal.value.reason is Reason.EMPTY_MASK
 
@@ -107,7 +107,7 @@ def test_a_polyline_that_nearly_closes_is_filled(tmp_path, marked):
 
 def test_rectangles_are_boxes_and_no_mask(tmp_path, marked):
     path = write_json(tmp_path / "via.json", image("1.png", BOX, BOX))
-    with pytest.raises(Refusal, match="2 boxes and no outline") as refusal:
+    with pytest.raises(FileRejected, match="2 boxes and no outline") as refusal:
         marked(path, 5, 7)
     assert refusal.value.reason is Reason.EMPTY_MASK
     (box, _) = via.read_json(json.loads(path.read_text()), "1.png").shapes
@@ -127,7 +127,7 @@ def test_a_table_is_read(tmp_path, marked, name_column):
 )
 def test_a_bad_row_of_the_image_itself_is_refused(tmp_path, marked, shape):
     path = write_csv(tmp_path / "via.csv", ("1.png", SQUARE), ("1.png", shape))
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(path, 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
 
@@ -159,7 +159,7 @@ def test_a_table_with_a_byte_that_is_not_utf_8_is_read(tmp_path):
 
 def test_a_table_without_vias_columns_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("name,shape\n1.png,{}\n")
-    with pytest.raises(Refusal, match="VIA's columns"):
+    with pytest.raises(FileRejected, match="VIA's columns"):
         via.table_shapes(tmp_path / "a.csv")
 
 
@@ -190,6 +190,6 @@ def test_a_table_without_vias_columns_is_refused(tmp_path):
 )
 def test_json_that_is_not_understood_is_refused(tmp_path, marked, text):
     (tmp_path / "1.json").write_text(text)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(FileRejected) as refusal:
         marked(tmp_path / "1.json", 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK

@@ -1,7 +1,7 @@
 import pytest
 from tests.unit.client.contradictions.matrix import BEGIN, END, PAGE, RIGHT, cases, page_with, table
 
-from mamfed_client.imaging.rejections import Refusal
+from mamfed_client.imaging.rejections import FileRejected
 
 ALL = cases()
 
@@ -11,7 +11,7 @@ def test_a_contradiction_comes_out_right_or_is_refused_by_name(case):
     if case.outcome == RIGHT:
         assert case.run() > 0.99
     else:
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(FileRejected) as caught:
             case.run()
         assert caught.value.reason == case.outcome
 

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from mamfed_client.datasets import read_folder
-from mamfed_client.datasets.other_files import Beside, count_beside
+from mamfed_client.datasets.other_files import OtherFile, count_other_files
 from mamfed_client.preparation.prepared_folder import load_intake
 from mamfed_common.errors import DataError
 
@@ -33,10 +33,10 @@ LAYOUTS = {
     "dicom": {"a": None, "b.dcm": None, "c/1.2.840.3": None},
 }
 EXPECTED = {  # images, then outlines, tables and other files of the layout itself
-    "labels": (3, {Beside.OUTLINE: 1, Beside.TABLE: 1}),
-    "inbreast": (2, {Beside.OUTLINE: 1, Beside.TABLE: 1}),
-    "vindr-mammo": (1, {Beside.TABLE: 1}),
-    "mini-mias": (1, {Beside.OTHER: 1}),
+    "labels": (3, {OtherFile.OUTLINE: 1, OtherFile.TABLE: 1}),
+    "inbreast": (2, {OtherFile.OUTLINE: 1, OtherFile.TABLE: 1}),
+    "vindr-mammo": (1, {OtherFile.TABLE: 1}),
+    "mini-mias": (1, {OtherFile.OTHER: 1}),
     "dicom": (3, {}),
 }
 
@@ -70,11 +70,11 @@ def litter(folder):
     (place / "gone").mkdir()
     os.symlink(place / "gone", folder / "link")
     return {
-        Beside.ARCHIVE: 4,
-        Beside.OTHER: 3,
-        Beside.TABLE: 1,
-        Beside.HIDDEN: 3,
-        Beside.LINK: 1,
+        OtherFile.ARCHIVE: 4,
+        OtherFile.OTHER: 3,
+        OtherFile.TABLE: 1,
+        OtherFile.HIDDEN: 3,
+        OtherFile.LINK: 1,
     }
 
 
@@ -90,7 +90,7 @@ def test_every_file_is_an_image_or_of_one_kind_beside_them(tmp_path, layout):
     lay_out(tmp_path, layout)
     stray = litter(tmp_path)
     manifest = read_folder(tmp_path)
-    counts = count_beside(tmp_path, manifest.images, manifest.outlines)
+    counts = count_other_files(tmp_path, manifest.images, manifest.outlines)
     images, own = EXPECTED[layout]
     assert manifest.layout == layout
     assert len(manifest.images) == images
@@ -107,9 +107,9 @@ def test_an_image_that_no_row_names_is_counted(tmp_path, layout):
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "nothing").touch()
     manifest = read_folder(tmp_path)
-    counts = count_beside(tmp_path, manifest.images, manifest.outlines)
-    assert counts[Beside.UNUSED_IMAGE] == 4
-    assert counts[Beside.OTHER] == EXPECTED[layout][1].get(Beside.OTHER, 0) + 1
+    counts = count_other_files(tmp_path, manifest.images, manifest.outlines)
+    assert counts[OtherFile.UNUSED_IMAGE] == 4
+    assert counts[OtherFile.OTHER] == EXPECTED[layout][1].get(OtherFile.OTHER, 0) + 1
 
 
 def test_a_pipe_and_links_to_nowhere_are_counted_under_a_table(tmp_path):
@@ -117,8 +117,8 @@ def test_a_pipe_and_links_to_nowhere_are_counted_under_a_table(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     os.symlink(tmp_path / "not there", tmp_path / "broken.png")
     os.symlink("/etc/hostname", tmp_path / "outside.png")
-    counts = count_beside(tmp_path, (), ())
-    assert (counts[Beside.SPECIAL], counts[Beside.LINK]) == (1, 2)
+    counts = count_other_files(tmp_path, (), ())
+    assert (counts[OtherFile.SPECIAL], counts[OtherFile.LINK]) == (1, 2)
 
 
 def test_images_behind_a_link_that_rows_go_through_are_images(tmp_path):
@@ -128,7 +128,9 @@ def test_images_behind_a_link_that_rows_go_through_are_images(tmp_path):
     os.symlink(tmp_path / "elsewhere", tmp_path / "site/images")
     (tmp_path / "site/labels.csv").write_text("image,patient_id,birads\nimages/a.png,P1,2\n")
     manifest = read_folder(tmp_path / "site")
-    assert count_beside(tmp_path / "site", manifest.images, manifest.outlines) == {Beside.TABLE: 1}
+    assert count_other_files(tmp_path / "site", manifest.images, manifest.outlines) == {
+        OtherFile.TABLE: 1
+    }
 
 
 def test_check_counts_what_lies_beside_and_says_what_to_do(check, call, folder):
@@ -175,5 +177,5 @@ def test_a_prepared_folder_remembers_what_lay_beside(prepare, folder, tmp_path):
     (folder.path / "a.zip").touch()
     prepare(folder.path, tmp_path / "out")
     intake, *_ = load_intake(tmp_path / "out")
-    assert intake.beside[Beside.ARCHIVE] == 1
+    assert intake.beside[OtherFile.ARCHIVE] == 1
     assert "1 archive is not read" in intake.notes[0]

@@ -4,7 +4,7 @@ import pytest
 
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.datasets import read_folder
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.tables.field_parsers import (
     Label,
     Pathology,
@@ -252,13 +252,13 @@ def test_a_category_may_follow_the_name_of_its_scale(cell, birads):
     ["4?", "?", "-4", "4 or 5", "4/5", "2,3", "45", "4d", "4.5", "04", "IV", "4a.0", "$", "4||5"],
 )
 def test_what_is_no_category_is_refused_rather_than_guessed(cell):
-    with pytest.raises(Refusal, match="birads"):
+    with pytest.raises(FileRejected, match="birads"):
         parse_label("", cell)
 
 
 @pytest.mark.parametrize("cell", ["BI-RADS", "BI-RADS 7", "density 2", "BI-RADS -", "\u0664"])
 def test_a_scale_without_a_category_of_its_own_is_refused(cell):
-    with pytest.raises(Refusal, match="birads"):
+    with pytest.raises(FileRejected, match="birads"):
         parse_label("", cell)
 
 

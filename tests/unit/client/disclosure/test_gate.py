@@ -10,10 +10,10 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import load
 
-from mamfed_client.disclosure.active_policy import Rules
+from mamfed_client.disclosure.active_policy import ActivePolicy
 from mamfed_client.disclosure.audit_log import AuditLog, head_path_of, read_record
 from mamfed_client.disclosure.gate import Gate
-from mamfed_client.disclosure.plan_admission import Refused
+from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.disclosure.privacy import clip, update_norm
 from mamfed_client.disclosure.release import allowed_of
@@ -25,8 +25,8 @@ from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import (
     EvaluateTask,
-    Fault,
     Query,
+    RefusalCode,
     SiteDescription,
     TrainReport,
     TrainTask,
@@ -80,7 +80,7 @@ class Place:
     def rules(self):
         if self.broken:
             raise SetupError("site.yaml: unknown key 'polisy'")
-        return Rules(self.policy, (KEY.public_key(),), "fed")
+        return ActivePolicy(self.policy, (KEY.public_key(),), "fed")
 
     def allow(self, *metrics, arrays=("*",), **more):
         values = {"plans": {"approval": "within-bounds"}, **more}
@@ -96,7 +96,7 @@ class Place:
         return self.order(TrainTask, stage=Stage.PRETRAINING, server_round=server_round)
 
     def fault_of(self, call, *words):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(PolicyRefusal) as refused:
             call(*words)
         return refused.value.fault
 
@@ -117,10 +117,10 @@ def update(tiny_plan):
 
 def test_by_default_a_signed_plan_waits_and_an_unsigned_one_is_forgotten(place, tiny_plan):
     query = place.order(Query)
-    assert place.fault_of(place.gate.admit, query) is Fault.PLAN_NOT_APPROVED
+    assert place.fault_of(place.gate.admit, query) is RefusalCode.PLAN_NOT_APPROVED
     assert [stored.plan for stored in place.store.plans()] == [tiny_plan]
     unsigned = Query(plan=tiny_plan.changed(seed=5))
-    assert place.fault_of(place.gate.admit, unsigned) is Fault.PLAN_NOT_SIGNED
+    assert place.fault_of(place.gate.admit, unsigned) is RefusalCode.PLAN_NOT_SIGNED
     assert len(place.store.plans()) == 1
 
 
@@ -128,27 +128,27 @@ def test_an_approved_plan_passes_at_the_next_message(place, tiny_plan):
     place.allow("counts")
     place.policy = place.policy.model_copy(update={"plans": Policy().plans})
     query = place.order(Query)
-    assert place.fault_of(place.gate.admit, query) is Fault.PLAN_NOT_APPROVED
+    assert place.fault_of(place.gate.admit, query) is RefusalCode.PLAN_NOT_APPROVED
     place.store.decide(tiny_plan.sha256(), Decision.APPROVED)
     place.gate.admit(query)
     place.store.decide(tiny_plan.sha256(), Decision.REFUSED)
-    assert place.fault_of(place.gate.admit, query) is Fault.PLAN_REFUSED
+    assert place.fault_of(place.gate.admit, query) is RefusalCode.PLAN_REFUSED
 
 
 def test_a_policy_edited_bites_at_the_next_message(place):
     place.allow("counts")
     place.gate.admit(place.order(Query))
     place.allow("counts", bounds={"max_rounds": 1})
-    assert place.fault_of(place.gate.admit, place.order(Query)) is Fault.PLAN_OUTSIDE_POLICY
+    assert place.fault_of(place.gate.admit, place.order(Query)) is RefusalCode.PLAN_OUTSIDE_POLICY
 
 
 def test_a_policy_that_cannot_be_read_lets_nothing_in_or_out(place):
     place.allow("counts")
     place.broken = True
-    assert place.fault_of(place.gate.admit, place.order(Query)) is Fault.POLICY_UNREADABLE
+    assert place.fault_of(place.gate.admit, place.order(Query)) is RefusalCode.POLICY_UNREADABLE
     assert (
         place.fault_of(place.gate.release, place.order(Query), DESCRIPTION)
-        is Fault.POLICY_UNREADABLE
+        is RefusalCode.POLICY_UNREADABLE
     )
     assert not place.path.exists()
 
@@ -156,7 +156,7 @@ def test_a_policy_that_cannot_be_read_lets_nothing_in_or_out(place):
 def test_the_hour_holds_for_the_start_and_a_round_that_began_is_finished(place, update):
     place.allow("counts", "num_examples", bounds={"hours": "19:00-07:00"})
     task = place.train_task()
-    assert place.fault_of(place.gate.admit, task) is Fault.NOT_AT_THIS_HOUR
+    assert place.fault_of(place.gate.admit, task) is RefusalCode.NOT_AT_THIS_HOUR
     place.now = datetime(2026, 3, 1, 23)
     place.gate.admit(task)
     place.now = datetime(2026, 3, 2, 9)
@@ -166,7 +166,7 @@ def test_the_hour_holds_for_the_start_and_a_round_that_began_is_finished(place, 
 def test_more_rounds_than_the_plan_has_are_not_trained(place):
     place.allow("counts", "num_examples")
     place.gate.admit(place.train_task(1))
-    assert place.fault_of(place.gate.admit, place.train_task(2)) is Fault.PLAN_OUTSIDE_POLICY
+    assert place.fault_of(place.gate.admit, place.train_task(2)) is RefusalCode.PLAN_OUTSIDE_POLICY
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,9 @@ def test_more_rounds_than_the_plan_has_are_not_trained(place):
 )
 def test_what_could_not_leave_is_not_begun(place, metrics, arrays, kind, values):
     place.allow(*metrics, arrays=arrays)
-    assert place.fault_of(place.gate.admit, place.order(kind, **values)) is Fault.MAY_NOT_LEAVE
+    assert (
+        place.fault_of(place.gate.admit, place.order(kind, **values)) is RefusalCode.MAY_NOT_LEAVE
+    )
 
 
 def test_the_final_model_is_let_in_though_no_score_may_leave(place):
@@ -196,7 +198,7 @@ def test_the_final_model_is_let_in_though_no_score_may_leave(place):
     for model in ("shared", "personal"):
         order = place.order(EvaluateTask, **SCORING, model=model)
         place.gate.admit(order)
-        assert place.fault_of(place.gate.release, order, SCORE) is Fault.MAY_NOT_LEAVE
+        assert place.fault_of(place.gate.release, order, SCORE) is RefusalCode.MAY_NOT_LEAVE
 
 
 def test_where_the_policy_wants_no_personal_model_none_is_begun_or_told(place):
@@ -204,15 +206,15 @@ def test_where_the_policy_wants_no_personal_model_none_is_begun_or_told(place):
     order = place.order(EvaluateTask, **SCORING, model="personal")
     place.gate.admit(order)
     place.allow("images", "dice", personal=False)
-    assert place.fault_of(place.gate.admit, order) is Fault.NO_PERSONAL_MODEL
-    assert place.fault_of(place.gate.release, order, SCORE) is Fault.NO_PERSONAL_MODEL
+    assert place.fault_of(place.gate.admit, order) is RefusalCode.NO_PERSONAL_MODEL
+    assert place.fault_of(place.gate.release, order, SCORE) is RefusalCode.NO_PERSONAL_MODEL
     place.gate.admit(place.order(EvaluateTask, **SCORING))
 
 
 def test_too_few_cases_are_not_trained_on(place):
     place.allow(min_training_cases=5)
     place.gate.admit_cases(5)
-    assert place.fault_of(place.gate.admit_cases, 4) is Fault.TOO_FEW_CASES
+    assert place.fault_of(place.gate.admit_cases, 4) is RefusalCode.TOO_FEW_CASES
 
 
 def test_the_gate_checks_again_what_leaves(place, update):
@@ -220,9 +222,9 @@ def test_the_gate_checks_again_what_leaves(place, update):
     report, task = TrainReport(num_examples={"benign": 5}, loss=1), place.train_task()
     state, start = update
     place.allow("counts", "num_examples", arrays=["backbone.*"])
-    assert place.fault_of(place.gate.release, task, report, *update) is Fault.MAY_NOT_LEAVE
+    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
     place.allow("counts", "num_examples", arrays=[])
-    assert place.fault_of(place.gate.release, task, report, *update) is Fault.MAY_NOT_LEAVE
+    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
     place.allow("counts", "num_examples")
     extra = {**state, "extra": torch.zeros(1)}
     place.policy = place.policy.model_copy(
@@ -230,11 +232,11 @@ def test_the_gate_checks_again_what_leaves(place, update):
     )
     assert (
         place.fault_of(place.gate.release, task, report, extra, start | {"extra": torch.zeros(1)})
-        is Fault.MAY_NOT_LEAVE
+        is RefusalCode.MAY_NOT_LEAVE
     )
     place.store.decide(place.plan.sha256(), Decision.REFUSED)
     place.allow("counts", "num_examples")
-    assert place.fault_of(place.gate.release, task, report, *update) is Fault.PLAN_REFUSED
+    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.PLAN_REFUSED
     assert not place.path.exists()
 
 
@@ -359,7 +361,7 @@ def test_the_policy_names_arrays_as_the_network_does_however_they_travel(place, 
     sent = load(place.gate.release(task, report, *update)["arrays"]["weights"].data)
     assert {name.removesuffix("/scale") for name in sent} == set(names)
     place.allow("counts", "num_examples", arrays=names[1:])
-    assert place.fault_of(place.gate.release, task, report, *update) is Fault.MAY_NOT_LEAVE
+    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
 
 
 @pytest.mark.parametrize("wire", ["float32", "compact"])
@@ -392,11 +394,11 @@ def test_what_cannot_be_recorded_does_not_leave(place):
 def test_a_code_that_leaves_is_recorded_with_its_plan(place):
     place.allow("counts")
     place.gate.release(place.order(Query), DESCRIPTION)
-    assert place.fault_of(place.gate.admit, place.train_task()) is Fault.MAY_NOT_LEAVE
-    assert place.gate.release_fault(Fault.MAY_NOT_LEAVE) is Fault.MAY_NOT_LEAVE
+    assert place.fault_of(place.gate.admit, place.train_task()) is RefusalCode.MAY_NOT_LEAVE
+    assert place.gate.release_fault(RefusalCode.MAY_NOT_LEAVE) is RefusalCode.MAY_NOT_LEAVE
     place.gate.admit(place.order(Query))
     place.gate.release(place.order(Query), DESCRIPTION)
-    place.gate.release_fault(Fault.FAILED)  # a request that cannot be read is of no plan
+    place.gate.release_fault(RefusalCode.FAILED)  # a request that cannot be read is of no plan
     _, refused, _, unreadable = place.entries()
     assert (refused.kind, refused.values) == ("fault", {"fault": 106})
     assert (refused.plan_sha256, refused.round) == (place.plan.sha256(), 1)

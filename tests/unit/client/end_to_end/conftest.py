@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mamfed_client.cli.main import app
 from mamfed_client.preparation.prepared_folder import SAMPLES, load_intake
-from mamfed_client.preparation.sample_store import Store
+from mamfed_client.preparation.sample_store import SampleStore
 from mamfed_simulations.phantoms.dicom_writer import file_meta, make_uid
 from mamfed_simulations.phantoms.transfer_syntaxes import encode
 
@@ -139,7 +139,7 @@ def take_in(tmp_path_factory):
         items = {item["file"]: item for item in found.pop("items")}
         names = {item["row"]: name for name, item in items.items()}
         intake, _, _ = load_intake(out)
-        store = Store(out / SAMPLES)
+        store = SampleStore(out / SAMPLES)
         digests = {names[case.row.row_number]: case.outcome.digest for case in intake.cases}
         return TakenIn(found, items, {name: store.find(d) for name, d in digests.items() if d})
 
@@ -163,7 +163,7 @@ def check_lesion():
         assert expected.sum() > 300
         assert overlap(sample.mask, expected) > 0.9
         assert overlap(sample.mask, bright) > 0.9
-        other = sample.field & ~sample.mask
+        other = sample.breast_mask & ~sample.mask
         assert sample.image[sample.mask].mean() > 1.8 * sample.image[other].mean()
         check_breast(taken, name, scene)
 
@@ -185,12 +185,12 @@ def check_breast(taken, name, scene):
     """The breast drawn is the field, its chest wall fills the left edge, and around it is black."""
     sample = taken.sample(name)
     assert taken.items[name]["laterality"] == scene.side
-    assert overlap(sample.field, taken.transform(name).apply_mask(scene.breast)) > 0.95
-    columns = np.flatnonzero(sample.field.any(axis=0))
-    assert sample.field[:, columns[0] + 2].mean() > 0.8
-    assert sample.field[:, columns[-1] - 2].mean() < 0.4
-    assert sample.image[sample.field].mean() > 0.2 * np.iinfo(np.uint16).max
-    assert not sample.image[~sample.field].any()
+    assert overlap(sample.breast_mask, taken.transform(name).apply_mask(scene.breast)) > 0.95
+    columns = np.flatnonzero(sample.breast_mask.any(axis=0))
+    assert sample.breast_mask[:, columns[0] + 2].mean() > 0.8
+    assert sample.breast_mask[:, columns[-1] - 2].mean() < 0.4
+    assert sample.image[sample.breast_mask].mean() > 0.2 * np.iinfo(np.uint16).max
+    assert not sample.image[~sample.breast_mask].any()
 
 
 def overlap(one, other):

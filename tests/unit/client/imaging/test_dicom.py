@@ -12,7 +12,7 @@ from pydicom.fileset import FileSet
 
 from mamfed_client.imaging.dicom import _any_trouble_refused, read_dicom
 from mamfed_client.imaging.reader import read_mammogram
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -38,7 +38,7 @@ def read(written):
 
 
 def refused(data, name="1-1.dcm", allow=frozenset()):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         read_dicom(data, name, allow)
     assert "ecret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -227,7 +227,7 @@ def test_real_films_are_read_where_secondary_captures_are_allowed(path):
 
 
 def test_real_films_are_secondary_captures_otherwise():
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         read_mammogram(CASES[0])
     assert caught.value.reason is Reason.SECONDARY_CAPTURE
 
@@ -235,7 +235,7 @@ def test_real_films_are_secondary_captures_otherwise():
 def test_a_file_may_be_handed_over_as_bytes(written, tmp_path):
     data = written()
     assert read_mammogram(tmp_path / "gone.dcm", data=data).grey.tolist() == LEVELS
-    with pytest.raises(Refusal, match="FileNotFoundError while reading the file"):
+    with pytest.raises(FileRejected, match="FileNotFoundError while reading the file"):
         read_mammogram(tmp_path / "gone.dcm")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.preparation.cohort import load_cohort
-from mamfed_client.preparation.row_result import Outcome
+from mamfed_client.preparation.row_result import RowResult
 
 LARGE = str(Doubt.MASK_LARGE)
 
@@ -109,10 +109,10 @@ def test_reviewed_is_yes_or_no(check, doubtful):
 
 
 def test_an_outcome_of_an_older_version_has_no_doubts():
-    content = Outcome(digest="d").to_json()
+    content = RowResult(digest="d").to_json()
     del content["doubts"]
 
-    assert Outcome.from_json(content).doubts == ()
+    assert RowResult.from_json(content).doubts == ()
 
 
 def test_every_doubt_has_a_sentence():

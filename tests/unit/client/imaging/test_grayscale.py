@@ -10,7 +10,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian
 
 from mamfed_client.imaging.grayscale import to_grey
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 STORED = np.array([[0, 1000, 2000, 4000]], np.uint16)
 STRETCHED = [0, 16384, 32768, 65535]
@@ -286,6 +286,6 @@ class TestPadding:
         assert grey.tolist() == [[0, 0, 65535]]
 
     def test_an_image_of_nothing_else_is_refused(self, header):
-        with pytest.raises(Refusal, match="every pixel is") as caught:
+        with pytest.raises(FileRejected, match="every pixel is") as caught:
             to_grey(np.full((2, 2), 9, np.uint16), header(PixelPaddingValue=9))
         assert caught.value.reason is Reason.UNREADABLE_IMAGE

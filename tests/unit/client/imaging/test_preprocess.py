@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from mamfed_client.imaging.breast_mask import VIEW, breast_view, enlarged
-from mamfed_client.imaging.geometry import Box, fit
+from mamfed_client.imaging.geometry import Box, choose_transform
 from mamfed_client.imaging.mammogram import Facts, Mammogram
 from mamfed_client.imaging.preprocess import Transform, breast_field, prepare
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 def overlap(a, b):
@@ -153,11 +153,11 @@ def test_padding_of_any_level_is_outside_the_field_and_the_box(drawing, level):
     padded = np.pad(breast, widths, constant_values=level)
     valid = np.pad(np.ones_like(inside), widths)
     inside = np.pad(inside, widths)
-    field = breast_field(grey(padded), valid)
-    assert overlap(field, inside) > 0.93
+    breast_mask = breast_field(grey(padded), valid)
+    assert overlap(breast_mask, inside) > 0.93
     sample, transform = prepare(mammogram(padded, valid), None, 128)
     assert not transform.flipped
-    assert (sample.field & ~transform.apply_strictly(valid)).sum() == 0
+    assert (sample.breast_mask & ~transform.apply_strictly(valid)).sum() == 0
     content = breast_field(grey(breast))
     (top, bottom, left, right), margin = Box.around(content), 0.02 * 400
     found = (transform.top, transform.bottom, transform.left, transform.right)
@@ -172,10 +172,10 @@ def test_padding_within_the_breasts_box_is_no_tissue_and_sets_no_level(drawing):
     dark, bright = (np.where(valid, breast, level) for level in (0, 1))
     of_dark, transform = prepare(mammogram(dark, valid), None, 128)
     of_bright, _ = prepare(mammogram(bright, valid), None, 128)
-    np.testing.assert_array_equal(of_dark.field, of_bright.field)
+    np.testing.assert_array_equal(of_dark.breast_mask, of_bright.breast_mask)
     np.testing.assert_array_equal(of_dark.image, of_bright.image)
     shares = transform.apply(valid.astype(np.float32))
-    assert shares[of_dark.field].min() == pytest.approx(1)
+    assert shares[of_dark.breast_mask].min() == pytest.approx(1)
     assert not of_dark.image[shares < 0.999].any()
 
 
@@ -186,9 +186,9 @@ def test_a_padded_stripe_across_the_breast_is_not_closed(drawing):
     breast = np.where(valid, breast, 1)
     view = breast_view(grey(breast), valid)
     assert not view[121:124].any()
-    field = breast_field(grey(breast), valid)
-    assert overlap(field, inside & valid) > 0.93
-    assert not (field & ~valid).any()
+    breast_mask = breast_field(grey(breast), valid)
+    assert overlap(breast_mask, inside & valid) > 0.93
+    assert not (breast_mask & ~valid).any()
 
 
 def test_black_padding_around_foggy_film_does_not_hide_the_breast(drawing):
@@ -201,7 +201,7 @@ def test_black_padding_around_foggy_film_does_not_hide_the_breast(drawing):
 
 def test_an_image_of_padding_alone_is_refused(drawing):
     breast, inside = drawing.breast()
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         breast_field(breast, np.zeros_like(inside))
     assert caught.value.reason is Reason.NO_BREAST
 
@@ -224,7 +224,7 @@ def test_a_small_corner_of_background_is_no_hole(drawing):
     ids=["black", "white", "a line", "a pixel"],
 )
 def test_images_without_a_breast_are_refused(pixels):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         breast_field(pixels.astype(np.float32))
     assert caught.value.reason is Reason.NO_BREAST
 
@@ -236,11 +236,11 @@ def test_the_sample_has_the_breast_at_the_top_left_and_zeros_around(drawing):
     assert max(height, width) == 64
     assert sample.name == "a.png"
     assert sample.image.dtype == np.uint16
-    assert sample.image.shape == sample.field.shape == sample.mask.shape == (64, 64)
+    assert sample.image.shape == sample.breast_mask.shape == sample.mask.shape == (64, 64)
     assert not sample.mask.any()
-    assert not sample.image[~sample.field].any()
-    assert not sample.field[:, width:].any()
-    assert not sample.field[height:].any()
+    assert not sample.image[~sample.breast_mask].any()
+    assert not sample.breast_mask[:, width:].any()
+    assert not sample.breast_mask[height:].any()
 
 
 def test_a_mirrored_breast_gives_the_same_sample_flipped_back(drawing):
@@ -249,7 +249,7 @@ def test_a_mirrored_breast_gives_the_same_sample_flipped_back(drawing):
     right, mirrored = prepare(mammogram(breast[:, ::-1]), None, 80)
     assert not direct.flipped
     assert mirrored.flipped
-    assert overlap(left.field, right.field) > 0.98
+    assert overlap(left.breast_mask, right.breast_mask) > 0.98
     assert np.abs(left.image.astype(int) - right.image.astype(int)).mean() < 0.01 * 65535
 
 
@@ -261,9 +261,9 @@ def test_pixels_outweigh_a_wrong_laterality(drawing):
 def test_laterality_decides_where_the_pixels_leave_it_open():
     symmetric = np.zeros((90, 90), bool)
     symmetric[10:80, 20:70] = True
-    assert fit(symmetric, "R", 64).flipped
-    assert not fit(symmetric, "L", 64).flipped
-    assert not fit(symmetric, None, 64).flipped
+    assert choose_transform(symmetric, "R", 64).flipped
+    assert not choose_transform(symmetric, "L", 64).flipped
+    assert not choose_transform(symmetric, None, 64).flipped
 
 
 @pytest.mark.parametrize("laterality", ["L", "R"])
@@ -277,16 +277,16 @@ def test_the_mammograms_laterality_is_asked(laterality):
 
 
 def test_the_heavier_half_decides_where_nothing_else_does():
-    field = np.zeros((90, 90), bool)
-    field[10:80, 20:70] = True
-    field[:10, 50:60] = True
-    assert fit(field, None, 64).flipped
+    breast_mask = np.zeros((90, 90), bool)
+    breast_mask[10:80, 20:70] = True
+    breast_mask[:10, 50:60] = True
+    assert choose_transform(breast_mask, None, 64).flipped
 
 
 def test_the_breast_is_not_stretched():
-    field = np.zeros((101, 203), bool)
-    field[30:70, :150] = True
-    transform = fit(field, "L", 77)
+    breast_mask = np.zeros((101, 203), bool)
+    breast_mask[30:70, :150] = True
+    transform = choose_transform(breast_mask, "L", 77)
     height, width = transform.shape
     assert width == 77
     assert height / width == pytest.approx(
@@ -310,14 +310,14 @@ def test_half_a_percent_of_the_breast_is_black_and_a_five_hundredth_white(drawin
     black, white = np.percentile(levels[breast_field(levels)], (0.5, 99.8))
     assert 0 < black < 0.1 * 65535
     expected = (transform.apply(levels) - black) / (white - black) * 65535
-    difference = sample.image[sample.field] - expected[sample.field].clip(0, 65535)
+    difference = sample.image[sample.breast_mask] - expected[sample.breast_mask].clip(0, 65535)
     assert np.abs(difference).max() <= 8
 
 
 def test_a_breast_of_one_level_is_refused():
     levels = np.zeros((400, 300))
     levels[:, :150] = 0.4
-    with pytest.raises(Refusal, match="flat") as caught:
+    with pytest.raises(FileRejected, match="flat") as caught:
         prepare(mammogram(levels), None, 64)
     assert caught.value.reason is Reason.NO_BREAST
 
@@ -326,16 +326,16 @@ def test_a_breast_half_of_which_is_white_keeps_its_other_half(drawing):
     breast, _ = drawing.breast(400, 300)
     breast[150:250] = np.where(breast[150:250] > 0, 1, 0)
     sample, transform = prepare(mammogram(breast), None, 100)
-    white = transform.apply_mask(breast == 1) & sample.field
+    white = transform.apply_mask(breast == 1) & sample.breast_mask
     assert (sample.image[white] > 65000).mean() > 0.9
-    assert 0 < np.median(sample.image[sample.field & ~white]) < 65000
+    assert 0 < np.median(sample.image[sample.breast_mask & ~white]) < 65000
 
 
 def test_the_mask_lies_on_its_lesion(drawing):
     breast, lesion = drawing.breast()[0], drawing.lesion()
     breast[lesion] = 0.95
     sample, _ = prepare(mammogram(breast[:, ::-1]), lesion[:, ::-1], 96)
-    assert sample.image[sample.mask].min() > sample.image[sample.field & ~sample.mask].mean()
+    assert sample.image[sample.mask].min() > sample.image[sample.breast_mask & ~sample.mask].mean()
 
 
 @pytest.mark.parametrize("size", [64, 150, 257])
@@ -444,10 +444,10 @@ def test_a_box_covers_all_pixels_that_its_view_touches():
 
 
 def test_a_finding_outside_the_breast_widens_the_box_and_leaves_the_chest_wall():
-    field, finding = np.zeros((64, 48), bool), np.zeros((640, 480), bool)
-    field[10:50, :20] = field[25:35, 20:30] = True
+    breast_mask, finding = np.zeros((64, 48), bool), np.zeros((640, 480), bool)
+    breast_mask[10:50, :20] = breast_mask[25:35, 20:30] = True
     finding[600:610, 450:460] = True
-    transform = fit(field, "R", 64, finding.shape, finding)
+    transform = choose_transform(breast_mask, "R", 64, finding.shape, finding)
     assert (transform.top, transform.bottom, transform.left, transform.right) == (90, 620, 0, 470)
     assert not transform.flipped
 
@@ -467,7 +467,7 @@ def test_a_mask_on_nothing_but_padding_is_refused(drawing):
     breast, _ = drawing.breast()
     valid = np.ones(breast.shape, bool)
     valid[:, 120:] = False
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         prepare(mammogram(breast, valid), ~valid, 128)
     assert caught.value.reason is Reason.EMPTY_MASK
 
@@ -478,18 +478,18 @@ def test_a_transform_survives_json(drawing):
 
 
 def test_every_tiny_calcification_keeps_a_pixel():
-    field = np.ones((1000, 800), bool)
-    mask = np.zeros_like(field)
+    breast_mask = np.ones((1000, 800), bool)
+    mask = np.zeros_like(breast_mask)
     mask[100, 100] = mask[500:502, 300] = mask[900, 700] = True
     mask[200:400, 200:400] = True
-    small = fit(field, None, 50).apply_mask(mask)
+    small = choose_transform(breast_mask, None, 50).apply_mask(mask)
     count, _ = cv2.connectedComponents(small.astype(np.uint8))
     assert count - 1 == 4
 
 
 def test_an_empty_mask_stays_empty():
-    field = np.ones((100, 80), bool)
-    assert not fit(field, None, 33).apply_mask(np.zeros_like(field)).any()
+    breast_mask = np.ones((100, 80), bool)
+    assert not choose_transform(breast_mask, None, 33).apply_mask(np.zeros_like(breast_mask)).any()
 
 
 def test_a_lesion_outside_the_breast_is_not_cut_off(drawing):
@@ -499,5 +499,5 @@ def test_a_lesion_outside_the_breast_is_not_cut_off(drawing):
     assert not (inside & lesion).any()
     sample, transform = prepare(mammogram(breast), lesion, 128)
     assert sample.mask.any()
-    assert (sample.field | ~sample.mask).all()
+    assert (sample.breast_mask | ~sample.mask).all()
     assert overlap(transform.invert(sample.mask) >= 0.5, lesion) > 0.8

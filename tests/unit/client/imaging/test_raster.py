@@ -9,7 +9,7 @@ import pytest
 
 from mamfed_client.imaging.raster import SUFFIXES, read_image
 from mamfed_client.imaging.reader import read_mammogram
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.errors import DataError
 
 GREY = np.array([[0, 51, 1], [102, 255, 2]], np.uint8)
@@ -22,7 +22,7 @@ def encoded(suffix, picture, *options):
 
 
 def refused(data):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         read_image(data)
     assert caught.value.__cause__ is None
     return caught.value
@@ -169,7 +169,7 @@ def test_suffixes_choose_the_reader_and_content_the_format(tmp_path):
         path = tmp_path / f"a{suffix.upper()}"
         path.write_bytes(encoded(".png", GREY))
         assert read_mammogram(path).grey.shape == GREY.shape
-    with pytest.raises(Refusal, match="neither DICOM nor a picture"):
+    with pytest.raises(FileRejected, match="neither DICOM nor a picture"):
         read_mammogram(tmp_path / "a.bin", data=encoded(".png", GREY))
 
 

@@ -8,7 +8,7 @@ from pydicom.sr.codedict import codes
 
 from mamfed_client.imaging.dicom_attributes import facts
 from mamfed_client.imaging.mammogram import Facts
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.screening import CODES, GATES, WORDS, check_screening, is_tomosynthesis
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -51,7 +51,7 @@ def reasons(header):
         for _ in range(len(GATES) + 1):
             try:
                 check_screening(dataset, known, allow)
-            except Refusal as refusal:
+            except FileRejected as refusal:
                 allow |= {refusal.reason}
             else:
                 return allow
@@ -199,13 +199,13 @@ def test_two_reasons_are_both_gone_through(reasons):
 @pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName", "PaddleDescription"])
 def test_no_free_text_gets_into_the_message(header, keyword):
     dataset = header(**{keyword: "Mrs Smith spot"})
-    with pytest.raises(Refusal, match="says spot") as caught:
+    with pytest.raises(FileRejected, match="says spot") as caught:
         check_screening(dataset, facts(dataset, "smith.dcm"), frozenset())
     assert "mith" not in str(caught.value)
 
 
 def test_a_strange_modality_is_not_quoted(header):
-    with pytest.raises(Refusal, match="Modality is not MG") as caught:
+    with pytest.raises(FileRejected, match="Modality is not MG") as caught:
         check_screening(header(Modality="SMITH"), Facts(), frozenset())
     assert "SMITH" not in str(caught.value)
 

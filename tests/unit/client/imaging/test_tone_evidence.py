@@ -4,7 +4,7 @@ import pytest
 
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.grayscale import to_grey
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.tone_evidence import (
     air_is,
     every_nth,
@@ -45,7 +45,7 @@ def test_the_air_is_found_whichever_end_it_is(drawing, turned):
 
 
 def test_a_bright_air_is_refused_unless_the_header_contradicts_itself(shown):
-    with pytest.raises(Refusal, match="MONOCHROME1") as caught:
+    with pytest.raises(FileRejected, match="MONOCHROME1") as caught:
         shown(PhotometricInterpretation="MONOCHROME1")
     assert caught.value.reason is Reason.INVERTED
     settled = shown(PresentationLUTShape="INVERSE")

@@ -10,7 +10,7 @@ from pydicom.uid import UID_dictionary
 
 from mamfed_client.imaging.dicom import read_dicom
 from mamfed_client.imaging.preprocess import prepare
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_simulations.phantoms.dicom_writer import file_meta
 from mamfed_simulations.phantoms.transfer_syntaxes import SYNTAXES, encode
 
@@ -106,13 +106,13 @@ def test_a_screening_view_of_a_real_unit_is_read_as_what_it_shows(name, drawing,
     assert np.corrcoef(mammogram.grey[inside], breast[inside])[0, 1] > 0.99
     assert mammogram.grey[~inside].max() < np.percentile(mammogram.grey[inside], 1)
     sample, _ = prepare(mammogram, None, 96)
-    assert 0.3 < sample.field.mean() < 0.7
+    assert 0.3 < sample.breast_mask.mean() < 0.7
 
 
 @pytest.mark.parametrize("name", OTHER)
 def test_another_object_of_a_real_unit_is_refused_by_its_name(name, drawing, tmp_path):
     data, _, _ = file_of(name, drawing, tmp_path / "a.dcm")
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         read_dicom(data, "a.dcm")
     assert caught.value.reason is OTHER[name]
 
@@ -135,6 +135,6 @@ def test_another_object_of_a_real_unit_is_refused_by_its_name(name, drawing, tmp
 )
 def test_one_more_element_makes_a_real_header_another_object(said, reason, drawing, tmp_path):
     data, _, _ = file_of(SCREENING[3], drawing, tmp_path / "a.dcm", **said)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         read_dicom(data, "a.dcm")
     assert caught.value.reason is reason

@@ -9,7 +9,7 @@ from tests.unit.client.guarded import ALL, write_policy
 
 from mamfed_client.disclosure.audit_log import read_record
 from mamfed_client.disclosure.gate import OpenGate
-from mamfed_client.disclosure.plan_admission import Refused, check_bounds
+from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_bounds
 from mamfed_client.models.model_store import (
     MOST_RUNS,
     ModelFolder,
@@ -29,14 +29,14 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import (
-    FAULTS,
+    REFUSAL_CODES,
     EvaluateTask,
-    Fault,
+    RefusalCode,
     pack,
     pack_task,
     unpack_body,
 )
-from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_simulations.federation.in_process import InProcessTransport
 
 TEST = {"part": "test", "stage": Stage.FINETUNING, "server_round": 1}
@@ -105,8 +105,8 @@ def test_killed_in_the_middle_it_ends_with_the_same_bits(data, tiny_plan, tmp_pa
             if len(taken) == die_at:
                 raise KeyboardInterrupt
 
-        keep = RoundKeeper(tmp_path / "state", "personal", every_seconds=0)
-        return Adapter(data, Hardware("cpu", threads=1), OpenGate(), keep, on_step).adapt(
+        checkpointer = RoundCheckpointer(tmp_path / "state", "personal", every_seconds=0)
+        return Adapter(data, Hardware("cpu", threads=1), OpenGate(), checkpointer, on_step).adapt(
             state, plan
         )
 
@@ -124,9 +124,9 @@ def test_a_site_without_a_malignant_training_image_has_nothing_to_adapt_with(
         folder.benign(f"B{number}")
     site = Site("benign", (("benign", folder.write()),), tmp_path / "cache")
     adapter = Adapter(load_site(site, tiny_plan), Hardware("cpu", threads=1), OpenGate())
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(PolicyRefusal) as caught:
         adapter.adapt(weights(tiny_plan), tiny_plan)
-    assert caught.value.fault is Fault.NOTHING_TO_ADAPT_WITH
+    assert caught.value.fault is RefusalCode.NOTHING_TO_ADAPT_WITH
 
 
 def test_the_model_is_kept_as_a_private_checkpoint_and_made_once(data, tiny_plan, tmp_path):
@@ -205,8 +205,8 @@ def test_asked_again_after_a_restart_it_answers_without_training(guarded, tiny_p
 def test_a_policy_may_want_no_personal_model(guarded, tiny_plan):
     write_policy(guarded.home, ALL | {"personal": False})
     reply = score(tiny_plan, guarded)
-    assert reply.error.code == Fault.NO_PERSONAL_MODEL
-    assert reply.error.reason == FAULTS[Fault.NO_PERSONAL_MODEL]
+    assert reply.error.code == RefusalCode.NO_PERSONAL_MODEL
+    assert reply.error.reason == REFUSAL_CODES[RefusalCode.NO_PERSONAL_MODEL]
     assert not guarded.steps
     assert not score(tiny_plan, guarded, "shared").has_error()
     (run,) = kept_runs(guarded.home.models)
@@ -217,7 +217,7 @@ def test_where_no_score_may_leave_the_models_are_the_site_s_all_the_same(guarded
     release = {"arrays": ["*"], "metrics": ["counts", "num_examples"]}
     write_policy(guarded.home, ALL | {"release": release})
     for model in ("shared", "personal"):
-        assert score(tiny_plan, guarded, model).error.code == Fault.MAY_NOT_LEAVE
+        assert score(tiny_plan, guarded, model).error.code == RefusalCode.MAY_NOT_LEAVE
     (run,) = kept_runs(guarded.home.models)
     assert run.folder.file("shared").exists()
     assert run.folder.file("personal").exists()

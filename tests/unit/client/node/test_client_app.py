@@ -23,10 +23,10 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import (
-    FAULTS,
+    REFUSAL_CODES,
     EvaluateTask,
-    Fault,
     Query,
+    RefusalCode,
     SiteDescription,
     TrainTask,
     pack,
@@ -152,7 +152,7 @@ def test_what_went_wrong_stays_at_the_site(ask, site, tiny_plan, caplog):
         reply = ask("query", pack(Query(plan=tiny_plan)))
     assert reply.has_error()
     assert reply.error.code == 2
-    assert reply.error.reason == FAULTS[2]
+    assert reply.error.reason == REFUSAL_CODES[2]
     assert "labels.csv" in caplog.text
 
 
@@ -228,8 +228,8 @@ def test_an_unsigned_plan_is_refused_before_anything_is_read(guarded, tiny_plan,
     )
     transport = InProcessTransport(app, 1)
     reply = transport.pull(transport.push(1, "query", pack(Query(plan=tiny_plan)), 60))
-    assert reply.error.code == Fault.PLAN_NOT_SIGNED
-    assert reply.error.reason == FAULTS[Fault.PLAN_NOT_SIGNED]
+    assert reply.error.code == RefusalCode.PLAN_NOT_SIGNED
+    assert reply.error.reason == REFUSAL_CODES[RefusalCode.PLAN_NOT_SIGNED]
 
 
 def test_edits_of_the_policy_and_decisions_bite_at_the_next_message(guarded, tiny_plan, caplog):
@@ -239,14 +239,14 @@ def test_edits_of_the_policy_and_decisions_bite_at_the_next_message(guarded, tin
 
     assert code() is None
     write_policy(guarded.home, ALL | {"bounds": {"max_image_size": 32, "max_rounds": 2}})
-    assert code() == Fault.PLAN_OUTSIDE_POLICY
+    assert code() == RefusalCode.PLAN_OUTSIDE_POLICY
     write_policy(guarded.home, ALL | {"plans": {"approval": "manual"}})
-    assert code() == Fault.PLAN_NOT_APPROVED
+    assert code() == RefusalCode.PLAN_NOT_APPROVED
     PlanStore(guarded.home.plans).decide(tiny_plan.sha256(), Decision.APPROVED)
     assert code() is None
     with caplog.at_level(logging.WARNING):
         write_policy(guarded.home, ALL | {"polisy": 1})
-        assert code() == Fault.POLICY_UNREADABLE
+        assert code() == RefusalCode.POLICY_UNREADABLE
     assert "unknown key 'policy.polisy'" in caplog.text
     write_policy(guarded.home, ALL)
     assert code() is None
@@ -258,7 +258,7 @@ def test_the_refusal_says_a_code_and_the_log_says_the_rest(guarded, tiny_plan, s
     (site.cohorts[0][1] / "labels.csv").write_text("nonsense of patient SECRET-M1\n")
     with caplog.at_level(logging.ERROR):
         reply = guarded.ask("query", Query(plan=tiny_plan.changed(seed=9)))
-    assert reply.error.code == Fault.DATA_UNUSABLE
+    assert reply.error.code == RefusalCode.DATA_UNUSABLE
     assert "labels.csv" in caplog.text
     assert "labels" not in reply.error.reason
     (entry,) = read_record(guarded.home.audit).entries
@@ -318,7 +318,7 @@ def test_too_few_cases_are_found_out_before_training(guarded, tiny_plan):
     write_policy(guarded.home, ALL | {"min_training_cases": 5})
     state = state_of(build_network(tiny_plan.network, 0))
     task = TrainTask(plan=tiny_plan, stage=Stage.PRETRAINING, server_round=1)
-    assert guarded.ask("train", task, state).error.code == Fault.TOO_FEW_CASES
+    assert guarded.ask("train", task, state).error.code == RefusalCode.TOO_FEW_CASES
     assert not guarded.steps
 
 
@@ -332,7 +332,7 @@ def test_with_nothing_allowed_nothing_leaves_but_codes(guarded, tiny_plan):
     ]
     for kind, body, weights in asked:
         reply = guarded.ask(kind, body, weights)
-        assert reply.error.code == Fault.MAY_NOT_LEAVE
+        assert reply.error.code == RefusalCode.MAY_NOT_LEAVE
         assert not reply.has_content()
     assert not guarded.steps
 
@@ -342,7 +342,7 @@ def test_what_cannot_be_recorded_does_not_leave(guarded, tiny_plan):
     guarded.home.audit.write_text("")
     reply = guarded.ask("query", Query(plan=tiny_plan))
     assert not reply.has_content()
-    assert reply.error.code == Fault.FAILED
+    assert reply.error.code == RefusalCode.FAILED
 
 
 def test_a_home_without_a_welcome_has_no_gate(guarded):

@@ -16,9 +16,9 @@ from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.flower_bundle import PYPROJECT
 from mamfed_common.protocol.messages import (
-    FAULTS,
-    Fault,
+    REFUSAL_CODES,
     Query,
+    RefusalCode,
     SiteDescription,
     TrainTask,
     pack,
@@ -105,8 +105,8 @@ def test_a_bundle_with_foreign_code_is_refused_and_never_unpacked(
     processes.module("node", home)
     worker = processes.module("worker", home)
     reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
-    assert reply.error.code == Fault.OTHER_VERSION
-    assert reply.error.reason == FAULTS[Fault.OTHER_VERSION]
+    assert reply.error.code == RefusalCode.OTHER_VERSION
+    assert reply.error.reason == REFUSAL_CODES[RefusalCode.OTHER_VERSION]
     assert not marker.exists()
     assert not [path for path in (home.path / "flower").rglob("*") if path.suffix == ".py"]
     assert "not mamfed's" in worker.log.read_text()
@@ -124,8 +124,8 @@ def test_the_text_of_a_failure_stays_at_home(coordinator, home, processes, tiny_
         "Worker(home, Answers(app, lambda fault: fault), Progress(home)).run()",
     )
     reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
-    assert reply.error.code == Fault.FAILED
-    assert reply.error.reason == FAULTS[Fault.FAILED]
+    assert reply.error.code == RefusalCode.FAILED
+    assert reply.error.reason == REFUSAL_CODES[RefusalCode.FAILED]
     assert "SECRET" not in str(reply)
     assert "SECRET^NAME" in worker.log.read_text()
 

@@ -12,11 +12,11 @@ from tests.unit.client.loopback import Coordinator, request_of
 from typer.testing import CliRunner
 
 from mamfed_client.cli.main import app
-from mamfed_client.disclosure.active_policy import read_rules
-from mamfed_client.disclosure.plan_admission import Refused, check_plan
+from mamfed_client.disclosure.active_policy import read_active_policy
+from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_plan
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.node.preflight import FLOWER_HEADER, Preflight, choose_plan
-from mamfed_client.node.server_health import Reply
+from mamfed_client.node.server_health import HealthReply
 from mamfed_client.site.status import update_status
 from mamfed_client.training.devices import Hardware, train_on
 from mamfed_client.training.trial_step import try_step
@@ -129,7 +129,7 @@ def test_a_plan_outside_a_bound_fails_by_the_bounds_name(call, home, tiny_plan, 
     assert outcome == "fail"
     assert f"{name} is " in words
     assert f"policy.bounds.{key} allows at " in words
-    with pytest.raises(Refused, match=re.escape(words)):  # what a message is refused with
+    with pytest.raises(PolicyRefusal, match=re.escape(words)):  # what a message is refused with
         check_bounds_of(home, tiny_plan)
 
 
@@ -141,7 +141,7 @@ def test_a_plan_within_the_bounds_passes_with_each_bound_named(call):
 
 
 def check_bounds_of(home, plan):
-    rules, key = read_rules(home), Ed25519PrivateKey.generate()
+    rules, key = read_active_policy(home), Ed25519PrivateKey.generate()
     check_plan(rules.policy, plan, sign_plan(key, plan), [key.public_key()], {}, None)
 
 
@@ -196,7 +196,7 @@ def test_a_server_under_another_name_fails(coordinator, home, tiny_plan):
 )
 def test_a_clock_is_judged_by_what_flower_refuses(home, tiny_plan, ahead, outcome):
     preflight = Preflight(home, tiny_plan)
-    preflight.reply = Reply({}, ahead)
+    preflight.reply = HealthReply({}, ahead)
     assert preflight.clock_agrees()[0] == outcome
 
 
@@ -216,7 +216,7 @@ def test_the_real_clocks_of_one_machine_agree(home, tiny_plan):
 )
 def test_versions_must_share_their_minor(home, tiny_plan, mamfed, flower, outcome):
     preflight = Preflight(home, tiny_plan)
-    preflight.reply = Reply({MAMFED_HEADER: mamfed, FLOWER_HEADER: flower}, 0)
+    preflight.reply = HealthReply({MAMFED_HEADER: mamfed, FLOWER_HEADER: flower}, 0)
     assert preflight.versions_fit()[0] == outcome
 
 

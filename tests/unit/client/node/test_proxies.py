@@ -6,7 +6,7 @@ import threading
 import httpx
 import pytest
 
-from mamfed_client.node.connection_errors import explain, nothing_answers
+from mamfed_client.node.connection_errors import explain, is_server_down
 from mamfed_client.node.proxies import VARIABLES, check_proxy, proxy_to
 from mamfed_common.errors import LinkError
 
@@ -137,4 +137,4 @@ def test_a_server_that_is_not_there_is_told_from_what_is_in_the_way(
         monkeypatch.delenv(name, raising=False)
     if proxied:
         monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
-    assert nothing_answers(error, "mamfed.example.org:9443") is expected
+    assert is_server_down(error, "mamfed.example.org:9443") is expected

@@ -13,16 +13,22 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 from tests.unit.client.loopback import Coordinator, Processes, request_of, wait_for, wait_for_state
 
-from mamfed_client.node.connection import Link, tls_context
+from mamfed_client.node.connection import Connection, tls_context
 from mamfed_client.node.connection_errors import explain
 from mamfed_client.node.flower_compat import PARTS, check_flower_parts
-from mamfed_client.node.supernode import LONGEST_POLL, RUNTIME_FILE, SHORTEST_POLL, Pace, Watchdog
+from mamfed_client.node.supernode import (
+    LONGEST_POLL,
+    RUNTIME_FILE,
+    SHORTEST_POLL,
+    PollingClock,
+    Watchdog,
+)
 from mamfed_client.node.supervisor import words
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import (
     REFUSED,
     STARTS_OVER,
-    Ended,
+    RunEnding,
     Status,
     Task,
     read_status,
@@ -288,7 +294,7 @@ def link(home):
     def end(code):
         raise NodeEnded(code)
 
-    return Link(home, "server:1", end)
+    return Connection(home, "server:1", end)
 
 
 def test_the_end_of_a_run_is_believed_until_another_one_goes_on(link):
@@ -324,7 +330,7 @@ def test_an_idle_node_that_tries_in_vain_is_started_anew_rarely(link):
 def test_polls_are_quick_after_a_message_and_rare_without(link, monkeypatch):
     slept = []
     monkeypatch.setattr("mamfed_client.node.supernode.time", type("T", (), {"sleep": slept.append}))
-    pace = Pace(link)
+    pace = PollingClock(link)
     pace.sleep(3)
     pace.sleep(0.5)
     assert slept == [LONGEST_POLL, 0.5]
@@ -389,11 +395,11 @@ def test_keys_that_others_may_read_stop_a_node(home, processes):
 
 
 def test_a_site_to_which_no_model_came_is_told_how_to_get_it():
-    assert Ended(run="first", how="finished").words() == (
+    assert RunEnding(run="first", how="finished").words() == (
         "run first has finished; no model came here: ask the coordinator for model.safetensors, "
         "then mamfed-client models add model.safetensors --run first"
     )
-    assert "model" not in Ended(run="first", how="failed").words()
+    assert "model" not in RunEnding(run="first", how="failed").words()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mamfed_client.imaging.mammogram import Facts, Mammogram
-from mamfed_client.imaging.preprocess import look_at
+from mamfed_client.imaging.preprocess import analyse
 from mamfed_client.plausibility import judge_image, judge_mask
 
 ROWS, COLUMNS = 512, 400
@@ -46,7 +46,7 @@ def judged():
 
     def judge(levels, view="CC"):
         image = mammogram(levels, view)
-        return [found.doubt for found in judge_image(image, look_at(image)).doubts]
+        return [found.doubt for found in judge_image(image, analyse(image)).doubts]
 
     return judge
 
@@ -57,7 +57,7 @@ def mask_judged():
 
     def judge(mask, levels=None, outlines=0):
         image = mammogram(draw()[0] if levels is None else levels)
-        look = look_at(image)
+        look = analyse(image)
         own = judge_image(image, look)
         found = judge_mask(np.ascontiguousarray(mask), look, own, outlines)
         return [one.doubt for one in found.doubts]

@@ -4,14 +4,14 @@ import pytest
 
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.plausibility import Measures
-from mamfed_client.plausibility.cohort import Member, compare_sites, judge_cohort
+from mamfed_client.plausibility.cohort import CohortMember, compare_sites, judge_cohort
 
 SOUND = Measures(0.05, "L", 0.02, 900, 30, 40, 0.1)
 
 
 def members(count, first=2, vendor="Aurora", laterality="L", **changes):
     return [
-        Member(
+        CohortMember(
             first + n, vendor, laterality, SOUND._replace(mask_pixels=900 + n)._replace(**changes)
         )
         for n in range(count)

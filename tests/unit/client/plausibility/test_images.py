@@ -6,8 +6,8 @@ import pytest
 from tests.unit.client.plausibility.conftest import draw, mammogram
 
 from mamfed_client.imaging.doubts import Doubt
-from mamfed_client.imaging.preprocess import look_at
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.preprocess import analyse
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.plausibility import judge_image
 
 
@@ -39,7 +39,7 @@ def test_a_breast_nearly_all_of_which_is_one_grey_is_refused(judged):
     levels, breast = draw()
     white = np.quantile(levels[breast], 0.05)
 
-    with pytest.raises(Refusal, match=r"9\d% of the breast at one grey level") as caught:
+    with pytest.raises(FileRejected, match=r"9\d% of the breast at one grey level") as caught:
         judged(levels / white)
     assert caught.value.reason is Reason.IMPLAUSIBLE_IMAGE
 
@@ -49,7 +49,7 @@ def test_an_image_of_few_levels_in_a_corner_of_the_range_is_not_saturated(judged
 
 
 def test_an_inverted_image_is_refused_for_its_bright_background(judged):
-    with pytest.raises(Refusal, match="of the breast at one grey level"):
+    with pytest.raises(FileRejected, match="of the breast at one grey level"):
         judged(1 - draw()[0])
 
 
@@ -64,8 +64,8 @@ def test_a_thumbnail_is_doubted(side, expected, judged):
 def test_an_icon_is_refused(side):
     icon = mammogram(cv2.resize(draw()[0], (side, side), interpolation=cv2.INTER_AREA))
 
-    with pytest.raises(Refusal, match=f"{side} x {side} pixels, an icon"):
-        judge_image(icon, look_at(mammogram(draw()[0])))
+    with pytest.raises(FileRejected, match=f"{side} x {side} pixels, an icon"):
+        judge_image(icon, analyse(mammogram(draw()[0])))
 
 
 def test_an_icon_that_was_enlarged_is_doubted(judged):

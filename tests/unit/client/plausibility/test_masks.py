@@ -6,7 +6,7 @@ import pytest
 from tests.unit.client.plausibility.conftest import disk, draw
 
 from mamfed_client.imaging.doubts import Doubt
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 @pytest.mark.parametrize("radius", [1, 5, 40, 90])
@@ -32,7 +32,7 @@ def test_a_finding_that_is_the_brightest_of_all_is_not_doubted(mask_judged):
     ids=["all", "inverted", "breast", "breast without lesion", "background"],
 )
 def test_what_is_certainly_no_finding_is_refused(mask_judged, mask, said):
-    with pytest.raises(Refusal, match=said) as caught:
+    with pytest.raises(FileRejected, match=said) as caught:
         mask_judged(mask)
     assert caught.value.reason is Reason.IMPLAUSIBLE_MASK
 
@@ -40,7 +40,7 @@ def test_what_is_certainly_no_finding_is_refused(mask_judged, mask, said):
 def test_the_surroundings_of_a_large_breast_are_refused(mask_judged):
     levels, breast = (layer[:, :260] for layer in draw())
 
-    with pytest.raises(Refusal, match="it marks what lies around the breast"):
+    with pytest.raises(FileRejected, match="it marks what lies around the breast"):
         mask_judged(~breast, levels)
 
 

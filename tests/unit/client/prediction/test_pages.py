@@ -10,7 +10,7 @@ import pytest
 from mamfed_client.imaging.geometry import Box, Transform
 from mamfed_client.prediction.lesions import Lesion
 from mamfed_client.prediction.pictures import hung, labelled, whole
-from mamfed_client.prediction.study_page import Hung, hang
+from mamfed_client.prediction.study_page import HungImage, hang
 
 
 def record(side, view, chest_wall="left"):
@@ -23,7 +23,7 @@ def names(images):
 
 def test_the_right_breast_hangs_at_the_left_and_cc_above_mlo():
     offered = [("L", "MLO"), ("L", "ML"), ("R", "MLO"), ("L", "CC"), ("R", "CC"), (None, "CC")]
-    rows, unknown = hang(Hung(record(*one), {}, False) for one in offered)
+    rows, unknown = hang(HungImage(record(*one), {}, False) for one in offered)
     assert [row.view for row in rows] == ["CC", "MLO", "ML"]
     assert [names(row.right) + names(row.left) for row in rows] == [
         [("R", "CC"), ("L", "CC")],

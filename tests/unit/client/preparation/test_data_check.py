@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
-from mamfed_client.imaging.rejections import Reason, Refusal
-from mamfed_client.preparation.row_result import Outcome
+from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_client.preparation.row_result import RowResult
 
 
 def test_check_counts_what_each_stage_could_use_and_every_reject(check, mixed):
@@ -105,7 +105,7 @@ def test_a_split_that_leaks_is_found_before_training(call, folder):
 
 def test_a_decoder_that_died_is_tried_again(check, export, monkeypatch):
     def died(row, task, decoder):
-        return Outcome.refused(Refusal(Reason.DECODER_CRASHED, "SIGTERM"))
+        return RowResult.refused(FileRejected(Reason.DECODER_CRASHED, "SIGTERM"))
 
     with monkeypatch.context() as patch:
         patch.setattr("mamfed_client.preparation.ingest.read_row", died)

@@ -3,12 +3,12 @@ import stat
 
 import pytest
 
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.preparation.journal import Journal
-from mamfed_client.preparation.row_result import Outcome
+from mamfed_client.preparation.row_result import RowResult
 
-GOOD = Outcome(digest="d" * 64, laterality="L").to_json()
-BAD = Outcome.refused(Refusal(Reason.TRUNCATED, "half of it")).to_json()
+GOOD = RowResult(digest="d" * 64, laterality="L").to_json()
+BAD = RowResult.refused(FileRejected(Reason.TRUNCATED, "half of it")).to_json()
 
 
 @pytest.fixture
@@ -19,12 +19,12 @@ def path(tmp_path):
 def test_an_outcome_is_found_again_by_another_process(path):
     Journal(path).add("a", [10, 1], GOOD)
     assert Journal(path).find("a", [10, 1]) == GOOD
-    assert Outcome.from_json(Journal(path).find("a", [10, 1])).laterality == "L"
+    assert RowResult.from_json(Journal(path).find("a", [10, 1])).laterality == "L"
 
 
 def test_a_refusal_is_remembered_too(path):
     Journal(path).add("a", [10, 1], BAD)
-    assert Outcome.from_json(Journal(path).find("a", [10, 1])).reason is Reason.TRUNCATED
+    assert RowResult.from_json(Journal(path).find("a", [10, 1])).reason is Reason.TRUNCATED
 
 
 def test_a_file_of_another_size_or_time_is_unknown(path):
@@ -68,7 +68,7 @@ def test_the_finished_journal_does_not_depend_on_the_order_of_work(path, tmp_pat
 def test_what_a_better_day_may_change_is_not_remembered(path):
     journal = Journal(path)
     for key, reason in (("a", Reason.TOO_SLOW), ("b", Reason.UNSUPPORTED_SYNTAX)):
-        journal.add(key, [10, 1], Outcome.refused(Refusal(reason)).to_json())
+        journal.add(key, [10, 1], RowResult.refused(FileRejected(reason)).to_json())
     journal.finish(["a", "b"])
     assert Journal(path).find("a", [10, 1]) is None
     assert Journal(path).find("b", [10, 1]) is None

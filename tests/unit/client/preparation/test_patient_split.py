@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from mamfed_client.datasets.manifest import Statement, linked_patients
+from mamfed_client.datasets.manifest import PatientStatement, linked_patients
 from mamfed_client.preparation.patient_split import declared_parts, draw_fold, draw_parts, strata
 from mamfed_common.errors import DataError
 
@@ -64,7 +64,9 @@ def test_fractions_that_leave_nothing_to_train_on_are_an_error(val, test):
 
 
 def statements(*described):
-    return [Statement(n, who, None, split) for n, (who, split) in enumerate(described, start=2)]
+    return [
+        PatientStatement(n, who, None, split) for n, (who, split) in enumerate(described, start=2)
+    ]
 
 
 def test_the_tables_own_split_is_taken_in_any_spelling():

@@ -9,8 +9,8 @@ from mamfed_client.datasets.manifest import linked_patients
 from mamfed_client.preparation.patients import (
     MOST_IMAGES,
     PLACEHOLDERS,
-    Mention,
-    meant,
+    PatientMention,
+    canonical_id,
     named_after_files,
     named_alike,
     spelled_alike,
@@ -28,7 +28,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("spellings", SPELLINGS)
 def test_spellings_of_one_identifier_mean_one(spellings):
-    assert {meant(spelling) for spelling in spellings} == {meant(spellings[0])}
+    assert {canonical_id(spelling) for spelling in spellings} == {canonical_id(spellings[0])}
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_spellings_of_one_identifier_mean_one(spellings):
     ],
 )
 def test_different_people_stay_different(people):
-    assert len({meant(one) for one in people}) == len(people)
+    assert len({canonical_id(one) for one in people}) == len(people)
 
 
 def test_the_words_of_anonymisers_are_spelled_as_compared():
-    assert {meant(word) for word in PLACEHOLDERS} == PLACEHOLDERS
+    assert {canonical_id(word) for word in PLACEHOLDERS} == PLACEHOLDERS
 
 
 def mention(row, patient, by_file="", *, checked=False):
-    return Mention(row, patient, meant(patient), by_file, checked)
+    return PatientMention(row, patient, canonical_id(patient), by_file, checked)
 
 
 def patients_of(joined, mentions):

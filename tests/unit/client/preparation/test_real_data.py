@@ -27,8 +27,8 @@ def test_every_row_is_usable_and_a_breast_of_sane_size_is_found(name):
                 marked, _ = decoder.mask(row.annotations, *mammogram.grey.shape)
             sample, transform = prepare(mammogram, marked and marked.mask, 128)
             content = np.prod(transform.shape)
-            assert 0.4 < sample.field.sum() / content < 0.99, row.image
-            far = sample.field[:, transform.shape[1] - 2].sum()
-            assert sample.field[:, 0].sum() >= far, row.image
+            assert 0.4 < sample.breast_mask.sum() / content < 0.99, row.image
+            far = sample.breast_mask[:, transform.shape[1] - 2].sum()
+            assert sample.breast_mask[:, 0].sum() >= far, row.image
             if marked is not None:
                 assert sample.mask.any()

@@ -6,7 +6,7 @@ import pytest
 from safetensors import safe_open
 
 from mamfed_client.imaging.geometry import Transform
-from mamfed_client.preparation.sample_store import Store, default_cache_dir, digest
+from mamfed_client.preparation.sample_store import SampleStore, default_cache_dir, digest
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.transforms.sample import Sample
 
@@ -16,11 +16,11 @@ KEY = b"k" * 32
 
 def draw_sample(seed=0, size=64):
     rng = np.random.default_rng(seed)
-    field = rng.random((size, size)) < 0.5
+    breast_mask = rng.random((size, size)) < 0.5
     return Sample(
         rng.integers(0, 65536, (size, size), dtype=np.uint16),
-        field,
-        field & (rng.random((size, size)) < 0.1),
+        breast_mask,
+        breast_mask & (rng.random((size, size)) < 0.1),
         "",
     )
 
@@ -32,7 +32,7 @@ TRANSFORM = Transform(
 
 @pytest.fixture(params=[None, KEY], ids=["in the clear", "encrypted"])
 def store(tmp_path, request):
-    return Store(tmp_path / "samples", request.param)
+    return SampleStore(tmp_path / "samples", request.param)
 
 
 def test_a_sample_comes_back_as_it_was_stored(store):
@@ -56,7 +56,8 @@ def test_a_sample_is_for_its_owner_only(store):
 
 def test_a_sample_is_a_safetensors_file_that_equal_samples_share_to_the_byte(tmp_path):
     paths = [
-        Store(tmp_path / name).add(NAME, draw_sample(), TRANSFORM).path for name in ("one", "two")
+        SampleStore(tmp_path / name).add(NAME, draw_sample(), TRANSFORM).path
+        for name in ("one", "two")
     ]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with safe_open(paths[0], framework="numpy") as file:
@@ -66,7 +67,7 @@ def test_a_sample_is_a_safetensors_file_that_equal_samples_share_to_the_byte(tmp
 
 
 def test_an_image_in_the_clear_is_mapped_not_copied(tmp_path):
-    image = Store(tmp_path).add(NAME, draw_sample(), TRANSFORM).load("").image
+    image = SampleStore(tmp_path).add(NAME, draw_sample(), TRANSFORM).load("").image
     base = image
     while base.base is not None and not isinstance(base, np.memmap):
         base = base.base
@@ -74,30 +75,30 @@ def test_an_image_in_the_clear_is_mapped_not_copied(tmp_path):
 
 
 def test_an_encrypted_sample_does_not_hold_the_image(tmp_path):
-    path = Store(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path
+    path = SampleStore(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path
     content = path.read_bytes()
     assert draw_sample().image[0].tobytes() not in content
     assert b"transform" not in content
 
 
 def test_the_same_sample_encrypted_twice_differs(tmp_path):
-    first = Store(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path.read_bytes()
-    assert Store(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path.read_bytes() != first
+    first = SampleStore(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path.read_bytes()
+    assert SampleStore(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path.read_bytes() != first
 
 
 def test_another_key_or_another_name_opens_nothing(tmp_path):
-    path = Store(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path
+    path = SampleStore(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path
     with pytest.raises(DataError, match="not encrypted under this key"):
-        Store(tmp_path, b"x" * 32).find(NAME).load("")
+        SampleStore(tmp_path, b"x" * 32).find(NAME).load("")
     other = digest("b" * 64, "", "L", 64, 1)
     (tmp_path / other[:2]).mkdir()
     (tmp_path / other[:2] / f"{other}.aes").write_bytes(path.read_bytes())
     with pytest.raises(DataError, match="not encrypted under this key"):
-        Store(tmp_path, KEY).find(other).load("")
+        SampleStore(tmp_path, KEY).find(other).load("")
 
 
 def test_a_sample_that_is_cut_off_is_none(tmp_path):
-    store = Store(tmp_path)
+    store = SampleStore(tmp_path)
     path = store.add(NAME, draw_sample(), TRANSFORM).path
     whole = path.read_bytes()
     for cut in (b"", whole[:5], whole[:100], whole[:-1], whole + b"\0"):
@@ -106,7 +107,7 @@ def test_a_sample_that_is_cut_off_is_none(tmp_path):
 
 
 def test_a_flipped_bit_is_seen_when_the_sample_is_read_and_the_sample_is_removed(tmp_path):
-    store = Store(tmp_path)
+    store = SampleStore(tmp_path)
     path = store.add(NAME, draw_sample(), TRANSFORM).path
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
@@ -118,7 +119,7 @@ def test_a_flipped_bit_is_seen_when_the_sample_is_read_and_the_sample_is_removed
 
 def test_only_what_is_used_is_kept(tmp_path):
     other = digest("b" * 64, "", "L", 64, 1)
-    clear, encrypted = Store(tmp_path), Store(tmp_path, KEY)
+    clear, encrypted = SampleStore(tmp_path), SampleStore(tmp_path, KEY)
     for name in (NAME, other):
         clear.add(name, draw_sample(), TRANSFORM)
     encrypted.add(NAME, draw_sample(), TRANSFORM)
@@ -144,7 +145,7 @@ def test_everything_the_sample_depends_on_is_in_its_name(monkeypatch):
 def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        Store(tmp_path / "file").add(NAME, draw_sample(), TRANSFORM)
+        SampleStore(tmp_path / "file").add(NAME, draw_sample(), TRANSFORM)
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):

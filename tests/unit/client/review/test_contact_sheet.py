@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mamfed_client.datasets.manifest import Row
 from mamfed_client.imaging.doubts import Doubt, Doubtful
-from mamfed_client.preparation.ingest import Case
-from mamfed_client.preparation.row_result import Outcome
+from mamfed_client.preparation.ingest import AcceptedImage
+from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.review.contact_sheet import choose
 from mamfed_client.tables.field_parsers import Label
 
@@ -14,7 +14,7 @@ from mamfed_client.tables.field_parsers import Label
 def case_of(row_number, vendor, view, *purposes):
     label = Label(None, ())
     row = Row(row_number, "", Path(), (), "P", label, view=view, vendor=vendor)
-    return Case(row, frozenset(purposes), Outcome())
+    return AcceptedImage(row, frozenset(purposes), RowResult())
 
 
 def crowd():

@@ -23,7 +23,7 @@ from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.rejections import Reason
 from mamfed_client.preparation.commands import Source, check
-from mamfed_client.preparation.eligibility import LeftOut
+from mamfed_client.preparation.eligibility import ExclusionReason
 from mamfed_client.preparation.summary import summarise_intake
 from mamfed_client.review.contact_sheet import draw
 from mamfed_client.review.explanations import EXPLANATIONS
@@ -484,7 +484,7 @@ def test_the_scale_of_breast_density_is_explained(page, intake, densities, said,
 
 
 def test_every_reason_is_explained():
-    assert {*map(str, Reason), *map(str, LeftOut)} == {*map(str, EXPLANATIONS)}
+    assert {*map(str, Reason), *map(str, ExclusionReason)} == {*map(str, EXPLANATIONS)}
 
 
 def test_doubtful_images_come_first_as_they_lie_in_their_files(folder, drawing, page):

@@ -15,7 +15,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, SecondaryCaptureImageS
 
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.imaging.reader import read_mammogram
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox import protocol
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.sandbox.protocol import parse_answer
@@ -49,7 +49,7 @@ def pipe(tmp_path):
 
 @contextmanager
 def refused(reason, words=""):
-    with pytest.raises(Refusal, match=words or None) as caught:
+    with pytest.raises(FileRejected, match=words or None) as caught:
         yield
     assert caught.value.reason is reason
     assert caught.value.__suppress_context__ or caught.value.__context__ is None

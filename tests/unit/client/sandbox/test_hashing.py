@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.hashing import PIECE, hashing
 
 
@@ -16,6 +16,6 @@ def test_a_file_of_any_number_of_pieces_is_hashed_whole(size):
 
 def test_hashing_ends_with_a_refusal():
     threads = threading.active_count()
-    with pytest.raises(Refusal), hashing(bytes(64 * PIECE)):
-        raise Refusal(Reason.NO_PIXELS)
+    with pytest.raises(FileRejected), hashing(bytes(64 * PIECE)):
+        raise FileRejected(Reason.NO_PIXELS)
     assert threading.active_count() == threads

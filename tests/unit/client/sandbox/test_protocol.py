@@ -6,9 +6,9 @@ import pytest
 
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.mammogram import Facts
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.protocol import (
-    Nonsense,
+    ProtocolError,
     check_mammogram,
     check_mask,
     check_source,
@@ -81,7 +81,7 @@ def test_honest_answers_are_believed():
     ],
 )
 def test_a_lie_about_a_mammogram_is_noticed(lie):
-    with pytest.raises(Nonsense):
+    with pytest.raises(ProtocolError):
         check_mammogram(MAMMOGRAM | lie)
 
 
@@ -89,7 +89,7 @@ def test_a_lie_about_a_mammogram_is_noticed(lie):
     "lie", [{"boxes": -1}, {"points": None}, {"resampled": 1 << 30}, {"doubts": 3}]
 )
 def test_a_lie_about_a_mask_is_noticed(lie):
-    with pytest.raises(Nonsense):
+    with pytest.raises(ProtocolError):
         check_mask(MASK | lie)
 
 
@@ -111,12 +111,12 @@ def test_a_lie_about_a_mask_is_noticed(lie):
     ],
 )
 def test_a_line_that_is_no_answer_is_noticed(line):
-    with pytest.raises(Nonsense):
+    with pytest.raises(ProtocolError):
         parse_answer(line)
 
 
 def test_a_refusal_keeps_its_reason_and_words():
-    with pytest.raises(Refusal, match=r"^truncated: 3 of 4 bytes$") as caught:
+    with pytest.raises(FileRejected, match=r"^truncated: 3 of 4 bytes$") as caught:
         parse_answer(b'{"refused": ["truncated", "3 of 4 bytes"]}')
     assert caught.value.reason is Reason.TRUNCATED
 
@@ -152,5 +152,5 @@ def test_a_header_is_believed_where_it_is_short_texts_and_items_under_known_name
     ],
 )
 def test_a_lie_about_a_header_is_noticed(lie):
-    with pytest.raises(Nonsense):
+    with pytest.raises(ProtocolError):
         check_source({"source": lie})

@@ -22,7 +22,7 @@ from mamfed_common.errors import SetupError
 from mamfed_common.runtime.documents import read_json
 from mamfed_common.security.certificates import node_uri
 from mamfed_common.security.enrolment import (
-    SiteRequest,
+    EnrolmentRequest,
     Welcome,
     check_request,
     read_request,
@@ -185,6 +185,6 @@ def test_flower_takes_the_node_key(site):
 
 def test_models_of_both_files_refuse_what_is_missing(tmp_path):
     (tmp_path / "x.json").write_text("{}")
-    for model in (SiteRequest, Welcome):
+    for model in (EnrolmentRequest, Welcome):
         with pytest.raises(SetupError, match="is missing"):
             read_json(model, tmp_path / "x.json")

@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from mamfed_client.disclosure.plan_admission import (
-    Refused,
-    Standing,
+    PlanStatus,
+    PolicyRefusal,
     check_bounds,
     check_plan,
-    standing,
+    plan_status,
 )
 from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.disclosure.privacy import clip, gaussian, protect, read_secret, update_norm
@@ -22,7 +22,7 @@ from mamfed_client.site.policy import Bounds, Policy, missing_for_training
 from mamfed_common.errors import SetupError, WeightsError
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
-from mamfed_common.protocol.messages import FAULTS, Fault
+from mamfed_common.protocol.messages import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.keys import openssh_text
 from mamfed_common.security.signing import sign_plan
 
@@ -41,7 +41,7 @@ def refusal(policy, plan, *, signature=None, keys=None, decisions=None, now=NOON
     keys = [KEY.public_key()] if keys is None else keys
     try:
         check_plan(policy, plan, signature, keys, decisions or {}, now)
-    except Refused as refused:
+    except PolicyRefusal as refused:
         return refused.fault
     return None
 
@@ -54,7 +54,7 @@ def test_nothing_may_leave_unless_it_is_allowed(tiny_plan):
     policy = Policy()
     assert policy.release.withheld(["backbone.a", "b"]) == ["backbone.a", "b"]
     assert policy.release.metrics == ()
-    assert refusal(policy, tiny_plan) is Fault.PLAN_NOT_APPROVED
+    assert refusal(policy, tiny_plan) is RefusalCode.PLAN_NOT_APPROVED
     missing = missing_for_training(policy, tiny_plan)
     assert len(missing) == 3
     assert "'counts'" in missing[0]
@@ -117,12 +117,17 @@ def test_hours_may_pass_midnight(clock, is_open):
 def test_a_plan_that_nobody_trusted_signed_is_refused(tiny_plan):
     other = Ed25519PrivateKey.generate()
     assert refusal(OPEN, tiny_plan) is None
-    assert refusal(OPEN, tiny_plan, signature="") is Fault.PLAN_NOT_SIGNED
-    assert refusal(OPEN, tiny_plan, signature="no base64!") is Fault.PLAN_NOT_SIGNED
-    assert refusal(OPEN, tiny_plan, signature=sign_plan(other, tiny_plan)) is Fault.PLAN_NOT_SIGNED
-    assert refusal(OPEN, tiny_plan, keys=[]) is Fault.PLAN_NOT_SIGNED
+    assert refusal(OPEN, tiny_plan, signature="") is RefusalCode.PLAN_NOT_SIGNED
+    assert refusal(OPEN, tiny_plan, signature="no base64!") is RefusalCode.PLAN_NOT_SIGNED
+    assert (
+        refusal(OPEN, tiny_plan, signature=sign_plan(other, tiny_plan))
+        is RefusalCode.PLAN_NOT_SIGNED
+    )
+    assert refusal(OPEN, tiny_plan, keys=[]) is RefusalCode.PLAN_NOT_SIGNED
     changed = tiny_plan.changed(seed=1)
-    assert refusal(OPEN, changed, signature=sign_plan(KEY, tiny_plan)) is Fault.PLAN_NOT_SIGNED
+    assert (
+        refusal(OPEN, changed, signature=sign_plan(KEY, tiny_plan)) is RefusalCode.PLAN_NOT_SIGNED
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,18 +144,18 @@ def test_each_bound_is_held_against_the_plan(tiny_plan, bounds, name, found):
     policy = with_bounds(**bounds)
     broken = [check for check in check_bounds(policy, tiny_plan) if not check.fits]
     assert [(check.name, check.found) for check in broken] == ([(name, found)] if name else [])
-    assert refusal(policy, tiny_plan) is (Fault.PLAN_OUTSIDE_POLICY if name else None)
+    assert refusal(policy, tiny_plan) is (RefusalCode.PLAN_OUTSIDE_POLICY if name else None)
 
 
 def test_image_size_and_local_epochs_are_bounds_too(tiny_plan):
     assert refusal(with_bounds(max_image_size=32), tiny_plan.changed(image_size=33)) == 103
     stage = tiny_plan.finetuning.model_copy(update={"local_epochs": 2})
     plan = tiny_plan.changed(finetuning=stage.model_dump())
-    assert refusal(with_bounds(max_local_epochs=1), plan) is Fault.PLAN_OUTSIDE_POLICY
+    assert refusal(with_bounds(max_local_epochs=1), plan) is RefusalCode.PLAN_OUTSIDE_POLICY
     assert refusal(with_bounds(max_local_epochs=2), plan) is None
     counted = {**stage.model_dump(), "local_epochs": None, "local_steps": 50}
     plan = tiny_plan.changed(finetuning=counted)
-    assert refusal(with_bounds(max_local_steps=49), plan) is Fault.PLAN_OUTSIDE_POLICY
+    assert refusal(with_bounds(max_local_steps=49), plan) is RefusalCode.PLAN_OUTSIDE_POLICY
     assert refusal(with_bounds(max_local_steps=50), plan) is None
 
 
@@ -163,15 +168,15 @@ def test_a_stage_of_no_rounds_asks_for_nothing(tiny_plan):
 def test_a_plan_waits_for_a_person_who_may_change_her_mind(tiny_plan):
     manual = OPEN.model_copy(update={"plans": Policy().plans})
     name = tiny_plan.sha256()
-    assert refusal(manual, tiny_plan) is Fault.PLAN_NOT_APPROVED
+    assert refusal(manual, tiny_plan) is RefusalCode.PLAN_NOT_APPROVED
     assert refusal(manual, tiny_plan, decisions={"0" * 64: Decision.APPROVED}) == 102
     assert refusal(manual, tiny_plan, decisions={name: Decision.APPROVED}) is None
-    assert refusal(OPEN, tiny_plan, decisions={name: Decision.REFUSED}) is Fault.PLAN_REFUSED
+    assert refusal(OPEN, tiny_plan, decisions={name: Decision.REFUSED}) is RefusalCode.PLAN_REFUSED
     advance = manual.model_copy(
         update={"plans": manual.plans.model_copy(update={"allowed": (name[:12],)})}
     )
     assert refusal(advance, tiny_plan) is None
-    assert standing(advance, tiny_plan, {name: Decision.REFUSED}) is Standing.REFUSED
+    assert plan_status(advance, tiny_plan, {name: Decision.REFUSED}) is PlanStatus.REFUSED
 
 
 def test_approval_does_not_lift_a_bound(tiny_plan):
@@ -181,14 +186,14 @@ def test_approval_does_not_lift_a_bound(tiny_plan):
 
 def test_the_hour_counts_where_it_is_asked(tiny_plan):
     night = with_bounds(hours="19:00-07:00")
-    assert refusal(night, tiny_plan) is Fault.NOT_AT_THIS_HOUR
+    assert refusal(night, tiny_plan) is RefusalCode.NOT_AT_THIS_HOUR
     assert refusal(night, tiny_plan, now=datetime(2026, 3, 1, 20)) is None
     assert refusal(night, tiny_plan, now=None) is None
 
 
 def test_every_refusal_has_words_that_are_nobodys_secret(tiny_plan):
-    for fault in Fault:
-        assert str(Refused(fault)) == FAULTS[fault]
+    for fault in RefusalCode:
+        assert str(PolicyRefusal(fault)) == REFUSAL_CODES[fault]
 
 
 @pytest.fixture

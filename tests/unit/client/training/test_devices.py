@@ -13,20 +13,20 @@ import torch
 from tests.conftest import blob_sample
 
 from mamfed_client.imaging.geometry import Transform
-from mamfed_client.preparation.cohort import Stored
-from mamfed_client.preparation.sample_store import Store, digest
-from mamfed_client.training.devices import Hardware, Order, StoredImage, train_on
+from mamfed_client.preparation.cohort import LazySamples
+from mamfed_client.preparation.sample_store import SampleStore, digest
+from mamfed_client.training.devices import Hardware, StoredImage, WorkerTask, train_on
 from mamfed_common.errors import RunError
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import TRAINED_ON, Stage, StagePlan
 from mamfed_common.runtime.child_processes import how_it_ended
-from mamfed_common.training.batches import Turn
-from mamfed_common.training.data_parallel import Place
-from mamfed_common.training.kept_optimizer import OptimizerKeeper
-from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.batches import RoundContext
+from mamfed_common.training.data_parallel import ProcessRank
+from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.round_checkpoint import RoundCheckpointer
 
-TURN = Turn("site", 1)
+TURN = RoundContext("site", 1)
 ONE, TWO = (Hardware("cpu", count, threads=1) for count in (1, 2))
 STEPS = 6
 """Of a round: five images, two a step, two epochs. In the last step of each, the partner has none;
@@ -35,12 +35,12 @@ WHERE = Transform(rows=32, columns=32, top=0, bottom=32, left=0, right=32, flipp
 WAIT_SECONDS = 30
 
 
-class OnDisk(Stored):
+class OnDisk(LazySamples):
     """Samples in a site's cache, which this process has read already."""
 
     def __init__(self, folder, samples, key=None):
         self.samples = samples
-        store = Store(folder, key)
+        store = SampleStore(folder, key)
         names = [digest(sample.name, "", None, 32, 0) for sample in samples]
         self.entries = [
             (sample.name, store.add(name, sample, WHERE))
@@ -143,7 +143,7 @@ def test_two_devices_go_on_with_the_moments_that_the_leader_kept(round_of, plan,
         folder = tmp_path / f"moments {len(hardware)} {hardware.devices} {after}"
         kept = plan.changed(**changed)
         for server_round in (1, 2) if after else (2,):
-            moments = OptimizerKeeper(folder, kept, "", Stage.FINETUNING, server_round)
+            moments = OptimizerStateStore(folder, kept, "", Stage.FINETUNING, server_round)
             result = round_of(hardware, Stage.FINETUNING, changed=changed, moments=moments)
         return result
 
@@ -184,8 +184,8 @@ def test_a_round_cut_short_goes_on_with_the_same_bits(round_of, tmp_path):
     """Stage 1, where the optimiser has nothing of the head."""
     stage = Stage.PRETRAINING
 
-    def keeper():
-        return RoundKeeper(tmp_path / "state", "round 1", 0.0)
+    def checkpointer_of():
+        return RoundCheckpointer(tmp_path / "state", "round 1", 0.0)
 
     steps = []
 
@@ -196,12 +196,12 @@ def test_a_round_cut_short_goes_on_with_the_same_bits(round_of, tmp_path):
 
     whole = round_of(TWO, stage)
     with pytest.raises(Killed):
-        round_of(TWO, stage, keep=keeper(), on_step=on_step)
+        round_of(TWO, stage, checkpointer=checkpointer_of(), on_step=on_step)
     assert not partners()
-    resumed = round_of(TWO, stage, keep=keeper(), on_step=on_step)
+    resumed = round_of(TWO, stage, checkpointer=checkpointer_of(), on_step=on_step)
     assert len(steps) == STEPS
     assert same_bits(resumed, whole)
-    assert same_bits(round_of(TWO, stage, keep=keeper(), on_step=on_step), whole)
+    assert same_bits(round_of(TWO, stage, checkpointer=checkpointer_of(), on_step=on_step), whole)
     assert len(steps) == STEPS, "a round that is over starts no partner"
 
 
@@ -209,12 +209,12 @@ def test_a_round_begun_on_two_devices_goes_on_with_one(round_of, tmp_path):
     def stop():
         raise Killed
 
-    def keeper():
-        return RoundKeeper(tmp_path / "state", "round 1", 0.0)
+    def checkpointer_of():
+        return RoundCheckpointer(tmp_path / "state", "round 1", 0.0)
 
     with pytest.raises(Killed):
-        round_of(TWO, Stage.FINETUNING, keep=keeper(), on_step=stop)
-    resumed = round_of(ONE, Stage.FINETUNING, keep=keeper())
+        round_of(TWO, Stage.FINETUNING, checkpointer=checkpointer_of(), on_step=stop)
+    resumed = round_of(ONE, Stage.FINETUNING, checkpointer=checkpointer_of())
     assert furthest(resumed, round_of(ONE, Stage.FINETUNING)) < 1e-5
 
 
@@ -307,20 +307,20 @@ def test_no_partner_outlives_its_leader(tmp_path, plan):
 
 def test_an_order_comes_through_as_it_was_given(plan):
     image = StoredImage(name="é.dcm", path=Path("/x"), key="00ff")
-    order = Order(
-        place=Place(rank=1, of=2, device="cuda:1", folder=Path("/y")),
+    order = WorkerTask(
+        place=ProcessRank(rank=1, world_size=2, device="cuda:1", folder=Path("/y")),
         stage=Stage.FINETUNING,
         plan=plan,
-        turn=TURN,
+        round_context=TURN,
         samples=(image,),
         benign=(),
         threads=3,
         activation_checkpointing=True,
     )
-    read = Order.model_validate_json(order.model_dump_json())
+    read = WorkerTask.model_validate_json(order.model_dump_json())
     assert read == order
     assert read.plan.sha256() == plan.sha256()
-    assert isinstance(read.turn, Turn)
+    assert isinstance(read.round_context, RoundContext)
     assert "00ff" not in repr(order)
 
 

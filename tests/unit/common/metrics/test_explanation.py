@@ -9,14 +9,14 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 SIZE = 40
 
 
-def sample(ring=(0.4, 0.6), lesion=1.0, side=4, field=None):
+def sample(ring=(0.4, 0.6), lesion=1.0, side=4, breast_mask=None):
     """A square lesion in stripes of two intensities, which fill the breast."""
     image = np.full((SIZE, SIZE), ring[0])
     image[:, ::2] = ring[1]
     mask = np.zeros((SIZE, SIZE), bool)
     mask[10 : 10 + side, 10 : 10 + side] = True
     image[mask] = lesion
-    breast = np.ones((SIZE, SIZE), bool) if field is None else field
+    breast = np.ones((SIZE, SIZE), bool) if breast_mask is None else breast_mask
     return Sample(np.rint(image * FULL_SCALE).astype(np.uint16), breast, mask, "x")
 
 
@@ -37,9 +37,9 @@ def test_a_lesion_is_tissue_where_its_mean_lies_within_that_of_the_ring(value, a
 
 
 def test_the_ring_ends_at_the_breast_and_leaves_other_lesions_out():
-    field = np.zeros((SIZE, SIZE), bool)
-    field[8:, 8:] = True
-    one = sample(field=field)
+    breast_mask = np.zeros((SIZE, SIZE), bool)
+    breast_mask[8:, 8:] = True
+    one = sample(breast_mask=breast_mask)
     one.image[:8] = one.image[:, :8] = FULL_SCALE
     one.mask[10:14, 15:17] = True
     one.image[10:14, 15:17] = FULL_SCALE
@@ -70,5 +70,5 @@ def test_what_is_small_or_was_not_found_is_not_judged():
     assert judge_redrawn(one, redrawn(one, 0.5), nothing) == ()
     nothing[10, 11] = True
     assert len(judge_redrawn(one, redrawn(one, 0.5), nothing)) == 1
-    surrounded = one._replace(field=one.mask)
+    surrounded = one._replace(breast_mask=one.mask)
     assert judge_redrawn(surrounded, redrawn(one, 0.5), one.mask) == (), "no ring"

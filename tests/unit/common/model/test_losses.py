@@ -23,10 +23,10 @@ def test_an_empty_mask_has_a_finite_loss_that_falls_with_the_prediction():
 
 def test_an_empty_target_counts_inside_the_breast_and_each_breast_alike():
     logits = torch.tensor([[[[2.0, -1.0], [0.5, 9.0]]], [[[1.0, 9.0], [9.0, 9.0]]]])
-    field = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]], [[[1.0, 0.0], [0.0, 0.0]]]])
+    breast_mask = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]], [[[1.0, 0.0], [0.0, 0.0]]]])
     first = -(1 - torch.tensor([2.0, -1.0, 0.5]).sigmoid()).log().mean()
     second = -(1 - torch.tensor(1.0).sigmoid()).log()
-    torch.testing.assert_close(empty_loss(logits, field), (first + second) / 2)
+    torch.testing.assert_close(empty_loss(logits, breast_mask), (first + second) / 2)
 
 
 def test_an_image_without_any_breast_costs_nothing():

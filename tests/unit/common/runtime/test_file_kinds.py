@@ -10,7 +10,7 @@ from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoin
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
 from mamfed_common.plan import Stage
-from mamfed_common.runtime.file_kinds import Kind, kind_of
+from mamfed_common.runtime.file_kinds import FileKind, kind_of
 from mamfed_common.security.enrolment import write_document
 from mamfed_server.admission.approval import approve
 from mamfed_server.cli.main import app as server
@@ -45,17 +45,17 @@ def files(tmp_path, tiny_plan):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "plan.yaml").write_text(tiny_plan.to_yaml())
     return {
-        Kind.REQUEST: request,
-        Kind.WELCOME: welcome,
-        Kind.PLAN: plan,
-        Kind.SITE_SETTINGS: site.settings_path,
-        Kind.SERVER_SETTINGS: coordinator.settings_path,
-        Kind.CHECKPOINT: checkpoint,
-        Kind.DESCRIPTION: checkpoint.with_suffix(".json"),
-        Kind.BUNDLE: tmp_path / "bundle",
-        Kind.RUN: tmp_path / "run",
-        Kind.PRIVATE_KEY: site.node_key,
-        Kind.CERTIFICATE: coordinator.ca,
+        FileKind.REQUEST: request,
+        FileKind.WELCOME: welcome,
+        FileKind.PLAN: plan,
+        FileKind.SITE_SETTINGS: site.settings_path,
+        FileKind.SERVER_SETTINGS: coordinator.settings_path,
+        FileKind.CHECKPOINT: checkpoint,
+        FileKind.DESCRIPTION: checkpoint.with_suffix(".json"),
+        FileKind.BUNDLE: tmp_path / "bundle",
+        FileKind.RUN: tmp_path / "run",
+        FileKind.PRIVATE_KEY: site.node_key,
+        FileKind.CERTIFICATE: coordinator.ca,
     }
 
 
@@ -71,21 +71,29 @@ def test_each_kind_is_known_by_what_it_holds(files, tmp_path):
 
 
 COMMANDS = {
-    "join": (client, ["join", "{file}", "--home", "{home}"], Kind.WELCOME),
-    "preflight": (client, ["preflight", "--plan", "{file}", "--home", "{home}"], Kind.PLAN),
-    "plan approve": (client, ["plan", "approve", "{file}", "--home", "{home}"], Kind.PLAN),
-    "sites approve": (server, ["sites", "approve", "{file}", "--home", "{server}"], Kind.REQUEST),
-    "check": (server, ["check", "{file}"], Kind.PLAN),
-    "start": (server, ["start", "--plan", "{file}", "--run", "r", "--home", "{server}"], Kind.PLAN),
+    "join": (client, ["join", "{file}", "--home", "{home}"], FileKind.WELCOME),
+    "preflight": (client, ["preflight", "--plan", "{file}", "--home", "{home}"], FileKind.PLAN),
+    "plan approve": (client, ["plan", "approve", "{file}", "--home", "{home}"], FileKind.PLAN),
+    "sites approve": (
+        server,
+        ["sites", "approve", "{file}", "--home", "{server}"],
+        FileKind.REQUEST,
+    ),
+    "check": (server, ["check", "{file}"], FileKind.PLAN),
+    "start": (
+        server,
+        ["start", "--plan", "{file}", "--run", "r", "--home", "{server}"],
+        FileKind.PLAN,
+    ),
     "evaluate": (
         client,
         ["evaluate", "--checkpoint", "{file}", "--data", "{data}", "--out", "{out}"],
-        Kind.CHECKPOINT,
+        FileKind.CHECKPOINT,
     ),
     "predict": (
         client,
         ["predict", "{data}", "--checkpoint", "{file}", "--out", "{out}"],
-        Kind.CHECKPOINT,
+        FileKind.CHECKPOINT,
     ),
 }
 
@@ -94,8 +102,8 @@ COMMANDS = {
 def test_a_file_of_another_kind_is_named_with_what_takes_it(files, tmp_path, name):
     app, words, expected = COMMANDS[name]
     places = {
-        "home": files[Kind.SITE_SETTINGS].parent,
-        "server": files[Kind.SERVER_SETTINGS].parent,
+        "home": files[FileKind.SITE_SETTINGS].parent,
+        "server": files[FileKind.SERVER_SETTINGS].parent,
         "data": tmp_path / "data",
         "out": tmp_path / "out",
     }
@@ -106,14 +114,14 @@ def test_a_file_of_another_kind_is_named_with_what_takes_it(files, tmp_path, nam
         result, said = run(app, *(word.format(file=file, **places) for word in words))
         assert result.exit_code, kind
         assert str(file) in said
-        own = name == "join" and kind is Kind.REQUEST
+        own = name == "join" and kind is FileKind.REQUEST
         assert ("this is your own request" if own else f"this is {kind.words} (") in said, kind
         assert "unknown key" not in said
         assert not (tmp_path / "out").exists()
 
 
 def test_the_settings_of_the_other_role_are_named(files):
-    site, coordinator = (files[k] for k in (Kind.SITE_SETTINGS, Kind.SERVER_SETTINGS))
+    site, coordinator = (files[k] for k in (FileKind.SITE_SETTINGS, FileKind.SERVER_SETTINGS))
     kept = coordinator.read_text()
     coordinator.write_text(site.read_text())
     _, said = run(server, "sites", "list", "--home", coordinator.parent)
@@ -139,7 +147,7 @@ def test_a_name_that_cannot_be_one_is_answered_with_one_that_can(tmp_path, name,
 
 
 def test_no_pattern_and_no_count_of_a_tuple_is_shown(files):
-    path = files[Kind.SITE_SETTINGS]
+    path = files[FileKind.SITE_SETTINGS]
     path.write_text("name: North Hospital\ndata: [{name: a b, folder: x}]\n")
     _, said = run(client, "status", "--home", path.parent)
     assert said == (

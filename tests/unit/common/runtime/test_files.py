@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import read_plan
 from mamfed_common.runtime.files import os_error_line, private_directory, write_atomic
-from mamfed_common.runtime.lock import only_one, short_lock
+from mamfed_common.runtime.lock import exclusive_lock, short_lock
 from mamfed_common.security.certificates import pair_reason, read_certificate
 from mamfed_server.run_folder.jsonl import append_line
 
@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def lock(path):
-    with only_one(path, "this"):
+    with exclusive_lock(path, "this"):
         pass
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mamfed_common.errors import OutputError
-from mamfed_common.runtime.fingerprint import Fingerprint, said, sha256_of
+from mamfed_common.runtime.fingerprint import Fingerprint, describe_differences, sha256_of
 
 PARTS = {
     "weights_sha256": "a" * 64,
@@ -68,4 +68,4 @@ def test_a_refusal_says_what_differs_and_what_to_do_in_one_line():
 
 def test_many_differences_are_cut_short():
     differences = Fingerprint.of(**{f"p{n}": 1 for n in range(5)}).differences({})
-    assert said(differences).endswith("p2 was not there, is now 1, and 2 more")
+    assert describe_differences(differences).endswith("p2 was not there, is now 1, and 2 more")

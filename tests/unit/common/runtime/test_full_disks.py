@@ -21,10 +21,10 @@ from mamfed_common.runtime.files import (
     refusal_words,
     write_atomic,
 )
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.run_folder.jsonl import append_line
-from mamfed_server.service.status_file import Board, read_board
+from mamfed_server.service.status_file import StatusFile, read_board
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_lock_that_a_full_disk_does_not_take_is_named(small_disk):
     fill(small_disk)
     with (
         pytest.raises(OSError, match="No space left") as caught,
-        only_one(small_disk / "lock", "it"),
+        exclusive_lock(small_disk / "lock", "it"),
     ):
         pass
     assert caught.value.filename == str(small_disk / "lock")
@@ -94,7 +94,7 @@ def test_what_a_full_disk_does_not_take_of_a_log_is_said_elsewhere_and_once_why(
 def test_a_status_that_a_full_disk_does_not_take_is_warned_of_and_the_work_goes_on(
     small_disk, caplog
 ):
-    home, board = SiteHome(small_disk), Board(small_disk)
+    home, board = SiteHome(small_disk), StatusFile(small_disk)
     update_status(home, state="connecting")
     before = home.status.read_text()
     fill(small_disk)

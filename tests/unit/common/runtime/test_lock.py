@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from mamfed_common.errors import OutputError, SetupError
-from mamfed_common.runtime.lock import holder, only_one, short_lock, stop
+from mamfed_common.runtime.lock import exclusive_lock, holder, short_lock, stop
 
 HOLD = """
 import sys
 from pathlib import Path
-from mamfed_common.runtime.lock import only_one
-with only_one(Path(sys.argv[1]), "a server"):
+from mamfed_common.runtime.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "a server"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -38,14 +38,14 @@ def other(tmp_path):
 
 def test_a_second_process_is_refused_and_told_who_runs(tmp_path, other):
     message = rf"a server runs here already \(process {other.pid}, since 20"
-    with pytest.raises(SetupError, match=message), only_one(tmp_path / "lock", "a server"):
+    with pytest.raises(SetupError, match=message), exclusive_lock(tmp_path / "lock", "a server"):
         pytest.fail("held twice")
 
 
 def test_a_kill_leaves_no_lock(tmp_path, other):
     other.kill()
     other.wait()
-    with only_one(tmp_path / "lock", "a server"):
+    with exclusive_lock(tmp_path / "lock", "a server"):
         assert holder(tmp_path / "lock").pid == os.getpid()
     assert holder(tmp_path / "lock") is None
 
@@ -63,7 +63,7 @@ while True:
     try:
         looker.stdout.readline()
         for _ in range(200):
-            with only_one(path, "a server"):
+            with exclusive_lock(path, "a server"):
                 pass
     finally:
         looker.kill()
@@ -72,7 +72,7 @@ while True:
 
 
 def test_the_file_is_private_and_names_its_holder(tmp_path):
-    with only_one(tmp_path / "lock", "a server"):
+    with exclusive_lock(tmp_path / "lock", "a server"):
         assert holder(tmp_path / "lock")[:2] == (os.getpid(), socket.gethostname())
         assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
@@ -80,7 +80,7 @@ def test_the_file_is_private_and_names_its_holder(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with (
         pytest.raises(OutputError, match="lock: cannot be written"),
-        only_one(tmp_path / "missing" / "lock", "a server"),
+        exclusive_lock(tmp_path / "missing" / "lock", "a server"),
     ):
         pytest.fail("locked nothing")
 
@@ -130,7 +130,7 @@ def no_locks(monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-@pytest.mark.parametrize("take", [lambda path: only_one(path, "a server"), short_lock])
+@pytest.mark.parametrize("take", [lambda path: exclusive_lock(path, "a server"), short_lock])
 def test_a_file_system_without_locks_is_named(tmp_path, no_locks, take):
     with (
         pytest.raises(SetupError, match="lock: its file system has no locks"),
@@ -150,12 +150,12 @@ def test_a_lock_whose_file_goes_keeps_two_apart(tmp_path):
 import sys
 from pathlib import Path
 from mamfed_common.errors import OutputError, SetupError
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 folder = Path(sys.argv[1])
 done = 0
 while done < 60:
     try:
-        with only_one(folder / "lock", "this", leaves_file=False):
+        with exclusive_lock(folder / "lock", "this", leaves_file=False):
             value = int((folder / "count").read_text())
             (folder / "count").write_text(str(value + 1))
             done += 1

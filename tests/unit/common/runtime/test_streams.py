@@ -8,8 +8,8 @@ import pytest
 
 TALK = """
 import sys, time
-from mamfed_common.runtime.streams import make_streams_last
-make_streams_last()
+from mamfed_common.runtime.streams import tolerate_closed_streams
+tolerate_closed_streams()
 for n in range(200):
     print("a line of some length", n, file=sys.stderr, flush=True)
     print("a result of some length", n, flush=True)

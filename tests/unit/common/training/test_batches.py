@@ -5,9 +5,15 @@ from tests.conftest import blob_sample
 
 from mamfed_common.errors import DataError
 from mamfed_common.plan import Stage, StagePlan
-from mamfed_common.training.batches import Batches, Share, Turn, makers, to_tensor
+from mamfed_common.training.batches import (
+    Batches,
+    BatchShard,
+    RoundContext,
+    loader_threads,
+    to_tensor,
+)
 
-TURN = Turn("site", 1)
+TURN = RoundContext("site", 1)
 SAMPLES = [blob_sample(seed) for seed in range(6)]
 BENIGN = [blob_sample(seed, malignant=False) for seed in range(20, 23)]
 
@@ -30,7 +36,7 @@ def interleaved(shares):
 def test_the_shares_of_a_batch_make_the_batch_of_one_process(plan, stage, of):
     whole = list(Batches(SAMPLES, plan, stage, TURN, BENIGN).epoch(0))
     ranks = [
-        list(Batches(SAMPLES, plan, stage, TURN, BENIGN, Share(rank, of)).epoch(0))
+        list(Batches(SAMPLES, plan, stage, TURN, BENIGN, BatchShard(rank, of)).epoch(0))
         for rank in range(of)
     ]
     assert [len(batch.inputs) for batch in whole] == [4, 2]
@@ -43,16 +49,18 @@ def test_the_shares_of_a_batch_make_the_batch_of_one_process(plan, stage, of):
 
 
 def test_a_batch_says_how_many_images_all_shares_have(plan):
-    batches = Batches(SAMPLES, plan, Stage.FINETUNING, TURN, BENIGN, Share(1, 2))
-    assert [(b.of_images, b.of_benign) for b in batches.epoch(0)] == [(4, 2), (2, 2)]
+    batches = Batches(SAMPLES, plan, Stage.FINETUNING, TURN, BENIGN, BatchShard(1, 2))
+    assert [(b.total_images, b.total_benign) for b in batches.epoch(0)] == [(4, 2), (2, 2)]
     (first, last) = Batches(SAMPLES, plan, Stage.PRETRAINING, TURN, BENIGN).epoch(0)
-    assert [(b.of_images, b.of_benign) for b in (first, last)] == [(4, 0), (2, 0)]
+    assert [(b.total_images, b.total_benign) for b in (first, last)] == [(4, 0), (2, 0)]
 
 
 def test_a_share_of_a_small_batch_may_be_empty(plan):
-    last = list(Batches(SAMPLES, plan, Stage.FINETUNING, TURN, BENIGN, Share(2, 3)).epoch(0))[-1]
+    last = list(Batches(SAMPLES, plan, Stage.FINETUNING, TURN, BENIGN, BatchShard(2, 3)).epoch(0))[
+        -1
+    ]
     assert last.inputs.shape == last.targets.shape == last.benign.shape == (0, 1, 32, 32)
-    assert (last.of_images, last.of_benign) == (2, 2)
+    assert (last.total_images, last.total_benign) == (2, 2)
 
 
 class Recording(list):
@@ -70,7 +78,7 @@ class Recording(list):
 def test_a_share_reads_no_image_of_another(plan):
     samples = Recording(SAMPLES)
     for rank in (0, 1):
-        batches = Batches(samples, plan, Stage.PRETRAINING, TURN, share=Share(rank, 2))
+        batches = Batches(samples, plan, Stage.PRETRAINING, TURN, share=BatchShard(rank, 2))
         assert sum(len(batch.inputs) for batch in batches.epoch(0)) == 3
     assert sorted(samples.read) == [0, 1, 2, 3, 4, 5]
 
@@ -117,7 +125,7 @@ def test_images_run_on_from_round_to_round(plan, stage):
             batch
             for server_round in range(1, 6 // steps + 1)
             for batch in Batches(
-                SAMPLES, in_steps(plan, steps), stage, Turn("site", server_round), BENIGN
+                SAMPLES, in_steps(plan, steps), stage, RoundContext("site", server_round), BENIGN
             ).epoch(0)
         ]
         for steps in (2, 3, 6)
@@ -131,7 +139,7 @@ def test_every_batch_of_a_round_in_steps_is_full_and_each_image_comes_once_a_lap
     samples, benign = Recording(SAMPLES), Recording(BENIGN)
     steps = in_steps(plan, 6)
     batches = list(Batches(samples, steps, Stage.FINETUNING, TURN, benign).epoch(0))
-    assert {(len(b.inputs), len(b.benign), b.of_images, b.of_benign) for b in batches} == {
+    assert {(len(b.inputs), len(b.benign), b.total_images, b.total_benign) for b in batches} == {
         (4, 2, 4, 2)
     }
     laps = [tuple(samples.read[i : i + 6]) for i in range(0, 24, 6)]
@@ -153,20 +161,21 @@ def test_sites_and_stages_have_orders_of_their_own_in_steps(plan):
     for stage in Stage:
         for site in ("site", "other"):
             samples = Recording(SAMPLES)
-            list(Batches(samples, in_steps(plan, 6), stage, Turn(site, 1)).epoch(0))
+            list(Batches(samples, in_steps(plan, 6), stage, RoundContext(site, 1)).epoch(0))
             found.add(tuple(samples.read))
     assert len(found) == 4
 
 
 def test_a_round_in_steps_goes_on_at_any_step(plan):
-    batches = Batches(SAMPLES, in_steps(plan, 6), Stage.FINETUNING, Turn("site", 2), BENIGN)
+    batches = Batches(SAMPLES, in_steps(plan, 6), Stage.FINETUNING, RoundContext("site", 2), BENIGN)
     whole = list(batches.epoch(0))
     assert all(map(same, whole[4:], batches.epoch(0, first_step=4)))
 
 
 def test_progress_runs_through_all_rounds_in_steps(plan):
     rounds = [
-        Batches(SAMPLES, in_steps(plan, 4, 2), Stage.FINETUNING, Turn("s", r)) for r in (1, 2)
+        Batches(SAMPLES, in_steps(plan, 4, 2), Stage.FINETUNING, RoundContext("s", r))
+        for r in (1, 2)
     ]
     found = [batches.progress(0, step) for batches in rounds for step in range(4)]
     assert found == [step / 8 for step in range(8)]
@@ -180,7 +189,9 @@ def test_a_site_without_malignant_images_has_half_batches_of_those_beside(plan, 
     batches = Batches([], asked, Stage.FINETUNING, TURN, benign)
     found = [batch for epoch in range(batches.epochs) for batch in batches.epoch(epoch)]
     assert len(found) == asked.steps(Stage.FINETUNING, batches.num_examples) == 4
-    assert {(len(b.inputs), len(b.benign), b.of_images, b.weight) for b in found} == {(0, 2, 0, 2)}
+    assert {(len(b.inputs), len(b.benign), b.total_images, b.weight) for b in found} == {
+        (0, 2, 0, 2)
+    }
     assert sum(b.weight for b in found) == batches.weight_per_epoch * batches.epochs
     assert set(benign.read) == {0, 1, 2}
     assert batches.num_examples == {"benign": 3}
@@ -189,17 +200,17 @@ def test_a_site_without_malignant_images_has_half_batches_of_those_beside(plan, 
 def test_the_breast_of_a_benign_image_moves_with_it(plan):
     asked = plan.changed(losses={"empty": 1})
     for batch in Batches(SAMPLES, asked, Stage.FINETUNING, TURN, BENIGN).epoch(0):
-        assert set(batch.benign_field.unique().tolist()) == {0.0, 1.0}
-        assert not batch.benign[batch.benign_field == 0].any()
-        assert (batch.benign[batch.benign_field == 1] > 0).float().mean() > 0.9
+        assert set(batch.benign_breast_mask.unique().tolist()) == {0.0, 1.0}
+        assert not batch.benign[batch.benign_breast_mask == 0].any()
+        assert (batch.benign[batch.benign_breast_mask == 1] > 0).float().mean() > 0.9
     (first, _) = Batches(SAMPLES, plan, Stage.FINETUNING, TURN, BENIGN).epoch(0)
-    assert first.benign_field is None, "nobody looks at it"
+    assert first.benign_breast_mask is None, "nobody looks at it"
 
 
 def test_one_thread_makes_batches_beside_a_cpus_step_and_a_few_beside_a_gpus():
     torch.set_num_threads(2)
-    assert makers(torch.device("cpu")) == 1
-    assert makers(torch.device("cuda")) == 2
+    assert loader_threads(torch.device("cpu")) == 1
+    assert loader_threads(torch.device("cuda")) == 2
 
 
 def test_greys_and_masks_become_floats_from_0_to_1():

@@ -11,7 +11,7 @@ import torch
 
 from mamfed_common.errors import RunError
 from mamfed_common.runtime.child_processes import how_it_ended
-from mamfed_common.training.data_parallel import STUCK, lead
+from mamfed_common.training.data_parallel import STUCK, launch
 
 TWO = [torch.device("cpu")] * 2
 
@@ -20,7 +20,7 @@ TWO = [torch.device("cpu")] * 2
 @pytest.mark.parametrize("order", ["short", "long " * 2**18], ids=["short", "longer than a pipe"])
 def test_a_partner_that_does_not_come_is_one_line(module, code, order):
     started = time.monotonic()
-    with pytest.raises(RunError) as caught, lead(module, TWO, lambda place: order):
+    with pytest.raises(RunError) as caught, launch(module, TWO, lambda place: order):
         pytest.fail("there is no team")
     assert str(caught.value) == f"cpu: its process {how_it_ended(code)}"
     assert time.monotonic() - started < 60, "it was noticed, not waited for"
@@ -36,9 +36,9 @@ def test_an_order_goes_to_each_partner_through_a_pipe_and_its_folder_is_private(
         return ""
 
     three = [torch.device("cpu")] * 3
-    with pytest.raises(RunError), lead("this", three, order):
+    with pytest.raises(RunError), launch("this", three, order):
         pass
-    assert [(place.rank, place.of, place.device) for place in places] == [
+    assert [(place.rank, place.world_size, place.device) for place in places] == [
         (1, 3, "cpu"),
         (2, 3, "cpu"),
     ]
@@ -73,7 +73,7 @@ def test_a_leader_that_waits_for_a_dead_partner_for_ever_is_ended():
 
 
 if __name__ == "__main__":  # a partner that comes, and dies
-    from mamfed_common.training.data_parallel import Place, follow
+    from mamfed_common.training.data_parallel import ProcessRank, join_group
 
-    with follow(Place.model_validate_json(sys.stdin.read())):
+    with join_group(ProcessRank.model_validate_json(sys.stdin.read())):
         os._exit(3)

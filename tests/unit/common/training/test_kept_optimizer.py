@@ -10,9 +10,9 @@ from tests.conftest import blob_sample
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
-from mamfed_common.training.batches import Turn
-from mamfed_common.training.kept_optimizer import OptimizerKeeper
-from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.batches import RoundContext
+from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_common.training.stages import train
 
 CPU = torch.device("cpu")
@@ -36,14 +36,22 @@ def plan(tiny_plan):
 
 
 def keeper(folder, plan, server_round, stage=Stage.FINETUNING, run="run"):
-    return OptimizerKeeper(folder, plan, run, stage, server_round)
+    return OptimizerStateStore(folder, plan, run, stage, server_round)
 
 
 def one_round(plan, state, server_round, folder=None, stage=Stage.FINETUNING, **more):
     moments = keeper(folder, plan, server_round, stage) if folder else None
-    turn = Turn("site", server_round)
+    round_context = RoundContext("site", server_round)
     return train(
-        stage, state, SAMPLES, plan, turn, device=CPU, benign=BENIGN, moments=moments, **more
+        stage,
+        state,
+        SAMPLES,
+        plan,
+        round_context,
+        device=CPU,
+        benign=BENIGN,
+        moments=moments,
+        **more,
     )
 
 
@@ -99,9 +107,9 @@ def test_a_killed_round_ends_with_the_same_bits(tmp_path, tiny_plan, step):
             raise Killed
 
     def second_round(on_step=None):
-        keep = RoundKeeper(tmp_path / "state", "round 2", 0.0)
+        checkpointer = RoundCheckpointer(tmp_path / "state", "round 2", 0.0)
         folder = tmp_path / "moments"
-        return one_round(plan, first, 2, folder, on_step=on_step, keep=keep).state
+        return one_round(plan, first, 2, folder, on_step=on_step, checkpointer=checkpointer).state
 
     with pytest.raises(Killed):
         second_round(on_step)
@@ -116,12 +124,12 @@ def test_a_kill_between_moments_and_result_costs_neither(tmp_path, plan, monkeyp
     def die(*_):
         raise Killed
 
-    keep = RoundKeeper(tmp_path / "state", "round 1", 0.0)
+    checkpointer = RoundCheckpointer(tmp_path / "state", "round 1", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(RoundKeeper, "finish", die)
+        patch.setattr(RoundCheckpointer, "finish", die)
         with pytest.raises(Killed):
-            one_round(plan, start_of(plan), 1, folder, keep=keep)
-    again = one_round(plan, start_of(plan), 1, folder, keep=keep)
+            one_round(plan, start_of(plan), 1, folder, checkpointer=checkpointer)
+    again = one_round(plan, start_of(plan), 1, folder, checkpointer=checkpointer)
     assert state_sha256(again.state) == state_sha256(first)
     assert state_sha256(one_round(plan, first, 2, folder).state) == state_sha256(second)
 
@@ -168,9 +176,16 @@ def test_another_plan_or_run_has_moments_of_its_own(tmp_path, plan):
         keeper(tmp_path, plan, 2, run="another"),
         keeper(tmp_path, plan.changed(seed=5), 2),
     ):
-        turn = Turn("site", 2)
+        round_context = RoundContext("site", 2)
         found = train(
-            Stage.FINETUNING, first, SAMPLES, plan, turn, device=CPU, benign=BENIGN, moments=moments
+            Stage.FINETUNING,
+            first,
+            SAMPLES,
+            plan,
+            round_context,
+            device=CPU,
+            benign=BENIGN,
+            moments=moments,
         )
         assert state_sha256(found.state) == fresh
 
@@ -182,8 +197,8 @@ def test_three_rounds_and_two_runs_are_kept_for_their_owner_alone(tmp_path, plan
             state = start_of(plan)
             for server_round in (1, 2, 3, 4):
                 moments = keeper(folder, plan, server_round, stage, run)
-                turn = Turn("site", server_round)
-                train(stage, state, SAMPLES, plan, turn, device=CPU, moments=moments)
+                round_context = RoundContext("site", server_round)
+                train(stage, state, SAMPLES, plan, round_context, device=CPU, moments=moments)
     runs = list(folder.iterdir())
     assert len(runs) == 2
     for kept in runs:
@@ -203,13 +218,13 @@ def test_a_disk_that_takes_no_more_costs_a_warning_and_not_the_round(tmp_path, p
     moments = keeper(tmp_path, plan, 1)
     (run,) = tmp_path.iterdir()
     run.rmdir()
-    turn = Turn("site", 1)
+    round_context = RoundContext("site", 1)
     found = train(
         Stage.FINETUNING,
         start_of(plan),
         SAMPLES,
         plan,
-        turn,
+        round_context,
         device=CPU,
         benign=BENIGN,
         moments=moments,

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 
-from mamfed_common.training.prefetch import ahead
+from mamfed_common.training.prefetch import prefetch
 
 
 class Calls:
@@ -28,7 +28,7 @@ def threads_left():
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 4, 30])
 def test_results_come_in_order_and_no_thread_is_left(threads, count):
-    assert list(ahead(Calls(count), threads)) == list(range(count))
+    assert list(prefetch(Calls(count), threads)) == list(range(count))
     assert not threads_left()
 
 
@@ -43,12 +43,12 @@ def test_a_result_waits_for_its_turn():
         second_is_done.set()
         return "second"
 
-    assert list(ahead([first, second], 2)) == ["first", "second"]
+    assert list(prefetch([first, second], 2)) == ["first", "second"]
 
 
 def test_the_next_result_is_made_while_the_caller_works():
     second_is_done = threading.Event()
-    results = ahead([lambda: None, second_is_done.set], 1)
+    results = prefetch([lambda: None, second_is_done.set], 1)
     next(results)
     assert second_is_done.wait(60)
     results.close()
@@ -57,13 +57,13 @@ def test_the_next_result_is_made_while_the_caller_works():
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_more_than_the_threads_are_ahead_of_the_caller(threads):
     calls = Calls(20)
-    for taken, _ in enumerate(ahead(calls, threads), 1):
+    for taken, _ in enumerate(prefetch(calls, threads), 1):
         assert len(calls.began) <= taken + threads
 
 
 def test_nothing_begins_before_the_first_result_is_asked_for():
     calls = Calls(3)
-    results = ahead(calls, 2)
+    results = prefetch(calls, 2)
     assert calls.began == []
     assert not threads_left()
     next(results)
@@ -76,7 +76,7 @@ def test_an_exception_of_a_call_is_raised_itself_and_in_its_turn():
     def fail():
         raise mistake
 
-    results = ahead([lambda: 1, fail, lambda: 3], 3)
+    results = prefetch([lambda: 1, fail, lambda: 3], 3)
     assert next(results) == 1
     with pytest.raises(ValueError, match="mine") as raised:
         next(results)
@@ -86,7 +86,7 @@ def test_an_exception_of_a_call_is_raised_itself_and_in_its_turn():
 
 def test_closing_early_starts_no_other_call_and_leaves_no_thread():
     calls = Calls(20)
-    results = ahead(calls, 2)
+    results = prefetch(calls, 2)
     next(results)
     results.close()
     assert not threads_left()
@@ -95,7 +95,7 @@ def test_closing_early_starts_no_other_call_and_leaves_no_thread():
 
 def test_an_exception_of_the_caller_leaves_no_thread():
     def step():
-        for _ in ahead(Calls(20), 2):
+        for _ in prefetch(Calls(20), 2):
             raise KeyError
 
     with pytest.raises(KeyError):

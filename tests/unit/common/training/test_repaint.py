@@ -23,13 +23,13 @@ def breast(spot=0.5):
     """Tissue with a slope and a grain, a bright spot, and background at the right."""
     rng = np.random.default_rng(0)
     image = np.linspace(0.2, 0.6, SIZE)[:, None] + 0.05 * rng.standard_normal((SIZE, SIZE))
-    field = np.ones((SIZE, SIZE), bool)
-    field[:, 50:] = False
-    mask = np.zeros_like(field)
+    breast_mask = np.ones((SIZE, SIZE), bool)
+    breast_mask[:, 50:] = False
+    mask = np.zeros_like(breast_mask)
     mask[28:38, 15:27] = True
     image[mask] += spot
-    stored = np.rint(np.clip(image, 0, 1) * FULL_SCALE).astype(np.uint16) * field
-    return Sample(stored.astype(np.uint16), field, mask, "x")
+    stored = np.rint(np.clip(image, 0, 1) * FULL_SCALE).astype(np.uint16) * breast_mask
+    return Sample(stored.astype(np.uint16), breast_mask, mask, "x")
 
 
 def image_of(sample):
@@ -69,7 +69,7 @@ def test_an_image_without_cut_or_without_tissue_stays_as_it_is(tiny_plan, painte
     one = breast()
     marked = np.full_like(one.mask, what != "nothing marked")
     if what == "no breast":
-        one = one._replace(field=np.zeros_like(one.field))
+        one = one._replace(breast_mask=np.zeros_like(one.breast_mask))
     np.testing.assert_array_equal(repaint(painter, one, marked, tiny_plan, CPU), image_of(one))
 
 
@@ -78,7 +78,7 @@ def test_background_stays_black_where_a_region_touches_the_skin(tiny_plan, paint
     one.mask[:] = False
     one.mask[20:30, 44:56] = True
     healthy = repaint(painter, one, one.mask, tiny_plan, CPU)
-    assert not healthy[~one.field].any()
+    assert not healthy[~one.breast_mask].any()
 
 
 def test_a_cut_too_large_for_one_piece_of_texture_gets_several(tiny_plan, painter):

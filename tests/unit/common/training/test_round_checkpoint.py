@@ -16,12 +16,12 @@ from tests.conftest import blob_sample
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage, StagePlan
-from mamfed_common.training.batches import Turn
-from mamfed_common.training.round_checkpoint import Position, RoundKeeper, TrainingResult
+from mamfed_common.training.batches import RoundContext
+from mamfed_common.training.round_checkpoint import RoundCheckpointer, RoundPosition, TrainingResult
 from mamfed_common.training.stages import train as train_stage
 
 CPU = torch.device("cpu")
-TURN = Turn("site", 1)
+TURN = RoundContext("site", 1)
 SAMPLES = [blob_sample(seed) for seed in range(3)]
 STEPS = 4
 """Of a round: three images, two a step, two epochs."""
@@ -41,10 +41,10 @@ def plan(tiny_plan):
 
 
 def keeper(folder, what="round 1", every_seconds=0.0):
-    return RoundKeeper(folder, what, every_seconds)
+    return RoundCheckpointer(folder, what, every_seconds)
 
 
-def train(stage, plan, keep=None, stop_after=None, samples=SAMPLES):
+def train(stage, plan, checkpointer=None, stop_after=None, samples=SAMPLES):
     """Train one round; ``stop_after`` steps it is killed. Returns result and steps taken."""
     steps = []
 
@@ -54,7 +54,9 @@ def train(stage, plan, keep=None, stop_after=None, samples=SAMPLES):
             raise Killed
 
     start = state_of(build_network(plan.network, 0))
-    result = stage(start, samples, plan, TURN, device=CPU, on_step=on_step, keep=keep)
+    result = stage(
+        start, samples, plan, TURN, device=CPU, on_step=on_step, checkpointer=checkpointer
+    )
     return result, len(steps)
 
 
@@ -226,9 +228,9 @@ def test_another_number_of_images_starts_the_round_anew(tmp_path, plan, caplog):
 
 def test_a_disk_that_takes_no_more_costs_a_warning_and_not_the_round(tmp_path, plan, caplog):
     folder = tmp_path / "state"
-    keep = keeper(folder)
+    checkpointer = keeper(folder)
     folder.rmdir()
-    result, _ = train(pretrain, plan, keep)
+    result, _ = train(pretrain, plan, checkpointer)
     assert same_bits(result, train(pretrain, plan)[0])
     assert "No such file" in caplog.text
 
@@ -237,11 +239,11 @@ def test_a_disk_that_takes_no_more_costs_a_warning_and_not_the_round(tmp_path, p
 def test_a_loss_is_kept_to_the_last_bit(tmp_path, plan, loss):
     network = build_network(plan.network, 0)
     optimiser = torch.optim.AdamW(network.parameters())
-    keep = keeper(tmp_path)
-    keep.step(network, optimiser, Position(1, 2, loss), {"benign": 3})
-    assert keep.resume(network, optimiser, {"benign": 3}).loss_sum.hex() == loss.hex()
-    keep.finish(TrainingResult(state_of(network), {"benign": 3}, loss))
-    assert keep.result().loss.hex() == loss.hex()
+    checkpointer = keeper(tmp_path)
+    checkpointer.step(network, optimiser, RoundPosition(1, 2, loss), {"benign": 3})
+    assert checkpointer.resume(network, optimiser, {"benign": 3}).loss_sum.hex() == loss.hex()
+    checkpointer.finish(TrainingResult(state_of(network), {"benign": 3}, loss))
+    assert checkpointer.result().loss.hex() == loss.hex()
 
 
 def test_no_line_of_the_log_names_what_is_kept(tmp_path, plan, caplog):
@@ -261,7 +263,7 @@ import itertools, signal, sys
 from pathlib import Path
 import torch
 from tests.unit.common.training.test_round_checkpoint import CPU, SAMPLES, TURN
-from mamfed_common.training.round_checkpoint import RoundKeeper
+from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_common.plan import read_plan
 from mamfed_common.model.state_dict import state_of
 from mamfed_common.model.malignancy_net import build_network
@@ -270,7 +272,7 @@ from tests.unit.common.training.test_round_checkpoint import finetune
 torch.set_num_threads(1)
 plan = read_plan(Path(sys.argv[1]))
 start = state_of(build_network(plan.network, 0))
-keep = RoundKeeper(Path(sys.argv[2]), "round 1", 0.0)
+keep = RoundCheckpointer(Path(sys.argv[2]), "round 1", 0.0)
 steps = itertools.count(1)
 
 def on_step():
@@ -278,7 +280,7 @@ def on_step():
     if next(steps) == int(sys.argv[3]):
         signal.pause()
 
-finetune(start, SAMPLES, plan, TURN, device=CPU, keep=keep, on_step=on_step)
+finetune(start, SAMPLES, plan, TURN, device=CPU, checkpointer=keep, on_step=on_step)
 """
 
 

@@ -13,7 +13,7 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.runtime.seeds import derive_seed, generator
-from mamfed_common.training.batches import Batches, Turn
+from mamfed_common.training.batches import Batches, RoundContext
 from mamfed_common.training.device import choose_device, choose_devices
 from mamfed_common.training.stages import (
     evaluate,
@@ -26,7 +26,7 @@ from mamfed_common.training.stages import (
 )
 
 CPU = torch.device("cpu")
-TURN = Turn("site", 1)
+TURN = RoundContext("site", 1)
 pretrain, finetune = (partial(train, stage) for stage in Stage)
 
 
@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_bits(tiny_plan, stage):
     assert state_sha256(other.state) != state_sha256(runs[0].state)
 
 
-@pytest.mark.parametrize("other", [Turn("site", 2), Turn("another", 1)])
+@pytest.mark.parametrize("other", [RoundContext("site", 2), RoundContext("another", 1)])
 def test_another_round_or_site_draws_other_batches(tiny_plan, other):
     plan = tiny_plan.changed(
         pretraining={**tiny_plan.pretraining.model_dump(), "rounds": 2},
@@ -115,7 +115,7 @@ def test_finetuning_learns_to_find_what_is_malignant(tiny_plan):
 
 
 def test_nothing_outside_the_breast_is_ever_malignant(tiny_plan):
-    sample = blob_sample(0)._replace(field=np.zeros((32, 32), bool))
+    sample = blob_sample(0)._replace(breast_mask=np.zeros((32, 32), bool))
     network = load_network(initial(tiny_plan), tiny_plan, CPU)
     assert predict(network, [sample], tiny_plan, CPU)[0].malignancy.max() == 0
 
@@ -259,8 +259,8 @@ def test_the_loss_of_a_round_in_steps_is_the_mean_over_all_of_them(tiny_plan):
     def loss(steps, server_round):
         stage = {"rounds": 4 // steps, "local_steps": steps, "learning_rate": 1e-12}
         plan, samples = longer(tiny_plan, finetuning=stage), [blob_sample(s) for s in range(3)]
-        turn = Turn("site", server_round)
-        return finetune(initial(plan), samples, plan, turn, device=CPU).loss
+        round_context = RoundContext("site", server_round)
+        return finetune(initial(plan), samples, plan, round_context, device=CPU).loss
 
     losses = [loss(2, 1), loss(2, 2), loss(4, 1)]
     assert (losses[0] + losses[1]) / 2 == pytest.approx(losses[2], rel=1e-6)
@@ -284,7 +284,7 @@ def test_every_round_and_epoch_has_an_order_of_its_own(tiny_plan):
     samples = Recording(blob_sample(seed) for seed in range(12))
     orders = set()
     for server_round in (1, 2):
-        batches = Batches(samples, tiny_plan, Stage.PRETRAINING, Turn("site", server_round))
+        batches = Batches(samples, tiny_plan, Stage.PRETRAINING, RoundContext("site", server_round))
         for epoch in (0, 1):
             samples.read.clear()
             sizes = [len(batch.inputs) for batch in batches.epoch(epoch)]

@@ -8,7 +8,7 @@ from mamfed_common.transforms.augmentation import (
     _matrix,
     _moved,
     _moved_image,
-    move,
+    apply_geometry,
     vary_intensity,
 )
 
@@ -18,7 +18,9 @@ STILL = AugmentationConfig(flip=0, max_rotation_degrees=0, max_log_scale=0, gamm
 def test_no_augmentation_is_the_identity():
     sample = blob_sample(0)
     moved = vary_intensity(
-        move(sample, STILL, np.random.default_rng(0)), STILL, None or np.random.default_rng(0)
+        apply_geometry(sample, STILL, np.random.default_rng(0)),
+        STILL,
+        None or np.random.default_rng(0),
     )
     assert (moved.image == sample.image).all()
 
@@ -26,16 +28,16 @@ def test_no_augmentation_is_the_identity():
 def test_image_and_mask_move_together():
     sample = blob_sample(1, size=64)
     for seed in range(20):
-        moved = move(sample, AugmentationConfig(), np.random.default_rng(seed))
+        moved = apply_geometry(sample, AugmentationConfig(), np.random.default_rng(seed))
         if moved.mask.sum() > 20:
             inside = moved.image[moved.mask].mean()
-            assert inside > 1.5 * moved.image[moved.field & ~moved.mask].mean()
+            assert inside > 1.5 * moved.image[moved.breast_mask & ~moved.mask].mean()
 
 
 def test_flips_are_exact():
     sample = blob_sample(2)
     both = STILL.model_copy(update={"flip": 1.0})
-    moved = move(sample, both, np.random.default_rng(0))
+    moved = apply_geometry(sample, both, np.random.default_rng(0))
     assert (moved.image == sample.image[::-1, ::-1]).all()
     assert (moved.mask == sample.mask[::-1, ::-1]).all()
 
@@ -55,11 +57,11 @@ def test_a_quarter_turn_and_a_flip_land_on_the_pixel(shape):
 @pytest.mark.parametrize("angle", [-15, 4, 15])
 @pytest.mark.parametrize("scale", [0.9, 1.15])
 def test_images_are_interpolated_as_scipy_does(angle, scale, upside_down):
-    breast = blob_sample(4, size=200).field
+    breast = blob_sample(4, size=200).breast_mask
     smooth = breast * np.add.outer(np.arange(200) * 100, np.arange(200) * 200 + 500)
     matrix = _matrix((200, 200), angle, scale, upside_down, mirrored=False)
-    field = _moved(breast, matrix)
-    image = _moved_image(smooth.astype(np.uint16), matrix, field)
+    breast_mask = _moved(breast, matrix)
+    image = _moved_image(smooth.astype(np.uint16), matrix, breast_mask)
     back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2][::-1]  # rows first, as scipy has it
     share, grey = (
         affine_transform(
@@ -69,21 +71,23 @@ def test_images_are_interpolated_as_scipy_does(angle, scale, upside_down):
     )
     assert (share > 0.999).mean() > 0.5
     assert abs(image - grey)[share > 0.999].max() < 20  # of 60,000: cv2 counts in 32nds of a pixel
-    assert field[share > 0.8].all()  # nearest: a corner may have a quarter or three
-    assert not field[share < 0.2].any()
+    assert breast_mask[share > 0.8].all()  # nearest: a corner may have a quarter or three
+    assert not breast_mask[share < 0.2].any()
 
 
 def test_a_moved_image_stays_black_outside_its_breast():
     for seed in range(20):
-        moved = move(blob_sample(5, size=150), AugmentationConfig(), np.random.default_rng(seed))
-        assert moved.image[~moved.field].max() == 0
-        assert (moved.image[moved.field] > 0).mean() > 0.99
-        assert moved.field.dtype == moved.mask.dtype == bool
+        moved = apply_geometry(
+            blob_sample(5, size=150), AugmentationConfig(), np.random.default_rng(seed)
+        )
+        assert moved.image[~moved.breast_mask].max() == 0
+        assert (moved.image[moved.breast_mask] > 0).mean() > 0.99
+        assert moved.breast_mask.dtype == moved.mask.dtype == bool
 
 
 def test_what_is_moved_off_the_image_is_gone():
     sample = blob_sample(6, size=64, malignant=False)
-    corner = np.zeros_like(sample.field)
+    corner = np.zeros_like(sample.breast_mask)
     corner[:2, :2] = True
     enlarged = _matrix((64, 64), 0, 1.2, upside_down=False, mirrored=False)
     assert not _moved(corner, enlarged).any()

@@ -21,9 +21,9 @@ SIZE = 96
 
 def breast() -> tuple[np.ndarray, np.ndarray]:
     rows, columns = np.mgrid[:SIZE, :SIZE]
-    field = (rows - SIZE / 2) ** 2 + columns**2 < (SIZE * 0.45) ** 2
-    image = np.where(field, 20000 + 100 * rows, 0).astype(np.uint16)
-    return image, field
+    breast_mask = (rows - SIZE / 2) ** 2 + columns**2 < (SIZE * 0.45) ** 2
+    image = np.where(breast_mask, 20000 + 100 * rows, 0).astype(np.uint16)
+    return image, breast_mask
 
 
 def always(**chances) -> CorruptionConfig:
@@ -36,24 +36,26 @@ def test_the_defaults_are_models_genesis_but_for_the_clean_share():
 
 
 def test_the_background_is_never_changed():
-    image, field = breast()
+    image, breast_mask = breast()
     rng = np.random.default_rng(0)
     for _ in range(50):
-        assert (corrupt(image, field, CorruptionConfig(clean=0), rng)[~field] == 0).all()
+        assert (
+            corrupt(image, breast_mask, CorruptionConfig(clean=0), rng)[~breast_mask] == 0
+        ).all()
 
 
 def test_the_input_is_never_written_to():
-    image, field = breast()
+    image, breast_mask = breast()
     kept = image.copy()
     for seed in range(20):
-        corrupt(image, field, CorruptionConfig(), np.random.default_rng(seed))
+        corrupt(image, breast_mask, CorruptionConfig(), np.random.default_rng(seed))
     assert (image == kept).all()
 
 
 def test_the_same_generator_draws_the_same_corruption():
-    image, field = breast()
+    image, breast_mask = breast()
     one, same, other = (
-        corrupt(image, field, CorruptionConfig(clean=0), np.random.default_rng(s))
+        corrupt(image, breast_mask, CorruptionConfig(clean=0), np.random.default_rng(s))
         for s in (3, 3, 4)
     )
     assert (one == same).all()
@@ -61,9 +63,9 @@ def test_the_same_generator_draws_the_same_corruption():
 
 
 def test_a_clean_share_of_one_changes_nothing():
-    image, field = breast()
+    image, breast_mask = breast()
     rng = np.random.default_rng(0)
-    assert (corrupt(image, field, CorruptionConfig(clean=1), rng) == image).all()
+    assert (corrupt(image, breast_mask, CorruptionConfig(clean=1), rng) == image).all()
 
 
 def test_gamma_keeps_the_order_of_greys_and_both_ends():
@@ -73,17 +75,17 @@ def test_gamma_keeps_the_order_of_greys_and_both_ends():
 
 
 def test_gamma_alone_changes_the_breast_and_no_grey_twice():
-    image, field = breast()
-    bent = corrupt(image, field, always(gamma=1), np.random.default_rng(1))
-    assert (bent[field] != image[field]).mean() > 0.9
-    assert len(np.unique(bent[field])) <= len(np.unique(image[field]))
+    image, breast_mask = breast()
+    bent = corrupt(image, breast_mask, always(gamma=1), np.random.default_rng(1))
+    assert (bent[breast_mask] != image[breast_mask]).mean() > 0.9
+    assert len(np.unique(bent[breast_mask])) <= len(np.unique(image[breast_mask]))
 
 
 def test_inpainting_changes_some_of_the_breast_and_keeps_the_rest():
-    image, field = breast()
+    image, breast_mask = breast()
     shares = [
-        (inpaint(image, field, image.shape, always(), np.random.default_rng(s)) != image)[
-            field
+        (inpaint(image, breast_mask, image.shape, always(), np.random.default_rng(s)) != image)[
+            breast_mask
         ].mean()
         for s in range(30)
     ]
@@ -91,10 +93,10 @@ def test_inpainting_changes_some_of_the_breast_and_keeps_the_rest():
 
 
 def test_outpainting_replaces_most_of_the_breast_and_keeps_some():
-    image, field = breast()
+    image, breast_mask = breast()
     shares = [
-        (outpaint(image, field, image.shape, always(), np.random.default_rng(s)) != image)[
-            field
+        (outpaint(image, breast_mask, image.shape, always(), np.random.default_rng(s)) != image)[
+            breast_mask
         ].mean()
         for s in range(30)
     ]
@@ -103,9 +105,9 @@ def test_outpainting_replaces_most_of_the_breast_and_keeps_some():
 
 
 def test_constant_fill_paints_one_grey_a_shape():
-    image, field = breast()
+    image, breast_mask = breast()
     config = always(fills=("constant",))
-    painted = inpaint(image, field, image.shape, config, np.random.default_rng(0))
+    painted = inpaint(image, breast_mask, image.shape, config, np.random.default_rng(0))
     assert 1 <= len(np.unique(painted[painted != image])) <= 5
 
 
@@ -156,12 +158,12 @@ def test_the_tissue_fill_is_cut_at_black_and_white_and_never_wraps(mean):
 
 
 def test_a_painted_breast_takes_its_own_statistics():
-    image, field = breast()
+    image, breast_mask = breast()
     painted = outpaint(
-        image, field, image.shape, always(fills=("tissue",)), np.random.default_rng(2)
+        image, breast_mask, image.shape, always(fills=("tissue",)), np.random.default_rng(2)
     )
-    values = painted[field].astype(float)
-    assert abs(values.mean() - image[field].mean()) < 4 * image[field].std()
+    values = painted[breast_mask].astype(float)
+    assert abs(values.mean() - image[breast_mask].mean()) < 4 * image[breast_mask].std()
 
 
 def test_shapes_keep_their_size_where_the_breast_is_a_small_part_of_the_image():
@@ -175,11 +177,11 @@ def test_shapes_keep_their_size_where_the_breast_is_a_small_part_of_the_image():
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (33, 64)])
 def test_any_size_and_a_one_pixel_breast_are_fine(shape):
-    field = np.zeros(shape, bool)
-    field[shape[0] // 2, shape[1] // 2] = True
+    breast_mask = np.zeros(shape, bool)
+    breast_mask[shape[0] // 2, shape[1] // 2] = True
     image = np.full(shape, 30000, np.uint16)
     for seed in range(20):
-        result = corrupt(image, field, CorruptionConfig(clean=0), np.random.default_rng(seed))
+        result = corrupt(image, breast_mask, CorruptionConfig(clean=0), np.random.default_rng(seed))
         assert (result != image).sum() <= 1
 
 

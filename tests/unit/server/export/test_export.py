@@ -22,7 +22,7 @@ from mamfed_common.plan import Stage
 from mamfed_common.training.stages import load_network
 from mamfed_server.export import checks, preprocessing
 from mamfed_server.export.source import read_source
-from mamfed_server.report.data import Interval, Notes, write_notes
+from mamfed_server.report.data import Interval, RunNotes, write_notes
 
 from .conftest import save
 
@@ -239,7 +239,7 @@ class TestBundle:
 
 class TestCard:
     def test_tells_counts_results_plan_and_limits(self, run, exported, tiny_plan):
-        write_notes(run, Notes(intervals={"north": Interval(low=0.5, high=0.7, patients=8)}))
+        write_notes(run, RunNotes(intervals={"north": Interval(low=0.5, high=0.7, patients=8)}))
         folder, _ = exported(run, "safetensors")
         card = (folder / "MODEL_CARD.md").read_text()
         assert "| north | 21 (11) / 3 (2) / 4 (2) | 17 (9) /" in card

@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from mamfed_client.site import identity
 from mamfed_client.site.settings import SiteHome
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.admission.approval import approve
 from mamfed_server.cli.main import app
-from mamfed_server.fleet.duplicate_sites import MOST_KEPT, WINDOW_SECONDS, Twins
+from mamfed_server.fleet.duplicate_sites import MOST_KEPT, WINDOW_SECONDS, DuplicateSites
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.settings import ServerHome
 
@@ -37,7 +37,7 @@ def noticed():
 
 @pytest.fixture
 def twins(noticed, clock):
-    return Twins(noticed.append, clock)
+    return DuplicateSites(noticed.append, clock)
 
 
 def send(twins, *instances):
@@ -104,7 +104,7 @@ def test_status_says_it_in_words(tmp_path):
     RunFolder(home.runs / "first").create(small_plan())
     found = {"since": "2026-11-29T12:00:00+00:00", "addresses": ["10.0.0.1", "10.0.0.2"]}
     (home.path / "status.json").write_text(json.dumps({"run": "first", "twins": {"north": found}}))
-    with only_one(home.lock, "a server"):
+    with exclusive_lock(home.lock, "a server"):
         said = runner.invoke(app, ["status", "--home", str(home.path)]).stdout
     assert "warning: north answers from two processes at once with one identity" in said
     assert "(since 2026-11-29T12:00:00+00:00, from 10.0.0.1, 10.0.0.2)" in said

@@ -48,8 +48,8 @@ from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.messages import Query, pack
 from mamfed_common.protocol.versions import MAMFED_HEADER, flower_version
 from mamfed_server.fleet import listener
-from mamfed_server.fleet.listener import Front
-from mamfed_server.fleet.request_guard import Guard, Limits
+from mamfed_server.fleet.listener import TlsListener
+from mamfed_server.fleet.request_guard import Limits, RequestGuard
 from mamfed_server.fleet.superlink import LinkTransport, SuperLink
 
 LIMITS = Limits(
@@ -84,8 +84,8 @@ class Federation:
         self.authority, self.link = Authority(), SuperLink()
         write_certificate(folder / "ca.pem", self.authority.certificate)
         self.renew_server()
-        guard = Guard(self.link, self.roll, limits, lambda *who: self.contacts.append(who))
-        self.front = Front(
+        guard = RequestGuard(self.link, self.roll, limits, lambda *who: self.contacts.append(who))
+        self.front = TlsListener(
             guard,
             "127.0.0.1",
             0,
@@ -478,7 +478,7 @@ def test_a_damaged_server_certificate_leaves_the_old_one(federation):
 
 
 def test_an_address_in_use_is_an_error(federation, tmp_path):
-    again = Front(
+    again = TlsListener(
         lambda *_: None,
         "127.0.0.1",
         federation.port,

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.plan import Stage
 from mamfed_server.cli.main import app
-from mamfed_server.report.data import CaseNote, Interval, Notes, read_run, write_notes
+from mamfed_server.report.data import CaseNote, Interval, RunNotes, read_run, write_notes
 from mamfed_server.report.page import report_run
-from mamfed_server.report.participation import Mark, mark_of, participation
+from mamfed_server.report.participation import RoundMark, mark_of, participation
 from mamfed_server.run_folder.attendance import attendance
 from mamfed_server.run_folder.folder import RunFolder
 
@@ -107,7 +107,7 @@ def test_a_run_without_a_round_has_a_page(run: Path) -> None:
 
 def test_notes_bring_images_intervals_and_the_environment(run: Path) -> None:
     case = CaseNote(site="alpha", image="a-1.dcm", vendor="V", dice=0.04)
-    notes = Notes(
+    notes = RunNotes(
         cases=(case,),
         cases_chosen_by="a rule",
         worst=(case, case.model_copy(update={"image": "a-2.dcm", "dice": 0.31})),
@@ -125,7 +125,7 @@ def test_notes_bring_images_intervals_and_the_environment(run: Path) -> None:
 
 
 def test_one_patient_has_no_interval(run: Path) -> None:
-    write_notes(run, Notes(intervals={"alpha": Interval(low=None, high=None, patients=1)}))
+    write_notes(run, RunNotes(intervals={"alpha": Interval(low=None, high=None, patients=1)}))
     assert ["alpha", "0.62", "no interval (1 patient)"] in Page(report_run(run)).rows
 
 
@@ -167,12 +167,14 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
 
 def test_marks_tell_refused_silent_and_not_asked_apart() -> None:
     asked = record(Stage.FINETUNING, 1, 0.4, {"beta": "late"})
-    assert mark_of(asked, "alpha") is Mark.ACCEPTED
-    assert mark_of(asked, "beta") is Mark.REFUSED
+    assert mark_of(asked, "alpha") is RoundMark.ACCEPTED
+    assert mark_of(asked, "beta") is RoundMark.REFUSED
     silent = asked.model_copy(update={"answered": ("alpha",)})
-    assert mark_of(silent, "beta") is Mark.SILENT
-    assert mark_of(asked, "gamma") is Mark.NOT_ASKED
-    assert len({mark.sign for mark in Mark}) == len(Mark), "signs, not colours, tell them apart"
+    assert mark_of(silent, "beta") is RoundMark.SILENT
+    assert mark_of(asked, "gamma") is RoundMark.NOT_ASKED
+    assert len({mark.sign for mark in RoundMark}) == len(RoundMark), (
+        "signs, not colours, tell them apart"
+    )
 
 
 def test_every_site_has_a_line_and_every_round_a_column() -> None:
@@ -186,7 +188,7 @@ def test_every_site_has_a_line_and_every_round_a_column() -> None:
         ("alpha", 99, 100),
         ("beta", 100, 100),
     ]
-    assert second.lines[0].marks[-1] is Mark.REFUSED
+    assert second.lines[0].marks[-1] is RoundMark.REFUSED
 
 
 def test_the_page_shows_who_took_part(run: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import FinetuningPlan, Stage, StagePlan, TrainingPlan
-from mamfed_server.report.data import CaseNote, Notes, RejectedRow, ReportData
+from mamfed_server.report.data import CaseNote, RejectedRow, ReportData, RunNotes
 from mamfed_server.report.page import write_report
 from mamfed_server.report.results import measures, read_arms, read_sites, rows_of, verdict
-from mamfed_server.run.state import Kept
+from mamfed_server.run.state import KeptCheckpoint
 from mamfed_server.run_folder.folder import Contribution, RoundRecord
 
 SIZE = 32
@@ -132,9 +132,9 @@ def make_report() -> ReportData:
         plan=PLAN,
         summary=summary,
         rounds=[record(Stage.PRETRAINING, 1, None), *finetuning],
-        kept=Kept(Path("/runs/a/checkpoints/best.safetensors"), Stage.FINETUNING, 3),
+        kept=KeptCheckpoint(Path("/runs/a/checkpoints/best.safetensors"), Stage.FINETUNING, 3),
         other_rounds={"local-alpha": finetuning, "centralised": finetuning},
-        notes=Notes(
+        notes=RunNotes(
             title="A report",
             command="mamfed-simulate demo",
             cases=(case("alpha", HOSTILE), case("beta", "b1.dcm")),
@@ -348,7 +348,9 @@ def test_a_failed_run_says_so_first(tmp_path: Path) -> None:
         arms=arms,
         pooled_validation_dice=None,
     )
-    page = write(tmp_path, replace(failed, rounds=[], other_rounds={}, notes=Notes(), figure2=None))
+    page = write(
+        tmp_path, replace(failed, rounds=[], other_rounds={}, notes=RunNotes(), figure2=None)
+    )
     assert 'class="status failed"' in page.html
     assert "The run failed: finetuning round 1: 0 of 2 updates accepted." in page.text
     assert "No Dice was measured on held-out images." in page.text

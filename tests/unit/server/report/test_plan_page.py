@@ -14,7 +14,7 @@ from mamfed_common.errors import PlanError
 from mamfed_common.plan import TrainingPlan, parse_plan
 from mamfed_server.cli.main import app
 from mamfed_server.report.plan_page import page, tolerance
-from mamfed_server.run.plan_checks import contradictions, need, without_effect
+from mamfed_server.run.plan_checks import contradictions, min_updates, without_effect
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.service import supervisor
 from mamfed_server.settings import ServerHome
@@ -143,7 +143,7 @@ def test_how_many_may_be_missing(sites, words):
 
 def test_the_largest_quorum_counts():
     plan = plan_of("finetuning: {rounds: 3, learning_rate: 1e-3, quorum: 5}")
-    assert need(plan) == 5
+    assert min_updates(plan) == 5
     assert "a round needs 5 accepted updates" in tolerance(plan, SITES)[0]
 
 

@@ -17,9 +17,16 @@ from tests.unit.server.sites import (
 )
 
 from mamfed_common.errors import RunError
-from mamfed_common.protocol.messages import Fault, Query, TrainReport, TrainTask, pack, unpack_body
+from mamfed_common.protocol.messages import (
+    Query,
+    RefusalCode,
+    TrainReport,
+    TrainTask,
+    pack,
+    unpack_body,
+)
 from mamfed_server.run import approved_roster, requests
-from mamfed_server.run.requests import Stopped
+from mamfed_server.run.requests import StopRequested
 from mamfed_server.run_folder.event_log import read_events
 from mamfed_server.run_folder.folder import RunFolder
 
@@ -120,8 +127,8 @@ def test_a_site_that_comes_later_is_welcomed_in_the_next_round(tmp_path, plan):
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (Fault.PLAN_NOT_APPROVED, "the site has not approved this plan yet"),
-        (Fault.NOT_AT_THIS_HOUR, "the site does not train at this hour"),
+        (RefusalCode.PLAN_NOT_APPROVED, "the site has not approved this plan yet"),
+        (RefusalCode.NOT_AT_THIS_HOUR, "the site does not train at this hour"),
     ],
 )
 def test_a_site_that_refuses_is_asked_again_until_it_agrees(tmp_path, plan, code, reason):
@@ -263,7 +270,7 @@ def test_a_server_that_restarts_asks_its_sites_anew_and_ends_with_the_same_bits(
 def test_a_server_that_restarts_waits_until_enough_sites_are_connected_again(tmp_path, plan):
     strict = with_federation(plan, join_seconds=0, offline_seconds=0)
     sites = Sites()
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         federate(sites, strict, tmp_path / "run", stopping=lambda: len(sites.trained) >= 3)
     again = Sites()
     transport = Scripted(again)
@@ -297,7 +304,7 @@ def test_the_wait_can_be_stopped(tmp_path, plan):
     transport = Scripted(sites)
     transport.away = set(NODES.values())
     looks = iter(range(5))
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         federate(
             sites,
             plan,

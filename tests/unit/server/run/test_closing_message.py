@@ -3,16 +3,16 @@
 import threading
 import time
 
-from mamfed_server.run.closing_message import RunNews
+from mamfed_server.run.closing_message import ClosingMessage
 from mamfed_server.run.state import RunState
 
 
 def test_a_run_that_goes_on_is_told_of_by_its_name():
-    assert RunNews("night shift").header() == (b"x-mamfed-run", b"running night%20shift")
+    assert ClosingMessage("night shift").header() == (b"x-mamfed-run", b"running night%20shift")
 
 
 def test_the_end_waits_until_each_site_in_touch_has_an_answer_that_says_so(monkeypatch):
-    news = RunNews("first")
+    news = ClosingMessage("first")
     early = [news.on_answer(site) for site in ("ada", "bea")]
     ending = threading.Thread(target=news.end, args=(RunState.FINISHED,))
     ending.start()
@@ -30,7 +30,7 @@ def test_the_end_waits_until_each_site_in_touch_has_an_answer_that_says_so(monke
 
 
 def test_a_site_that_was_away_is_not_waited_for(monkeypatch):
-    news = RunNews("first")
+    news = ClosingMessage("first")
     news.on_answer("ada")
     monkeypatch.setattr("mamfed_server.run.closing_message.RECENT_SECONDS", 0.0)
     started = time.monotonic()

@@ -11,9 +11,9 @@ from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import (
-    FAULTS,
+    REFUSAL_CODES,
     EvaluateTask,
-    Fault,
+    RefusalCode,
     pack,
     unpack_body,
     unpack_weights,
@@ -81,15 +81,15 @@ def test_a_plan_without_personal_models_asks_for_none(tiny_plan, tmp_path):
 def test_a_site_without_one_is_named_with_the_reason_and_its_shared_score_stands(plan, tmp_path):
     sites = Adapting()
     sites.descriptions["ada"] = description("ada", malignant=0)
-    sites.own_answer["bea"] = refuse(Fault.NO_PERSONAL_MODEL)
+    sites.own_answer["bea"] = refuse(RefusalCode.NO_PERSONAL_MODEL)
     folder = run(sites, plan, tmp_path / "run")
     summary = folder.read_summary()
     assert set(summary["arms"]["federated"]["sites"]) == set(NAMES)
     own = summary["arms"]["personal"]
     assert list(own["sites"]) == ["cleo"]
     assert own["not_trained"] == {
-        "ada": FAULTS[Fault.NOTHING_TO_ADAPT_WITH],
-        "bea": FAULTS[Fault.NO_PERSONAL_MODEL],
+        "ada": REFUSAL_CODES[RefusalCode.NOTHING_TO_ADAPT_WITH],
+        "bea": REFUSAL_CODES[RefusalCode.NO_PERSONAL_MODEL],
     }
     assert summary["status"] == "finished"
     assert any("personal model: bea" in warning for warning in summary["warnings"])
@@ -164,8 +164,8 @@ def test_a_site_to_which_the_final_model_may_not_have_come_is_named(plan, tmp_pa
     sites = Adapting()
     images = {"benign": {"train": 10}, "malignant": {"train": 0, "val": 0, "test": 0}}
     sites.descriptions["ada"] = description("ada").model_copy(update={"images": images})
-    sites.test_answer["ada"] = refuse(Fault.FAILED)
+    sites.test_answer["ada"] = refuse(RefusalCode.FAILED)
     summary = run(sites, plan, tmp_path / "run").read_summary()
     (said,) = (warning for warning in summary["warnings"] if "final model" in warning)
-    assert said == f"the final model may not have come to ada: {FAULTS[Fault.FAILED]}"
+    assert said == f"the final model may not have come to ada: {REFUSAL_CODES[RefusalCode.FAILED]}"
     assert summary["status"] == "finished"

@@ -17,7 +17,7 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import RunError
 from mamfed_server.run import requests
 from mamfed_server.run.deadlines import deadline_seconds, training_deadlines
-from mamfed_server.run.requests import Stopped
+from mamfed_server.run.requests import StopRequested
 from mamfed_server.run_folder.event_log import read_events
 from mamfed_server.run_folder.folder import RunFolder
 
@@ -243,7 +243,7 @@ def test_nothing_is_wanted_of_a_run_that_was_stopped(tmp_path, tiny_plan):
     def stopping():
         return len(sites.trained) >= 2 and (wanted.append(1) or len(wanted) > 5)
 
-    with pytest.raises(Stopped) as caught:
+    with pytest.raises(StopRequested) as caught:
         run(sites, tiny_plan, tmp_path / "run", transport, stopping=stopping)
     assert caught.value.exit_code == 0
     assert transport._waiting == {}

@@ -14,7 +14,7 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import OutputError, PlanError, RunError
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.protocol.messages import ARRAYS, WEIGHTS
-from mamfed_server.run.requests import Stopped
+from mamfed_server.run.requests import StopRequested
 from mamfed_server.run.resume import load_last_good
 from mamfed_server.run_folder.event_log import read_events
 from mamfed_server.run_folder.folder import RunFolder
@@ -304,7 +304,7 @@ def test_a_torn_line_and_lines_after_the_checkpoint_are_forgotten(tmp_path, plan
 
 def test_a_stopped_run_goes_on(tmp_path, plan, whole):
     sites = Scored()
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         run(sites, plan, tmp_path / "run", stopping=lambda: len(sites.trained) >= 8)
     folder = RunFolder(tmp_path / "run")
     assert folder.read_summary()["status"] == "stopped"

@@ -12,7 +12,7 @@ from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import EvaluateTask, pack, unpack_body
 from mamfed_server.run.round_choice import (
-    Choice,
+    RoundChoice,
     choose_threshold,
     chosen_round,
     pool,
@@ -112,9 +112,9 @@ def test_a_process_that_starts_anywhere_makes_the_same_choice():
     draw = random.Random(0)
     for images in (2, 30, 400):
         records = rounds(*(draw.choice([None, draw.random()]) for _ in range(12)), images=images)
-        whole = Choice(records)
+        whole = RoundChoice(records)
         for cut in range(12):
-            halves = Choice(records[:cut])
+            halves = RoundChoice(records[:cut])
             for record in records[cut:]:
                 halves.add(record)
             assert halves.chosen is whole.chosen
@@ -136,11 +136,11 @@ def test_a_process_that_starts_anywhere_makes_the_same_choice():
     ],
 )
 def test_the_choice_is_told_in_words(dice, why):
-    assert Choice(rounds(*dice)).why() == why
+    assert RoundChoice(rounds(*dice)).why() == why
 
 
 def test_a_choice_whose_weights_are_lost_starts_anew():
-    choice = Choice(rounds(0.9, 0.1))
+    choice = RoundChoice(rounds(0.9, 0.1))
     choice.forget()
     assert choice.chosen is None
     assert choice.why() == "the last round: the checkpoint of the chosen one was damaged"

@@ -8,7 +8,7 @@ from tests.unit.server.sites import Sites, final, run, with_federation
 
 from mamfed_common.errors import PlanError
 from mamfed_common.plan import Stage
-from mamfed_server.run.server_optimizer import ServerOptimiser
+from mamfed_server.run.server_optimizer import ServerOptimizer
 from mamfed_server.run_folder.folder import RunFolder
 
 FINE = Stage.FINETUNING
@@ -43,7 +43,7 @@ def rounds_of(optimiser, *updates):
 @pytest.fixture
 def made(tmp_path, plan):
     def make(**federation):
-        return ServerOptimiser(with_federation(plan, **federation), tmp_path, warnings.append)
+        return ServerOptimizer(with_federation(plan, **federation), tmp_path, warnings.append)
 
     warnings = make.warnings = []
     return make

@@ -17,12 +17,12 @@ from tests.unit.server.sites import NODES, Scripted, Sites, run
 from typer.testing import CliRunner
 
 from mamfed_common.errors import DataError, RunError
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.cli.main import app
 from mamfed_server.report.data import read_run
 from mamfed_server.report.page import lines_of, report_run
-from mamfed_server.run.requests import Stopped
-from mamfed_server.run.state import GONE, RunState, latest_run, standing_of
+from mamfed_server.run.requests import StopRequested
+from mamfed_server.run.state import GONE, RunState, latest_run, run_status_of
 from mamfed_server.run_folder.event_log import EventLog
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.service import supervisor
@@ -33,8 +33,8 @@ EXAMPLES = Path(__file__).parents[4] / "deploy" / "examples"
 HOLD = """
 import sys, time
 from pathlib import Path
-from mamfed_common.runtime.lock import only_one
-with only_one(Path(sys.argv[1]), "a run", leaves_file=False):
+from mamfed_common.runtime.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "a run", leaves_file=False):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -77,7 +77,7 @@ def everything(home, run="first"):
     report = read_run(home.runs / run)
     text = said(home, "status")
     assert shown["run"] == run
-    assert shown["state"] == row["status"] == standing_of(home.runs / run).state
+    assert shown["state"] == row["status"] == run_status_of(home.runs / run).state
     assert (shown["rounds"], shown["rounds_planned"]) == (row["rounds"], row["rounds_planned"])
     assert f"{row['rounds']} of {row['rounds_planned']} rounds" in said(home, "runs")
     assert f"{row['rounds']} of {row['rounds_planned']} rounds done" in text
@@ -114,14 +114,14 @@ def test_the_run_that_is_worked_on_is_shown_although_another_is_newer(home, fold
     run(Sites(), tiny_plan, home.runs / "old")
     with worked_on(folder):
         assert everything(home)[0] == "running"
-        assert standing_of(home.runs / "old").state is RunState.FINISHED
+        assert run_status_of(home.runs / "old").state is RunState.FINISHED
 
 
 def test_while_it_runs_the_round_of_all_and_its_checkpoint_are_told(home, folder, tiny_plan):
     found = []
 
     def on_round(record):
-        found.append((everything(home), standing_of(folder).kept))
+        found.append((everything(home), run_status_of(folder).kept))
 
     with worked_on(folder):
         run(Sites(), tiny_plan, folder, on_round=on_round)
@@ -165,7 +165,7 @@ def test_a_killed_run_is_interrupted_and_keeps_its_checkpoint(home, folder, tiny
 
 def test_stopped_then_resumed_then_ended(home, folder, tiny_plan):
     sites = Sites()
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         run(sites, tiny_plan, folder, stopping=lambda: len(sites.trained) >= 3)
     assert everything(home) == ("stopped", "stopped", "The run was stopped.")
     RunFolder(folder).reopen()  # what start and resume do first
@@ -226,12 +226,12 @@ def test_a_server_process_that_died_for_good_is_the_reason(
     log = EventLog()
     log.open(folder)
     log.write("resumed", stage="pretraining", server_round=1)
-    assert standing_of(folder).reason == GONE, "an older death is no reason"
+    assert run_status_of(folder).reason == GONE, "an older death is no reason"
 
 
 def test_start_takes_the_folder_and_forgets_how_the_run_ended(home, folder, tiny_plan, monkeypatch):
     sites, seen = Sites(), []
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         run(sites, tiny_plan, folder, stopping=lambda: len(sites.trained) >= 3)
 
     def supervise(*_, **__):
@@ -262,10 +262,10 @@ def test_the_expected_end_counts_the_rounds_that_are_left(home, folder, tiny_pla
     now = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
     with worked_on(folder):
         kept.keep_rounds([records[0], records[-1]])
-        assert (standing_of(folder).ends_at(now) - now).total_seconds() == (3 + 1) * 600
+        assert (run_status_of(folder).ends_at(now) - now).total_seconds() == (3 + 1) * 600
         kept.keep_rounds(records[:1])
-        assert standing_of(folder).ends_at(now) is None, "how long stage 2 takes is not known"
-    assert standing_of(folder).ends_at(now) is None, "it does not run"
+        assert run_status_of(folder).ends_at(now) is None, "how long stage 2 takes is not known"
+    assert run_status_of(folder).ends_at(now) is None, "it does not run"
 
 
 def test_who_is_connected_and_who_is_missing_since_when(home, folder, tiny_plan):
@@ -294,7 +294,7 @@ def test_a_damaged_summary_is_named_and_costs_the_other_runs_nothing(home, folde
     run(Sites(), tiny_plan, home.runs / "other")
     (folder / "summary.json").write_text("{")
     with pytest.raises(DataError, match=r"summary\.json: damaged"):
-        standing_of(folder)
+        run_status_of(folder)
     text = said(home, "runs")
     assert "first: damaged" in text
     assert "other: finished" in text
@@ -304,7 +304,7 @@ def test_a_run_in_this_very_process_is_not_taken_for_another(folder, tiny_plan):
     """A simulation draws its page while it holds its folder."""
     RunFolder(folder).create(tiny_plan)
     with RunFolder(folder).alone():
-        assert standing_of(folder).state is RunState.INTERRUPTED
+        assert run_status_of(folder).state is RunState.INTERRUPTED
 
 
 def test_the_latest_run_is_the_one_that_was_last_written_to(home, tiny_plan):
@@ -312,5 +312,5 @@ def test_the_latest_run_is_the_one_that_was_last_written_to(home, tiny_plan):
         RunFolder(home.runs / name).create(tiny_plan)
         os.utime(home.runs / name / "plan.yaml", ns=(number, number))
     assert latest_run(home.runs) == home.runs / "a"
-    with only_one(home.lock, "a server"):
+    with exclusive_lock(home.lock, "a server"):
         assert latest_run(home.runs) == home.runs / "a"

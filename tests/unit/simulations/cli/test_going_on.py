@@ -11,7 +11,7 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import DataError, MamfedError, OutputError, PlanError, SetupError
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import parse_plan, read_plan
-from mamfed_common.runtime.lock import only_one
+from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_simulations.cli.main import app
 from mamfed_simulations.reporting import progress
@@ -160,7 +160,7 @@ def test_a_dry_run_refuses_what_the_run_would(run, folders, tmp_path, not_instal
     assert "is not a run folder" in str(refused(thesis))
     assert isinstance(refused(thesis / "chapter" / "x"), OutputError)
     assert "which is read" in str(refused(folders["aurora"] / "runs"))
-    with only_one(tmp_path / ".busy.lock", "a run"):
+    with exclusive_lock(tmp_path / ".busy.lock", "a run"):
         assert isinstance(refused(tmp_path / "busy"), SetupError)
     not_installed("ray")
     missing = refused(tmp_path / "x", "--engine", "ray")

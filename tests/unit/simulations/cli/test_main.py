@@ -19,7 +19,7 @@ from mamfed_common.plan import parse_plan, read_plan
 from mamfed_common.protocol.messages import SiteDescription
 from mamfed_server.report.page import report_run
 from mamfed_simulations.cli.main import app
-from mamfed_simulations.federation.arm_pool import Machine
+from mamfed_simulations.federation.arm_pool import ArmHardware
 from mamfed_simulations.federation.arms import describe_sites
 from mamfed_simulations.federation.demo import demo_plan
 from mamfed_simulations.federation.experiment import Experiment, simulate
@@ -99,7 +99,7 @@ def test_the_demo_compares_with_each_site_alone_and_with_all_data_pooled(
     experiment = Experiment(sites=sites, plan=tiny_plan, out=tmp_path / "run", compare=True)
     pages = []
     for workers in (2, 1):  # the second moves the first aside, with all its arms
-        experiment = replace(experiment, machine=Machine(workers=workers))
+        experiment = replace(experiment, machine=ArmHardware(workers=workers))
         with Progress() as progress:
             summary = simulate(experiment, describe_sites(sites, tiny_plan), progress)
         pages.append(json.dumps([summary["arms"], summary["status"], summary["warnings"]]))

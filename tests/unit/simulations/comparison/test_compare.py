@@ -30,8 +30,8 @@ from mamfed_simulations.comparison.results import (
     mean_over_sites,
     worst_first,
 )
-from mamfed_simulations.comparison.scores import Scored, SiteResult, result_of
-from mamfed_simulations.federation.arm_pool import Machine, train_here
+from mamfed_simulations.comparison.scores import SiteResult, SiteScores, result_of
+from mamfed_simulations.federation.arm_pool import ArmHardware, train_here
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
 runner = CliRunner()
@@ -125,7 +125,7 @@ def test_where_rounds_count_steps_local_pooled_and_federated_training_take_as_ma
         arms=("local", "centralised", "fedavg"),
         seeds=(0,),
         proximal_mu=0.0,
-        machine=Machine(device="cpu"),
+        machine=ArmHardware(device="cpu"),
     )
     (repeat,) = comparison.repeats
     taken = {}
@@ -373,7 +373,7 @@ def test_what_is_marked_is_a_share_of_the_breast_and_folds_are_pooled():
         ]
         images[1] = images[1]._replace(predicted_pixels=marked)
         patients = [f"P{number}", f"Q{number}"]
-        return Scored(images, [0.25 * number, 1.0], patients, [16, breast])
+        return SiteScores(images, [0.25 * number, 1.0], patients, [16, breast])
 
     found = result_of({0: [fold(1, 10, 100), fold(2, 30, 60)]})
     assert found.marked.tolist() == [[0.1, 0.5]]

@@ -21,8 +21,8 @@ from mamfed_simulations.federation import arm_pool
 from mamfed_simulations.federation.arm_pool import (
     CALLABLES,
     LOG,
-    Machine,
-    Order,
+    ArmHardware,
+    ArmTask,
     choose_machine,
     train_arms,
 )
@@ -37,7 +37,7 @@ from mamfed_simulations.federation.engine import Engine
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 from mamfed_simulations.reporting.progress import Progress
 
-ONE, TWO = Machine(device="cpu", workers=1), Machine(device="cpu", workers=2)
+ONE, TWO = ArmHardware(device="cpu", workers=1), ArmHardware(device="cpu", workers=2)
 NAMES = ("federated", "local-a", "local-b", "centralised")
 
 
@@ -113,11 +113,11 @@ def test_every_setting_of_a_job_reaches_the_child(tmp_path, sites, tiny_plan):
     arm = centralised_arm(sites, describe_sites(sites, tiny_plan), tiny_plan, tmp_path)
     odd = {"min_sites": 2, "resume": True, "run": "r", "signature": "s", "flower_run": 3}
     job = replace(arm.job, on_round=lambda record: None, **odd)
-    order = Order(arm=replace(arm, job=job), machine=TWO)
-    read = Order.model_validate_json(order.to_json())
+    order = ArmTask(arm=replace(arm, job=job), machine=TWO)
+    read = ArmTask.model_validate_json(order.to_json())
     assert read.arm.sites == arm.sites
     assert read.machine == TWO
-    for name in {field.name for field in fields(Job)} - CALLABLES:
+    for name in {breast_mask.name for breast_mask in fields(Job)} - CALLABLES:
         assert getattr(read.arm.job, name) == getattr(job, name), name
 
 
@@ -159,8 +159,8 @@ SCRIPT = """
 import sys
 from mamfed_common.errors import MamfedError
 from mamfed_simulations.reporting.progress import Progress
-from mamfed_simulations.federation.arm_pool import Order, train_arms
-orders = [Order.model_validate_json(line) for line in sys.stdin]
+from mamfed_simulations.federation.arm_pool import ArmTask, train_arms
+orders = [ArmTask.model_validate_json(line) for line in sys.stdin]
 with Progress() as progress:
     try:
         train_arms([order.arm for order in orders], orders[0].machine, progress)
@@ -197,7 +197,7 @@ def trained(arms):
 
 def start(arms):
     """Train arms in a process of its own; return it and its children once they train."""
-    orders = [Order(arm=arm, machine=TWO).to_json() for arm in arms]
+    orders = [ArmTask(arm=arm, machine=TWO).to_json() for arm in arms]
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mamfed_client.imaging.breast_mask import breast_field
+from mamfed_client.imaging.breast_mask import find_breast_mask
 from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.preparation.commands import Source, check
 from mamfed_common.errors import DataError, OutputError
@@ -120,7 +120,7 @@ def test_a_look_changes_the_breast_only_and_keeps_bits_and_masks(pictures, tmp_p
                 grey(out / f"site-{number}" / row["image"]),
             )
             assert (after.dtype, after.shape) == (np.uint8, before.shape)
-            breast = breast_field(before.astype(np.uint16) * np.uint16(257))
+            breast = find_breast_mask(before.astype(np.uint16) * np.uint16(257))
             assert np.array_equal(after[~breast], before[~breast])
             assert np.array_equal(after, before) is (number == 1), "the first keeps its look"
             if row["mask"]:

@@ -85,7 +85,7 @@ def _check_notes(sites, plan, out, summary):
             device=torch.device("cpu"),
         )
         shares = [
-            s.predicted_pixels / sample.field.sum()
+            s.predicted_pixels / sample.breast_mask.sum()
             for s, sample in zip(scores, samples, strict=True)
         ]
         assert promise["marked"]["personal"] == pytest.approx(np.mean(shares))

@@ -15,7 +15,7 @@ from pydicom.encaps import generate_frames
 
 from mamfed_client.imaging.preprocess import prepare
 from mamfed_client.imaging.reader import read_mammogram
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.errors import OutputError
 from mamfed_simulations.phantoms.corpus import KINDS, write_bad_files, write_intake_folder
 from mamfed_simulations.phantoms.ineligible_files import DUPLICATES
@@ -45,7 +45,7 @@ def outcome(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's, about what is broken on purpose
             prepare(read_mammogram(path), None, 128)
-    except Refusal as refusal:
+    except FileRejected as refusal:
         return refusal.reason
     return None
 

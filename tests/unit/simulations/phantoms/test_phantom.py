@@ -52,7 +52,7 @@ def displayed(look, pixels):
 
 def dice_by_threshold(grey, phantom, thresholds):
     """Dice of "lesion is what is brighter than the threshold" within the breast."""
-    inside, lesion = grey[phantom.field], phantom.mask[phantom.field]
+    inside, lesion = grey[phantom.breast_mask], phantom.mask[phantom.breast_mask]
     found = [inside >= threshold for threshold in thresholds]
     return [2 * (f & lesion).sum() / max(f.sum() + lesion.sum(), 1) for f in found]
 
@@ -96,10 +96,10 @@ def test_the_same_seed_draws_the_same_phantom_and_another_seed_another():
 def test_a_malignant_phantom_has_a_mask_inside_the_breast(malignant_phantoms):
     for phantom in malignant_phantoms:
         assert phantom.finding in {"mass", "calcification", "mass|calcification"}
-        assert phantom.mask.shape == phantom.field.shape == phantom.attenuation.shape == SHAPE
+        assert phantom.mask.shape == phantom.breast_mask.shape == phantom.attenuation.shape == SHAPE
         assert phantom.mask.any()
-        assert not (phantom.mask & ~phantom.field).any()
-        assert 0.003 < phantom.mask.sum() / phantom.field.sum() < 0.15
+        assert not (phantom.mask & ~phantom.breast_mask).any()
+        assert 0.003 < phantom.mask.sum() / phantom.breast_mask.sum() < 0.15
 
 
 def test_a_benign_phantom_has_look_alikes_but_an_empty_mask(benign_phantoms):
@@ -116,7 +116,7 @@ def test_attenuation_stays_in_range_and_air_is_black(malignant_phantoms):
         assert phantom.attenuation.dtype == np.float32
         assert phantom.attenuation.min() >= 0
         assert phantom.attenuation.max() <= 1
-        assert not phantom.attenuation[~phantom.field].any()
+        assert not phantom.attenuation[~phantom.breast_mask].any()
 
 
 def test_only_the_mlo_view_shows_the_pectoral_muscle(benign_phantoms):
@@ -143,11 +143,11 @@ def test_a_right_breast_is_the_mirror_image_of_a_left_one():
         draw_view(generator(4), SHAPE, Population(), patient._replace(laterality=side), "MLO")
         for side in ("L", "R")
     )
-    assert left.field[:, 0].any()
-    assert not left.field[:, -1].any()
+    assert left.breast_mask[:, 0].any()
+    assert not left.breast_mask[:, -1].any()
     np.testing.assert_array_equal(left.attenuation, right.attenuation[:, ::-1])
     np.testing.assert_array_equal(left.mask, right.mask[:, ::-1])
-    np.testing.assert_array_equal(left.field, right.field[:, ::-1])
+    np.testing.assert_array_equal(left.breast_mask, right.breast_mask[:, ::-1])
 
 
 def test_a_dense_breast_is_brighter_than_a_fatty_one_and_says_so():
@@ -157,7 +157,10 @@ def test_a_dense_breast_is_brighter_than_a_fatty_one_and_says_so():
         for density in ("A", "D")
     )
     assert (fatty.density, dense.density) == ("A", "D")
-    assert dense.attenuation[dense.field].mean() > 1.2 * fatty.attenuation[fatty.field].mean()
+    assert (
+        dense.attenuation[dense.breast_mask].mean()
+        > 1.2 * fatty.attenuation[fatty.breast_mask].mean()
+    )
 
 
 def flat_scene():
@@ -165,7 +168,7 @@ def flat_scene():
     shape = (200, 160)
     return Scene(
         attenuation=np.full(shape, 0.3, np.float32),
-        field=np.ones(shape, bool),
+        breast_mask=np.ones(shape, bool),
         muscle=np.zeros(shape, bool),
         room=np.full(shape, 40, np.float32),
         nipple=(150.0, 100.0),
@@ -260,8 +263,11 @@ def test_a_file_says_what_was_drawn(tmp_path, example, look):
 def test_a_window_shows_the_breast_between_black_and_white(tmp_path, example, look):
     _, dataset = save(tmp_path / "a.dcm", example, look)
     shown = pydicom.pixels.apply_voi_lut(dataset.pixel_array, dataset, index=0, prefer_lut=False)
-    black, white = (shown[example.field].astype(float).min(), shown[example.field].max())
-    middle = np.median(shown[example.field])
+    black, white = (
+        shown[example.breast_mask].astype(float).min(),
+        shown[example.breast_mask].max(),
+    )
+    middle = np.median(shown[example.breast_mask])
     assert black + 0.05 * (white - black) < middle < white - 0.05 * (white - black)
 
 
@@ -284,7 +290,9 @@ def test_aurora_prefers_a_voi_lut_that_does_what_a_linear_window_would(tmp_path,
     np.testing.assert_allclose(shown, expected.clip(0, 1), atol=1 / 65535)
     del dataset.VOILUTSequence
     window = pydicom.pixels.apply_voi_lut(dataset.pixel_array, dataset) / 4095
-    assert np.abs(window - shown)[example.field].max() > 0.03  # the windows show another curve
+    assert (
+        np.abs(window - shown)[example.breast_mask].max() > 0.03
+    )  # the windows show another curve
 
 
 @pytest.mark.parametrize(
@@ -336,8 +344,8 @@ def test_some_patients_of_cirrus_have_files_without_manufacturer(tmp_path, examp
 @every_vendor
 def test_monochrome1_is_inverted_on_disk_and_monochrome2_is_not(tmp_path, example, look):
     _, dataset = save(tmp_path / "a.dcm", example, look)
-    tissue = np.median(dataset.pixel_array[example.field])
-    air = np.median(dataset.pixel_array[~example.field])
+    tissue = np.median(dataset.pixel_array[example.breast_mask])
+    air = np.median(dataset.pixel_array[~example.breast_mask])
     assert (tissue < air) == (dataset.PhotometricInterpretation == "MONOCHROME1")
 
 
@@ -351,12 +359,12 @@ def test_padding_is_the_largest_value_and_never_tissue(tmp_path, example):
     padded = dataset.pixel_array == dataset.PixelPaddingValue
     assert dataset.PixelPaddingValue == dataset.pixel_array.max() == 2**14 - 1
     assert padded[0, 0]  # the nipple side of a right breast
-    assert not (padded & example.field).any()
+    assert not (padded & example.breast_mask).any()
 
 
 def test_the_vendors_see_one_scene_in_different_greys(example):
     medians = sorted(
-        np.median(displayed(look, apply_look(example, look, generator(9)))[example.field])
+        np.median(displayed(look, apply_look(example, look, generator(9)))[example.breast_mask])
         for look in LOOKS
     )
     assert min(np.diff(medians)) > 0.03
@@ -367,7 +375,7 @@ def test_a_breast_is_as_tall_as_breasts_are(look):
     rng = generator(2, look.name)
     shape = look.detector.shape(0.1)
     phantom = draw_patient(rng, shape, look.population, malignant=False)[0]
-    tall_mm = phantom.field.any(axis=1).sum() * look.detector.spacing_mm / 0.1
+    tall_mm = phantom.breast_mask.any(axis=1).sum() * look.detector.spacing_mm / 0.1
     assert 140 < tall_mm < 210
 
 

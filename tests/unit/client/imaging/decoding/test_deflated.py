@@ -7,7 +7,7 @@ from pydicom import uid
 from pydicom.dataset import FileMetaDataset
 
 from mamfed_client.imaging.decoding.pixel_data import MAX_INFLATED, check_deflated
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 def deflated(body):
@@ -25,7 +25,7 @@ def test_a_deflated_file_may_inflate_to_a_mammogram_and_not_to_gigabytes():
     block = zeros.compress(bytes(1 << 24)) + zeros.flush(zlib.Z_FULL_FLUSH)
     count = MAX_INFLATED >> 24
     check_deflated(deflated(block * count + zeros.flush()))
-    with pytest.raises(Refusal, match="256 MiB") as caught:
+    with pytest.raises(FileRejected, match="256 MiB") as caught:
         check_deflated(deflated(block * (count + 1)))
     assert caught.value.reason is Reason.TOO_LARGE
 
@@ -38,7 +38,7 @@ def test_a_deflated_file_may_inflate_to_a_mammogram_and_not_to_gigabytes():
     ],
 )
 def test_broken_deflated_files_are_refused(body, reason):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         check_deflated(deflated(body))
     assert caught.value.reason is reason
 

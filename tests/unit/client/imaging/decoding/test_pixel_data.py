@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from mamfed_client.imaging.decoding.codestreams import jpeg2000_header, jpeg_header
 from mamfed_client.imaging.decoding.pixel_data import stored_values
 from mamfed_client.imaging.mammogram import MAX_PIXELS
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 NOISY = np.random.default_rng(0).integers(0, 4096, (37, 29), dtype=np.uint16)
 FLAT = np.where(np.arange(37)[:, None] < 15, NOISY, 0).astype(np.uint16)
@@ -45,7 +45,7 @@ def compressed(syntax, codestream, shape=NOISY.shape, bits=12, **elements):
 
 
 def refused(dataset):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         stored_values(dataset)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     return caught.value
@@ -336,7 +336,7 @@ def test_tiles_of_a_pixel_are_too_many():
     stream[24:32] = struct.pack(">II", 10, 10)
     assert jpeg2000_header(bytes(stream)).rows == 37
     stream[8:16] = struct.pack(">II", 2900, 3700)
-    with pytest.raises(Refusal, match="107300 tiles"):
+    with pytest.raises(FileRejected, match="107300 tiles"):
         jpeg2000_header(bytes(stream))
 
 
@@ -400,7 +400,7 @@ def test_a_second_frame_header_cannot_smuggle_another_size_in():
     stream = SYNTAXES["jpeg-70"][1]
     at = stream.find(b"\xff\xc3")
     frame = stream[at : at + 13]
-    with pytest.raises(Refusal, match="several frame headers"):
+    with pytest.raises(FileRejected, match="several frame headers"):
         jpeg_header(stream[:at] + frame + stream[at:])
 
 

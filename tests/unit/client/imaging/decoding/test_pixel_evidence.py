@@ -12,7 +12,7 @@ from mamfed_client.imaging.decoding.pixel_evidence import (
     check_sign,
     check_spare_bits,
 )
-from mamfed_client.imaging.rejections import Reason, Refusal
+from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
 def read(dataset):
@@ -20,7 +20,7 @@ def read(dataset):
 
 
 def contradicted(dataset):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(FileRejected) as caught:
         read(dataset)
     assert caught.value.reason is Reason.CONTRADICTION
     return caught.value.detail

@@ -1,22 +1,22 @@
 """What each site gains: the worst first, said in words where a model loses to local training."""
 
 from mamfed_common.metrics.scores import SiteScore
-from mamfed_server.report.data import Difference, Promise
+from mamfed_server.report.data import DiceDifference, SiteGain
 from mamfed_server.report.results import ArmResult
-from mamfed_server.report.site_gains import promise_rows, promise_sentences, promises_of
+from mamfed_server.report.site_gains import gain_rows, gain_sentences, gains_of
 
 
 def promise(site, shared, local=None, personal=None, interval=(None, None), **more):
     dice = {"shared": shared, "personal": personal, "local": local}
     low, high = interval
     gains = {
-        name: Difference(value=dice[name] - local, low=low, high=high)
+        name: DiceDifference(value=dice[name] - local, low=low, high=high)
         for name in ("shared", "personal")
         if local is not None and dice[name] is not None
     }
     values = {"images": 12, "patients": 7, **more}
     known = {name: value for name, value in dice.items() if value is not None}
-    return Promise(site=site, dice=known, minus_local=gains, **values)
+    return SiteGain(site=site, dice=known, minus_local=gains, **values)
 
 
 def arm(name, not_trained=None, **dice):
@@ -40,9 +40,9 @@ def test_the_site_that_gains_least_comes_first_and_sites_without_comparison_last
         promise("low alone", 0.2),
         promise("loses", 0.5, local=0.63),
         promise("high alone", 0.9),
-        Promise(site="nothing", images=0),
+        SiteGain(site="nothing", images=0),
     ]
-    order = [p.site for p in promises_of(known, [])]
+    order = [p.site for p in gains_of(known, [])]
     assert order == ["loses", "gains", "low alone", "high alone", "nothing"]
 
 
@@ -51,7 +51,7 @@ def test_a_model_that_loses_to_local_training_is_named_with_what_stands_behind()
         promise("mias", 0.25, 0.38, 0.5, interval=(-0.384, 0.15), images=6, patients=6),
         promise("a", 0.6, 0.54, 0.61, interval=(0.02, 0.1), patients=11),
     ]
-    assert promise_sentences(known) == [
+    assert gain_sentences(known) == [
         "The shared model scored lower than local training at 1 of 2 sites: mias -0.13 [-0.38, "
         "+0.15] (6 images of 6 patients); higher than local training at 1 of 2 sites: a +0.06 "
         "[+0.02, +0.10] (12 images of 11 patients).",
@@ -60,7 +60,7 @@ def test_a_model_that_loses_to_local_training_is_named_with_what_stands_behind()
         "+0.15] (6 images of 6 patients); a +0.07 [+0.02, +0.10] (12 images of 11 patients).",
         "Too few images to tell at mias: fewer than 10 images or 10 patients.",
     ]
-    assert promise_sentences([promise("a", 0.6)]) == []
+    assert gain_sentences([promise("a", 0.6)]) == []
 
 
 def test_a_row_has_all_three_models_and_what_each_marks():
@@ -78,7 +78,7 @@ def test_a_row_has_all_three_models_and_what_each_marks():
         promise("few", 0.5, images=3, patients=1, marked={"shared": 0.2}),
     ]
     reason = "nothing to adapt with: no malignant training image of its own"
-    first, few = promise_rows(known, [arm("personal", {"few": reason})])
+    first, few = gain_rows(known, [arm("personal", {"few": reason})])
     assert first.dice == ("0.62", "0.70", "0.50")
     assert first.gains == ("+0.12 [+0.01, +0.20]*", "+0.20 [+0.01, +0.20]*")
     assert (first.images, first.others) == ("12 images of 7 patients", "30 images of 20 patients")
@@ -92,15 +92,15 @@ def test_a_row_has_all_three_models_and_what_each_marks():
 
 def test_of_a_real_federation_the_sites_own_means_stand_in():
     arms = [arm("personal", a=0.7), arm("federated", a=0.5, b=0.4)]
-    found = promises_of([], arms)
+    found = gains_of([], arms)
     assert [p.site for p in found] == ["b", "a"]
     assert found[1].dice == {"shared": 0.5, "personal": 0.7}
-    assert promise_rows(found, arms)[1].images == "6 images"
-    with_local = promises_of([], [*arms, arm("local", a=0.6)])
+    assert gain_rows(found, arms)[1].images == "6 images"
+    with_local = gains_of([], [*arms, arm("local", a=0.6)])
     assert with_local[0].site == "a"
-    assert promise_rows(with_local, arms)[0].gains == ("-0.10", "+0.10")
+    assert gain_rows(with_local, arms)[0].gains == ("-0.10", "+0.10")
 
 
 def test_a_run_of_the_shared_model_alone_has_no_such_table():
     arms = [arm("federated", a=0.5)]
-    assert promise_rows(promises_of([], arms), arms) == []
+    assert gain_rows(gains_of([], arms), arms) == []
