@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT = r"^[0-9a-f]{64}$"
 
+NO_SITES = "no site is approved yet: mamfed-server sites approve takes one in"
+
 
 class IssuedCertificate(Config):
     """One certificate that a site was given.

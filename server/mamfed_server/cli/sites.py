@@ -13,11 +13,10 @@ from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from mamfed_server.admission.registry import SiteEntry
+    from mamfed_server.admission.registry import NO_SITES, SiteEntry
 
 WARN_DAYS = 30
 RENEW_DAYS = 60
-NO_SITES = "no site is approved yet: mamfed-server sites approve takes one in"
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from mamfed_common.runtime.lock import holder
-from mamfed_server.admission.registry import active_sites
-from mamfed_server.cli.sites import NO_SITES
+from mamfed_server.admission.registry import NO_SITES, active_sites
 from mamfed_server.fleet.duplicate_sites import warning
 from mamfed_server.run.state import RunState, RunStatus, latest_run, run_status_of
 from mamfed_server.run_folder.attendance import reasons_in_words

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mamfed_common.runtime.terminal import Screen
-from mamfed_server.cli.sites import NO_SITES
+from mamfed_server.admission.registry import NO_SITES
 from mamfed_server.report.participation import RoundMark, mark_of
 from mamfed_server.run.state import RunState, RunStatus
 from mamfed_server.run_folder.event_log import Event, in_words

@@ -42,7 +42,7 @@ def test_show_of_no_run_names_the_folder(tmp_path):
 def test_version_and_help_answer_without_heavy_imports(command):
     module = {"simulate": "mamfed_simulations"}.get(command, f"mamfed_{command}")
     code = (
-        f"import sys; from {module}.cli import app; app(['--help'], standalone_mode=False);"
+        f"import sys; from {module}.cli.main import app; app(['--help'], standalone_mode=False);"
         "print([m for m in ('torch', 'flwr', 'pydicom', 'monai') if m in sys.modules])"
     )
     result = subprocess.run(
