@@ -7,7 +7,7 @@ import pytest
 from mamfed_client.imaging.breast_mask import VIEW, breast_view, enlarged
 from mamfed_client.imaging.geometry import Box, choose_transform
 from mamfed_client.imaging.mammogram import Facts, Mammogram
-from mamfed_client.imaging.preprocess import Transform, breast_field, prepare
+from mamfed_client.imaging.preprocess import Transform, find_breast_mask, prepare
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
@@ -38,14 +38,14 @@ def transform_of(box, shape, *, flipped=False, size=64):
 @pytest.mark.parametrize("shape", [(181, 131), (64, 48), (700, 501), (300, 299)])
 def test_the_field_is_the_breast_at_any_size(drawing, shape):
     breast, inside = drawing.breast(*shape)
-    assert overlap(breast_field(breast), inside) > 0.93
+    assert overlap(find_breast_mask(breast), inside) > 0.93
 
 
 @pytest.mark.parametrize("scale", [1, 4095 / 65535, 255 / 65535])
 def test_the_field_does_not_depend_on_the_scale_of_grey_levels(drawing, scale):
     breast, inside = drawing.breast()
-    assert overlap(breast_field(breast * np.float32(scale)), inside) > 0.93
-    assert overlap(breast_field(grey(breast * scale)), inside) > 0.93
+    assert overlap(find_breast_mask(breast * np.float32(scale)), inside) > 0.93
+    assert overlap(find_breast_mask(grey(breast * scale)), inside) > 0.93
 
 
 @pytest.mark.parametrize("shape", [(181, 131), (1021, 777), (90, 333)])
@@ -54,7 +54,7 @@ def test_the_view_of_the_breast_is_small_and_its_enlargement_the_field(drawing, 
     view = breast_view(grey(breast))
     assert max(view.shape) == VIEW
     assert overlap(enlarged(view, shape), inside) > 0.93
-    np.testing.assert_array_equal(enlarged(view, shape), breast_field(grey(breast)))
+    np.testing.assert_array_equal(enlarged(view, shape), find_breast_mask(grey(breast)))
 
 
 def test_label_tape_frame_and_blank_film_stay_outside_the_field(drawing):
@@ -68,7 +68,7 @@ def test_label_tape_frame_and_blank_film_stay_outside_the_field(drawing):
     film[:, -3:] = 1
     padded = np.pad(film, ((0, 0), (60, 60)))
     inside = np.pad(inside, ((0, 0), (60, 60)))
-    assert overlap(breast_field(padded.astype(np.float32)), inside) > 0.9
+    assert overlap(find_breast_mask(padded.astype(np.float32)), inside) > 0.9
 
 
 def test_dark_fat_does_not_tear_the_field_apart(drawing):
@@ -76,7 +76,7 @@ def test_dark_fat_does_not_tear_the_field_apart(drawing):
     y, x = np.mgrid[:400, :300]
     in_depth = ((y - 200) / 145) ** 2 + (x / 180) ** 2 < 1
     holes = in_depth & (x % 40 > 18) & (y % 40 > 18)
-    assert overlap(breast_field(np.where(holes, 0, breast)), inside) > 0.93
+    assert overlap(find_breast_mask(np.where(holes, 0, breast)), inside) > 0.93
 
 
 def test_dim_tissue_under_the_skin_is_inside_the_field(drawing):
@@ -84,20 +84,20 @@ def test_dim_tissue_under_the_skin_is_inside_the_field(drawing):
     y, x = np.mgrid[:400, :300]
     skin = inside & (((y - 200) / 145) ** 2 + (x / 180) ** 2 > 1)
     breast[skin] = (0.03 + 0.03 * np.cos(x / 3) * np.cos(y / 3))[skin]
-    assert overlap(breast_field(breast), inside) > 0.93
+    assert overlap(find_breast_mask(breast), inside) > 0.93
 
 
 def test_a_film_frame_beside_the_chest_wall_is_outside_the_field(drawing):
     breast, _ = drawing.breast(400, 300)
     breast[:, :8] = 1
-    assert breast_field(breast)[150:250, :8].mean() < 0.1
+    assert find_breast_mask(breast)[150:250, :8].mean() < 0.1
 
 
 def test_a_muscle_that_saturates_towards_the_edge_is_inside_the_field(drawing):
     breast, _ = drawing.breast(400, 300)
     x = np.arange(300)
     breast[100:300] = np.maximum(breast[100:300], (1.05 - x / 150).clip(0, 1))
-    assert breast_field(breast)[120:280, :8].mean() > 0.95
+    assert find_breast_mask(breast)[120:280, :8].mean() > 0.95
 
 
 @pytest.mark.parametrize("padding", [0, 60])
@@ -105,7 +105,7 @@ def test_a_glow_along_the_films_edge_is_outside_the_field(drawing, padding):
     breast, inside = drawing.breast(400, 300)
     breast[:, :18] = np.maximum(breast[:, :18], 0.1)
     breast, inside = (np.pad(a, ((0, 0), (padding, 0))) for a in (breast, inside))
-    assert breast_field(breast)[~inside].mean() < 0.02
+    assert find_breast_mask(breast)[~inside].mean() < 0.02
 
 
 @pytest.mark.parametrize("thickness", [2, 4, 8])
@@ -117,7 +117,7 @@ def test_labels_and_clips_stay_outside_the_field(drawing, thickness, dim):
     cv2.rectangle(lead, (255, 300), (275, 330), 230, -1)  # a clip
     cv2.circle(lead, (250, 140), 9, 255, -1)  # a marker beside the nipple
     exposed = np.maximum(breast * dim, lead / 255)
-    assert overlap(breast_field(grey(exposed)), inside) > 0.93
+    assert overlap(find_breast_mask(grey(exposed)), inside) > 0.93
 
 
 @pytest.mark.parametrize("width", [1, 4, 12])
@@ -128,14 +128,14 @@ def test_a_white_border_is_outside_the_field(drawing, width, sides):
     widths = width if sides == "all" else ((before, 0), (after, 0))
     framed = np.pad(breast, widths, constant_values=1)
     around = np.pad(inside, widths)
-    assert overlap(breast_field(grey(framed)), around) > 0.93
+    assert overlap(find_breast_mask(grey(framed)), around) > 0.93
 
 
 @pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1])
 def test_the_field_is_found_in_noise(drawing, deviation):
     breast, inside = drawing.breast(1200, 900)
     noise = np.random.default_rng(1).normal(0.1, deviation, breast.shape)
-    assert overlap(breast_field(grey((breast + noise).clip(0, 1))), inside) > 0.93
+    assert overlap(find_breast_mask(grey((breast + noise).clip(0, 1))), inside) > 0.93
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -143,7 +143,7 @@ def test_a_dense_breast_that_touches_the_edge_is_no_film_frame(mirrored):
     breast, inside = dense_breast(400, 300)
     if mirrored:
         breast, inside = breast[:, ::-1], inside[:, ::-1]
-    assert overlap(breast_field(grey(breast)), inside) > 0.93
+    assert overlap(find_breast_mask(grey(breast)), inside) > 0.93
 
 
 @pytest.mark.parametrize("level", [0, 0.3, 1])
@@ -153,12 +153,12 @@ def test_padding_of_any_level_is_outside_the_field_and_the_box(drawing, level):
     padded = np.pad(breast, widths, constant_values=level)
     valid = np.pad(np.ones_like(inside), widths)
     inside = np.pad(inside, widths)
-    breast_mask = breast_field(grey(padded), valid)
+    breast_mask = find_breast_mask(grey(padded), valid)
     assert overlap(breast_mask, inside) > 0.93
     sample, transform = prepare(mammogram(padded, valid), None, 128)
     assert not transform.flipped
     assert (sample.breast_mask & ~transform.apply_strictly(valid)).sum() == 0
-    content = breast_field(grey(breast))
+    content = find_breast_mask(grey(breast))
     (top, bottom, left, right), margin = Box.around(content), 0.02 * 400
     found = (transform.top, transform.bottom, transform.left, transform.right)
     expected = (top + 37, bottom + 37, left + 60, right + 60)
@@ -186,7 +186,7 @@ def test_a_padded_stripe_across_the_breast_is_not_closed(drawing):
     breast = np.where(valid, breast, 1)
     view = breast_view(grey(breast), valid)
     assert not view[121:124].any()
-    breast_mask = breast_field(grey(breast), valid)
+    breast_mask = find_breast_mask(grey(breast), valid)
     assert overlap(breast_mask, inside & valid) > 0.93
     assert not (breast_mask & ~valid).any()
 
@@ -196,26 +196,26 @@ def test_black_padding_around_foggy_film_does_not_hide_the_breast(drawing):
     widths = ((300, 300), (200, 400))
     foggy = np.pad(0.7 + 0.3 * breast, widths)
     valid = np.pad(np.ones_like(inside), widths)
-    assert overlap(breast_field(grey(foggy), valid), np.pad(inside, widths)) > 0.9
+    assert overlap(find_breast_mask(grey(foggy), valid), np.pad(inside, widths)) > 0.9
 
 
 def test_an_image_of_padding_alone_is_refused(drawing):
     breast, inside = drawing.breast()
     with pytest.raises(FileRejected) as caught:
-        breast_field(breast, np.zeros_like(inside))
+        find_breast_mask(breast, np.zeros_like(inside))
     assert caught.value.reason is Reason.NO_BREAST
 
 
 def test_a_narrow_breast_amid_padding_is_found(drawing):
     breast, inside = (np.pad(a, ((0, 0), (150, 150))) for a in drawing.breast(400, 60))
-    assert overlap(breast_field(breast), inside) > 0.8
+    assert overlap(find_breast_mask(breast), inside) > 0.8
 
 
 def test_a_small_corner_of_background_is_no_hole(drawing):
     y, x = np.mgrid[:400, :300]
     corner = x + y > 700 - 70
     levels = np.where(corner, 0, 0.4 + 0.1 * np.cos(x / 9) * np.cos(y / 9))
-    assert breast_field(levels.astype(np.float32))[corner].mean() < 0.2
+    assert find_breast_mask(levels.astype(np.float32))[corner].mean() < 0.2
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_small_corner_of_background_is_no_hole(drawing):
 )
 def test_images_without_a_breast_are_refused(pixels):
     with pytest.raises(FileRejected) as caught:
-        breast_field(pixels.astype(np.float32))
+        find_breast_mask(pixels.astype(np.float32))
     assert caught.value.reason is Reason.NO_BREAST
 
 
@@ -307,7 +307,7 @@ def test_half_a_percent_of_the_breast_is_black_and_a_five_hundredth_white(drawin
     breast, _ = drawing.breast(400, 300)
     levels = grey(np.maximum(breast, 0.06))
     sample, transform = prepare(Mammogram(levels), None, 400)
-    black, white = np.percentile(levels[breast_field(levels)], (0.5, 99.8))
+    black, white = np.percentile(levels[find_breast_mask(levels)], (0.5, 99.8))
     assert 0 < black < 0.1 * 65535
     expected = (transform.apply(levels) - black) / (white - black) * 65535
     difference = sample.image[sample.breast_mask] - expected[sample.breast_mask].clip(0, 65535)
