@@ -49,7 +49,7 @@ def list_plans(home: Home = Path(), output: Printed = Format.TEXT) -> None:
         for row in rows:
             why = f", blocked: {row['blocked']}" if row["blocked"] else ""
             typer.echo(
-                f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['plan_status']}{why}"
+                f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}{why}"
             )
     for warning in store.left_over():
         console().print(f"warning: {warning}")
@@ -164,7 +164,7 @@ def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, obje
 
 def _show(policy: Policy, stored: StoredPlan, row: dict[str, object]) -> None:
     came = f"came {row['came']}" if row["came"] else "has not come yet"
-    typer.echo(f"Plan {stored.sha256}, {came}: {row['plan_status']}")
+    typer.echo(f"Plan {stored.sha256}, {came}: {row['standing']}")
     typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
     if row["blocked"]:
         typer.echo(f"Blocked: {row['blocked']}.")

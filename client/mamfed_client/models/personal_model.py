@@ -16,7 +16,8 @@ from mamfed_client.disclosure.gate import OpenGate
 from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.models.model_store import ModelFolder
 from mamfed_client.preparation.site_data import SiteData
-from mamfed_client.training.devices import Hardware, train_on
+from mamfed_client.site.hardware import Hardware
+from mamfed_client.training.devices import train_on
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, PersonalFacts, with_hashes
 from mamfed_common.metrics.scores import summarise
 from mamfed_common.metrics.threshold import nearest_threshold

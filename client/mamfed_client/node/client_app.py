@@ -18,7 +18,8 @@ from mamfed_client.disclosure.refusal_messages import refusal_of
 from mamfed_client.models.model_store import PERSONAL, ModelFolder
 from mamfed_client.models.personal_model import Adapter
 from mamfed_client.preparation.site_data import Site, load_site
-from mamfed_client.training.devices import Hardware, train_on
+from mamfed_client.site.hardware import Hardware
+from mamfed_client.training.devices import train_on
 from mamfed_client.training.fedbn import LocalNorms
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, time
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -22,6 +24,8 @@ from mamfed_common.security.keys import parse_openssh
 
 if TYPE_CHECKING:  # the plan brings torch, which a site's settings can do without
     from mamfed_common.plan import TrainingPlan
+
+logger = logging.getLogger(__name__)
 
 COUNTS = "counts"
 """What a site has for a plan: all of a ``SiteDescription`` but its splits."""
@@ -52,6 +56,8 @@ MetricName = Literal[
 ]
 """Everything but arrays that can leave, named as in ``TrainReport`` and ``SiteScore``."""
 
+OLD_MIN_SITES = "min_min_sites"
+
 PlanPrefix = Annotated[str, StringConstraints(pattern=HEX_DIGITS)]
 """A plan's SHA-256, or its first 12 hex digits or more."""
 
@@ -74,6 +80,15 @@ def _check_key(text: str) -> str:
 
 Hours = Annotated[str, AfterValidator(_check_hours)]
 CoordinatorKey = Annotated[str, AfterValidator(_check_key)]
+
+
+@cache
+def _warn_about_old_key() -> None:
+    """Warn once per process: the policy is read again at every change."""
+    logger.warning(
+        "site.yaml: policy.bounds.%s is deprecated; rename it to policy.bounds.required_min_sites",
+        OLD_MIN_SITES,
+    )
 
 
 class PlanPolicy(Config):
@@ -99,7 +114,8 @@ class Bounds(Config):
         max_local_steps: Steps of a round, where a plan counts those.
         max_learning_rate: AdamW's peak.
         max_batch_size: Images a step.
-        min_min_sites: The plan may not average fewer sites' updates than this.
+        required_min_sites: Lowest ``federation.min_sites`` that a plan may set: the server averages
+            no fewer sites' updates than that.
         hours: When this site answers, local time, e.g. ``19:00-07:00``; None: always. A round
             that began in time is finished.
     """
@@ -110,8 +126,21 @@ class Bounds(Config):
     max_local_steps: int = Field(default=1000, ge=1)
     max_learning_rate: float = Field(default=0.01, gt=0)
     max_batch_size: int = Field(default=16, ge=1)
-    min_min_sites: int = Field(default=3, ge=1)
+    required_min_sites: int = Field(default=3, ge=1)
     hours: Hours | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_key(cls, values: Any) -> Any:
+        """Read ``min_min_sites``, the former name of ``required_min_sites``."""
+        if not isinstance(values, Mapping) or OLD_MIN_SITES not in values:
+            return values
+        if "required_min_sites" in values:
+            raise ValueError(f"found {OLD_MIN_SITES} and required_min_sites; remove the former")
+        _warn_about_old_key()
+        renamed = {"required_min_sites": values[OLD_MIN_SITES], **values}
+        del renamed[OLD_MIN_SITES]
+        return renamed
 
     def open_at(self, now: datetime) -> bool:
         """Tell whether this site answers at a moment of local time; the span's end is outside."""

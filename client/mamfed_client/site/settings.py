@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.policy import Policy
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import SetupError
@@ -33,7 +34,6 @@ from mamfed_common.runtime.places import expanded
 
 if TYPE_CHECKING:  # images and plans are loaded where data are
     from mamfed_client.preparation.site_data import Site
-    from mamfed_client.training.devices import Hardware
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,6 @@ class SiteSettings(Config):
 
     def hardware(self) -> Hardware:
         """Return what this site trains with."""
-        from mamfed_client.training.devices import Hardware
-
         return Hardware(self.device, self.devices, self.threads, self.activation_checkpointing)
 
 

@@ -97,7 +97,7 @@ policy:
     # Images a step.
     max_batch_size: {max_batch_size}
     # A plan may not average the updates of fewer sites than this.
-    min_min_sites: {min_min_sites}
+    required_min_sites: {required_min_sites}
     # When this site answers, local time, e.g. "19:00-07:00"; null: always.
     hours: {hours}
 

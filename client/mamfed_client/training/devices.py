@@ -8,49 +8,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
 
 from mamfed_client.preparation.cohort import LazySamples
 from mamfed_client.preparation.sample_store import StoredSample
+from mamfed_client.site.hardware import Hardware
 from mamfed_common.config import Config
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.training.batches import RoundContext
 from mamfed_common.training.data_parallel import ProcessRank, launch
-from mamfed_common.training.device import choose_devices
 from mamfed_common.training.kept_optimizer import OptimizerStateStore
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 from mamfed_common.training.stages import OnStep, train
 
 PARTNER = "mamfed_client.training.device_worker"
-
-
-class Hardware(NamedTuple):
-    """What a site trains with.
-
-    Attributes:
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` ... or ``mps``.
-        devices: How many of it share each batch; ``auto``: all GPUs.
-        threads: CPU threads of each process; None: torch's choice.
-        activation_checkpointing: Whether to save memory at the cost of time.
-    """
-
-    device: str = "auto"
-    devices: int | Literal["auto"] = 1
-    threads: int | None = None
-    activation_checkpointing: bool = False
-
-    def choose(self) -> list[torch.device]:
-        """Return the devices.
-
-        Raises:
-            PlanError: There is no such device.
-            SetupError: There are not so many.
-        """
-        return choose_devices(self.device, self.devices)
 
 
 class StoredImage(Config):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 
 from mamfed_client.preparation.site_data import SiteData
-from mamfed_client.training.devices import Hardware, train_on
+from mamfed_client.site.hardware import Hardware
+from mamfed_client.training.devices import train_on
 from mamfed_common.domain import Purpose
 from mamfed_common.errors import SetupError
 from mamfed_common.model.malignancy_net import build_network

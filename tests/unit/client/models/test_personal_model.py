@@ -20,8 +20,8 @@ from mamfed_client.models.model_store import (
 from mamfed_client.models.personal_model import Adapter, adapting_plan, averaged
 from mamfed_client.node.client_app import make_client_app
 from mamfed_client.preparation.site_data import Site, load_site
+from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.policy import Policy
-from mamfed_client.training.devices import Hardware
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
 from mamfed_common.errors import CheckpointError, OutputError, WeightsError
 from mamfed_common.metrics.scores import SiteScore

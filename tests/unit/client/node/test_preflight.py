@@ -17,8 +17,9 @@ from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_plan
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.node.preflight import FLOWER_HEADER, Preflight, choose_plan
 from mamfed_client.node.server_health import HealthReply
+from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.status import update_status
-from mamfed_client.training.devices import Hardware, train_on
+from mamfed_client.training.devices import train_on
 from mamfed_client.training.trial_step import try_step
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError, SetupError
@@ -117,7 +118,7 @@ BOUNDS = {
     "rounds": {"max_rounds": 1},
     "learning_rate": {"max_learning_rate": 1e-5},
     "batch_size": {"max_batch_size": 1},
-    "min_sites": {"min_min_sites": 9},
+    "min_sites": {"required_min_sites": 9},
 }
 
 

@@ -15,7 +15,8 @@ from tests.conftest import blob_sample
 from mamfed_client.imaging.geometry import Transform
 from mamfed_client.preparation.cohort import LazySamples
 from mamfed_client.preparation.sample_store import SampleStore, digest
-from mamfed_client.training.devices import Hardware, StoredImage, WorkerTask, train_on
+from mamfed_client.site.hardware import Hardware
+from mamfed_client.training.devices import StoredImage, WorkerTask, train_on
 from mamfed_common.errors import RunError
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
