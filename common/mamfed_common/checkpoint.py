@@ -27,8 +27,8 @@ from mamfed_common.domain import Splits
 from mamfed_common.errors import CheckpointError, WeightsError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State, check_state, state_sha256
-from mamfed_common.norm_groups import expected_state, groups_in, of_group
 from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan.norm_groups import expected_state, groups_in, of_group
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.files import reason, write_atomic
 
@@ -78,9 +78,9 @@ class CheckpointFacts(Config):
         threshold: Probability from which a pixel is marked, as validation chose it; None: the
             plan's.
         personal: How a site has adapted them; None: they are the federation's.
-        norm_group: The group whose norms are in place in the weights; None: the plan has no
-            groups, or the norms of all lie beside (``mamfed_common.norm_groups``), or the weights
-            are of a site that is in none.
+        norm_group: Group whose norms are in place in the weights; None: the plan has no groups, the
+            arrays hold every group's norms (``mamfed_common.plan.norm_groups``), or the weights
+            belong to a site without a group.
         splits: How each site's data sets were divided into train, val and test, as digests; sites
             that let them not leave, and checkpoints of older versions, have none.
     """

@@ -1,18 +1,32 @@
-"""The words for what images are for: parts of a split, and purposes. No Flower, no torch."""
+"""Terms of the domain: stages of a run, parts of a split, purposes of images.
+
+Imports neither Flower nor torch, so that commands which only read data start quickly.
+"""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from mamfed_common.config import DIGEST
 
+
+class Stage(StrEnum):
+    """The two stages of a run, in order."""
+
+    PRETRAINING = "pretraining"
+    FINETUNING = "finetuning"
+
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 Purpose = Literal["benign", "malignant", "without_malignancy"]
 PURPOSES: tuple[Purpose, ...] = ("benign", "malignant", "without_malignancy")
 """Stage 1; stage 2 and its evaluation; images on which every alarm is false, benign ones too."""
+TRAINED_ON: dict[Stage, Purpose] = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "malignant"}
+"""The images that a stage learns from; stage 2 may add others, see ``TrainingPlan.beside``."""
 EVALUATED_ON: tuple[Purpose, ...] = ("malignant", "without_malignancy")
 """Dice where there is malignancy, false alarms where there is none."""
 MAX_IMAGES = 10**7

@@ -26,8 +26,8 @@ from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.metrics.scores import summarise
 from mamfed_common.model.state_dict import State, state_sha256
-from mamfed_common.norm_groups import as_sent, expected_state, group_of, of_group
 from mamfed_common.plan import with_threshold
+from mamfed_common.plan.norm_groups import as_sent, expected_state, group_of, of_group
 from mamfed_common.protocol.messages import (
     EVALUATED_ON,
     REFUSAL_CODES,

@@ -263,7 +263,7 @@ def refuse_failed(checks: list[Check]) -> None:
 
 
 def _model_bytes(plan: TrainingPlan) -> int:
-    from mamfed_common.norm_groups import expected_state
+    from mamfed_common.plan.norm_groups import expected_state
 
     return sum(tensor.nbytes for tensor in expected_state(plan).values())
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mamfed_common.model.state_dict import State
-from mamfed_common.norm_groups import norm_names
 from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan.norm_groups import norm_names
 from mamfed_common.runtime.files import private_directory, write_atomic
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mamfed_common.model.state_dict import State
-from mamfed_common.norm_groups import group_arrays
 from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan.norm_groups import group_arrays
 from mamfed_server.aggregation.update_store import UpdateFolder
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 
 from mamfed_common.errors import MamfedError
-from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan, read_plan
+from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime.wording import counted, size, span
 from mamfed_server.run.participants import stages_of
 from mamfed_server.run.plan_checks import min_updates, without_effect

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from mamfed_common.errors import RunError
-from mamfed_common.norm_groups import group_of
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
+from mamfed_common.plan.norm_groups import group_of
 from mamfed_common.protocol.messages import (
     EVALUATED_ON,
     REFUSAL_CODES,

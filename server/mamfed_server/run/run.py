@@ -19,8 +19,8 @@ from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of
-from mamfed_common.norm_groups import with_groups
 from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.plan.norm_groups import with_groups
 from mamfed_common.protocol.messages import EvaluateTask, Part, TrainTask
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_common.runtime.wording import counted

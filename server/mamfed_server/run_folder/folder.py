@@ -34,8 +34,8 @@ from mamfed_common.config import Config
 from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.metrics.scores import SiteScore
-from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
+from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime.files import (
     DRAFT,
     check_room,

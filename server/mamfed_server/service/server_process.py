@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mamfed_common.errors import LinkError, MamfedError, OutputError
 from mamfed_common.model.state_dict import State
-from mamfed_common.norm_groups import expected_state
 from mamfed_common.plan import TrainingPlan, read_plan
+from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.process_supervisor import hold_lifeline

@@ -74,13 +74,13 @@ def plan(
     Example: mamfed-simulate plan --size 256 --set finetuning.rounds=20 > plan.yaml
     """
     from mamfed_common.plan import TrainingPlan
-    from mamfed_common.plan_settings import with_settings
+    from mamfed_common.plan.overrides import with_overrides
     from mamfed_simulations.federation.demo import demo_plan
 
     chosen = demo_plan() if demo else TrainingPlan()
     if size is not None:
         chosen = chosen.changed("--size", image_size=size)
-    chosen = with_settings(chosen, settings or ())
+    chosen = with_overrides(chosen, settings or ())
     typer.echo(chosen.to_yaml(), nl=False)
 
 
@@ -102,13 +102,13 @@ def demo(
     Federated is compared with each hospital alone and with all data pooled. Takes minutes on
     two cores.
     """
-    from mamfed_common.plan_settings import with_settings
+    from mamfed_common.plan.overrides import with_overrides
     from mamfed_server.run_folder.folder import RunFolder
     from mamfed_simulations.federation.arm_pool import choose_machine
     from mamfed_simulations.federation.demo import SITES, demo_phantoms, demo_plan, draw_phantoms
     from mamfed_simulations.federation.readiness import check_machine
 
-    chosen = with_settings(demo_plan(seed), settings or ())
+    chosen = with_overrides(demo_plan(seed), settings or ())
     machine = choose_machine(
         chosen,
         arms=len(SITES) + 2,

@@ -87,14 +87,14 @@ def chosen_plan(
         PlanError: The file, or a value, cannot be used.
     """
     from mamfed_common.plan import TrainingPlan, read_plan
-    from mamfed_common.plan_settings import with_settings
+    from mamfed_common.plan.overrides import with_overrides
 
     chosen = TrainingPlan() if file is None else read_plan(file)
     if size is not None:
         chosen = chosen.changed("--size", image_size=size)
     if seed is not None:
         chosen = chosen.changed("--seed", seed=seed)
-    return with_settings(chosen, settings or ())
+    return with_overrides(chosen, settings or ())
 
 
 def number_of_workers(text: str) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mamfed_client.models.model_store import PERSONAL, ModelFolder
 from mamfed_client.training.fedbn import LocalNorms
 from mamfed_common.checkpoint import Checkpoint
-from mamfed_common.norm_groups import group_of
+from mamfed_common.plan.norm_groups import group_of
 from mamfed_server.run_folder.folder import RunFolder
 
 

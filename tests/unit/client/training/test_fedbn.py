@@ -6,8 +6,8 @@ import torch
 from mamfed_client.training.fedbn import LocalNorms
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
-from mamfed_common.norm_groups import norm_names
 from mamfed_common.plan import Stage
+from mamfed_common.plan.norm_groups import norm_names
 
 PRE, FINE = Stage.PRETRAINING, Stage.FINETUNING
 

@@ -8,8 +8,8 @@ from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.metrics.scores import SiteScore, summarise
 from mamfed_common.model.state_dict import state_sha256
-from mamfed_common.norm_groups import norm_names
 from mamfed_common.plan import with_threshold
+from mamfed_common.plan.norm_groups import norm_names
 from mamfed_common.protocol.messages import EVALUATED_ON
 from mamfed_common.training.stages import evaluate
 from mamfed_server.run.run import Job

@@ -13,7 +13,8 @@ from mamfed_common.checkpoint import (
 from mamfed_common.errors import CheckpointError, PlanError
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
-from mamfed_common.norm_groups import (
+from mamfed_common.plan import Stage
+from mamfed_common.plan.norm_groups import (
     as_sent,
     expected_state,
     group_arrays,
@@ -23,7 +24,6 @@ from mamfed_common.norm_groups import (
     of_group,
     with_groups,
 )
-from mamfed_common.plan import Stage
 
 GROUPS = {"digital": ("north",), "film": ("south", "west")}
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mamfed_common.errors import PlanError
-from mamfed_common.plan import ROUND_LENGTHS, TrainingPlan, validate_plan
+from mamfed_common.plan.stage_plan import ROUND_LENGTHS
+from mamfed_common.plan.training_plan import TrainingPlan, validate_plan
 from mamfed_common.runtime.documents import did_you_mean, known_keys, parse_yaml
 
 OPTION = "--set"
 
 
-def with_settings(plan: TrainingPlan, settings: Sequence[str]) -> TrainingPlan:
+def with_overrides(plan: TrainingPlan, settings: Sequence[str]) -> TrainingPlan:
     """Return a plan with some values replaced, in their order.
 
     Args:

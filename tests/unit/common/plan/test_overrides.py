@@ -2,11 +2,11 @@ import pytest
 
 from mamfed_common.errors import PlanError
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.plan_settings import with_settings
+from mamfed_common.plan.overrides import with_overrides
 
 
 def test_settings_replace_values_and_leave_the_others():
-    plan = with_settings(
+    plan = with_overrides(
         TrainingPlan(),
         ["finetuning.rounds=20", "network.channels=[8, 16]", "network.first_skip_level=1",
          "finetuning.learning_rate=8e-3", "evaluation.folds=3", "evaluation.folds=null"],
@@ -15,11 +15,11 @@ def test_settings_replace_values_and_leave_the_others():
         update={"rounds": 20, "learning_rate": 8e-3}
     )
     assert (plan.network.channels, plan.evaluation.folds) == ((8, 16), None)
-    assert with_settings(plan, []) is plan
+    assert with_overrides(plan, []) is plan
 
 
 def test_a_groups_sites_can_be_set():
-    plan = with_settings(TrainingPlan(), ["federation.norm_groups={film: [south, west]}"])
+    plan = with_overrides(TrainingPlan(), ["federation.norm_groups={film: [south, west]}"])
     assert plan.federation.norm_groups == {"film": ("south", "west")}
 
 
@@ -32,7 +32,7 @@ def test_a_groups_sites_can_be_set():
     ],
 )
 def test_the_length_of_a_round_that_is_given_replaces_the_other(settings, epochs, steps):
-    stage = with_settings(TrainingPlan(), settings).finetuning
+    stage = with_overrides(TrainingPlan(), settings).finetuning
     assert (stage.local_epochs, stage.local_steps) == (epochs, steps)
 
 
@@ -53,6 +53,6 @@ def test_the_length_of_a_round_that_is_given_replaces_the_other(settings, epochs
 )
 def test_a_setting_that_cannot_be_is_one_line(setting, words):
     with pytest.raises(PlanError) as caught:
-        with_settings(TrainingPlan(), [setting])
+        with_overrides(TrainingPlan(), [setting])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

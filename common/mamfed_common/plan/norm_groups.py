@@ -22,7 +22,7 @@ from torch import Tensor
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.model.unet import InstanceNorm, NetworkConfig
-from mamfed_common.plan import TrainingPlan
+from mamfed_common.plan.training_plan import TrainingPlan
 
 PREFIX = "group."
 
