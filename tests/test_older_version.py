@@ -76,7 +76,7 @@ class TestCoordinator:
         assert rounds == (old / "server/runs/first/rounds.jsonl").read_bytes()
 
     def test_its_plan_is_a_plan(self, old):
-        assert f"can be used, plan {PLAN_OF_NOW}" in said_by(server, "check", old / "plan.yaml")
+        assert f"is valid, plan {PLAN_OF_NOW}" in said_by(server, "check", old / "plan.yaml")
 
 
 class TestUnfinishedRun:

@@ -1,14 +1,14 @@
 """A coordinator's home folder and its ``server.yaml``.
 
 ==================  ===========================================================================
-``server.yaml``     what the server is called, where it listens, what it puts up with
-``ca/``             ``ca.pem`` and ``ca.key``: the federation's authority. Back it up, offline
+``server.yaml``     the server's name, address and limits
+``ca/``             ``ca.pem`` and ``ca.key``: the federation's authority. Back up offline
 ``tls/``            ``server.pem`` and ``server.key``
-``plan.key``        signs plans; ``plan.pub`` is what sites check them by. Back it up
-``sites/``          one file a site: its key, its certificates, whether it may take part
-``runs/``           one folder a run
-``status.json``     how it goes now
-``logs/``           what the processes say
+``plan.key``        signs plans; sites verify them with ``plan.pub``. Back up offline
+``sites/``          one file per site: its key, its certificates, whether it may take part
+``runs/``           one folder per run
+``status.json``     the current state of the server
+``logs/``           logs of the server process
 ``server.lock``     held by a running ``mamfed-server start``
 ==================  ===========================================================================
 """
@@ -30,7 +30,7 @@ from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.security.enrolment import FederationName, Words
 
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*")
-"""What a host may be called (RFC 1123, 2.1)."""
+"""Syntax of a host name (RFC 1123, 2.1)."""
 
 
 def _is_address(text: str) -> bool:
@@ -44,8 +44,8 @@ def _is_address(text: str) -> bool:
 def _check_host(text: str) -> str:
     if "%" in text:
         raise ValueError(
-            f"found {text!r}: the part behind % is a network card of this machine, which no other "
-            "knows; expected a host name or an address that sites can reach"
+            f"found {text!r}, whose part after % names a network interface of this machine only; "
+            "expected a host name or an address that sites can reach"
         )
     if not _is_address(text) and not HOST_NAME.fullmatch(text):
         raise ValueError(f"found {text!r}, expected a host name or an IP address, without port")
@@ -65,15 +65,15 @@ class ServerSettings(Config):
     """A coordinator's ``server.yaml``.
 
     Attributes:
-        name: The federation's name, which its authority's certificate carries.
-        hosts: Names and addresses by which sites reach the server; the first is in welcomes.
-        bind: Address of this machine to listen on.
+        name: The federation's name, as in its authority's certificate.
+        hosts: Names and addresses at which sites reach the server; welcomes carry the first.
+        bind: Local address to listen on.
         port: Port to listen on.
-        contact: Whom sites phone.
-        max_body_mib: Largest body of a request, in MiB; Flower's parts are 5 MiB.
-        body_seconds: How long a body may take to come.
-        connections_per_address: Connections open at once from one address.
-        certificate_days: How long new certificates are valid.
+        contact: Contact for the sites.
+        max_body_mib: Maximum size of a request body, in MiB; Flower sends parts of 5 MiB.
+        body_seconds: Maximum time to receive a body, in seconds.
+        connections_per_address: Maximum number of open connections from one address.
+        certificate_days: Validity of new certificates, in days.
     """
 
     name: FederationName
@@ -87,14 +87,14 @@ class ServerSettings(Config):
     certificate_days: int = Field(default=397, ge=1, le=3650)
 
     def address(self) -> str:
-        """Return ``host:port`` as sites are told; an IPv6 address stands in brackets."""
+        """Return ``host:port`` as given to sites, with an IPv6 address in brackets."""
         host = f"[{self.hosts[0]}]" if ":" in self.hosts[0] else self.hosts[0]
         return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True)
 class ServerHome:
-    """Where everything of a coordinator lies."""
+    """The paths in a coordinator's home."""
 
     path: Path
 
@@ -145,7 +145,7 @@ class ServerHome:
 
     @property
     def status(self) -> Path:
-        """Return the file that says how it goes."""
+        """Return the file with the server's current state."""
         return self.path / "status.json"
 
     @property
@@ -159,55 +159,65 @@ class ServerHome:
         return self.path / "server.lock"
 
 
+def check_is_home(home: ServerHome) -> None:
+    """Check that a folder is a coordinator's home.
+
+    Raises:
+        SetupError: It has no ``server.yaml``.
+    """
+    if not home.settings_path.is_file():
+        raise SetupError(
+            f"{home.settings_path}: not found; make a coordinator's home with mamfed-server "
+            "init, or name an existing one with --home"
+        )
+
+
 def load_settings(home: ServerHome) -> ServerSettings:
     """Read a coordinator's ``server.yaml``.
 
     Raises:
-        SetupError: There is none, or a key in it is unknown, missing or wrong; it is named.
+        SetupError: The file is missing, or a key in it is unknown, missing or invalid; the message
+            names the key.
     """
-    if not home.settings_path.exists():
-        raise SetupError(
-            f"{home.settings_path}: not found; make a coordinator's home by mamfed-server init, "
-            "or name it by --home"
-        )
+    check_is_home(home)
     with expecting(FileKind.SERVER_SETTINGS, home.settings_path):
         return read_yaml(ServerSettings, home.settings_path)
 
 
 def settings_text(settings: ServerSettings) -> str:
-    """Write settings as YAML with a comment for each key."""
+    """Return settings as YAML, with a comment for each key."""
     values = {key: yaml_value(value) for key, value in settings.model_dump(mode="json").items()}
     return TEXT.format(**values)
 
 
 TEXT = """\
-# mamfed-server: this coordinator's settings. Take effect when the server is started.
+# Settings of this coordinator (mamfed-server). Changes take effect at the next start.
 
-# The federation's name. Its authority's certificate carries it: it cannot change any more.
+# The federation's name. It is part of the authority's certificate and cannot be changed.
 name: {name}
 
-# Names and addresses by which sites reach the server; the first is what new sites are told. The
-# server's certificate holds them all: after a change, mamfed-server sites rotate.
+# Names and addresses at which sites reach the server; new sites are given the first. The server's
+# certificate lists them all: after a change, run mamfed-server sites rotate.
 hosts: {hosts}
 
-# Address of this machine to listen on: 0.0.0.0 is all of IPv4, "::" all of IPv6.
+# Local address to listen on: 0.0.0.0 is all of IPv4, "::" all of IPv6.
 bind: {bind}
 
-# The one port that sites must reach (TCP, TLS 1.3).
+# The only port that sites must reach (TCP, TLS 1.3).
 port: {port}
 
-# Whom sites phone to compare fingerprints.
+# Contact whom sites phone to compare fingerprints.
 contact: {contact}
 
-# Largest body of a request, in MiB. Models travel in parts of 5 MiB: 8 is enough for any.
+# Maximum size of a request body, in MiB. Models travel in parts of 5 MiB, so 8 is always enough.
 max_body_mib: {max_body_mib}
 
-# How long a body may take to come, in seconds.
+# Maximum time to receive a body, in seconds.
 body_seconds: {body_seconds}
 
-# Connections open at once from one address. Sites behind one firewall share an address.
+# Maximum number of open connections from one address. Sites behind one firewall share an address.
 connections_per_address: {connections_per_address}
 
-# How long new certificates are valid, in days. Sites renew by enroll, approve and join.
+# Validity of new certificates, in days. Sites renew with enroll, approve and join.
 certificate_days: {certificate_days}
 """

@@ -1,1 +1,1 @@
-"""The commands of ``mamfed-server``."""
+"""The ``mamfed-server`` command and its subcommands."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ExportChoice(StrEnum):
-    """What to export to; ``run`` copies the run's own files."""
+    """The export formats; ``run`` copies the run's own files."""
 
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
@@ -30,36 +30,40 @@ def export(
     run: Annotated[
         str, typer.Argument(help="A run's folder or name, or a checkpoint (*.safetensors).")
     ],
-    to: Annotated[ExportChoice, typer.Option("--to", help="Which format.")] = ExportChoice.RUN,
+    to: Annotated[ExportChoice, typer.Option("--to", help="Export format.")] = ExportChoice.RUN,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to make.", show_default="RUN/export/FORMAT")
+        Path | None, typer.Option(help="Output folder.", show_default="RUN/export/FORMAT")
     ] = None,
     home: Annotated[
         Path,
         typer.Option("--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home."),
     ] = Path("."),
-    checkpoint: Annotated[str, typer.Option(help="best, final or latest.")] = "best",
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint of the run: best, final or latest.")
+    ] = "best",
     norms: Annotated[
         str | None,
-        typer.Option(help="Whose norms, where the run has norms by group; average: everyone's."),
+        typer.Option(
+            help="Norm group to export, if the run has norm groups; 'average' exports the mean."
+        ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of prepared images (PNG, 8 or 16 bits) to compare on."),
+        typer.Option(help="Folder of prepared images (8- or 16-bit PNG) for the comparison."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what would be written.")
+        bool, typer.Option("--dry-run", help="Check everything and list the files, but write none.")
     ] = False,
-    output: Annotated[Format, typer.Option("--format", help="For people, or for scripts.")] = (
-        Format.TEXT
-    ),
+    output: Annotated[
+        Format, typer.Option("--format", help="Output for people (text) or scripts (json).")
+    ] = Format.TEXT,
 ) -> None:
-    """Hand a run's network to other tools, or copy the run's result to a folder of its own.
+    """Export a run's network for other tools, or copy the run's results to a separate folder.
 
-    Each export is loaded back and compared with PyTorch; where it differs by more than 1e-4,
-    nothing is written and the exit code is 8. A model card comes with it. With --to run: checked
-    weights, plan, rounds and summary; nothing in them belongs to one site alone but its name and
-    its counts.
+    Each export is loaded back and compared with PyTorch. If it differs by more than 1e-4, nothing
+    is written and the exit code is 8. Every export includes a model card. --to run copies the
+    verified weights, the plan, the rounds and the summary; of a single site, these contain only
+    its name and its counts.
 
     Examples:
         mamfed-server export runs/first --to onnx --images prepared/
@@ -69,16 +73,16 @@ def export(
     from mamfed_server.export.source import read_source
     from mamfed_server.run_folder.folder import find_run
 
-    place = Path(run) if Path(run).is_file() else find_run(run, home / "runs")
+    path = Path(run) if Path(run).is_file() else find_run(run, home / "runs")
     if to is ExportChoice.RUN:
-        _copy(place, checkpoint, out, dry_run, output)
+        _copy(path, checkpoint, out, dry_run, output)
         return
     from mamfed_server.export.checks import read_images
     from mamfed_server.export.exporting import ExportTarget, Request
 
-    root = place if place.is_dir() else place.parent
+    root = path if path.is_dir() else path.parent
     request = Request(
-        read_source(place, checkpoint, norms),
+        read_source(path, checkpoint, norms),
         ExportTarget(to.value),
         out or root / "export" / to.value,
         read_images(images) if images else None,
@@ -94,8 +98,8 @@ def _export(request: Request, dry_run: bool, output: Format) -> None:
     replaces = request.out.is_dir() and any(request.out.iterdir())
     record: dict[str, object] = {}
     if not dry_run:
-        with terminal.console().status("") as shown:
-            record = write(request, lambda step: shown.update(f"{request.target}: {step}"))
+        with terminal.console().status("") as spinner:
+            record = write(request, lambda step: spinner.update(f"{request.target}: {step}"))
     files = [str(path) for path in request.files]
     if output is Format.JSON:
         typer.echo(json.dumps({**record, "written": not dry_run, "files": files}, indent=2))
@@ -103,12 +107,12 @@ def _export(request: Request, dry_run: bool, output: Format) -> None:
     for name in files:
         typer.echo(f"would write {name}" if dry_run else name)
     if replaces:
-        typer.echo("the same export was here before; it is made anew and replaced")
+        typer.echo("the folder already held this export, which the new one replaces")
     if record:
         typer.echo(
-            f"largest difference from PyTorch: {record['largest_difference']:.1e} from double "
-            f"precision, {record['largest_difference_from_float32']:.1e} from float32; at most "
-            f"{record['tolerance']:.0e} is allowed"
+            f"largest difference from PyTorch: {record['largest_difference']:.1e} in double "
+            f"precision, {record['largest_difference_from_float32']:.1e} in float32 "
+            f"(limit: {record['tolerance']:.0e})"
         )
         typer.echo(f"compared on {_compared_on(record)}; research use only")
 
@@ -121,20 +125,20 @@ def _compared_on(record: dict[str, object]) -> str:
     return f"{count}{record['compared_on']}, at {sizes}"
 
 
-def _copy(place: Path, checkpoint: str, out: Path | None, dry_run: bool, output: Format) -> None:
+def _copy(path: Path, checkpoint: str, out: Path | None, dry_run: bool, output: Format) -> None:
     from mamfed_common.errors import RunError
     from mamfed_server.run.overview import export_run
 
-    if place.is_file():
-        raise RunError(f"{place}: a checkpoint, not a run; choose a format by --to")
+    if path.is_file():
+        raise RunError(f"{path}: found a checkpoint, expected a run; choose a format with --to")
     if out is None:
-        raise typer.BadParameter("a folder is needed to copy a run to", param_hint="--out")
+        raise typer.BadParameter("copying a run needs an output folder", param_hint="--out")
     if dry_run:
-        typer.echo(f"would copy {place} to {out}")
+        typer.echo(f"would copy {path} to {out}")
         return
-    files = [str(path) for path in export_run(place, checkpoint, out)]
+    files = [str(file) for file in export_run(path, checkpoint, out)]
     if output is Format.JSON:
-        document = {"run": place.name, "checkpoint": checkpoint, "files": files}
+        document = {"run": path.name, "checkpoint": checkpoint, "files": files}
         files = [json.dumps(document, indent=2)]
     for line in files:
         typer.echo(line)

@@ -14,19 +14,24 @@ if TYPE_CHECKING:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The coordinator's home, made if absent.")],
-    name: Annotated[str, typer.Option(help="The federation's name; it cannot change later.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The coordinator's home; created if it does not exist.")
+    ],
+    name: Annotated[str, typer.Option(help="The federation's name; it cannot be changed later.")],
     host: Annotated[
         list[str],
-        typer.Option(help="Name or address by which sites reach this server; may be repeated."),
+        typer.Option(help="Name or address at which sites reach this server; may be repeated."),
     ],
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9443,
-    bind: Annotated[str, typer.Option(help="Address of this machine to listen on.")] = "0.0.0.0",
-    contact: Annotated[str, typer.Option(help="Whom sites phone; asked if left out.")] = "",
+    bind: Annotated[str, typer.Option(help="Local address to listen on.")] = "0.0.0.0",
+    contact: Annotated[
+        str, typer.Option(help="Contact for the sites; you are asked if it is omitted.")
+    ] = "",
 ) -> None:
-    """Make a coordinator's home: an authority, keys, a server certificate, server.yaml.
+    """Create a coordinator's home: an authority, keys, a server certificate, server.yaml.
 
-    What is there is kept: run again, it makes what is missing, and never a new authority.
+    Existing files are kept. Running it again creates only what is missing and never replaces the
+    authority.
     """
     from mamfed_common.runtime.documents import validated
     from mamfed_common.runtime.files import private_directory
@@ -38,17 +43,17 @@ def init(
     wanted = validated(ServerSettings, values, "mamfed-server init")
     private_directory(folder)
     if not home.settings_path.exists():
-        asked = contact_of(contact, "Whom do sites phone to compare fingerprints?")
-        wanted = validated(ServerSettings, {**values, "contact": asked}, "mamfed-server init")
+        answer = contact_of(contact, "Whom should sites phone to compare fingerprints?")
+        wanted = validated(ServerSettings, {**values, "contact": answer}, "mamfed-server init")
     with home_lock(folder):
-        made = _make(home, wanted)
+        created = _create_missing(home, wanted)
         for private in (home.sites, home.runs, home.logs):
             private_directory(private)
-    _say(home, made, load_settings(home) != wanted)
+    _print_result(home, created, load_settings(home) != wanted)
 
 
-def _make(home: ServerHome, wanted: ServerSettings) -> dict[str, bool]:
-    """Make what is missing; return which of the parts were made."""
+def _create_missing(home: ServerHome, wanted: ServerSettings) -> dict[str, bool]:
+    """Create what is missing; return for each part whether it is new."""
     from mamfed_common.runtime.files import write_atomic
     from mamfed_server.admission.certificate_authority import (
         issue_server,
@@ -57,17 +62,18 @@ def _make(home: ServerHome, wanted: ServerSettings) -> dict[str, bool]:
     )
     from mamfed_server.settings import settings_text
 
-    made = {"authority": make_authority(home, wanted.name), "plan key": make_plan_key(home)}
-    made["server.yaml"] = not home.settings_path.exists()
-    if made["server.yaml"]:
+    created = {"authority": make_authority(home, wanted.name), "plan key": make_plan_key(home)}
+    created["server.yaml"] = not home.settings_path.exists()
+    if created["server.yaml"]:
         write_atomic(home.settings_path, settings_text(wanted))
-    made["server certificate"] = not (home.server_certificate.exists() and home.server_key.exists())
-    if made["server certificate"]:
+    has_certificate = home.server_certificate.exists() and home.server_key.exists()
+    created["server certificate"] = not has_certificate
+    if created["server certificate"]:
         issue_server(home, wanted.hosts, wanted.certificate_days)
-    return made
+    return created
 
 
-def _say(home: ServerHome, made: dict[str, bool], differs: bool) -> None:
+def _print_result(home: ServerHome, created: dict[str, bool], differs: bool) -> None:
     from mamfed_common.security.enrolment import federation_fingerprint
     from mamfed_server.admission.certificate_authority import (
         load_authority,
@@ -76,21 +82,21 @@ def _say(home: ServerHome, made: dict[str, bool], differs: bool) -> None:
     )
 
     authority = load_authority(home)
-    print_fingerprint = federation_fingerprint(authority, load_plan_key(home).public_key())
-    for part, is_new in made.items():
-        typer.echo(f"{part}: {'made' if is_new else 'kept'}")
+    fingerprint = federation_fingerprint(authority, load_plan_key(home).public_key())
+    for part, is_new in created.items():
+        typer.echo(f"{part}: {'created' if is_new else 'kept'}")
     typer.echo(f"authority valid until: {authority.not_valid_after_utc:%Y-%m-%d}")
     end = load_server_certificate(home).not_valid_after_utc
     typer.echo(f"server certificate valid until: {end:%Y-%m-%d}")
-    typer.echo(f"fingerprint of authority and plan key: {print_fingerprint}")
+    typer.echo(f"fingerprint of authority and plan key: {fingerprint}")
     if differs:
         console().print(
-            f"warning: {home.settings_path} is kept and differs from these options; edit it, then "
-            "mamfed-server sites rotate",
+            f"warning: {home.settings_path} was kept and differs from these options; to change it, "
+            "edit the file and run: mamfed-server sites rotate",
             markup=False,
         )
     console().print(
         f"next: back up {home.path / 'ca'} and {home.plan_key} offline; read the fingerprint to "
-        "each site by phone; approve a site's request by mamfed-server sites approve request.json",
+        "each site by phone; approve each request with: mamfed-server sites approve request.json",
         markup=False,
     )

@@ -16,51 +16,51 @@ from mamfed_server.cli import init, run, sites
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Coordinate a mamfed federation: admit sites, run a plan to its end, read what came out.",
+    help="Coordinate a mamfed federation: approve sites, run a training plan, read the results.",
 )
 
 
 app.command()(init.init)
 app.add_typer(sites.app, name="sites")
 
-FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
+FormatOption = run.FormatOption
 
 
 @app.callback()
 def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
-    """Take the options that come before a subcommand."""
+    """Handle the options that come before a subcommand."""
 
 
 @app.command()
 def check(
-    plan: Annotated[Path, typer.Argument(help="The plan, as YAML.")],
+    plan: Annotated[Path, typer.Argument(help="The training plan, a YAML file.")],
     home: run.HomeOption = Path("."),
     whole: Annotated[
-        bool, typer.Option("--whole", help="Print the plan as YAML, defaults included.")
+        bool, typer.Option("--whole", help="Print the full plan as YAML, including defaults.")
     ] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Check a training plan: what will happen, how long it takes, what it tolerates.
 
-    Unknown keys, keys given twice, values out of range and values that contradict each other are
-    named; exit code 3. In a coordinator's home it counts the approved sites too.
+    Unknown keys, duplicate keys, values out of range and values that contradict each other are
+    reported, and the exit code is 3. In a coordinator's home, the approved sites are counted too.
     """
     from mamfed_server.admission.registry import active_sites
     from mamfed_server.report.plan_page import page
     from mamfed_server.run.plan_checks import read_new_plan
     from mamfed_server.settings import ServerHome
 
-    checked, place = read_new_plan(plan), ServerHome(home)
-    is_home = place.settings_path.is_file()
+    checked, server_home = read_new_plan(plan), ServerHome(home)
+    is_home = server_home.settings_path.is_file()
     if output is Format.JSON:
         document = {"plan": checked.model_dump(mode="json"), "plan_sha256": checked.sha256()}
         typer.echo(json.dumps(document, indent=2))
     elif whole:
         typer.echo(f"{checked.to_yaml()}# plan_sha256: {checked.sha256()}")
     else:
-        typer.echo(f"{plan} can be used, plan {checked.sha256()}")
-        sites = active_sites(place) if is_home else None
-        for line in page(checked, sites, place.runs if is_home else None):
+        typer.echo(f"{plan} is valid, plan {checked.sha256()}")
+        sites = active_sites(server_home) if is_home else None
+        for line in page(checked, sites, server_home.runs if is_home else None):
             typer.echo(line)
 
 
@@ -70,35 +70,34 @@ def show(
     home: run.HomeOption = Path("."),
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Say how a run stands or ended: its rounds, who was left out and why, its results."""
+    """Show the state of a run: its rounds, its results, and which sites are missing and why."""
     from mamfed_server.report.run_text import lines
     from mamfed_server.run.state import run_status_of
     from mamfed_server.run_folder.folder import find_run
 
-    found = run_status_of(find_run(run, home / "runs"))
+    status = run_status_of(find_run(run, home / "runs"))
     if output is Format.JSON:
-        document = found.summary or {"status": str(found.state), "reason": found.reason}
+        document = status.summary or {"status": str(status.state), "reason": status.reason}
         typer.echo(json.dumps(document, indent=2))
         return
-    for line in lines(found):
+    for line in lines(status):
         typer.echo(line)
 
 
 @app.command()
 def report(
-    run: Annotated[
-        str, typer.Argument(help="A run's folder or name, of a federation or a simulation.")
-    ],
+    run: Annotated[str, typer.Argument(help="Folder or name of a run, federated or simulated.")],
     home: run.HomeOption = Path("."),
     out: Annotated[
         Path | None,
-        typer.Option(help="Page to write.", show_default="report.html in the run folder"),
+        typer.Option(help="HTML file to write.", show_default="report.html in the run folder"),
     ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Write a run's page: what was asked, who took part and who did not, curves, tables.
+    """Write a run's report: the plan, who took part and who did not, curves and tables.
 
-    One HTML file that needs no network. It tells of a run that goes on or failed as well.
+    The report is one HTML file that needs no network. It also covers a run that is still running
+    or has failed.
 
     mamfed-server report first
     """

@@ -20,34 +20,37 @@ if TYPE_CHECKING:
 HomeOption = Annotated[
     Path,
     typer.Option(
-        "--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home, made by init."
+        "--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home, created by init."
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="For people, or for scripts.")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="Output for people (text) or scripts (json).")
+]
 HealthOnly = Annotated[
     bool,
     typer.Option(
         "--health",
-        help="Say one word; exit code 0 working, 20 waiting for sites, 23 not running.",
+        help="Print one word; exit code 0: working, 20: waiting for sites, 23: not running.",
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(help="The run's name, see mamfed-server runs.")]
+RunArgument = Annotated[str, typer.Argument(help="The run's name, as mamfed-server runs lists it.")]
 
 
 def start(
-    plan: Annotated[Path, typer.Option(help="The training plan, YAML.")],
+    plan: Annotated[Path, typer.Option(help="The training plan, a YAML file.")],
     run: Annotated[
-        str, typer.Option(help="Name of the run.", show_default="of the plan's file and hash")
+        str, typer.Option(help="Name of the run.", show_default="the plan's file name and hash")
     ] = "",
     home: HomeOption = Path("."),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Check everything and print what would be done."),
     ] = False,
 ) -> None:
-    """Run a federation to its end: listen for sites, train both stages, start again after a crash.
+    """Run a federation to its end: listen for sites, train both stages, restart after a crash.
 
-    Started again with the same plan, it goes on from the last good checkpoint. Exit code 0: the
-    run finished, or was stopped. 7: it failed; its checkpoints are kept.
+    With the same plan, start resumes the run from its last good checkpoint. Exit code 0: the run
+    finished or was stopped; 7: it failed, and its checkpoints are kept.
     """
     from mamfed_common.plan import read_plan
     from mamfed_server.settings import ServerHome
@@ -57,19 +60,20 @@ def start(
 
 
 def resume(run: RunArgument, home: HomeOption = Path(".")) -> None:
-    """Go on with a run that was stopped, died or failed, from its last good checkpoint."""
+    """Resume a run that was stopped, crashed or failed, from its last good checkpoint."""
     from mamfed_common.plan import read_plan
 
-    place = _place(home)
-    _start(place, read_plan(_run_folder(place.runs, run) / "plan.yaml"), run, dry_run=False)
+    server_home = _existing_home(home)
+    plan = read_plan(_run_folder(server_home.runs, run) / "plan.yaml")
+    _start(server_home, plan, run, dry_run=False)
 
 
 def stop(home: HomeOption = Path(".")) -> None:
-    """Stop the server that runs in this home; its run can go on later (resume)."""
+    """Stop the server of this home; mamfed-server resume continues its run later."""
     from mamfed_common.runtime.lock import stop as stop_holder
 
-    stopped = stop_holder(_place(home).lock)
-    typer.echo("no server runs here" if stopped is None else "stopped")
+    stopped = stop_holder(_existing_home(home).lock)
+    typer.echo("no server is running here" if stopped is None else "stopped")
 
 
 def status(
@@ -78,39 +82,40 @@ def status(
     health: HealthOnly = False,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Keep showing it: sites by rounds; Ctrl-C ends."),
+        typer.Option("--watch", help="Keep the status on screen, site by round; Ctrl-C ends it."),
     ] = False,
 ) -> None:
-    """Say what the server does now: the run, its round, its end, who is connected and who is not.
+    """Show what the server is doing: the run, its round, its expected end, who is connected.
 
     mamfed-server status --watch
     """
-    place = _place(home)
+    server_home = _existing_home(home)
     if health:
-        found = health_of(place)
+        found = health_of(server_home)
         typer.echo(found.words)
         raise typer.Exit(found)
-    from mamfed_server.service import status as shown
+    from mamfed_server.service import status as status_text
 
-    now, at = shown.read_status(place), datetime.now(UTC)
     if watch:
         from mamfed_server.service.watch import watch as keep_watching
 
-        keep_watching(place)
-    elif output is Format.JSON:
-        typer.echo(json.dumps(shown.document(now, at), indent=2))
-    else:
-        for line in shown.lines(now, at):
-            typer.echo(line)
+        keep_watching(server_home)
+        return
+    now, at = status_text.read_status(server_home), datetime.now(UTC)
+    if output is Format.JSON:
+        typer.echo(json.dumps(status_text.document(now, at), indent=2))
+        return
+    for line in status_text.lines(now, at):
+        typer.echo(line)
 
 
 def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
-    """List the runs in this home: how each ended, and how far it came."""
+    """List the runs in this home: how each ended and how many rounds it completed."""
     from mamfed_server.run.overview import overview
     from mamfed_server.run.state import rounds_in_words
     from mamfed_server.service.status import NO_RUN
 
-    rows = overview(_place(home).runs)
+    rows = overview(_existing_home(home).runs)
     if output is Format.JSON:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -129,7 +134,7 @@ def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> No
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the coordinator's."""
+    """Add these commands to ``app``."""
     for command in (start, resume, stop, status, runs):
         app.command()(command)
 
@@ -137,28 +142,23 @@ def register(app: typer.Typer) -> None:
 def _start(home: ServerHome, plan: TrainingPlan, run: str, dry_run: bool) -> None:
     from mamfed_server.service.supervisor import check_start, run_server
 
-    shown = terminal.console()
+    console = terminal.console()
     for line in check_start(home, plan, run):
-        shown.print(line)
+        console.print(line)
     if dry_run:
         return
-    code = run_server(home, plan, run, shown)
+    code = run_server(home, plan, run, console)
     if code:
         raise typer.Exit(code)
 
 
-def _place(home: Path) -> ServerHome:
-    """Return the home, which a command that only looks needs as well: not another folder."""
-    from mamfed_common.errors import SetupError
-    from mamfed_server.settings import ServerHome
+def _existing_home(path: Path) -> ServerHome:
+    """Return the home at ``path``; refuse a folder without settings."""
+    from mamfed_server.settings import ServerHome, check_is_home
 
-    place = ServerHome(home)
-    if not place.settings_path.is_file():
-        raise SetupError(
-            f"{place.settings_path}: not found; make a coordinator's home by mamfed-server init, "
-            "or name it by --home"
-        )
-    return place
+    home = ServerHome(path)
+    check_is_home(home)
+    return home
 
 
 def _run_folder(runs: Path, run: str) -> Path:
@@ -166,5 +166,5 @@ def _run_folder(runs: Path, run: str) -> Path:
 
     folder = runs / run
     if Path(run).name != run or not (folder / "plan.yaml").is_file():
-        raise RunError(f"{runs}: no run {run!r} there; mamfed-server runs lists them")
+        raise RunError(f"{runs}: found no run {run!r}; list the runs with mamfed-server runs")
     return folder

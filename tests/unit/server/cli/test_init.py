@@ -32,7 +32,7 @@ def test_init_again_makes_no_new_authority_and_no_new_keys(tmp_path):
     assert {path: path.read_bytes() for path in files} == before
     assert len(before) == 7
     assert "authority: kept" in result.output
-    assert "is kept and differs from these options" in result.output
+    assert "was kept and differs from these options" in result.output
 
 
 def test_init_says_what_to_read_over_the_phone_and_when_things_end(tmp_path):

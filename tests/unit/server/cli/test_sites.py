@@ -1,4 +1,4 @@
-"""The commands of ``mamfed-server sites``, as a person runs them."""
+"""``mamfed-server sites``, as a person runs them."""
 
 import json
 import stat
@@ -97,10 +97,10 @@ def test_list_names_each_site_and_warns_before_a_certificate_ends(home, site, tm
     result = runner.invoke(app, ["sites", "list", "--home", str(home.path)])
     lines = result.stdout.splitlines()
     assert [line.split()[:2] for line in lines[:2]] == [["a", "revoked"], ["b", "active"]]
-    assert "the certificate of b ends in 28 days" in result.output
+    assert "the certificate of b expires in 28 days" in result.output
     assert "certificate of a" not in result.output
     rotated = runner.invoke(app, ["sites", "rotate", "--home", str(home.path)])
-    assert "the certificate of b ends in 28 days" in rotated.output
+    assert "the certificate of b expires in 28 days" in rotated.output
     printed = runner.invoke(app, ["sites", "list", "--home", str(home.path), "--format", "json"])
     rows = json.loads(printed.stdout)
     assert [(row["site"], row["status"], row["days_left"]) for row in rows] == [
@@ -114,7 +114,7 @@ def test_revoke_says_so_and_a_wrong_name_is_an_error(home, site):
     approve(home, _request(site))
     result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)], input="n\n")
     assert (result.exit_code, load_sites(home)["a"].status) == (1, "active")
-    assert "Shut a out? It can come back with new keys only." in result.output
+    assert "Revoke a? It can return only with new keys." in result.output
     assert str(result.exception) == "not agreed, so nothing was changed"
     result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)], input="")
     assert load_sites(home)["a"].status == "active"

@@ -150,7 +150,7 @@ def test_the_largest_quorum_counts():
 def test_the_page_says_what_will_happen_how_long_and_what_it_tolerates(tmp_path):
     said = check(tmp_path, (EXAMPLES / "plan.yaml").read_text()).stdout
     plan = plan_of((EXAMPLES / "plan.yaml").read_text())
-    assert said.startswith(f"{tmp_path / 'plan.yaml'} can be used, plan {plan.sha256()}\n")
+    assert said.startswith(f"{tmp_path / 'plan.yaml'} is valid, plan {plan.sha256()}\n")
     for words in (
         "What will happen",
         "stage 1, pretraining: 10 rounds of 2 epochs at every site that has benign cases",
