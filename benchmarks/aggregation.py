@@ -33,7 +33,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mamfed_common.model.state_dict import State
-from mamfed_common.protocol.messages import ARRAYS, WEIGHTS, TrainReport, pack
+from mamfed_common.protocol.messages import ARRAYS, WEIGHTS, pack
+from mamfed_common.protocol.tasks import TrainReport
 from mamfed_server.aggregation.update_store import UpdateFolder
 from mamfed_server.aggregation.validation import read_update
 

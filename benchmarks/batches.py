@@ -1,7 +1,7 @@
 """From the cache to a training batch: how long a step waits for it, beside the step that it feeds.
 
 Phantoms are prepared into a real cache, and an epoch of the default plan is trained from it with
-one image a batch, in float32: forward, backward and the optimiser by training's own functions.
+one image a batch, in float32: forward, backward and the optimizer by training's own functions.
 Recorded for both stages: what a step waits for its batch, made ahead of it in a thread, and what a
 batch costs that nothing else runs beside, each beside the step; and the seconds an image takes with
 one and with two threads making batches and no step at all, which says what more cores would give.
@@ -37,7 +37,7 @@ class Fed:
         self.batches = batches
         self.loss_of = StepLoss(network, batches, CPU)
         self.anchor = [parameter.detach().clone() for parameter in network.parameters()]
-        self.optimiser = torch.optim.AdamW(network.parameters(), 1e-4)
+        self.optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
 
     def epoch(self) -> tuple[list[float], list[float]]:
         """Train an epoch; return the seconds waited before each step but the first, and its own.
@@ -48,7 +48,7 @@ class Fed:
         asked = time.perf_counter()
         for batch in self.batches.epoch(0, threads=loader_threads(CPU)):
             came = time.perf_counter()
-            optimizer_step(self.optimiser, self.loss_of(batch), self.anchor, 0)
+            optimizer_step(self.optimizer, self.loss_of(batch), self.anchor, 0)
             waited.append(came - asked)
             asked = time.perf_counter()
             stepped.append(asked - came)

@@ -19,10 +19,10 @@ import torch
 
 from mamfed_client.preparation.site_data import Site, SiteData, load_site
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
+from mamfed_common.domain import EVALUATED_ON
 from mamfed_common.metrics.scores import ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
-from mamfed_common.protocol.messages import EVALUATED_ON
-from mamfed_common.training.stages import evaluate
+from mamfed_common.training.inference import evaluate
 from mamfed_common.transforms.sample import Sample
 from mamfed_simulations.federation.site_models import as_at_site, personal_path, shared_path
 

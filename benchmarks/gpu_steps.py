@@ -114,7 +114,7 @@ class Step:
         images = torch.rand(batch, 1, bench.size, bench.size, generator=source)
         self.masks = (images > 0.9).float().to(bench.device)
         self.images = images.to(bench.device, memory_format=layout)
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.network.parameters(), 1e-3, weight_decay=WEIGHT_DECAY
         )
 
@@ -125,14 +125,14 @@ class Step:
                 logits = self.call(self.images).float()
                 loss = self.bench.loss(logits, self.masks) if self.train else logits
             if self.train:
-                optimizer_step(self.optimiser, loss, (), 0.0)
+                optimizer_step(self.optimizer, loss, (), 0.0)
         self.bench.finish()
 
 
 def peak_mib_of(bench: Bench, label: str, variant: Variant, batch: int, train: bool) -> float:
     """Run a network alone, and return the peak of allocated memory; 0 off a GPU, FAILED without.
 
-    The second step has the optimiser's moments beside it.
+    The second step has the optimizer's moments beside it.
     """
     bench.clear()
     try:

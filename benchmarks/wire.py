@@ -25,8 +25,6 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import FederationPlan, Stage, TrainingPlan, Wire
 from mamfed_common.protocol.messages import (
-    TrainReport,
-    TrainTask,
     pack,
     pack_task,
     unpack_update,
@@ -34,6 +32,7 @@ from mamfed_common.protocol.messages import (
     wire_bytes,
 )
 from mamfed_common.protocol.quantization import update_to_send
+from mamfed_common.protocol.tasks import TrainReport, TrainTask
 
 REPORT = TrainReport(num_examples={"benign": 30}, loss=0.5)
 CHANGE = 1e-3

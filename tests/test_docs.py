@@ -19,7 +19,7 @@ from mamfed_client.site.settings import SiteSettings
 from mamfed_common import errors
 from mamfed_common.config import Config
 from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
-from mamfed_common.protocol.messages import REFUSAL_CODES
+from mamfed_common.protocol.tasks import REFUSAL_CODES
 from mamfed_common.runtime.documents import yaml_value
 from mamfed_server.run_folder.folder import RoundRecord
 from mamfed_server.settings import ServerSettings

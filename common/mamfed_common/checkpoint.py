@@ -28,7 +28,7 @@ from mamfed_common.errors import CheckpointError, WeightsError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State, check_state, state_sha256
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.plan.norm_groups import expected_state, groups_in, of_group
+from mamfed_common.plan.norm_groups import expected_state, groups_in, select_group
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.files import reason, write_atomic
 
@@ -142,9 +142,9 @@ class Checkpoint(NamedTuple):
             return self
         return with_hashes(
             Checkpoint(
-                of_group(state, group),
+                select_group(state, group),
                 facts.model_copy(update={"norm_group": group}),
-                None if painter is None else of_group(painter, group),
+                None if painter is None else select_group(painter, group),
             )
         )
 
@@ -257,7 +257,7 @@ def _check(path: Path, facts: CheckpointFacts, state: State, sha256: str, what: 
         raise CheckpointError(f"{path}: damaged: its {what} do not match their SHA-256")
     try:
         expected = expected_state(facts.plan)
-        check_state(state, expected if groups_in(state) else of_group(expected, None))
+        check_state(state, expected if groups_in(state) else select_group(expected, None))
     except WeightsError as error:
         raise CheckpointError(
             f"{path}: its {what} are not of the network it names: {error}"

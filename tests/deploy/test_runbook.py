@@ -12,7 +12,7 @@ from mamfed_client.disclosure.audit_report import verify
 from mamfed_client.node.connection_errors import explain
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import REFUSAL_CODES
+from mamfed_common.protocol.tasks import REFUSAL_CODES
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.cli.init import init

@@ -11,7 +11,7 @@ from mamfed_client.datasets.other_files import is_sidecar
 from mamfed_client.imaging.rejections import FileRejected, Reason, rejection
 from mamfed_client.tables.field_parsers import Label
 from mamfed_common.errors import DataError
-from mamfed_common.runtime.files import is_below
+from mamfed_common.runtime.output_checks import is_below
 
 LAYOUT = "dicom"
 HOLDS = "DICOM files or pictures"

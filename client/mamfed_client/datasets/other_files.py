@@ -10,7 +10,8 @@ from pathlib import Path, PurePath
 
 from mamfed_client.imaging.raster import SUFFIXES
 from mamfed_common.errors import DataError
-from mamfed_common.runtime.files import is_below, refusal_words
+from mamfed_common.runtime.files import refusal_words
+from mamfed_common.runtime.output_checks import is_below
 
 PREAMBLE = 128
 """Bytes before a DICOM file's magic word (PS3.10 7.1)."""

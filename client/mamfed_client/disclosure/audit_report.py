@@ -144,7 +144,7 @@ def _of_kind(kind: str, traffic: Traffic) -> str:
 
 
 def _refusals(summary: AuditSummary) -> Iterator[str]:
-    from mamfed_common.protocol.messages import REFUSAL_CODES
+    from mamfed_common.protocol.tasks import REFUSAL_CODES
 
     for code, count in sorted(summary.faults.items()):
         yield (

@@ -27,18 +27,9 @@ from mamfed_client.site.status import RecentRefusal, update_status
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
 from mamfed_common.model.state_dict import State
-from mamfed_common.protocol.messages import (
-    BODY,
-    JSON,
-    EvaluateTask,
-    PlanRequest,
-    Query,
-    RefusalCode,
-    TrainTask,
-    pack,
-    wire_bytes,
-)
+from mamfed_common.protocol.messages import BODY, JSON, pack, wire_bytes
 from mamfed_common.protocol.quantization import update_to_send
+from mamfed_common.protocol.tasks import EvaluateTask, PlanRequest, Query, RefusalCode, TrainTask
 from mamfed_common.security.signing import is_signed
 
 logger = logging.getLogger(__name__)

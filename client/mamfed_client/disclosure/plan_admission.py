@@ -13,7 +13,7 @@ from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
-from mamfed_common.protocol.messages import REFUSAL_CODES, RefusalCode
+from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.signing import is_signed
 
 FLOOR = "min_sites"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.site.status import RecentRefusal
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import REFUSAL_CODES, RefusalCode
+from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.runtime.files import ADVICE, refusal_words
 
 REMEDIES: dict[int, str] = {

@@ -11,7 +11,7 @@ from mamfed_client.site.policy import COUNTS, SPLIT, Policy, missing_for_trainin
 from mamfed_common.config import Config
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import cases
-from mamfed_common.protocol.messages import (
+from mamfed_common.protocol.tasks import (
     EvaluateTask,
     PlanRequest,
     RefusalCode,

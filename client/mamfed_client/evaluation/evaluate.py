@@ -19,14 +19,15 @@ from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.site.policy import Policy
 from mamfed_common import __version__
 from mamfed_common.checkpoint import CheckpointFacts, load_model
+from mamfed_common.domain import EVALUATED_ON, PARTS, Part
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.strata import ImageFacts
-from mamfed_common.protocol.messages import EVALUATED_ON, PARTS, Part
-from mamfed_common.runtime.files import cannot_write, check_folder_of, write_atomic
+from mamfed_common.runtime.files import cannot_write, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
+from mamfed_common.runtime.output_checks import check_folder_of
 from mamfed_common.runtime.terminal import console, print_lines
 from mamfed_common.training.device import choose_device
-from mamfed_common.training.stages import evaluate
+from mamfed_common.training.inference import evaluate
 
 Image = TypeVar("Image")
 

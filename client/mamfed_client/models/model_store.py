@@ -37,7 +37,7 @@ from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import CheckpointError, OutputError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import ModelKind
+from mamfed_common.protocol.tasks import ModelKind
 from mamfed_common.runtime.files import private_directory, write_atomic
 
 SHARED: ModelKind = "shared"

@@ -23,11 +23,11 @@ from mamfed_common.metrics.scores import summarise
 from mamfed_common.metrics.threshold import nearest_threshold
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.protocol.messages import RefusalCode
+from mamfed_common.protocol.tasks import RefusalCode
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_common.training.batches import RoundContext
+from mamfed_common.training.inference import OnStep, evaluate
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
-from mamfed_common.training.stages import OnStep, evaluate
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ from mamfed_client.training.devices import train_on
 from mamfed_client.training.fedbn import LocalNorms
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
+from mamfed_common.domain import EVALUATED_ON
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.metrics.scores import summarise
 from mamfed_common.model.state_dict import State, state_sha256
 from mamfed_common.plan import with_threshold
-from mamfed_common.plan.norm_groups import as_sent, expected_state, group_of, of_group
-from mamfed_common.protocol.messages import (
-    EVALUATED_ON,
+from mamfed_common.plan.norm_groups import expected_state, group_of, merge_trained, select_group
+from mamfed_common.protocol.messages import unpack_body, unpack_painter, unpack_weights
+from mamfed_common.protocol.tasks import (
     REFUSAL_CODES,
     EvaluateTask,
     Query,
@@ -37,16 +38,13 @@ from mamfed_common.protocol.messages import (
     SiteDescription,
     TrainReport,
     TrainTask,
-    unpack_body,
-    unpack_painter,
-    unpack_weights,
 )
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.training.batches import RoundContext
 from mamfed_common.training.device import choose_device
-from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.inference import OnStep, evaluate
+from mamfed_common.training.optimizer_state import OptimizerStateStore
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
-from mamfed_common.training.stages import OnStep, evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +115,7 @@ def make_client_app(
             benign=benign,
             on_step=on_step,
             checkpointer=_checkpointer(state_folder, _name_of(task, begin, site), keep_seconds),
-            moments=_moments(optimizer, site, task),
+            optimizer_state=_moments(optimizer, site, task),
         )
         if own:
             own.keep(result.state, task.stage, task.server_round)
@@ -218,12 +216,12 @@ def _keep_shared(
 
 def _to_train(start: State, own: LocalNorms | None, site: Site, task: TrainTask) -> State:
     """Put the site's own or its group's norms in place."""
-    begin = of_group(start, group_of(task.plan, site.name))
+    begin = select_group(start, group_of(task.plan, site.name))
     return own.to_train_from(begin, task.stage, task.server_round) if own else begin
 
 
 def _as_sent(trained: State, start: State, site: Site, task: TrainTask) -> State:
-    return as_sent(trained, start, group_of(task.plan, site.name))
+    return merge_trained(trained, start, group_of(task.plan, site.name))
 
 
 def _to_score(

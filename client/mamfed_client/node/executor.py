@@ -44,7 +44,8 @@ from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_client.site.status import STARTS_OVER, Task, update_status
 from mamfed_common.errors import MamfedError, WeightsError
 from mamfed_common.protocol.flower_bundle import bundle_sha256
-from mamfed_common.protocol.messages import REFUSAL_CODES, RefusalCode, TrainTask, unpack_body
+from mamfed_common.protocol.messages import unpack_body
+from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode, TrainTask
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.process_supervisor import hold_lifeline

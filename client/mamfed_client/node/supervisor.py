@@ -17,8 +17,8 @@ from mamfed_client.site.status import REFUSED, State, Status, read_status, updat
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.protocol.versions import check_flower
 from mamfed_common.runtime.child_processes import module_command
-from mamfed_common.runtime.files import check_room
 from mamfed_common.runtime.lock import exclusive_lock
+from mamfed_common.runtime.output_checks import check_room
 from mamfed_common.runtime.process_supervisor import Change, Child, child_environment, supervise
 from mamfed_common.runtime.wording import span
 from mamfed_common.security.certificates import check_validity

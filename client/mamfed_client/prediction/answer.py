@@ -35,7 +35,7 @@ from mamfed_client.prediction.sources import Source
 from mamfed_client.preparation.prepare_row import table_first
 from mamfed_client.preparation.pseudonyms import pseudonym
 from mamfed_client.sandbox.decoder import Decoder
-from mamfed_common.training.stages import Prediction
+from mamfed_common.training.inference import Prediction
 from mamfed_common.transforms.sample import Sample
 
 MARKED, HEALTHY = "overlay", "healthy"

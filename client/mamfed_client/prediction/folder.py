@@ -21,9 +21,9 @@ from mamfed_client.preparation.prepared_folder import alone
 from mamfed_client.preparation.pseudonyms import pseudonym
 from mamfed_common.errors import OutputError
 from mamfed_common.runtime.files import cannot_write, private_directory, write_atomic
-from mamfed_common.runtime.files import check_folder as check_place
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.runtime.lock import LOCK
+from mamfed_common.runtime.output_checks import check_folder as check_place
 
 MODEL = "model.json"
 RECORD = "result.json"

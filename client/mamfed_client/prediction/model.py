@@ -14,7 +14,7 @@ from mamfed_common.errors import CheckpointError
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.training.device import choose_device
-from mamfed_common.training.stages import load_network
+from mamfed_common.training.inference import load_network
 
 NOTICE = "research use only: not a medical device, not for diagnosis"
 

@@ -25,7 +25,7 @@ from mamfed_client.sandbox.decoder_pool import Readers, readers
 from mamfed_common.errors import DataError, MamfedError
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.terminal import Advance, console, reading_progress
-from mamfed_common.training.stages import Prediction, predict
+from mamfed_common.training.inference import Prediction, predict
 from mamfed_common.transforms.sample import Sample
 
 SUMMARY = "predictions.json"

@@ -24,8 +24,8 @@ from mamfed_client.preparation.prepared_folder import (
 )
 from mamfed_client.preparation.pseudonyms import pseudonym, site_secret
 from mamfed_client.preparation.sample_store import SampleStore, StoredSample
+from mamfed_common.domain import PARTS, PURPOSES, Part, Purpose
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import PARTS, PURPOSES, Part, Purpose
 from mamfed_common.runtime.terminal import print_lines
 from mamfed_common.transforms.sample import Sample
 

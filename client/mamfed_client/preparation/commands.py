@@ -29,8 +29,8 @@ from mamfed_client.preparation.pseudonyms import pseudonym, read_key, site_secre
 from mamfed_client.preparation.sample_store import SampleStore, default_cache_dir
 from mamfed_client.preparation.summary import summarise_intake
 from mamfed_common.errors import DataError
-from mamfed_common.runtime.files import check_folder, check_outside
 from mamfed_common.runtime.lock import LOCK
+from mamfed_common.runtime.output_checks import check_folder, check_outside
 
 BYTES_PER_PIXEL = 3
 """Of a stored sample: two of image, one of flags."""

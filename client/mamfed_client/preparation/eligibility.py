@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from mamfed_client.datasets.manifest import PatientStatement, Row
 from mamfed_client.tables.field_parsers import Label, Pathology
-from mamfed_common.protocol.messages import Purpose
+from mamfed_common.domain import Purpose
 
 
 class ExclusionReason(StrEnum):

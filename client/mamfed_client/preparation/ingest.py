@@ -24,7 +24,7 @@ from mamfed_client.preparation.patients import JoinedPatients
 from mamfed_client.preparation.prepare_row import Task, is_outlined, label_of, read_row, stat_of
 from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.sandbox.decoder_pool import Readers, readers
-from mamfed_common.protocol.messages import Purpose
+from mamfed_common.domain import Purpose
 from mamfed_common.runtime.terminal import reading_progress
 
 

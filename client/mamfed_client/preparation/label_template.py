@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mamfed_client.preparation.ingest import Intake
 from mamfed_common.errors import OutputError
-from mamfed_common.runtime.files import cannot_write, check_folder_of, write_atomic
+from mamfed_common.runtime.files import cannot_write, write_atomic
+from mamfed_common.runtime.output_checks import check_folder_of
 
 FILLED = ("image", "patient_id", "laterality", "view", "spacing_mm", "vendor")
 TO_FILL = ("pathology", "birads", "density", "mask")

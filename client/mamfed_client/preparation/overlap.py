@@ -12,8 +12,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 from mamfed_client.preparation.cohort import Cohort
+from mamfed_common.domain import Part
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import Part
 
 
 class Overlap(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from mamfed_client.datasets.manifest import PatientStatement, some_rows
+from mamfed_common.domain import Part
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import Part
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_common.runtime.text import plain
 from mamfed_common.runtime.wording import counted

@@ -25,8 +25,8 @@ from mamfed_client.preparation.pseudonyms import pseudonym, read_key
 from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.preparation.sample_store import SampleStore
 from mamfed_client.tables.field_parsers import Label, Pathology
+from mamfed_common.domain import PARTS, Part
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import PARTS, Part
 from mamfed_common.runtime.files import cannot_write, private_directory, remove_drafts, write_atomic
 from mamfed_common.runtime.lock import LOCK, exclusive_lock
 

@@ -12,8 +12,9 @@ from typing import TypeVar
 from mamfed_client.preparation.cohort import Cohort, LazySamples, load_cohort
 from mamfed_client.preparation.overlap import check_apart
 from mamfed_client.preparation.sample_store import StoredSample
+from mamfed_common.domain import PURPOSES, Part, Purpose
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
-from mamfed_common.protocol.messages import PURPOSES, Part, Purpose, SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.terminal import print_lines
 from mamfed_common.transforms.sample import Sample
 

@@ -10,7 +10,7 @@ from typing import Any
 from mamfed_client.imaging.rejections import Rejection
 from mamfed_client.preparation.cohort import tally
 from mamfed_client.preparation.ingest import AcceptedImage, Intake
-from mamfed_common.protocol.messages import Purpose
+from mamfed_common.domain import Purpose
 
 STAGES: dict[str, Purpose] = {
     "stage1": "benign",

@@ -28,7 +28,7 @@ from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.preparation.prepare_row import annotations_of
 from mamfed_client.review.show import BREAST, LESION, outline, thickened
 from mamfed_client.sandbox.decoder import Decoder
-from mamfed_common.protocol.messages import Purpose
+from mamfed_common.domain import Purpose
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_common.runtime.terminal import reading_progress
 from mamfed_common.transforms.sample import FULL_SCALE, Sample

@@ -28,9 +28,10 @@ from mamfed_client.review.explanations import EXPLANATIONS
 from mamfed_client.review.refused import RefusedPicture, draw_refused
 from mamfed_client.review.show import BREAST, LESION
 from mamfed_common import __version__
+from mamfed_common.domain import Purpose
 from mamfed_common.errors import OutputError
-from mamfed_common.protocol.messages import Purpose
-from mamfed_common.runtime.files import cannot_write, check_file, is_page, write_atomic
+from mamfed_common.runtime.files import cannot_write, write_atomic
+from mamfed_common.runtime.output_checks import check_file, is_page
 from mamfed_common.runtime.wording import counted
 
 ROWS_NAMED = 8

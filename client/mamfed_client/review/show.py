@@ -15,7 +15,8 @@ from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.preparation.prepared_folder import load_intake, open_store
 from mamfed_common.errors import DataError, OutputError
-from mamfed_common.runtime.files import cannot_write, check_file, write_atomic
+from mamfed_common.runtime.files import cannot_write, write_atomic
+from mamfed_common.runtime.output_checks import check_file
 from mamfed_common.transforms.sample import Sample
 
 Picture = npt.NDArray[np.uint8]

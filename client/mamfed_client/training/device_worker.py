@@ -1,7 +1,7 @@
 """``python -m`` this module: trains on one more of a site's devices, as stdin orders.
 
 It trains one round and ends; and it ends at once where the process that started it does. What it
-trained stays there: the leader of the team has the same weights.
+trained stays there: the leader of the group has the same weights.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ def carry_out(order: WorkerTask) -> None:
 
     torch.set_num_threads(order.threads)
     device = torch.device(order.place.device)
-    with join_group(order.place) as team:
+    with join_group(order.place) as process_group:
         network = MalignancyNetwork(order.plan.network).to(device)
         network.backbone.activation_checkpointing = order.activation_checkpointing
         samples, benign = OrderedSamples(order.samples), OrderedSamples(order.benign)
-        batches = Batches(samples, order.plan, order.stage, order.round_context, benign, team.share)
-        fit(network, batches, device=device, team=team)
+        batches = Batches(
+            samples, order.plan, order.stage, order.round_context, benign, process_group.share
+        )
+        fit(network, batches, device=device, process_group=process_group)
 
 
 def main() -> None:

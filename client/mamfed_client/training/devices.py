@@ -20,9 +20,10 @@ from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.training.batches import RoundContext
 from mamfed_common.training.data_parallel import ProcessRank, launch
-from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.inference import OnStep
+from mamfed_common.training.optimizer_state import OptimizerStateStore
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
-from mamfed_common.training.stages import OnStep, train
+from mamfed_common.training.stages import train
 
 PARTNER = "mamfed_client.training.device_worker"
 
@@ -69,7 +70,7 @@ def train_on(
     benign: LazySamples,
     on_step: OnStep | None = None,
     checkpointer: RoundCheckpointer | None = None,
-    moments: OptimizerStateStore | None = None,
+    optimizer_state: OptimizerStateStore | None = None,
 ) -> TrainingResult:
     """Train one site's share of one round, as :func:`mamfed_common.training.stages.train` says.
 
@@ -90,7 +91,7 @@ def train_on(
         benign=benign,
         on_step=on_step,
         checkpointer=checkpointer,
-        moments=moments,
+        optimizer_state=optimizer_state,
         activation_checkpointing=lighter,
     )
     if len(devices) == 1 or (checkpointer and checkpointer.result()):
@@ -108,8 +109,8 @@ def train_on(
             activation_checkpointing=lighter,
         ).model_dump_json()
 
-    with launch(PARTNER, devices, order) as team:
-        return train_here(team=team)
+    with launch(PARTNER, devices, order) as process_group:
+        return train_here(process_group=process_group)
 
 
 def _stored(samples: LazySamples) -> tuple[StoredImage, ...]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mamfed_common.domain import Part
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.wording import counted
 
 HELD_OUT: tuple[Part, ...] = ("val", "test")

@@ -40,7 +40,7 @@ class FederationPlan(Config):
             instance norms that it trained itself; the average has everyone's.
         norm_groups: Sites that share their instance norms with each other only, by the name of
             the group, such as ``{digital: [north], film: [south, west]}``
-            (``mamfed_common.norm_groups``). A site of no group has the average's. Not with
+            (``mamfed_common.plan.norm_groups``). A site of no group has the average's. Not with
             ``local_norms``, where each site is a group of its own.
         server_optimiser: What the server does with a round's mean update: ``none`` takes it as it
             is (FedAvg); ``momentum`` is FedAvgM (Hsu et al., 2019), ``adam`` FedAdam (Reddi et

@@ -44,7 +44,7 @@ def group_of(plan: TrainingPlan, site: str) -> str | None:
     return next((group for group, sites in groups.items() if site in sites), None)
 
 
-def with_groups(state: State, plan: TrainingPlan) -> State:
+def add_group_norms(state: State, plan: TrainingPlan) -> State:
     """Put each group's norms, equal to the network's, beside a network's arrays."""
     names = norm_names(plan.network)
     return state | {
@@ -61,7 +61,7 @@ def group_arrays(plan: TrainingPlan, group: str) -> dict[str, str]:
 
 def expected_state(plan: TrainingPlan) -> State:
     """Return weights with the names, shapes and dtypes of those that a plan's messages carry."""
-    return with_groups(state_of(MalignancyNetwork(plan.network)), plan)
+    return add_group_norms(state_of(MalignancyNetwork(plan.network)), plan)
 
 
 def groups_in(state: Mapping[str, Tensor]) -> list[str]:
@@ -69,7 +69,7 @@ def groups_in(state: Mapping[str, Tensor]) -> list[str]:
     return sorted({_group(name) for name in state if name.startswith(PREFIX)})
 
 
-def of_group(state: Mapping[str, Tensor], group: str | None) -> State:
+def select_group(state: Mapping[str, Tensor], group: str | None) -> State:
     """Return a network's arrays with the norms of a group in place; None: with the average's."""
     own = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
     if group is None:
@@ -82,7 +82,7 @@ def of_group(state: Mapping[str, Tensor], group: str | None) -> State:
     }
 
 
-def as_sent(trained: State, start: Mapping[str, Tensor], group: str | None) -> State:
+def merge_trained(trained: State, start: Mapping[str, Tensor], group: str | None) -> State:
     """Return what a site sends: all that it trained, its group's norms too, the others' as it got.
 
     Args:

@@ -83,7 +83,7 @@ class ProcessGroup:
         return loss
 
     def begin(
-        self, network: nn.Module, optimiser: Optimizer, position: RoundPosition
+        self, network: nn.Module, optimizer: Optimizer, position: RoundPosition
     ) -> RoundPosition:
         """Put this process where the leader is, and return its position."""
         return position
@@ -110,17 +110,17 @@ class _DeviceGroup(ProcessGroup):
         return DistributedDataParallel(loss)
 
     def begin(
-        self, network: nn.Module, optimiser: Optimizer, position: RoundPosition
+        self, network: nn.Module, optimizer: Optimizer, position: RoundPosition
     ) -> RoundPosition:
-        """Send or receive weights, the optimiser's moments and the position."""
+        """Send or receive weights, the optimizer's moments and the position."""
         content = b""
         if self.share.rank == 0:
             where = {POSITION: torch.tensor(position, dtype=torch.float64)}
-            content = save(pack_progress(network, optimiser) | where)
+            content = save(pack_progress(network, optimizer) | where)
         tensors = load(self._from_leader(content))
         epoch, step, loss_sum = tensors.pop(POSITION).tolist()
         if self.share.rank:
-            unpack_progress(tensors, network, optimiser)
+            unpack_progress(tensors, network, optimizer)
         return RoundPosition(int(epoch), int(step), loss_sum)
 
     def mean(self, loss: Tensor) -> float:
@@ -161,16 +161,16 @@ def launch(
             ProcessRank(rank=rank, world_size=len(devices), device=str(device), folder=Path(folder))
             for rank, device in enumerate(devices)
         ]
-        with _Workers(module, places[1:], order), _joined(places[0]) as team:
-            yield team
+        with _Workers(module, places[1:], order), _joined(places[0]) as process_group:
+            yield process_group
 
 
 @contextmanager
 def join_group(place: ProcessRank) -> Iterator[ProcessGroup]:
     """Take a place in a team that another process leads."""
     _store(place).set(_ready(place), "")
-    with _joined(place) as team:
-        yield team
+    with _joined(place) as process_group:
+        yield process_group
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def uses_subtraction(network: nn.Module) -> TypeGuard[MalignancyNetwork]:
 
 
 def optimizer_step(
-    optimiser: torch.optim.Optimizer, loss: Tensor, anchor: Sequence[Tensor], proximal_mu: float
+    optimizer: torch.optim.Optimizer, loss: Tensor, anchor: Sequence[Tensor], proximal_mu: float
 ) -> None:
     """Take one step down the clipped gradient of a loss.
 
@@ -99,13 +99,13 @@ def optimizer_step(
     weights to the loss: its gradient is added here, where no graph of it is needed.
 
     Args:
-        optimiser: Over one group of parameters.
+        optimizer: Over one group of parameters.
         loss: A scalar.
         anchor: The round's starting weights, in the order of the parameters.
         proximal_mu: FedProx's mu; 0 is FedAvg.
     """
-    parameters = optimiser.param_groups[0]["params"]
-    optimiser.zero_grad()
+    parameters = optimizer.param_groups[0]["params"]
+    optimizer.zero_grad()
     torch.autograd.backward(loss)
     if proximal_mu:
         for parameter, start in zip(parameters, anchor, strict=True):
@@ -113,4 +113,4 @@ def optimizer_step(
                 continue
             parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
     nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-    optimiser.step()
+    optimizer.step()

@@ -28,7 +28,7 @@ from mamfed_common.runtime.files import private_directory
 
 logger = logging.getLogger(__name__)
 
-NETWORK, OPTIMISER = "network.", "optimiser."
+NETWORK_PREFIX, OPTIMIZER_PREFIX = "network.", "optimiser."
 """How the names of a file's tensors begin."""
 KEPT_FILE = re.compile(r"\.?([0-9a-f]{16})\.(?:progress|result)\.safetensors(?:\..+\.draft)?")
 
@@ -96,13 +96,13 @@ class RoundCheckpointer:
         self._remove_others()
 
     def resume(
-        self, network: nn.Module, optimiser: Optimizer, num_examples: dict[Purpose, int]
+        self, network: nn.Module, optimizer: Optimizer, num_examples: dict[Purpose, int]
     ) -> RoundPosition:
-        """Put a fresh network and optimiser where the round was last kept.
+        """Put a fresh network and optimizer where the round was last kept.
 
         Args:
             network: The round's network; its weights are replaced if something was kept.
-            optimiser: A fresh optimiser over ``network.parameters()``.
+            optimizer: A fresh optimizer over ``network.parameters()``.
             num_examples: Images of the round. With other numbers than before it starts anew.
 
         Returns:
@@ -115,14 +115,14 @@ class RoundCheckpointer:
         if facts.num_examples != num_examples:
             logger.warning("the round starts anew: the number of images has changed")
             return RoundPosition()
-        unpack_progress(tensors, network, optimiser)
+        unpack_progress(tensors, network, optimizer)
         logger.info("the round goes on at epoch %d, step %d", facts.epoch, facts.step)
         return RoundPosition(facts.epoch, facts.step, facts.loss_sum)
 
     def step(
         self,
         network: nn.Module,
-        optimiser: Optimizer,
+        optimizer: Optimizer,
         position: RoundPosition,
         num_examples: dict[Purpose, int],
     ) -> None:
@@ -130,7 +130,7 @@ class RoundCheckpointer:
         if monotonic() - self._kept_at < self._every_seconds:
             return
         facts = _ProgressFacts(what=self._what, num_examples=num_examples, **position._asdict())
-        self._write("progress", facts, pack_progress(network, optimiser))
+        self._write("progress", facts, pack_progress(network, optimizer))
         self._kept_at = monotonic()
 
     def finish(self, result: TrainingResult) -> None:
@@ -160,32 +160,32 @@ class RoundCheckpointer:
         return read_checked(self._path(kind), self._what, facts_kind)
 
 
-def pack_progress(network: nn.Module, optimiser: Optimizer) -> State:
-    """Return all that training changes, by name: weights, and the optimiser's moments."""
-    weights = {f"{NETWORK}{name}": value for name, value in state_of(network).items()}
-    return weights | moments_of(optimiser)
+def pack_progress(network: nn.Module, optimizer: Optimizer) -> State:
+    """Return all that training changes, by name: weights, and the optimizer's moments."""
+    weights = {f"{NETWORK_PREFIX}{name}": value for name, value in state_of(network).items()}
+    return weights | moments_of(optimizer)
 
 
-def unpack_progress(tensors: State, network: nn.Module, optimiser: Optimizer) -> None:
-    """Put a network and an optimiser over its parameters where :func:`pack_progress` found them."""
-    network.load_state_dict(_below(NETWORK, tensors))
-    set_moments(tensors, optimiser)
+def unpack_progress(tensors: State, network: nn.Module, optimizer: Optimizer) -> None:
+    """Put a network and an optimizer over its parameters where :func:`pack_progress` found them."""
+    network.load_state_dict(_below(NETWORK_PREFIX, tensors))
+    set_moments(tensors, optimizer)
 
 
-def moments_of(optimiser: Optimizer) -> State:
-    """Return an optimiser's moments and step counters by name, on the CPU."""
+def moments_of(optimizer: Optimizer) -> State:
+    """Return an optimizer's moments and step counters by name, on the CPU."""
     return {
-        f"{OPTIMISER}{index}.{key}": value.detach().cpu()
-        for index, values in optimiser.state_dict()["state"].items()
+        f"{OPTIMIZER_PREFIX}{index}.{key}": value.detach().cpu()
+        for index, values in optimizer.state_dict()["state"].items()
         for key, value in values.items()
     }
 
 
-def set_moments(tensors: State, optimiser: Optimizer) -> None:
-    """Give an optimiser over the same parameters what :func:`moments_of` found."""
-    groups = optimiser.state_dict()["param_groups"]
-    moments = _by_parameter(_below(OPTIMISER, tensors))
-    optimiser.load_state_dict({"state": moments, "param_groups": groups})
+def set_moments(tensors: State, optimizer: Optimizer) -> None:
+    """Give an optimizer over the same parameters what :func:`moments_of` found."""
+    groups = optimizer.state_dict()["param_groups"]
+    moments = _by_parameter(_below(OPTIMIZER_PREFIX, tensors))
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> State:

@@ -15,23 +15,13 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
+from mamfed_common.domain import MAX_IMAGES, PURPOSES, Part, Purpose
 from mamfed_common.errors import WeightsError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import TrainingPlan, Wire
-from mamfed_common.protocol.messages import (
-    ARRAYS,
-    BODY,
-    JSON,
-    MAX_IMAGES,
-    PURPOSES,
-    Part,
-    Purpose,
-    SiteDescription,
-    TrainReport,
-    unpack_body,
-    unpack_update,
-)
+from mamfed_common.protocol.messages import ARRAYS, BODY, JSON, unpack_body, unpack_update
+from mamfed_common.protocol.tasks import SiteDescription, TrainReport
 
 MIN_FOR_MEDIAN = 3
 

@@ -52,7 +52,7 @@ def approve(
 
     Compare the fingerprint with the site by phone. Use a number that did not come with the request.
     """
-    from mamfed_common.runtime.files import check_file
+    from mamfed_common.runtime.output_checks import check_file
     from mamfed_common.security.enrolment import read_request, write_document
     from mamfed_server.admission import approval
     from mamfed_server.settings import ServerHome

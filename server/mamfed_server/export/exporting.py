@@ -26,16 +26,11 @@ import torch
 
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
-from mamfed_common.runtime.files import (
-    DRAFT,
-    check_folder,
-    give_all_to_owner,
-    private_directory,
-    write_atomic,
-)
+from mamfed_common.runtime.files import DRAFT, give_all_to_owner, private_directory, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.runtime.lock import LOCK, exclusive_folder
 from mamfed_common.runtime.optional_packages import check_installed
+from mamfed_common.runtime.output_checks import check_folder
 from mamfed_server.export.checks import (
     SEED,
     TOLERANCE,

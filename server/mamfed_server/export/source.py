@@ -9,7 +9,7 @@ import torch
 
 from mamfed_common.checkpoint import Checkpoint, load_model, require_finetuned
 from mamfed_common.errors import DataError
-from mamfed_common.training.stages import load_network
+from mamfed_common.training.inference import load_network
 from mamfed_server.export.network import ExportModel
 from mamfed_server.export.preprocessing import preprocessing_of
 from mamfed_server.report.data import RunNotes, read_notes

@@ -18,7 +18,8 @@ from mamfed_common.metrics.small_numbers import (
     cautions,
     few_patients,
 )
-from mamfed_common.runtime.files import check_file, is_page, private_directory, write_atomic
+from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.runtime.output_checks import check_file, is_page
 from mamfed_common.runtime.wording import counted, span
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, RunNotes, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars

@@ -12,7 +12,7 @@ from mamfed_common.metrics.detection import FOUND_SHARE
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.metrics.small_numbers import FEW_IMAGES
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.wording import counted
 from mamfed_server.run.training_round import mean_dice_at_half_of, mean_dice_of
 

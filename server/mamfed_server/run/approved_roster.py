@@ -14,7 +14,8 @@ from flwr.app import MessageType
 
 from mamfed_common.errors import WeightsError
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import Query, SiteDescription, pack
+from mamfed_common.protocol.messages import pack
+from mamfed_common.protocol.tasks import Query, SiteDescription
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job
 from mamfed_server.run.requests import PendingRequest, SitePoller, SiteReply

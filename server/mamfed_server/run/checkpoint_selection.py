@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_server.run.resume import ResumePoint, load_last_good, position_of, round_positions
 from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.folder import PRETRAINED, RoundRecord, RunFolder

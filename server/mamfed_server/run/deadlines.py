@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_server.run_folder.folder import RoundRecord
 
 ROUNDS_REMEMBERED = 3

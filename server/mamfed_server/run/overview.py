@@ -7,8 +7,9 @@ from typing import Any
 
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
 from mamfed_common.errors import DataError
-from mamfed_common.runtime.files import cannot_write, check_folder, write_atomic
+from mamfed_common.runtime.files import cannot_write, write_atomic
 from mamfed_common.runtime.lock import LOCK, exclusive_folder
+from mamfed_common.runtime.output_checks import check_folder
 from mamfed_server.run.state import run_status_of
 from mamfed_server.run_folder.folder import PLAN, ROUNDS, SUMMARY, RunFolder
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from mamfed_common.domain import EVALUATED_ON, Part
 from mamfed_common.errors import RunError
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import group_of
-from mamfed_common.protocol.messages import (
-    EVALUATED_ON,
-    REFUSAL_CODES,
-    Part,
-    RefusalCode,
-    SiteDescription,
-)
+from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode, SiteDescription
 from mamfed_common.runtime.wording import counted
 
 Descriptions = Mapping[str, SiteDescription]

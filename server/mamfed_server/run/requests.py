@@ -16,7 +16,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from mamfed_common.errors import MamfedError
-from mamfed_common.protocol.messages import REFUSAL_CODES
+from mamfed_common.protocol.tasks import REFUSAL_CODES
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.wording import counted, span
 from mamfed_server.run.transport import UNREAD, Transport, free_arrays

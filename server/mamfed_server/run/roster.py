@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from flwr.app import MessageType
 
+from mamfed_common.domain import Part
 from mamfed_common.errors import RunError, WeightsError
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import Part, Query, SiteDescription, pack
+from mamfed_common.protocol.messages import pack
+from mamfed_common.protocol.tasks import Query, SiteDescription
 from mamfed_common.runtime.wording import span
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job

@@ -15,13 +15,14 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from mamfed_common.checkpoint import load_checkpoint
+from mamfed_common.domain import Part
 from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.plan.norm_groups import with_groups
-from mamfed_common.protocol.messages import EvaluateTask, Part, TrainTask
+from mamfed_common.plan.norm_groups import add_group_norms
+from mamfed_common.protocol.tasks import EvaluateTask, TrainTask
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_common.runtime.wording import counted
 from mamfed_server.aggregation.update_store import UpdateFolder
@@ -200,7 +201,7 @@ class _Run:
         if checkpoint:
             return checkpoint.state
         network = build_network(self.plan.network, derive_seed(self.plan.seed, "weights"))
-        return with_groups(state_of(network), self.plan)
+        return add_group_norms(state_of(network), self.plan)
 
     def _round(self, state: State, stage: Stage, server_round: int) -> State:
         started = time.monotonic()

@@ -19,14 +19,8 @@ from mamfed_common.domain import Purpose
 from mamfed_common.errors import WeightsError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State
-from mamfed_common.protocol.messages import (
-    EvaluateTask,
-    SiteDescription,
-    TrainReport,
-    TrainTask,
-    pack_task,
-    wire_bytes,
-)
+from mamfed_common.protocol.messages import pack_task, wire_bytes
+from mamfed_common.protocol.tasks import EvaluateTask, SiteDescription, TrainReport, TrainTask
 from mamfed_server.aggregation.group_norms import average_groups
 from mamfed_server.aggregation.site_weights import shares
 from mamfed_server.aggregation.update_store import UpdateFolder

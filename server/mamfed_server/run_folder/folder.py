@@ -38,7 +38,6 @@ from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime.files import (
     DRAFT,
-    check_room,
     private_directory,
     reason,
     remove_drafts,
@@ -46,6 +45,7 @@ from mamfed_common.runtime.files import (
     write_atomic,
 )
 from mamfed_common.runtime.lock import exclusive_lock, holder
+from mamfed_common.runtime.output_checks import check_room
 from mamfed_server.run_folder.jsonl import append_line, read_lines
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"

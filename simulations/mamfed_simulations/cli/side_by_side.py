@@ -28,8 +28,9 @@ def compare(
 
     Example: mamfed-simulate compare runs/first runs/second --out runs/both
     """
-    from mamfed_common.runtime.files import check_folder, check_outside, private_directory
+    from mamfed_common.runtime.files import private_directory
     from mamfed_common.runtime.lock import LOCK, exclusive_lock
+    from mamfed_common.runtime.output_checks import check_folder, check_outside
     from mamfed_simulations.comparison.side_by_side import (
         account_of,
         is_ours,

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from mamfed_client.preparation.site_data import Site
 from mamfed_common.errors import MamfedError, PlanError
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import SiteDescription
-from mamfed_common.runtime.files import check_folder, check_outside
+from mamfed_common.protocol.tasks import SiteDescription
+from mamfed_common.runtime.output_checks import check_folder, check_outside
 from mamfed_server.run_folder.folder import MARK, RunFolder
 from mamfed_simulations.comparison.scores import (
     Model,

@@ -20,15 +20,15 @@ from mamfed_client.preparation.cohort import SplitImage, StoredSamples
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
+from mamfed_common.domain import EVALUATED_ON
 from mamfed_common.metrics.detection import RATES, froc
 from mamfed_common.metrics.scores import THRESHOLDS, ImageScore
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import TrainingPlan, with_threshold
-from mamfed_common.protocol.messages import EVALUATED_ON
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.training.device import choose_device
-from mamfed_common.training.stages import evaluate
+from mamfed_common.training.inference import evaluate
 from mamfed_simulations.federation.site_models import as_at_site, personal_path, shared_path
 
 HALF = 0.5

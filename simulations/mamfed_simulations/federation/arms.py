@@ -19,7 +19,7 @@ from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TRAINED_ON, PersonalPlan, Stage, TrainingPlan
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.terminal import print_lines
 from mamfed_server.run.run import Job
 from mamfed_server.run.training_round import mean_dice_at_half_of, mean_dice_of

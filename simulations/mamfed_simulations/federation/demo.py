@@ -9,13 +9,9 @@ from pathlib import Path
 
 from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import EvaluationPlan, FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
-from mamfed_common.runtime.files import (
-    cannot_write,
-    check_folder,
-    give_all_to_owner,
-    private_directory,
-)
+from mamfed_common.runtime.files import cannot_write, give_all_to_owner, private_directory
 from mamfed_common.runtime.lock import exclusive_lock
+from mamfed_common.runtime.output_checks import check_folder
 from mamfed_common.transforms.augmentation import AugmentationConfig
 from mamfed_simulations.phantoms.vendors import SOURCE, TABLE, VENDORS, write_cohort
 

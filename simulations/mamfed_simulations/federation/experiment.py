@@ -17,10 +17,10 @@ from mamfed_common.errors import MamfedError
 from mamfed_common.metrics.bootstrap import patient_bootstrap
 from mamfed_common.metrics.scores import ImageScore
 from mamfed_common.plan import TrainingPlan, with_threshold
-from mamfed_common.protocol.messages import SiteDescription
-from mamfed_common.runtime.files import check_outside, check_writable
+from mamfed_common.protocol.tasks import SiteDescription
+from mamfed_common.runtime.output_checks import check_outside, check_writable
 from mamfed_common.training.device import choose_device, float32_instead
-from mamfed_common.training.stages import evaluate, load_network, predict
+from mamfed_common.training.inference import evaluate, load_network, predict
 from mamfed_server.report.data import (
     ARMS,
     CaseNote,

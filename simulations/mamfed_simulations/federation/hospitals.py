@@ -29,14 +29,9 @@ from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.tables.csv_table import read_table
 from mamfed_common.errors import OutputError
-from mamfed_common.runtime.files import (
-    cannot_write,
-    check_folder,
-    check_outside,
-    private_directory,
-    write_atomic,
-)
+from mamfed_common.runtime.files import cannot_write, private_directory, write_atomic
 from mamfed_common.runtime.lock import LOCK, exclusive_folder
+from mamfed_common.runtime.output_checks import check_folder, check_outside
 from mamfed_common.runtime.seeds import generator
 from mamfed_common.runtime.terminal import console
 from mamfed_simulations.federation.appearance import ORIGINAL, Appearance, with_look

@@ -16,8 +16,8 @@ from mamfed_client.preparation.commands import Source, check
 from mamfed_client.preparation.ingest import AcceptedImage, Intake
 from mamfed_client.preparation.patient_split import FEWEST
 from mamfed_common import __version__
+from mamfed_common.domain import PURPOSES
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import PURPOSES
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_simulations.federation.appearance import ORIGINAL, Appearance, looks_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mamfed_common.errors import MamfedError, RunError, SetupError
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.lock import holder
 from mamfed_common.runtime.wording import counted
 from mamfed_common.training.device import choose_device

@@ -16,10 +16,10 @@ from flwr.clientapp import ClientApp
 from mamfed_client.node.client_app import ModelsOf, make_client_app
 from mamfed_client.preparation.site_data import Site
 from mamfed_common.errors import SetupError
-from mamfed_common.protocol.messages import EvaluateTask
+from mamfed_common.protocol.tasks import EvaluateTask
 from mamfed_common.runtime.optional_packages import check_installed
 from mamfed_common.runtime.places import temporary_folder
-from mamfed_common.training.stages import OnStep
+from mamfed_common.training.inference import OnStep
 from mamfed_server.run.run import Job, make_server_app, run_job
 from mamfed_simulations.federation.engine import Engine
 from mamfed_simulations.federation.in_process import InProcessTransport

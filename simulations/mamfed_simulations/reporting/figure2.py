@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from mamfed_common.metrics.detection import BoolImage
-from mamfed_common.training.stages import Prediction
+from mamfed_common.training.inference import Prediction
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 from mamfed_server.report.figures import ORANGE, SKY, to_png
 

@@ -11,7 +11,7 @@ from mamfed_common.domain import EVALUATED_ON, Part, Purpose
 from mamfed_common.metrics.row_account import account_of
 from mamfed_common.metrics.scores import HALF, THRESHOLDS
 from mamfed_common.plan import Stage, TrainingPlan
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 
 
 def data_tables(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> list[Table]:

@@ -10,10 +10,10 @@ from mamfed_client.disclosure.evaluation_question import images_sha256
 from mamfed_client.preparation.cohort import Cohort, SplitImage, StoredSamples, patient_strata
 from mamfed_client.preparation.patient_split import draw_fold
 from mamfed_client.preparation.site_data import JoinedSamples, Site, load_site
+from mamfed_common.domain import PARTS, Part
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.row_account import RowAccount
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import PARTS, Part
 from mamfed_common.runtime.fingerprint import sha256_of
 from mamfed_common.transforms.sample import Sample
 

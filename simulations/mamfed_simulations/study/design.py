@@ -14,9 +14,10 @@ from mamfed_common.config import Config
 from mamfed_common.errors import PlanError
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.documents import read_json
-from mamfed_common.runtime.files import check_folder, check_outside, private_directory, write_atomic
+from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.runtime.lock import exclusive_lock
+from mamfed_common.runtime.output_checks import check_folder, check_outside
 from mamfed_common.runtime.terminal import console
 from mamfed_simulations.federation.readiness import check_nobody_works
 from mamfed_simulations.study.data import StudyData

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mamfed_common import __version__
-from mamfed_common.training.stages import predict
+from mamfed_common.training.inference import predict
 from mamfed_simulations.reporting.figure2 import Case, draw_figure2
 from mamfed_simulations.reporting.pages import Account, Picture, Table, interval_text
 from mamfed_simulations.study.curves import draw_study_curves

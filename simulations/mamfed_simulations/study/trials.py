@@ -24,8 +24,9 @@ from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_common.training.batches import Batches, RoundContext
+from mamfed_common.training.inference import OnStep, score_samples
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
-from mamfed_common.training.stages import OnStep, fit, score_samples
+from mamfed_common.training.stages import fit
 from mamfed_common.transforms.sample import Sample
 from mamfed_simulations.study.data import Fold
 from mamfed_simulations.study.rows import Row, initial_seed

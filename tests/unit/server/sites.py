@@ -9,16 +9,9 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State, state_of, state_sha256
-from mamfed_common.protocol.messages import (
-    EvaluateTask,
-    SiteDescription,
-    TrainReport,
-    TrainTask,
-    pack,
-    unpack_body,
-    unpack_weights,
-)
+from mamfed_common.protocol.messages import pack, unpack_body, unpack_weights
 from mamfed_common.protocol.quantization import update_to_send
+from mamfed_common.protocol.tasks import EvaluateTask, SiteDescription, TrainReport, TrainTask
 from mamfed_server.run.run import Job, run_job
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_simulations.federation.in_process import InProcessTransport

@@ -23,18 +23,16 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import (
+from mamfed_common.protocol.messages import unpack_body, unpack_state, unpack_update
+from mamfed_common.protocol.quantization import update_received, update_to_send
+from mamfed_common.protocol.tasks import (
     EvaluateTask,
     Query,
     RefusalCode,
     SiteDescription,
     TrainReport,
     TrainTask,
-    unpack_body,
-    unpack_state,
-    unpack_update,
 )
-from mamfed_common.protocol.quantization import update_received, update_to_send
 from mamfed_common.security.signing import sign_plan
 
 KEY = Ed25519PrivateKey.generate()

@@ -28,14 +28,8 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import (
-    REFUSAL_CODES,
-    EvaluateTask,
-    RefusalCode,
-    pack,
-    pack_task,
-    unpack_body,
-)
+from mamfed_common.protocol.messages import pack, pack_task, unpack_body
+from mamfed_common.protocol.tasks import REFUSAL_CODES, EvaluateTask, RefusalCode
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_simulations.federation.in_process import InProcessTransport
 

@@ -22,17 +22,14 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import (
+from mamfed_common.protocol.messages import pack, pack_task, unpack_body, unpack_update
+from mamfed_common.protocol.tasks import (
     REFUSAL_CODES,
     EvaluateTask,
     Query,
     RefusalCode,
     SiteDescription,
     TrainTask,
-    pack,
-    pack_task,
-    unpack_body,
-    unpack_update,
 )
 from mamfed_simulations.federation.in_process import InProcessTransport
 

@@ -15,15 +15,13 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.flower_bundle import PYPROJECT
-from mamfed_common.protocol.messages import (
+from mamfed_common.protocol.messages import pack, unpack_body, unpack_update
+from mamfed_common.protocol.tasks import (
     REFUSAL_CODES,
     Query,
     RefusalCode,
     SiteDescription,
     TrainTask,
-    pack,
-    unpack_body,
-    unpack_update,
 )
 from mamfed_common.runtime.lock import holder
 from mamfed_server.fleet import superlink

@@ -10,7 +10,7 @@ from mamfed_client.imaging.preprocess import prepare
 from mamfed_client.prediction.lesions import mark
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.training.stages import load_network, malignancy_of
+from mamfed_common.training.inference import load_network, malignancy_of
 
 VENDORS = ["aurora", "borealis", "cirrus"]
 SIDES_AND_VIEWS = [("L", "CC"), ("R", "CC"), ("L", "MLO"), ("R", "MLO")]

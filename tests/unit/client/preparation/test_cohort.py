@@ -6,8 +6,8 @@ import pytest
 
 from mamfed_client.imaging.rejections import Reason
 from mamfed_client.preparation.cohort import load_cohort
+from mamfed_common.domain import PARTS, PURPOSES
 from mamfed_common.errors import DataError
-from mamfed_common.protocol.messages import PARTS, PURPOSES
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from mamfed_common.plan import TRAINED_ON, Stage, StagePlan
 from mamfed_common.runtime.child_processes import how_it_ended
 from mamfed_common.training.batches import RoundContext
 from mamfed_common.training.data_parallel import ProcessRank
-from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.optimizer_state import OptimizerStateStore
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
 
 TURN = RoundContext("site", 1)
@@ -145,7 +145,7 @@ def test_two_devices_go_on_with_the_moments_that_the_leader_kept(round_of, plan,
         kept = plan.changed(**changed)
         for server_round in (1, 2) if after else (2,):
             moments = OptimizerStateStore(folder, kept, "", Stage.FINETUNING, server_round)
-            result = round_of(hardware, Stage.FINETUNING, changed=changed, moments=moments)
+            result = round_of(hardware, Stage.FINETUNING, changed=changed, optimizer_state=moments)
         return result
 
     one, two = (second_round(hardware, after=True) for hardware in (ONE, TWO))
@@ -182,7 +182,7 @@ def test_two_devices_give_the_same_bits_again_encrypted_or_with_less_memory(roun
 
 
 def test_a_round_cut_short_goes_on_with_the_same_bits(round_of, tmp_path):
-    """Stage 1, where the optimiser has nothing of the head."""
+    """Stage 1, where the optimizer has nothing of the head."""
     stage = Stage.PRETRAINING
 
     def checkpointer_of():

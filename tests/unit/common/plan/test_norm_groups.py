@@ -15,14 +15,14 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.plan.norm_groups import (
-    as_sent,
+    add_group_norms,
     expected_state,
     group_arrays,
     group_of,
     groups_in,
+    merge_trained,
     norm_names,
-    of_group,
-    with_groups,
+    select_group,
 )
 
 GROUPS = {"digital": ("north",), "film": ("south", "west")}
@@ -39,7 +39,7 @@ def changed(plan, **federation):
 
 def weights(plan):
     """Return weights in which every group's norms have a value of their own."""
-    state = with_groups(state_of(build_network(plan.network, 0)), plan)
+    state = add_group_norms(state_of(build_network(plan.network, 0)), plan)
     for value, group in enumerate(GROUPS, start=5):
         for name in group_arrays(plan, group):
             state[name] = torch.full_like(state[name], value)
@@ -60,7 +60,7 @@ def test_without_groups_the_weights_are_the_networks_own(tiny_plan):
 
 def test_a_site_takes_its_groups_norms_and_everyones_other_weights(plan):
     state, names = weights(plan), norm_names(plan.network)
-    own = of_group(state, group_of(plan, "west"))
+    own = select_group(state, group_of(plan, "west"))
     assert set(own) == set(state_of(build_network(plan.network, 0)))
     for name, tensor in own.items():
         expected = torch.full_like(tensor, 6) if name in names else state[name]
@@ -69,14 +69,14 @@ def test_a_site_takes_its_groups_norms_and_everyones_other_weights(plan):
 
 def test_a_site_of_no_group_takes_the_average(plan):
     state = weights(plan)
-    own = of_group(state, group_of(plan, "elsewhere"))
+    own = select_group(state, group_of(plan, "elsewhere"))
     assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
 
 
 def test_a_site_sends_its_groups_norms_and_leaves_the_others_as_they_came(plan):
     start = weights(plan)
-    trained = {name: t + 1 for name, t in of_group(start, "digital").items()}
-    sent = as_sent(trained, start, "digital")
+    trained = {name: t + 1 for name, t in select_group(start, "digital").items()}
+    sent = merge_trained(trained, start, "digital")
     assert sent.keys() == start.keys()
     for name, plain in group_arrays(plan, "digital").items():
         assert torch.equal(sent[name], trained[plain])

@@ -15,10 +15,6 @@ from mamfed_common.protocol.messages import (
     BODY,
     JSON,
     WEIGHTS,
-    EvaluateTask,
-    SiteDescription,
-    TrainReport,
-    TrainTask,
     pack,
     pack_task,
     unpack_body,
@@ -28,6 +24,7 @@ from mamfed_common.protocol.messages import (
     unpack_weights,
     wire_bytes,
 )
+from mamfed_common.protocol.tasks import EvaluateTask, SiteDescription, TrainReport, TrainTask
 
 STATE = state_of(build_network(NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1), 0))
 REPORT = TrainReport(num_examples={"benign": 3}, loss=0.5)

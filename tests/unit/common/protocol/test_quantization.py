@@ -6,9 +6,6 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of, state_sha256
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.protocol.messages import (
-    EvaluateTask,
-    TrainReport,
-    TrainTask,
     pack,
     pack_task,
     unpack_state,
@@ -24,6 +21,7 @@ from mamfed_common.protocol.quantization import (
     weights_sent_like,
     weights_to_send,
 )
+from mamfed_common.protocol.tasks import EvaluateTask, TrainReport, TrainTask
 
 REPORT = TrainReport(num_examples={"benign": 3}, loss=0.5)
 WEIGHT, BIAS = "conv.weight", "conv.bias"

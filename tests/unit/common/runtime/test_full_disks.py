@@ -14,14 +14,9 @@ from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import read_status, update_status
 from mamfed_common.errors import OutputError
 from mamfed_common.runtime.child_log import ChildLog
-from mamfed_common.runtime.files import (
-    ADVICE,
-    check_room,
-    os_error_line,
-    refusal_words,
-    write_atomic,
-)
+from mamfed_common.runtime.files import ADVICE, os_error_line, refusal_words, write_atomic
 from mamfed_common.runtime.lock import exclusive_lock
+from mamfed_common.runtime.output_checks import check_room
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.run_folder.jsonl import append_line
 from mamfed_server.service.status_file import StatusFile, read_board

@@ -238,10 +238,10 @@ def test_a_disk_that_takes_no_more_costs_a_warning_and_not_the_round(tmp_path, p
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 0.1 + 0.2, 1e-310, -0.0])
 def test_a_loss_is_kept_to_the_last_bit(tmp_path, plan, loss):
     network = build_network(plan.network, 0)
-    optimiser = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters())
     checkpointer = keeper(tmp_path)
-    checkpointer.step(network, optimiser, RoundPosition(1, 2, loss), {"benign": 3})
-    assert checkpointer.resume(network, optimiser, {"benign": 3}).loss_sum.hex() == loss.hex()
+    checkpointer.step(network, optimizer, RoundPosition(1, 2, loss), {"benign": 3})
+    assert checkpointer.resume(network, optimizer, {"benign": 3}).loss_sum.hex() == loss.hex()
     checkpointer.finish(TrainingResult(state_of(network), {"benign": 3}, loss))
     assert checkpointer.result().loss.hex() == loss.hex()
 

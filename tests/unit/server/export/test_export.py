@@ -19,7 +19,7 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import CheckpointError, DataError, OutputError, RunError
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import Stage
-from mamfed_common.training.stages import load_network
+from mamfed_common.training.inference import load_network
 from mamfed_server.export import checks, preprocessing
 from mamfed_server.export.source import read_source
 from mamfed_server.report.data import Interval, RunNotes, write_notes

@@ -45,7 +45,8 @@ from tests.unit.server.certificates import (
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import Query, pack
+from mamfed_common.protocol.messages import pack
+from mamfed_common.protocol.tasks import Query
 from mamfed_common.protocol.versions import MAMFED_HEADER, flower_version
 from mamfed_server.fleet import listener
 from mamfed_server.fleet.listener import TlsListener

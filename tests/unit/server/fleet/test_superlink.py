@@ -18,7 +18,8 @@ from tests.unit.server.certificates import new_key, public_pem
 
 from mamfed_common.errors import SetupError
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.protocol.messages import Query, pack, unpack_body, wire_bytes
+from mamfed_common.protocol.messages import pack, unpack_body, wire_bytes
+from mamfed_common.protocol.tasks import Query
 from mamfed_server.fleet import superlink
 from mamfed_server.fleet.superlink import (
     LinkTransport,

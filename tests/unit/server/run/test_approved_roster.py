@@ -17,14 +17,8 @@ from tests.unit.server.sites import (
 )
 
 from mamfed_common.errors import RunError
-from mamfed_common.protocol.messages import (
-    Query,
-    RefusalCode,
-    TrainReport,
-    TrainTask,
-    pack,
-    unpack_body,
-)
+from mamfed_common.protocol.messages import pack, unpack_body
+from mamfed_common.protocol.tasks import Query, RefusalCode, TrainReport, TrainTask
 from mamfed_server.run import approved_roster, requests
 from mamfed_server.run.requests import StopRequested
 from mamfed_server.run_folder.event_log import read_events

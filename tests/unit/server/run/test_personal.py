@@ -10,14 +10,8 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import (
-    REFUSAL_CODES,
-    EvaluateTask,
-    RefusalCode,
-    pack,
-    unpack_body,
-    unpack_weights,
-)
+from mamfed_common.protocol.messages import pack, unpack_body, unpack_weights
+from mamfed_common.protocol.tasks import REFUSAL_CODES, EvaluateTask, RefusalCode
 from mamfed_server.run.deadlines import personal_deadlines
 from mamfed_server.run_folder.folder import RoundRecord
 

@@ -10,7 +10,8 @@ from tests.unit.server.sites import score as made_score
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import EvaluateTask, pack, unpack_body
+from mamfed_common.protocol.messages import pack, unpack_body
+from mamfed_common.protocol.tasks import EvaluateTask
 from mamfed_server.run.round_choice import (
     RoundChoice,
     choose_threshold,

@@ -27,16 +27,8 @@ from mamfed_common.errors import OutputError, RunError
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import TRAINED_ON
-from mamfed_common.protocol.messages import (
-    ARRAYS,
-    WEIGHTS,
-    EvaluateTask,
-    TrainReport,
-    TrainTask,
-    pack,
-    unpack_body,
-    unpack_painter,
-)
+from mamfed_common.protocol.messages import ARRAYS, WEIGHTS, pack, unpack_body, unpack_painter
+from mamfed_common.protocol.tasks import EvaluateTask, TrainReport, TrainTask
 from mamfed_server.report.page import report_run
 from mamfed_server.run.run import Job, make_server_app, run_job
 from mamfed_server.run.transport import GridTransport

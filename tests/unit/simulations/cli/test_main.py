@@ -16,7 +16,7 @@ from mamfed_common.metrics.row_account import account_of
 from mamfed_common.metrics.scores import THRESHOLDS
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import parse_plan, read_plan
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_server.report.page import report_run
 from mamfed_simulations.cli.main import app
 from mamfed_simulations.federation.arm_pool import ArmHardware

@@ -19,7 +19,7 @@ from mamfed_common.errors import DataError, OutputError, PlanError, RunError
 from mamfed_common.metrics.scores import score_image
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import TrainingPlan, with_threshold
-from mamfed_common.training.stages import evaluate
+from mamfed_common.training.inference import evaluate
 from mamfed_simulations.cli.main import app
 from mamfed_simulations.comparison import scores  # `tested` is no test
 from mamfed_simulations.comparison.compare import ARMS, ArmOutcome, Comparison, federations

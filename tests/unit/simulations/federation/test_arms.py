@@ -5,7 +5,7 @@ import pytest
 from mamfed_client.preparation.site_data import Site
 from mamfed_common.errors import DataError
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.messages import SiteDescription
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_simulations.federation.arms import (
     centralised_arm,
     federated_arm,

@@ -5,12 +5,12 @@ import torch
 
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common.checkpoint import load_checkpoint, load_model
+from mamfed_common.domain import EVALUATED_ON
 from mamfed_common.metrics.scores import SiteScore, summarise
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import with_threshold
 from mamfed_common.plan.norm_groups import group_arrays, norm_names
-from mamfed_common.protocol.messages import EVALUATED_ON
-from mamfed_common.training.stages import evaluate
+from mamfed_common.training.inference import evaluate
 from mamfed_server.run.run import Job
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_simulations.federation.arms import centralised_arm, describe_sites, local_arms

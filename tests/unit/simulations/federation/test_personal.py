@@ -12,7 +12,7 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import CheckpointError
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import with_threshold
-from mamfed_common.training.stages import evaluate
+from mamfed_common.training.inference import evaluate
 from mamfed_simulations.federation.arms import describe_sites, federated_arm
 from mamfed_simulations.federation.experiment import Experiment, simulate
 from mamfed_simulations.federation.runner import run_federation

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mamfed_common.training.stages import Prediction
+from mamfed_common.training.inference import Prediction
 from mamfed_common.transforms.sample import Sample
 from mamfed_server.report import page
 from mamfed_simulations.reporting.figure2 import (

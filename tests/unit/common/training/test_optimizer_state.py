@@ -11,7 +11,7 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.training.batches import RoundContext
-from mamfed_common.training.kept_optimizer import OptimizerStateStore
+from mamfed_common.training.optimizer_state import OptimizerStateStore
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_common.training.stages import train
 
@@ -50,7 +50,7 @@ def one_round(plan, state, server_round, folder=None, stage=Stage.FINETUNING, **
         round_context,
         device=CPU,
         benign=BENIGN,
-        moments=moments,
+        optimizer_state=moments,
         **more,
     )
 
@@ -185,7 +185,7 @@ def test_another_plan_or_run_has_moments_of_its_own(tmp_path, plan):
             round_context,
             device=CPU,
             benign=BENIGN,
-            moments=moments,
+            optimizer_state=moments,
         )
         assert state_sha256(found.state) == fresh
 
@@ -198,7 +198,9 @@ def test_three_rounds_and_two_runs_are_kept_for_their_owner_alone(tmp_path, plan
             for server_round in (1, 2, 3, 4):
                 moments = keeper(folder, plan, server_round, stage, run)
                 round_context = RoundContext("site", server_round)
-                train(stage, state, SAMPLES, plan, round_context, device=CPU, moments=moments)
+                train(
+                    stage, state, SAMPLES, plan, round_context, device=CPU, optimizer_state=moments
+                )
     runs = list(folder.iterdir())
     assert len(runs) == 2
     for kept in runs:
@@ -227,7 +229,7 @@ def test_a_disk_that_takes_no_more_costs_a_warning_and_not_the_round(tmp_path, p
         round_context,
         device=CPU,
         benign=BENIGN,
-        moments=moments,
+        optimizer_state=moments,
     )
     assert "cannot keep" in caplog.text
     assert state_sha256(found.state) == state_sha256(one_round(plan, start_of(plan), 1).state)
