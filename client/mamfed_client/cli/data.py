@@ -1,4 +1,4 @@
-"""The commands of ``mamfed-client data``."""
+"""Commands of ``mamfed-client data``."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from mamfed_common.runtime.terminal import Format, console, print_lines
 from mamfed_common.runtime.wording import counted
 
 NOTHING_ACCEPTED = 3
-"""Exit code where not one file can be used."""
+"""Exit code if no file can be used."""
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at a folder of mammograms, prepare it for training, look at what came out.",
+    help="Check a folder of mammograms, prepare it for training, and view prepared images.",
 )
 
 Folder = Annotated[
     Path,
-    typer.Argument(help="A data set, or any folder with DICOM files below it.", exists=True),
+    typer.Argument(help="A data set, or any folder that contains DICOM files.", exists=True),
 ]
 Layout = Annotated[
     str | None,
     typer.Option(
-        help="How the folder is laid out: labels, inbreast, cbis-ddsm, vindr-mammo, cdd-cesm, "
+        help="Layout of the folder: labels, inbreast, cbis-ddsm, vindr-mammo, cdd-cesm, "
         "mini-mias or dicom.",
-        show_default="found out",
+        show_default="auto-detected",
     ),
 ]
 Allow = Annotated[
     list[Reason] | None,
     typer.Option(
-        help="A reason for which files are not refused, e.g. 'secondary capture'; may be repeated.",
+        help="Do not reject files for this reason, e.g. 'secondary capture'; may be repeated.",
         metavar="REASON",
         show_choices=False,
     ),
@@ -46,33 +46,36 @@ Allow = Annotated[
 Classes = Annotated[
     list[str] | None,
     typer.Option(
-        help="A class of annotations that is malignant, as the file names it; may be repeated.",
+        help="Annotation class that counts as malignant, as named in the file; may be repeated.",
         metavar="NAME",
     ),
 ]
 MaskValues = Annotated[
     list[str] | None,
     typer.Option(
-        help="A value of mask pixels that is malignant, as 2 or '#ff0000'; may be repeated.",
+        help="Mask pixel value that counts as malignant, e.g. 2 or '#ff0000'; may be repeated.",
         metavar="VALUE",
     ),
 ]
-Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+Printed = Annotated[Format, typer.Option("--format", help="Output format.")]
 Listed = Annotated[
     bool,
-    typer.Option("--list", help="Name every file and what became of it; stays on your screen."),
+    typer.Option("--list", help="List every file with its status; printed on your screen only."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; open no image.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, without opening an image.")
+]
 Key = Annotated[
     Path | None,
     typer.Option(
-        help="Key file: encrypts the samples (AES-256-GCM). Made if absent: keep it safe."
+        help="Encrypt the samples (AES-256-GCM) with this key file, created if absent; keep it "
+        "safe."
     ),
 ]
 
 
 WRITTEN = ("page", "table", "picture")
-"""What a command may have written, by the key that says where."""
+"""Keys under which a document names the files that the command wrote."""
 
 
 @app.command()
@@ -83,22 +86,22 @@ def check(
     classes: Classes = None,
     mask_values: MaskValues = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with histograms and a contact sheet.")
+        Path | None, typer.Option(help="Write an HTML page with histograms and a contact sheet.")
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="Write a labels.csv to fill in, for a folder without one.")
+        Path | None, typer.Option(help="Write a labels.csv to fill in, if the folder has none.")
     ] = None,
     listed: Listed = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget what an earlier check saw.")
+        bool, typer.Option("--fresh", help="Ignore the results of earlier checks.")
     ] = False,
     dry_run: DryRun = False,
     output: Printed = Format.TEXT,
 ) -> None:
-    """Read every file, change nothing, and say what each stage could use.
+    """Read every file without changing it, and report what each stage could use.
 
-    Counts alone are shown: no patient and, without --list, no file name. Ends with exit code 3
-    where no file can be used. An interrupted check goes on where it was.
+    Only counts are shown: no patient and, without --list, no file name. The exit code is 3 if no
+    file can be used. An interrupted check resumes where it stopped.
     """
     from mamfed_client.annotations.classes import MalignantClasses
     from mamfed_client.preparation.commands import Source, check
@@ -109,18 +112,18 @@ def check(
         check_place(html)
     if table is not None:
         check_free(table)
-    take = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
-    source = Source(folder, layout, frozenset(allow or ()), take)
+    malignant = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
+    source = Source(folder, layout, frozenset(allow or ()), malignant)
     intake, document = check(source, fresh=fresh, dry_run=dry_run)
     if intake is not None and html is not None:
         write_check_page(html, document, intake, folder=folder, names=listed)
         document |= {"page": str(html)}
     if intake is not None and table is not None:
-        left_out = write_blank_table(table, intake)
+        unnameable = write_blank_table(table, intake)
         document |= {"table": str(table)}
-        if left_out:
-            names = counted(left_out, "file has a name", "files have names")
-            console().print(f"{names} that a table cannot hold; rename them")
+        if unnameable:
+            files = counted(unnameable, "file is", "files are")
+            console().print(f"{files} not in the table, which cannot hold such names; rename them")
     _show(intake, document, listed, output)
     _finish(intake, document)
 
@@ -128,7 +131,9 @@ def check(
 @app.command()
 def prepare(
     folder: Folder,
-    out: Annotated[Path, typer.Option(help="Folder for the samples: train with it from then on.")],
+    out: Annotated[
+        Path, typer.Option(help="Prepared folder to write, for use in place of the original.")
+    ],
     size: Annotated[int, typer.Option(min=32, help="Side of the samples in pixels.")] = 1536,
     layout: Layout = None,
     allow: Allow = None,
@@ -136,13 +141,11 @@ def prepare(
     mask_values: MaskValues = None,
     key: Key = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read and compare files again that look unchanged.")
+        bool, typer.Option("--verify", help="Also read and compare files that look unchanged.")
     ] = False,
     accept_doubts: Annotated[
         bool,
-        typer.Option(
-            "--accept-doubts", help="Use doubtful masks, too; without it they are left out."
-        ),
+        typer.Option("--accept-doubts", help="Use doubtful masks, which are otherwise rejected."),
     ] = False,
     listed: Listed = False,
     dry_run: DryRun = False,
@@ -150,14 +153,14 @@ def prepare(
 ) -> None:
     """Crop, orient and rescale every usable image into a folder that training reads from.
 
-    It may be stopped at any time: the same command goes on from there. New files are added, files
-    that are gone are forgotten. Patients keep their part of the split.
+    You can stop the command at any time and resume with the same command. On later runs, new files
+    are added and files that are gone are removed. Patients keep their part of the split.
     """
     from mamfed_client.annotations.classes import MalignantClasses
     from mamfed_client.preparation.commands import Source, prepare_folder
 
-    take = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
-    source = Source(folder, layout, frozenset(allow or ()), take)
+    malignant = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
+    source = Source(folder, layout, frozenset(allow or ()), malignant)
     intake, document = prepare_folder(
         source,
         out,
@@ -168,12 +171,12 @@ def prepare(
         dry_run=dry_run,
     )
     _show(intake, document, listed, output)
-    left_out = document.get("rejected", {}).get(Reason.DOUBTFUL_MASK, 0)
-    if left_out:
-        masks = "1 doubtful mask was" if left_out == 1 else f"{left_out} doubtful masks were"
+    doubtful = document.get("rejected", {}).get(Reason.DOUBTFUL_MASK, 0)
+    if doubtful:
+        masks = counted(doubtful, "doubtful mask was", "doubtful masks were")
         raise DoubtError(
-            f"{out}: {masks} left out; look at the page of 'check --html', then say reviewed: yes "
-            "in labels.csv, mend them, or give --accept-doubts"
+            f"{out}: {masks} rejected; review the page of 'data check --html', then set reviewed "
+            "to 'yes' in labels.csv, correct the masks, or use --accept-doubts"
         )
     _finish(intake, document)
 
@@ -181,18 +184,23 @@ def prepare(
 @app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="A prepared folder.")],
-    row: Annotated[int, typer.Argument(help="Row of the table, or place in the listing.")],
+    row: Annotated[
+        int, typer.Argument(help="Row of the table, or position in a listing without a table.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Picture to write.", show_default="row-ROW.png or row-ROW-sample.png"),
+        typer.Option(help="PNG file to write.", show_default="row-ROW.png or row-ROW-sample.png"),
     ] = None,
     sample: Annotated[
-        bool, typer.Option("--sample", help="The sample alone, as it is: grey, 16 bits.")
+        bool, typer.Option("--sample", help="Write the sample alone: greyscale, 16 bits.")
     ] = False,
     key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
     output: Printed = Format.TEXT,
 ) -> None:
-    """Write one prepared image as PNG: the sample, its outlines, its mask; over no other file."""
+    """Write one prepared image as PNG: the sample, its outlines and its mask.
+
+    No file other than an earlier picture of this command is overwritten.
+    """
     from mamfed_client.review.show import panels, sample_alone, show_row
 
     draw = sample_alone if sample else panels
@@ -201,11 +209,11 @@ def show(
         typer.echo(json.dumps(facts, indent=2))
     else:
         _print_table({k: v for k, v in facts.items() if k not in WRITTEN})
-        _say_written(facts)
+        _print_written(facts)
 
 
-def _say_written(document: Mapping[str, Any]) -> None:
-    """Say where files were written, each on a line that can be copied."""
+def _print_written(document: Mapping[str, Any]) -> None:
+    """Print the paths of written files, one per line so that they can be copied."""
     for name in WRITTEN:
         if name in document:
             typer.echo(f"{name}: {document[name]}")
@@ -220,45 +228,48 @@ def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -
     if output is Format.JSON:
         typer.echo(json.dumps(document, indent=2))
     else:
-        apart = ("items", "doubts", "notes", *WRITTEN)
-        _print_table({k: v for k, v in document.items() if k not in apart})
+        separate = ("items", "doubts", "notes", *WRITTEN)
+        _print_table({k: v for k, v in document.items() if k not in separate})
         for item in document.get("items", []):
             reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
             reason = "; doubtful: ".join([reason, *item["doubts"]])
             typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
         _print_doubts(document)
-        _say_written(document)
+        _print_written(document)
     print_lines(document.get("notes", []))
 
 
 def _finish(intake: Any, document: Mapping[str, Any]) -> None:
-    """End with exit code 3 where nothing was accepted."""
+    """Exit with code 3 if nothing was accepted."""
     if intake is None:
         return
     if not document["accepted"]:
         raise typer.Exit(NOTHING_ACCEPTED)
     if document["layout"] == "dicom":
-        console().print("no table says what the images show: see 'check --table labels.csv'")
+        console().print(
+            "no table says what the images show; 'data check --table labels.csv' writes one to "
+            "fill in"
+        )
 
 
 def _print_doubts(document: Mapping[str, Any]) -> None:
-    """End with what a person should look at, in plain words."""
+    """Print the doubtful images by kind of doubt, in plain words."""
     counts = document.get("doubts")
     if not counts:
         return
     images = document["doubtful_images"]
-    typer.echo(f"\n{images} {'image is' if images == 1 else 'images are'} doubtful; look at them:")
+    typer.echo(f"\n{counted(images, 'image is', 'images are')} doubtful; please review:")
     for kind, count in counts.items():
         typer.echo(f"{count:>6}  {Doubt(kind).sentence}")
 
 
 def printable(text: str) -> str:
-    """Escape what would break the line or speak to the terminal."""
+    """Escape characters that would break the line or control the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _print_table(document: Mapping[str, Any]) -> None:
-    """Print names and values; counts by something one below the other."""
+    """Print names and values; the entries of a mapping are listed below each other."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

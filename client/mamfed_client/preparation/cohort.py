@@ -1,4 +1,4 @@
-"""One data set at a site, prepared for training: samples by purpose and part, and what they are."""
+"""A cohort: one of a site's data sets, prepared for training and split by patient."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class SplitImage:
 
     Attributes:
         case: The image.
-        part: The part that its patient is in.
-        entry: Its prepared sample.
+        part: The part that its patient belongs to.
+        entry: Its prepared sample on disk.
     """
 
     case: AcceptedImage
@@ -47,15 +47,15 @@ class SplitImage:
 
 @dataclass(frozen=True, slots=True)
 class CohortCounts:
-    """What a cohort holds; nothing here names a patient or a file.
+    """The counts of a cohort; they name no patient and no file.
 
     Attributes:
-        rows: Images that the folder offers.
-        images: Usable images by purpose, then by part.
-        patients: Patients behind them, likewise.
+        rows: Number of images that the folder lists.
+        images: Usable images, by purpose and part.
+        patients: Patients of these images, by purpose and part.
         rejected: Images that cannot be used, by reason.
-        left_out: Readable images that a rule keeps out of the stages, by reason.
-        vendors: Usable images by vendor.
+        left_out: Readable images excluded from the stages, by reason.
+        vendors: Usable images, by vendor.
     """
 
     rows: int
@@ -72,9 +72,9 @@ class Cohort:
 
     Attributes:
         name: Its name, which seeds its split.
-        placed: The usable images in the table's order.
-        intake: All that the folder gave.
-        counts: What it holds.
+        placed: The usable images, in table order.
+        intake: The result of reading the folder.
+        counts: Its counts.
     """
 
     name: str
@@ -83,14 +83,14 @@ class Cohort:
     counts: CohortCounts
 
     def samples(self, purpose: Purpose, part: Part) -> StoredSamples:
-        """Return the samples of one purpose and part, each read when it is looked at."""
+        """Return the samples of one purpose and part; each is read when it is accessed."""
         return StoredSamples(_chosen(self.placed, purpose, part))
 
     def split_sha256(self) -> str:
-        """Return the SHA-256 by which a checkpoint knows this data set and its division.
+        """Return the SHA-256 that identifies this data set and its split in a checkpoint.
 
-        It is over the name and, of every image, the part and the SHA-256 of its file: a file more
-        or less, another one, another name, seed, fold or split column make it another.
+        It covers the name and, for every image, its part and the SHA-256 of its file. It changes
+        if a file is added, removed or changed, and with the name, seed, fold or split column.
         """
         images = sorted(f"{image.part} {image.case.outcome.image_sha256}" for image in self.placed)
         text = "\n".join(["mamfed split 1", self.name, *images])
@@ -146,28 +146,28 @@ def load_cohort(
     key_path: Path | None = None,
     progress: bool = False,
 ) -> Cohort:
-    """Take in a folder, or open a prepared one, and split its patients.
+    """Read a data set, or open a prepared folder, and split its patients.
 
     Args:
         name: The cohort's name.
-        folder: A data set in one of the known layouts, or what ``data prepare`` made of one.
+        folder: A data set in one of the known layouts, or a prepared folder.
         size: Side of the samples in pixels.
-        seed: The plan's seed, which draws the split.
-        val_fraction: Share of the patients for validation, 0..1.
-        test_fraction: Share of the patients for testing, 0..1.
-        fold: Which run of how many that together test every patient once, in place of
-            ``test_fraction``.
-        cache_dir: Where samples of a folder that is not prepared are kept.
-        key_path: Key of a prepared folder that is encrypted.
+        seed: The plan's seed, which determines the split.
+        val_fraction: Fraction of the patients for validation, 0..1.
+        test_fraction: Fraction of the patients for testing, 0..1.
+        fold: Index of the fold and number of folds, which replace ``test_fraction``; together the
+            folds test every patient once.
+        cache_dir: Where to store samples of a folder that is not prepared.
+        key_path: Key of an encrypted prepared folder.
         progress: Whether to show a progress bar on stderr.
 
     Raises:
-        DataError: The folder or its table cannot be used, or no image of it.
+        DataError: The folder, its table or all of its images cannot be used.
     """
     if is_prepared(folder):
         intake, store = _open_prepared(folder, size, key_path)
     else:
-        intake, store = _take_in(name, folder, size, cache_dir, progress)
+        intake, store = _ingest_raw(name, folder, size, cache_dir, progress)
     print_lines([f"{name}: {note}" for note in intake.notes] if progress else ())
     usable = [case for case in intake.cases if case.purposes]
     if not usable:
@@ -183,13 +183,13 @@ def load_cohort(
     parts = declared_parts(intake.statements)
     if parts is not None and fold is not None:
         raise DataError(
-            f"{folder}: its table's split column says who is tested, so it cannot be tested in "
-            "folds; remove the column, or ask for no folds"
+            f"{folder}: the table's split column already names the test patients, so folds cannot "
+            "be drawn; remove the column, or set no folds"
         )
     if parts is None and is_prepared(folder):
         held_out = test_fraction if fold is None else f"fold {fold[0]} of {fold[1]}"
-        what = f"{name} {seed} {val_fraction} {held_out}"
-        parts = remembered_parts(folder, what, patients, draw)
+        split_key = f"{name} {seed} {val_fraction} {held_out}"
+        parts = remembered_parts(folder, split_key, patients, draw)
     parts = parts or draw(patients)
     placed = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
     return Cohort(name, tuple(placed), intake, _counts(intake, placed))
@@ -199,48 +199,48 @@ def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Inta
     intake, prepared_size, encrypted = load_intake(folder)
     if prepared_size != size:
         raise DataError(
-            f"{folder}: prepared at {prepared_size}, the plan asks for {size}; "
+            f"{folder}: prepared at {prepared_size} pixels, but the plan uses {size}; "
             f"run mamfed-client data prepare --size {size} into another folder"
         )
     return intake, open_store(folder, key_path, encrypted=encrypted)
 
 
-def _take_in(
+def _ingest_raw(
     name: str, folder: Path, size: int, cache_dir: Path, progress: bool
 ) -> tuple[Intake, SampleStore]:
     manifest = read_folder(folder)
     store = SampleStore(cache_dir / SAMPLES)
     task = Task(size, store, site_secret())
-    known_as = pseudonym(task.secret, "folder", str(folder.resolve()), str(size))
-    journal = Journal(cache_dir / "journals" / f"{known_as}.jsonl")
+    folder_id = pseudonym(task.secret, "folder", str(folder.resolve()), str(size))
+    journal = Journal(cache_dir / "journals" / f"{folder_id}.jsonl")
     title = f"preparing {name}" if progress else ""
     intake = ingest(manifest, task, journal, progress=title)
     journal.finish(task.key(row) for row in manifest.rows)
     if progress:
-        _warn(name, folder, intake)
+        _warn_of_doubtful_masks(name, folder, intake)
     return intake, store
 
 
-def _warn(name: str, folder: Path, intake: Intake) -> None:
-    """Say that doubtful masks are trained on, which preparing the folder would leave out."""
-    doubted = sum(any(found.doubt.about_mask for found in c.doubts) for c in intake.cases)
-    if doubted:
-        masks = "1 mask is" if doubted == 1 else f"{doubted} masks are"
-        page = f"'mamfed-client data check {folder} --html'"
-        print_lines([f"{name}: {masks} doubtful; look at the page of {page}"])
+def _warn_of_doubtful_masks(name: str, folder: Path, intake: Intake) -> None:
+    """Warn of doubtful masks, which are used here but would be rejected by ``data prepare``."""
+    doubtful = sum(any(d.doubt.about_mask for d in case.doubts) for case in intake.cases)
+    if doubtful:
+        masks = "1 doubtful mask is" if doubtful == 1 else f"{doubtful} doubtful masks are"
+        command = f"mamfed-client data check {folder} --html check.html"
+        print_lines([f"{name}: {masks} used; review with '{command}'"])
 
 
 def _entry(store: SampleStore, case: AcceptedImage, folder: Path) -> StoredSample:
     entry = store.find(case.outcome.digest)
     if entry is None:
         raise DataError(
-            f"{folder}: the sample of {case.row.image} is gone; prepare the folder again"
+            f"{folder}: the sample of {case.row.image} is missing; prepare the folder again"
         )
     return entry
 
 
 def patient_strata(cases: Sequence[AcceptedImage]) -> list[set[str]]:
-    """Group patients by the rarest purpose they serve and by vendor: every part gets of each."""
+    """Group patients by the rarest purpose they serve and by vendor (:func:`strata`)."""
     rarest: list[Purpose] = ["malignant", "benign", "without_malignancy"]
     return strata(
         (c.row.patient_id, min(rarest.index(p) for p in c.purposes), c.row.vendor or "")
@@ -252,10 +252,11 @@ def _counts(intake: Intake, placed: Sequence[SplitImage]) -> CohortCounts:
     images: dict[Purpose, dict[Part, int]] = {}
     patients: dict[Purpose, dict[Part, int]] = {}
     for purpose in PURPOSES:
-        found = {part: _chosen(placed, purpose, part) for part in PARTS}
-        images[purpose] = {part: len(some) for part, some in found.items()}
+        by_part = {part: _chosen(placed, purpose, part) for part in PARTS}
+        images[purpose] = {part: len(chosen) for part, chosen in by_part.items()}
         patients[purpose] = {
-            part: len({p.case.row.patient_id for p in some}) for part, some in found.items()
+            part: len({image.case.row.patient_id for image in chosen})
+            for part, chosen in by_part.items()
         }
     return CohortCounts(
         rows=intake.files,
@@ -272,7 +273,7 @@ def _chosen(placed: Sequence[SplitImage], purpose: Purpose, part: Part) -> list[
 
 
 def tally(words: Iterable[str]) -> dict[str, int]:
-    """Count words, the most frequent first, equal ones by name."""
+    """Count words; the most frequent come first, ties in alphabetical order."""
     counts = Counter(str(word) for word in words)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -281,5 +282,5 @@ def _nothing_usable(folder: Path, intake: Intake) -> str:
     counts: Mapping[str, int] = tally(
         [*(r.reason for r in intake.rejected), *intake.left_out.elements()]
     )
-    found = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
-    return f"{folder}: no image can be used: {found}"
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
+    return f"{folder}: no image can be used: {reasons}"

@@ -1,4 +1,4 @@
-"""``mamfed-client data``: from a hospital's folder to trusted training data."""
+"""The work behind ``mamfed-client data check`` and ``data prepare``."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from mamfed_common.runtime.lock import LOCK
 from mamfed_common.runtime.output_checks import check_folder, check_outside
 
 BYTES_PER_PIXEL = 3
-"""Of a stored sample: two of image, one of flags."""
+"""Size of a stored sample: two bytes for the image, one for the flags."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder to take in.
+    """A folder to read.
 
     Attributes:
         folder: The data set.
-        layout: How it is laid out; None finds out.
-        allow: Reasons for which its files are not refused.
-        take: What annotations mark as malignant, where neither file nor table says it.
+        layout: Its layout; None detects it.
+        allow: Reasons for which its files are not rejected.
+        take: Classes that count as malignant if neither the annotation file nor the table says so.
     """
 
     folder: Path
@@ -53,18 +53,20 @@ class Source:
     take: MalignantClasses = field(default_factory=MalignantClasses)
 
     def manifest(self) -> Manifest:
-        """List what the folder offers.
+        """List the images in the folder.
 
         Raises:
             DataError: The folder or its table cannot be used.
         """
         if is_prepared(self.folder):
-            raise DataError(f"{self.folder}: a prepared folder; name the one it was made from")
+            raise DataError(
+                f"{self.folder}: this is a prepared folder; name the folder it was made from"
+            )
         manifest = read_folder(self.folder, self.layout)
-        return replace(manifest, rows=[self._told(row) for row in manifest.rows])
+        return replace(manifest, rows=[self._with_options(row) for row in manifest.rows])
 
-    def _told(self, row: Row) -> Row:
-        """Add to a row what the user says of all; what its table says of it comes first."""
+    def _with_options(self, row: Row) -> Row:
+        """Apply the user's options to a row; values in its table take precedence."""
         annotations = tuple(replace(a, take=a.take.or_else(self.take)) for a in row.annotations)
         return replace(row, allow=row.allow | self.allow, annotations=annotations)
 
@@ -72,18 +74,17 @@ class Source:
 def check(
     source: Source, *, fresh: bool = False, dry_run: bool = False
 ) -> tuple[Intake | None, dict[str, Any]]:
-    """Read all files of a folder and change nothing in it.
+    """Read all files of a folder without changing anything in it.
 
-    What is found is remembered in the user's own cache, under pseudonyms, so that an interrupted
-    check goes on where it was.
+    Results are kept in the user's cache under pseudonyms, so that an interrupted check can resume.
 
     Args:
         source: What to read.
         fresh: Whether to read files again that an earlier check has read.
-        dry_run: Whether to say only what would be done.
+        dry_run: Whether to only forecast the work.
 
     Returns:
-        What was taken in, None for a dry run; and counts for people and programs.
+        The intake, or None for a dry run; and the document to print.
 
     Raises:
         DataError: The folder or its table cannot be used.
@@ -108,26 +109,26 @@ def prepare_folder(
     accept_doubts: bool = False,
     dry_run: bool = False,
 ) -> tuple[Intake | None, dict[str, Any]]:
-    """Take in a folder and keep its samples, so that training needs the original files no more.
+    """Read a folder and store its samples, so that training no longer needs the original files.
 
-    It may be killed at any time: started again it goes on, and ends with the same bytes.
+    A crash loses no finished work: the same command resumes, and produces the same bytes.
 
     Args:
         source: What to read.
         out: The prepared folder.
         size: Side of the samples in pixels.
-        key_path: Key to encrypt samples with, made if absent; None leaves them in the clear.
-        verify: Whether to read files again though their sizes and times are unchanged.
-        accept_doubts: Whether masks that are doubtful and not reviewed are used.
-        dry_run: Whether to say only what would be done.
+        key_path: File with the encryption key, created if absent; None stores samples unencrypted.
+        verify: Whether to read files again even if their sizes and times are unchanged.
+        accept_doubts: Whether to use doubtful masks that nobody has reviewed.
+        dry_run: Whether to only forecast the work.
 
     Returns:
-        As :func:`check`.
+        The intake, or None for a dry run; and the document to print.
 
     Raises:
-        DataError: The folder cannot be used, or ``out`` holds another one's images.
-        OutputError: ``out`` lies in the folder, holds other files, or cannot be written.
-        SetupError: Another command works in ``out``.
+        DataError: The folder cannot be used, or ``out`` was prepared from another folder.
+        OutputError: ``out`` is inside the folder, holds other files, or cannot be written.
+        SetupError: Another command is using ``out``.
     """
     secret = site_secret()
     manifest = source.manifest()
@@ -136,12 +137,17 @@ def prepare_folder(
         task = Task(size, SampleStore(out / SAMPLES, key), secret)
         forecast = _forecast(manifest, task, Journal(out / JOURNAL))
         return None, forecast | _disk(forecast["to_read"], out, size)
-    known_as = pseudonym(secret, "folder", str(source.folder.resolve()))
+
     check_outside(out, [source.folder])
-    check_folder(out, _is_begun, "prepared folder")
+    check_folder(out, _is_started, "prepared folder")
     key = read_key(key_path, "key", make=not is_prepared(out)) if key_path else None
-    key_known_as = pseudonym(key, "key") if key else ""
-    kind = PreparedKind(known_as, size, key is not None, key_known_as, pseudonym(secret, "secret"))
+    kind = PreparedKind(
+        source=pseudonym(secret, "folder", str(source.folder.resolve())),
+        size=size,
+        encrypted=key is not None,
+        key=pseudonym(key, "key") if key else "",
+        secret=pseudonym(secret, "secret"),
+    )
     _check_prepared(out, kind)
     with alone(out):
         store = SampleStore(out / SAMPLES, key)
@@ -155,48 +161,57 @@ def prepare_folder(
     return intake, summarise_intake(intake)
 
 
-def _is_begun(out: Path) -> bool:
-    """Tell whether a folder was prepared before, or begun to be."""
+def _is_started(out: Path) -> bool:
+    """Tell whether a folder has been prepared, completely or in part."""
     return is_prepared(out) or (out / LOCK).exists()
 
 
 def _check_loss(out: Path, intake: Intake) -> None:
-    """Refuse to forget most of a prepared folder because a disk is not mounted."""
+    """Refuse to discard most of a prepared folder, for example because a disk is not mounted.
+
+    Raises:
+        DataError: Fewer than half of the images are left.
+    """
     if not is_prepared(out):
         return
     judged = sum(rejected.reason in JUDGED for rejected in intake.rejected)
     before, now = prepared_images(out), len(intake.cases)
     if 2 * (now + judged) < before:
         raise DataError(
-            f"{out}: of {before} images {now} are left; is a disk missing? The prepared folder is "
-            "as it was; if this is meant, choose a new one"
+            f"{out}: only {now} of {before} images are left; is a disk missing? The prepared "
+            "folder is unchanged; if this is intended, prepare into a new folder"
         )
 
 
 def _check_prepared(out: Path, kind: PreparedKind) -> None:
-    """Refuse to mix data sets, sizes, keys, secrets, or samples in the clear with others."""
-    if is_prepared(out):
-        was = prepared_as(out)
-        if was.secret != kind.secret:
-            raise DataError(
-                f"{out}: prepared under another site secret; put that back (see MAMFED_SECRET)"
-            )
-        if was.encrypted and kind.encrypted and was.key != kind.key:
-            raise DataError(f"{out}: encrypted under another key; name that one with --key")
-        if (was.size, was.encrypted) != (kind.size, kind.encrypted):
-            raise DataError(
-                f"{out}: prepared at {was.size}, {'' if was.encrypted else 'not '}encrypted; "
-                "choose another folder"
-            )
-        if was.source != kind.source:
-            raise DataError(
-                f"{out}: prepared from another folder; choose a new one, or remove {MANIFEST} "
-                "there if the data set has only moved"
-            )
+    """Refuse to mix data sets, sizes, keys, site secrets, or encrypted and unencrypted samples.
+
+    Raises:
+        DataError: The folder was prepared differently.
+    """
+    if not is_prepared(out):
+        return
+    previous = prepared_as(out)
+    if previous.secret != kind.secret:
+        raise DataError(
+            f"{out}: prepared with another site secret; restore that secret (see MAMFED_SECRET)"
+        )
+    if previous.encrypted and kind.encrypted and previous.key != kind.key:
+        raise DataError(f"{out}: encrypted with another key; name that key file with --key")
+    if (previous.size, previous.encrypted) != (kind.size, kind.encrypted):
+        raise DataError(
+            f"{out}: prepared at {previous.size} pixels, "
+            f"{'' if previous.encrypted else 'not '}encrypted; choose another folder"
+        )
+    if previous.source != kind.source:
+        raise DataError(
+            f"{out}: prepared from another folder; choose a new one, or remove {MANIFEST} from it "
+            "if the data set has only moved"
+        )
 
 
 def _forecast(manifest: Manifest, task: Task, journal: Journal) -> dict[str, Any]:
-    """Say what there is to do, without opening an image."""
+    """Forecast the work without opening an image."""
     known = known_rows(manifest, task, journal)
     present = [path for row in manifest.rows for path in paths_of(row) if path.is_file()]
     return {
@@ -211,7 +226,7 @@ def _forecast(manifest: Manifest, task: Task, journal: Journal) -> dict[str, Any
 
 
 def _disk(samples: int, out: Path, size: int) -> dict[str, int]:
-    """Say how much the samples will take, at most, and how much there is."""
+    """Return the maximum size of the samples and the free disk space, in bytes."""
     existing = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
     return {
         "sample_bytes": samples * size * size * BYTES_PER_PIXEL,
@@ -221,5 +236,6 @@ def _disk(samples: int, out: Path, size: int) -> dict[str, int]:
 
 def _folder_key(source: Source, task: Task) -> str:
     words = [str(source.folder.resolve()), str(source.layout), *sorted(source.allow)]
-    words += [str(source.take)] if source.take != MalignantClasses() else []
+    if source.take != MalignantClasses():
+        words.append(str(source.take))
     return pseudonym(task.secret, "folder", *words)

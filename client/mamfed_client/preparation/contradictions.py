@@ -1,8 +1,8 @@
-"""What the table says of an image, held against what the image's own file says.
+"""Compare what the table says about an image with what the image's own file says.
 
-The table wins, as it is what somebody has looked at; each contradiction is a doubt. A row that
-names another side and another view than its file is about another image, and so is its label: it
-is refused until somebody has reviewed it.
+The table takes precedence because a person has looked at it; each contradiction becomes a doubt. A
+row whose side and view both differ from its file describes another image, and so does its label:
+the row is rejected until somebody has reviewed it.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _PLAIN_VIEW = re.compile(r"(?:(?:LEFT|RIGHT|L|R)[ _-]?)?(CC|MLO)")
 
 
 def contradictions(outcome: RowResult) -> Doubts:
-    """List where the table's side and view are others than the file's own."""
+    """List the contradictions between table and file in side and view."""
     return tuple(_contradictions(outcome))
 
 
-def refusal_of(doubts: Doubts) -> FileRejected | None:
-    """Refuse a row that contradicts its file in both."""
+def rejection_for(doubts: Doubts) -> FileRejected | None:
+    """Return the rejection of a row that contradicts its file in both side and view."""
     if not {Doubt.SIDE_DISAGREES, Doubt.VIEW_DISAGREES} <= {doubt.doubt for doubt in doubts}:
         return None
-    said = " and ".join(doubt.detail for doubt in doubts)
-    return FileRejected(Reason.OTHER_IMAGE, f"{said}; mend the row, or say reviewed: yes")
+    details = " and ".join(doubt.detail for doubt in doubts)
+    return FileRejected(Reason.OTHER_IMAGE, f"{details}; correct the row, or set reviewed to 'yes'")
 
 
 def _contradictions(outcome: RowResult) -> Iterator[Doubtful]:
-    side, theirs = outcome.laterality, outcome.file_laterality
-    if outcome.laterality_source == TABLE and theirs and side != theirs:
-        yield Doubtful(Doubt.SIDE_DISAGREES, f"{side} by the table, {theirs} by the file")
-    view, written = _plain_view(outcome.view), _plain_view(outcome.file_view)
-    if outcome.view_source == TABLE and view and written and view != written:
-        yield Doubtful(Doubt.VIEW_DISAGREES, f"{view} by the table, {written} by the file")
+    side, file_side = outcome.laterality, outcome.file_laterality
+    if outcome.laterality_source == TABLE and file_side and side != file_side:
+        yield Doubtful(Doubt.SIDE_DISAGREES, f"{side} in the table, {file_side} in the file")
+    view, file_view = _plain_view(outcome.view), _plain_view(outcome.file_view)
+    if outcome.view_source == TABLE and view and file_view and view != file_view:
+        yield Doubtful(Doubt.VIEW_DISAGREES, f"{view} in the table, {file_view} in the file")
 
 
 def _plain_view(view: str | None) -> str:
-    """Return CC or MLO, perhaps behind a side; empty for a view that has many names."""
-    found = _PLAIN_VIEW.fullmatch(view or "")
-    return found[1] if found else ""
+    """Return CC or MLO without a leading side; empty for any other view."""
+    match = _PLAIN_VIEW.fullmatch(view or "")
+    return match[1] if match else ""

@@ -1,8 +1,8 @@
-"""Which image serves which purpose: the rules of the paper, patient by patient.
+"""Decide which purposes an image serves, by the rules of the paper, patient by patient.
 
-Stage 1 learns what is normal, so it takes patients of whom nothing suspicious is known, whichever
+Stage 1 learns what is normal. It takes only patients without any suspicious finding in either
 breast: every assessment is BI-RADS 1 or 2, and no row is malignant. Stage 2 takes malignant images
-whose lesions are outlined. BI-RADS 0 asks for more images; it counts as no assessment.
+whose lesions are outlined. BI-RADS 0 asks for more images, so it counts as no assessment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mamfed_common.domain import Purpose
 
 
 class ExclusionReason(StrEnum):
-    """Why a readable row does not serve stage 1 or stage 2."""
+    """Why a readable row is excluded from stage 1 or stage 2."""
 
     SUSPICIOUS_PATIENT = "patient has BI-RADS 3-6 or malignant row"
     UNCLEAR_PATIENT = "patient has a row with an unreadable label"
@@ -28,22 +28,22 @@ class ExclusionReason(StrEnum):
 
     @property
     def bars_from_all(self) -> bool:
-        """Whether such a row serves nothing; else what is marked on it is a false alarm."""
+        """Whether such a row serves no purpose; otherwise false alarms are counted on it."""
         return self not in (ExclusionReason.SUSPICIOUS_PATIENT, ExclusionReason.UNCLEAR_PATIENT)
 
 
 def assign_purposes(
     rows: Iterable[Row], statements: Iterable[PatientStatement]
 ) -> tuple[dict[int, frozenset[Purpose]], Counter[ExclusionReason]]:
-    """Decide what each row serves.
+    """Decide which purposes each row serves.
 
     Args:
         rows: The usable rows.
-        statements: What all rows, also the unusable ones, say of their patients.
+        statements: What all rows, including unusable ones, state about their patients.
 
     Returns:
-        Row number -> its purposes, perhaps none; and how many rows were left out of the stage that
-        they would belong to, by reason. Such a row may still serve ``without_malignancy``.
+        The purposes of each row, by row number, possibly none; and the number of rows excluded
+        from a stage, by reason. An excluded row may still serve ``without_malignancy``.
     """
     barred = _barred_patients(statements)
     purposes: dict[int, frozenset[Purpose]] = {}
@@ -57,21 +57,21 @@ def assign_purposes(
 
 
 def is_malignant(label: Label) -> bool:
-    """Tell whether pathology, or without it an assessment of 4 or more, says malignant."""
+    """Tell whether a label means malignant: by its pathology, or else by BI-RADS 4 or higher."""
     if label.pathology is not None:
         return label.pathology is Pathology.MALIGNANT
     return max(label.birads, default=0) >= 4
 
 
 def is_without_malignancy(label: Label) -> bool:
-    """Tell whether pathology, or without it assessments of 1 and 2 only, says not malignant."""
+    """Tell whether a label rules malignancy out: by its pathology, or else by BI-RADS 1 or 2."""
     if label.pathology is not None:
         return label.pathology is not Pathology.MALIGNANT
     return 1 <= max(label.birads, default=0) <= 2
 
 
 def _barred_patients(statements: Iterable[PatientStatement]) -> dict[str, ExclusionReason]:
-    """Find the patients whom stage 1 must not see. A suspicion outweighs an unclear row."""
+    """Find the patients excluded from stage 1. A suspicion takes precedence over an unclear row."""
     barred: dict[str, ExclusionReason] = {}
     for statement in statements:
         if statement.label is None:
@@ -99,7 +99,7 @@ def _judge(
 
 
 def _missing_outline(row: Row) -> ExclusionReason | None:
-    """Say why a malignant row has no target, if so. What a file outlines is not known yet."""
+    """Return why a malignant row has no outline, or None. Annotation files are not opened here."""
     shapes = [shape for annotation in row.annotations for shape in annotation.shapes]
     if any(a.path for a in row.annotations) or any(shape.kind != "box" for shape in shapes):
         return None

@@ -1,4 +1,4 @@
-"""A folder of mammograms -> what can be trained on, and every file that cannot, by reason."""
+"""Read a folder of mammograms: collect the usable images, and reject the others with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mamfed_client.datasets.other_files import OtherFile, count_other_files, des
 from mamfed_client.imaging.doubts import Doubts
 from mamfed_client.imaging.rejections import FileRejected, Reason, Rejection, rejection
 from mamfed_client.plausibility.cohort import CohortMember, judge_cohort
-from mamfed_client.preparation.contradictions import contradictions, refusal_of
+from mamfed_client.preparation.contradictions import contradictions, rejection_for
 from mamfed_client.preparation.duplicates import Picture, find_duplicates, identifier_notes
 from mamfed_client.preparation.eligibility import ExclusionReason, assign_purposes
 from mamfed_client.preparation.journal import Journal
@@ -33,10 +33,10 @@ class AcceptedImage:
     """An accepted image.
 
     Attributes:
-        row: Its row, completed by what the file says.
-        purposes: What it serves, perhaps nothing.
-        outcome: What its files hold.
-        doubts: What may be wrong with it, unless somebody has reviewed it.
+        row: Its row; values missing from the table are taken from the file.
+        purposes: The purposes it serves; may be empty.
+        outcome: What was read from its files.
+        doubts: Possible problems; empty if the row is marked as reviewed.
     """
 
     row: Row
@@ -47,18 +47,18 @@ class AcceptedImage:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What a folder gave.
+    """The result of reading a folder.
 
     Attributes:
-        layout: How the folder is laid out.
-        cases: The accepted images in the table's order.
-        rejected: The others, likewise.
-        left_out: Accepted images that a rule keeps out of the stages, by reason.
-        statements: What all rows say of their patients.
-        linked: How many patients share a picture with another one, and so their part of the split.
-        beside: What else lies in the folder, by kind.
-        notes: What a person should know of the folder as a whole, in sentences that name nobody.
-        refused: Rows that were tried and rejected, by number; a prepared folder knows none.
+        layout: The folder's layout.
+        cases: The accepted images, in table order.
+        rejected: The rejected images, in table order.
+        left_out: Number of accepted images excluded from the stages, by reason.
+        statements: What every row states about its patient.
+        linked: Number of patients who share a picture, and therefore a part, with another patient.
+        beside: Number of other files in the folder, by kind.
+        notes: Remarks about the folder as a whole, in sentences that name no patient.
+        refused: Rows that were read and rejected, by row number; empty for a prepared folder.
     """
 
     layout: str
@@ -73,7 +73,7 @@ class Intake:
 
     @property
     def files(self) -> int:
-        """How many images the folder offers."""
+        """Number of images that the folder lists."""
         return len(self.cases) + len(self.rejected)
 
 
@@ -85,18 +85,18 @@ def ingest(
     progress: str = "",
     accept_doubts: bool = True,
 ) -> Intake:
-    """Read all files of a manifest, except those whose outcome is known from an earlier run.
+    """Read all files of a manifest, except those already recorded in the journal.
 
     Args:
-        manifest: What the folder offers.
-        task: How to read.
-        journal: What is known; it grows with every file.
-        progress: What to call the work in a progress bar on stderr; empty shows none.
-        accept_doubts: Whether doubtful masks are used; else their images are rejected.
+        manifest: The images that the folder lists.
+        task: How to read them.
+        journal: Results of earlier runs; each file read is added.
+        progress: Title of the progress bar on stderr; empty shows no bar.
+        accept_doubts: Whether to use doubtful masks; otherwise their images are rejected.
 
     Raises:
-        DataError: The split that the table declares cannot be used.
-        OutputError: Journal or store cannot be written.
+        DataError: The split declared in the table is not valid.
+        OutputError: The journal or the sample store cannot be written.
     """
     check_split(manifest, task.secret)
     beside = count_other_files(manifest.folder, manifest.images, manifest.outlines)
@@ -107,16 +107,16 @@ def ingest(
     pictures = [_picture(row, outcomes[row.row_number]) for row in rows]
     duplicates, pairs = find_duplicates(pictures)
     joined = join_patients(manifest, rows, outcomes, task.secret)
-    nameless = {row.row_number: _NAMELESS for row in rows if not row.patient_id}
+    without_patient = {row.row_number: _NO_PATIENT for row in rows if not row.patient_id}
     representative = linked_patients([*pairs, *joined.pairs])
-    unusable = duplicates | nameless
+    unusable = duplicates | without_patient
     doubts = _doubts([row for row in rows if row.row_number not in unusable], outcomes)
-    unusable |= _refused_for(doubts, accept_doubts=accept_doubts)
-    left = [_linked(row, representative) for row in rows if row.row_number not in unusable]
+    unusable |= _rejected_for_doubts(doubts, accept_doubts=accept_doubts)
+    usable = [_linked(row, representative) for row in rows if row.row_number not in unusable]
     statements = _statements(manifest, rows, representative)
     declared_parts(statements)
-    purposes, left_out = assign_purposes(left, statements)
-    cases = tuple(_case(row, purposes, outcomes, doubts) for row in left)
+    purposes, left_out = assign_purposes(usable, statements)
+    cases = tuple(_case(row, purposes, outcomes, doubts) for row in usable)
     return Intake(
         layout=manifest.layout,
         cases=cases,
@@ -137,7 +137,7 @@ def _notes(
     pictures: Sequence[Picture],
     beside: Counter[OtherFile],
 ) -> Iterator[str]:
-    """Say what a person should know of the folder as a whole."""
+    """Yield remarks about the folder as a whole."""
     yield from joined.notes
     yield from identifier_notes(pictures)
     yield from drawn_notes(case.outcome.drawn_as for case in cases)
@@ -145,38 +145,40 @@ def _notes(
     if manifest.layout == bare.LAYOUT and (
         beside[OtherFile.TABLE] or list(manifest.folder.glob("[Ll]abels.*"))
     ):
-        yield f"no table is read in this layout; a table of labels is called {plain.TABLE}"
+        yield f"this layout reads no table; to use a table of labels, name it {plain.TABLE}"
 
 
-def _refused_for(doubts: Mapping[int, Doubts], *, accept_doubts: bool) -> dict[int, FileRejected]:
-    """Refuse rows about other images and, unless they are accepted, doubtful masks."""
-    other = _about_other_images(doubts)
-    left = {number: some for number, some in doubts.items() if number not in other}
-    return other if accept_doubts else other | _doubtful_masks(left)
+def _rejected_for_doubts(
+    doubts: Mapping[int, Doubts], *, accept_doubts: bool
+) -> dict[int, FileRejected]:
+    """Reject rows that describe another image and, unless accepted, doubtful masks."""
+    other_image = _about_other_images(doubts)
+    remaining = {number: some for number, some in doubts.items() if number not in other_image}
+    return other_image if accept_doubts else other_image | _doubtful_masks(remaining)
 
 
 def _doubts(rows: Sequence[Row], outcomes: Mapping[int, RowResult]) -> dict[int, Doubts]:
-    """Collect what is doubtful of rows that nobody has reviewed, by themselves and together."""
-    together = judge_cohort([member_of(row, outcomes[row.row_number]) for row in rows])
-    found = ((row.row_number, outcomes[row.row_number]) for row in rows if not row.reviewed)
-    return {n: (*contradictions(o), *o.doubts, *together.get(n, ())) for n, o in found}
+    """Collect the doubts about each unreviewed row, from the row itself and from its cohort."""
+    by_cohort = judge_cohort([member_of(row, outcomes[row.row_number]) for row in rows])
+    unreviewed = ((row.row_number, outcomes[row.row_number]) for row in rows if not row.reviewed)
+    return {n: (*contradictions(o), *o.doubts, *by_cohort.get(n, ())) for n, o in unreviewed}
 
 
 def member_of(row: Row, outcome: RowResult) -> CohortMember:
-    """Return what a site as a whole is judged by of one image."""
+    """Return the properties of one image by which a whole cohort is judged."""
     return CohortMember(row.row_number, row.vendor, row.laterality, outcome.measures, row.reviewed)
 
 
 def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, FileRejected]:
-    found = {number: refusal_of(some) for number, some in doubts.items()}
-    return {number: refusal for number, refusal in found.items() if refusal is not None}
+    rejections = {number: rejection_for(some) for number, some in doubts.items()}
+    return {number: reason for number, reason in rejections.items() if reason is not None}
 
 
 def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, FileRejected]:
-    found = {n: [d for d in some if d.doubt.about_mask] for n, some in doubts.items()}
+    by_row = {n: [d for d in some if d.doubt.about_mask] for n, some in doubts.items()}
     return {
         number: FileRejected(Reason.DOUBTFUL_MASK, "; ".join(map(str, about_mask)))
-        for number, about_mask in found.items()
+        for number, about_mask in by_row.items()
         if about_mask
     }
 
@@ -191,53 +193,53 @@ def _case(
     return AcceptedImage(row, purposes[number], outcomes[number], doubts.get(number, ()))
 
 
-_NAMELESS = FileRejected(Reason.NO_PATIENT, "neither a table nor the file names one")
+_NO_PATIENT = FileRejected(Reason.NO_PATIENT, "neither the table nor the file names a patient")
 
 
 def known_rows(manifest: Manifest, task: Task, journal: Journal) -> int:
-    """Count the rows whose outcome an earlier run has left."""
+    """Count the rows whose result is known from an earlier run."""
     return sum(_remembered(row, task, journal) is not None for row in manifest.rows)
 
 
 def _outcomes(
     rows: Sequence[Row], task: Task, journal: Journal, progress: str
 ) -> dict[int, RowResult]:
-    """Read rows side by side; hashing, OpenCV and the decoders leave the interpreter's lock."""
+    """Read rows in parallel threads: hashing, OpenCV and the decoders release the GIL."""
     known = {} if task.verify else {r.row_number: _remembered(r, task, journal) for r in rows}
     outcomes = {number: outcome for number, outcome in known.items() if outcome is not None}
-    todo = [row for row in rows if row.row_number not in outcomes]
-    with readers(len(todo)) as side_by_side, reading_progress(progress, len(rows)) as done:
-        done(len(outcomes), sum(o.reason is not None for o in outcomes.values()))
-        results = side_by_side.pool.map(partial(_read, task, journal, side_by_side), todo)
-        for row, outcome in zip(todo, results, strict=True):
+    unread = [row for row in rows if row.row_number not in outcomes]
+    with readers(len(unread)) as pool, reading_progress(progress, len(rows)) as advance:
+        advance(len(outcomes), sum(o.reason is not None for o in outcomes.values()))
+        results = pool.pool.map(partial(_read, task, journal, pool), unread)
+        for row, outcome in zip(unread, results, strict=True):
             outcomes[row.row_number] = outcome
-            done(1, int(outcome.reason is not None))
+            advance(1, int(outcome.reason is not None))
     return outcomes
 
 
 def _remembered(row: Row, task: Task, journal: Journal) -> RowResult | None:
-    found = journal.find(task.key(row), stat_of(row))
-    if found is None:
+    record = journal.find(task.key(row), stat_of(row))
+    if record is None:
         return None
     try:
-        outcome = RowResult.from_json(found)
+        outcome = RowResult.from_json(record)
     except (KeyError, TypeError, ValueError):
         return None
-    stored = task.store is None or not outcome.digest or task.store.find(outcome.digest)
-    return outcome if stored else None
+    is_complete = task.store is None or not outcome.digest or task.store.find(outcome.digest)
+    return outcome if is_complete else None
 
 
-def _read(task: Task, journal: Journal, side_by_side: Readers, row: Row) -> RowResult:
-    """Read one row with whichever decoder is free."""
+def _read(task: Task, journal: Journal, pool: Readers, row: Row) -> RowResult:
+    """Read one row with the next free decoder, and record the result."""
     stat = stat_of(row)
-    with side_by_side.decoder() as decoder:
+    with pool.decoder() as decoder:
         outcome = read_row(row, task, decoder)
     journal.add(task.key(row), stat, outcome.to_json())
     return outcome
 
 
 def _completed(row: Row, outcome: RowResult) -> Row:
-    """Fill what the table leaves open with what the file says."""
+    """Fill in values that the table leaves empty with those read from the file."""
     return replace(
         row,
         patient_id=row.patient_id or outcome.patient,
@@ -254,29 +256,28 @@ def _linked(row: Row, representative: Mapping[str, str]) -> Row:
 
 
 def _picture(row: Row, outcome: RowResult) -> Picture:
-    outlined = is_outlined(row)
     return Picture(
-        row.row_number,
-        row.patient_id,
-        row.label,
-        outlined,
-        outcome.instance,
-        outcome.pixels,
-        outcome.lesion_share,
+        row_number=row.row_number,
+        patient=row.patient_id,
+        label=row.label,
+        outlined=is_outlined(row),
+        instance=outcome.instance,
+        pixels=outcome.pixels,
+        marked=outcome.lesion_share,
     )
 
 
 def _statements(
     manifest: Manifest, rows: Sequence[Row], representative: Mapping[str, str]
 ) -> list[PatientStatement]:
-    """Let every row speak for its patient, also where only the file knew who that is."""
-    said = {statement.row_number: statement for statement in manifest.statements}
+    """Return each row's statement about its patient, including patients named only by a file."""
+    by_row = {statement.row_number: statement for statement in manifest.statements}
     for row in rows:
-        split = said[row.row_number].split if row.row_number in said else row.split
-        said[row.row_number] = PatientStatement(row.row_number, row.patient_id, row.label, split)
+        split = by_row[row.row_number].split if row.row_number in by_row else row.split
+        by_row[row.row_number] = PatientStatement(row.row_number, row.patient_id, row.label, split)
     return [
         replace(s, patient_id=representative.get(s.patient_id, s.patient_id))
-        for _, s in sorted(said.items())
+        for _, s in sorted(by_row.items())
         if s.patient_id
     ]
 
@@ -284,7 +285,7 @@ def _statements(
 def _rejected(
     manifest: Manifest, refused: Mapping[int, RowResult], refusals: Mapping[int, FileRejected]
 ) -> tuple[Rejection, ...]:
-    """Join what the table, the files and the comparison of files made unusable, in order."""
+    """Combine rejections by the table, by the files and by comparing files, in row order."""
     rejected = list(manifest.rejected)
     for row in manifest.rows:
         number = row.row_number

@@ -1,4 +1,4 @@
-"""Patients -> train, val or test. A patient is never in two parts."""
+"""Assign patients to train, val or test. A patient is never in two parts."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ SPELLINGS: dict[str, Part] = {
     "test": "test",
     "testing": "test",
 }
-"""What a table's split column may say, in any case."""
+"""Accepted values of a table's split column; upper or lower case."""
 
-FEWEST = 3
+MIN_VENDOR_PATIENTS = 3
 """Fewer patients of a vendor cannot be in all three parts, so small vendors are drawn together."""
 
 
 def declared_parts(statements: Sequence[PatientStatement]) -> dict[str, Part] | None:
-    """Take the split that the table itself declares.
+    """Return the split declared in the table.
 
     Returns:
-        Patient -> part, or None where the table has no split column or leaves it empty.
+        The part of each patient, or None if the table has no split column or leaves it empty.
 
     Raises:
-        DataError: Some cells are empty or unknown, or a patient is in two parts. The message names
-            rows, never a patient.
+        DataError: Some cells are empty or not valid, or a patient is in two parts. The message
+            names rows, never a patient.
     """
     statements = [replace(s, split=plain(s.split).lower()) for s in statements]
     if not any(statement.split for statement in statements):
@@ -44,12 +44,14 @@ def declared_parts(statements: Sequence[PatientStatement]) -> dict[str, Part] | 
     empty = [s.row_number for s in statements if not s.split]
     if empty:
         raise DataError(
-            f"column 'split' is filled on some rows but empty on rows {some_rows(empty, most=10)}"
+            "column 'split' is filled in some rows but empty in rows "
+            f"{some_rows(empty, most=10)}; fill all of them or none"
         )
     unknown = [s.row_number for s in statements if s.split not in SPELLINGS]
     if unknown:
         raise DataError(
-            f"column 'split' is none of train, val, test on rows {some_rows(unknown, most=10)}"
+            "column 'split' must be train, val or test; it is something else in rows "
+            f"{some_rows(unknown, most=10)}"
         )
     first: dict[str, PatientStatement] = {}
     for statement in statements:
@@ -58,22 +60,22 @@ def declared_parts(statements: Sequence[PatientStatement]) -> dict[str, Part] | 
             pair = [earlier.row_number, statement.row_number]
             raise DataError(
                 f"column 'split' puts one patient in two parts: rows {some_rows(pair, most=10)}; "
-                "patients whose spellings, files or pictures are alike are one"
+                "patients who share a spelling, a file's Patient ID or a picture count as one"
             )
     return {patient: SPELLINGS[s.split] for patient, s in first.items()}
 
 
 def strata(rows: Iterable[tuple[str, int, str]]) -> list[set[str]]:
-    """Group patients by the rarest purpose they serve and by vendor, so each part gets some of all.
+    """Group patients by their rarest purpose and by vendor, so that every part gets some of each.
 
     Args:
-        rows: One an image: its patient, how common the rarest purpose is that it serves, 0 being
-            the rarest of all, and the vendor of the unit.
+        rows: One tuple per image: the patient, the rank of the rarest purpose the image serves (0
+            is the rarest), and the vendor of the unit.
 
     Returns:
-        Disjoint groups, those of rare purposes first. Of each purpose, one a vendor of at least
-        ``FEWEST`` patients, and one of the others. Whoever has images of several vendors that serve
-        her rarest purpose counts for the first vendor by name.
+        Disjoint groups, rarest purposes first. Each purpose has one group per vendor with at least
+        ``MIN_VENDOR_PATIENTS`` patients, and one group for all other vendors. A patient whose
+        rarest purpose is served by images of several vendors counts for the first vendor by name.
     """
     rarest: dict[str, tuple[int, str]] = {}
     for patient, rank, vendor in rows:
@@ -88,7 +90,8 @@ def _by_vendor(vendors: dict[str, str]) -> list[set[str]]:
     by_vendor: defaultdict[str, set[str]] = defaultdict(set)
     for patient, vendor in vendors.items():
         by_vendor[vendor].add(patient)
-    large = [by_vendor[vendor] for vendor in sorted(by_vendor) if len(by_vendor[vendor]) >= FEWEST]
+    groups = [by_vendor[vendor] for vendor in sorted(by_vendor)]
+    large = [group for group in groups if len(group) >= MIN_VENDOR_PATIENTS]
     others = set(vendors).difference(*large)
     return [*large, others] if others else large
 
@@ -100,24 +103,25 @@ def draw_parts(
     val_fraction: float,
     test_fraction: float,
 ) -> dict[str, Part]:
-    """Split each stratum of patients by itself, so that each part gets some of each.
+    """Split each stratum of patients separately, so that every part gets some of each.
 
     Patients are ordered by a hash of seed, cohort and patient: the order of rows does not matter.
-    A stratum of two or more gives the test part at least one patient, one of three or more also
-    the val part, where these have a fraction at all. Training keeps at least one.
+    A stratum of two or more patients gives at least one to the test part, and one of three or more
+    also gives at least one to the val part, unless that part's fraction is 0. At least one patient
+    stays in training.
 
     Args:
         strata: Disjoint groups of patients.
-        cohort: The cohort's name; two cohorts with equal patient ids split independently.
+        cohort: The cohort's name; cohorts with equal patient ids are split independently.
         seed: The plan's seed.
-        val_fraction: Share of the patients for validation, 0..1.
-        test_fraction: Share of the patients for testing, 0..1; both together below 1.
+        val_fraction: Fraction of the patients for validation, 0..1.
+        test_fraction: Fraction of the patients for testing, 0..1; the two must sum to less than 1.
 
     Raises:
-        DataError: The fractions leave nothing to train on.
+        DataError: The fractions leave no patients for training.
     """
     if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
-        raise DataError("val and test fractions must be 0 or more and below 1 together")
+        raise DataError("val and test fractions must be at least 0 and sum to less than 1")
     parts: dict[str, Part] = {}
     for patients in strata:
         ordered = sorted(patients, key=lambda patient: derive_seed(seed, "split", cohort, patient))
@@ -137,34 +141,34 @@ def draw_fold(
     fold: int,
     folds: int,
 ) -> dict[str, Part]:
-    """Split patients for one of ``folds`` runs that together test everybody once.
+    """Split patients for one of ``folds`` runs that together test every patient once.
 
     Args:
-        strata: Disjoint groups of patients; each is dealt out to the folds by itself.
-        cohort: As of :func:`draw_parts`.
+        strata: Disjoint groups of patients; each is distributed over the folds separately.
+        cohort: The cohort's name, as in :func:`draw_parts`.
         seed: The plan's seed.
-        val_fraction: Share for validation of the patients that this fold does not test, 0..1.
-        fold: Which run, from 0.
-        folds: How many there are.
+        val_fraction: Fraction for validation of the patients that this fold does not test, 0..1.
+        fold: Index of the run, from 0.
+        folds: Number of folds.
 
     Raises:
         DataError: There are fewer patients than folds.
     """
-    dealt: dict[str, int] = {}
+    fold_of: dict[str, int] = {}
     for group in strata:
         ordered = sorted(group, key=lambda patient: derive_seed(seed, "fold", cohort, patient))
-        dealt |= {patient: (len(dealt) + i) % folds for i, patient in enumerate(ordered)}
-    if len(dealt) < folds:
+        fold_of |= {patient: (len(fold_of) + i) % folds for i, patient in enumerate(ordered)}
+    if len(fold_of) < folds:
         raise DataError(
-            f"{cohort}: {counted(len(dealt), 'patient')} for {folds} folds, so some fold would "
-            "test nobody there; ask for fewer folds"
+            f"{cohort}: {counted(len(fold_of), 'patient')} for {folds} folds, so at least one fold "
+            "would have no test patient; use fewer folds"
         )
-    rest = [{patient for patient in group if dealt[patient] != fold} for group in strata]
+    rest = [{patient for patient in group if fold_of[patient] != fold} for group in strata]
     parts = draw_parts(rest, f"{cohort} fold {fold}", seed, val_fraction, 0.0)
-    return parts | {patient: "test" for patient, where in dealt.items() if where == fold}
+    return parts | {patient: "test" for patient, index in fold_of.items() if index == fold}
 
 
 def _share(patients: int, fraction: float, enough: int) -> int:
-    """Round a share to whole patients: at least one of ``enough``, never all of them."""
+    """Round a fraction to whole patients: at least one of ``enough`` or more, but never all."""
     least = 1 if patients >= enough and fraction > 0 else 0
     return min(max(least, round(patients * fraction)), max(0, patients - 1))

@@ -1,10 +1,10 @@
-"""Who is one patient: identifiers compared as people mean them, the table held against the files.
+"""Find rows of the same patient, despite different spellings and mismatches of table and files.
 
 Spreadsheets drop leading zeros or append ``.0`` in some rows; anonymisers number images; exports
-name a patient otherwise than the table does. Whoever may be one patient is taken for one: kept in
-one part of the split, and out of stage 1 where any of her rows is suspicious. That costs little
-where it is wrong; two patients where there is one would test on what was trained on. A table says
-where it is wrong by ``patient_checked`` (docs/decisions/0038).
+name a patient differently from the table. Identifiers that may belong to one patient are treated
+as one: they stay in one part of the split, and out of stage 1 if any of their rows is suspicious.
+A wrong match costs little, whereas a missed match would test on training data. A table can prevent
+a wrong match with ``patient_checked`` (docs/decisions/0038).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mamfed_client.datasets.manifest import some_rows
 from mamfed_client.preparation.pseudonyms import pseudonym
 from mamfed_common.runtime.text import plain
 
-MOST_IMAGES = 40
-"""More than ten examinations of four views: whom so many files name is nobody in particular."""
+MAX_PATIENT_IMAGES = 40
+"""Ten examinations of four views. A Patient ID in more files does not identify one patient."""
 
-FEWEST_NAMED = 4
-"""Fewer patients may be called as their images by chance."""
+MIN_ROWS_NAMED_AFTER_FILES = 4
+"""In fewer rows, patient and file names may be equal by chance."""
 
 PLACEHOLDERS = frozenset(
     "anon anonym anonymous anonymized anonymised anonymizedpatient anonymouspatient deidentified"
@@ -32,7 +32,7 @@ PLACEHOLDERS = frozenset(
     " xxx xxxx xxxxx xxxxxx 0 123 1234 12345 123456 1234567 12345678 123456789"
     " 999 9999 99999 999999 9999999 99999999".split()
 )
-"""What anonymisers and forms leave in Patient ID, as :func:`canonical_id` spells it."""
+"""Placeholders that anonymisers and forms leave in Patient ID, as :func:`canonical_id` returns."""
 
 _EXCEL_TEXT = re.compile(r'="(.*)"')
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
@@ -41,12 +41,12 @@ _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
 def canonical_id(identifier: str) -> str:
-    """Spell an identifier so that spellings of one are equal.
+    """Normalise an identifier so that all its spellings become equal.
 
-    Full-width letters are narrow, capitals small, blanks gone, dashes alike; ``="007"`` and
-    ``'007``, as spreadsheets keep text, are their content; a whole number has no ``.0``; and no
-    number within has leading zeros: ``007``, ``7`` and ``7.0`` are one, and so are ``P01`` and
-    ``p 1``.
+    Full-width letters become narrow, capitals become lower case, blanks are removed and dashes
+    unified. ``="007"`` and ``'007``, which spreadsheets use to keep text, become their content;
+    ``.0`` after a whole number and leading zeros of any number are removed. ``007``, ``7`` and
+    ``7.0`` are therefore equal, and so are ``P01`` and ``p 1``.
     """
     text = "".join(_DASHES.sub("-", plain(identifier)).split()).casefold()
     if quoted := _EXCEL_TEXT.fullmatch(text):
@@ -58,21 +58,22 @@ def canonical_id(identifier: str) -> str:
 
 
 def patient_key(secret: bytes, patient: str) -> str:
-    """Return a pseudonym that spellings of one patient share; empty where none is named."""
-    spelled = canonical_id(patient)
-    return pseudonym(secret, "alike", spelled) if spelled else ""
+    """Return a pseudonym shared by all spellings of a patient; empty if there is no patient."""
+    canonical = canonical_id(patient)
+    return pseudonym(secret, "alike", canonical) if canonical else ""
 
 
 class PatientMention(NamedTuple):
-    """What a row and its file say of whom the image shows.
+    """How a row and its file identify the patient.
 
     Attributes:
         row_number: The row.
-        patient: The table's patient as written, or a pseudonym of the file's where no table names
-            one; empty where nobody does.
-        meant: What :func:`canonical_id` makes of it, perhaps as a pseudonym; equal ones may be one.
-        by_file: Likewise of the file's own patient; empty where unknown.
-        checked: Whether the table says that its patient is as written, and nobody else.
+        patient: The patient as written in the table, or a pseudonym of the file's patient if the
+            table names none; empty if neither does.
+        meant: The patient's :func:`canonical_id`, possibly as a pseudonym; rows with equal values
+            may show the same patient.
+        by_file: The same for the file's own Patient ID; empty if unknown.
+        checked: Whether the table confirms that its patient is as written and no other.
         in_table: Whether the table names the patient.
     """
 
@@ -85,11 +86,11 @@ class PatientMention(NamedTuple):
 
 
 class JoinedPatients(NamedTuple):
-    """Patients who are taken for one.
+    """Patients who are treated as one.
 
     Attributes:
-        pairs: Two of them each.
-        notes: What a person should know, in sentences that name rows only.
+        pairs: Pairs of identifiers that are treated as one patient.
+        notes: Remarks for the user; they name rows, never patients.
     """
 
     pairs: list[tuple[str, str]]
@@ -97,15 +98,15 @@ class JoinedPatients(NamedTuple):
 
 
 def spelled_alike(mentions: Sequence[PatientMention]) -> JoinedPatients:
-    """Find patients whose identifiers are spellings of one."""
+    """Find patients whose identifiers are spellings of the same one."""
     checked = _checked(mentions)
-    patient_key = _groups(mentions, lambda m: m.meant if m.patient not in checked else "")
-    several = [rows for rows in patient_key if _patients(rows) > 1]
+    groups = _groups(mentions, lambda m: m.meant if m.patient not in checked else "")
+    several = [rows for rows in groups if _patients(rows) > 1]
     if not several:
         return JoinedPatients([])
     note = (
-        f"patients spelled in several ways are taken for one: rows {_some(several)}; spell them "
-        "alike, or say patient_checked: yes where a spelling is another patient"
+        f"patient_id has several spellings that are treated as one patient: rows {_some(several)}; "
+        "use one spelling, or set patient_checked to 'yes' where a spelling is another patient"
     )
     return JoinedPatients(_pairs(several), (note,))
 
@@ -113,81 +114,82 @@ def spelled_alike(mentions: Sequence[PatientMention]) -> JoinedPatients:
 def named_alike(
     mentions: Sequence[PatientMention], is_placeholder: Callable[[str], bool]
 ) -> JoinedPatients:
-    """Find patients of the table whom the files know as one.
+    """Find different patients of the table whose files carry the same Patient ID.
 
-    A name of the files is believed unless it is an anonymiser's word, all files of the folder bear
-    it, or more than ``MOST_IMAGES`` do.
+    A file's Patient ID is trusted unless it is an anonymiser's placeholder, or all files of the
+    folder or more than ``MAX_PATIENT_IMAGES`` carry it.
 
     Args:
-        mentions: What the rows say.
-        is_placeholder: Tells an anonymiser's word by ``by_file``.
+        mentions: How each row identifies its patient.
+        is_placeholder: Tells whether ``by_file`` is an anonymiser's placeholder.
     """
     checked = _checked(mentions)
-    said = [m for m in mentions if m.in_table and m.by_file and m.patient not in checked]
-    groups = [rows for rows in _groups(said, lambda m: m.by_file) if _patients(rows) > 1]
-    alone = len({m.by_file for m in said}) == 1
+    comparable = [m for m in mentions if m.in_table and m.by_file and m.patient not in checked]
+    groups = [rows for rows in _groups(comparable, lambda m: m.by_file) if _patients(rows) > 1]
+    is_only_one = len({m.by_file for m in comparable}) == 1
 
-    def believed(rows: Sequence[PatientMention]) -> bool:
-        return not (alone or len(rows) > MOST_IMAGES or is_placeholder(rows[0].by_file))
+    def trusted(rows: Sequence[PatientMention]) -> bool:
+        too_many = len(rows) > MAX_PATIENT_IMAGES
+        return not (is_only_one or too_many or is_placeholder(rows[0].by_file))
 
-    several = [rows for rows in groups if believed(rows)]
-    notes = list(_file_notes(several, [rows for rows in groups if not believed(rows)]))
-    notes += _divided_note(said)
+    several = [rows for rows in groups if trusted(rows)]
+    notes = list(_file_notes(several, [rows for rows in groups if not trusted(rows)]))
+    notes += _divided_note(comparable)
     return JoinedPatients(_pairs(several), tuple(notes))
 
 
 def named_after_files(rows: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Say where a table's patients are its images: who has several would be divided.
+    """Warn if a table gives every image its own patient, which would divide real patients.
 
     Args:
-        rows: Each row's patient by the table, and its image's path.
+        rows: Each row's patient in the table, and the path of its image.
     """
     named = [
         canonical_id(patient) == canonical_id(PurePosixPath(image).stem) for patient, image in rows
     ]
-    if len(named) < FEWEST_NAMED or not all(named):
+    if len(named) < MIN_ROWS_NAMED_AFTER_FILES or not all(named):
         return ()
     return (
-        f"patient_id is the image's own name in all {len(named)} rows: right only if nobody has "
-        "two images",
+        f"patient_id equals the image's file name in all {len(named)} rows; this is correct only "
+        "if no patient has two images",
     )
 
 
 def _file_notes(
-    joined: Sequence[Sequence[PatientMention]], doubted: Sequence[Sequence[PatientMention]]
+    joined: Sequence[Sequence[PatientMention]], untrusted: Sequence[Sequence[PatientMention]]
 ) -> Iterator[str]:
     if joined:
         yield (
-            "patients whom the table tells apart and the files' own Patient ID does not are taken "
-            f"for one: rows {_some(joined)}; mend patient_id, or say patient_checked: yes where "
-            "the table is right"
+            "the table names different patients whose files carry the same Patient ID; they are "
+            f"treated as one patient: rows {_some(joined)}; correct patient_id, or set "
+            "patient_checked to 'yes' where the table is right"
         )
-    if doubted:
-        count = sum(len(rows) for rows in doubted)
+    if untrusted:
+        count = sum(len(rows) for rows in untrusted)
         yield (
-            f"{count} files of several of the table's patients bear one and the same Patient ID, "
-            "as anonymisers leave it: the table's patients are used"
+            f"{count} files of different patients in the table carry the same Patient ID, probably "
+            "a placeholder of an anonymiser; the table's patients are used"
         )
 
 
-def _divided_note(said: Sequence[PatientMention]) -> list[str]:
-    """Tell of rows that the table calls one patient's and the files several patients'.
+def _divided_note(mentions: Sequence[PatientMention]) -> list[str]:
+    """Report rows whose file names another patient than the table does.
 
-    Only where tables and files otherwise use the same identifiers: a pseudonym an examination is
-    no contradiction.
+    This applies only if table and files mostly use the same identifiers: files with a separate
+    pseudonym for each examination do not contradict the table.
     """
-    same = sum(m.meant == m.by_file for m in said)
-    others = [m.row_number for m in said if m.meant != m.by_file]
+    same = sum(m.meant == m.by_file for m in mentions)
+    others = [m.row_number for m in mentions if m.meant != m.by_file]
     if not others or same < len(others):
         return []
     return [
-        f"rows {some_rows(others)}: the file's own Patient ID is another than the table's, which "
-        "is used; look whether the row names the right file"
+        f"rows {some_rows(others)}: the file's Patient ID differs from the table's, which is used; "
+        "check that the row names the right file"
     ]
 
 
 def _checked(mentions: Iterable[PatientMention]) -> set[str]:
-    """Find patients all of whose rows say that they are as written."""
+    """Find patients whose rows are all marked as checked."""
     unchecked = {m.patient for m in mentions if not m.checked}
     return {m.patient for m in mentions} - unchecked
 
@@ -212,7 +214,7 @@ def _pairs(groups: Iterable[Sequence[PatientMention]]) -> list[tuple[str, str]]:
 
 
 def _some(groups: Sequence[Sequence[PatientMention]]) -> str:
-    """Name the rows of some groups, and count the other groups."""
+    """List the rows of the first three groups, and count the other groups."""
     shown = " and ".join(some_rows(m.row_number for m in rows) for rows in groups[:3])
     more = f" (and {len(groups) - 3} more patients)" if len(groups) > 3 else ""
     return shown + more

@@ -1,4 +1,4 @@
-"""One row -> what its files hold, and its sample."""
+"""Read one row's files and store its sample."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,31 +26,33 @@ from mamfed_client.preparation.sample_store import SampleStore, digest
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.tables.field_parsers import Label, parse_label
 
-READING_VERSION = 9
-"""To be raised with every change that makes another outcome of the same files."""
+Value = TypeVar("Value", bound=str)
 
-SAID = frozenset(
+READING_VERSION = 9
+"""Increase this with every change that alters the result for the same files."""
+
+RELIABLE_ELEMENTS = frozenset(
     "ImageLaterality Laterality FrameLaterality AnatomicRegionModifierSequence ViewPosition"
     " ViewCodeSequence".split()
 )
-"""Elements that may contradict a table; a file's name and Patient Orientation may be anything's."""
+"""Elements that can contradict a table; file names and Patient Orientation are too unreliable."""
 
 CHECK_SIZE = 256
-"""Where nothing is stored a small sample shows as well whether the breast can be found."""
+"""Sample size when nothing is stored; enough to tell whether the breast can be found."""
 
 PIXEL_STEP = 4
-"""Every fourth row and column tell two pictures apart."""
+"""Every fourth row and column are enough to tell two pictures apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How rows are read.
+    """How to read rows.
 
     Attributes:
         size: Side of the samples in pixels.
-        store: Where samples go; None reads without keeping any.
-        secret: The site's, for pseudonyms.
-        verify: Whether to read files, and look at samples, though they look unchanged.
+        store: Where to store samples; None stores none.
+        secret: The site's secret, for pseudonyms.
+        verify: Whether to read files and check samples again even if they look unchanged.
     """
 
     size: int
@@ -58,7 +61,7 @@ class Task:
     verify: bool = False
 
     def key(self, row: Row) -> str:
-        """Name everything that a row's outcome depends on, apart from what the files hold."""
+        """Return a key over everything that determines a row's result, except file contents."""
         words = [os.path.realpath(path) for path in paths_of(row)]
         words += [f"{a.image_name} {a.shapes} {a.take}" for a in row.annotations]
         words += [str(row.label), str(row.laterality), str(row.view), str(row.spacing_mm)]
@@ -67,15 +70,15 @@ class Task:
 
 
 def paths_of(row: Row) -> list[Path]:
-    """List the files that a row is read from."""
+    """List the files that a row consists of."""
     return [row.image_path, *(a.path for a in row.annotations if a.path is not None)]
 
 
 def stat_of(row: Row) -> list[int]:
-    """Return sizes and times of a row's files; empty where one is missing.
+    """Return sizes and times of a row's files; empty if a file is missing.
 
-    Of the times, only that of the last change of anything cannot be set: a file that was put back
-    under its old time is another one.
+    The status change time (ctime) is included because, unlike the modification time, it cannot be
+    set: it reveals a file that was replaced and given its old modification time.
     """
     try:
         stats = [path.stat() for path in paths_of(row)]
@@ -92,22 +95,22 @@ def read_row(row: Row, task: Task, decoder: Decoder) -> RowResult:
     """
     try:
         return _accepted(row, task, decoder)
-    except FileRejected as refusal:
-        return RowResult.refused(refusal)
+    except FileRejected as rejected:
+        return RowResult.rejected(rejected)
 
 
 def is_outlined(row: Row) -> bool:
-    """Tell whether a row has an annotation that may be drawn: a file, or a shape but a box."""
+    """Tell whether a row has an outline: an annotation file, or a shape other than a box."""
     return any(a.path or any(s.kind != "box" for s in a.shapes) for a in row.annotations)
 
 
 def annotations_of(row: Row, mammogram: Mammogram) -> tuple[Annotation, ...]:
-    """Tell annotations which image they should be about."""
+    """Return a row's annotations with the SOP Instance UID of the image they should refer to."""
     return tuple(replace(a, instance=mammogram.facts.instance) for a in row.annotations)
 
 
 def label_of(row: Row, birads: str | None) -> Label:
-    """Return a row's label: the table's, else what the file says of its assessment."""
+    """Return the table's label or, if that is empty, the file's BI-RADS assessment."""
     if row.label.pathology is not None or row.label.birads or birads is None:
         return row.label
     try:
@@ -118,19 +121,19 @@ def label_of(row: Row, birads: str | None) -> Label:
 
 def _accepted(row: Row, task: Task, decoder: Decoder) -> RowResult:
     mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
-    by_file = mammogram.facts
-    mammogram = replace(mammogram, facts=table_first(row, by_file))
+    file_facts = mammogram.facts
+    mammogram = replace(mammogram, facts=table_first(row, file_facts))
     marked, mask_sha256 = _marked(row, mammogram, decoder)
-    look = analyse(mammogram)
-    judged = judge_image(mammogram, look)
+    analysis = analyse(mammogram)
+    judged = judge_image(mammogram, analysis)
     if marked is not None:
-        judged = judge_mask(marked.mask, look, judged, marked.outlines)
+        judged = judge_mask(marked.mask, analysis, judged, marked.outlines)
     mask = None if marked is None else marked.mask
-    name = _stored(row, task, mammogram, look, mask, image_sha256, mask_sha256)
+    sample_digest = _stored(row, task, mammogram, analysis, mask, image_sha256, mask_sha256)
     facts, (rows, columns) = mammogram.facts, mammogram.grey.shape
     return RowResult(
         image_sha256=image_sha256,
-        digest=name,
+        digest=sample_digest,
         pixels=_fingerprint(mammogram),
         patient=pseudonym(task.secret, "patient", facts.patient) if facts.patient else "",
         alike=patient_key(task.secret, facts.patient),
@@ -139,8 +142,8 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> RowResult:
         laterality_source=facts.laterality_source,
         view=facts.view,
         view_source=facts.view_source,
-        file_laterality=by_file.laterality if by_file.laterality_source in SAID else None,
-        file_view=by_file.view if by_file.view_source in SAID else None,
+        file_laterality=_if_reliable(file_facts.laterality, file_facts.laterality_source),
+        file_view=_if_reliable(file_facts.view, file_facts.view_source),
         spacing_mm=facts.spacing_mm,
         vendor=facts.vendor,
         model=facts.model,
@@ -156,8 +159,12 @@ def _accepted(row: Row, task: Task, decoder: Decoder) -> RowResult:
     )
 
 
+def _if_reliable(value: Value | None, source: str) -> Value | None:
+    return value if source in RELIABLE_ELEMENTS else None
+
+
 def table_first(row: Row, facts: Facts) -> Facts:
-    """Let the table's cells stand before what the file says of itself."""
+    """Return the facts with the table's values in place of the file's, where the table has any."""
     if row.laterality is not None:
         facts = replace(facts, laterality=row.laterality, laterality_source="table")
     if row.view is not None:
@@ -170,14 +177,14 @@ def table_first(row: Row, facts: Facts) -> Facts:
 
 
 def _marked(row: Row, mammogram: Mammogram, decoder: Decoder) -> tuple[MarkedRegions | None, str]:
-    """Read what outlines a malignant row's findings. Only these are targets of training."""
+    """Read the outlines of a malignant row's findings; only these are training targets."""
     if not is_malignant(row.label) or not is_outlined(row):
         return None, ""
     rows, columns = mammogram.grey.shape
     marked, sha256 = decoder.mask(annotations_of(row, mammogram), rows, columns)
     if not marked.mask.any():
         raise FileRejected(
-            Reason.EMPTY_MASK, "the row is malignant but its annotation marks nothing"
+            Reason.EMPTY_MASK, "the row is malignant, but its annotation marks nothing"
         )
     return marked, sha256
 
@@ -186,27 +193,26 @@ def _stored(
     row: Row,
     task: Task,
     mammogram: Mammogram,
-    look: ImageAnalysis,
+    analysis: ImageAnalysis,
     mask: Mask | None,
     image_sha256: str,
     mask_sha256: str,
 ) -> str:
-    """Prepare the sample, unless the store has it or nobody would look at it; name it."""
-    if task.store is None:
-        prepare(mammogram, mask, CHECK_SIZE, look=look)
+    """Store the sample unless it is cached or unused; return its digest, or "" if not stored."""
+    is_used = mask is not None or is_without_malignancy(label_of(row, mammogram.facts.birads))
+    if task.store is None or not is_used:
+        prepare(mammogram, mask, CHECK_SIZE, look=analysis)  # rejects an image without a breast
         return ""
-    if mask is None and not is_without_malignancy(label_of(row, mammogram.facts.birads)):
-        prepare(mammogram, mask, CHECK_SIZE, look=look)
-        return ""
-    side = mammogram.facts.laterality
-    name = digest(image_sha256, mask_sha256, side, task.size, READING_VERSION)
-    entry = task.store.find(name)
-    if entry is None or (task.verify and not entry.is_sound()):
-        task.store.add(name, *prepare(mammogram, mask, task.size, look=look))
+    laterality = mammogram.facts.laterality
+    name = digest(image_sha256, mask_sha256, laterality, task.size, READING_VERSION)
+    sample = task.store.find(name)
+    if sample is None or (task.verify and not sample.is_sound()):
+        task.store.add(name, *prepare(mammogram, mask, task.size, look=analysis))
     return name
 
 
 def _fingerprint(mammogram: Mammogram) -> str:
+    """Hash the grey levels, so that the same picture is recognised in any file format."""
     shape = str(mammogram.grey.shape).encode()
     levels = np.ascontiguousarray(mammogram.grey[::PIXEL_STEP, ::PIXEL_STEP])
     return hashlib.sha256(shape + levels.tobytes()).hexdigest()[:32]

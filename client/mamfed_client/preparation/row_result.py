@@ -1,4 +1,4 @@
-"""What became of one row's files, once they have been read."""
+"""The result of reading one row's files."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from mamfed_client.plausibility.measures import Measures
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """A refusal, or the facts of a mammogram. Nothing here names a patient or a file.
+    """A rejection, or the facts about a mammogram. Contains no patient name and no file name.
 
     Attributes:
-        reason: Why it is refused; None where it is accepted.
+        reason: Why the row is rejected; None if it is accepted.
         detail: What was found.
-        image_sha256: Hash of the image file's content.
-        digest: The sample's name in the store; empty where no sample was asked for.
-        pixels: Hash of the grey levels: equal ones are one picture, whatever the file.
-        patient: Pseudonym of the patient that the file names; empty without.
-        alike: Pseudonym of what ``patients.meant`` makes of that patient; empty without.
-        instance: Pseudonym of the file's SOP Instance UID; empty without.
-        laterality: Which breast, by the table or else by the file.
-        laterality_source: What said so.
-        view: The view, likewise.
-        view_source: What said so.
-        file_laterality: Which breast, by the file's own elements alone.
-        file_view: The view, likewise.
-        spacing_mm: Distance of pixel centres in millimetres, likewise.
-        vendor: Who made the unit, likewise.
-        model: The unit's model, by the file.
-        birads: The BI-RADS assessment, by the file.
+        image_sha256: SHA-256 of the image file's content.
+        digest: The sample's name in the store; empty if no sample was stored.
+        pixels: Hash of the grey levels; equal hashes mean the same picture, in whatever file.
+        patient: Pseudonym of the patient named in the file; empty if unknown.
+        alike: Pseudonym of that patient's canonical identifier (``patients.canonical_id``); empty
+            if unknown.
+        instance: Pseudonym of the file's SOP Instance UID; empty if unknown.
+        laterality: Which breast, from the table or else from the file.
+        laterality_source: Where ``laterality`` comes from.
+        view: The view, from the table or else from the file.
+        view_source: Where ``view`` comes from.
+        file_laterality: Which breast, from the file's own elements alone.
+        file_view: The view, from the file's own elements alone.
+        spacing_mm: Distance between pixel centres in millimetres, from the table or else the file.
+        vendor: The unit's manufacturer, from the table or else the file.
+        model: The unit's model, from the file.
+        birads: The BI-RADS assessment, from the file.
         rows: Height of the image in pixels.
-        columns: Its width.
-        lesion_share: Share of the image's pixels that its annotations mark.
-        drawn_as: What ``drawn.drawn_as`` says of its mask; empty without one.
-        resampled: How many of its masks had another size than the image.
-        others: How many regions of other classes its annotations hold.
-        doubts: What may be wrong with it.
-        measures: What its site as a whole is judged by.
+        columns: Width of the image in pixels.
+        lesion_share: Share of the image's pixels that the annotations mark, 0..1.
+        drawn_as: How the mask was drawn (``mask_shapes.drawn_as``); empty without a mask.
+        resampled: Number of masks whose size differed from the image's.
+        others: Number of annotated regions that belong to other classes.
+        doubts: Possible problems.
+        measures: Measurements by which the whole cohort is judged.
     """
 
     reason: Reason | None = None
@@ -74,12 +75,12 @@ class RowResult:
     measures: Measures = field(default_factory=Measures)
 
     @classmethod
-    def refused(cls, refusal: FileRejected) -> Self:
-        """Remember a refusal."""
-        return cls(refusal.reason, refusal.detail)
+    def rejected(cls, error: FileRejected) -> Self:
+        """Return the result of a row that was rejected."""
+        return cls(error.reason, error.detail)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return the result as a JSON object."""
         return asdict(self) | {
             "doubts": doubts.to_json(self.doubts),
             "measures": list(self.measures),
@@ -87,13 +88,15 @@ class RowResult:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Make the outcome that :meth:`to_json` described; those of an old version have no doubts.
+        """Restore a result from :meth:`to_json`; older versions stored no doubts or measures.
 
         Raises:
-            TypeError, ValueError: It describes none.
+            KeyError, TypeError, ValueError: The content is not a result.
         """
         reason = None if content["reason"] is None else Reason(content["reason"])
-        found = doubts.from_json(content.get("doubts", ()))
-        measures = Measures(*content.get("measures", ()))
-        known = {"reason": reason, "doubts": found, "measures": measures}
-        return cls(**{**content, **known})
+        restored = {
+            "reason": reason,
+            "doubts": doubts.from_json(content.get("doubts", ())),
+            "measures": Measures(*content.get("measures", ())),
+        }
+        return cls(**{**content, **restored})

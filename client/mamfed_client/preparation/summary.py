@@ -1,4 +1,4 @@
-"""What a folder gave, as counts that name nobody."""
+"""Summarise a folder as counts that identify no patient."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STAGES: dict[str, Purpose] = {
     "stage2": "malignant",
     "false_alarms": "without_malignancy",
 }
-"""What each stage, and the evaluation's false alarms, are taken from."""
+"""The purpose that each stage, and the evaluation's count of false alarms, draws images from."""
 
 
 def summarise_intake(intake: Intake) -> dict[str, Any]:
-    """Count what a folder gave, by everything that training may depend on."""
+    """Count a folder's images by every property that may affect training."""
     cases = intake.cases
     return {
         "layout": intake.layout,
@@ -51,7 +51,7 @@ def summarise_intake(intake: Intake) -> dict[str, Any]:
 
 
 def list_items(intake: Intake) -> list[dict[str, Any]]:
-    """Name every file and what became of it. The list stays at the site."""
+    """List every file with its status. The list must not leave the site."""
     items = [(case.row.row_number, _accepted_item(case)) for case in intake.cases]
     items += [(r.row_number, _rejected_item(r)) for r in intake.rejected]
     return [{"row": number, **item} for number, item in sorted(items, key=itemgetter(0))]
@@ -88,7 +88,7 @@ def _rejected_item(rejected: Rejection) -> dict[str, Any]:
 
 
 def _word(value: str | None) -> str:
-    """Show one short word; cells that have shifted may hold what nobody should read here."""
+    """Return a short word as it is, anything else as "other": a shifted cell may name a patient."""
     if not value:
         return "unknown"
     return value if re.fullmatch(r"[A-Za-z0-9-]{1,20}", value) else "other"

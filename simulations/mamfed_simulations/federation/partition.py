@@ -14,7 +14,7 @@ import numpy as np
 from mamfed_client.preparation.cohort import patient_strata, tally
 from mamfed_client.preparation.commands import Source, check
 from mamfed_client.preparation.ingest import AcceptedImage, Intake
-from mamfed_client.preparation.patient_split import FEWEST
+from mamfed_client.preparation.patient_split import MIN_VENDOR_PATIENTS
 from mamfed_common import __version__
 from mamfed_common.domain import PURPOSES
 from mamfed_common.errors import DataError
@@ -120,11 +120,11 @@ def deal(partition: Partition) -> DealtCohort:
         )
     )
     for hospital in hospitals:
-        if len(hospital.patients) < FEWEST:
+        if len(hospital.patients) < MIN_VENDOR_PATIENTS:
             raise DataError(
                 f"{partition.data}: {hospital.name} would get {len(hospital.patients)} of "
-                f"{sum(map(len, places))} patients, but needs {FEWEST} to train, validate and "
-                "test; ask for fewer sites or a larger share"
+                f"{sum(map(len, places))} patients, but needs {MIN_VENDOR_PATIENTS} to train, "
+                "validate and test; ask for fewer sites or a larger share"
             )
     return DealtCohort(partition, intake, hospitals, _left_out(intake, usable))
 

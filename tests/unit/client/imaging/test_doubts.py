@@ -50,7 +50,7 @@ def test_preparing_leaves_doubtful_masks_out_and_says_what_to_do(call, doubtful,
     found = json.loads(result.stdout)
     assert (found["accepted"], found["rejected"]) == (1, {"doubtful mask": 1})
     assert (result.exception.exit_code, "\n" in str(result.exception)) == (12, False)
-    assert "1 doubtful mask was left out" in str(result.exception)
+    assert "1 doubtful mask was rejected" in str(result.exception)
     assert "reviewed: yes" in str(result.exception)
     assert "--accept-doubts" in str(result.exception)
 
@@ -69,7 +69,7 @@ def test_masks_that_are_doubtful_only_together_are_left_out_too(call, folder, tm
     result = call(*words, "--list", code=1)
 
     assert "doubtful mask: masks all alike: 5 of 5 masks" in result.stdout
-    assert "5 doubtful masks were left out" in str(result.exception)
+    assert "5 doubtful masks were rejected" in str(result.exception)
 
 
 def test_a_prepared_folder_keeps_its_doubts_and_one_without_them_is_still_read(
@@ -125,4 +125,4 @@ def test_training_from_the_folder_itself_says_that_masks_are_doubtful(doubtful, 
 
     load_cohort("here", folder, cache_dir=tmp_path / "cache", progress=True, **options)
 
-    assert "here: 1 mask is doubtful; look at the page" in capsys.readouterr().err
+    assert "here: 1 doubtful mask is used; review with" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_a_split_column_is_obeyed(load, folder):
 
 def test_a_split_column_and_folds_contradict_each_other(load, folder):
     folder.benign("P1", split="test").benign("P2", split="train")
-    with pytest.raises(DataError, match="split column says who is tested"):
+    with pytest.raises(DataError, match="split column already names the test patients"):
         load(folder, fold=(0, 2))
 
 

@@ -41,7 +41,7 @@ def test_training_from_a_prepared_folder_needs_the_files_no_more(prepare, mixed,
 
 def test_another_size_than_the_prepared_one_is_refused(prepare, mixed, tmp_path):
     prepare(mixed, tmp_path / "out")
-    with pytest.raises(DataError, match="prepared at 64, the plan asks for 32"):
+    with pytest.raises(DataError, match="prepared at 64 pixels, but the plan uses 32"):
         load_cohort(
             "here",
             tmp_path / "out",
@@ -154,7 +154,7 @@ def test_another_key_or_another_secret_is_refused_before_anything_is_read(
     (tmp_path / "typo").write_bytes(bytes(32))
     (tmp_path / "typo").chmod(0o600)
     result = call(*words, "--key", tmp_path / "typo", code=1)
-    assert "encrypted under another key" in str(result.exception)
+    assert "encrypted with another key" in str(result.exception)
     (tmp_path / "cache/secret").unlink()
     result = call(*words, "--key", tmp_path / "key", code=1)
     assert "another site secret" in str(result.exception)
@@ -168,7 +168,7 @@ def test_a_disk_that_is_not_mounted_does_not_empty_the_prepared_folder(
     before = content_of(tmp_path / "out")
     (mixed / "images").rename(tmp_path / "unmounted")
     result = call("prepare", mixed, "--out", tmp_path / "out", "--size", 64, code=1)
-    assert "of 4 images 0 are left; is a disk missing?" in str(result.exception)
+    assert "only 0 of 4 images are left; is a disk missing?" in str(result.exception)
     assert content_of(tmp_path / "out") == before
 
 

@@ -8,7 +8,7 @@ from mamfed_client.preparation.journal import Journal
 from mamfed_client.preparation.row_result import RowResult
 
 GOOD = RowResult(digest="d" * 64, laterality="L").to_json()
-BAD = RowResult.refused(FileRejected(Reason.TRUNCATED, "half of it")).to_json()
+BAD = RowResult.rejected(FileRejected(Reason.TRUNCATED, "half of it")).to_json()
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_the_finished_journal_does_not_depend_on_the_order_of_work(path, tmp_pat
 def test_what_a_better_day_may_change_is_not_remembered(path):
     journal = Journal(path)
     for key, reason in (("a", Reason.TOO_SLOW), ("b", Reason.UNSUPPORTED_SYNTAX)):
-        journal.add(key, [10, 1], RowResult.refused(FileRejected(reason)).to_json())
+        journal.add(key, [10, 1], RowResult.rejected(FileRejected(reason)).to_json())
     journal.finish(["a", "b"])
     assert Journal(path).find("a", [10, 1]) is None
     assert Journal(path).find("b", [10, 1]) is None

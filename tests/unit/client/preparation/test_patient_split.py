@@ -94,12 +94,12 @@ def test_a_patient_in_two_parts_is_an_error_that_names_rows_and_nobody():
 
 
 def test_a_split_filled_on_some_rows_only_is_an_error():
-    with pytest.raises(DataError, match="empty on rows 3, 4"):
+    with pytest.raises(DataError, match="empty in rows 3, 4"):
         declared_parts(statements(("P", "train"), ("Q", ""), ("R", "")))
 
 
 def test_an_unknown_part_is_an_error():
-    with pytest.raises(DataError, match="none of train, val, test on rows 3"):
+    with pytest.raises(DataError, match=r"must be train, val or test; .* rows 3"):
         declared_parts(statements(("P", "train"), ("Q", "holdout")))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mamfed_client.datasets.manifest import linked_patients
 from mamfed_client.preparation.patients import (
-    MOST_IMAGES,
+    MAX_PATIENT_IMAGES,
     PLACEHOLDERS,
     PatientMention,
     canonical_id,
@@ -91,7 +91,7 @@ def test_a_name_that_means_nobody_joins_nobody(kind):
     if kind == "one for all":
         mentions, placeholders = few, ()
     elif kind == "too many":
-        mentions = [mention(n, f"i{n}", f"h{n % 2}") for n in range(2 * MOST_IMAGES + 2)]
+        mentions = [mention(n, f"i{n}", f"h{n % 2}") for n in range(2 * MAX_PATIENT_IMAGES + 2)]
         placeholders = ()
     else:
         mentions = [*few, mention(5, "x", "h1"), mention(6, "x", "h1")]

@@ -282,7 +282,7 @@ def test_a_declared_split_refuses_folds(root, plan, tmp_path):
     (folder / "labels.csv").write_text("\n".join(lines))
     result = run(root, plan, tmp_path / "out", "--folds", "2", "--site", f"d={folder}")
     assert isinstance(result.exception, DataError)
-    assert "split column says who is tested" in str(result.exception)
+    assert "split column already names the test patients" in str(result.exception)
 
 
 def test_a_site_without_a_usable_image_is_named(root, plan, tmp_path):
