@@ -1,27 +1,34 @@
-# Each target sets up .venv by itself, with python3 and pip alone, and is quick when nothing changed.
+# Every target sets up .venv by itself, with python3 and pip alone. Later calls start at once.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test matrix check federation chaos bench bench-federation bench-intake bench-recipe fuzz lock ranges clean help
+.PHONY: demo quick test matrix check docs wheel federation chaos bench bench-federation bench-intake bench-recipe fuzz lock ranges clean help
 
 help:
-	@echo "make demo   train three phantom hospitals; open runs/demo/report.html"
-	@echo "make test   run the tests"
-	@echo "make matrix  the tests under each of Python 3.11, 3.12 and 3.13 that is at hand"
+	@echo "make demo        train three phantom hospitals; open runs/demo/report.html"
+	@echo "make quick       run the unit tests without the slow ones; about a minute"
+	@echo "make test        run all tests"
+	@echo "make check       ruff, mypy --strict, import-linter, links of the documentation"
+	@echo "make docs        build the documentation; open site/index.html"
+	@echo "make matrix      run the tests under each installed Python of 3.11, 3.12 and 3.13"
 	@echo "make federation  enrol three phantom hospitals and train between real processes over TLS"
-	@echo "make chaos  the same, killing server, sites and workers at random; prints its seed"
-	@echo "make check  ruff, mypy --strict, import-linter"
-	@echo "make bench  measure beside the peers what fits in 15 minutes; writes docs/benchmarks.md"
-	@echo "make bench-federation  rounds beside stock Flower, and up to 1,000 sites"
-	@echo "make bench-intake  images a second by transfer syntax, and where the time goes"
-	@echo "make bench-recipe  the trials behind stage 2's recipe, on real images; hours"
-	@echo "make fuzz   20,000 damaged and hostile files; kill a preparation of 2,000 files ten times"
-	@echo "make lock   write deploy/lock/ from what .venv has; make ranges: do pyproject's ranges resolve?"
-	@echo "make clean  remove .venv and caches; runs/ is kept"
+	@echo "make chaos       the same, while killing server, sites and workers at random; prints its seed"
+	@echo "make fuzz        20,000 damaged and hostile files; kill a preparation of 2,000 files ten times"
+	@echo "make bench       compare with peers what fits in 15 minutes; writes docs/benchmarks.md"
+	@echo "make bench-federation  compare rounds with stock Flower; up to 1,000 sites"
+	@echo "make bench-intake      images per second by transfer syntax, and where the time goes"
+	@echo "make bench-recipe      the trials behind stage 2's recipe, on real images; takes hours"
+	@echo "make wheel       build dist/*.whl and check it in an empty environment"
+	@echo "make lock        write deploy/lock/ from the versions in .venv"
+	@echo "make ranges      check that the version ranges of pyproject.toml resolve"
+	@echo "make clean       remove .venv and caches; runs/ is kept"
 
 demo: .venv/.demo
 	$(BIN)/mamfed-simulate demo --out runs/demo
+
+quick: .venv/.dev
+	$(BIN)/pytest -q tests/unit -m "not slow"
 
 test: .venv/.dev
 	$(BIN)/pytest
@@ -34,6 +41,16 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(DOCS)
+
+# Material's advertisement for its successor is no warning of ours.
+DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: .venv/.dev
+	$(DOCS)
+
+wheel: .venv/.dev
+	$(BIN)/python deploy/wheel.py
 
 federation: .venv/.demo
 	$(BIN)/python tests/processes/run_federation.py
@@ -41,11 +58,11 @@ federation: .venv/.demo
 chaos: .venv/.demo
 	$(BIN)/python tests/processes/chaos.py
 
-# What fits in a quarter of an hour; then the page. The other scripts run alone.
-QUICK := network corruption batches aggregation wire intake startup
+# These fit into a quarter of an hour; the page follows. The other scripts run alone.
+MEASURED := network corruption batches aggregation wire intake startup
 
 bench: .venv/.dev
-	for name in $(QUICK); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in $(MEASURED); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/page.py
 
 bench-federation: .venv/.dev
@@ -66,34 +83,33 @@ fuzz: .venv/.dev
 	$(BIN)/python tests/fault/kill_prepare.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "mamfed needs Python 3.11 or newer; try make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# pip says what it takes from where, one line a package. First what the lock of a role holds, by version
-# and hash: nothing is searched for. Then mamfed itself, with torch by its range (deploy/README.md).
-# Python compiles what is imported, when it is; pip would compile all of torch.
-# `make LOCK= ...` goes by the ranges of pyproject.toml alone.
+# First the role's locked packages, by version and hash, so that pip does not search; then mamfed itself,
+# with torch by its range (deploy/README.md). --no-compile: pip would compile all of torch.
+# `make LOCK= ...` uses the ranges of pyproject.toml alone.
 LOCK ?= yes
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-compile
 locked = $(if $(LOCK),$(PIP) --require-hashes --no-deps --requirement deploy/lock/$(1).txt)
 
 .venv/.demo: pyproject.toml deploy/lock/simulations.txt | $(BIN)/python
-	@echo "installing mamfed and what it needs into .venv: minutes, on Linux gigabytes (README.md)"
+	@echo "installing mamfed and its dependencies into .venv: minutes; gigabytes on Linux (README.md)"
 	$(call locked,simulations)
 	$(PIP) --editable ".[simulations]"
 	@touch $@
 
 .venv/.dev: pyproject.toml deploy/lock/dev.txt | $(BIN)/python
-	@echo "installing mamfed and its tests' tools into .venv: minutes, on Linux gigabytes (README.md)"
+	@echo "installing mamfed and its development tools into .venv: minutes; gigabytes on Linux (README.md)"
 	$(call locked,dev)
 	$(PIP) --editable ".[dev]"
 	@touch $@ .venv/.demo
 
-# After a change of versions: install by the ranges (make LOCK= test), test, then lock what was tested.
+# To change versions: install by the ranges (make LOCK= test), test, then lock what was tested.
 lock: .venv/.dev
 	$(BIN)/python deploy/lock.py
 

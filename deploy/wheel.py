@@ -1,0 +1,79 @@
+"""``make wheel``: build the wheel, and check it in an empty environment before it is published.
+
+The wheel must hold every file of the four packages and nothing else, and its three programs must
+start from an environment that has the locked packages but not this checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ("mamfed-client", "mamfed-server", "mamfed-simulate")
+
+
+def main() -> None:
+    """Build into ``dist/``, check, and print the wheel's SHA-256."""
+    wheel = build(ROOT / "dist")
+    if difference := packaged(wheel) ^ tracked():
+        sys.exit(f"{wheel.name}: not the files of the repository: {', '.join(sorted(difference))}")
+    with tempfile.TemporaryDirectory() as folder:
+        check_programs(wheel, Path(folder))
+    print(f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel.relative_to(ROOT)}")
+
+
+def build(dist: Path) -> Path:
+    """Build the wheel in an isolated environment, as pip does for a user."""
+    for old in dist.glob("mamfed-*.whl"):
+        old.unlink()
+    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", str(dist), str(ROOT))
+    (wheel,) = dist.glob("mamfed-*.whl")
+    return wheel
+
+
+def packaged(wheel: Path) -> set[str]:
+    """Return the paths in a wheel, without its metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def tracked() -> set[str]:
+    """Return the files of the four packages that Git tracks, by their path in a wheel."""
+    roles = ("common", "client", "server", "simulations")
+    command = ["git", "-C", str(ROOT), "ls-files", *(f"{role}/mamfed_*" for role in roles)]
+    listing = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return {path.partition("/")[2] for path in listing.splitlines()}
+
+
+def check_programs(wheel: Path, folder: Path) -> None:
+    """Install a wheel beside the packages of this environment, and start each program."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    # The dependencies of this environment, but none of its .pth files, which lead to the checkout.
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (site_packages / "dependencies.pth").write_text("\n".join(packages) + "\n")
+    python = str(folder / "bin" / "python")
+    options = ("--no-deps", "--no-index", "--ignore-installed", "--quiet")
+    pip(sys.executable, "--python", python, "install", *options, str(wheel))
+    for program in PROGRAMS:
+        subprocess.run([folder / "bin" / program, "--version"], check=True, cwd=folder)
+    check = (
+        "import mamfed_common, sys; sys.exit(not mamfed_common.__file__.startswith(sys.argv[1]))"
+    )
+    subprocess.run([python, "-c", check, str(folder)], check=True, cwd=folder)
+
+
+def pip(python: str, *arguments: str) -> None:
+    """Run pip, quietly and without its own update check."""
+    command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
