@@ -27,10 +27,10 @@ from mamfed_client.imaging.breast_mask import breast_view
 from mamfed_client.imaging.geometry import choose_transform
 from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.imaging.preprocess import (
-    black_and_white,
-    breast_and_mask,
+    intensity_range,
     prepare,
     rescale_intensity,
+    transform_masks,
 )
 from mamfed_common.transforms.sample import FULL_SCALE
 
@@ -75,9 +75,9 @@ def ours(mammogram: Mammogram, mask: np.ndarray, size: int) -> Laps:
     with stage(laps, "crop + resize"):
         image = way.apply(grey)
     with stage(laps, "field"):
-        breast_mask, _ = breast_and_mask(way, breast, valid, None)
+        breast_mask, _ = transform_masks(way, breast, valid, None)
     with stage(laps, "normalise"):
-        image = rescale_intensity(image, *black_and_white(grey, valid, breast))
+        image = rescale_intensity(image, *intensity_range(grey, valid, breast))
         image *= breast_mask
     with stage(laps, "mask"):
         breast_mask |= way.apply_mask(mask)

@@ -67,7 +67,7 @@ def read_annotations(annotations: Sequence[Annotation], rows: int, columns: int)
     """Unite the malignant findings of an image of ``rows`` x ``columns`` pixels.
 
     Raises:
-        Refusal: One cannot be read (``UNREADABLE_MASK``), is of another aspect than the image
+        FileRejected: One cannot be read (``UNREADABLE_MASK``), is of another aspect than the image
             (``MASK_SIZE``), marks classes of which nobody says what they are (``UNKNOWN_CLASS``),
             or all of them mark nothing but boxes, points beside boxes, other classes, or nothing
             at all (``EMPTY_MASK``).
@@ -105,7 +105,7 @@ def keep_malignant(outlines: Outlines, take: MalignantClasses) -> tuple[Outlines
     """Leave the regions whose class is a malignant finding's, and say what is doubtful of that.
 
     Raises:
-        Refusal: Which these are is not known, or there are none.
+        FileRejected: Which these are is not known, or there are none.
     """
     names = {shape.name for shape in outlines.shapes} | {mask.name for mask in outlines.masks}
     if outlines.by_value:

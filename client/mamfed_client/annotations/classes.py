@@ -120,7 +120,7 @@ def taken_classes(
         wanted: The ones that the site asks for; empty goes by the vocabulary.
 
     Raises:
-        Refusal: A name is not known and stands beside others (``UNKNOWN_CLASS``), or no region
+        FileRejected: A name is not known and stands beside others (``UNKNOWN_CLASS``), or no region
             is of a malignant finding's class (``EMPTY_MASK``).
     """
     if wanted:
@@ -144,8 +144,8 @@ def taken_values(names: Collection[str], wanted: Collection[str]) -> frozenset[s
     """Choose values of pixels: those asked for, else the only one beside the background.
 
     Raises:
-        Refusal: There are several, or no background (``UNKNOWN_CLASS``), or none that was asked
-            for (``EMPTY_MASK``).
+        FileRejected: There are several, or no background (``UNKNOWN_CLASS``), or none of the
+            requested values (``EMPTY_MASK``).
     """
     if wanted:
         asked = {name.strip().lower() for name in wanted}

@@ -26,7 +26,7 @@ def read(document: Any, image_name: str) -> Outlines:
     Crowds (``iscrowd``) are taken as any other. A box counts where there is no segmentation.
 
     Raises:
-        Refusal: Several entries fit the image, or an outline of it is not understood.
+        FileRejected: Several entries fit the image, or an outline of it is not understood.
     """
     images = document["images"]
     wanted = find_name((image["file_name"] for image in images), image_name)
@@ -86,7 +86,7 @@ def _runs_mask(segmentation: dict[str, Any]) -> Mask:
     """Lay out run lengths, in turn unmarked and marked, column after column.
 
     Raises:
-        Refusal: They do not fill the size they claim, or that is too large.
+        FileRejected: They do not fill the size they claim, or that is too large.
     """
     height, width = (int(side) for side in segmentation["size"])
     counts = segmentation["counts"]

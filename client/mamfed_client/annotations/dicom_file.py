@@ -20,7 +20,7 @@ def read(data: bytes, image: TargetImage) -> Outlines:
     """Read a segmentation, a presentation state, a structured report or a mask image.
 
     Raises:
-        Refusal: It is broken, or none of them.
+        FileRejected: It is broken, or none of them.
     """
     dataset = dicom_mask.parse(data)
     return _reader(str(dataset.get("SOPClassUID", "")))(dataset, image)

@@ -26,7 +26,7 @@ def read(dataset: Dataset, _: TargetImage | None = None) -> Outlines:
     """Read a mask image, or a map of classes, by the value that its pixels are shown at.
 
     Raises:
-        Refusal: It cannot be decoded or is an image: CBIS-DDSM's crops and masks swap places.
+        FileRejected: It cannot be decoded or is an image: CBIS-DDSM's crops and masks swap places.
     """
     values = stored_values(dataset)
     darkest, brightest = values.min(), values.max()
@@ -41,7 +41,7 @@ def looks_like_mask(path: Path) -> bool:
     The file is decoded: this is for the few that their names do not tell apart.
 
     Raises:
-        Refusal: It cannot be read or decoded.
+        FileRejected: It cannot be read or decoded.
     """
     data = read_bytes(path, FILE_LIMIT)
     with any_trouble_unreadable():
@@ -52,7 +52,7 @@ def parse(data: bytes) -> Dataset:
     """Parse a DICOM file, once it is known not to inflate without end.
 
     Raises:
-        Refusal: It inflates too far.
+        FileRejected: It inflates too far.
     """
     check_deflated(data)
     return pydicom.dcmread(BytesIO(data))

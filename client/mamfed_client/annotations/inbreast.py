@@ -23,7 +23,7 @@ def read(data: bytes, image_name: str = "") -> Outlines:
     are single calcifications: each point marks its pixel.
 
     Raises:
-        Refusal: It is no such list, or a point is not understood.
+        FileRejected: It is no such list, or a point is not understood.
     """
     try:
         # plistlib refuses entity declarations, so that none can blow up

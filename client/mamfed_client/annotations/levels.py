@@ -43,7 +43,7 @@ def regions(
         grey picture that is drawn on, ``picture`` stands for the grey.
 
     Raises:
-        Refusal: It is an image: its values are no classes.
+        FileRejected: It is an image: its values are no classes.
     """
     if stored.ndim == 3:
         lit = [n for n in range(3) if stored[..., n].any()]

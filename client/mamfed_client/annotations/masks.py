@@ -15,9 +15,9 @@ def read(data: bytes, image_name: str = "") -> Outlines:
     """Read a mask, or a map of classes, by the value of its pixels. Transparency does not count.
 
     Raises:
-        Refusal: The picture is broken or cut short, an image, to be turned, has several pages or
-            too many pixels, or is a TIFF whose zero is white: OpenCV inverts those of 8 bits, not
-            of 16, and some programs mark a finding in black.
+        FileRejected: The picture is corrupt, truncated, an image rather than a mask, rotated,
+            multi-page or too large, or it is a TIFF whose zero is white: OpenCV inverts 8-bit but
+            not 16-bit files, and some programs mark a finding in black.
     """
     if not is_picture(data):
         raise unreadable("not a PNG, TIFF, JPEG or BMP")

@@ -81,7 +81,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """Read a whole file of at most ``limit`` bytes.
 
     Raises:
-        Refusal: It is larger, or cannot be read.
+        FileRejected: It is larger, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -97,7 +97,7 @@ def text_of(data: bytes) -> str:
     """Decode a text as editors and spreadsheets save it.
 
     Raises:
-        Refusal: It is no text, or of an encoding that is not read.
+        FileRejected: It is no text, or of an encoding that is not read.
     """
     try:
         return decode_text(data)
@@ -119,7 +119,7 @@ def find_name(names: Iterable[str], image_name: str) -> str | None:
         The name as the file spells it; None if there is none.
 
     Raises:
-        Refusal: Several entries fit.
+        FileRejected: Several entries fit.
     """
     entries = list(dict.fromkeys(names))
     if not image_name:

@@ -42,8 +42,8 @@ def read_graphics(dataset: Dataset, image: TargetImage) -> Outlines:
     """Read the graphics of a Softcopy Presentation State (PS3.3 C.10.5).
 
     Raises:
-        Refusal: Graphics are placed on the display instead of the image, are not understood, or
-            lie on several images of which none is named as the image's file.
+        FileRejected: Graphics are placed on the display instead of the image, are not understood,
+            or lie on several images, none of which is named like the image's file.
     """
     for annotation in dataset.get("GraphicAnnotationSequence") or ():
         for item in annotation.get("GraphicObjectSequence") or ():
@@ -58,8 +58,8 @@ def read_report(dataset: Dataset, image: TargetImage) -> Outlines:
     """Read the spatial coordinates of a Structured Report's content tree (PS3.3 C.18.6).
 
     Raises:
-        Refusal: They are not understood, count in a slide's total matrix, or lie on several images
-            of which none is named as the image's file.
+        FileRejected: They are not understood, use the coordinates of a slide's total matrix, or lie
+            on several images, none of which is named like the image's file.
     """
     regions = list(_regions(dataset))
     if any(region.item.get("PixelOriginInterpretation") == "VOLUME" for region in regions):

@@ -37,7 +37,7 @@ def draw(shapes: Sequence[Shape], rows: int, columns: int) -> Mask:
     or thin to hold a pixel's centre marks the pixels that its edge passes.
 
     Raises:
-        Refusal: A shape has no points, a wrong number of radii, or a value that is not finite.
+        FileRejected: A shape has no points, a wrong number of radii, or a value that is not finite.
     """
     mask: Mask = np.zeros((rows, columns), dtype=np.bool_)
     for shape in shapes:
@@ -61,7 +61,7 @@ def check_aspect(grid: tuple[int, int], rows: int, columns: int) -> None:
     """Refuse a grid whose aspect is more than 1 % off the image's.
 
     Raises:
-        Refusal: It is off, empty or too large.
+        FileRejected: It is off, empty or too large.
     """
     height, width = grid
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
@@ -76,7 +76,7 @@ def fit(mask: Mask, rows: int, columns: int) -> Mask:
     A finding too small for that marks every pixel it touches.
 
     Raises:
-        Refusal: The aspects differ by more than 1 %.
+        FileRejected: The aspects differ by more than 1 %.
     """
     height, width = mask.shape
     if (height, width) == (rows, columns):

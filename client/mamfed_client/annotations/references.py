@@ -41,7 +41,7 @@ def shown_image(uids: frozenset[str], image: TargetImage) -> str | None:
         Its UID; None where the file names no image.
 
     Raises:
-        Refusal: There are several and the image is none of them.
+        FileRejected: There are several and the image is none of them.
     """
     for name in (image.instance, image.name, PurePath(image.name).stem):
         if name in uids:

@@ -22,7 +22,7 @@ def read(dataset: Dataset, image: TargetImage) -> Outlines:
     A FRACTIONAL frame marks the pixels of at least half of Maximum Fractional Value (0062,000E).
 
     Raises:
-        Refusal: Its pixel data is compressed, cut short, too large or of another type, or it
+        FileRejected: Its pixel data is compressed, cut short, too large or of another type, or it
             segments several images of which none is named as the image's file.
     """
     frames, rows, columns = int(dataset.get("NumberOfFrames") or 1), dataset.Rows, dataset.Columns

@@ -51,7 +51,7 @@ def table_shapes(path: Path) -> Table:
     """Read a VIA table for all its images at once.
 
     Raises:
-        Refusal: The file cannot be read or is no VIA table.
+        FileRejected: The file cannot be read or is no VIA table.
     """
     shapes: dict[str, tuple[Shape, ...]] = {}
     bad: set[str] = set()
@@ -69,7 +69,7 @@ def read_csv(data: bytes, image_name: str) -> Outlines:
     """Read one image's rows of a VIA table.
 
     Raises:
-        Refusal: It is no VIA table, or a row of the image is not understood.
+        FileRejected: It is no VIA table, or a row of the image is not understood.
     """
     rows = list(_rows(data))
     wanted = find_name((row.image for row in rows), image_name)
@@ -88,7 +88,7 @@ def read_json(document: Any, image_name: str) -> Outlines:
     """Take one image's regions of a VIA project or of an export of its annotations.
 
     Raises:
-        Refusal: It is neither of them.
+        FileRejected: It is neither of them.
     """
     entries = _entries(document)
     wanted = find_name((entry["filename"] for entry in entries), image_name)

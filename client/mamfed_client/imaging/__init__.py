@@ -1,1 +1,1 @@
-"""Image files -> mammograms in memory: what an image is, which ones qualify, and its geometry."""
+"""Read image files, accept only screening mammograms, and prepare samples from them."""

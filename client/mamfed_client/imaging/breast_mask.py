@@ -1,6 +1,6 @@
-"""Where the breast is: inside its outline, without labels, tape, film frames and padding.
+"""Find the breast in a mammogram, excluding labels, tape, film frames and padding.
 
-All sizes are in pixels of a small view whose longest side is ``VIEW``; they were chosen by eye on
+All sizes are in pixels of a small view whose longest side is ``VIEW``. They were chosen by eye on
 mini-MIAS and CBIS-DDSM films and on CDD-CESM digital images.
 """
 
@@ -18,30 +18,32 @@ from mamfed_client.imaging.rejections import FileRejected, Reason
 
 VIEW = 256
 HALVED_FROM = 1 / 8
-"""An image that shrinks further than this is halved first: 6 ms less for 8.5 megapixels."""
+"""Images to be scaled by less than this are halved first, which saves 6 ms for 8.5 megapixels."""
 SATURATED = 250
-"""Level of the view from which a strip along the edge is a film frame."""
+"""Minimum level of a film frame, a saturated strip along the edge."""
 FADING = 235
-"""Level below which the strip has ended three pixels further in."""
+"""A film frame ends sharply: three pixels beyond it, the level is below this."""
 FRAME_WIDTH = 18
+"""A film frame is narrower than this."""
 BODY = 35
-"""Whatever is thinner is no breast: letters, tape, the glow along a film's edge."""
+"""Minimum thickness of a breast; letters, tape and the glow along a film's edge are thinner."""
 ROUNDING = 11
-"""What the breast's corners lost when thin structures were removed grows back within this."""
+"""Removing thin structures rounds the breast's corners; they are restored within this distance."""
 LARGEST_HOLE = 0.03
-"""Dark fat inside a breast is smaller than this share of the image."""
+"""Maximum share of the image that dark fat inside a breast can cover."""
 
 View = npt.NDArray[np.uint8]
 
 
 class BreastView(NamedTuple):
-    """A view of a whole image, whose longest side is ``VIEW``; all ``(h, w)``.
+    """The breast on a reduced view of the whole image, whose longest side is ``VIEW``.
 
     Attributes:
-        levels: Grey levels on the image's own scale.
-        image: True but on padding.
-        breast: True inside the breast.
-        second: Area of the next largest body, as a share of the breast's; 0 without.
+        levels: ``(h, w)`` grey levels on the image's own scale.
+        image: ``(h, w)`` bool, false on padding.
+        breast: ``(h, w)`` bool, true inside the breast.
+        second: Area of the second largest body as a fraction of the breast's area; 0 if there is
+            none.
     """
 
     levels: npt.NDArray[Any]
@@ -51,12 +53,12 @@ class BreastView(NamedTuple):
 
 
 def find_breast_mask(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
-    """Find the breast: the field of :func:`breast_view`, ``(H, W)`` bool, on the image's grid.
+    """Return the breast mask of :func:`breast_view` on the image's own grid, ``(H, W)`` bool.
 
     Raises:
-        Refusal: There is no breast.
+        FileRejected: There is no breast.
     """
-    breast_mask = enlarged(breast_view(pixels, valid), pixels.shape)
+    breast_mask = upscale_mask(breast_view(pixels, valid), pixels.shape)
     return breast_mask if valid is None else breast_mask & valid
 
 
@@ -65,75 +67,76 @@ def breast_view(pixels: Grey | Pixels, valid: Mask | None = None) -> Mask:
 
     Args:
         pixels: The grey levels, uint16 or float32.
-        valid: ``(H, W)`` bool, false on padding, which is no breast; None where there is none.
+        valid: ``(H, W)`` bool, false on padding, which is never breast; None if there is none.
 
     Returns:
         ``(h, w)`` bool on a view of the whole image whose longest side is ``VIEW``, true inside
-        the breast; one piece without holes, but for padding.
+        the breast. It is a single piece without holes, except where padding was removed.
 
     Raises:
-        Refusal: There is no breast: the image is flat, or holds nothing but thin structures.
+        FileRejected: There is no breast: the image is flat, or holds only thin structures.
     """
-    return seen(pixels, valid).breast
+    return find_breast(pixels, valid).breast
 
 
-def seen(pixels: Grey | Pixels, valid: Mask | None = None) -> BreastView:
-    """Find the breast as :func:`breast_view` does, and return the view that it was found on.
+def find_breast(pixels: Grey | Pixels, valid: Mask | None = None) -> BreastView:
+    """Find the breast as :func:`breast_view` does, and return it with the view it was found on.
 
     Raises:
-        Refusal: There is no breast.
+        FileRejected: There is no breast.
     """
-    small, image = _shrunk(pixels, valid)
-    view = _lifted(small, image)
-    rows, columns = _without_padding(view)
-    found = np.zeros_like(view)
-    found[rows, columns], second = _body(view[rows, columns])
-    found[~image] = 0
-    if not found.any():
+    small, image = _reduce(pixels, valid)
+    view = _enhance(small, image)
+    rows, columns = _content_box(view)
+    breast = np.zeros_like(view)
+    breast[rows, columns], second = _body(view[rows, columns])
+    breast[~image] = 0
+    if not breast.any():
         raise FileRejected(Reason.NO_BREAST, "nothing but padding in its place")
-    return BreastView(small, image, found.view(np.bool_), second)
+    return BreastView(small, image, breast.view(np.bool_), second)
 
 
-def enlarged(breast: Mask, shape: tuple[int, ...]) -> Mask:
-    """Bring a breast's view to an image of ``shape``, or to every n-th pixel of one."""
+def upscale_mask(breast: Mask, shape: tuple[int, ...]) -> Mask:
+    """Resize the breast's view to ``shape``, that of the image or of every n-th pixel of it."""
     full = cv2.resize(breast * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)
     breast_mask: Mask = np.asarray(full >= 128)
     return breast_mask
 
 
-def _shrunk(pixels: Grey | Pixels, valid: Mask | None) -> tuple[npt.NDArray[Any], Mask]:
-    """Scale down by area means, of the image without its padding.
+def _reduce(pixels: Grey | Pixels, valid: Mask | None) -> tuple[npt.NDArray[Any], Mask]:
+    """Reduce the image to the view's size by area averaging, ignoring padding.
 
-    All rows are looked at: with a quarter of them 2 ms are saved, but the field of 1 in 8 full-size
-    films grew along a glow.
+    All rows are used: a quarter of them would save 2 ms, but then the breast mask of 1 in 8
+    full-size films extended along a glow.
 
     Returns:
-        The view's grey levels, and where at least half of a pixel is image: both ``(h, w)``.
+        The view's grey levels, and a mask of the pixels that are at least half image, both
+        ``(h, w)``.
     """
     scale = VIEW / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
 
-    def shrunk(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def reduce(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         image = _halved(image) if scale < HALVED_FROM else image
         return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation))
 
     if valid is None:
-        small = shrunk(pixels)
+        small = reduce(pixels)
         return small, np.ones(small.shape, bool)
-    share = shrunk(valid * np.uint8(255)) / np.float32(255)
-    return shrunk(pixels * valid) / np.maximum(share, np.float32(0.5)), share >= 0.5
+    share = reduce(valid * np.uint8(255)) / np.float32(255)
+    return reduce(pixels * valid) / np.maximum(share, np.float32(0.5)), share >= 0.5
 
 
 def _halved(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Average two by two pixels, for which OpenCV has a quick way; an odd last row is left out."""
+    """Average blocks of 2 x 2 pixels, which OpenCV does fast; drop an odd last row or column."""
     rows, columns = (side // 2 for side in image.shape)
     even = image[: 2 * rows, : 2 * columns]
     return np.asarray(cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA))
 
 
-def _lifted(small: npt.NDArray[Any], image: Mask) -> View:
-    """Stretch the image to 0..255 and take the square root, which lifts skin off the film."""
+def _enhance(small: npt.NDArray[Any], image: Mask) -> View:
+    """Stretch the levels to 0..255 and take the square root, which separates skin from film."""
     if not image.any():
         raise FileRejected(Reason.NO_BREAST, "the image is all padding")
     low, high = np.percentile(small[image], (1, 99.5))
@@ -144,11 +147,11 @@ def _lifted(small: npt.NDArray[Any], image: Mask) -> View:
     return view
 
 
-def _without_padding(view: View) -> tuple[slice, slice]:
-    """Cut off outer rows and columns that are all but black, as squared images have them."""
-    seen = view > 6
+def _content_box(view: View) -> tuple[slice, slice]:
+    """Return the rows and columns within any almost black border, as images padded square have."""
+    content = view > 6
     slices = []
-    for share in (seen.mean(axis=1), seen.mean(axis=0)):
+    for share in (content.mean(axis=1), content.mean(axis=0)):
         filled = np.flatnonzero(share > 0.02)
         if not filled.size:
             raise FileRejected(Reason.NO_BREAST, "the image is all but black")
@@ -160,7 +163,7 @@ def _body(view: View) -> tuple[View, float]:
     """Find the breast: the largest solid piece that is brighter than the film.
 
     Returns:
-        The breast as 0 and 1, and the next largest piece's area as a share of its own.
+        The breast as 0 and 1, and the area of the second largest piece as a fraction of its area.
     """
     frame = _frame(view)
     if frame.all():
@@ -173,21 +176,21 @@ def _body(view: View) -> tuple[View, float]:
 
 
 def _solid(values: Mask) -> View:
-    """Close gaps and fill holes; a large one is film seen through a frame's ring."""
+    """Close gaps and fill holes, except large holes, which are film inside a ring-shaped frame."""
     padded = cv2.copyMakeBorder(values.astype(np.uint8), 9, 9, 9, 9, cv2.BORDER_REPLICATE)
     solid: View = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disk(9))[9:-9, 9:-9].copy()
     _, holes, stats, _ = cv2.connectedComponentsWithStats(1 - solid, connectivity=4)
-    filled = stats[:, cv2.CC_STAT_AREA] < LARGEST_HOLE * solid.size
+    fillable = stats[:, cv2.CC_STAT_AREA] < LARGEST_HOLE * solid.size
     for edge in (holes[0], holes[-1], holes[:, 0], holes[:, -1]):
-        filled[edge] = False
-    solid[filled[holes]] = 1
+        fillable[edge] = False
+    solid[fillable[holes]] = 1
     return solid
 
 
 def _frame(view: View) -> Mask:
     """Find saturated strips along the edges, as scanners leave around a film.
 
-    They end sharply; a muscle that saturates towards the edge fades.
+    They end sharply, whereas a muscle that saturates towards the edge fades.
     """
     frame = np.zeros(view.shape, bool)
     for turns in range(4):
@@ -202,7 +205,7 @@ def _frame(view: View) -> Mask:
 
 
 def _runs_from_left(values: Mask) -> npt.NDArray[np.int64]:
-    """Count, in each row, the true values before the first false one."""
+    """Count the true values before the first false one in each row."""
     runs: npt.NDArray[np.int64] = np.where(
         values.all(axis=1), values.shape[1], np.argmin(values, axis=1)
     )
@@ -212,7 +215,7 @@ def _runs_from_left(values: Mask) -> npt.NDArray[np.int64]:
 def _film_level(view: View, bright: float) -> float:
     """Return a threshold just above the background: padding at 0, or the grey of blank film.
 
-    Background is what is dark and flat. Where too little of it is seen, ``bright`` has to do.
+    Background is dark and flat. If too little of it is visible, ``bright`` is returned.
     """
     linear = np.square(view / np.float32(255))
     mean = cv2.blur(linear, (7, 7))
@@ -224,7 +227,7 @@ def _film_level(view: View, bright: float) -> float:
 
 
 def _thick(values: npt.NDArray[Any]) -> View:
-    """Remove what is thinner than ``BODY``; a mirrored border halves that for edge strips."""
+    """Remove structures thinner than ``BODY``, or half that at the edges, which are mirrored."""
     padded = cv2.copyMakeBorder(values.astype(np.uint8), BODY, BODY, BODY, BODY, cv2.BORDER_REFLECT)
     return opened(padded, BODY)[BODY:-BODY, BODY:-BODY]
 

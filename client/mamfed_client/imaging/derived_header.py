@@ -148,7 +148,7 @@ WAVELET = 13
 """Where the marker's segment names its wavelet (ISO 15444-1 A.6.1): 0 is the one that rounds."""
 
 
-def repeated(dataset: Dataset) -> Header:
+def read_repeated_header(dataset: Dataset) -> Header:
     """Read what a derived object needs of a data set's header."""
     header: Header = {}
     for keyword in (*REPEATED, *REFERRED):

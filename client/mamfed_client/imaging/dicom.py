@@ -1,6 +1,6 @@
-"""DICOM files -> mammograms.
+"""Read mammograms from DICOM files.
 
-What pydicom says of a broken file may quote the file, so its words never get into a message.
+pydicom's error messages may quote the file, so they never appear in ours.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID, SegmentationStorage
 
 from mamfed_client.imaging.decoding.pixel_data import check_deflated, stored_values
-from mamfed_client.imaging.derived_header import Header, repeated
-from mamfed_client.imaging.dicom_attributes import facts
+from mamfed_client.imaging.derived_header import Header, read_repeated_header
+from mamfed_client.imaging.dicom_attributes import read_facts
 from mamfed_client.imaging.dicom_header import numbers, text
 from mamfed_client.imaging.grayscale import to_grey
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram
@@ -24,7 +24,8 @@ from mamfed_client.imaging.screening import check_screening, is_tomosynthesis
 
 PREAMBLE = bytes(128) + b"DICM"
 """PS3.10 7.1."""
-META_GROUP, FIRST_GROUP = b"\x02\x00", b"\x08\x00"
+META_GROUP, IDENTIFYING_GROUP = b"\x02\x00", b"\x08\x00"
+"""Group numbers 0002 and 0008, little endian."""
 
 
 def read_dicom(
@@ -34,46 +35,48 @@ def read_dicom(
     *,
     to_show: bool = False,
 ) -> Mammogram:
-    """Read a single-frame grey mammogram.
+    """Read a single-frame greyscale mammogram.
 
     Args:
         data: The file's bytes.
-        file_name: Its name, which may tell side and view where the header does not.
-        allow: Reasons that do not refuse a file here, of those that ``check_screening`` gives.
-        to_show: Whether it is only to be looked at, so that what its pixels contradict does not
-            refuse it.
+        file_name: The file's name; used for side and view if the header lacks them.
+        allow: Screening checks to ignore; see ``check_screening``.
+        to_show: Read for display only: accept pixels that contradict the header.
 
     Raises:
-        Refusal: The file is broken, of a kind that is not read, or no screening mammogram.
+        FileRejected: The file is corrupt, unsupported or not a screening mammogram.
     """
-    with _any_trouble_refused():
+    with _errors_as_rejections():
         dataset = _parse(data)
         _check_holds_image(dataset)
-        known = facts(dataset, file_name)
-        check_screening(dataset, known, allow)
-        _check_picture(dataset)
-        shown = to_grey(stored_values(dataset, is_mammogram=not to_show), dataset, to_show=to_show)
-        return Mammogram(shown.grey, shown.valid, known, shown.doubts)
+        facts = read_facts(dataset, file_name)
+        check_screening(dataset, facts, allow)
+        _check_image_attributes(dataset)
+        stored = stored_values(dataset, is_mammogram=not to_show)
+        displayed = to_grey(stored, dataset, to_show=to_show)
+        return Mammogram(displayed.grey, displayed.valid, facts, displayed.doubts)
 
 
 def read_source(data: bytes) -> Header:
-    """Read what an object derived from an image needs of its header (``derived_header.py``).
+    """Read the header elements that an object derived from the image repeats.
+
+    See ``derived_header.py``.
 
     Args:
         data: The file's bytes.
 
     Raises:
-        Refusal: The file is broken.
+        FileRejected: The file is corrupt.
     """
-    with _any_trouble_refused():
-        return repeated(_parse(data))
+    with _errors_as_rejections():
+        return read_repeated_header(_parse(data))
 
 
 @contextmanager
-def _any_trouble_refused() -> Iterator[None]:
-    """Turn whatever comes out of pydicom (nine classes were seen) into one refusal.
+def _errors_as_rejections() -> Iterator[None]:
+    """Turn any exception from pydicom (nine classes have been seen) into a rejection.
 
-    Lack of memory is the caller's to judge. Warnings are dropped, for they quote the file.
+    MemoryError is left to the caller. Warnings are suppressed because they quote the file.
     """
     try:
         with warnings.catch_warnings():
@@ -87,16 +90,16 @@ def _any_trouble_refused() -> Iterator[None]:
 
 
 def _parse(data: bytes) -> Dataset:
-    """Read all elements; also of a file without preamble, or without file meta group either.
+    """Parse a file, with or without a preamble and a file meta group.
 
-    Such files come from old archives. They are tried only if they begin as a data set must, in
-    little endian: with an element of the meta group or of group 0008.
+    Files without them come from old archives. They are parsed only if they begin, in little
+    endian, with an element of the meta group or of group 0008.
     """
     if data[: len(PREAMBLE)][128:] == PREAMBLE[128:]:
         return _parse_with_meta(data)
     if data.startswith(META_GROUP):
         return _parse_with_meta(PREAMBLE + data)
-    if not data.startswith(FIRST_GROUP):
+    if not data.startswith(IDENTIFYING_GROUP):
         raise FileRejected(Reason.UNREADABLE_IMAGE, "neither DICOM nor a picture by its name")
     dataset = dcmread(BytesIO(data), force=True)
     if not UID(text(dataset, "SOPClassUID")).is_valid:
@@ -113,10 +116,10 @@ def _parse_with_meta(data: bytes) -> Dataset:
 
 
 def _check_holds_image(dataset: Dataset) -> None:
-    """Refuse reports, directories, presentation states and segmentations.
+    """Reject reports, directories, presentation states and segmentations.
 
-    Of a compressed file that ends within its pixels pydicom returns no element at all; the meta
-    group still tells what it was.
+    For a compressed file that ends within its pixels, pydicom returns no elements at all; the
+    meta group still holds the SOP class.
     """
     meta = getattr(dataset, "file_meta", Dataset())
     sop_class = UID(text(dataset, "SOPClassUID") or text(meta, "MediaStorageSOPClassUID"))
@@ -129,20 +132,20 @@ def _check_holds_image(dataset: Dataset) -> None:
     raise FileRejected(Reason.NO_PIXELS, "(7FE0,0010) Pixel Data is missing")
 
 
-def _check_picture(dataset: Dataset) -> None:
-    """Refuse by the header, before any pixel is decoded."""
-    sides = numbers(dataset, "Rows")[:1] + numbers(dataset, "Columns")[:1]
-    if len(sides) != 2 or min(sides) < 1:
+def _check_image_attributes(dataset: Dataset) -> None:
+    """Reject unsupported images by their header, before any pixel is decoded."""
+    shape = numbers(dataset, "Rows")[:1] + numbers(dataset, "Columns")[:1]
+    if len(shape) != 2 or min(shape) < 1:
         raise FileRejected(
             Reason.UNREADABLE_IMAGE, "(0028,0010) Rows or (0028,0011) Columns is missing"
         )
-    if sides[0] * sides[1] > MAX_PIXELS:
-        size = f"{sides[1]:.0f} x {sides[0]:.0f} pixels, at most {MAX_PIXELS} are read"
+    if shape[0] * shape[1] > MAX_PIXELS:
+        size = f"{shape[1]:.0f} x {shape[0]:.0f} pixels, at most {MAX_PIXELS} are read"
         raise FileRejected(Reason.TOO_LARGE, size)
     frames = int(text(dataset, "NumberOfFrames") or 1)
     if frames != 1:
-        tomosynthesis = is_tomosynthesis(dataset)
-        reason = Reason.TOMOSYNTHESIS if tomosynthesis else Reason.UNSUPPORTED_IMAGE
+        is_stack = is_tomosynthesis(dataset)
+        reason = Reason.TOMOSYNTHESIS if is_stack else Reason.UNSUPPORTED_IMAGE
         raise FileRejected(reason, f"{frames} frames, one is read")
     if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise FileRejected(Reason.UNSUPPORTED_IMAGE, "(0028,0004) is neither MONOCHROME1 nor 2")

@@ -71,7 +71,7 @@ SPACING_RANGE_MM = (0.01, 1.0)
 SPACING_TOLERANCE = 0.05
 
 
-def facts(dataset: Dataset, file_name: str) -> Facts:
+def read_facts(dataset: Dataset, file_name: str) -> Facts:
     """Gather what a header says; an element that makes no sense counts as absent.
 
     Args:

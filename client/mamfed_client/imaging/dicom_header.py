@@ -1,6 +1,6 @@
-"""Values of a DICOM header, where any element may be absent, empty or broken.
+"""Read values from a DICOM header in which any element may be absent, empty or corrupt.
 
-Every function takes a broken element for an absent one: a bad spacing must not cost a good image.
+Every function treats a corrupt element as absent, so that a bad spacing does not lose a good image.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from pydicom.sequence import Sequence as Items
 
 
 def value(dataset: Dataset, keyword: str) -> object:
-    """Return an element's value, None where there is none or pydicom cannot make sense of it."""
+    """Return an element's value; None if it is absent or pydicom cannot parse it."""
     try:
         return dataset.get(keyword)
     except MemoryError:
         raise
-    except Exception:  # values are parsed when asked for: whatever parsing raises, it is no value
+    except Exception:  # pydicom parses on access and may raise anything
         return None
 
 
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """Return an element's values as stripped text."""
-    found = value(dataset, keyword)
-    if found is None:
+    content = value(dataset, keyword)
+    if content is None:
         return ()
-    several = isinstance(found, Sequence) and not isinstance(found, str | bytes)
-    return tuple(str(item).strip() for item in (found if several else (found,)))  # type: ignore[attr-defined]
+    is_multiple = isinstance(content, Sequence) and not isinstance(content, str | bytes)
+    return tuple(str(item).strip() for item in (content if is_multiple else (content,)))  # type: ignore[attr-defined]
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """Return an element's first value as stripped text, empty where there is none."""
+    """Return an element's first value as stripped text, or an empty string."""
     return next(iter(texts(dataset, keyword)), "")
 
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """Return an element's values; none of them where one is no finite number."""
+    """Return an element's values as numbers; empty if any of them is not a finite number."""
     try:
-        found = tuple(float(item) for item in texts(dataset, keyword))
+        values = tuple(float(item) for item in texts(dataset, keyword))
     except ValueError:
         return ()
-    return found if all(map(math.isfinite, found)) else ()
+    return values if all(map(math.isfinite, values)) else ()
 
 
 def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
-    """Return the items of a sequence, none where the element is something else."""
-    found = value(dataset, keyword)
-    return tuple(found) if isinstance(found, Items) else ()
+    """Return the items of a sequence; empty if the element is not a sequence."""
+    content = value(dataset, keyword)
+    return tuple(content) if isinstance(content, Items) else ()
 
 
 def frame_groups(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
@@ -60,16 +60,16 @@ def frame_groups(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 
 
 def codes(dataset: Dataset, keyword: str) -> frozenset[str]:
-    """Return the code values of a code sequence (PS3.3 8.8), whatever scheme they name.
+    """Return the code values of a code sequence (PS3.3 8.8), ignoring the coding scheme.
 
-    Vendors name the same scheme SRT, SNM3 or 99SDM; its values look unlike those of SCT.
+    Vendors call the same scheme SRT, SNM3 or 99SDM; its values cannot be confused with SCT codes.
     """
     return frozenset(text(item, "CodeValue") for item in items(dataset, keyword)) - {""}
 
 
 def words(free_text: str) -> str:
-    """Spell a text as lower-case words between single spaces, also at both ends.
+    """Return lower-case words separated by single spaces, with a space at both ends.
 
-    So ``" spot " in words(...)`` finds the whole word however it is set off.
+    ``" spot " in words(...)`` then finds the whole word, whatever the punctuation around it.
     """
     return " ".join(["", *re.findall(r"[^\W_]+", free_text.lower()), ""])

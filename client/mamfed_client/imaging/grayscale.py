@@ -1,8 +1,8 @@
-"""Stored values -> grey levels with bright tissue (the grey scale pipeline of DICOM PS3.4 N.2).
+"""Convert stored values to grey levels with bright tissue (the pipeline of DICOM PS3.4 N.2).
 
 Order matters: modality LUT or rescale, then VOI LUT or window, and only then the inversion of
-MONOCHROME1 (PS3.3 C.7.6.3.1.2, C.11.1, C.11.2). All of it is a function of the stored value, so
-one table of all stored values is computed and looked up: 3.5 ms for 13.6 megapixels.
+MONOCHROME1 (PS3.3 C.7.6.3.1.2, C.11.1, C.11.2). Every step is a function of the stored value, so
+one lookup table over all stored values suffices: 3.5 ms for 13.6 megapixels.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.imaging.mammogram import Grey, Mask
 from mamfed_client.imaging.padding import (
     ValidArea,
-    believed,
     declared_padding,
-    outside_of,
+    unpadded_area,
+    verify_padding,
     without_padded_lines,
 )
 from mamfed_client.imaging.rejections import FileRejected, Reason
@@ -30,36 +30,35 @@ from mamfed_client.imaging.tone_evidence import (
     LEAST_SIDE,
     Tissue,
     Tones,
-    air_is,
     every_nth,
+    find_air,
     share_of_one_level,
     stretched_tones,
 )
 from mamfed_common.transforms.sample import FULL_SCALE
 
-MOST, MORE = 0.5, 0.25
-"""Share of the tissue at one level from which a window is not used, and by how much it must exceed
-the share that the pixels have anyway."""
-UNSUSPICIOUS = 0.2
-"""Share of what is roughly tissue, some air among it, up to which nobody looks closer."""
-LEAST_LEVELS = 32
-"""A modality LUT leaves as many levels, or all that there are."""
-FOLDED = 1.5
-"""Way up and down of a LUT's entries, by their range; 1 where they only rise or only fall."""
+MAX_SATURATED, SATURATED_EXCESS = 0.5, 0.25
+"""A window is unusable if it shows more than ``MAX_SATURATED`` of the tissue at one level, and
+``SATURATED_EXCESS`` more than the pixels have at one level without it."""
+UNSUSPICIOUS_SHARE = 0.2
+"""Up to this share of the rough tissue, which includes some air, no closer check is made."""
+MIN_LEVELS = 32
+"""A modality LUT must keep this many distinct levels, or all if there are fewer."""
+MAX_VARIATION = 1.5
+"""Maximum total variation of a LUT's entries divided by their range; 1 if they are monotonic."""
 
 Levels = npt.NDArray[np.float64]
 Stored = npt.NDArray[Any]
 
 
 class DisplayedImage(NamedTuple):
-    """An image as it is to be seen.
+    """An image in the grey levels in which it is displayed.
 
     Attributes:
         grey: ``(H, W)`` uint16, tissue bright, 0..65535 for the whole output range of the VOI
             transformation, padding 0.
-        valid: ``(H, W)`` bool, false where the file padded (PS3.3 C.7.5.1.1.2); None where it did
-            not.
-        doubts: What the header says and the pixels do not bear out.
+        valid: ``(H, W)`` bool, false on padding (PS3.3 C.7.5.1.1.2); None if there is none.
+        doubts: Header values that the pixels do not confirm.
     """
 
     grey: Grey
@@ -69,49 +68,53 @@ class DisplayedImage(NamedTuple):
 
 @np.errstate(over="ignore")
 def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> DisplayedImage:
-    """Make grey levels of stored values as the header says that they are to be shown.
+    """Convert stored values to the grey levels that the header specifies for display.
 
-    The VOI LUT Sequence is preferred to the window, and of several the first is taken: both mean
-    alternative views of which the reader chooses (PS3.3 C.11.2), and GE writes three of each. A
-    LUT or window that shows most of the tissue in one level, or that cannot be computed, gives way
-    to the next; without any, levels are stretched from the darkest to the brightest pixel.
+    A VOI LUT Sequence takes precedence over windows, and the first of several is used: they are
+    alternative views for the reader to choose from (PS3.3 C.11.2), and GE writes three of each. A
+    LUT or window that shows most of the tissue at one level, or cannot be computed, is skipped in
+    favour of the next. Without a usable one, levels are stretched from the darkest to the
+    brightest pixel.
 
-    Polarity is what Photometric Interpretation and Presentation LUT Shape say. Where the two
-    contradict each other the air, which is dark, decides.
+    Polarity follows Photometric Interpretation and Presentation LUT Shape. If they contradict each
+    other, it is chosen so that the air is dark.
 
     Args:
         stored: ``(H, W)`` uint8, int8, uint16 or int16.
         dataset: The image's header.
-        to_show: Whether it is only to be looked at, so that bright air does not refuse it.
+        to_show: Read for display only: accept bright air.
 
     Raises:
-        Refusal: All is padding, or the air is bright.
+        FileRejected: The whole image is padding, or the air is bright.
     """
     values = _every_value(stored.dtype)
-    # Signed too by bit pattern: OpenCV's manual offsets signed indices, version 5.0 does not.
+    # Index signed values by bit pattern, too: OpenCV's manual says that it offsets signed indices,
+    # but version 5.0 does not.
     bits = stored.view(f"u{stored.dtype.itemsize}")
     padding = declared_padding(values, dataset)
-    outside = outside_of(stored, values, padding)
-    seen = _seen(stored, values, outside)
-    levels = _modality(values, seen, dataset)
+    unpadded = unpadded_area(stored, values, padding)
+    in_use = _values_in_range(stored, values, unpadded)
+    levels = _modality(values, in_use, dataset)
     view = every_nth(bits)
-    tones, air = _tones(levels[view], outside, dataset)
+    tones, air = _tones(levels[view], unpadded, dataset)
     tissue = Tissue(tones)
     valid = (
-        ValidArea() if outside is None else believed(outside, tissue, is_range=padding.sum() > 1)
+        ValidArea()
+        if unpadded is None
+        else verify_padding(unpadded, tissue, is_range=padding.sum() > 1)
     )
-    if valid.pixels is not outside:
-        seen = _seen(stored, values, valid.pixels)
-    shown, doubts = _shown(levels, seen, view, tissue, dataset)
-    inverted, disputed = _polarity(shown[seen], levels[seen], 0 if to_show else air, dataset)
+    if valid.pixels is not unpadded:
+        in_use = _values_in_range(stored, values, valid.pixels)
+    shown, doubts = _voi(levels, in_use, view, tissue, dataset)
+    inverted, disputed = _polarity(shown[in_use], levels[in_use], 0 if to_show else air, dataset)
     if not valid.is_declared:
         doubts += (Doubtful(Doubt.PADDING, "tissue has (0028,0120) Pixel Padding Value"),)
     shown = 1 - shown if inverted else shown
-    if valid.pixels is outside:
+    if valid.pixels is unpadded:
         shown[padding] = 0
     table = np.rint(shown * FULL_SCALE).astype(np.uint16)
     grey = cv2.LUT(bits, table)
-    if valid.pixels is not outside and valid.pixels is not None:
+    if valid.pixels is not unpadded and valid.pixels is not None:
         grey[~valid.pixels] = 0
     return DisplayedImage(grey, None if valid.is_air else valid.pixels, doubts + disputed)
 
@@ -122,26 +125,32 @@ def _every_value(dtype: np.dtype[Any]) -> Stored:
     return np.arange(2 ** (8 * dtype.itemsize), dtype=unsigned).view(dtype)
 
 
-def _seen(stored: Stored, values: Stored, image: Mask | None) -> Mask:
-    """Tell which values lie between the least and the greatest of the image."""
+def _values_in_range(stored: Stored, values: Stored, image: Mask | None) -> Mask:
+    """Return which values lie between the image's minimum and maximum."""
     low, high, _, _ = cv2.minMaxLoc(stored, None if image is None else image.view(np.uint8))
-    seen: Mask = (values >= low) & (values <= high)
-    return seen
+    in_range: Mask = (values >= low) & (values <= high)
+    return in_range
 
 
-def _tones(levels: Levels, outside: Mask | None, dataset: Dataset) -> tuple[Tones, int]:
+def _tones(levels: Levels, unpadded: Mask | None, dataset: Dataset) -> tuple[Tones, int]:
     """Return the view's tones, tissue bright, and which end of the levels is air."""
-    tones = stretched_tones(levels, of=without_padded_lines(outside, levels))
-    air = air_is(without_padded_lines(outside, tones))
+    tones = stretched_tones(levels, of=without_padded_lines(unpadded, levels))
+    air = find_air(without_padded_lines(unpadded, tones))
     high_is_dark = air > 0 if air else _is_inverted(dataset)
     return (1 - tones if high_is_dark else tones), air
 
 
 def _polarity(shown: Levels, levels: Levels, air: int, dataset: Dataset) -> tuple[bool, Doubts]:
-    """Tell whether to invert what is seen, ``(n,)`` as shown and as levels, so that air is dark.
+    """Return whether to invert the image so that air is dark.
+
+    Args:
+        shown: ``(n,)`` output of the VOI transformation for the values in use.
+        levels: ``(n,)`` output of the modality transformation for the same values.
+        air: Which end of the levels is air, as returned by ``find_air``.
+        dataset: The header.
 
     Raises:
-        Refusal: The header, which does not contradict itself, would show air bright.
+        FileRejected: The header is consistent, but would show air bright.
     """
     inverted = _is_inverted(dataset)
     rises = bool(shown[levels.argmax()] >= shown[levels.argmin()])
@@ -150,24 +159,24 @@ def _polarity(shown: Levels, levels: Levels, air: int, dataset: Dataset) -> tupl
     if not _fields_disagree(dataset):
         photometric = text(dataset, "PhotometricInterpretation")
         raise FileRejected(Reason.INVERTED, f"the air is bright under (0028,0004) {photometric}")
-    found = "(0028,0004) and (2050,0020) contradict each other; the air decided"
-    return not inverted, (Doubtful(Doubt.POLARITY, found),)
+    detail = "(0028,0004) and (2050,0020) contradict each other; the air decided"
+    return not inverted, (Doubtful(Doubt.POLARITY, detail),)
 
 
 def _fields_disagree(dataset: Dataset) -> bool:
-    """Tell whether Presentation LUT Shape is another than Photometric Interpretation demands."""
+    """Return whether Presentation LUT Shape contradicts Photometric Interpretation."""
     shape = text(dataset, "PresentationLUTShape")
-    demanded = (
+    expected = (
         "INVERSE" if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else "IDENTITY"
     )
-    return shape in ("IDENTITY", "INVERSE") and shape != demanded
+    return shape in ("IDENTITY", "INVERSE") and shape != expected
 
 
 def _is_inverted(dataset: Dataset) -> bool:
-    """Tell whether low values are bright.
+    """Return whether the header declares low values as bright.
 
-    In a mammogram Presentation LUT Shape INVERSE only repeats what MONOCHROME1 says (PS3.3
-    C.8.11.3), so both together invert once.
+    In a mammogram, Presentation LUT Shape INVERSE only restates MONOCHROME1 (PS3.3 C.8.11.3), so
+    both together invert once.
     """
     return (
         text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
@@ -175,16 +184,16 @@ def _is_inverted(dataset: Dataset) -> bool:
     )
 
 
-def _modality(values: Stored, seen: Mask, dataset: Dataset) -> Levels:
-    """Apply the modality LUT or the rescale (PS3.3 C.11.1); the two exclude each other.
+def _modality(values: Stored, in_use: Mask, dataset: Dataset) -> Levels:
+    """Apply the modality LUT or the rescale (PS3.3 C.11.1); they are mutually exclusive.
 
-    A LUT that folds, or leaves few levels of many, gives way to what comes next.
+    A LUT that is far from monotonic, or merges many levels into few, is skipped.
     """
     levels = values.astype(np.float64)
     for holder in (dataset, *frame_groups(dataset, "PixelValueTransformationSequence")):
         for lut in items(holder, "ModalityLUTSequence")[:1]:
             entries = _look_up(levels, lut)
-            if entries is not None and _keeps(entries[0][seen], levels[seen]):
+            if entries is not None and _keeps_levels(entries[0][in_use], levels[in_use]):
                 return entries[0]
         slope, intercept = numbers(holder, "RescaleSlope"), numbers(holder, "RescaleIntercept")
         if slope and intercept and slope[0] != 0:
@@ -192,38 +201,41 @@ def _modality(values: Stored, seen: Mask, dataset: Dataset) -> Levels:
     return levels
 
 
-def _keeps(entries: Levels, levels: Levels) -> bool:
-    enough = min(LEAST_LEVELS, np.unique(levels).size)
-    return not _folds(entries, levels) and np.unique(entries).size >= enough
+def _keeps_levels(entries: Levels, levels: Levels) -> bool:
+    min_levels = min(MIN_LEVELS, np.unique(levels).size)
+    return not _oscillates(entries, levels) and np.unique(entries).size >= min_levels
 
 
-def _folds(entries: Levels, levels: Levels) -> bool:
-    """Tell whether entries go up and down with the levels, as bytes in a wrong order do."""
+def _oscillates(entries: Levels, levels: Levels) -> bool:
+    """Return whether entries rise and fall repeatedly, as bytes in the wrong order do."""
     in_order = entries[np.argsort(levels, kind="stable")]
-    return bool(np.abs(np.diff(in_order)).sum() > FOLDED * np.ptp(in_order))
+    return bool(np.abs(np.diff(in_order)).sum() > MAX_VARIATION * np.ptp(in_order))
 
 
-def _shown(
-    levels: Levels, seen: Mask, view: Stored, tissue: Tissue, dataset: Dataset
+def _voi(
+    levels: Levels, in_use: Mask, view: Stored, tissue: Tissue, dataset: Dataset
 ) -> tuple[Levels, Doubts]:
-    """Apply the first VOI transformation that leaves the tissue's levels apart: 0..1.
+    """Apply the first VOI transformation that keeps the tissue's levels apart.
 
     Args:
-        levels: ``(n,)`` of all stored values.
-        seen: ``(n,)`` bool: which of them the image has.
-        view: ``(h, w)`` stored values of the view, by their bit patterns.
-        tissue: Of the view.
+        levels: ``(n,)`` levels of all stored values.
+        in_use: ``(n,)`` bool, true for values in the image's range.
+        view: ``(h, w)`` stored values of the reduced view, as bit patterns.
+        tissue: The tissue on the same view.
         dataset: The header.
+
+    Returns:
+        ``(n,)`` in 0..1, and a doubt if the first transformation was skipped.
     """
     doubts: Doubts = ()
-    for shown in _transformations(levels, seen, dataset):
-        share = _lost(shown, levels, view, tissue)
-        if share == 0 and np.ptp(shown[seen]) > 0:
+    for shown in _transformations(levels, in_use, dataset):
+        share = _saturated_share(shown, levels, view, tissue)
+        if share == 0 and np.ptp(shown[in_use]) > 0:
             return shown, doubts
         if min(view.shape) >= LEAST_SIDE and not doubts:
-            found = f"the first shows {share or 1:.0%} of the tissue at one level"
-            doubts = (Doubtful(Doubt.WINDOW, found),)
-    darkest, brightest = levels[seen].min(), levels[seen].max()
+            detail = f"the first shows {share or 1:.0%} of the tissue at one level"
+            doubts = (Doubtful(Doubt.WINDOW, detail),)
+    darkest, brightest = levels[in_use].min(), levels[in_use].max()
     span = brightest - darkest
     if not np.isfinite(span):
         raise FileRejected(Reason.UNREADABLE_IMAGE, "grey levels are not finite")
@@ -231,23 +243,24 @@ def _shown(
     return stretched, doubts
 
 
-def _lost(shown: Levels, levels: Levels, view: Stored, tissue: Tissue) -> float:
-    """Return the share of the tissue that is shown at one level; 0 where that is no fault."""
+def _saturated_share(shown: Levels, levels: Levels, view: Stored, tissue: Tissue) -> float:
+    """Return the share of the tissue shown at one level, or 0 if the share is acceptable."""
     if min(view.shape) < LEAST_SIDE:
         return 0.0
-    if share_of_one_level(shown[view[tissue.rough]]) <= UNSUSPICIOUS:
+    if share_of_one_level(shown[view[tissue.rough]]) <= UNSUSPICIOUS_SHARE:
         return 0.0
     values = view[tissue.fine]
     share = share_of_one_level(shown[values])
-    return share if share > max(MOST, share_of_one_level(levels[values]) + MORE) else 0.0
+    limit = max(MAX_SATURATED, share_of_one_level(levels[values]) + SATURATED_EXCESS)
+    return share if share > limit else 0.0
 
 
-def _transformations(levels: Levels, seen: Mask, dataset: Dataset) -> Iterator[Levels]:
-    """Yield what each VOI LUT, then each window, makes of the levels: 0..1, best first."""
+def _transformations(levels: Levels, in_use: Mask, dataset: Dataset) -> Iterator[Levels]:
+    """Yield the result in 0..1 of each VOI LUT, then of each window, in order of preference."""
     for holder in (dataset, *frame_groups(dataset, "FrameVOILUTSequence")):
         for lut in items(holder, "VOILUTSequence"):
             entries = _look_up(levels, lut)
-            if entries is not None and not _folds(entries[0][seen], levels[seen]):
+            if entries is not None and not _oscillates(entries[0][in_use], levels[in_use]):
                 yield entries[0] / entries[1]
         centres, widths = numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth")
         function = text(holder, "VOILUTFunction").upper()
@@ -258,11 +271,11 @@ def _transformations(levels: Levels, seen: Mask, dataset: Dataset) -> Iterator[L
 
 
 def _look_up(levels: Levels, lut: Dataset) -> tuple[Levels, int] | None:
-    """Look levels up in a LUT; what lies outside takes the first or the last entry.
+    """Look levels up in a LUT; levels outside it map to the first or last entry.
 
     Returns:
-        The entries and the largest that the LUT could hold; None where it has no sound entries.
-        Where entries exceed the bits that the descriptor names, its bits are wrong, not they.
+        The entries and the largest value that the LUT can hold; None if the LUT is unusable. If
+        entries exceed the bit depth in the descriptor, the entries are believed.
     """
     descriptor = [int(number) for number in numbers(lut, "LUTDescriptor")]
     if len(descriptor) != 3:
@@ -273,13 +286,13 @@ def _look_up(levels: Levels, lut: Dataset) -> tuple[Levels, int] | None:
     first = descriptor[1]
     if first > 32767 and levels.min() < 0:  # SS read as US
         first -= 65536
-    place = np.clip(np.rint(levels) - first, 0, entries.size - 1).astype(np.intp)
+    index = np.clip(np.rint(levels) - first, 0, entries.size - 1).astype(np.intp)
     bits = descriptor[2] if 0 < descriptor[2] <= 16 else 16
-    return entries[place].astype(np.float64), max(2**bits - 1, int(entries.max()))
+    return entries[index].astype(np.float64), max(2**bits - 1, int(entries.max()))
 
 
 def _entries(lut: Dataset, count: int) -> npt.NDArray[np.uint16] | None:
-    """Return LUT Data ``(count,)``: 16-bit entries, or 8-bit ones two to a word."""
+    """Return LUT Data ``(count,)``: 16-bit entries, or 8-bit entries packed two to a word."""
     data: Any = value(lut, "LUTData")
     if isinstance(data, bytes):
         is_little = lut.original_encoding[1] is not False
@@ -296,9 +309,10 @@ def _entries(lut: Dataset, count: int) -> npt.NDArray[np.uint16] | None:
 
 
 def _window(levels: Levels, centre: float, width: float, function: str) -> Levels | None:
-    """Apply a window (PS3.3 C.11.2.1.2, C.11.2.1.3): 0..1; None where it has no width.
+    """Apply a window (PS3.3 C.11.2.1.2, C.11.2.1.3) and return 0..1; None if it has no width.
 
-    A LINEAR window of width 1 is a threshold: allowed, but no picture of a breast.
+    A LINEAR window of width 1 counts as without width: DICOM allows this threshold, but it cannot
+    show a breast.
     """
     if function not in ("SIGMOID", "LINEAR_EXACT"):
         centre, width = centre - 0.5, width - 1

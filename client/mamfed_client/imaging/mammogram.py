@@ -1,4 +1,4 @@
-"""One mammogram as read from a file, whichever format it came in."""
+"""The in-memory representation of a mammogram, independent of its file format."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ Mask = npt.NDArray[np.bool_]
 Laterality = Literal["L", "R"]
 
 MAX_PIXELS = 40_000_000
-"""More than any detector has (5355 x 4915 is the largest seen); guards against hostile headers."""
+"""Above the largest known detector (5355 x 4915 pixels); protects against hostile headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file says of its image. The two identifiers never leave the memory of this process.
+    """Metadata of a mammogram, taken from its file.
+
+    ``patient`` and ``instance`` identify a person and never leave this process's memory.
 
     Attributes:
-        laterality: Which breast.
-        laterality_source: What said so: a DICOM keyword, ``file name`` or ``table``.
-        view: ``CC``, ``MLO`` or what else is said, in capitals.
-        view_source: What said so.
-        spacing_mm: Distance of pixel centres on the detector or film, in millimetres.
-        vendor: Who made the unit: one name a known maker, else as the file spells it.
-        model: The unit's model, as the file spells it.
-        birads: The BI-RADS assessment, as ``4a``.
-        patient: The patient's identifier.
-        instance: The image's SOP Instance UID (PS3.3 C.12.1).
+        laterality: Left or right breast.
+        laterality_source: Where laterality came from: a DICOM keyword, ``file name`` or ``table``.
+        view: The view in upper case, usually ``CC`` or ``MLO``.
+        view_source: Where the view came from, as for ``laterality_source``.
+        spacing_mm: Distance between pixel centres on the detector or film, in millimetres.
+        vendor: Manufacturer: the common name if known, else as the file spells it.
+        model: Model name as the file spells it.
+        birads: BI-RADS assessment, such as ``4a``.
+        patient: Patient identifier.
+        instance: SOP Instance UID of the image (PS3.3 C.12.1).
     """
 
     laterality: Laterality | None = None
@@ -51,13 +53,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Mammogram:
-    """A mammogram on its file's own pixel grid and in its file's own orientation.
+    """A mammogram on the pixel grid and in the orientation of its file.
 
     Attributes:
-        grey: ``(H, W)`` uint16; 0..65535 stands for intensities 0..1, tissue bright.
-        valid: ``(H, W)`` bool, false where the file padded; None where all is image.
-        facts: What the file says of it.
-        doubts: What may be wrong with it, as far as its reader can tell.
+        grey: ``(H, W)`` uint16; 0..65535 represents intensities 0..1, tissue bright.
+        valid: ``(H, W)`` bool, false on padding; None if the file has no padding.
+        facts: Metadata from the file.
+        doubts: Possible problems that the reader noticed.
     """
 
     grey: Grey

@@ -1,8 +1,8 @@
-"""What the header of a PNG, TIFF, JPEG, PGM or BMP says that changes how its pixels are to be read.
+"""Read the header fields of PNG, TIFF, JPEG, PGM and BMP that affect how pixels are interpreted.
 
-One rule for all formats, and for images as for masks: a picture that is to be turned or of several
-images is refused. Polarity, sign and tone curve are told, for a mask has no tones. OpenCV, which
-decodes, obeys some of it in some formats and depths.
+The same rule holds for all formats, and for images as for masks: a picture that is rotated or holds
+several images is rejected. Polarity, sign and tone curve are only reported, since they do not
+matter for every mask. OpenCV, which decodes, honours them in some formats and bit depths only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PNG, BMP = b"\x89PNG\r\n\x1a\n", b"BM"
 EXIF = b"Exif\0\0"
 EXIF_ORIENTATION = 274
 GAMMAS = (45455, 100000)
-"""Of (gAMA), in 1/100000: the usual 1/2.2, and 1, which says that nobody asked."""
+"""Accepted values of gAMA in units of 1/100000: the usual 1/2.2, and 1, a common default."""
 GAMMA_TOLERANCE = 0.02
 PGM_GAP = rb"(?:\s|#[^\n]*\n)"
 PGM_HEADER = re.compile(rb"(P[25])" + 3 * (PGM_GAP + rb"+(\d{1,9})") + PGM_GAP, re.ASCII)
@@ -35,11 +35,11 @@ class PictureHeader(NamedTuple):
         format: ``PNG``, ``TIFF``, ``JPEG``, ``PGM`` or ``BMP``.
         width: In pixels.
         height: In pixels.
-        white_is_zero: Whether low values are bright; only TIFF can say so.
-        signed: Whether pixels are signed, likewise.
-        is_mask: Whether it says that it is the mask of another picture, likewise.
-        top: The largest level that a binary PGM allows; 0 elsewhere: OpenCV scales those of text.
-        gamma: The tone curve that a PNG says and that is none of the usual ones; else 0.
+        white_is_zero: Whether low values are bright (TIFF only).
+        signed: Whether pixels are signed (TIFF only).
+        is_mask: Whether the picture is declared as the mask of another one (TIFF only).
+        top: Maximum level of a binary PGM; 0 for other formats. OpenCV scales text PGM itself.
+        gamma: Unusual tone curve of a PNG; else 0.
     """
 
     format: str
@@ -53,10 +53,10 @@ class PictureHeader(NamedTuple):
 
 
 def read_picture_header(data: bytes) -> PictureHeader:
-    """Read a picture's header; its content says which format it is.
+    """Read a picture's header, detecting the format from the content.
 
     Raises:
-        Refusal: It is of no known format, ends within its header, or is of a kind that is not read.
+        FileRejected: The format is unknown, the header is truncated, or the variant is unsupported.
     """
     try:
         if data.startswith(PNG):
@@ -68,7 +68,7 @@ def read_picture_header(data: bytes) -> PictureHeader:
         if data.startswith((b"P2", b"P5")):
             return _pgm(data)
         if data.startswith(BMP):
-            columns, rows = struct.unpack_from("<ii", data, 18)  # upside down where positive
+            columns, rows = struct.unpack_from("<ii", data, 18)  # rows is negative if top-down
             return PictureHeader("BMP", columns, abs(rows))
     except struct.error:
         raise FileRejected(Reason.TRUNCATED, "the picture ends within its header") from None
@@ -76,7 +76,7 @@ def read_picture_header(data: bytes) -> PictureHeader:
 
 
 def is_picture(data: bytes) -> bool:
-    """Tell a picture that may be a mask by its first bytes; nobody saves one as PGM."""
+    """Return whether data start like a picture format used for masks; PGM is not one of them."""
     return data.startswith((PNG, SOI + b"\xff", BMP)) or is_tiff(data)
 
 
@@ -96,7 +96,7 @@ def _png(data: bytes) -> PictureHeader:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Walk over all chunks but the pixels; eXIf may come after these (PNG 3, section 5.6)."""
+    """Yield all chunks except the pixels; eXIf may come after these (PNG 3, section 5.6)."""
     at = len(PNG)
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -121,7 +121,10 @@ def _jpeg(data: bytes) -> PictureHeader:
 
 
 def _jpeg_applications(data: bytes, scan: int) -> Iterator[bytes]:
-    """Yield the APP1 segments, where Exif lies (T.81 B.2.4.6); ``jpeg_header`` has walked here."""
+    """Yield the APP1 segments, which hold Exif (T.81 B.2.4.6).
+
+    ``jpeg_header`` has already validated the markers up to ``scan``.
+    """
     at = len(SOI)
     while at + 4 <= min(scan, len(data)):
         if data[at] != 0xFF or data[at + 1] == 0xFF or 0xD0 <= data[at + 1] <= 0xD8:
@@ -134,7 +137,7 @@ def _jpeg_applications(data: bytes, scan: int) -> Iterator[bytes]:
 
 
 def _check_upright(exif: bytes) -> None:
-    """Refuse what Exif wants turned or mirrored, for masks were drawn on the pixels as they lie."""
+    """Reject pictures that Exif rotates or mirrors: masks are drawn on the pixels as stored."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return
@@ -144,28 +147,28 @@ def _check_upright(exif: bytes) -> None:
         for at in range(start + 2, start + 2 + 12 * count, 12):
             tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)
             if tag == EXIF_ORIENTATION and 2 <= value <= 8:
-                raise _unsupported(f"turned by orientation {value}; save it as it is to be seen")
+                raise _unsupported(f"rotated by Exif orientation {value}; save it upright")
     except struct.error:
-        return  # broken metadata turn nothing
+        return  # corrupt metadata are ignored
 
 
 def _pgm(data: bytes) -> PictureHeader:
-    """Read the header, within which comments may stand, and see that one image follows."""
-    found = PGM_HEADER.match(data[:4096])
-    if not found:
-        raise FileRejected(Reason.UNREADABLE_IMAGE, "a PGM without width, height or largest level")
-    width, height, top = (int(found[group]) for group in (2, 3, 4))
+    """Read the header, which may contain comments, and check that a single image follows."""
+    header = PGM_HEADER.match(data[:4096])
+    if not header:
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "a PGM without width, height or maximum level")
+    width, height, top = (int(header[group]) for group in (2, 3, 4))
     if not 1 <= top <= FULL_SCALE:
-        raise FileRejected(Reason.UNREADABLE_IMAGE, f"a PGM with {top} as the largest level")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"a PGM with {top} as the maximum level")
     size = width * height * (1 if top < 256 else 2)
-    is_text = found[1] == b"P2"
-    follows = (
-        b"P" in data[found.end() :] if is_text else data[found.end() + size :].strip(b"\0\r\n\t ")
+    is_text = header[1] == b"P2"
+    has_more_data = (
+        b"P" in data[header.end() :] if is_text else data[header.end() + size :].strip(b"\0\r\n\t ")
     )
-    if follows:
+    if has_more_data:
         raise _unsupported("data after the image; save each image as a file of its own")
     return PictureHeader("PGM", width, height, top=0 if is_text else top)
 
 
-def _unsupported(found: str) -> FileRejected:
-    return FileRejected(Reason.UNSUPPORTED_IMAGE, found)
+def _unsupported(detail: str) -> FileRejected:
+    return FileRejected(Reason.UNSUPPORTED_IMAGE, detail)

@@ -1,4 +1,4 @@
-"""A mammogram -> the sample that training sees."""
+"""Prepare a mammogram as a training sample: crop to the breast, orient, resize and normalise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.imaging.breast_mask import BreastView, enlarged, find_breast_mask, seen
+from mamfed_client.imaging.breast_mask import (
+    BreastView,
+    find_breast,
+    find_breast_mask,
+    upscale_mask,
+)
 from mamfed_client.imaging.geometry import Transform, choose_transform
 from mamfed_client.imaging.mammogram import Grey, Mammogram, Mask
 from mamfed_client.imaging.rejections import FileRejected, Reason
@@ -25,21 +30,21 @@ __all__ = [
 ]
 
 PREPARE_VERSION = 2
-"""To be raised with every change that makes other samples of the same files."""
+"""Increase whenever a change alters the samples prepared from the same files."""
 
 BLACK_SHARE = 0.005
 WHITE_SHARE = 0.998
-"""Shares of the breast that are darker than 0 and than 1; some calcifications lie above."""
-LEVELS_LOOKED_AT = 500_000
+"""Quantiles of the breast's grey levels that map to 0 and 1; some calcifications exceed 1."""
+MAX_COUNTED_PIXELS = 500_000
 
 
 class ImageAnalysis(NamedTuple):
-    """What is known of an image before it is prepared; checks and preparation share it.
+    """Breast and histogram of an image, shared by plausibility checks and preparation.
 
     Attributes:
         view: The image and its breast on a small view.
-        darker: ``(65536,)`` int64: how many pixels inside the breast have each grey level or a
-            darker one, on every n-th row and column of large images.
+        darker: ``(65536,)`` int64: for each grey level, the number of breast pixels at or below it,
+            counted on every n-th row and column of large images.
     """
 
     view: BreastView
@@ -50,10 +55,10 @@ def analyse(mammogram: Mammogram) -> ImageAnalysis:
     """Find the breast and count its grey levels.
 
     Raises:
-        Refusal: No breast is found.
+        FileRejected: No breast was found.
     """
-    view = seen(mammogram.grey, mammogram.valid)
-    return ImageAnalysis(view, _darker(mammogram.grey, mammogram.valid, view.breast))
+    view = find_breast(mammogram.grey, mammogram.valid)
+    return ImageAnalysis(view, _cumulative_counts(mammogram.grey, mammogram.valid, view.breast))
 
 
 def prepare(
@@ -61,34 +66,34 @@ def prepare(
     mask: Mask | None,
     size: int,
     name: str = "",
-    look: ImageAnalysis | None = None,
+    analysis: ImageAnalysis | None = None,
 ) -> tuple[Sample, Transform]:
-    """Crop to the breast, put the chest wall left, rescale and normalise.
+    """Crop to the breast, place the chest wall on the left, resize and normalise.
 
     Args:
-        mammogram: ``(H, W)`` grey levels, any scale. Its padding is outside the breast.
-        mask: ``(H, W)`` bool, true on malignant findings. What it marks counts as breast, so that
-            no finding is cut off, but for what it marks on padding.
+        mammogram: ``(H, W)`` grey levels, any scale. Its padding counts as outside the breast.
+        mask: ``(H, W)`` bool, true on malignant findings. Marked pixels count as breast, so that no
+            finding is cropped, except where they lie on padding.
         size: Side of the sample in pixels.
-        name: What the site calls the image.
-        look: What :func:`analyse` has said of the mammogram; None looks now.
+        name: The site's own name for the image.
+        analysis: Result of :func:`analyse` for the mammogram; None computes it.
 
     Raises:
-        Refusal: No breast is found, or the mask marks nothing but padding.
+        FileRejected: No breast was found, or the mask marks only padding.
     """
     grey, valid = mammogram.grey, mammogram.valid
-    finding = _on_the_image(mask, valid)
-    look = look or analyse(mammogram)
-    breast = look.view.breast
+    finding = _without_padding(mask, valid)
+    analysis = analysis or analyse(mammogram)
+    breast = analysis.view.breast
     transform = choose_transform(breast, mammogram.facts.laterality, size, grey.shape, finding)
-    image = rescale_intensity(transform.apply(grey), *_ends(look.darker))
-    breast_mask, small_mask = breast_and_mask(transform, breast, valid, finding)
+    image = rescale_intensity(transform.apply(grey), *_intensity_range(analysis.darker))
+    breast_mask, small_mask = transform_masks(transform, breast, valid, finding)
     image *= breast_mask
     return Sample(image, breast_mask, small_mask, name), transform
 
 
-def _on_the_image(mask: Mask | None, valid: Mask | None) -> Mask | None:
-    """Take off what a roughly drawn outline marks beyond the image."""
+def _without_padding(mask: Mask | None, valid: Mask | None) -> Mask | None:
+    """Remove the part of a roughly drawn outline that lies on padding."""
     if mask is None or valid is None:
         return mask
     finding: Mask = mask & valid
@@ -97,32 +102,33 @@ def _on_the_image(mask: Mask | None, valid: Mask | None) -> Mask | None:
     return finding
 
 
-def black_and_white(grey: Grey, valid: Mask | None, breast: Mask) -> tuple[int, int]:
-    """Take percentiles of the breast's grey levels, on every n-th row and column of large images.
+def intensity_range(grey: Grey, valid: Mask | None, breast: Mask) -> tuple[int, int]:
+    """Return the grey levels that become black and white: percentiles inside the breast.
 
-    A breast half of which is white, as a film's may be, still has two levels.
+    The percentiles are taken on every n-th row and column of large images. They differ even if
+    half of the breast is white, as on some films.
 
     Args:
         grey: ``(H, W)`` grey levels.
-        valid: ``(H, W)`` bool, false on padding; None where there is none.
+        valid: ``(H, W)`` bool, false on padding; None if there is none.
         breast: ``(h, w)`` bool: the breast on a view of the image.
 
     Raises:
-        Refusal: All of the breast is of one level.
+        FileRejected: The whole breast has a single grey level.
     """
-    return _ends(_darker(grey, valid, breast))
+    return _intensity_range(_cumulative_counts(grey, valid, breast))
 
 
-def _darker(grey: Grey, valid: Mask | None, breast: Mask) -> npt.NDArray[np.int64]:
-    step = max(1, math.isqrt(grey.size // LEVELS_LOOKED_AT))
+def _cumulative_counts(grey: Grey, valid: Mask | None, breast: Mask) -> npt.NDArray[np.int64]:
+    step = max(1, math.isqrt(grey.size // MAX_COUNTED_PIXELS))
     levels = grey[::step, ::step]
-    inside = enlarged(breast, levels.shape)
+    inside = upscale_mask(breast, levels.shape)
     if valid is not None:
         inside &= valid[::step, ::step]
     return np.cumsum(np.bincount(levels[inside], minlength=FULL_SCALE + 1))
 
 
-def _ends(darker: npt.NDArray[np.int64]) -> tuple[int, int]:
+def _intensity_range(darker: npt.NDArray[np.int64]) -> tuple[int, int]:
     black, white = np.searchsorted(darker, (BLACK_SHARE * darker[-1], WHITE_SHARE * darker[-1]))
     if not white > black:
         raise FileRejected(Reason.NO_BREAST, "the breast is flat")
@@ -130,23 +136,26 @@ def _ends(darker: npt.NDArray[np.int64]) -> tuple[int, int]:
 
 
 def rescale_intensity(image: Grey, black: int, white: int) -> Grey:
-    """Bring black to 0 and white to 65535; OpenCV clips at both ends of uint16."""
+    """Scale grey levels so that black becomes 0 and white 65535; OpenCV clips to uint16."""
     levels = np.arange(FULL_SCALE + 1, dtype=np.uint16)
     table = cv2.multiply(cv2.subtract(levels, float(black)), FULL_SCALE / (white - black))
-    brought: Grey = cv2.LUT(image, table)
-    return brought
+    rescaled: Grey = cv2.LUT(image, table)
+    return rescaled
 
 
-def breast_and_mask(
+def transform_masks(
     transform: Transform, breast: Mask, valid: Mask | None, finding: Mask | None
 ) -> tuple[Mask, Mask]:
-    """Bring the breast and its findings to the sample's grid, both ``(size, size)`` bool.
+    """Transform the breast and its findings to the sample's grid.
 
     Args:
-        transform: The way there.
+        transform: Transform from the image to the sample.
         breast: ``(h, w)`` bool: the breast on a view of the image.
-        valid: ``(H, W)`` bool, false on padding; None where there is none.
-        finding: ``(H, W)`` bool, false on padding; None where there is none.
+        valid: ``(H, W)`` bool, false on padding; None if there is none.
+        finding: ``(H, W)`` bool, false on padding; None if there is none.
+
+    Returns:
+        The breast mask and the finding mask, both ``(size, size)`` bool.
     """
     breast_mask = transform.apply_view(breast)
     if valid is not None:

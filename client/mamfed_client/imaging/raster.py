@@ -1,4 +1,4 @@
-"""PNG, TIFF, JPEG and PGM pictures -> mammograms."""
+"""Read mammograms from PNG, TIFF, JPEG and PGM pictures."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ from mamfed_client.imaging.decoding.pixel_evidence import check_byte_order, chec
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Grey, Mammogram
 from mamfed_client.imaging.picture_headers import PictureHeader, read_picture_header
 from mamfed_client.imaging.rejections import FileRejected, Reason
-from mamfed_client.imaging.tone_evidence import air_is, every_nth, stretched_tones
+from mamfed_client.imaging.tone_evidence import every_nth, find_air, stretched_tones
 from mamfed_common.transforms.sample import FULL_SCALE
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm"})
 
 
 def read_image(data: bytes, *, to_show: bool = False) -> Mammogram:
-    """Read an 8- or 16-bit grey picture, tissue bright.
+    """Read an 8- or 16-bit greyscale picture, tissue bright.
 
-    8-bit levels are spread over 16 bits. 12-bit levels in a 16-bit file stay below 1/16;
-    preprocessing normalises them. What the file says of its polarity is obeyed; one that is to be
-    turned, of several images, or whose pixels are not what its header says is refused.
+    8-bit levels are spread over 16 bits. 12-bit levels in a 16-bit file stay below 1/16 and are
+    left to preprocessing. The polarity declared in the file is applied.
 
     Args:
-        data: The file's bytes; what they are follows from their content.
-        to_show: Whether it is only to be looked at, so that what its pixels contradict does not
-            refuse it.
+        data: The file's bytes; the format is detected from the content.
+        to_show: Read for display only: accept pixels that contradict the header.
 
     Raises:
-        Refusal: The file cannot be decoded, is cut short or too large, is neither grey nor of
-            8 or 16 bits, or contradicts itself.
+        FileRejected: The file cannot be decoded, is truncated or too large, is not 8- or 16-bit
+            greyscale, holds several images or a rotated one, or its pixels contradict its header.
     """
     header = read_picture_header(data)
     _check_is_image(header, to_show=to_show)
@@ -46,7 +44,7 @@ def read_image(data: bytes, *, to_show: bool = False) -> Mammogram:
         _check_stored(grey, header)
     if header.white_is_zero and grey.dtype == np.uint16:  # OpenCV inverts those of 8 bits
         grey = FULL_SCALE - grey
-    if not to_show and air_is(stretched_tones(every_nth(grey))) > 0:
+    if not to_show and find_air(stretched_tones(every_nth(grey))) > 0:
         raise FileRejected(
             Reason.INVERTED, "the air is bright; save the picture with tissue bright"
         )
@@ -56,7 +54,7 @@ def read_image(data: bytes, *, to_show: bool = False) -> Mammogram:
 
 
 def _check_stored(grey: npt.NDArray[Any], header: PictureHeader) -> None:
-    """Refuse pixels that are not what the header says."""
+    """Reject pixels that contradict the header."""
     if header.top and grey.max() > header.top:
         raise FileRejected(
             Reason.CONTRADICTION, f"levels above the {header.top} that the PGM allows"
@@ -66,7 +64,7 @@ def _check_stored(grey: npt.NDArray[Any], header: PictureHeader) -> None:
 
 
 def _check_is_image(header: PictureHeader, *, to_show: bool) -> None:
-    """Refuse what may be a mask and no mammogram."""
+    """Reject pictures that are valid as masks but not as mammograms."""
     if header.format == "BMP":
         raise FileRejected(
             Reason.UNREADABLE_IMAGE, "neither PNG, TIFF, JPEG nor PGM by its content"
@@ -82,30 +80,29 @@ def _check_is_image(header: PictureHeader, *, to_show: bool) -> None:
 
 
 def _decode(data: bytes, header: PictureHeader) -> npt.NDArray[Any]:
-    """Decode, once the picture's own header asks for no more than may be.
+    """Decode the picture if the size in its own header is within the limit.
 
-    OpenCV 5 decodes none of the formats where the data end early: it says that it cannot.
+    OpenCV 5 fails on truncated data in all of these formats.
     """
     if header.width * header.height > MAX_PIXELS:
         detail = f"{header.width} x {header.height} pixels, at most {MAX_PIXELS} are read"
         raise FileRejected(Reason.TOO_LARGE, detail)
-    ended = data + b"\n" if header.format == "PGM" else data  # the last number may end the file
+    # OpenCV needs a separator after the last number of a text PGM.
+    terminated = data + b"\n" if header.format == "PGM" else data
     try:
-        stored = cv2.imdecode(np.frombuffer(ended, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+        stored = cv2.imdecode(np.frombuffer(terminated, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         stored = None
     if stored is None:
-        raise FileRejected(Reason.UNREADABLE_IMAGE, "a broken picture, or of a kind not decoded")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "a corrupt picture, or an unsupported variant")
     if stored.shape[:2] != (header.height, header.width):
-        raise FileRejected(
-            Reason.UNREADABLE_IMAGE, "the picture has not the size that its header says"
-        )
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the picture's size differs from its header")
     image: npt.NDArray[Any] = stored
     return image
 
 
 def _grey(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Take one channel of a picture whose colour channels are equal and whose alpha is opaque."""
+    """Return the single grey channel; colour channels must be equal and alpha opaque."""
     if stored.ndim == 2:
         return stored
     first, others = stored[..., :1], stored[..., 1:3]

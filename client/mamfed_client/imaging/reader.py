@@ -1,6 +1,6 @@
-"""An image file, of whichever format -> its mammogram.
+"""Read a mammogram from an image file of any supported format.
 
-It runs in a child process of limited memory, so it need not guard memory, only be right.
+This code runs in a child process with limited memory, so it need not check memory use itself.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ def read_mammogram(
     *,
     to_show: bool = False,
 ) -> Mammogram:
-    """Read an image file by what its name ends with; what is no picture is taken for DICOM.
+    """Read an image file; a file without a picture suffix is read as DICOM.
 
     Args:
         path: The file.
-        allow: Reasons that do not refuse a DICOM file here, of those that ``check_screening``
-            gives. A picture says nothing that could be refused so.
-        data: The file's bytes where they were read already.
-        to_show: Whether it is only to be looked at, so that what its pixels contradict does not
-            refuse it.
+        allow: Screening checks to ignore for DICOM files; see ``check_screening``. Pictures have no
+            screening checks.
+        data: The file's bytes, if they have been read already.
+        to_show: Read for display only: accept pixels that contradict the header.
 
     Raises:
-        Refusal: The file cannot be used.
+        FileRejected: The file cannot be used.
     """
     data = _bytes(path) if data is None else data
     if path.suffix.lower() in SUFFIXES:

@@ -1,4 +1,4 @@
-"""One bad row or file: refused by name, while the rest goes on."""
+"""Reasons for rejecting a single row or file; the rest of the data set is still used."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from mamfed_common.errors import DataError
 
 
 class Reason(StrEnum):
-    """Why a row or a file cannot be used."""
+    """Why a row or file cannot be used; the values appear in reports and files."""
 
-    # The row
+    # Rows of the table
     WRONG_CELLS = "wrong number of cells"
     """The row has more or fewer cells than the header."""
     NO_PATIENT = "no patient"
-    """No patient is named, so the image cannot be kept on one side of the split."""
+    """The patient is unknown, so the patient-wise split cannot place the image."""
     BAD_LABEL = "bad label"
-    """The pathology or BI-RADS cell holds something unknown."""
+    """The pathology or BI-RADS cell has an unknown value."""
     BAD_LATERALITY = "bad laterality"
     BAD_SPACING = "bad spacing"
     """The spacing is not a positive number."""
     BAD_REVIEWED = "bad reviewed"
-    """The cell says neither yes nor no."""
+    """The cell is neither yes nor no."""
     PATH_LEAVES_FOLDER = "path leaves the folder"
-    """An absolute path, or one with ``..``."""
+    """The path is absolute or contains ``..``."""
     MISSING_IMAGE = "missing image"
     OTHER_IMAGE = "table and file disagree"
-    """The table names another side and another view: the row may be about another image."""
+    """The table disagrees with the file on side and view, so the row may be for another image."""
     DUPLICATE_IMAGE = "duplicate image"
     """Another row has the same file or the same pixels."""
 
-    # The file
+    # Image files
     UNREADABLE_IMAGE = "unreadable image"
-    """Broken, or of a format that is not known."""
+    """The file is corrupt or its format is unknown."""
     TRUNCATED = "truncated"
-    """It holds fewer pixels than its header says."""
+    """The file holds fewer pixels than its header declares."""
     TOO_LARGE = "too large"
-    """More pixels than any mammogram has, or more memory than decoding may take."""
+    """The image has more pixels than any mammogram, or decoding exceeds the memory limit."""
     TOO_SLOW = "decoding took too long"
     DECODER_CRASHED = "decoder crashed"
-    """The file ended the process that decoded it; the rest goes on in a new one."""
+    """The file crashed its decoding process; a new process decodes the other files."""
     CONTRADICTION = "header contradicts pixels"
-    """The pixels show that they are not stored as the header says: sign, bits, byte order, size."""
+    """The pixels contradict the header on sign, bit depth, byte order or size."""
     INVERTED = "inverted grey levels"
-    """The air is bright, whatever the header or the format says."""
+    """Air is bright once the header and format conventions have been applied."""
     UNSUPPORTED_SYNTAX = "no decoder"
-    """A DICOM transfer syntax that is not read."""
+    """The DICOM transfer syntax is not supported."""
     UNSUPPORTED_IMAGE = "unsupported image"
-    """A sound file of a kind that is not read: colour, several pages of grey, odd bits."""
+    """A valid file of an unsupported kind, such as colour, multi-page or an unusual bit depth."""
 
-    # A sound DICOM file that is no screening mammogram
+    # Valid DICOM files that are not screening mammograms
     NO_PIXELS = "no image in the file"
-    """A DICOMDIR, a report, a segmentation or another object without a mammogram."""
+    """A DICOMDIR, report, segmentation or other object without a mammogram."""
     WRONG_MODALITY = "wrong modality"
     TOMOSYNTHESIS = "tomosynthesis"
-    """A stack of slices or projections; a synthesized 2D image is read."""
+    """A stack of slices or projections; synthesized 2D images are accepted."""
     FOR_PROCESSING = "for processing"
-    """Raw detector values, which no vendor means to be looked at."""
+    """Raw detector values, not intended for display."""
     SECONDARY_CAPTURE = "secondary capture"
-    """A screenshot or a scan; read where the data set is known to be stored so."""
+    """A screenshot or scan; accepted for data sets known to be stored this way."""
     QUALITY_CONTROL = "quality control image"
-    """A test object or a calibration."""
+    """An image of a test object, or a calibration image."""
     SPECIMEN = "specimen"
     BIOPSY = "biopsy or stereotactic image"
     SPOT = "spot compression"
@@ -71,21 +71,21 @@ class Reason(StrEnum):
     BURNED_IN = "burned-in annotation"
     NO_LATERALITY = "no laterality"
 
-    # Its annotation
+    # Annotations
     MISSING_MASK = "missing mask"
     UNREADABLE_MASK = "unreadable mask"
     MASK_SIZE = "mask of another size"
-    """Of another aspect, too: a mask of another size but the image's aspect is resampled."""
+    """The aspect ratio differs from the image's; masks that differ only in scale are resampled."""
     UNKNOWN_CLASS = "class not known"
-    """It marks several classes, and which is malignant is not known."""
+    """The annotation marks several classes, and it is unknown which are malignant."""
     EMPTY_MASK = "empty mask"
-    """A malignant row whose annotation marks nothing."""
+    """The row is malignant but its annotation marks nothing."""
     IMPLAUSIBLE_IMAGE = "implausible image"
-    """No mammogram looks so: an icon, or a breast that is all one grey."""
+    """The picture cannot be a mammogram, such as an icon or a breast of uniform grey."""
     IMPLAUSIBLE_MASK = "implausible mask"
-    """No finding looks so: it marks the breast, what is around it, or nearly everything."""
+    """The mask cannot be a finding: it covers the breast, the background or nearly everything."""
     DOUBTFUL_MASK = "doubtful mask"
-    """One that somebody should look at before it is trained on."""
+    """The mask needs review before it is used for training."""
     NO_BREAST = "no breast found"
 
 
@@ -97,19 +97,19 @@ JUDGED = frozenset(
         Reason.DOUBTFUL_MASK,
     }
 )
-"""Reasons for which files that are there, and are read, are left out all the same."""
+"""Reasons that reject files although they exist and can be read."""
 
 
 class FileRejected(DataError):
-    """A row or a file cannot be used.
+    """A row or file cannot be used.
 
     Attributes:
-        reason: The kind of trouble, to be counted.
-        detail: What was found, in words; never a patient's identity.
+        reason: The category, as counted in reports.
+        detail: What was found, in words; never identifies a patient.
     """
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
-        """Join reason and detail into the one line that a user reads."""
+        """Build a one-line message from the reason and the detail."""
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
@@ -117,14 +117,14 @@ class FileRejected(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that was left aside.
+    """A rejected row of the site's table or folder listing.
 
     Attributes:
-        row_number: Its line in the table as a text editor counts (the header is line 1), or its
-            place in the listing of a folder without a table.
-        image: Its image as the site calls it. It stays at the site.
-        reason: The kind of trouble.
-        detail: What was found.
+        row_number: Line in the table as a text editor counts (the header is line 1), or position
+            in the listing of a folder without a table.
+        image: The site's own name for the image; never leaves the site.
+        reason: The category, as counted in reports.
+        detail: What was found, in words.
     """
 
     row_number: int
@@ -133,6 +133,6 @@ class Rejection:
     detail: str
 
 
-def rejection(row_number: int, image: str, refusal: FileRejected) -> Rejection:
-    """Say which row a refusal was about."""
-    return Rejection(row_number, image, refusal.reason, refusal.detail)
+def rejection(row_number: int, image: str, error: FileRejected) -> Rejection:
+    """Return the rejection of a row that failed with ``error``."""
+    return Rejection(row_number, image, error.reason, error.detail)

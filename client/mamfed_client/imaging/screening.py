@@ -1,4 +1,8 @@
-"""Which mammograms are plain screening images; each other kind is refused by its own name."""
+"""Decide from the DICOM header whether an image is a screening mammogram.
+
+:func:`check_screening` runs :data:`SCREENING_CHECKS` in order. Each check rejects one kind of image
+(tomosynthesis, specimen, spot compression, ...) for its own reason.
+"""
 
 from __future__ import annotations
 
@@ -41,48 +45,52 @@ from mamfed_client.imaging.screening_vocabulary import (
 )
 
 CONTACT_MAGNIFICATION = 1.4
-"""A breast on the table is magnified 1.0 to 1.1 times, one on a magnification stand 1.5 to 2."""
+"""Upper limit of the magnification factor in contact mammography.
+
+A breast on the table is magnified 1.0 to 1.1 times, on a magnification stand 1.5 to 2 times.
+"""
 
 
 def check_screening(dataset: Dataset, facts: Facts, allow: frozenset[Reason]) -> None:
-    """Let a plain mammogram pass.
+    """Reject a DICOM image that is not a screening mammogram.
 
     Args:
         dataset: The header.
-        facts: What was gathered from it.
-        allow: Reasons that are no reason here, such as a data set's known secondary captures.
+        facts: Metadata extracted from the header.
+        allow: Reasons to ignore, such as secondary capture for data sets stored that way.
 
     Raises:
-        Refusal: The first reason that holds and is not allowed. No free text is quoted.
+        FileRejected: A check failed; the first that is not in ``allow`` is reported. The detail
+            never quotes free text from the header.
     """
-    for reason, objection in GATES:
-        if reason not in allow and (detail := objection(dataset, facts)):
+    for reason, check in SCREENING_CHECKS:
+        if reason not in allow and (detail := check(dataset, facts)):
             raise FileRejected(reason, detail)
 
 
 def is_tomosynthesis(dataset: Dataset) -> bool:
-    """Tell whether slices or projections are stored, in one frame or many."""
+    """Return whether the image holds tomosynthesis slices or projections, in one or more frames."""
     return bool(_tomosynthesis(dataset, Facts()))
 
 
 def _tomosynthesis(dataset: Dataset, _: Facts) -> str:
     image_type = {part.upper() for part in texts(dataset, "ImageType")}
-    said = words(text(dataset, "SeriesDescription"))
+    description = words(text(dataset, "SeriesDescription"))
     is_stack = (numbers(dataset, "NumberOfFrames") or (1.0,))[0] > 1
-    synthesized = image_type & SYNTHESIZED_TYPES or _first_word(said, SYNTHESIZED_WORDS)
+    synthesized = image_type & SYNTHESIZED_TYPES or _first_word(description, SYNTHESIZED_WORDS)
     if synthesized and not is_stack:
         return ""
     if text(dataset, "SOPClassUID") in TOMOSYNTHESIS_CLASSES:
         return "(0008,0016) SOP Class is of breast tomosynthesis"
     if image_type & TOMOSYNTHESIS_TYPES:
         return "(0008,0008) Image Type says tomosynthesis"
-    if _first_word(said, WORDS[Reason.TOMOSYNTHESIS]):
+    if _first_word(description, WORDS[Reason.TOMOSYNTHESIS]):
         return "(0008,103E) Series Description says tomosynthesis"
     return _breast_as_ct(dataset)
 
 
 def _breast_as_ct(dataset: Dataset) -> str:
-    """Object to slices that an older Hologic unit stored as CT of a breast."""
+    """Reject breast slices stored as CT, as older Hologic units did."""
     is_ct = text(dataset, "SOPClassUID") == CTImageStorage
     of_breast = (
         text(dataset, "Modality").upper() == "MG"
@@ -93,7 +101,7 @@ def _breast_as_ct(dataset: Dataset) -> str:
 
 
 def _wrong_modality(dataset: Dataset, _: Facts) -> str:
-    """Object to what is not MG; research exports lose Modality, so it may be absent."""
+    """Reject modalities other than MG; Modality may be absent, as research exports drop it."""
     modality = text(dataset, "Modality").upper()
     sop_class = UID(text(dataset, "SOPClassUID"))
     if modality not in ("", "MG"):
@@ -107,7 +115,7 @@ def _wrong_modality(dataset: Dataset, _: Facts) -> str:
 
 
 def _is_of_breast_view(dataset: Dataset) -> bool:
-    """Tell by what only a mammography unit writes, or by breast and view together."""
+    """Return whether the header has a mammographic positioner, or both a breast and a view."""
     if text(dataset, "PositionerType").upper().startswith("MAMMOGRAPHIC"):
         return True
     organs = {text(dataset, key).upper() for key in ("BodyPartExamined", "OrganExposed")}
@@ -131,10 +139,11 @@ def _for_processing(dataset: Dataset, _: Facts) -> str:
 
 
 def _secondary_capture(dataset: Dataset, _: Facts) -> str:
-    """Object to screens and documents.
+    """Reject screenshots and scanned documents.
 
-    The SOP class decides: GE writes Conversion Type WSD into every Digital Mammography object. In
-    one of these it counts only where Image Type, too, says that no examination made the image.
+    The SOP class takes precedence, because GE writes Conversion Type WSD into every Digital
+    Mammography object. For those SOP classes, Conversion Type counts only if Image Type is
+    SECONDARY as well.
     """
     sop_class = text(dataset, "SOPClassUID")
     if _is_captured(sop_class):
@@ -150,7 +159,7 @@ def _secondary_capture(dataset: Dataset, _: Facts) -> str:
 
 
 def _quality_control(dataset: Dataset, _: Facts) -> str:
-    """Object to test objects and calibrations (PS3.3 C.7.6.1 and C.8.7.3.1)."""
+    """Reject images of test objects and calibrations (PS3.3 C.7.6.1 and C.8.7.3.1)."""
     for keyword, name in (
         ("QualityControlImage", "(0028,0300) Quality Control Image"),
         ("CalibrationImage", "(0050,0004) Calibration Image"),
@@ -166,7 +175,7 @@ def _quality_control(dataset: Dataset, _: Facts) -> str:
 def _specimen(dataset: Dataset, _: Facts) -> str:
     if items(dataset, "SpecimenDescriptionSequence"):
         return "(0040,0560) Specimen Description Sequence"
-    return _coded_or_said(dataset, Reason.SPECIMEN)
+    return _code_or_word(dataset, Reason.SPECIMEN)
 
 
 def _biopsy(dataset: Dataset, _: Facts) -> str:
@@ -178,29 +187,29 @@ def _biopsy(dataset: Dataset, _: Facts) -> str:
     is_scout = len(set(sides)) == 1 and sides[0] in SCOUT_SIDES
     if is_scout and spacings_disagree(dataset):
         return f"a scout of {sides[0]:.0f} pixels square whose two spacings disagree"
-    return _coded_or_said(dataset, Reason.BIOPSY)
+    return _code_or_word(dataset, Reason.BIOPSY)
 
 
 def _spot(dataset: Dataset, _: Facts) -> str:
-    """Object to spot compression; a Partial View is only a breast larger than the detector."""
+    """Reject spot compression; a Partial View merely means a breast larger than the detector."""
     if _first_word(words(text(dataset, "PaddleDescription")), WORDS[Reason.SPOT]):
         return "(0018,11A4) Paddle Description says spot"
-    return _coded_or_said(dataset, Reason.SPOT)
+    return _code_or_word(dataset, Reason.SPOT)
 
 
 def _magnified(dataset: Dataset, _: Facts) -> str:
     factor = magnification(dataset)
     if factor > CONTACT_MAGNIFICATION:
         return f"(0018,1114) Estimated Radiographic Magnification Factor is {factor:.3g}"
-    return _coded_or_said(dataset, Reason.MAGNIFICATION)
+    return _code_or_word(dataset, Reason.MAGNIFICATION)
 
 
 def _implant_displaced(dataset: Dataset, _: Facts) -> str:
-    return _coded_or_said(dataset, Reason.IMPLANT_DISPLACED)
+    return _code_or_word(dataset, Reason.IMPLANT_DISPLACED)
 
 
 def _implant(dataset: Dataset, facts: Facts) -> str:
-    """Object to an implant in view; it is present, too, where it was displaced (C.8.11.7)."""
+    """Reject implants in view; displaced implants also count as present (PS3.3 C.8.11.7)."""
     present = text(dataset, "BreastImplantPresent").upper() == "YES"
     in_view = present and not _implant_displaced(dataset, facts)
     return "(0028,1300) Breast Implant Present is YES" if in_view else ""
@@ -215,36 +224,36 @@ def _no_laterality(_: Dataset, facts: Facts) -> str:
     return "" if facts.laterality else "neither the header nor the file name tells left or right"
 
 
-def _coded_or_said(dataset: Dataset, reason: Reason) -> str:
-    """Look for a reason's codes among view and modifiers, then for its words in texts."""
+def _code_or_word(dataset: Dataset, reason: Reason) -> str:
+    """Search view and modifier codes for a reason's codes, then text elements for its words."""
     views = items(dataset, "ViewCodeSequence")
-    modified = (dataset, *views)  # a modifier belongs into the view's item; some leave it outside
+    holders = (dataset, *views)  # modifiers belong in the view's item, but some files differ
     coded = codes(dataset, "ViewCodeSequence").union(
-        *(codes(holder, "ViewModifierCodeSequence") for holder in modified)
+        *(codes(holder, "ViewModifierCodeSequence") for holder in holders)
     )
     if coded & CODES.get(reason, frozenset()):
         return "(0054,0222) View Modifier or (0054,0220) View Code says so"
-    modifiers = [item for one in modified for item in items(one, "ViewModifierCodeSequence")]
+    modifiers = [m for holder in holders for m in items(holder, "ViewModifierCodeSequence")]
     meanings = [text(item, "CodeMeaning") for item in (*views, *modifiers)]
-    for source, said in (
+    for source, content in (
         *((key, text(dataset, key)) for key in TEXTS),
         ("code", " ".join(meanings)),
     ):
-        if word := _first_word(words(said), WORDS[reason]) or _stem(said, reason):
+        if word := _first_word(words(content), WORDS[reason]) or _stem(content, reason):
             return f"{source} says {word}"
     return ""
 
 
-def _stem(said: str, reason: Reason) -> str:
-    plain = unicodedata.normalize("NFKD", said).encode("ascii", "ignore").decode().lower()
+def _stem(content: str, reason: Reason) -> str:
+    plain = unicodedata.normalize("NFKD", content).encode("ascii", "ignore").decode().lower()
     return next((stem for stem in STEMS.get(reason, ()) if stem in plain), "")
 
 
-def _first_word(spelled: str, wanted: tuple[str, ...]) -> str:
-    return next((word for word in wanted if f" {word} " in spelled), "")
+def _first_word(spaced_words: str, candidates: tuple[str, ...]) -> str:
+    return next((word for word in candidates if f" {word} " in spaced_words), "")
 
 
-GATES: tuple[tuple[Reason, Callable[[Dataset, Facts], str]], ...] = (
+SCREENING_CHECKS: tuple[tuple[Reason, Callable[[Dataset, Facts], str]], ...] = (
     (Reason.TOMOSYNTHESIS, _tomosynthesis),
     (Reason.SECONDARY_CAPTURE, _secondary_capture),
     (Reason.WRONG_MODALITY, _wrong_modality),
@@ -259,4 +268,5 @@ GATES: tuple[tuple[Reason, Callable[[Dataset, Facts], str]], ...] = (
     (Reason.BURNED_IN, _burned_in),
     (Reason.NO_LATERALITY, _no_laterality),
 )
-"""Tomosynthesis and captures first: stored as CT or as RG they would only be the wrong modality."""
+"""Checks in order. Tomosynthesis and captures come first: when stored as CT or RG they would
+otherwise be reported merely as the wrong modality."""

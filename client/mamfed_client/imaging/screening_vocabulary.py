@@ -1,4 +1,4 @@
-"""The words, codes and classes by which headers tell screening mammograms from other images."""
+"""Words, codes and SOP classes that identify images other than screening mammograms."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RADIOGRAPHIC_CLASSES = (
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
 )
-"""What units have stored a breast as; slices stored as CT are refused as tomosynthesis."""
+"""SOP classes that units have used for breast images; CT slices are rejected as tomosynthesis."""
 
 CODES = MappingProxyType(
     {
@@ -46,7 +46,7 @@ CODES = MappingProxyType(
         Reason.IMPLANT_DISPLACED: frozenset({"399209000", "R-102D5"}),
     }
 )
-"""PS3.16 CID 4014 (the specimen) and CID 4015, as SNOMED CT and as SRT spell them."""
+"""PS3.16 CID 4014 (specimen) and CID 4015, as SNOMED CT and SRT codes."""
 
 WORDS = MappingProxyType(
     {
@@ -58,8 +58,8 @@ WORDS = MappingProxyType(
         Reason.TOMOSYNTHESIS: ("tomosynthesis",),
     }
 )
-"""Whole words in texts of one image or series: the code meanings of CID 4014 and 4015, the image
-types of PS3.3 C.8.11.7.1.4, and the ACR's view abbreviations with ID for an implant displaced."""
+"""Whole words to find in the text elements of an image or series: code meanings of CID 4014 and
+4015, image types of PS3.3 C.8.11.7.1.4, and ACR view abbreviations with ID (implant displaced)."""
 STEMS = MappingProxyType(
     {
         Reason.SPECIMEN: (
@@ -69,22 +69,23 @@ STEMS = MappingProxyType(
         Reason.BIOPSY: ("biops", "biopt", "stereota"),
     }
 )
-"""Beginnings, and in compounds the inside, of such words as hospitals write them in German, Dutch,
-French, Italian, Spanish and Polish, without accents."""
+"""Word stems that hospitals use in German, Dutch, French, Italian, Spanish and Polish, without
+accents; a stem may also occur inside a compound."""
 TEXTS = ("SeriesDescription", "ProtocolName", "ViewPosition", "BodyPartExamined")
-"""Not Study Description: the biopsy of one breast comes with plain views of the other."""
+"""Text elements to search. Study Description is omitted: the study of a biopsy may also contain
+plain views of the other breast."""
 
 SYNTHESIZED_TYPES = frozenset({"GENERATED_2D", "TOMO_2D"})
-"""Of (0008,0008) Image Type, PS3.3 C.8.11.7.1.4; vendors write either or only a name."""
+"""Values of (0008,0008) Image Type (PS3.3 C.8.11.7.1.4); some vendors write only a name."""
 SYNTHESIZED_WORDS = ("c view", "cview", "s view", "v preview", "insight 2d", "intelligent 2d")
 TOMOSYNTHESIS_TYPES = frozenset({"TOMO", "TOMO_PROJ", "TOMOSYNTHESIS", "VOLUME"})
 BIOPSY_TYPES = re.compile(
     r"STEREO.*|.*(SCOUT|BIOPSY)|(PRE|POST)_?(FIRE|BIOPSY|MARKER|CLIP).*|SPECIMEN", re.ASCII
 )
-"""Siemens writes ``STEREO``, Hologic ``STEREO_SCOUT``; the standard has the others."""
+"""Siemens writes ``STEREO``, Hologic ``STEREO_SCOUT``; the others are from the standard."""
 SCOUT_SIDES = (512, 1024)
 
 CAPTURED = frozenset({"DV", "DI", "SD", "WSD", "DRW"})
-"""Conversion types (PS3.3 C.8.6.1) of screens and documents; DF and SI are scans of film."""
+"""Conversion types (PS3.3 C.8.6.1) of screenshots and documents; DF and SI are film scans."""
 CAPTURE_TYPES = frozenset({"SCREEN SAVE", "SCREEN_SAVE", "SCREENSAVE", "SCREENSHOT"})
 TEST_OBJECTS = ("phantom", "qc", "quality control", "flat field", "flatfield")

@@ -1,4 +1,4 @@
-"""What a TIFF says of its pages, read before any decoder is let loose on it (TIFF 6.0; BigTIFF)."""
+"""Read and check the directories of a TIFF before any decoder touches it (TIFF 6.0, BigTIFF)."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ from typing import NamedTuple
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
 LITTLE_TIFF, BIG_TIFF = (b"II*\0", b"II+\0"), (b"MM\0*", b"MM\0+")
-"""Byte orders, each in the classic form and in that of files beyond 4 GiB."""
+"""Signatures of little- and big-endian files, each as classic TIFF and as BigTIFF."""
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277
 SUBFILE, OLD_SUBFILE, PLANAR, SUB_DIRECTORIES, SAMPLE_FORMAT = 254, 255, 284, 330, 339
 REDUCED, TRANSPARENCY = 0b001, 0b100
-"""Bits of New Subfile Type: a smaller view, or a mask, of another page."""
+"""Bits of New Subfile Type: a reduced view, or a mask, of another page."""
 OLD_REDUCED = 2
 WHITE_IS_ZERO = 0
-READ_COLOURS = {0: "white is zero", 1: "black is zero", 2: "RGB", 3: "palette", 6: "YCbCr"}
+SUPPORTED_PHOTOMETRICS = {
+    0: "white is zero",
+    1: "black is zero",
+    2: "RGB",
+    3: "palette",
+    6: "YCbCr",
+}
 UNSIGNED, SIGNED = 1, 2
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-"""Field types that hold whole numbers or offsets, and how ``struct`` spells them."""
+"""Field types of integers and offsets, and their ``struct`` formats."""
 MAX_DIRECTORIES = 64
 
 Tags = dict[int, tuple[int, ...]]
 
 
 class TiffPage(NamedTuple):
-    """The one page of a TIFF.
+    """The only page of a TIFF.
 
     Attributes:
         width: In pixels.
         height: In pixels.
         white_is_zero: Whether low values are bright.
-        signed: Whether pixels are signed; OpenCV takes such of 8 bits for unsigned.
-        is_mask: Whether it says that it is the mask of another page.
+        signed: Whether pixels are signed; OpenCV reads 8-bit signed pixels as unsigned.
+        is_mask: Whether the page is declared as the mask of another page.
     """
 
     width: int
@@ -43,19 +49,19 @@ class TiffPage(NamedTuple):
 
 
 def is_tiff(data: bytes) -> bool:
-    """Tell a TIFF by its first bytes."""
+    """Return whether data start with a TIFF signature."""
     return data.startswith(LITTLE_TIFF + BIG_TIFF)
 
 
 def read_tiff_page(data: bytes) -> TiffPage:
-    """Read the directories of a TIFF that should hold one grey image, or mask.
+    """Read the directories of a TIFF that holds a single grey image or mask.
 
-    Smaller views of it may follow. Nothing is turned: masks and outlines were drawn on the pixels
-    as they lie in the file, so another orientation than the usual is refused.
+    Reduced views of the image may follow it. Any orientation other than the default is rejected
+    rather than corrected, because masks and outlines are drawn on the pixels as stored.
 
     Raises:
-        Refusal: There are several images, the only one is a small view or a mask, lies on its
-            side, or is of a kind that is not read; or the directories end early or make no sense.
+        FileRejected: There are several images, the first page is a reduced view, the image is
+            rotated or of an unsupported kind, or the directories are truncated or corrupt.
     """
     try:
         directories = list(_directories(data))
@@ -77,13 +83,15 @@ def read_tiff_page(data: bytes) -> TiffPage:
 
 
 def _check_kind(tags: Tags) -> None:
-    if (turned := _one(tags, ORIENTATION, 1)) != 1:
-        raise _unsupported(f"turned by orientation {turned}; save it as it is to be seen")
-    colour, samples, bits = (_one(tags, tag, 1) for tag in (PHOTOMETRIC, SAMPLES, BITS))
-    if colour not in READ_COLOURS or samples not in (1, 3, 4):
-        raise _unsupported(f"colours of kind {colour} in {samples} channels; grey is read")
+    if (orientation := _one(tags, ORIENTATION, 1)) != 1:
+        raise _unsupported(f"rotated by TIFF orientation {orientation}; save it upright")
+    photometric, samples, bits = (_one(tags, tag, 1) for tag in (PHOTOMETRIC, SAMPLES, BITS))
+    if photometric not in SUPPORTED_PHOTOMETRICS or samples not in (1, 3, 4):
+        raise _unsupported(
+            f"photometric interpretation {photometric} in {samples} channels; save it as grey"
+        )
     if samples > 1 and bits > 8 and _one(tags, PLANAR, 1) != 1:
-        raise _unsupported("colour planes of more than 8 bits; grey is read")
+        raise _unsupported("colour planes of more than 8 bits; save it as grey")
 
 
 def _is_view(tags: Tags, bits: int) -> bool:
@@ -97,43 +105,44 @@ def _directories(data: bytes) -> list[Tags]:
     (start,) = struct.unpack_from(
         order + ("I" if is_classic else "Q"), data, 4 if is_classic else 8
     )
-    waiting, seen, found = [start], set[int](), list[Tags]()
-    while waiting:
-        start = waiting.pop(0)
-        if start in seen or len(seen) >= MAX_DIRECTORIES:
-            raise FileRejected(Reason.UNREADABLE_IMAGE, "a TIFF whose pages go round, or on and on")
-        seen.add(start)
-        tags, following = _directory(data, start, order, is_classic=is_classic)
-        found.append(tags)
-        waiting += [at for at in (following, *tags.get(SUB_DIRECTORIES, ())) if at]
-    return found
+    queue, visited, directories = [start], set[int](), list[Tags]()
+    while queue:
+        start = queue.pop(0)
+        if start in visited or len(visited) >= MAX_DIRECTORIES:
+            detail = f"TIFF directories form a loop, or are more than {MAX_DIRECTORIES}"
+            raise FileRejected(Reason.UNREADABLE_IMAGE, detail)
+        visited.add(start)
+        tags, next_start = _directory(data, start, order, is_classic=is_classic)
+        directories.append(tags)
+        queue += [at for at in (next_start, *tags.get(SUB_DIRECTORIES, ())) if at]
+    return directories
 
 
 def _directory(data: bytes, start: int, order: str, *, is_classic: bool) -> tuple[Tags, int]:
-    """Return the whole numbers of one directory by tag, and where the next begins."""
+    """Return the integer fields of a directory by tag, and the next directory's offset or 0."""
     count_format, offset_format, entry_size = ("H", "I", 12) if is_classic else ("Q", "Q", 20)
     (count,) = struct.unpack_from(order + count_format, data, start)
     first = start + struct.calcsize(order + count_format)
     end = first + count * entry_size
     tags: Tags = {}
-    for place in range(first, min(end, len(data)), entry_size):
-        tag, kind, length = struct.unpack_from(order + "HH" + offset_format, data, place)
+    for entry in range(first, min(end, len(data)), entry_size):
+        tag, kind, length = struct.unpack_from(order + "HH" + offset_format, data, entry)
         if kind in INTEGERS and 0 < length <= MAX_DIRECTORIES:
             values = order + INTEGERS[kind] * length
-            inline = place + entry_size - struct.calcsize(offset_format)
+            inline = entry + entry_size - struct.calcsize(offset_format)
             at = inline
             if struct.calcsize(values) > struct.calcsize(order + offset_format):
                 (at,) = struct.unpack_from(order + offset_format, data, inline)
             tags[tag] = struct.unpack_from(values, data, at)
-    if end + struct.calcsize(order + offset_format) > len(data):  # some writers leave it out
+    if end + struct.calcsize(order + offset_format) > len(data):  # some writers omit the offset
         return tags, 0
-    (following,) = struct.unpack_from(order + offset_format, data, end)
-    return tags, following
+    (next_start,) = struct.unpack_from(order + offset_format, data, end)
+    return tags, next_start
 
 
 def _one(tags: Tags, tag: int, default: int) -> int:
     return next(iter(tags.get(tag, ())), default)
 
 
-def _unsupported(found: str) -> FileRejected:
-    return FileRejected(Reason.UNSUPPORTED_IMAGE, found)
+def _unsupported(detail: str) -> FileRejected:
+    return FileRejected(Reason.UNSUPPORTED_IMAGE, detail)

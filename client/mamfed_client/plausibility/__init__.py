@@ -39,7 +39,7 @@ def judge_image(mammogram: Mammogram, look: ImageAnalysis) -> Judgement:
     """Judge an image by itself; its facts name the view.
 
     Raises:
-        Refusal: No mammogram looks so.
+        FileRejected: No mammogram looks so.
     """
     picture = picture_of(mammogram.grey.shape, mammogram.facts.view, look)
     doubts = tuple(found for check in images.CHECKS if (found := check(picture)) is not None)
@@ -57,7 +57,7 @@ def judge_mask(mask: Mask, look: ImageAnalysis, judged: Judgement, outlines: int
         outlines: As how many outlines the mask was drawn, where it was drawn.
 
     Raises:
-        Refusal: No finding looks so.
+        FileRejected: No finding looks so.
     """
     pair = pair_of(mask, look, outlines)
     for refuse in masks.REFUSALS:

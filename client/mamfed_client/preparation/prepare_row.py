@@ -201,13 +201,13 @@ def _stored(
     """Store the sample unless it is cached or unused; return its digest, or "" if not stored."""
     is_used = mask is not None or is_without_malignancy(label_of(row, mammogram.facts.birads))
     if task.store is None or not is_used:
-        prepare(mammogram, mask, CHECK_SIZE, look=analysis)  # rejects an image without a breast
+        prepare(mammogram, mask, CHECK_SIZE, analysis=analysis)  # rejects an image without a breast
         return ""
     laterality = mammogram.facts.laterality
     name = digest(image_sha256, mask_sha256, laterality, task.size, READING_VERSION)
     sample = task.store.find(name)
     if sample is None or (task.verify and not sample.is_sound()):
-        task.store.add(name, *prepare(mammogram, mask, task.size, look=analysis))
+        task.store.add(name, *prepare(mammogram, mask, task.size, analysis=analysis))
     return name
 
 

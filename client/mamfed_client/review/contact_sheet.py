@@ -18,10 +18,10 @@ from mamfed_client.imaging.preprocess import (
     ImageAnalysis,
     Transform,
     analyse,
-    black_and_white,
-    breast_and_mask,
+    intensity_range,
     prepare,
     rescale_intensity,
+    transform_masks,
 )
 from mamfed_client.imaging.rejections import FileRejected
 from mamfed_client.preparation.ingest import AcceptedImage
@@ -147,7 +147,7 @@ def _draw(case: AcceptedImage, decoder: Decoder) -> ImagePicture:
     if "malignant" in case.purposes:
         mask = decoder.mask(annotations_of(row, mammogram), *mammogram.grey.shape)[0].mask
     look = analyse(mammogram)
-    sample, transform = prepare(mammogram, mask, SIDE, look=look)
+    sample, transform = prepare(mammogram, mask, SIDE, analysis=look)
     return ImagePicture(
         case=case,
         jpeg=jpeg_of(whole(mammogram, mask, look) if case.doubts else sample),
@@ -163,8 +163,8 @@ def whole(mammogram: Mammogram, mask: Mask | None, look: ImageAnalysis) -> Sampl
     grey, breast = mammogram.grey, look.view.breast
     rows, columns = grey.shape
     transform = Transform(rows, columns, 0, rows, 0, columns, flipped=False, size=SIDE)
-    levels = black_and_white(grey, mammogram.valid, breast)
-    breast_mask, marked = breast_and_mask(transform, breast, mammogram.valid, mask)
+    levels = intensity_range(grey, mammogram.valid, breast)
+    breast_mask, marked = transform_masks(transform, breast, mammogram.valid, mask)
     return Sample(rescale_intensity(transform.apply(grey), *levels), breast_mask, marked, "")
 
 

@@ -89,7 +89,7 @@ class Decoder:
             The mammogram, and the SHA-256 of the file's bytes in hexadecimal.
 
         Raises:
-            Refusal: The file cannot be used.
+            FileRejected: The file cannot be used.
             MamfedError: No decoding process starts.
         """
         request = {"path": str(path.absolute()), "allow": sorted(allow), "to_show": to_show}
@@ -117,7 +117,7 @@ class Decoder:
             The mask, and the SHA-256 of all that it was made of, in hexadecimal.
 
         Raises:
-            Refusal: An annotation cannot be used.
+            FileRejected: An annotation cannot be used.
             MamfedError: No decoding process starts.
         """
         assert 0 < rows * columns <= MAX_PIXELS
@@ -137,7 +137,7 @@ class Decoder:
         """Tell whether a DICOM file is a mask of two values rather than an image of many.
 
         Raises:
-            Refusal: The file cannot be used.
+            FileRejected: The file cannot be used.
             MamfedError: No decoding process starts.
         """
         return self._ask(op="is_mask", path=str(path.absolute())).get("is_mask") is True
@@ -148,7 +148,7 @@ class Decoder:
         All of it identifies the patient (:mod:`mamfed_client.imaging.derived_header`).
 
         Raises:
-            Refusal: The file cannot be used.
+            FileRejected: The file cannot be used.
             MamfedError: No decoding process starts.
         """
         answer = self._ask(op="source", path=str(path.absolute()))
@@ -161,7 +161,7 @@ class Decoder:
         """Return the answer to a request.
 
         Raises:
-            Refusal: The file was refused, took too long or ended the process.
+            FileRejected: The file was refused, took too long or ended the process.
         """
         line = json.dumps(request).encode() + b"\n"
         child = self._started()

@@ -54,8 +54,8 @@ def parse_answer(line: bytes) -> dict[str, Any]:
     """Parse an answer, and raise the refusal that it may be.
 
     Raises:
-        Refusal: The file was refused.
-        Nonsense: It is no answer.
+        FileRejected: The file was refused.
+        ProtocolError: It is no answer.
     """
     try:
         answer = json.loads(line)
@@ -72,7 +72,7 @@ def check_mammogram(answer: dict[str, Any]) -> MammogramAnswer:
     """Check an answer to the operation ``mammogram``.
 
     Raises:
-        Nonsense: It is not one.
+        ProtocolError: It is not one.
     """
     rows, columns = _count(answer, "rows"), _count(answer, "columns")
     _hold(0 < rows * columns <= MAX_PIXELS)
@@ -87,7 +87,7 @@ def check_mask(answer: dict[str, Any]) -> MaskAnswer:
     """Check an answer to the operation ``mask``.
 
     Raises:
-        Nonsense: It is not one.
+        ProtocolError: It is not one.
     """
     return MaskAnswer(
         resampled=_count(answer, "resampled"),
@@ -104,7 +104,7 @@ def check_source(answer: dict[str, Any]) -> Header:
     """Check an answer to the operation ``source``: known keywords, short texts, shallow sequences.
 
     Raises:
-        Nonsense: It is not one.
+        ProtocolError: It is not one.
     """
     said = answer.get("source")
     _hold(isinstance(said, dict) and said.keys() <= KEYWORDS)

@@ -62,7 +62,7 @@ def parse_label(pathology: str, birads: str) -> Label:
             ``BI-RADS Category``; several joined by ``|`` or ``$``.
 
     Raises:
-        Refusal: Either holds something else.
+        FileRejected: Either holds something else.
     """
     pathology, birads = plain(pathology), plain(birads)
     if pathology and pathology.lower() not in _PATHOLOGIES:
@@ -115,7 +115,7 @@ def parse_laterality(cell: str) -> Laterality | None:
     """Read L, R, LEFT or RIGHT in any case; empty is unknown.
 
     Raises:
-        Refusal: Anything else.
+        FileRejected: Anything else.
     """
     cell = plain(cell)
     if cell and cell.upper() not in _SIDES:
@@ -127,7 +127,7 @@ def parse_yes(cell: str, column: str) -> bool:
     """Read whether somebody has looked and found it right; empty is no.
 
     Raises:
-        Refusal: Neither yes nor no.
+        FileRejected: Neither yes nor no.
     """
     word = plain(cell).lower()
     if word not in ("", "yes", "no"):
@@ -159,7 +159,7 @@ def parse_spacing(cell: str) -> float | None:
     """Read a pixel spacing in millimetres; empty is unknown.
 
     Raises:
-        Refusal: Not a number from 0.001 to 10.
+        FileRejected: Not a number from 0.001 to 10.
     """
     if not plain(cell):
         return None
@@ -181,7 +181,7 @@ def parse_path(folder: Path, cell: str, missing: Reason) -> Path:
         missing: The reason to give where no such file is.
 
     Raises:
-        Refusal: The path is absolute, has a ``..``, or no file is there, or several look so.
+        FileRejected: The path is absolute, has a ``..``, or no file is there, or several look so.
     """
     relative = PureWindowsPath(cell)  # its parser knows both separators and drive letters
     if relative.drive or relative.root or ".." in relative.parts:
@@ -200,7 +200,7 @@ def _found(folder: Path, names: tuple[str, ...], missing: Reason) -> Path | None
     """Follow names below a folder; one that is not there gives way to the one that looks so.
 
     Raises:
-        Refusal: Several look so.
+        FileRejected: Several look so.
     """
     path = folder
     for name in names:

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_client.imaging.breast_mask import breast_view, enlarged
+from mamfed_client.imaging.breast_mask import breast_view, upscale_mask
 from mamfed_client.imaging.mammogram import Mammogram, Mask, Pixels
-from mamfed_client.imaging.preprocess import BLACK_SHARE, WHITE_SHARE, black_and_white
+from mamfed_client.imaging.preprocess import BLACK_SHARE, WHITE_SHARE, intensity_range
 from mamfed_common.runtime.seeds import generator
 from mamfed_common.transforms.sample import FULL_SCALE
 
@@ -73,8 +73,8 @@ def with_look(
     """
     grey, valid = mammogram.grey, mammogram.valid
     breast = breast_view(grey, valid)
-    black, white = black_and_white(grey, valid, breast)
-    breast_mask = enlarged(breast, grey.shape)
+    black, white = intensity_range(grey, valid, breast)
+    breast_mask = upscale_mask(breast, grey.shape)
     if valid is not None:
         breast_mask &= valid
     levels = (grey.astype(np.float32) - black) / (white - black)

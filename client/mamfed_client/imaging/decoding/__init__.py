@@ -1,1 +1,1 @@
-"""The pixel data of a DICOM image -> its stored values."""
+"""Decode the pixel data of a DICOM image into stored values."""

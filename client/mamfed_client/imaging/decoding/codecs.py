@@ -1,9 +1,8 @@
-"""One frame's compressed bytes -> its pixels.
+"""Decode the compressed bytes of a single frame with imagecodecs.
 
-imagecodecs decodes. Of its three decoders of lossless JPEG only ``jpeg8`` (libjpeg-turbo) knows
-the point transform, and it never ended its process: 0 of 5,000 mutated pictures did it, against
-34 for ``ljpeg`` and 1 for ``jpegsof3``. What a decoder says of broken data never gets into a
-message.
+Of its three lossless JPEG decoders, only ``jpeg8`` (libjpeg-turbo) supports the point transform,
+and it is the most robust: none of 5,000 mutated pictures crashed it, against 34 for ``ljpeg`` and 1
+for ``jpegsof3``. Decoders' own error messages never appear in ours.
 """
 
 from __future__ import annotations
@@ -36,46 +35,47 @@ from mamfed_client.imaging.rejections import FileRejected, Reason
 Stored = npt.NDArray[np.integer[Any]]
 
 DEPTHS = {BASELINE: (8,), EXTENDED: (8, 12), LOSSLESS: range(2, 17)}
-"""Bits a sample, by process (T.81 table B.2)."""
+"""Supported bits per sample, by process (T.81 table B.2)."""
 PROBE = b"\x5a" * 64
 RLE_HEADER = struct.Struct("<16L")
 
 
 class DecodedFrame(NamedTuple):
-    """Decoded pixels ``(H, W)``, and how many bits of each the encoder filled."""
+    """Decoded pixels ``(H, W)`` and the number of bits per sample that the encoder used."""
 
     pixels: Stored
     precision: int
 
 
 def decode_jpeg(data: bytes, layout: Layout) -> DecodedFrame | None:
-    """Decode what the stream says it is: DCT of 8 or 12 bits, or lossless JPEG (T.81).
+    """Decode 8- or 12-bit DCT or lossless JPEG (T.81), as the codestream declares.
 
     Returns:
-        None for what is not read: progressive and hierarchical processes, arithmetic codes, and
-        DCT of more than 12 bits, which T.81 does not have but GDCM writes.
+        The frame; None for unsupported processes: progressive, hierarchical, arithmetic coding, and
+        DCT of more than 12 bits, which T.81 does not define but GDCM writes.
 
     Raises:
-        Refusal: The data are broken, end early or have another size than the DICOM header says.
+        FileRejected: The data are corrupt or truncated, or their size differs from the DICOM
+            header.
     """
     header = jpeg_header(data)
     _check(header, layout)
     depths = DEPTHS.get(header.process)
     if depths is None or header.precision not in depths:
         return None
-    with ThreadPoolExecutor(1) as beside:  # decoding leaves the interpreter's lock
-        probed = beside.submit(_decoded, imagecodecs.jpeg8_decode, _probe(data, header.scan))
+    with ThreadPoolExecutor(1) as pool:  # decoding releases the interpreter's lock
+        probe = pool.submit(_decoded, imagecodecs.jpeg8_decode, _probe(data, header.scan))
         pixels = _decoded(imagecodecs.jpeg8_decode, data)
-        if not np.array_equal(pixels, probed.result()):
+        if not np.array_equal(pixels, probe.result()):
             raise FileRejected(Reason.TRUNCATED, "the compressed pixels end early")
     return DecodedFrame(pixels, header.precision)
 
 
 def _probe(data: bytes, scan: int) -> bytes:
-    """Put other bytes after the codes of a JPEG picture.
+    """Append arbitrary bytes to the entropy-coded data of a JPEG picture.
 
-    libjpeg goes on with zeros where Huffman codes are missing, and says so in a warning that is
-    lost. Where the bytes change the picture, it was reading past the end.
+    libjpeg continues with zeros when Huffman codes run out, and its warning is lost. If the
+    appended bytes change the picture, the decoder was reading past the end.
     """
     end = data.find(EOI, scan)
     codes = (data if end < 0 else data[:end]).rstrip(b"\xff")
@@ -86,13 +86,13 @@ def decode_jpeg_ls(data: bytes, layout: Layout) -> DecodedFrame | None:
     """Decode JPEG-LS, lossless or near-lossless (T.87).
 
     Raises:
-        Refusal: As ``decode_jpeg``.
+        FileRejected: As ``decode_jpeg``.
     """
     header = jpeg_header(data)
     _check(header, layout)
     if header.process != JPEG_LS:
-        raise FileRejected(Reason.UNREADABLE_IMAGE, "the pixel data are no JPEG-LS")
-    if data.find(EOI, header.scan) < 0:  # CharLS would look for it, for 4 s on 2 KiB
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the pixel data are not JPEG-LS")
+    if data.find(EOI, header.scan) < 0:  # CharLS would search for it, 4 s for 2 KiB
         raise FileRejected(Reason.TRUNCATED, "the compressed pixels end early")
     return DecodedFrame(_decoded(imagecodecs.jpegls_decode, data), header.precision)
 
@@ -103,7 +103,7 @@ def decode_jpeg2000(data: bytes, layout: Layout) -> DecodedFrame | None:
     OpenJPEG reads both and refuses a tile that ends early; OpenJPH shows half a picture.
 
     Raises:
-        Refusal: As ``decode_jpeg``.
+        FileRejected: As ``decode_jpeg``.
     """
     data = jpeg2000_codestream(data)
     header = jpeg2000_header(data)
@@ -113,10 +113,11 @@ def decode_jpeg2000(data: bytes, layout: Layout) -> DecodedFrame | None:
 
 
 def decode_rle(data: bytes, layout: Layout) -> DecodedFrame | None:
-    """Decode DICOM's run lengths: one PackBits segment a byte, the highest first (PS3.5 annex G).
+    """Decode DICOM RLE: one PackBits segment per byte, the highest first (PS3.5 annex G).
 
     Raises:
-        Refusal: The segments are broken, end early or are not one a byte.
+        FileRejected: The segments are corrupt or truncated, or their number is not the bytes per
+            pixel.
     """
     if len(data) < RLE_HEADER.size:
         raise FileRejected(Reason.TRUNCATED, "the RLE data end within their header")
@@ -124,7 +125,7 @@ def decode_rle(data: bytes, layout: Layout) -> DecodedFrame | None:
     width, size = layout.allocated // 8, layout.rows * layout.columns
     if count != width:
         raise FileRejected(
-            Reason.UNREADABLE_IMAGE, f"{count} RLE segments for {width} bytes a pixel"
+            Reason.UNREADABLE_IMAGE, f"{count} RLE segments for {width} bytes per pixel"
         )
     bounds = [*offsets[:count], len(data)]
     pixels = np.empty((size, width), np.uint8)
@@ -137,7 +138,7 @@ def decode_rle(data: bytes, layout: Layout) -> DecodedFrame | None:
 
 
 def _unpacked(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """Unpack a segment; some encoders fill its last run beyond the picture."""
+    """Unpack a segment and discard what some encoders append beyond the picture."""
     try:
         plane = np.frombuffer(imagecodecs.packbits_decode(segment), np.uint8)
     except MemoryError:
@@ -150,18 +151,18 @@ def _unpacked(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _check(header: Header, layout: Layout) -> None:
-    """Hold the codestream's own header against the data set's."""
-    found = f"a codestream of {header.columns} x {header.rows} pixels"
+    """Check the codestream's header against the DICOM header."""
+    size = f"a codestream of {header.columns} x {header.rows} pixels"
     if header.rows * header.columns > MAX_PIXELS:
-        raise FileRejected(Reason.TOO_LARGE, found)
+        raise FileRejected(Reason.TOO_LARGE, size)
     if (header.rows, header.columns) != (layout.rows, layout.columns):
-        raise FileRejected(Reason.UNREADABLE_IMAGE, f"{found} for {layout.columns} x {layout.rows}")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"{size} for {layout.columns} x {layout.rows}")
     if header.components != 1:
         raise FileRejected(Reason.UNSUPPORTED_IMAGE, f"{header.components} colours")
     if not 1 <= header.precision <= layout.allocated:
-        found = f"samples of {header.precision} bits in {layout.allocated} allocated"
-        raise FileRejected(Reason.UNREADABLE_IMAGE, found)
-    if header.signed and not layout.signed:  # the other way round, the bits tell
+        detail = f"samples of {header.precision} bits in {layout.allocated} allocated"
+        raise FileRejected(Reason.UNREADABLE_IMAGE, detail)
+    if header.signed and not layout.signed:  # check_sign detects the opposite case
         raise FileRejected(
             Reason.CONTRADICTION, "the codestream is signed, (0028,0103) says unsigned"
         )
@@ -172,9 +173,9 @@ def _decoded(decode: Callable[[bytes], Stored], data: bytes) -> Stored:
         return decode(data)
     except MemoryError:
         raise
-    except Exception:  # each codec has its own class, which the package does not export
+    except Exception:  # each codec has its own exception class, which the package does not export
         if data.rstrip(b"\0").endswith(EOI):
             raise FileRejected(
-                Reason.UNREADABLE_IMAGE, "the compressed pixels are broken"
+                Reason.UNREADABLE_IMAGE, "the compressed pixels are corrupt"
             ) from None
         raise FileRejected(Reason.TRUNCATED, "the compressed pixels end early") from None

@@ -1,4 +1,4 @@
-"""The pixel data of a DICOM image -> its stored values."""
+"""Decode the pixel data of a DICOM image into stored values."""
 
 from __future__ import annotations
 
@@ -63,38 +63,38 @@ LOSSY = frozenset(
     }
 )
 MAX_INFLATED = 256 << 20
-"""Bytes of a deflated data set: three times the pixels of the largest image."""
-MAGIC = 132
-"""Bytes of the preamble and ``DICM`` (PS3.10 7.1)."""
+"""Maximum bytes of an inflated data set: three times the pixels of the largest image."""
+META_OFFSET = 132
+"""Length of the preamble and ``DICM`` in bytes (PS3.10 7.1)."""
 
 
 def stored_values(dataset: Dataset, *, is_mammogram: bool = False) -> Stored:
-    """Decode the one frame of a grey image.
+    """Decode the only frame of a grey image.
 
     Args:
         dataset: The header and its pixel data.
-        is_mammogram: Whether neighbours must resemble each other, as those of a mask need not: then
-            the pixels are held against sign, bits, byte order and size in the header.
+        is_mammogram: Whether neighbouring pixels must be similar, unlike those of a mask. If so,
+            the pixels are checked against sign, bits, byte order and size in the header.
 
     Returns:
-        ``(H, W)`` uint8, int8, uint16 or int16: the stored bits alone, sign-extended. It may be a
+        ``(H, W)`` uint8, int8, uint16 or int16: the stored bits only, sign-extended. It may be a
         read-only view of the pixel data.
 
     Raises:
-        Refusal: The header contradicts itself or the pixel data, these are cut short or broken,
-            or nothing installed decodes them.
+        FileRejected: The header contradicts itself or the pixel data, the pixel data are truncated
+            or corrupt, or no installed decoder supports them.
     """
     layout = read_layout(dataset)
     syntax = _transfer_syntax(dataset)
     words = _words(dataset, syntax, layout)
     if words.pixels.shape != (layout.rows, layout.columns):
-        raise FileRejected(Reason.UNREADABLE_IMAGE, "the decoded picture has another size")
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the decoded image has the wrong size")
     lossy, width = syntax in LOSSY, min(layout.stored, words.precision)
     lowest = layout.high + 1 - layout.stored if words.precision > layout.stored else 0
     if not is_mammogram:
         return _significant(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
     check_byte_order(words.pixels)
-    if syntax in NATIVE or syntax == uid.RLELossless:  # the others say their size themselves
+    if syntax in NATIVE or syntax == uid.RLELossless:  # other codestreams declare their own size
         check_shape(words.pixels)
     check_spare_bits(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
     values = _significant(words.pixels, lowest, width, signed=layout.signed, lossy=lossy)
@@ -103,16 +103,16 @@ def stored_values(dataset: Dataset, *, is_mammogram: bool = False) -> Stored:
 
 
 def check_deflated(data: bytes) -> None:
-    """Refuse a deflated file (PS3.5 A.5) that inflates beyond ``MAX_INFLATED`` or is cut short.
+    """Reject a deflated file (PS3.5 A.5) that inflates beyond ``MAX_INFLATED`` or is truncated.
 
-    pydicom inflates the whole of it before it can be asked anything.
+    pydicom offers no such limit: it inflates the entire file when opening it.
     """
     file = io.BytesIO(data)
-    file.seek(MAGIC)
+    file.seek(META_OFFSET)
     try:
         syntax = _read_file_meta_info(file).get("TransferSyntaxUID")
     except Exception:
-        return  # no DICOM file, or a broken one: its reader says what is wrong
+        return  # not a DICOM file, or a corrupt one: the parser reports it
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         _check_inflated(file)
 
@@ -127,7 +127,7 @@ def _check_inflated(file: io.BytesIO) -> None:
                     Reason.TOO_LARGE, f"inflates to more than {MAX_INFLATED >> 20} MiB"
                 )
     except zlib.error:
-        raise FileRejected(Reason.UNREADABLE_IMAGE, "the deflated data are broken") from None
+        raise FileRejected(Reason.UNREADABLE_IMAGE, "the deflated data are corrupt") from None
     if not inflater.eof:
         raise FileRejected(Reason.TRUNCATED, "the deflated data end early")
 
@@ -137,81 +137,82 @@ def _words(dataset: Dataset, syntax: UID, layout: Layout) -> DecodedFrame:
         return _native(dataset, layout, big_endian=syntax == uid.ExplicitVRBigEndian)
     decode = DECODERS.get(syntax)
     words = decode(_codestream(dataset), layout) if decode else None
-    return words or _installed(dataset, syntax, layout)
+    return words or _decode_with_plugin(dataset, syntax, layout)
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:
     try:
         return UID(dataset.file_meta.TransferSyntaxUID)
     except (AttributeError, TypeError, ValueError):
-        return uid.ImplicitVRLittleEndian  # a file without meta information
+        return uid.ImplicitVRLittleEndian  # the file has no meta information
 
 
 def _pixel_data(dataset: Dataset) -> bytes:
-    found = element(dataset, "PixelData")
-    if found is None:
+    pixel_data = element(dataset, "PixelData")
+    if pixel_data is None:
         raise FileRejected(Reason.NO_PIXELS, "no PixelData")
-    if not isinstance(found.value, bytes):
+    if not isinstance(pixel_data.value, bytes):
         raise FileRejected(Reason.UNREADABLE_IMAGE, "PixelData cannot be read")
-    return found.value
+    return pixel_data.value
 
 
 def _native(dataset: Dataset, layout: Layout, *, big_endian: bool) -> DecodedFrame:
-    """View uncompressed pixels (PS3.5 8.2); padding may follow them, but no second image."""
-    data, found = _pixel_data(dataset), element(dataset, "PixelData")
+    """Return uncompressed pixels (PS3.5 8.2); padding may follow them, but no second image."""
+    data, pixel_data = _pixel_data(dataset), element(dataset, "PixelData")
     width, count = layout.allocated // 8, layout.rows * layout.columns
-    if found.is_undefined_length:
+    if pixel_data.is_undefined_length:
         raise FileRejected(Reason.UNREADABLE_IMAGE, "compressed pixels in an uncompressed file")
     if len(data) < count * width:
         raise FileRejected(Reason.TRUNCATED, f"{len(data)} of {count * width} bytes of pixels")
     if len(data) >= 2 * (count * width + 1):
-        found_bytes = f"{len(data)} bytes where the header makes {count * width}"
-        raise FileRejected(Reason.UNREADABLE_IMAGE, found_bytes)
-    if big_endian and (width == 2 or found.VR == "OW"):  # 8 bits may lie in words (PS3.5 annex D)
+        detail = f"{len(data)} bytes of pixels; the header implies {count * width}"
+        raise FileRejected(Reason.UNREADABLE_IMAGE, detail)
+    # 8-bit pixels may be stored in 16-bit words (PS3.5 annex D).
+    if big_endian and (width == 2 or pixel_data.VR == "OW"):
         data = np.frombuffer(data, ">u2", len(data) // 2).astype("<u2").tobytes()
     pixels = np.frombuffer(data, f"<u{width}", count)
     return DecodedFrame(pixels.reshape(layout.rows, layout.columns), layout.allocated)
 
 
 def _codestream(dataset: Dataset) -> bytes:
-    """Join the fragments of the one frame, whatever the offset table says (PS3.5 A.4)."""
+    """Join the fragments of the only frame, ignoring the offset table (PS3.5 A.4)."""
     buffer = io.BytesIO(_pixel_data(dataset))
     try:
         parse_basic_offsets(buffer)
         return b"".join(generate_fragments(buffer))
     except MemoryError:
         raise
-    except Exception:  # pydicom's classes vary, and their words may quote the file
+    except Exception:  # pydicom's exception classes vary, and their messages may quote the file
         raise FileRejected(
-            Reason.UNREADABLE_IMAGE, "the pixel data's fragments are broken"
+            Reason.UNREADABLE_IMAGE, "the pixel data's fragments are corrupt"
         ) from None
 
 
-def _installed(dataset: Dataset, syntax: UID, layout: Layout) -> DecodedFrame:
-    """Let pydicom try what the user has installed for it, such as pylibjpeg-libjpeg."""
+def _decode_with_plugin(dataset: Dataset, syntax: UID, layout: Layout) -> DecodedFrame:
+    """Decode with any pydicom plugin that the user has installed, such as pylibjpeg-libjpeg."""
     name = syntax.name if syntax.name != syntax else "a syntax that DICOM does not register"
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise FileRejected(Reason.UNSUPPORTED_SYNTAX, name) from None
-    unread = FileRejected(Reason.UNSUPPORTED_SYNTAX, f"{name}, in a variant that is not read")
+    unsupported = FileRejected(Reason.UNSUPPORTED_SYNTAX, f"{name}, in an unsupported variant")
     if not decoder.is_available:
-        raise unread
+        raise unsupported
     try:
         pixels, _ = decoder.as_array(dataset, index=0, raw=True)
     except MemoryError:
         raise
-    except Exception:  # broken, or pillow given 12 bits: both are not read
-        raise unread from None
+    except Exception:  # corrupt data, or 12 bits given to pillow
+        raise unsupported from None
     return DecodedFrame(pixels, layout.stored)
 
 
 def _significant(decoded: Stored, lowest: int, width: int, *, signed: bool, lossy: bool) -> Stored:
-    """Keep the bits that are the value, and spread a two's complement's sign (PS3.5 8.1.1).
+    """Keep only the bits of the value, and extend the sign of two's complement (PS3.5 8.1.1).
 
-    Above them overlays were once stored; below them is nothing. An encoder that was given the
-    value alone made samples of no more than ``stored`` bits. A lossy one that was given the whole
-    word may overshoot the largest value, which must not become black.
+    Overlays used to be stored above these bits; there is nothing below them. An encoder that was
+    given only the value produced samples of at most ``stored`` bits. A lossy encoder that was given
+    the entire word may overshoot the maximum value, which must not wrap around to black.
     """
     container = decoded.dtype.itemsize * 8
     pixels: Stored = decoded.view(f"{'i' if signed else 'u'}{container // 8}")

@@ -1,4 +1,4 @@
-"""How a DICOM header says that pixels are stored."""
+"""The pixel storage layout that a DICOM header declares."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Layout:
     Attributes:
         rows: Height in pixels.
         columns: Width in pixels.
-        allocated: Bits that a pixel takes up: 8 or 16.
-        stored: How many of them are its value.
+        allocated: Bits allocated per pixel: 8 or 16.
+        stored: Bits of the value itself.
         high: The value's highest bit, counted from 0.
-        signed: Whether the value is a two's complement.
+        signed: Whether the value is in two's complement.
     """
 
     rows: int
@@ -33,24 +33,25 @@ class Layout:
 
 
 def read_layout(dataset: Dataset) -> Layout:
-    """Read and check how pixels are stored.
+    """Read and check the storage layout.
 
     Raises:
-        Refusal: Something is missing or contradictory, or the image is too large, in colour, of
-            several frames or of other than 8 or 16 bits a pixel.
+        FileRejected: An element is missing or contradictory, or the image is too large, in colour,
+            multi-frame, or not of 8 or 16 bits per pixel.
     """
     rows, columns = _size(dataset)
-    for keyword, several in (("SamplesPerPixel", "colours"), ("NumberOfFrames", "frames")):
+    for keyword, noun in (("SamplesPerPixel", "colours"), ("NumberOfFrames", "frames")):
         if (number := _integer(dataset, keyword, 1)) != 1:
-            raise FileRejected(Reason.UNSUPPORTED_IMAGE, f"{number} {several}")
+            raise FileRejected(Reason.UNSUPPORTED_IMAGE, f"{number} {noun}")
     allocated = _integer(dataset, "BitsAllocated")
     if allocated not in (8, 16):
-        raise FileRejected(Reason.UNSUPPORTED_IMAGE, f"{allocated} bits a pixel; 8 or 16 are read")
+        detail = f"{allocated} bits per pixel; supported are 8 and 16"
+        raise FileRejected(Reason.UNSUPPORTED_IMAGE, detail)
     stored = _integer(dataset, "BitsStored", allocated)
     high = _integer(dataset, "HighBit", stored - 1)
     if not 1 <= stored <= high + 1 <= allocated:
-        found = f"{stored} bits up to bit {high} in {allocated} allocated"
-        raise FileRejected(Reason.UNREADABLE_IMAGE, found)
+        detail = f"{stored} bits up to bit {high} in {allocated} allocated"
+        raise FileRejected(Reason.UNREADABLE_IMAGE, detail)
     signed = _integer(dataset, "PixelRepresentation", 0) == 1
     return Layout(rows, columns, allocated, stored, high, signed)
 
@@ -65,25 +66,25 @@ def _size(dataset: Dataset) -> tuple[int, int]:
 
 
 def element(dataset: Dataset, keyword: str) -> Any:
-    """Return a data element, or None where there is none.
+    """Return a data element, or None if it is absent.
 
     Raises:
-        Refusal: Its bytes make no sense; pydicom looks at them only now.
+        FileRejected: Its bytes cannot be parsed, which pydicom does only on access.
     """
     try:
         return dataset[keyword] if keyword in dataset else None
     except MemoryError:
         raise
-    except Exception:  # nine classes come out of pydicom, bare zlib.error and TypeError too
+    except Exception:  # pydicom raises nine classes, including bare zlib.error and TypeError
         raise FileRejected(Reason.UNREADABLE_IMAGE, f"{keyword} cannot be read") from None
 
 
 def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
-    found = element(dataset, keyword)
-    value = None if found is None else found.value
+    data_element = element(dataset, keyword)
+    value = None if data_element is None else data_element.value
     if value in (None, "") and default is not None:
         return default
     try:
         return int(value)  # type: ignore[arg-type]  # None is a TypeError as well
     except (TypeError, ValueError, OverflowError):
-        raise FileRejected(Reason.UNREADABLE_IMAGE, f"{keyword} is not one whole number") from None
+        raise FileRejected(Reason.UNREADABLE_IMAGE, f"{keyword} is not a single integer") from None

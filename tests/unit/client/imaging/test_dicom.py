@@ -10,7 +10,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.fileset import FileSet
 
-from mamfed_client.imaging.dicom import _any_trouble_refused, read_dicom
+from mamfed_client.imaging.dicom import _errors_as_rejections, read_dicom
 from mamfed_client.imaging.reader import read_mammogram
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
@@ -240,5 +240,5 @@ def test_a_file_may_be_handed_over_as_bytes(written, tmp_path):
 
 
 def test_lack_of_memory_is_left_to_the_caller():
-    with pytest.raises(MemoryError), _any_trouble_refused():
+    with pytest.raises(MemoryError), _errors_as_rejections():
         raise MemoryError

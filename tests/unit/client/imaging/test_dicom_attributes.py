@@ -5,7 +5,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr._snomed_dict import mapping
 from pydicom.sr.codedict import codes
 
-from mamfed_client.imaging.dicom_attributes import SIDE_CODES, VIEW_CODES, facts
+from mamfed_client.imaging.dicom_attributes import SIDE_CODES, VIEW_CODES, read_facts
 from mamfed_client.imaging.mammogram import Facts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 def tell(tmp_path, drawing):
     def write_and_gather(file_name="1-1.dcm", **elements):
         drawing.dicom(tmp_path / "a.dcm", np.zeros((4, 4)), **elements)
-        return facts(pydicom.dcmread(tmp_path / "a.dcm"), file_name)
+        return read_facts(pydicom.dcmread(tmp_path / "a.dcm"), file_name)
 
     return write_and_gather
 
@@ -191,7 +191,7 @@ class TestSpacing:
         )
         broken = (tmp_path / "a.dcm").read_bytes().replace(b"0.07\\0.07", b"Mrs Smith")
         (tmp_path / "b.dcm").write_bytes(broken)
-        known = facts(pydicom.dcmread(tmp_path / "b.dcm"), "b.dcm")
+        known = read_facts(pydicom.dcmread(tmp_path / "b.dcm"), "b.dcm")
         assert (known.spacing_mm, known.laterality) == (0.08, "L")
 
 
@@ -243,7 +243,7 @@ def test_identifiers_are_kept_but_not_shown(tell):
 
 
 def test_a_bare_header_tells_nothing():
-    assert facts(Dataset(), "") == Facts()
+    assert read_facts(Dataset(), "") == Facts()
 
 
 def test_the_images_of_a_cbis_patient_are_one_patients(tell):

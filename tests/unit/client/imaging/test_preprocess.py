@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mamfed_client.imaging.breast_mask import VIEW, breast_view, enlarged
+from mamfed_client.imaging.breast_mask import VIEW, breast_view, upscale_mask
 from mamfed_client.imaging.geometry import Box, choose_transform
 from mamfed_client.imaging.mammogram import Facts, Mammogram
 from mamfed_client.imaging.preprocess import Transform, find_breast_mask, prepare
@@ -53,8 +53,8 @@ def test_the_view_of_the_breast_is_small_and_its_enlargement_the_field(drawing, 
     breast, inside = drawing.breast(*shape)
     view = breast_view(grey(breast))
     assert max(view.shape) == VIEW
-    assert overlap(enlarged(view, shape), inside) > 0.93
-    np.testing.assert_array_equal(enlarged(view, shape), find_breast_mask(grey(breast)))
+    assert overlap(upscale_mask(view, shape), inside) > 0.93
+    np.testing.assert_array_equal(upscale_mask(view, shape), find_breast_mask(grey(breast)))
 
 
 def test_label_tape_frame_and_blank_film_stay_outside_the_field(drawing):
@@ -428,7 +428,7 @@ def test_a_view_is_brought_over_as_its_enlargement_would_be(flipped):
     view = ((y - 30) / 25) ** 2 + ((x - 4) / 30) ** 2 < 1
     shape = (701, 523)
     transform = transform_of(Box(33, 655, 0, 391), shape, flipped=flipped, size=257)
-    expected = transform.apply_mask(enlarged(view, shape))
+    expected = transform.apply_mask(upscale_mask(view, shape))
     assert overlap(transform.apply_view(view), expected) > 0.998  # half a pixel off makes 0.99
 
 

@@ -237,14 +237,14 @@ def test_a_tiff_of_12_packed_bits_keeps_its_polarity(photometric):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ({274: 3}, "turned by orientation 3"),
-        ({274: 6}, "turned by orientation 6"),
-        ({274: 2}, "turned by orientation 2"),
+        ({274: 3}, "rotated by TIFF orientation 3"),
+        ({274: 6}, "rotated by TIFF orientation 6"),
+        ({274: 2}, "rotated by TIFF orientation 2"),
         ({254: 1}, "begins with a thumbnail"),
         ({255: 2}, "begins with a thumbnail"),
         ({254: 4}, "begins with a mask"),
-        ({262: 5}, "colours of kind 5"),
-        ({262: 4}, "colours of kind 4"),
+        ({262: 5}, "photometric interpretation 5"),
+        ({262: 4}, "photometric interpretation 4"),
         ({339: 2}, "signed pixels"),
     ],
 )
@@ -268,7 +268,7 @@ def test_a_tiff_of_several_pages_is_refused_and_smaller_views_are_not():
 def test_a_tiff_whose_pages_go_round_is_refused():
     data = bytearray(tiff_pages((SHOWN, 16, {})))
     data[-4:] = data[4:8]
-    assert "go round" in refused(bytes(data)).detail
+    assert "form a loop" in refused(bytes(data)).detail
 
 
 def png_with(*chunks):
@@ -304,8 +304,8 @@ def test_what_a_png_says_that_changes_nothing_is_read():
     ("chunk", "words"),
     [
         ((b"gAMA", struct.pack(">I", 22000)), "tone curve (gamma 0.22)"),
-        ((b"eXIf", exif(6)), "turned by orientation 6"),
-        ((b"eXIf", exif(3, "<")), "turned by orientation 3"),
+        ((b"eXIf", exif(6)), "rotated by Exif orientation 6"),
+        ((b"eXIf", exif(3, "<")), "rotated by Exif orientation 3"),
         ((b"acTL", struct.pack(">II", 2, 0)), "several frames"),
     ],
 )
@@ -332,7 +332,7 @@ def jpeg_with(*segments):
 def test_a_jpeg_that_is_to_be_turned_or_of_several_images_is_refused():
     assert read_image(jpeg_with((b"\xff\xe1", b"Exif\0\0" + exif(1)))).grey.shape == (16, 24)
     turned = jpeg_with((b"\xff\xe0", b"JFIF\0"), (b"\xff\xe1", b"Exif\0\0" + exif(8)))
-    assert "turned by orientation 8" in refused(turned).detail
+    assert "rotated by Exif orientation 8" in refused(turned).detail
     assert "several images" in refused(jpeg_with() + jpeg_with()).detail
 
 
@@ -359,7 +359,7 @@ def test_a_pgm_that_contradicts_itself_is_refused():
     two = b"P5\n8 6\n255\n" + raster
     assert "data after the image" in refused(two + two).detail
     assert "data after the image" in refused(b"P2\n1 1\n9\n3\nP2\n1 1\n9\n4\n").detail
-    assert "0 as the largest level" in refused(b"P5\n8 6\n0\n" + raster).detail
+    assert "0 as the maximum level" in refused(b"P5\n8 6\n0\n" + raster).detail
 
 
 def test_pixels_that_are_not_what_the_format_says_are_refused(breast):

@@ -6,10 +6,16 @@ from pydicom.dataset import Dataset
 from pydicom.sr._snomed_dict import mapping
 from pydicom.sr.codedict import codes
 
-from mamfed_client.imaging.dicom_attributes import facts
+from mamfed_client.imaging.dicom_attributes import read_facts
 from mamfed_client.imaging.mammogram import Facts
 from mamfed_client.imaging.rejections import FileRejected, Reason
-from mamfed_client.imaging.screening import CODES, GATES, WORDS, check_screening, is_tomosynthesis
+from mamfed_client.imaging.screening import (
+    CODES,
+    SCREENING_CHECKS,
+    WORDS,
+    check_screening,
+    is_tomosynthesis,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -47,8 +53,8 @@ def reasons(header):
 
     def refuse_until_it_passes(**elements):
         dataset, allow = header(**elements), frozenset()
-        known = facts(dataset, "1-1.dcm")
-        for _ in range(len(GATES) + 1):
+        known = read_facts(dataset, "1-1.dcm")
+        for _ in range(len(SCREENING_CHECKS) + 1):
             try:
                 check_screening(dataset, known, allow)
             except FileRejected as refusal:
@@ -174,7 +180,7 @@ def test_what_only_resembles_it_passes(reasons, elements):
 
 
 def test_every_gate_has_a_file_that_fails_it():
-    assert {reason for reason, _ in REFUSED} == {reason for reason, _ in GATES}
+    assert {reason for reason, _ in REFUSED} == {reason for reason, _ in SCREENING_CHECKS}
 
 
 def test_a_ct_of_something_else_is_of_the_wrong_modality(reasons):
@@ -200,7 +206,7 @@ def test_two_reasons_are_both_gone_through(reasons):
 def test_no_free_text_gets_into_the_message(header, keyword):
     dataset = header(**{keyword: "Mrs Smith spot"})
     with pytest.raises(FileRejected, match="says spot") as caught:
-        check_screening(dataset, facts(dataset, "smith.dcm"), frozenset())
+        check_screening(dataset, read_facts(dataset, "smith.dcm"), frozenset())
     assert "mith" not in str(caught.value)
 
 

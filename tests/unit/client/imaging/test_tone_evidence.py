@@ -6,8 +6,8 @@ from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.grayscale import to_grey
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.tone_evidence import (
-    air_is,
     every_nth,
+    find_air,
     share_of_one_level,
     stretched_tones,
 )
@@ -39,9 +39,9 @@ def test_a_sound_file_raises_no_doubt(shown):
 def test_the_air_is_found_whichever_end_it_is(drawing, turned):
     breast, _ = drawing.breast(400, 300)
     tones = stretched_tones(every_nth(1 - breast if turned else breast))
-    assert air_is(tones) == (1 if turned else -1)
-    assert air_is(tones[100:130, :30]) == 0  # too small
-    assert air_is(np.tile(np.linspace(0, 1, 90, dtype=np.float32), (90, 1))) == 0
+    assert find_air(tones) == (1 if turned else -1)
+    assert find_air(tones[100:130, :30]) == 0  # too small
+    assert find_air(np.tile(np.linspace(0, 1, 90, dtype=np.float32), (90, 1))) == 0
 
 
 def test_a_bright_air_is_refused_unless_the_header_contradicts_itself(shown):

@@ -21,7 +21,7 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from mamfed_client.imaging.derived_header import MODULES, REPEATED, repeated
+from mamfed_client.imaging.derived_header import MODULES, REPEATED, read_repeated_header
 from mamfed_client.imaging.dicom import read_source
 from mamfed_client.imaging.mammogram import Facts
 from mamfed_client.prediction.segmentation import Origin, encode_segmentation
@@ -245,7 +245,7 @@ def test_of_jpeg_2000_the_wavelet_tells(wavelet, lossy):
     dataset.file_meta.TransferSyntaxUID = JPEG2000
     style = b"\xff\x52" + b"\0\x0c\0\0\0\1\0\5\4\4\0" + wavelet
     dataset.PixelData = pydicom.encaps.encapsulate([style])
-    assert repeated(dataset).get("LossyImageCompression") == lossy
+    assert read_repeated_header(dataset).get("LossyImageCompression") == lossy
 
 
 BROKEN = {
