@@ -25,6 +25,9 @@ from mamfed_common.security.certificates import check_validity
 from mamfed_common.security.enrolment import Welcome, check_welcome, read_welcome
 from mamfed_common.security.keys import read_key
 
+MODULES = {"node": "mamfed_client.node.supernode", "worker": "mamfed_client.node.executor"}
+"""What runs in each process of a site, by the name of its log."""
+
 REFUSED_SECONDS = 60.0
 """How long until a site that was refused asks again: it may have been approved meanwhile."""
 FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
@@ -123,12 +126,12 @@ def children_of(home: SiteHome) -> list[Child]:
     return [
         Child(
             name,
-            module_command(f"mamfed_client.{name}", path),
+            module_command(module, path),
             home.logs / f"{name}.log",
             environment,
             Path(path),
         )
-        for name in ("node", "worker")
+        for name, module in MODULES.items()
     ]
 
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
+from mamfed_client.node.supervisor import MODULES
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import read_status
 from mamfed_common import __version__
@@ -161,7 +162,7 @@ class Processes:
         self.started = []
 
     def module(self, name, home):
-        return self._start(home, "-m", f"mamfed_client.{name}", str(home.path))
+        return self._start(home, "-m", MODULES[name], str(home.path))
 
     def code(self, home, text):
         return self._start(home, "-c", text)
