@@ -145,7 +145,7 @@ def test_every_key_of_a_round_and_every_event_is_documented():
         re.findall(r"""log\.write\(\s*"([a-z ]+)"(?: if \w+ else "([a-z ]+)")?""", source)
     )
     events = {name for pair in written for name in pair if name} | {"started", "resumed"}
-    table = text.split("| event | means |")[1].split("\n\n")[0]
+    table = text.split("| event | meaning |")[1].split("\n\n")[0]
     first_cells = "".join(re.findall(r"^\| (`.+?) \|", table, re.M))
     assert set(re.findall(r"`([a-z ]+)`", first_cells)) == events
 
