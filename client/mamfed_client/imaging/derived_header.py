@@ -1,8 +1,8 @@
-"""What an object made of an image repeats of its header, by module of PS3.3, and how it is read.
+"""Read the header elements that an object derived from an image repeats, by module of PS3.3.
 
-The decoding process reads it; what it answers is JSON: a text for an element, several values joined
-by a backslash; a list of mappings for a sequence; None for what is there but cannot be repeated.
-All of it identifies the patient.
+The decoding process reads them and answers in JSON: an element is a text, with multiple values
+joined by backslashes; a sequence is a list of mappings; None marks an element that is present but
+cannot be repeated. All of it identifies the patient.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Module(NamedTuple):
     """A module whose attributes are repeated.
 
     Attributes:
-        name: As PS3.3 calls it.
-        clause: Where PS3.3 lays it out.
-        keywords: Its attributes; those that are retired lie in archives.
+        name: Its name in PS3.3.
+        clause: Its clause in PS3.3.
+        keywords: Its attributes, including retired ones that occur in archives.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Module(NamedTuple):
 
 
 def _module(name: str, clause: str, keywords: str) -> Module:
-    """Leave out what this pydicom does not know."""
+    """Build a module, skipping keywords that the installed pydicom does not know."""
     known = (keyword for keyword in keywords.split() if tag_for_keyword(keyword) is not None)
     return Module(name, clause, tuple(known))
 
@@ -116,91 +116,91 @@ MODULES = (
     ),
 )
 REPEATED = tuple(keyword for module in MODULES for keyword in module.keywords)
-"""What a derived object repeats."""
+"""Elements that a derived object repeats."""
 REFERRED = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "PatientOrientation"),
     *("Manufacturer", "ManufacturerModelName", "StationName", "InstitutionName"),
     *("InstitutionAddress", "InstitutionalDepartmentName", "DeviceSerialNumber"),
     *("SoftwareVersions", "DateOfLastCalibration", "TimeOfLastCalibration"),
 )
-"""What it refers to the image and to the unit by (PS3.3 C.7.6.16.2.6, C.12.1)."""
+"""Elements by which it refers to the image and the unit (PS3.3 C.7.6.16.2.6, C.12.1)."""
 KEYWORDS = frozenset((*REPEATED, *REFERRED))
 
 LONG = frozenset({"LT", "ST", "UT"})
-"""Texts of one value, in which a backslash is a letter and a line may end (PS3.5 6.2)."""
+"""Single-valued texts, which may contain backslashes and line breaks (PS3.5 6.2)."""
 BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})
-MOST_BYTES = 48 << 10
-"""Of all that is repeated: a header may hold more, a derived object need not."""
-MOST_DEPTH, MOST_ITEMS = 5, 64
-MOST_TEXT = 10240
-"""Characters of an element's values; the longest that PS3.5 6.2 limits has as many."""
+MAX_BYTES = 48 << 10
+"""Maximum total size of the repeated elements; the longest ones beyond it become None."""
+MAX_DEPTH, MAX_ITEMS = 5, 64
+MAX_CHARACTERS = 10240
+"""Maximum characters of an element, equal to the largest limit in PS3.5 6.2."""
 
 LOSSY: dict[str, str] = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
     JPEGLSNearLossless: "ISO_14495_1",
 }
-"""Methods (PS3.3 C.7.6.1.1.5.1) of the transfer syntaxes that always lose something."""
+"""Compression methods (PS3.3 C.7.6.1.1.5.1) of transfer syntaxes that are always lossy."""
 PERHAPS_LOSSY: dict[str, str] = {JPEG2000: "ISO_15444_1", "1.2.840.10008.1.2.4.203": "ISO_15444_15"}
-"""Those of the syntaxes of which the codestream tells: JPEG 2000, also of high throughput."""
+"""Methods of syntaxes that may be lossy, depending on the codestream: JPEG 2000 and HTJ2K."""
 CODING_STYLE = b"\xff\x52"
 WAVELET = 13
-"""Where the marker's segment names its wavelet (ISO 15444-1 A.6.1): 0 is the one that rounds."""
+"""Offset of the wavelet in the marker segment (ISO 15444-1 A.6.1); 0 is the irreversible one."""
 
 
 def read_repeated_header(dataset: Dataset) -> Header:
-    """Read what a derived object needs of a data set's header."""
+    """Read the elements that a derived object repeats or refers to."""
     header: Header = {}
     for keyword in (*REPEATED, *REFERRED):
         if keyword in dataset:
             header[keyword] = _content(dataset, keyword, 0)
     header |= _lossy(dataset)
-    room = MOST_BYTES
+    remaining = MAX_BYTES
     for keyword in sorted(header, key=lambda name: len(json.dumps(header[name]))):
-        room -= len(json.dumps([keyword, header[keyword]]))
-        if room < 0:
+        remaining -= len(json.dumps([keyword, header[keyword]]))
+        if remaining < 0:
             header[keyword] = None
     return header
 
 
 def _content(dataset: Dataset, keyword: str, depth: int) -> str | list[Header] | None:
-    """Return an element's content; None where it makes no sense."""
+    """Return an element's content; None if it cannot be parsed or exceeds a limit."""
     try:
-        found = dataset[keyword].value
-        if isinstance(found, Items):
-            if depth == MOST_DEPTH or len(found) > MOST_ITEMS:
+        content = dataset[keyword].value
+        if isinstance(content, Items):
+            if depth == MAX_DEPTH or len(content) > MAX_ITEMS:
                 return None
-            return [_item(item, depth + 1) for item in found]
-        if found is None:
+            return [_item(item, depth + 1) for item in content]
+        if content is None:
             return ""
-        if isinstance(found, bytes):
+        if isinstance(content, bytes):
             return None
-        several = isinstance(found, Sequence) and not isinstance(found, str)
-        keep = dictionary_VR(keyword) in LONG
-        words = [str(one) for one in (found if several else (found,))]
-        joined = "\\".join(word if keep else word.strip() for word in words)
-        return joined if len(joined) <= MOST_TEXT else None
+        is_multiple = isinstance(content, Sequence) and not isinstance(content, str)
+        keep_blanks = dictionary_VR(keyword) in LONG
+        values = [str(item) for item in (content if is_multiple else (content,))]
+        joined = "\\".join(value if keep_blanks else value.strip() for value in values)
+        return joined if len(joined) <= MAX_CHARACTERS else None
     except MemoryError:
         raise
-    except Exception:  # values are parsed when asked for: whatever parsing raises, it is no value
+    except Exception:  # pydicom parses on access and may raise anything
         return None
 
 
 def _item(item: Dataset, depth: int) -> Header:
-    """Read an item: all public elements that are texts, numbers or sequences."""
+    """Read all public elements of an item that are texts, numbers or sequences."""
     keywords = (keyword_for_tag(tag) for tag in item.keys())
     kept = (keyword for keyword in keywords if keyword and dictionary_VR(keyword) not in BINARY)
     return {keyword: _content(item, keyword, depth) for keyword in kept}
 
 
 def _lossy(dataset: Dataset) -> Header:
-    """Say that an image has lost something, where its encoding says so and its header does not.
+    """Return the lossy-compression attributes that follow from the encoding.
 
-    Anonymisers and gateways drop the attributes and keep the pixels.
+    Anonymisers and gateways often drop these attributes but keep the compressed pixels.
     """
     syntax = text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
     method = LOSSY.get(syntax)
-    if method is None and syntax in PERHAPS_LOSSY and _rounds(dataset):
+    if method is None and syntax in PERHAPS_LOSSY and _is_irreversible(dataset):
         method = PERHAPS_LOSSY[syntax]
     if method is None:
         return {}
@@ -212,20 +212,20 @@ def _lossy(dataset: Dataset) -> Header:
     return lossy
 
 
-def _rounds(dataset: Dataset) -> bool:
-    """Tell whether a JPEG 2000 codestream was made by the wavelet that cannot be undone exactly."""
+def _is_irreversible(dataset: Dataset) -> bool:
+    """Return whether a JPEG 2000 codestream uses the irreversible wavelet."""
     encoded = _encoded(dataset)
     start = encoded.find(CODING_STYLE)
     return start >= 0 and encoded[start + WAVELET : start + WAVELET + 1] == b"\0"
 
 
 def _encoded(dataset: Dataset) -> bytes:
-    found = value(dataset, "PixelData")
-    return found if isinstance(found, bytes) else b""
+    content = value(dataset, "PixelData")
+    return content if isinstance(content, bytes) else b""
 
 
 def _ratio(dataset: Dataset) -> float | None:
-    """Return by how much an image was compressed, of its bytes."""
+    """Return the compression ratio: uncompressed bytes over compressed bytes."""
     sizes = [numbers(dataset, name)[:1] for name in ("Rows", "Columns", "BitsStored")]
     encoded = len(_encoded(dataset))
     if not all(sizes) or not encoded:

@@ -21,7 +21,7 @@ from mamfed_client.prediction.segmentation import Encoding
 from mamfed_client.prediction.sources import FoundSources, Selection, Source, find_sources
 from mamfed_client.prediction.study_page import write_pages
 from mamfed_client.preparation.pseudonyms import site_secret
-from mamfed_client.sandbox.decoder_pool import Readers, readers
+from mamfed_client.sandbox.decoder_pool import DecoderPool, open_decoder_pool
 from mamfed_common.errors import DataError, MamfedError
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.terminal import Advance, console, reading_progress
@@ -178,11 +178,14 @@ def _predict(
 ) -> None:
     """Work on batches side by side: while one is in the network, others are read or written.
 
-    Memory holds a batch for each of at most ``readers.MOST_READERS`` threads.
+    Memory holds a batch for each of at most ``MAX_DECODERS`` threads.
     """
     size = request.batch or DEFAULT_BATCH.get(model.device.type, 1)
     batches = [todo[start : start + size] for start in range(0, len(todo), size)]
-    with readers(len(batches)) as side_by_side, reading_progress("predicting", len(todo)) as done:
+    with (
+        open_decoder_pool(len(batches)) as side_by_side,
+        reading_progress("predicting", len(todo)) as done,
+    ):
         worker = _Worker(
             model,
             folder,
@@ -204,7 +207,7 @@ class _Worker:
     model: LoadedModel
     folder: PredictionFolder
     encoding: Encoding
-    readers: Readers
+    readers: DecoderPool
     outcomes: PredictionCounts
     done: Advance
     secret: bytes

@@ -23,7 +23,7 @@ from mamfed_client.preparation.patient_split import declared_parts
 from mamfed_client.preparation.patients import JoinedPatients
 from mamfed_client.preparation.prepare_row import Task, is_outlined, label_of, read_row, stat_of
 from mamfed_client.preparation.row_result import RowResult
-from mamfed_client.sandbox.decoder_pool import Readers, readers
+from mamfed_client.sandbox.decoder_pool import DecoderPool, open_decoder_pool
 from mamfed_common.domain import Purpose
 from mamfed_common.runtime.terminal import reading_progress
 
@@ -208,7 +208,7 @@ def _outcomes(
     known = {} if task.verify else {r.row_number: _remembered(r, task, journal) for r in rows}
     outcomes = {number: outcome for number, outcome in known.items() if outcome is not None}
     unread = [row for row in rows if row.row_number not in outcomes]
-    with readers(len(unread)) as pool, reading_progress(progress, len(rows)) as advance:
+    with open_decoder_pool(len(unread)) as pool, reading_progress(progress, len(rows)) as advance:
         advance(len(outcomes), sum(o.reason is not None for o in outcomes.values()))
         results = pool.pool.map(partial(_read, task, journal, pool), unread)
         for row, outcome in zip(unread, results, strict=True):
@@ -229,7 +229,7 @@ def _remembered(row: Row, task: Task, journal: Journal) -> RowResult | None:
     return outcome if is_complete else None
 
 
-def _read(task: Task, journal: Journal, pool: Readers, row: Row) -> RowResult:
+def _read(task: Task, journal: Journal, pool: DecoderPool, row: Row) -> RowResult:
     """Read one row with the next free decoder, and record the result."""
     stat = stat_of(row)
     with pool.decoder() as decoder:

@@ -1,1 +1,1 @@
-"""Decoding in a separate, confined process: a hostile file can crash only that process."""
+"""Decode files in a separate, confined process, so that a hostile file can crash only that one."""

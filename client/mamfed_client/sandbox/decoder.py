@@ -1,7 +1,7 @@
-"""A site's files -> mammograms and masks, decoded in a process that may die of them.
+"""Decode a site's files into mammograms and masks, in a disposable process.
 
-The process is ``worker.py``. What it answers is checked before it is believed, and pixels are
-copied out of a buffer that it cannot take away: a hostile file may have taken it over.
+The process runs ``worker.py``. Since a hostile file may have taken it over, its answers are
+validated, and pixels are copied from a buffer that it cannot take away.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from mamfed_client.sandbox.protocol import (
 )
 
 BUFFER_SIZE = 3 * MAX_PIXELS
-"""Bytes: 2 a grey level, 1 for whether it is valid."""
-MAX_GROWN = 3 << 29
-"""Bytes that a process may keep after a file; then it is replaced."""
+"""Bytes: two for each grey level, one for its validity."""
+MAX_RESIDENT = 3 << 29
+"""A process that holds more bytes of memory than this is replaced before the next file."""
 
 
 class Decoder:
-    """One decoding process, started when first needed and anew after it has died.
+    """A decoding process, started on first use and restarted after it has died.
 
-    A context manager. Use one a thread.
+    Use it as a context manager, and from a single thread.
 
     Attributes:
-        threads: How many the process may use for a file.
+        threads: Number of threads that the process may use for a file.
     """
 
     def __init__(self, deadline_s: float = 20.0, threads: int = 1) -> None:
-        """Make the buffer that pixels come back in.
+        """Create the buffer through which the process returns pixels.
 
         Args:
-            deadline_s: How long one file may take, in seconds.
-            threads: How many the process may use for a file. JPEG 2000 gains by them; others
-                hardly do. Hashing a file has one more.
+            deadline_s: Maximum time for a file, in seconds.
+            threads: Number of threads that the process may use for a file, besides one for hashing.
+                They speed up JPEG 2000, but hardly any other format.
         """
         self._deadline_s = deadline_s
         self.threads = threads
@@ -66,11 +66,11 @@ class Decoder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the decoder."""
         self.close()
 
     def close(self) -> None:
-        """End the process and free the buffer; nothing of an image remains."""
+        """End the process and free the buffer, leaving no image data behind."""
         self._end()
         self._buffer.close()
 
@@ -81,27 +81,26 @@ class Decoder:
 
         Args:
             path: The file.
-            allow: Reasons for which it is not refused.
-            to_show: Whether it is only to be looked at, so that what its pixels contradict does not
-                refuse it.
+            allow: Screening checks to ignore; see ``check_screening``.
+            to_show: Read for display only: accept pixels that contradict the header.
 
         Returns:
             The mammogram, and the SHA-256 of the file's bytes in hexadecimal.
 
         Raises:
             FileRejected: The file cannot be used.
-            MamfedError: No decoding process starts.
+            MamfedError: The decoding process cannot be started.
         """
         request = {"path": str(path.absolute()), "allow": sorted(allow), "to_show": to_show}
         answer = self._ask(op="mammogram", **request)
         try:
-            said = check_mammogram(answer)
-            shape = (said.rows, said.columns)
-            grey = self._pixels(np.empty(shape, np.uint16))
-            valid = self._flags(shape, grey.nbytes) if said.padded else None
+            result = check_mammogram(answer)
+            shape = (result.rows, result.columns)
+            grey = self._read_pixels(np.empty(shape, np.uint16))
+            valid = self._read_mask(shape, grey.nbytes) if result.padded else None
         except ProtocolError:
-            self._distrust()
-        return Mammogram(grey, valid, said.facts, said.doubts), said.sha256
+            self._reject_answer()
+        return Mammogram(grey, valid, result.facts, result.doubts), result.sha256
 
     def mask(
         self, annotations: Sequence[Annotation], rows: int, columns: int
@@ -109,102 +108,102 @@ class Decoder:
         """Draw the union of an image's annotations.
 
         Args:
-            annotations: What outlines its findings.
+            annotations: The annotations of its findings.
             rows: The image's height in pixels.
             columns: The image's width in pixels.
 
         Returns:
-            The mask, and the SHA-256 of all that it was made of, in hexadecimal.
+            The mask, and the SHA-256 of all its inputs in hexadecimal.
 
         Raises:
             FileRejected: An annotation cannot be used.
-            MamfedError: No decoding process starts.
+            MamfedError: The decoding process cannot be started.
         """
         assert 0 < rows * columns <= MAX_PIXELS
-        fields = [_fields(annotation) for annotation in annotations]
+        fields = [_annotation_to_json(annotation) for annotation in annotations]
         answer = self._ask(op="mask", annotations=fields, rows=rows, columns=columns)
         try:
-            said = check_mask(answer)
-            mask = self._flags((rows, columns))
+            result = check_mask(answer)
+            mask = self._read_mask((rows, columns))
         except ProtocolError:
-            self._distrust()
-        return (
-            MarkedRegions(mask, *said[:5], said.doubts),
-            said.sha256,
-        )
+            self._reject_answer()
+        return MarkedRegions(mask, *result[:5], result.doubts), result.sha256
 
     def is_mask(self, path: Path) -> bool:
-        """Tell whether a DICOM file is a mask of two values rather than an image of many.
+        """Return whether a DICOM file holds a mask of two values rather than an image.
 
         Raises:
             FileRejected: The file cannot be used.
-            MamfedError: No decoding process starts.
+            MamfedError: The decoding process cannot be started.
         """
         return self._ask(op="is_mask", path=str(path.absolute())).get("is_mask") is True
 
     def source(self, path: Path) -> Header:
-        """Read what an object derived from a DICOM file needs of its header.
+        """Read the header elements that an object derived from a DICOM file repeats.
 
-        All of it identifies the patient (:mod:`mamfed_client.imaging.derived_header`).
+        They identify the patient (:mod:`mamfed_client.imaging.derived_header`).
 
         Raises:
             FileRejected: The file cannot be used.
-            MamfedError: No decoding process starts.
+            MamfedError: The decoding process cannot be started.
         """
         answer = self._ask(op="source", path=str(path.absolute()))
         try:
             return check_source(answer)
         except ProtocolError:
-            self._distrust()
+            self._reject_answer()
 
     def _ask(self, **request: Any) -> dict[str, Any]:
-        """Return the answer to a request.
+        """Send a request and return its answer.
 
         Raises:
-            FileRejected: The file was refused, took too long or ended the process.
+            FileRejected: The file was rejected, took too long or crashed the process.
         """
         line = json.dumps(request).encode() + b"\n"
-        child = self._started()
+        child = self._ensure_started()
         try:
             return parse_answer(child.ask(line, self._deadline_s))
         except TimeoutError:
             self._end()
             raise FileRejected(Reason.TOO_SLOW, f"more than {self._deadline_s:g} seconds") from None
         except EOFError:
-            raise _obituary(self._end()) from None
+            raise _exit_reason(self._end()) from None
         except ProtocolError:
-            self._distrust()
-        except FileRejected as refusal:
-            if refusal.reason is Reason.TOO_LARGE:  # it may still hold the memory
+            self._reject_answer()
+        except FileRejected as error:
+            if error.reason is Reason.TOO_LARGE:  # the process may still hold the memory
                 self._end()
             raise
-        except BaseException:  # Ctrl-C: the next answer would be to this request
+        except (
+            BaseException
+        ):  # e.g. Ctrl-C: this request's answer would be taken for the next one's
             self._end()
             raise
 
-    def _started(self) -> SandboxProcess:
-        if self._child is None or not self._child.alive or self._child.resident > MAX_GROWN:
+    def _ensure_started(self) -> SandboxProcess:
+        if self._child is None or not self._child.alive or self._child.resident > MAX_RESIDENT:
             self._end()
             self._child = SandboxProcess(self._buffer.fileno(), self._deadline_s, self.threads)
         return self._child
 
     def _end(self) -> int:
-        """End the process, if there is one, and return its exit code."""
+        """End the process, if any, and return its exit code."""
         child, self._child = self._child, None
         return child.end() if child else 0
 
-    def _distrust(self) -> NoReturn:
+    def _reject_answer(self) -> NoReturn:
         self._end()
-        raise FileRejected(Reason.DECODER_CRASHED, "its answer makes no sense") from None
+        raise FileRejected(Reason.DECODER_CRASHED, "its answer is invalid") from None
 
-    def _flags(self, shape: tuple[int, int], offset: int = 0) -> Mask:
-        flags: Mask = self._pixels(np.empty(shape, np.uint8), offset) != 0
-        return flags
+    def _read_mask(self, shape: tuple[int, int], offset: int = 0) -> Mask:
+        mask: Mask = self._read_pixels(np.empty(shape, np.uint8), offset) != 0
+        return mask
 
-    def _pixels(self, image: npt.NDArray[Any], offset: int = 0) -> npt.NDArray[Any]:
+    def _read_pixels(self, image: npt.NDArray[Any], offset: int = 0) -> npt.NDArray[Any]:
         """Fill an image from the buffer.
 
-        The buffer is read, not mapped: a process that cut it short would kill this one.
+        The buffer is read rather than mapped: if the child truncated it, accessing a mapping would
+        kill this process.
         """
         if os.preadv(self._buffer.fileno(), [image.data.cast("B")], offset) != image.nbytes:
             raise ProtocolError
@@ -212,7 +211,7 @@ class Decoder:
 
 
 def _anonymous_file() -> IO[bytes]:
-    """Make a file without a name, so that nothing can leave patients' pixels behind."""
+    """Create a file without a name, so that no patient's pixels can be left behind."""
     if sys.platform == "linux":
         file: IO[bytes] = os.fdopen(os.memfd_create("mamfed"), "r+b", buffering=0)
     else:
@@ -221,13 +220,13 @@ def _anonymous_file() -> IO[bytes]:
     return file
 
 
-def _fields(annotation: Annotation) -> dict[str, Any]:
+def _annotation_to_json(annotation: Annotation) -> dict[str, Any]:
     path = annotation.path
     return asdict(annotation) | {"path": None if path is None else str(path.absolute())}
 
 
-def _obituary(code: int) -> FileRejected:
+def _exit_reason(code: int) -> FileRejected:
     if code == -signal.SIGALRM:
-        return FileRejected(Reason.TOO_SLOW, "the decoding process gave up by itself")
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return FileRejected(Reason.DECODER_CRASHED, how)
+        return FileRejected(Reason.TOO_SLOW, "the decoding process exceeded its own time limit")
+    cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return FileRejected(Reason.DECODER_CRASHED, cause)

@@ -1,4 +1,4 @@
-"""Several decoding processes side by side, each used by one thread at a time."""
+"""A pool of threads and decoding processes; each decoder serves one thread at a time."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from queue import SimpleQueue
 
 from mamfed_client.sandbox.decoder import Decoder
 
-MOST_READERS = 8
-"""A full-size mammogram takes some 300 MB while it is read."""
+MAX_DECODERS = 8
+"""Decoding a full-size mammogram takes about 300 MB of memory."""
 
 
-class Readers:
-    """Threads, and as many decoders for them."""
+class DecoderPool:
+    """A thread pool with one decoder per thread.
+
+    Attributes:
+        pool: The threads.
+    """
 
     def __init__(self, pool: ThreadPoolExecutor, decoders: SimpleQueue[Decoder]) -> None:
-        """Hold what :func:`readers` has started."""
+        """Wrap the threads and decoders that :func:`open_decoder_pool` has started."""
         self.pool = pool
         self._decoders = decoders
 
     @contextmanager
     def decoder(self) -> Iterator[Decoder]:
-        """Borrow whichever decoder is free."""
+        """Borrow a free decoder, waiting for one if necessary."""
         decoder = self._decoders.get()
         try:
             yield decoder
@@ -33,19 +37,20 @@ class Readers:
 
 
 @contextmanager
-def readers(tasks: int) -> Iterator[Readers]:
-    """Start no more threads than there are tasks; an interruption does not wait for the queue.
+def open_decoder_pool(tasks: int) -> Iterator[DecoderPool]:
+    """Start at most one thread and decoder per task, and stop them on exit.
 
-    Where there are more cores than files to read at once, each decoder has several.
+    On an interruption, queued tasks are cancelled. If there are more cores than decoders, each
+    decoder uses several threads.
     """
     cores = os.cpu_count() or 1
-    count = max(1, min(MOST_READERS, cores, tasks))
+    count = max(1, min(MAX_DECODERS, cores, tasks))
     decoders: SimpleQueue[Decoder] = SimpleQueue()
     pool = ThreadPoolExecutor(count)
     with ExitStack() as stack:
         for _ in range(count if tasks else 0):
             decoders.put(stack.enter_context(Decoder(threads=cores // count)))
         try:
-            yield Readers(pool, decoders)
+            yield DecoderPool(pool, decoders)
         finally:
             pool.shutdown(cancel_futures=True)

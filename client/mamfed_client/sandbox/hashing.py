@@ -1,4 +1,4 @@
-"""The SHA-256 of a file, while something else is done to it."""
+"""Compute the SHA-256 of a file while it is being decoded."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from contextlib import contextmanager
 from threading import Event, Thread
 
 PIECE = 1 << 20
-"""Bytes after which the hashing looks whether it is still wanted."""
+"""Bytes to hash before checking again whether the hash is still wanted."""
 
 
 @contextmanager
 def hashing(data: bytes) -> Iterator[Callable[[], str]]:
-    """Hash a file while it is decoded, which takes as long where it is not compressed.
+    """Hash a file in a second thread while the caller decodes it.
 
-    Hashing leaves the interpreter's lock. Of a file that is refused meanwhile the rest is not
-    hashed: nobody asks, and it may be a stack of 500 MiB.
+    For an uncompressed file both take about the same time, and hashing releases the interpreter's
+    lock. If the file is rejected, hashing stops early: it may be a stack of 500 MiB.
 
     Yields:
-        What waits for the SHA-256 and returns it in hexadecimal.
+        A function that waits for the SHA-256 and returns it in hexadecimal.
     """
-    digest, view, refused = hashlib.sha256(), memoryview(data), Event()
+    digest, view, cancelled = hashlib.sha256(), memoryview(data), Event()
 
     def update() -> None:
         for start in range(0, len(data), PIECE):
-            if refused.is_set():
+            if cancelled.is_set():
                 return
             digest.update(view[start : start + PIECE])
 
     thread = Thread(target=update)
     thread.start()
 
-    def finished() -> str:
+    def sha256() -> str:
         thread.join()
         return digest.hexdigest()
 
     try:
-        yield finished
+        yield sha256
     finally:
-        refused.set()
+        cancelled.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""A process of ``worker.py`` as its parent holds it."""
+"""The parent's handle on a ``worker.py`` process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mamfed_common.runtime.child_processes import module_command, start_process
 
 START_S = 60.0
 MAX_ANSWER = 1 << 16
-"""Bytes; the longest honest answer has a tenth."""
+"""Bytes; the longest genuine answer has a tenth of this."""
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
-    # Freed memory is kept for the next image: fresh pages cost as much as an uncompressed one.
+    # Keep freed memory for the next image: new pages cost as much time as an uncompressed image.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
@@ -29,21 +29,21 @@ THREADS = ("OPJ_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 class SandboxProcess:
-    """A running process that answers one line a request."""
+    """A running decoding process that answers each request with one line."""
 
     def __init__(self, buffer: int, deadline_s: float, threads: int) -> None:
         """Start the process and wait until it is ready.
 
         Args:
-            buffer: Descriptor of the file that it puts pixels into.
-            deadline_s: How long it may take over a request, in seconds.
-            threads: How many OpenJPEG and OpenCV use.
+            buffer: Descriptor of the file that receives the pixels.
+            deadline_s: Maximum time per request, in seconds.
+            threads: Number of threads for OpenJPEG and OpenCV.
 
         Raises:
-            MamfedError: It does not start.
-            ModuleNotFoundError: What it decodes with is not installed.
+            MamfedError: The process cannot be started.
+            ModuleNotFoundError: A decoding library is not installed.
         """
-        # stderr goes nowhere: libraries quote the file there.
+        # Discard stderr: libraries may quote the file there.
         self._process = start_process(
             module_command("mamfed_client.sandbox.worker", str(buffer), str(deadline_s)),
             env=os.environ | ENVIRONMENT | dict.fromkeys(THREADS, str(threads)),
@@ -63,7 +63,7 @@ class SandboxProcess:
             _check_installed()
             raise MamfedError(
                 "the decoding process does not start; "
-                "`python -m mamfed_client.sandbox.worker 0 20` should say why"
+                "run `python -m mamfed_client.sandbox.worker 0 20` to see why"
             ) from None
         except BaseException:
             self.end()
@@ -71,17 +71,17 @@ class SandboxProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def resident(self) -> int:
-        """Its memory in bytes, or 0 where the system does not tell."""
+        """The process's resident memory in bytes; 0 if the system does not report it."""
         try:
             pages = Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]
         except OSError:
@@ -89,11 +89,11 @@ class SandboxProcess:
         return int(pages) * resource.getpagesize()
 
     def ask(self, request: bytes, deadline_s: float) -> bytes:
-        """Write a request and read the line that answers it.
+        """Write a request and return the answer line.
 
         Raises:
-            TimeoutError: No answer within the deadline.
-            EOFError: The process has died, or answers without an end.
+            TimeoutError: No answer arrived within the deadline.
+            EOFError: The process has died, or its answer is too long.
         """
         end, answer, poller = time.monotonic() + deadline_s, b"", select.poll()
         poller.register(self._answers, select.POLLIN)
@@ -106,27 +106,27 @@ class SandboxProcess:
             for descriptor, _ in ready:
                 if descriptor == self._answers.fileno():
                     answer += self._read(MAX_ANSWER - len(answer))
-                elif not (request := self._written(request)):
+                elif not (request := self._write(request)):
                     poller.unregister(self._requests)
         return answer
 
-    def _read(self, room: int) -> bytes:
-        piece = self._answers.read(room)
+    def _read(self, limit: int) -> bytes:
+        piece = self._answers.read(limit)
         if not piece:
             raise EOFError
         return bytes(piece)
 
-    def _written(self, request: bytes) -> bytes:
-        """Write what the pipe takes and return the rest."""
+    def _write(self, request: bytes) -> bytes:
+        """Write as much as the pipe accepts and return the rest."""
         try:
             return request[os.write(self._requests.fileno(), request) :]
         except BrokenPipeError:
             raise EOFError from None
 
     def end(self) -> int:
-        """Kill the process, if it has not ended, and return its exit code as ``subprocess`` does.
+        """Kill the process if it is still running, and return its exit code as ``subprocess`` does.
 
-        A process that is dying of something keeps that as its code.
+        A process that is already dying keeps its own exit code.
         """
         self._process.kill()
         code = self._process.wait()
@@ -136,7 +136,7 @@ class SandboxProcess:
 
 
 def _check_installed() -> None:
-    """Raise what the process itself could not say: the decoder that is missing."""
+    """Raise the error that the process itself could not report: a missing library."""
     for name in ("pydicom", "imagecodecs"):
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -1,4 +1,4 @@
-"""What the decoding process answered, checked field by field: it may have been taken over."""
+"""Validate the decoding process's answers field by field: a hostile file may have taken it over."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from typing import Any, NamedTuple
 from pydicom.datadict import tag_for_keyword
 
 from mamfed_client.imaging import doubts
-from mamfed_client.imaging.derived_header import KEYWORDS, MOST_DEPTH, MOST_ITEMS, MOST_TEXT, Header
+from mamfed_client.imaging.derived_header import (
+    KEYWORDS,
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    MAX_ITEMS,
+    Header,
+)
 from mamfed_client.imaging.doubts import Doubts
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Facts
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
 MAX_TEXT = 1024
-"""Characters of any text in an answer; a DICOM LO has 64."""
+"""Maximum characters of a text in an answer; a DICOM LO has 64."""
 MAX_COUNT = 1 << 20
 MAX_DOUBTS = 64
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class ProtocolError(Exception):
-    """An answer that our own process would not give."""
+    """An answer that an uncompromised process would not give."""
 
 
 class MammogramAnswer(NamedTuple):
-    """A mammogram without its pixels, which lie in the buffer: grey levels, then validity."""
+    """A mammogram without its pixels: the buffer holds grey levels, then validity."""
 
     rows: int
     columns: int
@@ -39,7 +45,7 @@ class MammogramAnswer(NamedTuple):
 
 
 class MaskAnswer(NamedTuple):
-    """Counts of a mask, whose pixels lie in the buffer."""
+    """The counts of a mask without its pixels, which are in the buffer."""
 
     resampled: int
     boxes: int
@@ -51,43 +57,43 @@ class MaskAnswer(NamedTuple):
 
 
 def parse_answer(line: bytes) -> dict[str, Any]:
-    """Parse an answer, and raise the refusal that it may be.
+    """Parse an answer, raising the rejection if it reports one.
 
     Raises:
-        FileRejected: The file was refused.
-        ProtocolError: It is no answer.
+        FileRejected: The file was rejected.
+        ProtocolError: The answer is malformed.
     """
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError):
         raise ProtocolError from None
-    _hold(isinstance(answer, dict))
+    _require(isinstance(answer, dict))
     if "refused" in answer:
-        raise _refusal(answer["refused"])
-    checked: dict[str, Any] = answer
-    return checked
+        raise _rejection(answer["refused"])
+    parsed: dict[str, Any] = answer
+    return parsed
 
 
 def check_mammogram(answer: dict[str, Any]) -> MammogramAnswer:
-    """Check an answer to the operation ``mammogram``.
+    """Validate an answer to the operation ``mammogram``.
 
     Raises:
-        ProtocolError: It is not one.
+        ProtocolError: It is invalid.
     """
     rows, columns = _count(answer, "rows"), _count(answer, "columns")
-    _hold(0 < rows * columns <= MAX_PIXELS)
+    _require(0 < rows * columns <= MAX_PIXELS)
     padded = answer.get("padded")
-    _hold(isinstance(padded, bool))
+    _require(isinstance(padded, bool))
     return MammogramAnswer(
         rows, columns, bool(padded), _facts(answer), _sha256(answer), _doubts(answer)
     )
 
 
 def check_mask(answer: dict[str, Any]) -> MaskAnswer:
-    """Check an answer to the operation ``mask``.
+    """Validate an answer to the operation ``mask``.
 
     Raises:
-        ProtocolError: It is not one.
+        ProtocolError: It is invalid.
     """
     return MaskAnswer(
         resampled=_count(answer, "resampled"),
@@ -101,23 +107,23 @@ def check_mask(answer: dict[str, Any]) -> MaskAnswer:
 
 
 def check_source(answer: dict[str, Any]) -> Header:
-    """Check an answer to the operation ``source``: known keywords, short texts, shallow sequences.
+    """Validate an answer to ``source``: known keywords, short texts, shallow sequences.
 
     Raises:
-        ProtocolError: It is not one.
+        ProtocolError: It is invalid.
     """
-    said = answer.get("source")
-    _hold(isinstance(said, dict) and said.keys() <= KEYWORDS)
-    assert isinstance(said, dict)
-    _hold(all(_is_content(content, 0) for content in said.values()))
-    return said
+    header = answer.get("source")
+    _require(isinstance(header, dict) and header.keys() <= KEYWORDS)
+    assert isinstance(header, dict)
+    _require(all(_is_content(content, 0) for content in header.values()))
+    return header
 
 
 def _is_content(content: Any, depth: int) -> bool:
-    """Tell whether this is what an element, or one within an item, may hold."""
+    """Return whether an element, at the top level or within an item, may have this content."""
     if content is None or isinstance(content, str):
-        return content is None or len(content) <= MOST_TEXT
-    if not isinstance(content, list) or len(content) > MOST_ITEMS or depth == MOST_DEPTH:
+        return content is None or len(content) <= MAX_CHARACTERS
+    if not isinstance(content, list) or len(content) > MAX_ITEMS or depth == MAX_DEPTH:
         return False
     return all(
         isinstance(item, dict)
@@ -127,10 +133,10 @@ def _is_content(content: Any, depth: int) -> bool:
     )
 
 
-def _refusal(said: Any) -> FileRejected:
-    _hold(isinstance(said, list) and len(said) == 2)
-    reason, detail = said
-    _hold(_is_text(detail) and detail.isprintable())  # no control codes in a terminal
+def _rejection(content: Any) -> FileRejected:
+    _require(isinstance(content, list) and len(content) == 2)
+    reason, detail = content
+    _require(_is_text(detail) and detail.isprintable())  # keep control codes out of terminals
     try:
         return FileRejected(Reason(reason), detail)
     except ValueError:
@@ -138,15 +144,15 @@ def _refusal(said: Any) -> FileRejected:
 
 
 def _facts(answer: dict[str, Any]) -> Facts:
-    """Check the facts: texts and nothing, but for laterality and spacing."""
+    """Validate the facts: texts or None, except for laterality and spacing."""
     facts = answer.get("facts")
-    _hold(isinstance(facts, dict) and facts.keys() == {field.name for field in fields(Facts)})
+    _require(isinstance(facts, dict) and facts.keys() == {field.name for field in fields(Facts)})
     assert isinstance(facts, dict)
     spacing_mm, optional = facts["spacing_mm"], ("view", "vendor", "model", "birads")
-    _hold(facts["laterality"] in (None, "L", "R"))
-    _hold(spacing_mm is None or _is_length(spacing_mm))
+    _require(facts["laterality"] in (None, "L", "R"))
+    _require(spacing_mm is None or _is_length(spacing_mm))
     for name in facts.keys() - {"laterality", "spacing_mm"}:
-        _hold(_is_text(facts[name]) or (facts[name] is None and name in optional))
+        _require(_is_text(facts[name]) or (facts[name] is None and name in optional))
     return Facts(**facts)
 
 
@@ -160,28 +166,28 @@ def _is_text(value: Any) -> bool:
 
 def _count(answer: dict[str, Any], name: str) -> int:
     value = answer.get(name)
-    _hold(type(value) is int and 0 <= value < MAX_COUNT)
+    _require(type(value) is int and 0 <= value < MAX_COUNT)
     assert isinstance(value, int)
     return value
 
 
 def _sha256(answer: dict[str, Any]) -> str:
     value = answer.get("sha256")
-    _hold(isinstance(value, str) and SHA256.fullmatch(value) is not None)
+    _require(isinstance(value, str) and SHA256.fullmatch(value) is not None)
     return str(value)
 
 
 def _doubts(answer: dict[str, Any]) -> Doubts:
-    said = answer.get("doubts")
-    _hold(isinstance(said, list) and len(said) <= MAX_DOUBTS)
+    content = answer.get("doubts")
+    _require(isinstance(content, list) and len(content) <= MAX_DOUBTS)
     try:
-        found = doubts.from_json(said)
+        parsed = doubts.from_json(content)
     except (TypeError, ValueError):
         raise ProtocolError from None
-    _hold(all(_is_text(detail) and detail.isprintable() for _, detail in found))
-    return found
+    _require(all(_is_text(detail) and detail.isprintable() for _, detail in parsed))
+    return parsed
 
 
-def _hold(condition: bool) -> None:
+def _require(condition: bool) -> None:
     if not condition:
         raise ProtocolError

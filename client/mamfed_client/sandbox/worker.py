@@ -1,9 +1,11 @@
-"""The process in which files are decoded: ``python -P -m`` this module, a descriptor, seconds.
+"""The decoding process, started by :class:`mamfed_client.sandbox.decoder.Decoder`.
 
-One JSON request a line comes in on standard input, one JSON answer a line goes out on standard
-output, and pixels go into the buffer open as FD. Its parent is ``decode.Decoder``. It limits its
-own memory and time, so that a hostile file ends this process at worst; there is no pickle, so that
-it cannot do more than lie about a picture.
+Usage: ``python -P -m mamfed_client.sandbox.worker FD SECONDS``, with the descriptor of the pixel
+buffer and the deadline per file.
+
+Each line on standard input is a JSON request, each line on standard output a JSON answer; pixels go
+into the buffer. The process limits its own memory and time, so a hostile file can at worst end this
+process. Nothing is pickled, so a process that was taken over can only lie about a picture.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ MAX_FILE = 512 << 20
 """Bytes of a file. The largest mammogram has 53 MB of pixels; a tomosynthesis stack is larger."""
 GRACE_S = 5
 MASKS_VERSION = 2
-"""To be raised with every change that makes other masks of the same annotations."""
+"""Increase whenever a change alters the masks drawn from the same annotations."""
 
 Answer = dict[str, Any]
 Buffer = npt.NDArray[np.uint8]
@@ -55,18 +57,18 @@ def main() -> None:
     _limit()
     _write(answers, {"ready": True})
     for line in sys.stdin.buffer:
-        signal.alarm(int(deadline_s) + GRACE_S)  # should the parent have died, too
+        signal.alarm(int(deadline_s) + GRACE_S)  # in case the parent has died
         answer = _answer(line, buffer)
         signal.alarm(0)
         _write(answers, answer)
 
 
 def _private_output() -> IO[bytes]:
-    """Keep standard output for answers; what a library prints there vanishes."""
+    """Reserve standard output for answers, and discard whatever a library prints there."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
     return answers
 
 
@@ -81,7 +83,7 @@ def _limit() -> None:
         try:
             resource.setrlimit(limit, (value, value))
         except (ValueError, OSError):
-            if sys.platform == "linux":  # macOS has no limit of memory
+            if sys.platform == "linux":  # macOS does not support RLIMIT_AS
                 raise
 
 
@@ -91,24 +93,24 @@ def _write(answers: IO[bytes], answer: Answer) -> None:
 
 
 def _answer(line: bytes, buffer: Buffer) -> Answer:
-    """Do what a request asks; whatever happens meanwhile is a reason."""
+    """Execute a request; any exception becomes a rejection."""
     try:
         request = json.loads(line)
         return OPERATIONS[request.pop("op")](buffer, **request)
-    except FileRejected as refusal:
-        return _refused(refusal.reason, refusal.detail)
+    except FileRejected as error:
+        return _rejected(error.reason, error.detail)
     except MemoryError:
-        return _refused(Reason.TOO_LARGE, "more memory than decoding may take")
-    except BaseException as error:  # a Rust extension's PanicException is no Exception
-        return _refused(Reason.UNREADABLE_IMAGE, f"{type(error).__name__} while decoding")
+        return _rejected(Reason.TOO_LARGE, f"decoding needs more than {MAX_MEMORY >> 30} GiB")
+    except BaseException as error:  # a Rust extension's PanicException is not an Exception
+        return _rejected(Reason.UNREADABLE_IMAGE, f"{type(error).__name__} while decoding")
 
 
-def _refused(reason: Reason, detail: str) -> Answer:
+def _rejected(reason: Reason, detail: str) -> Answer:
     return {"refused": [reason, detail]}
 
 
 def _mammogram(buffer: Buffer, path: str, allow: list[str], *, to_show: bool) -> Answer:
-    """Put grey levels, and after them what is valid, into the buffer."""
+    """Decode an image; write grey levels and then the mask of valid pixels into the buffer."""
     data = _file_bytes(Path(path), Reason.MISSING_IMAGE)
     with hashing(data) as sha256:
         allowed = frozenset(map(Reason, allow))
@@ -133,7 +135,7 @@ def _mammogram(buffer: Buffer, path: str, allow: list[str], *, to_show: bool) ->
 
 
 def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> Answer:
-    """Put the mask into the buffer."""
+    """Draw the mask of an image's annotations into the buffer."""
     parsed = [_annotation(fields) for fields in annotations]
     digest = hashlib.sha256(f"{MASKS_VERSION}".encode())
     for fields, annotation in zip(annotations, parsed, strict=True):
@@ -143,13 +145,13 @@ def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> An
             digest.update(hashlib.sha256(data).digest())
     marked = read_annotations(parsed, rows, columns)
     _put(buffer, marked.mask, 0)
-    said = marked._asdict()
-    del said["mask"]
-    return said | {"doubts": to_json(marked.doubts), "sha256": digest.hexdigest()}
+    answer = marked._asdict()
+    del answer["mask"]
+    return answer | {"doubts": to_json(marked.doubts), "sha256": digest.hexdigest()}
 
 
 def _is_mask(_: Buffer, path: str) -> Answer:
-    """Tell whether a DICOM file is a mask rather than an image."""
+    """Return whether a DICOM file holds a mask rather than an image."""
     return {"is_mask": looks_like_mask(Path(path))}
 
 
@@ -163,7 +165,7 @@ def _annotation(fields: dict[str, Any]) -> Annotation:
 
 
 def _source(_: Buffer, path: str) -> Answer:
-    """Say what an object derived from a DICOM file needs of its header."""
+    """Read the header elements that an object derived from a DICOM file repeats."""
     return {"source": read_source(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
 
 
@@ -172,9 +174,10 @@ def _shape(kind: Any, points: Any, radii: Any, angle: float, name: str) -> Shape
 
 
 def _file_bytes(path: Path, missing: Reason) -> bytes:
-    """Read a file once: what is hashed is what is decoded.
+    """Read a file once, so that the hash belongs to the bytes decoded.
 
-    A file that may not be read now, or whose disk fails, counts as missing: it is tried again.
+    A file that cannot be opened, or whose disk fails, is reported as missing, so that it is tried
+    again later.
     """
     try:
         if path.stat().st_size > MAX_FILE:
@@ -187,7 +190,7 @@ def _file_bytes(path: Path, missing: Reason) -> bytes:
 
 
 def _put(buffer: Buffer, image: npt.NDArray[Any], offset: int) -> int:
-    """Copy an image into the buffer and return where it ends."""
+    """Copy an image into the buffer and return the offset of its end."""
     end = offset + image.nbytes
     buffer[offset:end].view(image.dtype).reshape(image.shape)[:] = image
     return end

@@ -174,14 +174,14 @@ def test_a_process_that_keeps_too_much_memory_is_replaced(dicom, monkeypatch):
         child = decoder._child.pid
         decoder.mammogram(dicom())
         assert decoder._child.pid == child
-        monkeypatch.setattr("mamfed_client.sandbox.decoder.MAX_GROWN", 1 << 20)
+        monkeypatch.setattr("mamfed_client.sandbox.decoder.MAX_RESIDENT", 1 << 20)
         decoder.mammogram(dicom())
         assert decoder._child.pid != child
 
 
 def test_an_answer_without_sense_is_not_believed(decoder, dicom, monkeypatch):
     monkeypatch.setattr(protocol, "MAX_COUNT", 10)  # so that 181 rows are none
-    with refused(Reason.DECODER_CRASHED, "makes no sense"):
+    with refused(Reason.DECODER_CRASHED, "answer is invalid"):
         decoder.mammogram(dicom())
     monkeypatch.undo()
     assert decoder.mammogram(dicom())[0].grey.shape == STORED.shape
