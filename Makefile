@@ -59,24 +59,25 @@ chaos: .venv/.demo
 	$(BIN)/python tests/processes/chaos.py
 
 # These fit into a quarter of an hour; the page follows. The other scripts run alone.
-MEASURED := network corruption batches aggregation wire intake startup
+MEASURED := network.cpu network.corruption network.batches federation.aggregation federation.wire \
+	intake.from_disk commands.startup
 
 bench: .venv/.dev
-	for name in $(MEASURED); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
-	$(BIN)/python benchmarks/page.py
+	for name in $(MEASURED); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	$(BIN)/python -m benchmarks.lib.page
 
 bench-federation: .venv/.dev
-	$(BIN)/python benchmarks/federation_round.py
-	$(BIN)/python benchmarks/scale.py
-	$(BIN)/python benchmarks/scale_link.py
-	$(BIN)/python benchmarks/page.py
+	$(BIN)/python -m benchmarks.federation.round
+	$(BIN)/python -m benchmarks.federation.scale
+	$(BIN)/python -m benchmarks.federation.scale_link
+	$(BIN)/python -m benchmarks.lib.page
 
 bench-intake: .venv/.dev
-	$(BIN)/python benchmarks/intake_chain.py
-	$(BIN)/python benchmarks/intake.py
+	$(BIN)/python -m benchmarks.intake.chain
+	$(BIN)/python -m benchmarks.intake.from_disk
 
 bench-recipe: .venv/.dev
-	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python -m benchmarks.quality.recipe
 
 fuzz: .venv/.dev
 	$(BIN)/python tests/fault/fuzz_files.py --mutants 20000

@@ -11,9 +11,11 @@ from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 ROOT = Path(__file__).parents[2]
 
 
-def run(script, *words, **variables):
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, words)]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+def run(name, *words, **variables):
+    command = [sys.executable, "-m", f"benchmarks.intake.{name}", *map(str, words)]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
+    )
 
 
 def test_two_versions_are_measured_in_turns_and_recorded(tmp_path):
@@ -22,7 +24,7 @@ def test_two_versions_are_measured_in_turns_and_recorded(tmp_path):
     results = str(tmp_path / "results.json")
 
     ran = run(
-        "data_check.py", tmp_path / "site", "--against", ROOT, "--runs", 1, BENCH_RESULTS=results
+        "data_check", tmp_path / "site", "--against", ROOT, "--runs", 1, BENCH_RESULTS=results
     )
 
     assert ran.returncode == 0, ran.stderr
@@ -34,14 +36,14 @@ def test_two_versions_are_measured_in_turns_and_recorded(tmp_path):
 
 
 def test_what_is_no_version_is_said(tmp_path):
-    ran = run("data_check.py", tmp_path, "--against", tmp_path)
+    ran = run("data_check", tmp_path, "--against", tmp_path)
 
     assert ran.returncode == 1
     assert "neither a checkout of mamfed nor a folder with mamfed-client" in ran.stderr
 
 
 def test_sound_phantoms_of_every_vendor_are_counted():
-    ran = run("phantoms_checked.py", "--images", 3)
+    ran = run("sound_phantoms", "--images", 3)
 
     assert ran.returncode == 0, ran.stderr
     lines = [f"{vendor}: 3 images, 0 refused {{}}, 0 doubtful {{}}" for vendor in VENDORS]

@@ -11,21 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.lib.limits import work
+from benchmarks.network import gpu
 
-
-@pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import gpu
-
-    return gpu
+ROOT = Path(__file__).parents[2]
 
 
 def call(results, *options):
     environment = {**os.environ, "BENCH_RESULTS": str(results), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *options]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.network.gpu", *options]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -53,7 +50,7 @@ def test_on_a_cpu_every_variant_and_batch_is_measured_beside_every_peer(tmp_path
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 13, 16, 63, 64, 1000])
-def test_the_largest_batch_is_found_by_halves(gpu, room):
+def test_the_largest_batch_is_found_by_halves(room):
     tried = []
 
     def fits(batch):
@@ -65,12 +62,12 @@ def test_the_largest_batch_is_found_by_halves(gpu, room):
     assert max(tried) <= gpu.LARGEST_BATCH
 
 
-def test_each_convolution_moves_its_feature_maps_once(gpu):
+def test_each_convolution_moves_its_feature_maps_once():
     """16 in and 32 out, then 32 in and 16 out: three times in, twice out, four bytes each."""
     network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1))
     # 3 x 3 from 1 to 2 channels, then 1 x 1 back: multiply-adds are two operations, thrice a step.
     operations = 3 * 2 * (32 * 9 + 16 * 2)
-    assert gpu.work(network, 4) == (4 * (3 * 16 + 2 * 32 + 3 * 32 + 2 * 16), operations)
+    assert work(network, 4) == (4 * (3 * 16 + 2 * 32 + 3 * 32 + 2 * 16), operations)
 
 
 class TooLarge(nn.Conv2d):
@@ -78,14 +75,14 @@ class TooLarge(nn.Conv2d):
         raise torch.OutOfMemoryError
 
 
-def test_what_does_not_fit_is_named_and_left_out(gpu, capsys):
+def test_what_does_not_fit_is_named_and_left_out(capsys):
     bench = gpu.Bench(Namespace(device="cpu", size=64, runs=1, minutes=1))
     bench.networks["large"] = TooLarge(1, 1, 1)
     assert gpu.peak_mib_of(bench, "large", gpu.VARIANTS["fp32"], 2, True) == gpu.FAILED
     assert capsys.readouterr().out == "large, batch 2: out of memory\n"
 
 
-def test_nothing_begins_when_the_time_is_up(gpu, capsys):
+def test_nothing_begins_when_the_time_is_up(capsys):
     bench = gpu.Bench(Namespace(device="cpu", size=64, runs=1, minutes=0))
     assert gpu.compare(bench, "fp32", 1, train=True) == gpu.FAILED
     said = capsys.readouterr().out

@@ -12,21 +12,15 @@ import pytest
 
 pytest.importorskip("skimage")
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.intake import peers
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def peers(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import intake_peers
-
-    return intake_peers
-
-
-@pytest.fixture
-def write(peers, tmp_path):
+def write(tmp_path):
     """Write a phantom as a vendor does; borealis has MONOCHROME1 and padding."""
-    from intake import VENDORS, Drawn
+    from benchmarks.intake.from_disk import VENDORS, Drawn
 
     def write(vendor):
         return Drawn(VENDORS[vendor], 416, 320).write(tmp_path / "a.dcm", "explicit")
@@ -35,7 +29,7 @@ def write(peers, tmp_path):
 
 
 @pytest.mark.parametrize("vendor", ["aurora", "borealis"])
-def test_script_and_quickest_crop_find_the_breast(peers, write, vendor):
+def test_script_and_quickest_crop_find_the_breast(write, vendor):
     image = peers.plainly(write(vendor), 128)
     assert image.dtype == np.float32
     assert image.shape[0] == 128 > image.shape[1]
@@ -46,7 +40,7 @@ def test_script_and_quickest_crop_find_the_breast(peers, write, vendor):
     assert quickest[64, -10:].mean() > 2 * quickest[:10, :10].mean()
 
 
-def test_the_same_output_has_outline_percentiles_and_hash(peers, write):
+def test_the_same_output_has_outline_percentiles_and_hash(write):
     path = write("aurora")
     image, field, sha256 = peers.plain_sample(path, 128)
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -60,8 +54,8 @@ def test_the_benchmark_records_each_comparison(tmp_path):
     results = tmp_path / "results.json"
     environment = {**os.environ, "BENCH_RESULTS": str(results), "OMP_NUM_THREADS": "1"}
     options = "--rows 416 --columns 320 --size 128 --repeats 2 --files 2 --syntaxes rle".split()
-    command = [sys.executable, str(BENCHMARKS / "intake.py"), *options]
-    subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.intake.from_disk", *options]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     names = [(r["name"], r["peer_name"]) for r in json.loads(results.read_text())]
     script = "pydicom + scikit-image"
     prepared = f"data prepare, 2 uncompressed files of 416 x 320, {os.cpu_count()} cores"

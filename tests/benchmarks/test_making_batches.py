@@ -7,29 +7,31 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.network import models_genesis as peer
 
-
-@pytest.fixture
-def peer(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import models_genesis
-
-    return models_genesis
+ROOT = Path(__file__).parents[2]
 
 
-def results_of(tmp_path, script, *options):
+def results_of(tmp_path, name, *options):
     results = tmp_path / "results.json"
     environment = {**os.environ, "BENCH_RESULTS": str(results), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(BENCHMARKS / script), "--size", "128", "--runs", "2", *options]
-    subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        f"benchmarks.network.{name}",
+        "--size",
+        "128",
+        "--runs",
+        "2",
+        *options,
+    ]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     return {(r["name"], r["peer_name"]): r for r in json.loads(results.read_text())}
 
 
 def test_corruption_is_measured_beside_the_peer_and_the_rate_aimed_at(tmp_path):
-    found = results_of(tmp_path, "corruption.py", "--images", "2")
+    found = results_of(tmp_path, "corruption", "--images", "2")
     name = "corruption + augmentation, 128 x 128, one core"
     assert {(name, "Models Genesis"), (name, "Models Genesis without shuffling")} <= found.keys()
     alone = ("corruption alone, 128 x 128, one core", "Models Genesis without shuffling")
@@ -43,7 +45,7 @@ def test_corruption_is_measured_beside_the_peer_and_the_rate_aimed_at(tmp_path):
 
 
 def test_batches_are_measured_beside_the_step_that_they_feed(tmp_path):
-    found = results_of(tmp_path, "batches.py", "--images", "3", "--threads", "1")
+    found = results_of(tmp_path, "batches", "--images", "3", "--threads", "1")
     for stage in ("pretraining", "finetuning"):
         waiting = found[f"waiting for a batch, {stage}, 128 x 128", "the step it feeds"]
         assert len(waiting["runs"]) == 2  # of three steps the first has nothing before it
@@ -53,7 +55,7 @@ def test_batches_are_measured_beside_the_step_that_they_feed(tmp_path):
         assert two["peer"] == one["ours"]
 
 
-def test_the_peers_curve_keeps_or_turns_the_order_of_greys(peer):
+def test_the_peers_curve_keeps_or_turns_the_order_of_greys():
     greys = np.linspace(0, 1, 500, dtype=np.float32)[None]
     turned = []
     for seed in range(40):
@@ -67,7 +69,7 @@ def test_the_peers_curve_keeps_or_turns_the_order_of_greys(peer):
     assert 10 <= sum(turned) <= 30
 
 
-def test_the_peer_shuffles_within_small_blocks(peer, monkeypatch):
+def test_the_peer_shuffles_within_small_blocks(monkeypatch):
     monkeypatch.setattr(peer, "BLOCKS", 1)
     image = np.arange(10_000, dtype=np.float32).reshape(100, 100)
     shuffled = peer.shuffled(image, np.random.default_rng(1))
@@ -78,7 +80,7 @@ def test_the_peer_shuffles_within_small_blocks(peer, monkeypatch):
     assert np.ptp(columns) < 10
 
 
-def test_the_peer_paints_in_and_out_as_published(peer):
+def test_the_peer_paints_in_and_out_as_published():
     image = np.full((90, 90), 2, np.float32)
     inside = [
         (peer.inpainted(image.copy(), np.random.default_rng(s)) != 2).mean() for s in range(50)
@@ -90,7 +92,7 @@ def test_the_peer_paints_in_and_out_as_published(peer):
     assert 0.4 < np.mean(kept) < 0.9
 
 
-def test_the_peer_flips_the_clean_image_alike(peer):
+def test_the_peer_flips_the_clean_image_alike():
     image = np.random.default_rng(0).random((64, 64), np.float32)
     for seed in range(30):
         _, clean = peer.genesis(image, np.random.default_rng(seed), shuffle=False)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from benchmarks.lib import harness, page
 
-import harness  # noqa: E402
-import page  # noqa: E402
-
-SCRIPTS = sorted(p for p in BENCHMARKS.glob("*.py") if "__main__" in p.read_text())
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "benchmarks").rglob("*.py")
+    if "__main__" in path.read_text()
+)
 
 
 @pytest.fixture
@@ -77,8 +78,8 @@ def test_calls_are_timed_in_turns_without_their_warm_up():
     assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_every_benchmark_says_what_it_does(script):
-    run = [sys.executable, str(script), "--help"]
-    text = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+@pytest.mark.parametrize("module", SCRIPTS)
+def test_every_benchmark_says_what_it_does(module):
+    run = [sys.executable, "-m", module, "--help"]
+    text = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "Usage:" in text

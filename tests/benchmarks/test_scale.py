@@ -1,21 +1,16 @@
 """What the benchmarks of scale and of the demo make of what they measure."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
+from benchmarks.commands.profile_demo import OTHER, stack_of, work_of
+from benchmarks.federation.round import split
+from benchmarks.federation.scale import fit, measure
 from mamfed_simulations.federation.engine import Engine
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-
-
 def test_a_fit_finds_the_line_and_how_far_a_point_is_off():
-    from scale import fit
-
     a, b, worst = fit([10, 100, 1000], [2.5, 7.0, 52.0])
     assert (a, b) == pytest.approx((2, 0.05))
     assert worst == pytest.approx(0, abs=1e-9)
@@ -23,8 +18,6 @@ def test_a_fit_finds_the_line_and_how_far_a_point_is_off():
 
 
 def test_a_federation_of_three_sites_is_timed_in_process():
-    from scale import measure
-
     found = measure(Engine.PROCESS, 3)
     assert found.sites == 3
     assert 0 < found.seconds < 60
@@ -32,8 +25,6 @@ def test_a_federation_of_three_sites_is_timed_in_process():
 
 
 def test_a_look_is_filed_under_the_first_rule_that_fits():
-    from profile_demo import OTHER, stack_of, work_of
-
     forward = "/x/mamfed_common/model/unet.py:forward\n/x/mamfed_common/training/stages.py:fit"
     assert work_of(forward) == "training: forward"
     assert work_of("/x/torch/autograd/graph.py:f\n" + forward) == "training: backward"
@@ -43,6 +34,4 @@ def test_a_look_is_filed_under_the_first_rule_that_fits():
 
 
 def test_rounds_are_told_apart_and_the_first_has_no_beginning():
-    from federation_round import split
-
     assert split([10.0, 11.0, 13.0, 17.0, 22.0], trained=3) == ([1.0, 2.0], [4.0, 5.0])

@@ -17,7 +17,7 @@ evaluate   plan, part, stage,       means and the counts behind them
 
 Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests an
 array on each of two hops, which for a hundred small arrays costs seconds before any training
-(``benchmarks/federation_round.py``). Nothing in it is ever unpickled. Which arrays stand for the
+(``benchmarks/federation/round.py``). Nothing in it is ever unpickled. Which arrays stand for the
 weights is the plan's choice (``federation.wire``, :mod:`mamfed_common.protocol.quantization`).
 
 Everything read from the other side is checked here; what fails raises WeightsError.

@@ -1,0 +1,175 @@
+"""Seconds a round between real processes: ours beside stock Flower, the same bytes, no training.
+
+Usage: python -m benchmarks.federation.round [--only mamfed|flower] [--steps N]
+
+Two sites on this machine and about 8 MB of float32 weights. Ours goes by its commands over mutual
+TLS, as hospitals use it, and trains on a few images of 32 x 32. Flower's is ``stock_flower``, whose
+lack of TLS and node keys favours it. They take turns; each turn runs a whole federation, since a
+round between processes cannot be handed over. A round's time is from the end of the one before to
+its own end, seen from outside; the first of each turn is left out.
+
+With ``--steps N`` ours alone takes rounds of N steps with kept moments at each site, and what the
+steps of one site take by themselves in this process is measured beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.lib.harness import record
+from mamfed_common.runtime import terminal
+
+terminal.set_environment()
+
+import torch  # noqa: E402
+from tests.processes.deployment import Deployment, wait_until  # noqa: E402
+
+from benchmarks.federation.stock_flower import count_lines, flowers_ends  # noqa: E402
+from mamfed_client.preparation.site_data import Site, load_site  # noqa: E402
+from mamfed_common.model.malignancy_net import MalignancyNetwork  # noqa: E402
+from mamfed_common.model.state_dict import state_of  # noqa: E402
+from mamfed_common.model.unet import NetworkConfig  # noqa: E402
+from mamfed_common.plan import (  # noqa: E402
+    FederationPlan,
+    FinetuningPlan,
+    Stage,
+    StagePlan,
+    TrainingPlan,
+)
+from mamfed_common.training.batches import RoundContext  # noqa: E402
+from mamfed_common.training.stages import train  # noqa: E402
+from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort  # noqa: E402
+
+NETWORK = NetworkConfig(channels=(32, 64, 128, 256, 320, 384))
+CPU = torch.device("cpu")
+LONGEST_SECONDS = 200.0
+TURNS = ((4, 2), (3, 3))
+"""Rounds of each turn: of one exchange, of which the first is left out, and of two."""
+ROUNDS = {"train": "a round of training", "two": "a round of training and validation"}
+
+
+class Seconds(NamedTuple):
+    """What rounds took: those of one exchange, and those of two."""
+
+    train: list[float]
+    two: list[float]
+
+
+def small_plan(trained: int, evaluated: int, steps: int | None) -> TrainingPlan:
+    """Return a plan whose training takes no time worth mentioning, or so many steps a round."""
+    stage = {"batch_size": 2, "learning_rate": 1e-3, "quorum": 2, "deadline_seconds": 120}
+    if steps is not None:
+        stage |= {"local_steps": steps, "optimizer_state": "kept"}
+    return TrainingPlan(
+        image_size=32,
+        network=NETWORK,
+        pretraining=StagePlan(rounds=trained, min_deadline_seconds=60, **stage),
+        finetuning=FinetuningPlan(rounds=evaluated, min_deadline_seconds=60, **stage),
+        federation=FederationPlan(min_sites=2, join_seconds=60),
+    )
+
+
+def ends_of(count: Callable[[], int], wanted: int, what: str) -> list[float]:
+    """Watch a count grow; return the time at which each of the ``wanted`` was first seen."""
+    ends: list[float] = []
+
+    def all_there() -> bool:
+        ends.extend([time.time()] * (count() - len(ends)))
+        return len(ends) >= wanted
+
+    wait_until(all_there, what, LONGEST_SECONDS, pause=0.02)
+    return ends
+
+
+def our_ends(folder: Path, trained: int, evaluated: int, steps: int | None = None) -> list[float]:
+    """Run the federation by its commands; return when each round ended."""
+    data = {name: folder / name for name in list(VENDORS)[:2]}
+    for name, cohort in data.items():
+        write_cohort(cohort, VENDORS[name], benign=4, malignant=6, seed=0)
+    plan = folder / "plan.yaml"
+    plan.write_text(small_plan(trained, evaluated, steps).to_yaml())
+    with Deployment(folder, data) as federation:
+        for name in data:
+            federation.change_policy(name, bounds={"required_min_sites": 2})
+        federation.start_server(plan)
+        federation.wait_for_listener()
+        for name in data:
+            federation.start_site(name)
+
+        def finished() -> int:
+            if federation.processes["server"].poll():
+                raise RuntimeError(federation.story())
+            return count_lines(federation.run_folder() / "rounds.jsonl")
+
+        return ends_of(finished, trained + evaluated, "our rounds")
+
+
+def training_alone(folder: Path, steps: int) -> Seconds:
+    """Return what one site's steps of a round take in each stage, in this process."""
+    plan, found = small_plan(1, 1, steps), Seconds([], [])
+    name = next(iter(VENDORS))
+    write_cohort(folder / name, VENDORS[name], benign=4, malignant=6, seed=0)
+    data = load_site(Site(name, ((name, folder / name),), folder / "cache"), plan)
+    state = state_of(MalignancyNetwork(NETWORK))
+    for stage, seconds in zip(Stage, found, strict=True):
+        samples, benign = data.training(plan, stage)
+        for _ in range(6):
+            began = time.monotonic()
+            train(stage, state, samples, plan, RoundContext(name, 1), device=CPU, benign=benign)
+            seconds.append(time.monotonic() - began)
+    return Seconds(found.train[1:], found.two[1:])
+
+
+def split(ends: Sequence[float], trained: int) -> Seconds:
+    """Return the seconds of each round but the first, which has no beginning."""
+    seconds = [later - sooner for sooner, later in pairwise(ends)]
+    return Seconds(seconds[: trained - 1], seconds[trained - 1 :])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("mamfed", "flower"))
+    parser.add_argument("--steps", type=int)
+    given = parser.parse_args()
+    megabytes = sum(t.nbytes for t in state_of(MalignancyNetwork(NETWORK)).values()) / 1e6
+    print(f"two sites, {megabytes:.1f} MB of weights, load {os.getloadavg()[0]:.1f} at the start")
+    only = "mamfed" if given.steps else given.only
+    found = {name: Seconds([], []) for name in ("mamfed", "flower") if only in (None, name)}
+    for trained, evaluated in TURNS:
+        for name, seconds in found.items():
+            measure = partial(our_ends, steps=given.steps) if name == "mamfed" else flowers_ends
+            with tempfile.TemporaryDirectory() as folder:
+                round_context = split(measure(Path(folder), trained, evaluated), trained)
+            for all_of, these in zip(seconds, round_context, strict=True):
+                all_of.extend(these)
+            show(name, round_context)
+    if given.steps:
+        with tempfile.TemporaryDirectory() as folder:
+            show("alone", training_alone(Path(folder), given.steps))
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+    if len(found) == 2:
+        for kind, name in ROUNDS.items():
+            ours, peer = (getattr(seconds, kind) for seconds in found.values())
+            record(f"{name}, 2 sites, 8 MB", ours, peer, peer_name="stock Flower", unit="s")
+
+
+def show(name: str, round_context: Seconds) -> None:
+    for what, seconds in zip(ROUNDS.values(), round_context, strict=True):
+        print(
+            f"{name:6}  {what:35} median {median(seconds):5.2f} s   min {min(seconds):5.2f} s   "
+            f"max {max(seconds):5.2f} s   ({len(seconds)} rounds)",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What ``mamfed-client data check --fresh`` costs in processor time, beside another version of it.
+
+Both versions check each folder in turns, every run a process of its own with a cache of its own.
+All that it and the processes that decode take counts, so that other programs disturb little. The
+other version is a checkout, whose code then runs with this Python, or the ``bin`` folder of a
+virtual environment that has it.
+
+Usage: python -m benchmarks.intake.data_check FOLDER... --against PATH [--runs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks.lib.harness import ROOT, record, take_turns
+
+PACKAGES = ("client", "common", "server", "simulations")
+
+
+def cpu_of_children() -> float:
+    """Return the seconds of processor time of all processes that have ended below this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def of_checkout(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the command of a checkout or of an environment's ``bin``, and what it needs set."""
+    if (path / "mamfed-client").is_file():
+        return [str(path / "mamfed-client")], {}
+    if not (path / "client" / "mamfed_client").is_dir():
+        raise SystemExit(f"{path}: neither a checkout of mamfed nor a folder with mamfed-client")
+    folders = os.pathsep.join(str(path / package) for package in PACKAGES)
+    return [sys.executable, "-P", "-m", "mamfed_client"], {"PYTHONPATH": folders}
+
+
+def check(
+    command: list[str], folder: Path, own: Path, variables: Mapping[str, str]
+) -> Callable[[], None]:
+    """Return a call that checks a folder to its end; ``own`` takes cache and secret."""
+    own.mkdir(exist_ok=True)
+    places = {"MAMFED_CACHE": str(own / "cache"), "MAMFED_SECRET": str(own / "secret")}
+    environment = os.environ | places | dict(variables)
+    words = [*command, "data", "check", str(folder.absolute()), "--fresh"]
+
+    def run() -> None:
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True)
+        if ran.returncode:
+            last = (ran.stderr.strip().splitlines() or [""])[-1]
+            raise SystemExit(f"{words[0]}: exit code {ran.returncode}: {last}")
+
+    return run
+
+
+def name_of(path: Path) -> str:
+    """Name a version by its commit, where it is a checkout; else by its path."""
+    asked = ["git", "-C", str(path), "rev-parse", "--short", "HEAD"]
+    said = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    return f"mamfed {said}" if said else str(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--against", type=Path, required=True, metavar="PATH")
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    other = arguments.against.absolute()
+    here = of_checkout(ROOT)
+    there, name = of_checkout(other), name_of(other)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    with tempfile.TemporaryDirectory() as own:
+        for folder in arguments.folders:
+            calls = {
+                who: check(command, folder, Path(own) / who, variables)
+                for who, (command, variables) in {"ours": here, "other": there}.items()
+            }
+            seconds = take_turns(calls, runs=arguments.runs, clock=cpu_of_children)
+            title = f"data check --fresh, {folder.name}, processor time"
+            record(title, seconds["ours"], seconds["other"], peer_name=name, unit="s")
+            ratios = [a / b for a, b in zip(seconds["ours"], seconds["other"], strict=True)]
+            print(f"{folder.name}: ratios of turns {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()

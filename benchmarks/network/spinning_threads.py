@@ -1,0 +1,85 @@
+"""What spinning threads cost: seconds a training step, quiet and beside two busy loops.
+
+Each line is a process of its own, for libgomp reads its settings once. On a machine that is not
+quiet the first column is not either.
+Usage: python -m benchmarks.network.spinning_threads [--size 512] [--steps 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+POLICIES = {"spinning": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
+LIMIT_SECONDS = 120
+
+
+def steps(size: int, count: int, threads: int) -> None:
+    """Train in this process; print the median of the seconds a step, the first left out."""
+    import torch
+
+    from mamfed_common.model.malignancy_net import build_network
+    from mamfed_common.model.malloc import keep_freed_memory
+    from mamfed_common.model.unet import NetworkConfig
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    network = build_network(NetworkConfig(), 0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    image, seconds = torch.rand(1, 1, size, size), []
+    for _ in range(count + 1):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        output = network(image)
+        logits = output[0] if isinstance(output, tuple) else output
+        (logits**2).mean().backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+    print(f"{statistics.median(seconds[1:]):.3f}")
+
+
+def measured(policy: str, options: argparse.Namespace) -> str:
+    """Run one process; return its seconds a step, or that it took too long for them."""
+    surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    numbers = [str(options.size), str(options.steps), str(options.threads)]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __spec__.name, "--child", *numbers],
+            env=surroundings | POLICIES[policy],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done in {LIMIT_SECONDS} s, start included"
+    return f"{done.stdout.strip()} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--child", type=int, nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        steps(*options.child)
+        return
+    print(f"{options.size} px, {options.threads} threads, load {os.getloadavg()[0]:.1f}")
+    for surroundings, loops in (("quiet", 0), ("two busy loops", 2)):
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+        try:
+            for policy in POLICIES:
+                print(f"{surroundings}, {policy}: {measured(policy, options)}", flush=True)
+        finally:
+            for process in busy:
+                process.kill()
+
+
+if __name__ == "__main__":
+    main()
