@@ -89,9 +89,9 @@ class TestUnfinishedRun:
 
     def test_it_goes_on_and_one_line_says_what_its_plan_did_not_know(self, folder):
         plan = read_plan(folder.path / "plan.yaml")
-        assert describe(folder, plan).startswith("run first goes on, 3 of 3 rounds done")
+        assert describe(folder, plan).startswith("run first resumes, 3 of 3 rounds done")
         (line,) = warn_of_older(folder)
-        assert line.startswith("warning: run first was begun by an older mamfed; ")
+        assert line.startswith("warning: run first was started by an older mamfed; ")
         assert "federation.weights sqrt, federation.max_share 0.5" in line
 
     def test_its_rounds_are_kept_when_it_goes_on(self, folder):

@@ -1,4 +1,4 @@
-"""``mamfed-server check``: a plan in words: what will happen, how long, what it tolerates."""
+"""The text of ``mamfed-server check``: what a plan does, how long it takes, what it tolerates."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from mamfed_server.run.plan_checks import min_updates, without_effect
 from mamfed_server.run_folder.folder import PLAN, RoundRecord, RunFolder
 
 SAFE_MIN_SITES = 3
-"""An average over fewer shows each site what the others sent, or nearly so."""
+"""An average over fewer sites shows each of them what the others sent, or nearly so."""
 COMPACT = 0.38
-"""Share of the bytes that ``compact`` sends (``docs/decisions/0024-compact-wire.md``)."""
-WHO = {
+"""Bytes sent with ``compact`` relative to float32 (``docs/decisions/0024-compact-wire.md``)."""
+TRAINING_SITES = {
     Stage.PRETRAINING: "every site that has benign cases",
     Stage.FINETUNING: "every site that has malignant cases with masks",
 }
 
 
 def page(plan: TrainingPlan, sites: Sequence[str] | None, runs: Path | None) -> list[str]:
-    """Return the page, a line each.
+    """Return the lines of the page.
 
     Args:
         plan: The plan.
-        sites: The approved sites; None: they are not known here.
-        runs: The folder of this home's runs, by which a round is measured; None: there is none.
+        sites: The approved sites; None: unknown.
+        runs: The folder of earlier runs, whose rounds give the estimates; None: there is none.
     """
-    said = ["What will happen", *_indented(_happens(plan))]
-    said += ["How long", *_indented(_lasts(plan, runs))]
-    said += ["What it tolerates", *_indented([*tolerance(plan, sites), *_waits(plan)])]
+    lines = ["What will happen", *_indented(_training_lines(plan))]
+    lines += ["How long", *_indented(_duration_lines(plan, runs))]
+    lines += ["What it tolerates", *_indented([*tolerance(plan, sites), *_waiting_lines(plan)])]
     notes = [*without_effect(plan), *privacy(plan)]
-    return said + (["Note", *_indented(notes)] if notes else [])
+    return lines + (["Note", *_indented(notes)] if notes else [])
 
 
 def tolerance(plan: TrainingPlan, sites: Sequence[str] | None = None) -> list[str]:
-    """Say how many sites a round can lose before the run fails; of approved sites if known."""
-    wanted = min_updates(plan)
-    rule = f"a round needs {counted(wanted, 'accepted update')}, or the run ends as failed"
+    """Return how many sites a round can lose before the run fails, given the approved sites."""
+    required = min_updates(plan)
+    rule = f"a round needs {counted(required, 'accepted update')}; with fewer, the run fails"
     if sites is None:
-        return [f"{rule}: of {wanted} sites none may be missing, of {wanted + 1} one may"]
-    there, spare = len(sites), len(sites) - wanted
-    named = f"{counted(there, 'site is', 'sites are')} approved" + _names(sites)
+        return [f"{rule}: of {required} sites none may be missing, of {required + 1} one may"]
+    available, spare = len(sites), len(sites) - required
+    approved = f"{counted(available, 'site is', 'sites are')} approved" + _names(sites)
     if spare < 0:
-        more = counted(-spare, "site")
-        return [f"{rule}; {named}: start refuses the plan until {more} more can take part"]
+        more = counted(-spare, "more site")
+        return [f"{rule}; {approved}: start refuses the plan until {more} can take part"]
     if spare == 0:
         return [
-            f"{rule}; {named}: none may be missing, so one site that is offline, late or refused "
-            "ends the run (resume goes on when it is back); "
-            f"approve {wanted + 1} sites, or lower min_sites, to tolerate a loss"
+            f"{rule}; {approved}: none may be missing, so one site that is offline, late or "
+            "refused ends the run (resume it when the site is back); "
+            f"approve {required + 1} sites or lower min_sites to tolerate a loss"
         ]
-    return [f"{rule}; {named}: {counted(spare, 'site')} may be missing from a round"]
+    return [f"{rule}; {approved}: {counted(spare, 'site')} may be missing from a round"]
 
 
 def privacy(plan: TrainingPlan) -> list[str]:
-    """Warn of an average over so few sites that each sees what the others sent."""
+    """Return a warning if an average of so few updates shows each site what the others sent."""
     floor = plan.federation.min_sites
     if floor >= SAFE_MIN_SITES:
         return []
@@ -70,28 +70,30 @@ def privacy(plan: TrainingPlan) -> list[str]:
     ]
 
 
-def _happens(plan: TrainingPlan) -> Iterator[str]:
+def _training_lines(plan: TrainingPlan) -> Iterator[str]:
     for number, stage in enumerate(stages_of(plan), start=1):
-        part = plan.stage(stage)
+        stage_plan = plan.stage(stage)
         yield (
-            f"stage {number}, {stage}: {counted(part.rounds, 'round')} of {part.in_words()} at "
-            f"{WHO[stage]}, {counted(part.batch_size, 'image')} of "
-            f"{plan.image_size} x {plan.image_size} pixels a step"
+            f"stage {number}, {stage}: {counted(stage_plan.rounds, 'round')} of "
+            f"{stage_plan.in_words()} at {TRAINING_SITES[stage]}, "
+            f"{counted(stage_plan.batch_size, 'image')} of "
+            f"{plan.image_size} x {plan.image_size} pixels per step"
         )
-    whole = sum(tensor.nbytes for tensor in expected_state(plan).values())
-    sent = size(round(whole * (COMPACT if plan.federation.wire == "compact" else 1)))
-    yield f"each round sends the network, {sent}, to every site, and as much comes back"
+    total = sum(tensor.nbytes for tensor in expected_state(plan).values())
+    sent = size(round(total * (COMPACT if plan.federation.wire == "compact" else 1)))
+    yield f"each round sends the network, {sent}, to every site and receives as much from it"
     if not plan.finetuning.rounds:
-        yield "no stage 2: the network learns to draw healthy tissue, and marks nothing"
+        yield "no stage 2: the network learns to draw healthy tissue but marks nothing"
         return
     every = plan.evaluation.every
     when = "each round" if every == 1 else f"every {every} rounds"
     yield (
-        f"after {when} of finetuning {plan.evaluation.validation_fraction:.0%} of each site's "
-        f"patients choose the best one; {_tested(plan)} are tested at the end"
+        f"after {when} of finetuning, {plan.evaluation.validation_fraction:.0%} of each site's "
+        f"patients validate the model, which chooses the best round; {_tested(plan)} are tested "
+        "at the end"
     )
     if plan.makes_personal_models:
-        yield f"then each site adapts the model to its own patients, {plan.personal.steps} steps"
+        yield f"then each site adapts the model to its own patients in {plan.personal.steps} steps"
 
 
 def _tested(plan: TrainingPlan) -> str:
@@ -100,73 +102,76 @@ def _tested(plan: TrainingPlan) -> str:
     return f"{plan.evaluation.test_fraction:.0%}"
 
 
-def _lasts(plan: TrainingPlan, runs: Path | None) -> Iterator[str]:
-    total, known = 0.0, True
+def _duration_lines(plan: TrainingPlan, runs: Path | None) -> Iterator[str]:
+    total, is_known = 0.0, True
     for stage in stages_of(plan):
-        part = plan.stage(stage)
-        measured = [] if runs is None else _measured(runs, plan, stage)
+        stage_plan = plan.stage(stage)
+        measured = [] if runs is None else _comparable_rounds(runs, plan, stage)
         if measured:
             seconds = fmean(r.seconds for r in measured)
-            total += seconds * part.rounds
+            total += seconds * stage_plan.rounds
             yield (
-                f"{stage}: about {span(seconds * part.rounds)}, as a round took {span(seconds)} in "
-                "earlier runs here"
+                f"{stage}: about {span(seconds * stage_plan.rounds)}, as a round took "
+                f"{span(seconds)} in earlier runs here"
             )
         else:
-            known = False
-            yield f"{stage}: {_work(part)}; a round lasts as long as its slowest site needs"
-        yield f"{stage}: at the very most {span(part.rounds * part.deadline_seconds)}"
-    if known:
+            is_known = False
+            yield (
+                f"{stage}: {_workload(stage_plan)}; a round takes as long as its slowest site needs"
+            )
+        yield f"{stage}: at most {span(stage_plan.rounds * stage_plan.deadline_seconds)}"
+    if is_known:
         yield f"together about {span(total)}, then the test"
         return
     yield (
-        "how long a step takes, each site says by mamfed-client preflight --plan; status says when "
-        "the run ends once each stage has done a round"
+        "each site measures the time of a step with mamfed-client preflight --plan; status shows "
+        "the expected end once each stage has completed a round"
     )
 
 
-def _work(part: StagePlan) -> str:
-    if part.local_steps is not None:
-        return f"{counted(part.rounds * part.local_steps, 'step')} at each site"
-    assert part.local_epochs is not None
-    passes = counted(part.rounds * part.local_epochs, "pass", "passes")
-    return f"{passes} over a site's own images, {part.batch_size} a step"
+def _workload(stage_plan: StagePlan) -> str:
+    if stage_plan.local_steps is not None:
+        return f"{counted(stage_plan.rounds * stage_plan.local_steps, 'step')} at each site"
+    assert stage_plan.local_epochs is not None
+    passes = counted(stage_plan.rounds * stage_plan.local_epochs, "pass", "passes")
+    return f"{passes} over a site's own images, {stage_plan.batch_size} per step"
 
 
-def _measured(runs: Path, plan: TrainingPlan, stage: Stage) -> list[RoundRecord]:
-    """Return the rounds of earlier runs whose stage was the same work."""
-    found: list[RoundRecord] = []
+def _comparable_rounds(runs: Path, plan: TrainingPlan, stage: Stage) -> list[RoundRecord]:
+    """Return the rounds of earlier runs that did the same work in a stage."""
+    records: list[RoundRecord] = []
     for path in sorted(runs.glob(f"*/{PLAN}")):
         try:
             other = read_plan(path)
         except MamfedError:
             continue
-        if _work_of(other, stage) == _work_of(plan, stage):
-            found += [r for r in RunFolder(path.parent).rounds() if r.stage is stage]
-    return found
+        if _work_key(other, stage) == _work_key(plan, stage):
+            records += [r for r in RunFolder(path.parent).rounds() if r.stage is stage]
+    return records
 
 
-def _work_of(plan: TrainingPlan, stage: Stage) -> object:
-    part = plan.stage(stage)
-    steps = part.local_epochs, part.local_steps, part.batch_size
+def _work_key(plan: TrainingPlan, stage: Stage) -> object:
+    """Return everything that the duration of a round depends on."""
+    stage_plan = plan.stage(stage)
+    steps = stage_plan.local_epochs, stage_plan.local_steps, stage_plan.batch_size
     return plan.image_size, plan.network, plan.precision, steps
 
 
-def _waits(plan: TrainingPlan) -> Iterator[str]:
+def _waiting_lines(plan: TrainingPlan) -> Iterator[str]:
     federation = plan.federation
-    joining = span(federation.join_seconds)
     yield (
-        f"before the first round the other approved sites have {joining} to come once enough are "
-        "there"
+        "once enough sites are connected, the first round waits up to "
+        f"{span(federation.join_seconds)} for the other approved sites"
         if federation.join_seconds
-        else "the first round begins as soon as enough sites are there; later ones join the next"
+        else "the first round begins as soon as enough sites are connected; others join later"
     )
-    yield f"a site that lost its connection is waited for {span(federation.offline_seconds)}"
+    yield f"a round waits {span(federation.offline_seconds)} for a site that lost its connection"
     for stage in stages_of(plan):
-        part = plan.stage(stage)
+        stage_plan = plan.stage(stage)
         yield (
-            f"a site that is slow in {stage} is given three times what it needed before, at least "
-            f"{span(part.min_deadline_seconds)} and at most {span(part.deadline_seconds)}"
+            f"{stage} allows a slow site three times what it needed before, at least "
+            f"{span(stage_plan.min_deadline_seconds)} and at most "
+            f"{span(stage_plan.deadline_seconds)}"
         )
 
 

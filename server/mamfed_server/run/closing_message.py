@@ -1,7 +1,8 @@
-"""How a run ended, told to the sites before the server stops: a site hears nothing afterwards.
+"""Tell the sites how a run ended before the server stops; afterwards, they cannot reach it.
 
-Every answer of the listener carries it (``versions.RUN_HEADER``), so that it costs no message and
-reaches sites that refuse all of them. Sites that wait for work ask at least every two seconds.
+Every HTTP response carries the run's state in a header (``versions.RUN_HEADER``). It needs no
+message of its own and reaches sites that refuse all messages. Waiting sites poll at least every two
+seconds.
 """
 
 from __future__ import annotations
@@ -15,47 +16,48 @@ from mamfed_common.protocol.versions import RUN_HEADER
 from mamfed_server.run.state import RunState
 
 RECENT_SECONDS = 10.0
-"""A site that was in touch so lately is waited for: it asks again in a moment."""
-LONGEST_SECONDS = 10.0
+"""The end waits for sites that made a request within this time: they will poll again soon."""
+MAX_WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.05
 
 
 class ClosingMessage:
-    """What the sites are told of the run; safe to call from any thread."""
+    """The state of the run as told to the sites; safe to call from any thread."""
 
     def __init__(self, run: str) -> None:
-        """Begin with a run that goes on."""
+        """Start with the run named ``run`` in state ``running``."""
         self._run = quote(run, safe="")
-        self._how = RunState.RUNNING
+        self._state = RunState.RUNNING
         self._lock = threading.Lock()
-        self._in_touch: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._last_request: dict[str, float] = {}
+        self._informed: set[str] = set()
 
     def header(self) -> tuple[bytes, bytes]:
-        """Return the HTTP header of an answer."""
-        return RUN_HEADER.encode(), f"{self._how} {self._run}".encode()
+        """Return the HTTP header of a response."""
+        return RUN_HEADER.encode(), f"{self._state} {self._run}".encode()
 
     def on_answer(self, site: str) -> Callable[[], None]:
-        """Note that a site is in touch; return what to call when its answer is sent."""
-        how = self._how
+        """Record a site's request; return the function to call once its response is sent."""
+        state = self._state
         with self._lock:
-            self._in_touch[site] = monotonic()
+            self._last_request[site] = monotonic()
 
         def sent() -> None:
-            if how is not RunState.RUNNING:
+            if state is not RunState.RUNNING:
                 with self._lock:
-                    self._told.add(site)
+                    self._informed.add(site)
 
         return sent
 
-    def end(self, how: RunState) -> None:
-        """Say how the run ended, and wait until the sites that are in touch have heard it."""
-        self._how = how
-        deadline = monotonic() + LONGEST_SECONDS
-        recent = monotonic() - RECENT_SECONDS
-        while monotonic() < deadline and self._waiting_for(recent):
+    def end(self, state: RunState) -> None:
+        """Set the final state and wait until every recently active site has received it."""
+        self._state = state
+        deadline = monotonic() + MAX_WAIT_SECONDS
+        active_since = monotonic() - RECENT_SECONDS
+        while monotonic() < deadline and self._uninformed(active_since):
             sleep(POLL_SECONDS)
 
-    def _waiting_for(self, recent: float) -> set[str]:
+    def _uninformed(self, active_since: float) -> set[str]:
         with self._lock:
-            return {s for s, at in self._in_touch.items() if at > recent} - self._told
+            active = {site for site, at in self._last_request.items() if at > active_since}
+            return active - self._informed

@@ -1,4 +1,4 @@
-"""The runs of a coordinator's home at a glance, and a run's result in a folder of its own."""
+"""List the runs of a coordinator's home, and copy a run's results to a separate folder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mamfed_server.run_folder.folder import PLAN, ROUNDS, SUMMARY, RunFolder
 
 
 def overview(runs: Path) -> list[dict[str, Any]]:
-    """Describe every run in a folder, the oldest first.
+    """Describe every run in a folder, oldest first.
 
     Args:
         runs: The folder of run folders.
 
     Returns:
-        One mapping a run: ``run``, ``status`` (``standing.RunState``, or ``damaged`` where its plan
-        cannot be read and nothing says how it ended), ``reason``, ``doing`` in words, ``rounds``,
-        ``rounds_planned`` (None where its plan cannot be read), ``pooled_validation_dice`` of the
+        One mapping per run: ``run``, ``status`` (``state.RunState``, or ``damaged`` if the plan
+        cannot be read and there is no summary), ``reason``, ``doing`` in words, ``rounds``,
+        ``rounds_planned`` (None if the plan cannot be read), ``pooled_validation_dice`` of the
         chosen round, ``checkpoint``, ``plan_sha256``.
     """
     plans = sorted(runs.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime_ns)
@@ -31,20 +31,20 @@ def overview(runs: Path) -> list[dict[str, Any]]:
 
 
 def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
-    """Copy a run's checked weights, plan, rounds and summary.
+    """Copy a run's verified weights, plan, rounds and summary.
 
     Args:
         folder: The run folder.
         checkpoint: ``best``, ``final`` or ``latest``.
-        out: The folder to make.
+        out: The output folder.
 
     Returns:
-        The files made.
+        The files written.
 
     Raises:
-        CheckpointError: There is no such checkpoint, or it is damaged.
-        OutputError: The folder exists with something in it, or cannot be made.
-        SetupError: Another export works in it.
+        CheckpointError: The checkpoint is missing or damaged.
+        OutputError: The output folder is not empty or cannot be created.
+        SetupError: Another export is writing to it.
     """
     model = load_checkpoint(RunFolder(folder).checkpoint_path(checkpoint))
     check_folder(out, _holds_lock_alone, "unfinished export")
@@ -66,20 +66,28 @@ def _holds_lock_alone(out: Path) -> bool:
 
 def _describe(folder: Path) -> dict[str, Any]:
     try:
-        found = run_status_of(folder)
+        status = run_status_of(folder)
     except DataError as error:
-        nothing = dict.fromkeys(("rounds_planned", "pooled_validation_dice", "checkpoint"))
-        said = {"status": "damaged", "reason": str(error), "doing": "damaged", "plan_sha256": ""}
-        return {"run": folder.name, "rounds": len(RunFolder(folder).rounds()), **said, **nothing}
-    is_damaged = found.plan is None and found.summary is None
+        return {
+            "run": folder.name,
+            "status": "damaged",
+            "reason": str(error),
+            "doing": "damaged",
+            "rounds": len(RunFolder(folder).rounds()),
+            "rounds_planned": None,
+            "pooled_validation_dice": None,
+            "checkpoint": None,
+            "plan_sha256": "",
+        }
+    is_damaged = status.plan is None and status.summary is None
     return {
         "run": folder.name,
-        "status": "damaged" if is_damaged else str(found.state),
-        "reason": found.reason,
-        "doing": "damaged" if is_damaged else found.doing(),
-        "rounds": len(found.rounds),
-        "rounds_planned": found.plan and found.plan.rounds,
-        "pooled_validation_dice": found.dice,
-        "checkpoint": str(found.kept.path) if found.kept else None,
-        "plan_sha256": found.plan_sha256,
+        "status": "damaged" if is_damaged else str(status.state),
+        "reason": status.reason,
+        "doing": "damaged" if is_damaged else status.doing(),
+        "rounds": len(status.rounds),
+        "rounds_planned": status.plan and status.plan.rounds,
+        "pooled_validation_dice": status.dice,
+        "checkpoint": str(status.kept.path) if status.kept else None,
+        "plan_sha256": status.plan_sha256,
     }

@@ -1,7 +1,7 @@
-"""What in a plan contradicts itself, and what in it has no effect.
+"""Checks of a new plan: contradictions, which are refused, and settings without effect.
 
-This is asked of a plan that somebody is about to start, not of one that is read back: checkpoints
-and run folders hold plans of runs that were done, and must stay readable
+Only a plan that is about to be started is checked. Checkpoints and run folders hold plans of
+earlier runs, which must stay readable
 (``docs/decisions/0051-plans-that-contradict-themselves.md``).
 """
 
@@ -17,10 +17,10 @@ from mamfed_server.run.participants import stages_of
 
 
 def read_new_plan(path: Path) -> TrainingPlan:
-    """Read a plan file that is to be started.
+    """Read a plan file that is about to be started.
 
     Raises:
-        PlanError: It cannot be read, is not a plan, or contradicts itself.
+        PlanError: The file cannot be read, is not a plan, or contradicts itself.
     """
     plan = read_plan(path)
     refuse_contradictions(plan, str(path))
@@ -28,48 +28,52 @@ def read_new_plan(path: Path) -> TrainingPlan:
 
 
 def refuse_contradictions(plan: TrainingPlan, origin: str) -> None:
-    """Refuse a plan in which one value makes another impossible; ``origin`` as in errors.
+    """Refuse a plan in which one value makes another impossible.
+
+    Args:
+        plan: The plan.
+        origin: The plan's name in the error.
 
     Raises:
-        PlanError: It does; every such pair is named in one line.
+        PlanError: The plan contradicts itself; one line names every contradiction.
     """
     if found := list(contradictions(plan)):
         raise PlanError(f"{origin}: {'; '.join(found)}")
 
 
 def contradictions(plan: TrainingPlan) -> Iterator[str]:
-    """Name pairs of values that cannot both be meant, and what to do."""
+    """Yield each pair of values that exclude each other, and what to do."""
     for stage in stages_of(plan):
-        part = plan.stage(stage)
-        if part.deadline_seconds < part.min_deadline_seconds:
+        stage_plan = plan.stage(stage)
+        if stage_plan.deadline_seconds < stage_plan.min_deadline_seconds:
             yield (
-                f"{stage}.deadline_seconds is {part.deadline_seconds:g}, below "
-                f"{stage}.min_deadline_seconds, which is {part.min_deadline_seconds:g}: the "
-                "longest wait for a site is shorter than the shortest; lower the latter or raise "
-                "the former"
+                f"{stage}.deadline_seconds is {stage_plan.deadline_seconds:g}, below "
+                f"{stage}.min_deadline_seconds, which is {stage_plan.min_deadline_seconds:g}: the "
+                "maximum wait for a site is shorter than the minimum; raise the former or lower "
+                "the latter"
             )
     every, rounds = plan.evaluation.every, plan.finetuning.rounds
     if every > rounds > 0:
         yield (
-            f"evaluation.every is {every}, above finetuning.rounds, which is {rounds}: no round "
-            "but the last would be scored; give at most the number of rounds"
+            f"evaluation.every is {every}, above finetuning.rounds, which is {rounds}: only the "
+            "last round would be scored; set it to at most the number of rounds"
         )
 
 
 def without_effect(plan: TrainingPlan) -> Iterator[str]:
-    """Say which values another one overrules; each is allowed, and changes nothing."""
+    """Yield each setting that another one overrides; it is allowed but changes nothing."""
     federation = plan.federation
     for stage in stages_of(plan):
         quorum = plan.stage(stage).quorum
         if 1 < quorum < federation.min_sites:
             yield (
-                f"{stage}.quorum is {quorum} and federation.min_sites {federation.min_sites}: a "
-                f"round needs {federation.min_sites}"
+                f"{stage}.quorum is {quorum}, but federation.min_sites is {federation.min_sites}: "
+                f"a round needs {federation.min_sites}"
             )
         if quorum > federation.min_sites:
             yield (
-                f"federation.min_sites is {federation.min_sites} and {stage}.quorum {quorum}: a "
-                f"round of {stage} needs {quorum}"
+                f"federation.min_sites is {federation.min_sites}, but {stage}.quorum is {quorum}: "
+                f"a round of {stage} needs {quorum}"
             )
         if federation.offline_seconds > plan.stage(stage).deadline_seconds:
             yield (
@@ -79,21 +83,20 @@ def without_effect(plan: TrainingPlan) -> Iterator[str]:
     if federation.max_share * min_updates(plan) < 1:
         yield (
             f"federation.max_share is {federation.max_share:g}, but with "
-            f"{counted(min_updates(plan), 'site')} each has at least {1 / min_updates(plan):.2f}"
+            f"{counted(min_updates(plan), 'site')} the largest share is at least "
+            f"{1 / min_updates(plan):.2f}"
         )
     if federation.server_optimiser == "none" and federation.server_learning_rate != 1:
         yield "federation.server_learning_rate has no effect without a server_optimiser"
     if plan.personal.steps and not plan.finetuning.rounds:
-        yield "personal.steps has no effect without finetuning: there is nothing to adapt"
+        yield "personal.steps has no effect without finetuning: there is no model to adapt"
     if plan.finetuning.benign_only_sites and plan.beside(Stage.FINETUNING) is None:
-        yield "finetuning.benign_only_sites has no effect: no part of the loss uses other images"
+        yield "finetuning.benign_only_sites has no effect: no part of the loss uses benign images"
     if plan.finetuning.rounds and not plan.evaluation.validation_fraction:
-        yield (
-            "evaluation.validation_fraction is 0: no round can be chosen, so the last one is taken"
-        )
+        yield "evaluation.validation_fraction is 0: no round can be chosen, so the last one is used"
 
 
 def min_updates(plan: TrainingPlan) -> int:
-    """Return how many accepted updates every stage has enough of."""
+    """Return the number of accepted updates that is enough for a round of any stage."""
     quorums = (plan.stage(stage).quorum for stage in stages_of(plan))
     return max([plan.federation.min_sites, *quorums])

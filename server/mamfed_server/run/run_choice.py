@@ -1,4 +1,4 @@
-"""Which run a start begins or goes on with, and what it would leave behind, in words."""
+"""Lines that say which run a start begins or resumes, and which unfinished runs it abandons."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ from mamfed_server.run.resume import difference, keys_of_today
 from mamfed_server.run.state import rounds_in_words
 from mamfed_server.run_folder.folder import PLAN, RunFolder
 
-MOST_NAMED = 3
-"""Unfinished runs that are named one by one."""
+MAX_NAMED = 3
+"""Maximum unfinished runs named one by one."""
 
 
 def describe(folder: RunFolder, plan: TrainingPlan) -> str:
-    """Say whether a run of this plan begins, goes on or is over already.
+    """Return whether a run of this plan starts, resumes or is already finished.
 
     Args:
-        folder: The run's folder; a run in it is of the same plan.
-        plan: Its plan.
+        folder: The run's folder; a run in it has the same plan.
+        plan: The plan.
     """
-    words, name = f"plan {plan.sha256()}", folder.path.name
+    plan_name, name = f"plan {plan.sha256()}", folder.path.name
     if not folder.holds_run():
-        return f"run {name} begins, {words}"
+        return f"run {name} starts, {plan_name}"
     if folder.is_finished():
-        return f"run {name} is finished, {words}: nothing is trained; another --run begins anew"
-    return f"run {name} goes on, {_progress(folder)} done, {words}"
+        return (
+            f"run {name} is already finished, {plan_name}: nothing to train; give another --run to "
+            "start a new one"
+        )
+    return f"run {name} resumes, {_progress(folder)} done, {plan_name}"
 
 
 def warn_of_older(folder: RunFolder) -> list[str]:
-    """Say what a run that goes on takes of today's defaults, where an older mamfed began it."""
+    """Return a warning if a resumed run was started by an older mamfed with other defaults."""
     if not folder.holds_run() or folder.is_finished():
         return []
     if not (keys := keys_of_today(folder.path / PLAN)):
         return []
     return [
-        f"warning: run {folder.path.name} was begun by an older mamfed; what its plan does not say "
-        f"goes by today's defaults from here on: {keys}"
+        f"warning: run {folder.path.name} was started by an older mamfed; keys that its plan does "
+        f"not set now take today's defaults: {keys}"
     ]
 
 
 def left_behind(runs: Path, run: str, plan: TrainingPlan) -> list[str]:
-    """Name the runs of a home that are not finished, where another run begins beside them.
+    """Return a warning for each unfinished run of a home that a new run would abandon.
 
     Args:
         runs: The folder of run folders.
@@ -53,26 +56,28 @@ def left_behind(runs: Path, run: str, plan: TrainingPlan) -> list[str]:
         plan: Its plan.
 
     Returns:
-        A warning each, the latest first; none where the run goes on.
+        The warnings, latest run first; none if the run to be started is resumed.
     """
     if RunFolder(runs / run).holds_run():
         return []
     rows = [row for row in overview(runs) if row["status"] != "finished"][::-1]
     warnings = [
-        f"warning: run {row['run']} is not finished ({row['status']}, {_rounds(row)}) and "
-        f"is left behind: {_against(runs / row['run'], plan)}"
-        for row in rows[:MOST_NAMED]
+        f"warning: run {row['run']} is unfinished ({row['status']}, {_rounds(row)}) and "
+        f"stays as it is: {_difference(runs / row['run'], plan)}"
+        for row in rows[:MAX_NAMED]
     ]
     more = len(rows) - len(warnings)
-    return warnings + [f"and {more} more: mamfed-server runs"] * bool(more)
+    return warnings + [f"and {more} more; list them with mamfed-server runs"] * bool(more)
 
 
 def earlier_run(folder: RunFolder) -> str:
-    """Say where an earlier run of a simulation goes when a new one begins; empty where none is."""
+    """Return where a new simulation moves the earlier run in its folder; empty: there is none."""
     if not folder.holds_run():
         return ""
-    how = "" if folder.is_finished() else f", not finished ({_progress(folder)} done),"
-    return f"the earlier run in {folder.path}{how} becomes {folder.next_place()}: a new run begins"
+    state = "" if folder.is_finished() else f", unfinished ({_progress(folder)} done),"
+    return (
+        f"the earlier run in {folder.path}{state} becomes {folder.next_place()}; a new run starts"
+    )
 
 
 def _rounds(row: Mapping[str, Any]) -> str:
@@ -82,16 +87,16 @@ def _rounds(row: Mapping[str, Any]) -> str:
 def _progress(folder: RunFolder) -> str:
     try:
         planned = read_plan(folder.path / PLAN).rounds
-    except MamfedError:  # written by another version of mamfed
+    except MamfedError:  # such as a plan of another version of mamfed
         planned = None
     return rounds_in_words(len(folder.rounds()), planned)
 
 
-def _against(folder: Path, plan: TrainingPlan) -> str:
-    """Say what differs and how the run goes on, or why it cannot."""
+def _difference(folder: Path, plan: TrainingPlan) -> str:
+    """Return how a run differs from the one to be started and how to resume it, or why not."""
     try:
         kept = read_plan(folder / PLAN)
     except MamfedError as error:
-        return f"it cannot go on: {error}"
-    differs = difference(kept, plan) or "this start gives another --run"
-    return f"{differs}; mamfed-server resume {folder.name} goes on with it"
+        return f"it cannot be resumed: {error}"
+    differs = difference(kept, plan) or "this start names another --run"
+    return f"{differs}; to resume it: mamfed-server resume {folder.name}"

@@ -1,4 +1,4 @@
-"""How a run ended: what ``summary.json`` holds."""
+"""Build ``summary.json``, the record of how a run ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mamfed_server.run_folder.attendance import attendance
 from mamfed_server.run_folder.folder import RunFolder
 
 PERSONAL = "personal"
-"""The arm of the sites' own models, beside the run's own."""
+"""The arm of the sites' personal models, next to the run's own arm."""
 
 
 def summarise_run(
@@ -28,14 +28,14 @@ def summarise_run(
     personal: Scores,
     warnings: list[str],
 ) -> dict[str, Any]:
-    """Say who took part, what was left out and what came out.
+    """Return who took part, who is missing, the chosen checkpoint and the test results.
 
     Args:
-        job: What was asked.
-        roster: The sites that described themselves.
-        selection: The choice of the best round.
-        test_scores: Results on held-out patients, by site.
-        personal: Those of the sites' own models, and why a site has none.
+        job: The run's job.
+        roster: The sites that described their data.
+        selection: The selection of the best round.
+        test_scores: Scores on held-out patients, by site.
+        personal: Scores of the personal models, and for each site without one the reason.
         warnings: All warnings of the run.
     """
     folder = RunFolder(job.folder)

@@ -1,8 +1,8 @@
 """The coordinator's server process: SuperLink, listener and round loop, for one run.
 
-``python -m mamfed_server.service.server_process HOME RUN`` is started, watched and started again by
-``mamfed-server start``; it goes on where the run folder says. Everything that it needs to know is
-in the home and in the run folder.
+``mamfed-server start`` runs ``python -m mamfed_server.service.server_process HOME RUN``, watches it
+and restarts it after a crash. The process reads everything it needs from the home and the run
+folder, and resumes the run where the folder says.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mamfed_server.fleet.request_guard import Limits, RequestGuard  # noqa: E402
 from mamfed_server.fleet.superlink import LinkTransport, SuperLink  # noqa: E402
 from mamfed_server.run.closing_message import ClosingMessage  # noqa: E402
 from mamfed_server.run.job import Job  # noqa: E402
-from mamfed_server.run.run import run_job  # noqa: E402 - Flower must be told first
+from mamfed_server.run.run import run_job  # noqa: E402 - set_environment must come before Flower
 from mamfed_server.run.state import RunState  # noqa: E402
 from mamfed_server.run_folder.event_log import EventLog  # noqa: E402
 from mamfed_server.run_folder.folder import PLAN  # noqa: E402
@@ -52,9 +52,9 @@ from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # 
 
 logger = logging.getLogger(__name__)
 
-BOARD_SECONDS = 5.0
+REFRESH_SECONDS = 5.0
 ANSWER_OVERHEAD = 64 * 2**20
-"""Bytes of an answer beyond twice the weights: the body, and Flower's headers of each part."""
+"""Bytes allowed in an answer beyond twice the weights, for its body and Flower's part headers."""
 
 
 def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
@@ -62,8 +62,8 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
 
     Args:
         home: The coordinator's home.
-        run: Name of the run, whose folder holds its plan.
-        stopping: Set it to stop; the run can go on later.
+        run: Name of the run; its folder holds the plan.
+        stopping: Set it to stop the run, which can be resumed later.
 
     Raises:
         MamfedError: The run failed, was stopped, or could not be served.
@@ -72,20 +72,20 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     plan = read_plan(home.runs / run / PLAN)
     limits = _limits(settings, plan)
     link = SuperLink()
-    board = StatusFile(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
-    log = EventLog(board.event)  # a second writer of the run's: each line is one write
+    status = StatusFile(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
+    log = EventLog(status.event)  # the run writes to the same file: each line is one write
     log.open(home.runs / run)
-    twins = DuplicateSites(
+    duplicates = DuplicateSites(
         lambda site: log.write("two processes", site=site, warning=warning(site))
     )
 
-    def contact(site: str, instance: bytes, address: str) -> None:
-        board.contact(site)
-        twins.seen(site, instance, address)
+    def on_contact(site: str, instance: bytes, address: str) -> None:
+        status.contact(site)
+        duplicates.seen(site, instance, address)
 
-    news = ClosingMessage(run)
-    front = TlsListener(
-        RequestGuard(link, registry, limits, contact, news),
+    closing = ClosingMessage(run)
+    listener = TlsListener(
+        RequestGuard(link, registry, limits, on_contact, closing),
         settings.bind,
         settings.port,
         ca=home.ca,
@@ -93,10 +93,11 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         key=home.server_key,
         limits=limits,
     )
-    board.set(state="listening", address=f"{settings.bind}:{front.start()}")
+    status.set(state="listening", address=f"{settings.bind}:{listener.start()}")
     logger.info("listening on %s:%s", settings.bind, settings.port)
-    ticker = threading.Thread(target=_tick, args=(board, front, twins, stopping), daemon=True)
-    ticker.start()
+    threading.Thread(
+        target=_refresh, args=(status, listener, duplicates, stopping), daemon=True
+    ).start()
     job = Job(
         plan=plan,
         folder=home.runs / run,
@@ -107,35 +108,35 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         run=run,
         flower_run=link.run_id,
         stopping=stopping.is_set,
-        on_event=board.event,
+        on_event=status.event,
     )
     try:
         summary = run_job(job, LinkTransport(link, limits.answer_bytes))
-        board.set(state=summary["status"])
-        news.end(RunState(summary["status"]))
+        status.set(state=summary["status"])
+        closing.end(RunState(summary["status"]))
     except MamfedError as error:
-        how = RunState.STOPPED if error.exit_code == 0 else RunState.FAILED
-        board.set(state=how, reason=str(error))
-        news.end(how)
+        state = RunState.STOPPED if error.exit_code == 0 else RunState.FAILED
+        status.set(state=state, reason=str(error))
+        closing.end(state)
         raise
     finally:
         link.close()
-        front.stop()
+        listener.stop()
 
 
 def main() -> None:
     """Run ``python -m mamfed_server.service.server_process HOME RUN``."""
     hold_lifeline()
-    gc.freeze()  # the guard collects often: let it not look at what torch and Flower have loaded
-    # Checks and sums over a hundred arrays are short; a second thread costs more than it gives, and
-    # beside another process, such as a site on the same machine, twenty times as much.
+    gc.freeze()  # the guard collects often; skip the objects of torch and Flower
+    # Checks and sums of a hundred arrays are short: a second thread costs more than it saves, and
+    # twenty times as much next to another process, such as a site on the same machine.
     torch.set_num_threads(1)
     os.umask(0o077)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     flower = logging.getLogger("flwr")
-    flower.setLevel(logging.INFO)  # else four lines a second for each site that waits
+    flower.setLevel(logging.INFO)  # DEBUG writes four lines a second for each waiting site
     flower.handlers.clear()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -145,13 +146,13 @@ def main() -> None:
     except MamfedError as error:
         logger.error("%s", " ".join(str(error).split()))
         sys.exit(error.exit_code)
-    except OSError as error:  # a full disk: it is tried again, room may come
+    except OSError as error:  # such as a full disk: the supervisor retries, space may be freed
         logger.error("%s", os_error_line(error))
         sys.exit(OutputError.exit_code)
 
 
 def _nodes(link: SuperLink, entries: Mapping[str, SiteEntry]) -> dict[str, int]:
-    """Return the node of each site that may take part, registering those that are new."""
+    """Return the Flower node of each active site; new sites are registered."""
     return {
         name: link.node_of(_pem(entry.node_public_key))
         for name, entry in sorted(entries.items())
@@ -159,7 +160,7 @@ def _nodes(link: SuperLink, entries: Mapping[str, SiteEntry]) -> dict[str, int]:
     }
 
 
-@cache  # of each site, some ten times a second while a round waits to begin
+@cache  # called about ten times a second per site while a round waits to begin
 def _pem(node_public_key: str) -> bytes:
     key = load_ssh_public_key(node_public_key.encode())
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -178,15 +179,18 @@ def _size(state: State) -> int:
     return sum(tensor.nbytes for tensor in state.values())
 
 
-def _tick(
-    board: StatusFile, front: TlsListener, twins: DuplicateSites, stopping: threading.Event
+def _refresh(
+    status: StatusFile,
+    listener: TlsListener,
+    duplicates: DuplicateSites,
+    stopping: threading.Event,
 ) -> None:
-    """Keep the status fresh, and take a renewed server certificate."""
-    while not stopping.wait(BOARD_SECONDS):
-        board.set(twins=twins.now())
+    """Refresh the status file regularly, and load a renewed server certificate."""
+    while not stopping.wait(REFRESH_SECONDS):
+        status.set(twins=duplicates.now())
         try:
-            if front.reload():
-                logger.info("took the new server certificate")
+            if listener.reload():
+                logger.info("loaded the new server certificate")
         except (LinkError, OSError) as error:
             logger.error("%s", error)
 

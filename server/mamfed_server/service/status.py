@@ -1,4 +1,4 @@
-"""What ``mamfed-server status`` says: the run, its sites, what comes next."""
+"""The status of a coordinator: its run, the sites of the run, and when the run will end."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mamfed_server.admission.registry import NO_SITES, active_sites
 from mamfed_server.fleet.duplicate_sites import warning
 from mamfed_server.run.state import RunState, RunStatus, latest_run, run_status_of
 from mamfed_server.run_folder.attendance import reasons_in_words
-from mamfed_server.service.status_file import read_board
+from mamfed_server.service.status_file import read_status_file
 from mamfed_server.settings import ServerHome
 
-NO_RUN = "no run yet: mamfed-server start --plan plan.yaml begins one"
+NO_RUN = "no run yet: start one with mamfed-server start --plan plan.yaml"
 
 
 class SiteStatus(NamedTuple):
-    """A site of the run as it is now.
+    """The current status of one site of the run.
 
     Attributes:
         site: Its name.
-        connected: Whether it is connected; None while the run does not run.
-        since: Since when (UTC, ISO 8601); empty where it has not come since the run's start.
-        last_contact: When it was last in touch with the server; empty: never.
+        connected: Whether it is connected; None while the run is not running.
+        since: Since when (UTC, ISO 8601); empty: it has not connected since the run started.
+        last_contact: When it last contacted the server; empty: never.
         rounds: Rounds of the stages that it belongs to.
-        accepted: Those with an accepted update of the site.
-        reasons: Why the others have none, and in how many rounds each.
+        accepted: The rounds in which its update was accepted.
+        reasons: For the other rounds, how many have no update for each reason.
     """
 
     site: str
@@ -40,7 +40,7 @@ class SiteStatus(NamedTuple):
     reasons: dict[str, int]
 
     def presence(self) -> str:
-        """Say whether it is connected."""
+        """Return in words whether the site is connected."""
         if self.connected is None:
             return "-"
         if self.connected:
@@ -50,53 +50,56 @@ class SiteStatus(NamedTuple):
         )
 
     def updates(self) -> str:
-        """Say in how many rounds its update was accepted, and why not in the others."""
+        """Return in words how many of its updates were accepted, and why the others were not."""
         why = reasons_in_words(self.reasons)
         return f"{self.accepted} of {self.rounds}" + (f" ({why})" if why else "")
 
 
 class CoordinatorStatus(NamedTuple):
-    """A coordinator as it is now.
+    """The current status of a coordinator.
 
     Attributes:
-        standing: The run that is worked on, or was last; None: there is no run.
-        sites: Its sites, the worst first: missing ones, then those with the fewest updates.
-        board: What the server process wrote into ``status.json`` about this run.
-        supervisor_pid: The process of ``mamfed-server start``; None: none runs.
+        run: The active run, or the latest one; None: there is no run.
+        sites: The sites of the run, worst first: missing ones, then those with the fewest updates.
+        server_facts: What the server process wrote to ``status.json`` about this run.
+        supervisor_pid: The process of ``mamfed-server start``; None: it is not running.
     """
 
-    standing: RunStatus | None
+    run: RunStatus | None
     sites: Sequence[SiteStatus]
-    board: Mapping[str, Any]
+    server_facts: Mapping[str, Any]
     supervisor_pid: int | None
 
 
 def read_status(home: ServerHome) -> CoordinatorStatus:
-    """Look at a coordinator's home.
+    """Read the current status of a coordinator from its home.
 
     Raises:
         SetupError: A site's file is damaged.
         DataError: The run's summary is damaged.
     """
-    running, folder = holder(home.lock), latest_run(home.runs)
+    supervisor, folder = holder(home.lock), latest_run(home.runs)
     approved = active_sites(home)
-    standing = None if folder is None else run_status_of(folder)
-    board = read_board(home.path)
-    if standing is None or board.get("run") != standing.run:
-        board = {}
-    sites = _sites(standing, approved, board.get("last_contact", {}))
-    return CoordinatorStatus(standing, sites, board, running.pid if running else None)
+    run = None if folder is None else run_status_of(folder)
+    server_facts = read_status_file(home.path)
+    if run is None or server_facts.get("run") != run.run:
+        server_facts = {}
+    sites = _site_statuses(run, approved, server_facts.get("last_contact", {}))
+    return CoordinatorStatus(run, sites, server_facts, supervisor.pid if supervisor else None)
 
 
-def document(now: CoordinatorStatus, at: datetime) -> dict[str, Any]:
-    """Return it for scripts."""
-    found: dict[str, Any] = {**now.board, "supervisor_pid": now.supervisor_pid}
-    found |= {"time": at.isoformat(timespec="seconds"), "sites": [s._asdict() for s in now.sites]}
-    if (run := now.standing) is None:
-        return found | {"run": None, "state": None, "doing": NO_RUN}
+def document(status: CoordinatorStatus, at: datetime) -> dict[str, Any]:
+    """Return the status as JSON values, for scripts."""
+    values: dict[str, Any] = {**status.server_facts, "supervisor_pid": status.supervisor_pid}
+    values |= {
+        "time": at.isoformat(timespec="seconds"),
+        "sites": [site._asdict() for site in status.sites],
+    }
+    if (run := status.run) is None:
+        return values | {"run": None, "state": None, "doing": NO_RUN}
     ends = run.ends_at(at)
     position = run.under_way
-    return found | {
+    return values | {
         "run": run.run,
         "state": str(run.state),
         "reason": run.reason,
@@ -112,49 +115,49 @@ def document(now: CoordinatorStatus, at: datetime) -> dict[str, Any]:
     }
 
 
-def lines(now: CoordinatorStatus, at: datetime) -> list[str]:
-    """Return it for people, a line each."""
-    found = run_lines(now, at)
-    if not now.sites:
-        return [*found, f"sites: {NO_SITES}"]
-    width = max(len(site.site) for site in now.sites)
-    found.append("sites, the worst first:")
-    for site in now.sites:
+def lines(status: CoordinatorStatus, at: datetime) -> list[str]:
+    """Return the status as lines of text, for people."""
+    result = run_lines(status, at)
+    if not status.sites:
+        return [*result, f"sites: {NO_SITES}"]
+    width = max(len(site.site) for site in status.sites)
+    result.append("sites, worst first:")
+    for site in status.sites:
         contact = f", last contact {local_time(site.last_contact)}" if site.last_contact else ""
         presence = "" if site.connected is None else f"{site.presence()}{contact}; "
-        found.append(f"  {site.site:{width}}  {presence}updates {site.updates()}")
-    return [*found, *_twins(now)]
+        result.append(f"  {site.site:{width}}  {presence}updates {site.updates()}")
+    return [*result, *_duplicate_site_warnings(status)]
 
 
-def run_lines(now: CoordinatorStatus, at: datetime) -> list[str]:
-    """Return what is to be said of the run alone."""
-    if (run := now.standing) is None:
+def run_lines(status: CoordinatorStatus, at: datetime) -> list[str]:
+    """Return the lines about the run, without its sites."""
+    if (run := status.run) is None:
         return [NO_RUN]
-    found = [f"run {run.run}: {run.doing()}", f"  {run.progress()}{_end(run, at)}"]
+    result = [f"run {run.run}: {run.doing()}", f"  {run.progress()}{_expected_end(run, at)}"]
     if run.state is RunState.RUNNING and run.under_way is not None:
-        found[0] = f"run {run.run}: running, {run.doing()}"
-    nothing = "none" if run.state is RunState.FINISHED else "none yet"
-    found.append("  validation Dice: " + (nothing if run.dice is None else f"{run.dice:.3f}"))
-    found.append("  checkpoint: " + (run.kept.words() if run.kept else nothing))
+        result[0] = f"run {run.run}: running, {run.doing()}"
+    none = "none" if run.state is RunState.FINISHED else "none yet"
+    result.append("  validation Dice: " + (none if run.dice is None else f"{run.dice:.3f}"))
+    result.append("  checkpoint: " + (run.kept.words() if run.kept else none))
     if run.state in (RunState.STOPPED, RunState.FAILED, RunState.INTERRUPTED):
-        found.append(f"  mamfed-server resume {run.run} goes on with it")
+        result.append(f"  to resume it: mamfed-server resume {run.run}")
     if run.events:
         event = run.events[-1]
-        found.append(f"  last: {event.get('event')} at {local_time(str(event.get('time', '')))}")
-    return found
+        time = local_time(str(event.get("time", "")))
+        result.append(f"  last event: {event.get('event')} at {time}")
+    return result
 
 
-def _twins(now: CoordinatorStatus) -> list[str]:
-    """Warn of sites that run twice."""
-    twins = now.board.get("twins", {}) if now.supervisor_pid else {}
+def _duplicate_site_warnings(status: CoordinatorStatus) -> list[str]:
+    duplicates = status.server_facts.get("twins", {}) if status.supervisor_pid else {}
     return [
-        f"warning: {warning(site)} (since {found['since']}, from {', '.join(found['addresses'])})"
-        for site, found in sorted(twins.items())
+        f"warning: {warning(site)} (since {facts['since']}, from {', '.join(facts['addresses'])})"
+        for site, facts in sorted(duplicates.items())
     ]
 
 
 def local_time(time: str) -> str:
-    """Say a moment (ISO 8601) in the time of this machine; the date too if that is another."""
+    """Return an ISO 8601 time in this machine's time zone, with the date unless it is today."""
     try:
         moment = datetime.fromisoformat(time).astimezone()
     except ValueError:
@@ -163,45 +166,54 @@ def local_time(time: str) -> str:
     return f"{moment:%H:%M:%S}" if is_today else f"{moment:%Y-%m-%d %H:%M}"
 
 
-def _end(run: RunStatus, at: datetime) -> str:
+def _expected_end(run: RunStatus, at: datetime) -> str:
     if run.state is not RunState.RUNNING:
         return ""
     ends = run.ends_at(at)
     if ends is None:
-        return "; when it ends is known once a round of each stage is done"
-    late = " (this round takes longer than those before)" if ends <= at else ""
-    return f"; ends about {local_time(max(ends, at + timedelta(minutes=1)).isoformat())}{late}"
+        return "; the expected end is known once each stage has completed a round"
+    late = " (this round is taking longer than earlier ones)" if ends <= at else ""
+    end = local_time(max(ends, at + timedelta(minutes=1)).isoformat())
+    return f"; expected to end at about {end}{late}"
 
 
-def _sites(
+def _site_statuses(
     run: RunStatus | None, approved: Collection[str], contacts: Mapping[str, str]
 ) -> list[SiteStatus]:
-    counted = [] if run is None else run.attendance()
-    found = []
-    for site in sorted({*approved, *(line.site for line in counted)}):
-        own = [line for line in counted if line.site == site]
+    attendance = [] if run is None else run.attendance()
+    statuses = []
+    for site in sorted({*approved, *(line.site for line in attendance)}):
+        own = [line for line in attendance if line.site == site]
         reasons: Counter[str] = Counter()
         for line in own:
             reasons.update(line.reasons)
         connected, since = _presence(run, site)
-        total, accepted = sum(x.rounds for x in own), sum(x.accepted for x in own)
-        now = SiteStatus(
-            site, connected, since, contacts.get(site, ""), total, accepted, dict(reasons)
+        statuses.append(
+            SiteStatus(
+                site=site,
+                connected=connected,
+                since=since,
+                last_contact=contacts.get(site, ""),
+                rounds=sum(line.rounds for line in own),
+                accepted=sum(line.accepted for line in own),
+                reasons=dict(reasons),
+            )
         )
-        found.append(now)
-    return sorted(found, key=_badness)
+    return sorted(statuses, key=_worst_first)
 
 
-def _badness(site: SiteStatus) -> tuple[bool, float, str]:
-    """Order sites, the worst first."""
+def _worst_first(site: SiteStatus) -> tuple[bool, float, str]:
     share = site.accepted / site.rounds if site.rounds else 1.0
     return site.connected is not False, share, site.site
 
 
 def _presence(run: RunStatus | None, site: str) -> tuple[bool | None, str]:
+    """Return whether a site is connected, and since when."""
     if run is None or run.state is not RunState.RUNNING:
         return None, ""
-    seen = [e for e in run.present if e.get("site") == site and e["event"] in ("came", "went")]
-    if not seen:
+    events = [
+        e for e in run.latest_events if e.get("site") == site and e["event"] in ("came", "went")
+    ]
+    if not events:
         return False, ""
-    return seen[-1]["event"] == "came", str(seen[-1]["time"])
+    return events[-1]["event"] == "came", str(events[-1]["time"])

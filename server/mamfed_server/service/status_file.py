@@ -1,4 +1,4 @@
-"""What a running coordinator is doing, for people and scripts: ``status.json`` in its home."""
+"""``status.json`` in a coordinator's home: what its server process is doing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StatusFile:
     """Keeps ``status.json`` up to date; safe to call from any thread."""
 
     def __init__(self, home: Path, **facts: Any) -> None:
-        """Start with the facts that do not change."""
+        """Prepare the file of a home; ``facts`` are those that do not change."""
         self._path = home / STATUS
         self._lock = threading.Lock()
         self._facts: dict[str, Any] = {"pid": os.getpid(), "since": utc_now(), **facts}
@@ -32,11 +32,11 @@ class StatusFile:
         self._unwritten = ""
 
     def contact(self, site: str) -> None:
-        """Note that a site has just been in touch."""
+        """Record that a site has just contacted the server; the next write includes it."""
         self._contacts[site] = utc_now()
 
     def event(self, event: Event) -> None:
-        """Note the last event of the run."""
+        """Write an event of the run as the latest one."""
         with self._lock:
             self._facts["last_event"] = event
             if event["event"] in PHASES:
@@ -44,13 +44,13 @@ class StatusFile:
         self.write()
 
     def set(self, **facts: Any) -> None:
-        """Replace facts."""
+        """Add or replace facts and write the file."""
         with self._lock:
             self._facts.update(facts)
         self.write()
 
     def write(self) -> None:
-        """Write the file; what cannot be written is said once in the log, and the run goes on."""
+        """Write the file; if that fails, log the reason once and let the run continue."""
         with self._lock:
             content = {"time": utc_now(), **self._facts, "last_contact": dict(self._contacts)}
             try:
@@ -63,8 +63,8 @@ class StatusFile:
             self._unwritten = why
 
 
-def read_board(home: Path) -> dict[str, Any]:
-    """Return the last status, empty where there never was one."""
+def read_status_file(home: Path) -> dict[str, Any]:
+    """Return the contents of ``status.json``, empty if it is missing or damaged."""
     try:
         content = json.loads((home / STATUS).read_bytes())
     except (OSError, ValueError):
@@ -73,8 +73,8 @@ def read_board(home: Path) -> dict[str, Any]:
 
 
 def health_of(home: ServerHome) -> Health:
-    """Say how a coordinator is doing as monitors want it, quickly."""
+    """Return a coordinator's health for monitoring, without loading the run."""
     if holder(home.lock) is None:
         return Health.NOT_RUNNING
-    phase = read_board(home.path).get("phase", "waiting")
+    phase = read_status_file(home.path).get("phase", "waiting")
     return Health.WAITING if phase == "waiting" else Health.WORKING

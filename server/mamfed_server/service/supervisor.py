@@ -1,4 +1,4 @@
-"""``mamfed-server start``: checks, then a server process that is watched and started again."""
+"""``mamfed-server start``: check the setup, then run a server process and restart it if it dies."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from mamfed_server.service.status_file import StatusFile
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
 FINAL_CODES = frozenset({0, 3, 5, 6, 7, 9})
-"""Exit codes of the server process after which starting it again would not help."""
+"""Exit codes of the server process after which a restart would not help."""
 
-MAX_DEATHS = 10
-"""Deaths in a row without a round in between, after which the run is given up."""
+MAX_CRASHES = 10
+"""Consecutive crashes without a completed round after which the run is given up."""
 
 FOLLOW_SECONDS = 0.5
 
 PORT_SECONDS = 5.0
-"""How long a server that was killed just now may still hold its port."""
+"""How long a server that has just been killed may still hold its port."""
 
 
 def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]:
-    """Check all that a run needs, and say what it will be; nothing is written.
+    """Check everything that a run needs and yield lines that describe it; write nothing.
 
     Raises:
-        SetupError: Flower, the settings, a key or a certificate cannot be used, or no site may
-            take part.
+        SetupError: Flower, the settings, a key or a certificate cannot be used, or too few sites
+            are approved.
         PlanError: The run's folder holds another plan, or a new plan contradicts itself.
     """
     if Path(run).name != run or run.startswith("."):
-        raise PlanError(f"found the run name {run!r}, expected the plain name of a folder")
+        raise PlanError(f"run name: found {run!r}, expected the plain name of a folder")
     check_flower()
     settings = load_settings(home)
     load_plan_key(home)
@@ -66,49 +66,51 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
         check_same_plan(folder, plan)
     else:
         refuse_contradictions(plan, "the plan")
-    if len(sites := active_sites(home)) < (wanted := min_updates(plan)):
+    if len(sites := active_sites(home)) < (required := min_updates(plan)):
         raise SetupError(
-            f"{counted(len(sites), 'site is', 'sites are')} approved, the plan needs {wanted}; "
-            "mamfed-server sites approve"
+            f"{counted(len(sites), 'site is', 'sites are')} approved, but the plan needs "
+            f"{required}; approve more with mamfed-server sites approve"
         )
     yield describe(folder, plan)
     yield from warn_of_older(folder)
     yield from left_behind(home.runs, run, plan)
-    yield f"listening on {settings.bind}:{settings.port}, server certificate for {days} more days"
+    yield (
+        f"listening on {settings.bind}:{settings.port}, server certificate valid for "
+        f"{counted(days, 'more day')}"
+    )
     yield ", ".join(f"{counted(plan.stage(s).rounds, 'round')} of {s}" for s in stages_of(plan))
     yield from tolerance(plan, sites)
     yield from privacy(plan)
 
 
 def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console) -> int:
-    """Run the server process until the run ends; return the exit code to end with.
+    """Run the server process until the run ends; return the exit code of ``start``.
 
     Raises:
         SetupError: Another server runs in this home.
-        LinkError: The address cannot be listened on.
-        OutputError: The run folder cannot be made.
+        LinkError: The server cannot listen on its address.
+        OutputError: The run folder cannot be created.
     """
     folder = RunFolder(home.runs / run)
     with exclusive_lock(home.lock, "a server"):
         _check_address(load_settings(home))
         with folder.alone():
-            StatusFile(
-                home.path, run=run, plan_sha256=plan.sha256()
-            ).write()  # not of the run before
+            # Replace what an earlier run has left in the file.
+            StatusFile(home.path, run=run, plan_sha256=plan.sha256()).write()
             code = _supervise(home, folder, plan, console)
-    console.print(_ending(folder, code))
-    console.print(_report(folder))
+    console.print(_final_line(folder, code))
+    console.print(_write_report(folder))
     return code
 
 
 def _supervise(home: ServerHome, folder: RunFolder, plan: TrainingPlan, console: Console) -> int:
-    """Keep the server process running until the run ends; return the exit code to end with."""
+    """Keep the server process running until the run ends; return the exit code of ``start``."""
     if not folder.holds_run():
         folder.create(plan)
     elif not folder.is_finished():
-        folder.reopen()  # from now on it runs: how it ended before is no longer how it stands
+        folder.reopen()  # the run is running again: remove the summary of its earlier end
     stopping = threading.Event()
-    watch = _Deaths(folder, home.logs / "server.log", console, stopping)
+    crashes = _CrashCounter(folder, home.logs / "server.log", console, stopping)
     child = Child(
         "server",
         module_command(
@@ -124,15 +126,15 @@ def _supervise(home: ServerHome, folder: RunFolder, plan: TrainingPlan, console:
             together=False,
             stopping=stopping,
             final_codes=FINAL_CODES,
-            on_change=watch.changed,
+            on_change=crashes.on_change,
         )
-    code = code or watch.code
-    _note_end(folder, code, watch.code)
+    code = code or crashes.code
+    _log_end(folder, code, gave_up=bool(crashes.code))
     return code
 
 
-def _note_end(folder: RunFolder, code: int, given_up: int) -> None:
-    """Note how a run ended whose server process has not told it itself."""
+def _log_end(folder: RunFolder, code: int, *, gave_up: bool) -> None:
+    """Log how a run ended if its server process did not write a summary."""
     if (folder.path / SUMMARY).exists():
         return
     log = EventLog()
@@ -141,22 +143,25 @@ def _note_end(folder: RunFolder, code: int, given_up: int) -> None:
         log.write("stopped")
         return
     how = how_it_ended(code)
-    if given_up:
-        how = f"died {MAX_DEATHS} times in a row without a round in between"
-    log.write("died", reason=f"its server process {how}; logs/server.log says why")
+    if gave_up:
+        how = f"crashed {MAX_CRASHES} times in a row without completing a round"
+    log.write("died", reason=f"its server process {how}; see logs/server.log for the cause")
 
 
 def _days_left(home: ServerHome) -> int:
-    """Return how long the server's certificate is still valid."""
+    """Return for how many days the server's certificate is still valid."""
     left = load_server_certificate(home).not_valid_after_utc - datetime.now(UTC)
     if left <= timedelta():
         ago = counted(-left.days, "day")
-        raise SetupError(f"{home.server_certificate}: ended {ago} ago; mamfed-server sites rotate")
+        raise SetupError(
+            f"{home.server_certificate}: expired {ago} ago; renew it with mamfed-server sites "
+            "rotate"
+        )
     return left.days
 
 
 def _check_address(settings: ServerSettings) -> None:
-    """Refuse an address that cannot be listened on, before a server dies of it ten times."""
+    """Refuse an address that cannot be bound, before the server process crashes on it."""
     family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
     deadline = monotonic() + PORT_SECONDS
     while True:
@@ -174,8 +179,12 @@ def _check_address(settings: ServerSettings) -> None:
             return
 
 
-class _Deaths:
-    """Says when the server process died, and gives up where it never gets on."""
+class _CrashCounter:
+    """Reports crashes of the server process and gives up after too many without progress.
+
+    Attributes:
+        code: The exit code if it has given up, else 0.
+    """
 
     def __init__(
         self, folder: RunFolder, log: Path, console: Console, stopping: threading.Event
@@ -188,22 +197,26 @@ class _Deaths:
         self._count = 0
         self.code = 0
 
-    def changed(self, change: Change) -> None:
+    def on_change(self, change: Change) -> None:
         if change.event != "ended" or change.delay_seconds is None:
             return
-        again = span(change.delay_seconds)
-        self._console.print(f"the server process {change.how}; again in {again}, see {self._log}")
+        delay = span(change.delay_seconds)
+        self._console.print(
+            f"the server process {change.how}; restarting in {delay}, see {self._log}"
+        )
         rounds = len(self._folder.rounds())
         self._count = self._count + 1 if rounds == self._rounds else 1
         self._rounds = rounds
-        if self._count >= MAX_DEATHS:
-            self._console.print(f"given up after {MAX_DEATHS} deaths without a round in between")
+        if self._count >= MAX_CRASHES:
+            self._console.print(
+                f"given up after {MAX_CRASHES} crashes without a completed round in between"
+            )
             self.code = RunError.exit_code
             self._stopping.set()
 
 
 class _Follower:
-    """Shows a run's rounds and events while another process writes them."""
+    """Shows the rounds and events of a run while the server process writes them."""
 
     def __init__(self, folder: RunFolder, plan: TrainingPlan, console: Console) -> None:
         self._folder = folder
@@ -241,20 +254,20 @@ class _Follower:
                 return
 
 
-def _ending(folder: RunFolder, code: int) -> str:
-    """Say how the run stands now that its server has ended."""
-    found = run_status_of(folder.path)
-    missing = [line for line in found.attendance() if line.missed]
-    if code or found.state is not RunState.FINISHED:
+def _final_line(folder: RunFolder, code: int) -> str:
+    """Return the state of the run after its server process has ended."""
+    status = run_status_of(folder.path)
+    missing = [line for line in status.attendance() if line.missed]
+    if code or status.state is not RunState.FINISHED:
         failed = f" (exit code {code})" if code else ""
-        goes_on = f"mamfed-server resume {found.run} goes on"
-        return f"{found.doing()}{failed}; {found.progress()}; {goes_on}"
-    words = f"finished; checkpoint: {found.kept.path if found.kept else 'none'}"
+        resume = f"to resume it: mamfed-server resume {status.run}"
+        return f"{status.doing()}{failed}; {status.progress()}; {resume}"
+    words = f"finished; checkpoint: {status.kept.path if status.kept else 'none'}"
     return "; ".join([words, *(line.words() for line in missing)])
 
 
-def _report(folder: RunFolder) -> str:
-    """Write the run's page, however it ended, and say where; without the extra, how to get it."""
+def _write_report(folder: RunFolder) -> str:
+    """Write the run's report and return where it is, or how to get one."""
     try:
         from mamfed_server.report.data import RunNotes, environment, write_notes
         from mamfed_server.report.page import report_run
@@ -265,5 +278,5 @@ def _report(folder: RunFolder) -> str:
         notes = RunNotes(title=f"Run {folder.path.name}", environment=environment())
         write_notes(folder.path, notes)
         return f"report: {report_run(folder.path)}"
-    except (MamfedError, OSError) as error:  # the run's own result counts
+    except (MamfedError, OSError) as error:  # a missing report must not change the exit code
         return f"no report.html: {error}"

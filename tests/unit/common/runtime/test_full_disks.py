@@ -19,7 +19,7 @@ from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.runtime.output_checks import check_room
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.run_folder.jsonl import append_line
-from mamfed_server.service.status_file import StatusFile, read_board
+from mamfed_server.service.status_file import StatusFile, read_status_file
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_status_that_a_full_disk_does_not_take_is_warned_of_and_the_work_goes_
     update_status(home, state="online")
     assert read_status(home).state == "online"
     board.set(state="running")
-    assert read_board(small_disk)["state"] == "running"
+    assert read_status_file(small_disk)["state"] == "running"
 
 
 def test_a_run_whose_checkpoints_have_no_room_is_refused_and_leaves_no_folder(small_disk):

@@ -63,7 +63,7 @@ def test_a_run_that_has_not_ended_says_so_and_shows_its_rounds(run: Path) -> Non
     (run / "summary.json").unlink()
     page = Page(report_run(run))
     assert 'class="status warning"' in page.html, "to go on is no failure"
-    assert "The run was interrupted: no process works on it any more." in page.text
+    assert "The run was interrupted: its process is gone." in page.text
     assert "8 of 8 updates accepted" in page.text
     assert page.rows_starting("All")[-1][1] == "4"
 

@@ -91,7 +91,7 @@ def test_a_checkpoint_or_a_run_of_such_a_plan_stays_readable(tmp_path, tiny_plan
     with pytest.raises(PlanError, match="the plan: pretraining"):
         list(supervisor.check_start(home, odd, "first"))
     RunFolder(home.runs / "first").create(odd)
-    assert any("goes on" in line for line in supervisor.check_start(home, odd, "first"))
+    assert any("resumes" in line for line in supervisor.check_start(home, odd, "first"))
 
 
 def make_home(folder, sites=SITES):
@@ -129,7 +129,7 @@ def test_three_sites_of_which_three_are_needed_tolerate_no_loss(tmp_path, tiny_p
 @pytest.mark.parametrize(
     ("sites", "words"),
     [
-        (SITES[:2], "start refuses the plan until 1 site more can take part"),
+        (SITES[:2], "start refuses the plan until 1 more site can take part"),
         (SITES, "none may be missing"),
         ((*SITES, "east"), "1 site may be missing from a round"),
         ((*SITES, "east", "mid"), "2 sites may be missing from a round"),
@@ -156,15 +156,16 @@ def test_the_page_says_what_will_happen_how_long_and_what_it_tolerates(tmp_path)
         "stage 1, pretraining: 10 rounds of 2 epochs at every site that has benign cases",
         "stage 2, finetuning: 50 rounds of 8 steps",
         "of 1024 x 1024 pixels",
-        "15% of each site's patients choose the best one; 20% are tested at the end",
-        "adapts the model to its own patients, 100 steps",
+        "15% of each site's patients validate the model, which chooses the best round; 20% are "
+        "tested at the end",
+        "adapts the model to its own patients in 100 steps",
         "How long",
         "pretraining: 20 passes over a site's own images",
         "finetuning: 400 steps at each site",
-        "finetuning: at the very most 25 days",
+        "finetuning: at most 25 days",
         "mamfed-client preflight --plan",
         "What it tolerates",
-        "a site that lost its connection is waited for 30 minutes",
+        "a round waits 30 minutes for a site that lost its connection",
         "at least 15 minutes and at most 12 hours",
     ):
         assert words in said, words
@@ -175,7 +176,7 @@ def test_a_small_network_and_no_time_to_join_are_told_as_they_are(tmp_path):
     tiny = "image_size: 64\nnetwork: {channels: [8, 16], first_skip_level: 1, stem: 1}\n"
     said = check(tmp_path, f"{tiny}federation: {{join_seconds: 0}}\n").stdout
     assert re.search(r"sends the network, [1-9][0-9.]* kB, to every site", said)
-    assert "the first round begins as soon as enough sites are there" in said
+    assert "the first round begins as soon as enough sites are connected" in said
     assert "0 seconds" not in said
 
 
@@ -199,10 +200,10 @@ def test_a_round_that_was_measured_here_tells_how_long_it_takes(tmp_path, tiny_p
             "4",
         ),
         ("federation: {offline_seconds: 99999}", "waits for no site longer than 12 hours"),
-        ("federation: {max_share: 0.2}", "each has at least 0.33"),
+        ("federation: {max_share: 0.2}", "the largest share is at least 0.33"),
         ("federation: {server_learning_rate: 0.5}", "no effect without a server_optimiser"),
         ("finetuning: {rounds: 0, learning_rate: 1e-3}", "personal.steps has no effect"),
-        ("evaluation: {validation_fraction: 0}", "the last one is taken"),
+        ("evaluation: {validation_fraction: 0}", "the last one is used"),
         ("federation: {min_sites: 2}", "shows them what the others sent"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which run a start begins or goes on with, and what it would leave behind, is said."""
+"""Start says which run it begins or resumes, and which unfinished runs it abandons."""
 
 import json
 import shutil
@@ -44,13 +44,15 @@ def end(folder, status):
     folder.write_summary({"status": status, "reason": ""})
 
 
-def test_a_run_begins_goes_on_or_is_finished(tmp_path, first):
+def test_a_run_starts_resumes_or_is_finished(tmp_path, first):
     plan = f"plan {PLAN.sha256()}"
-    assert describe(RunFolder(tmp_path / "new"), PLAN) == f"run new begins, {plan}"
-    assert describe(first, PLAN) == f"run first goes on, 1 of 3 rounds done, {plan}"
+    assert describe(RunFolder(tmp_path / "new"), PLAN) == f"run new starts, {plan}"
+    assert describe(first, PLAN) == f"run first resumes, 1 of 3 rounds done, {plan}"
     end(first, "finished")
-    said = describe(first, PLAN)
-    assert said == f"run first is finished, {plan}: nothing is trained; another --run begins anew"
+    assert describe(first, PLAN) == (
+        f"run first is already finished, {plan}: nothing to train; give another --run to start a "
+        "new one"
+    )
 
 
 @pytest.mark.parametrize("status", ["interrupted", "stopped", "failed"])
@@ -58,16 +60,14 @@ def test_an_unfinished_run_that_a_changed_plan_leaves_behind_is_named(tmp_path, 
     if status != "interrupted":
         end(first, status)
     assert left_behind(tmp_path, "second", LONGER) == [
-        f"warning: run first is not finished ({status}, 1 of 3 rounds) and is left behind: "
-        "finetuning: rounds was 2, is now 3; mamfed-server resume first goes on with it"
+        f"warning: run first is unfinished ({status}, 1 of 3 rounds) and stays as it is: "
+        "finetuning: rounds was 2, is now 3; to resume it: mamfed-server resume first"
     ]
 
 
 def test_the_same_plan_under_another_name_leaves_it_behind_as_well(tmp_path, first):
     (said,) = left_behind(tmp_path, "second", PLAN)
-    assert said.endswith(
-        "left behind: this start gives another --run; mamfed-server resume first goes on with it"
-    )
+    assert said.endswith("this start names another --run; to resume it: mamfed-server resume first")
 
 
 def test_who_goes_on_leaves_nothing_behind_nor_does_a_run_after_a_finished_one(tmp_path, first):
@@ -81,13 +81,13 @@ def test_of_many_unfinished_runs_the_latest_are_named(tmp_path, first):
         shutil.copytree(first.path, tmp_path / name)
     said = left_behind(tmp_path, "second", LONGER)
     assert len(said) == 4
-    assert said[-1] == "and 2 more: mamfed-server runs"
+    assert said[-1] == "and 2 more; list them with mamfed-server runs"
 
 
 def test_an_unfinished_run_whose_plan_cannot_be_read_says_why(tmp_path, first):
     (first.path / "plan.yaml").write_text("epochs: 3\n")
     (said,) = left_behind(tmp_path, "second", PLAN)
-    assert "(damaged, 1 rounds) and is left behind: it cannot go on: " in said
+    assert "(damaged, 1 round) and stays as it is: it cannot be resumed: " in said
     assert "unknown key 'epochs'" in said
 
 
@@ -107,12 +107,12 @@ def test_another_plan_under_a_run_s_name_is_refused_by_what_differs(first):
 def test_a_simulation_says_where_the_earlier_run_goes(tmp_path, first):
     assert earlier_run(RunFolder(tmp_path / "new")) == ""
     assert earlier_run(first) == (
-        f"the earlier run in {first.path}, not finished (1 of 3 rounds done), becomes "
-        f"{first.path}.1: a new run begins"
+        f"the earlier run in {first.path}, unfinished (1 of 3 rounds done), becomes "
+        f"{first.path}.1; a new run starts"
     )
     place = first.next_place()
     end(first, "finished")
-    assert "not finished" not in earlier_run(first)
+    assert "unfinished" not in earlier_run(first)
     first.create(PLAN)
     assert json.loads((place / "summary.json").read_text())["status"] == "finished"
 
@@ -128,8 +128,8 @@ def test_start_says_it_before_anything_begins(tmp_path, first):
     shutil.copytree(first.path, home.runs / "first")
     changed = LONGER.changed(federation={"min_sites": 1})
     lines = list(check_start(home, changed, "second"))
-    assert lines[0] == f"run second begins, plan {changed.sha256()}"
-    assert lines[1].startswith("warning: run first is not finished")
+    assert lines[0] == f"run second starts, plan {changed.sha256()}"
+    assert lines[1].startswith("warning: run first is unfinished")
     assert "resume first" in lines[1]
 
 
@@ -141,4 +141,4 @@ def test_runs_lists_a_run_of_an_unreadable_plan(tmp_path, first):
     (home / "runs" / "first" / "plan.yaml").write_text("epochs: 3\n")
     result = runner.invoke(app, ["runs", "--home", str(home)])
     assert result.exit_code == 0
-    assert result.stdout.startswith("first: damaged, 1 rounds, plan unknown (")
+    assert result.stdout.startswith("first: damaged, 1 round, plan unknown (")

@@ -94,7 +94,7 @@ def everything(home, run="first"):
 
 
 def test_before_any_run_every_command_says_so_in_words(home):
-    assert said(home, "status").startswith("no run yet: mamfed-server start")
+    assert said(home, "status").startswith("no run yet: start one with mamfed-server start")
     assert "no site is approved yet" in said(home, "status")
     assert said(home, "runs").startswith("no run yet")
 
@@ -160,7 +160,7 @@ def test_a_killed_run_is_interrupted_and_keeps_its_checkpoint(home, folder, tiny
     state, doing, headline = everything(home)
     assert (state, doing) == ("interrupted", f"interrupted: {GONE}")
     assert headline == f"The run was interrupted: {GONE}."
-    assert "resume first goes on" in said(home, "status")
+    assert "to resume it: mamfed-server resume first" in said(home, "status")
 
 
 def test_stopped_then_resumed_then_ended(home, folder, tiny_plan):
@@ -208,18 +208,16 @@ def test_a_checkpoint_that_is_gone_is_not_told_of(home, folder, tiny_plan):
 
 def test_stopped_before_its_server_process_began(home, folder, tiny_plan):
     RunFolder(folder).create(tiny_plan)
-    supervisor._note_end(RunFolder(folder), 0, 0)
+    supervisor._log_end(RunFolder(folder), 0, gave_up=False)
     assert everything(home)[0] == "stopped"
 
 
 @pytest.mark.parametrize(
-    ("given_up", "words"), [(0, "ended with code 9"), (7, "died 10 times in a row")]
+    ("gave_up", "words"), [(False, "ended with code 9"), (True, "crashed 10 times in a row")]
 )
-def test_a_server_process_that_died_for_good_is_the_reason(
-    home, folder, tiny_plan, given_up, words
-):
+def test_a_server_process_that_died_for_good_is_the_reason(home, folder, tiny_plan, gave_up, words):
     RunFolder(folder).create(tiny_plan)
-    supervisor._note_end(RunFolder(folder), given_up or 9, given_up)
+    supervisor._log_end(RunFolder(folder), 7 if gave_up else 9, gave_up=gave_up)
     state, doing, _ = everything(home)
     assert state == "interrupted"
     assert words in doing

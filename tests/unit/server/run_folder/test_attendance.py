@@ -65,7 +65,7 @@ def test_a_site_that_came_late_is_missing_from_the_result(late):
     assert "3 of 3 rounds done, 7 of 9 updates accepted" in shown
     assert "pretraining 1: 2 of 3 sites" in shown
     assert f"cleo: update in 1 of 2 rounds of finetuning (1 x {AWAY})" in shown
-    ending = supervisor._ending(late, 0)
+    ending = supervisor._final_line(late, 0)
     assert ending.startswith("finished; checkpoint: ")
     assert "cleo: update in 0 of 1 round of pretraining" in ending
 
@@ -80,7 +80,7 @@ def test_the_page_counts_it_too(late):
 def test_all_sites_in_all_rounds_are_complete(tmp_path, tiny_plan):
     folder = run(Sites(), tiny_plan, tmp_path / "run")
     assert folder.read_summary()["complete"] is True
-    assert supervisor._ending(folder, 0).endswith("best.safetensors")
+    assert supervisor._final_line(folder, 0).endswith("best.safetensors")
 
 
 def test_a_site_without_cases_of_a_stage_is_not_missing_from_it(tmp_path, tiny_plan):

@@ -50,6 +50,6 @@ def test_an_address_of_another_machine_is_named(tmp_path):
 def test_a_run_that_was_stopped_before_its_start_says_how_it_goes_on(tmp_path):
     folder = RunFolder(tmp_path / "first")
     folder.create(small_plan())
-    supervisor._note_end(folder, 0, 0)
-    words = supervisor._ending(folder, 0)
-    assert words == "stopped; 0 of 3 rounds done; mamfed-server resume first goes on"
+    supervisor._log_end(folder, 0, gave_up=False)
+    words = supervisor._final_line(folder, 0)
+    assert words == "stopped; 0 of 3 rounds done; to resume it: mamfed-server resume first"

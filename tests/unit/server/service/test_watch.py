@@ -91,9 +91,9 @@ def test_elsewhere_each_event_is_one_line(home):
         home, is_terminal=False, then=[lambda: note(folder, "went", site="ada"), lambda: None]
     )
     assert "\x1b" not in text
-    (line,) = [line for line in text.splitlines() if "went" in line and "last:" not in line]
+    (line,) = [line for line in text.splitlines() if "went" in line and "last event:" not in line]
     assert line.endswith("went: site ada")
-    assert text.count("sites, the worst first:") == 2, "the whole before and after"
+    assert text.count("sites, worst first:") == 2, "the whole before and after"
     assert text.count("run first: ") == 2
 
 
@@ -108,7 +108,7 @@ def test_interrupted_by_ctrl_c_it_ends_quietly(home):
     def interrupt():
         raise KeyboardInterrupt
 
-    assert "sites, the worst first:" in watched(home, is_terminal=False, then=[interrupt])
+    assert "sites, worst first:" in watched(home, is_terminal=False, then=[interrupt])
 
 
 @pytest.mark.parametrize(
