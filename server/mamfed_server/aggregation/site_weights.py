@@ -1,4 +1,4 @@
-"""What each site of a round weighs in the average, by the images that it used."""
+"""Each site's share of the average, by the number of images that it used."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mamfed_common.domain import Purpose
 from mamfed_common.plan import TRAINED_ON, FederationPlan, Stage, Weighing
 
 BESIDE = 0.25
-"""What an image counts that stands beside in stage 2: a step has half as many of them as malignant
-ones, and the default plan gives what is learned of them half the weight (``losses.benign``)."""
+"""Weight of an image that accompanies the malignant ones in stage 2: a step has half as many of
+them, and the default plan gives their part of the loss half the weight (``losses.benign``)."""
 
 
 def shares(
@@ -19,9 +19,9 @@ def shares(
     """Return each site's share of the average, in the order of their names; they add up to 1.
 
     Args:
-        examples: Images of each kind that each accepted site used, at least one.
+        examples: Images of each purpose that each accepted site used; at least one image per site.
         stage: The stage.
-        plan: Its ``weights`` and ``max_share``.
+        plan: Holds ``weights`` and ``max_share``.
     """
     weights = {site: _weight(examples[site], stage, plan.weights) for site in sorted(examples)}
     return _capped(weights, plan.max_share)
@@ -36,17 +36,17 @@ def _weight(examples: Mapping[Purpose, int], stage: Stage, weighing: Weighing) -
 
 
 def _capped(weights: Mapping[str, float], max_share: float) -> dict[str, float]:
-    """Share 1 out by weights, no part above the cap: what is cut goes to the rest in proportion."""
+    """Divide 1 by weights; what a share exceeds the cap by goes to the rest in proportion."""
     if not weights:
         return {}
     cap = max(max_share, 1 / len(weights))
-    free, left = dict(weights), 1.0
+    free, remaining = dict(weights), 1.0
     while True:
         total = sum(free.values())
-        over = [site for site, weight in free.items() if left * weight / total > cap]
+        over = [site for site, weight in free.items() if remaining * weight / total > cap]
         for site in over:
             del free[site]
-            left -= cap
+            remaining -= cap
         if not over:
             break
-    return {s: left * free[s] / total if s in free else cap for s in weights}
+    return {s: remaining * free[s] / total if s in free else cap for s in weights}

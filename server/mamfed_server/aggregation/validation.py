@@ -1,6 +1,6 @@
-"""What a site sends is checked here, before anything of it is used.
+"""Check what a site sends before any of it is used.
 
-Whatever is wrong with an answer is a WeightsError that says so; none may end the run.
+Every fault in an answer is raised as a WeightsError that names it, so that none ends the run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIN_FOR_MEDIAN = 3
 
 
 class WrongCountError(WeightsError):
-    """An update claims other numbers of examples than the site declared."""
+    """An update claims a number of examples that the site did not declare."""
 
 
 class Candidate(NamedTuple):
@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         state: The weights.
-        report: What the site says of them.
+        report: What the site reports about its training.
         norm: Euclidean distance from the round's starting weights, over floating tensors.
     """
 
@@ -45,12 +45,12 @@ class Candidate(NamedTuple):
 
 
 def read_description(content: RecordDict) -> SiteDescription:
-    """Read what a site has.
+    """Read a site's description of its data.
 
     Raises:
-        WeightsError: It is malformed, or a count is not one of images.
+        WeightsError: It is malformed, or a count is out of range.
     """
-    with _whatever_it_holds():
+    with _decoding_errors_as_weights_errors():
         _check_records(content, {BODY})
         description = unpack_body(content, SiteDescription)
         for counts in (*description.images.values(), *description.patients.values()):
@@ -68,14 +68,14 @@ def read_update(
     Args:
         content: The answer.
         start: The weights that the round started from.
-        declared: How many images of each kind the site said that it would use; what an update
-            claims of them is its weight.
-        wire: How the plan lets weights travel.
+        declared: How many images of each purpose the site declared; the number that an update
+            claims becomes its weight.
+        wire: The plan's encoding of weights.
 
     Raises:
-        WeightsError: Something is missing, malformed, does not fit, or was not asked for.
+        WeightsError: Something is missing, malformed, unexpected, or does not fit the weights.
     """
-    with _whatever_it_holds():
+    with _decoding_errors_as_weights_errors():
         _check_records(content, {ARRAYS, BODY})
         state, report = unpack_update(content, start, wire)
         for kind in PURPOSES:
@@ -88,19 +88,19 @@ def read_update(
 def read_score(
     content: RecordDict, description: SiteDescription, part: Part, plan: TrainingPlan
 ) -> SiteScore:
-    """Read a site's result on one part of its data.
+    """Read a site's score on one part of its data.
 
     Raises:
-        WeightsError: It is malformed, or it is over more than the site declared.
+        WeightsError: It is malformed, or covers more than the site declared.
     """
-    with _whatever_it_holds():
+    with _decoding_errors_as_weights_errors():
         _check_records(content, {BODY})
         score = unpack_body(content, SiteScore)
         malignant = description.images.get("malignant", {}).get(part, 0)
         without = description.images.get("without_malignancy", {}).get(part, 0)
         images, others = score.images or 0, score.images_without_malignancy or 0
         _check_at_most("images", images, malignant)
-        # On the plan's coarser grid a small lesion may vanish: that image then counts as without.
+        # A small lesion may vanish on the plan's coarser grid; its image then counts as without.
         _check_at_most("images in all", images + others, malignant + without)
         _check_at_most("lesions found", score.lesions_found or 0, score.lesions or 0)
         redrawn = score.lesions_redrawn or 0
@@ -110,14 +110,14 @@ def read_score(
         _check_at_most(
             "false positive pixels", score.false_positive_pixels or 0, plan.image_size**2
         )
-        _check_has_something_behind(score)
+        _check_counts_behind(score)
         return score
 
 
 def distance(state: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
-    """Return the Euclidean distance of two sets of weights, added up in float64.
+    """Return the Euclidean distance of two sets of weights, computed in float64.
 
-    Only floating tensors count. Memory: one tensor's difference.
+    Only floating-point tensors count. Memory: one tensor's difference.
     """
     return math.hypot(
         *(
@@ -129,11 +129,11 @@ def distance(state: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
 
 
 def too_far(norms: Mapping[str, float], max_ratio: float) -> dict[str, str]:
-    """Return the sites whose update is an outlier in length, each with the reason.
+    """Return the sites whose update is too far from the starting weights, each with the reason.
 
     Args:
         norms: Each site's distance from the round's starting weights.
-        max_ratio: How many times the median a distance may be.
+        max_ratio: The largest distance allowed, as a multiple of the median.
     """
     if len(norms) < MIN_FOR_MEDIAN:
         return {}
@@ -146,8 +146,8 @@ def too_far(norms: Mapping[str, float], max_ratio: float) -> dict[str, str]:
 
 
 @contextmanager
-def _whatever_it_holds() -> Iterator[None]:
-    """Turn what decoders make of hostile bytes (BadZipFile, MemoryError ...) into WeightsError."""
+def _decoding_errors_as_weights_errors() -> Iterator[None]:
+    """Turn decoders' errors about hostile bytes (BadZipFile, MemoryError) into WeightsError."""
     try:
         yield
     except WeightsError:
@@ -157,7 +157,7 @@ def _whatever_it_holds() -> Iterator[None]:
 
 
 def _check_records(content: RecordDict, expected: set[str]) -> None:
-    """Refuse whatever else is in a message. It is not named: its name may be a patient's."""
+    """Reject unexpected records. They are not named, because a name may be a patient's."""
     records = content.config_records
     extra = set(content) - expected
     if BODY in records:
@@ -166,9 +166,9 @@ def _check_records(content: RecordDict, expected: set[str]) -> None:
         raise WeightsError(f"sends {len(extra)} records that were not asked for")
 
 
-def _check_has_something_behind(score: SiteScore) -> None:
+def _check_counts_behind(score: SiteScore) -> None:
     images, others = score.images or 0, score.images_without_malignancy or 0
-    behind = {
+    counts = {
         "dice": images,
         "iou": images,
         "dice_at": images,
@@ -177,7 +177,7 @@ def _check_has_something_behind(score: SiteScore) -> None:
         "redrawn_minus_ring": score.lesions_redrawn or 0,
         "false_positive_pixels": others,
     }
-    for name, count in behind.items():
+    for name, count in counts.items():
         if getattr(score, name) is not None and not count:
             raise WeightsError(f"reports {name} over nothing")
 

@@ -1,11 +1,12 @@
-"""FedAvg, a block at a time: memory holds the mean and a few blocks, whatever the number of sites.
+"""The weighted mean of updates, one block at a time.
 
-Site after site adds ``share * x`` to a block's mean (McMahan et al., 2017); ``site_weights.py``
-gives the shares. In the same order the same updates give the same bits, on any number of threads:
-callers give sites in the order of their names.
+Memory holds the mean and a few blocks, whatever the number of sites. Site after site adds
+``share * x`` to a block's mean (FedAvg, McMahan et al., 2017); ``site_weights.py`` gives the
+shares. The same updates in the same order give the same bits on any number of threads, so callers
+pass sites in the order of their names.
 
-NumPy's loops leave Python's lock and never wait for each other. torch's own threads meet after each
-operation: beside other work on the machine that was measured at ten times the time.
+NumPy's loops release Python's lock and never wait for each other. torch's own threads synchronise
+after each operation, which took ten times as long on a machine with other work.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
 Reader = Callable[[int, int], AbstractContextManager[Array]]
-"""Opens values ``[start, stop)`` of an update for as long as its context lasts."""
+"""A context manager over values ``[start, stop)`` of an update."""
 
 BLOCK = 1 << 20
-"""Values of a block: 4 MiB of float32, which a processor's cache holds from site to site."""
+"""Values per block: 4 MiB of float32, which stay in a processor's cache from site to site."""
 MOST_THREADS = 4
-"""Memory's speed is the limit; a few cores reach it."""
+"""A few cores already reach the memory bandwidth."""
 
 
 def average(mean: Array, updates: Sequence[Reader], shares: Sequence[float]) -> None:
-    """Put the mean of updates, each with its share, in place of an array's values.
+    """Replace an array's values by the weighted mean of updates.
 
     Args:
-        mean: Takes the mean, ``(N,)``; of a counter, which has none, the furthest value.
-        updates: At least one; each of ``N`` values of the same dtype.
-        shares: Theirs of the mean, which add up to 1.
+        mean: Receives the mean, ``(N,)``; counters, which have no mean, get the highest value.
+        updates: At least one; each has ``N`` values of the same dtype.
+        shares: The weight of each update; they add up to 1.
     """
-    assert updates, "mean of no update"
+    assert updates, "no update to average"
 
     def average_block(start: int) -> None:
         _average_block(mean[start : start + BLOCK], start, updates, shares)
@@ -49,20 +50,20 @@ def average(mean: Array, updates: Sequence[Reader], shares: Sequence[float]) -> 
 def _average_block(
     mean: Array, start: int, updates: Sequence[Reader], shares: Sequence[float]
 ) -> None:
-    part = np.empty_like(mean)
+    scratch = np.empty_like(mean)
     for number, (read, share) in enumerate(zip(updates, shares, strict=True)):
         with read(start, start + len(mean)) as values:
-            _add(mean, values, share, part, first=number == 0)
+            _add(mean, values, share, scratch, first=number == 0)
             del values  # a map cannot be closed while something points into it
 
 
-def _add(mean: Array, values: Array, share: float, part: Array, *, first: bool) -> None:
-    """Add one site's part to a mean; ``part`` is room for it."""
+def _add(mean: Array, values: Array, share: float, scratch: Array, *, first: bool) -> None:
+    """Add one site's weighted values to a mean; ``scratch`` has the mean's shape."""
     if not np.issubdtype(mean.dtype, np.floating):  # a counter
         np.maximum(values, values if first else mean, out=mean)
     elif first:
         np.multiply(values, share, out=mean)
     else:
-        np.multiply(values, share, out=part)
-        with np.errstate(over="ignore"):  # shares may add up to a rounding more than 1
-            np.add(mean, part, out=mean)
+        np.multiply(values, share, out=scratch)
+        with np.errstate(over="ignore"):  # shares may add up to slightly over 1
+            np.add(mean, scratch, out=mean)

@@ -21,6 +21,7 @@ from mamfed_common.metrics.small_numbers import (
 from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_common.runtime.output_checks import check_file, is_page
 from mamfed_common.runtime.wording import counted, span
+from mamfed_server.aggregation.pooled_scores import pool
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, RunNotes, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
 from mamfed_server.report.participation import RoundMark, participation
@@ -41,7 +42,7 @@ from mamfed_server.report.results import (
 )
 from mamfed_server.report.site_gains import gain_rows, gain_sentences, gains_of
 from mamfed_server.report.status import status_of
-from mamfed_server.run.round_choice import RoundChoice, chosen_round, pool
+from mamfed_server.run.round_choice import RoundChoice, chosen_round
 from mamfed_server.run_folder.attendance import attendance, due
 from mamfed_server.run_folder.folder import RoundRecord
 

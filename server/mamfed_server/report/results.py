@@ -14,7 +14,7 @@ from mamfed_common.metrics.small_numbers import FEW_IMAGES
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.wording import counted
-from mamfed_server.run.training_round import mean_dice_at_half_of, mean_dice_of
+from mamfed_server.aggregation.pooled_scores import mean_dice_at_half_of, mean_dice_of
 
 ARM_NAMES = {
     "local": "local only",

@@ -12,41 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
 
 from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
 from mamfed_common.metrics.threshold import nearest_threshold, standard_error
 from mamfed_common.plan import Stage
+from mamfed_server.aggregation.pooled_scores import images_behind, pool
 from mamfed_server.run_folder.folder import RoundRecord
 
 SMOOTHED_ROUNDS = 3
 """Over so many rounds, the last validated ones, validation Dice is averaged."""
 
 Validation = Mapping[str, SiteScore]
-
-
-class PooledValidation(NamedTuple):
-    """Validation of one round, pooled over sites by images.
-
-    Attributes:
-        dice: Mean Dice at 0.5; of a site that withholds ``dice_at``, at the plan's threshold.
-        images: Images behind it; a site that withholds how many counts as one.
-    """
-
-    dice: float
-    images: int
-
-
-def pool(validation: Validation) -> PooledValidation | None:
-    """Pool a round's validation over sites; None where no site tells a Dice."""
-    known = [(_dice(s), _images(s)) for s in validation.values()]
-    told = [(dice, images) for dice, images in known if dice is not None and images]
-    total = sum(images for _, images in told)
-    return (
-        PooledValidation(sum(dice * images for dice, images in told) / total, total)
-        if total
-        else None
-    )
 
 
 def choose_threshold(validations: Sequence[Validation]) -> float | None:
@@ -148,7 +124,9 @@ def chosen_round(rounds: Sequence[RoundRecord], *, ended_well: bool = True) -> R
 
 def _pool_thresholds(validation: Validation) -> tuple[tuple[float, ...], int] | None:
     """Return Dice at each threshold, pooled over the sites that tell, and the images behind."""
-    known = [(s.dice_at, _images(s)) for s in validation.values() if s.dice_at and _images(s)]
+    known = [
+        (s.dice_at, images_behind(s)) for s in validation.values() if s.dice_at and images_behind(s)
+    ]
     total = sum(images for _, images in known)
     if not total:
         return None
@@ -157,11 +135,3 @@ def _pool_thresholds(validation: Validation) -> tuple[tuple[float, ...], int] | 
         for index in range(len(THRESHOLDS))
     )
     return tuple(dice), total
-
-
-def _dice(score: SiteScore) -> float | None:
-    return score.dice if score.dice_at_half is None else score.dice_at_half
-
-
-def _images(score: SiteScore) -> int:
-    return 1 if score.images is None else score.images

@@ -1,9 +1,10 @@
-"""The coordinator's run: one plan, two stages, one run folder.
+"""A run of the coordinator: one plan, two stages, one run folder.
 
-:func:`run_job` does it over any transport; :func:`make_server_app` wraps it for Flower's own
-engines. In a round the best checkpoint is written first, then the round's line, then the latest
-checkpoint, from which a killed run goes on: whatever the kill came between, that round is done
-again, with the same bits.
+:func:`run_job` runs it over any transport; :func:`make_server_app` wraps it for Flower's own
+engines. The strategy (``mamfed_server.strategy``) decides whom a round asks and what becomes of the
+answers. Each round writes the best checkpoint first, then the round's record, then the latest
+checkpoint, from which an interrupted run resumes. Wherever a crash falls, the round is repeated
+with the same bits.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from mamfed_server.run.deadlines import (
     personal_deadlines,
     training_deadlines,
 )
+from mamfed_server.run.evaluation_round import Scores, evaluate_sites
 from mamfed_server.run.job import Job
 from mamfed_server.run.participants import NOTHING_TO_ADAPT_WITH, check_stages, may_adapt
 from mamfed_server.run.requests import SitePoller, StopRequested
@@ -44,24 +46,24 @@ from mamfed_server.run.resume import (
     round_positions,
 )
 from mamfed_server.run.roster import Roster, find_sites
-from mamfed_server.run.round_choice import pool
-from mamfed_server.run.server_optimizer import ServerOptimizer
 from mamfed_server.run.summary import summarise_run
-from mamfed_server.run.training_round import Scores, TrainingRound, evaluate_sites, mean_dice_of
+from mamfed_server.run.training_round import TrainingRound
 from mamfed_server.run.transport import GridTransport, Transport
 from mamfed_server.run_folder.event_log import EventLog
 from mamfed_server.run_folder.folder import CHECKPOINTS, UPDATES, RoundRecord, RunFolder
+from mamfed_server.strategy.protocol import StrategyContext
+from mamfed_server.strategy.registry import build_strategy
 
 __all__ = ["Job", "make_server_app", "run_job"]
 
 FEW_SITES = 3
-"""Of the average over fewer, each site can work out what the others sent, or nearly so."""
+"""With fewer sites, each can work out, or nearly so, what the others sent."""
 
 
 def make_server_app(job: Job) -> ServerApp:
-    """Make the ServerApp that does a job over Flower's Grid (Flower 1.41-1.42).
+    """Return a ServerApp that runs a job over Flower's Grid (Flower 1.41-1.42).
 
-    Its main function raises what :func:`run_job` does.
+    Its main function raises what :func:`run_job` raises.
     """
     app = ServerApp()
 
@@ -73,16 +75,16 @@ def make_server_app(job: Job) -> ServerApp:
 
 
 def run_job(job: Job, transport: Transport) -> dict[str, Any]:
-    """Do a job; what was reached stays in its folder.
+    """Run a job; its folder keeps whatever was completed.
 
     Returns:
-        What ``summary.json`` holds. Of a run that had finished already, that alone.
+        The content of ``summary.json``. A run that has already finished is not repeated.
 
     Raises:
-        RunError: The run failed, e.g. too few updates of a round were accepted.
-        Stopped: It was asked to stop; it can go on.
-        PlanError: The folder to go on in holds a run of another plan.
-        OutputError: The folder cannot be made, or holds something else.
+        RunError: The run failed, for example because a round accepted too few updates.
+        StopRequested: The run was asked to stop; it can be resumed.
+        PlanError: The folder to resume holds a run of another plan.
+        OutputError: The folder cannot be created, or holds something else.
     """
     folder = RunFolder(job.folder)
     if job.resume and folder.holds_run():
@@ -91,13 +93,13 @@ def run_job(job: Job, transport: Transport) -> dict[str, Any]:
             return folder.read_summary()
     run = _Run(job, transport)
     try:
-        return run.whole()
+        return run.run()
     finally:
         run.roster.close()
 
 
 class _Run:
-    """A job under way."""
+    """A job in progress."""
 
     def __init__(self, job: Job, transport: Transport) -> None:
         self.job = job
@@ -105,7 +107,7 @@ class _Run:
         self.folder = RunFolder(job.folder)
         self.log = EventLog(job.on_event)
         self.roster = Roster(job)
-        self.link = SitePoller(
+        self.poller = SitePoller(
             transport,
             offline_seconds=job.plan.federation.offline_seconds,
             stopping=job.stopping,
@@ -113,16 +115,18 @@ class _Run:
             on_asked_again=lambda site, why: self.log.write("asked again", site=site, reason=why),
         )
         self.selection = Selection(self.folder, self.plan, lambda: self.roster.descriptions)
-        self.optimiser = ServerOptimizer(self.plan, self.folder.path / CHECKPOINTS, self._warn)
+        self.strategy = build_strategy(
+            StrategyContext(self.plan, self.folder.path / CHECKPOINTS, self._warn)
+        )
         self.test_scores: dict[str, SiteScore] = {}
         self.personal = Scores({}, {}, {})
         self.started = time.monotonic()
         self.earlier_seconds = 0.0
 
-    def whole(self) -> dict[str, Any]:
-        """Run what is left of the job; return its summary."""
-        if self.job.names is None:  # a simulation that cannot start leaves nothing behind
-            self.roster = find_sites(self.link, self.job)
+    def run(self) -> dict[str, Any]:
+        """Run the rest of the job and return its summary."""
+        if self.job.names is None:  # a simulation that cannot start leaves no folder
+            self.roster = find_sites(self.poller, self.job)
             self._warn(*check_stages(self.plan, self.roster.descriptions, self.job.training_sites))
         resumed = self._open()
         try:
@@ -141,11 +145,11 @@ class _Run:
         return self._finish("finished")
 
     def _open(self) -> ResumePoint:
-        """Make the run folder, or go on in it."""
+        """Create the run folder, or resume in it."""
         if not (self.job.resume and self.folder.holds_run()):
             self.folder.create(self.plan)
             self.log.open(self.folder.path)
-            self._say("started", 0)
+            self._log_position("started", 0)
             return ResumePoint(0, None, [], [])
         resumed = reopen(self.folder, self.plan)
         self.log.open(self.folder.path)
@@ -154,13 +158,13 @@ class _Run:
         for note in resumed.notes:
             self.log.write("checkpoint damaged", warning=note)
         redone = [f"{stage} {server_round}" for stage, server_round in resumed.redone]
-        # ``mamfed-server start`` makes the folder of a new run before this process starts.
+        # ``mamfed-server start`` creates the folder of a new run before this process starts.
         kind = "resumed" if self.log.events() else "started"
-        self._say(kind, resumed.done, redone=redone)
+        self._log_position(kind, resumed.done, redone=redone)
         return resumed
 
-    def _say(self, kind: str, done: int, **facts: Any) -> None:
-        """Note which round comes next; None where only the test is left."""
+    def _log_position(self, kind: str, done: int, **facts: Any) -> None:
+        """Log which round comes next; None where only the test is left."""
         stage, server_round = (*round_positions(self.plan), (None, None))[done]
         self.log.write(
             kind,
@@ -180,23 +184,24 @@ class _Run:
                 f"min_sites is {floor}: an average over {counted(floor, 'site')} shows each of "
                 "them what the others sent"
             )
-        self.roster = ApprovedRoster(self.job, self.link, self.log)
+        self.roster = ApprovedRoster(self.job, self.poller, self.log)
         order = round_positions(self.plan)
         stage, _ = order[min(resumed.done, len(order) - 1)]
         self.roster.gather(stage)
         try:
             warnings = check_stages(self.plan, self.roster.descriptions, self.job.training_sites)
-        except RunError as error:  # of a later stage, for which sites may still come
+        except RunError as error:  # a later stage, for which sites may still join
             warnings = [str(error)]
         self._warn(*warnings)
 
     def _train(self, resumed: ResumePoint) -> None:
-        """Run the rounds that are left; checkpoint after each."""
-        state = self._start()
+        """Run the remaining rounds, with a checkpoint after each."""
+        state = self._first_state()
         for stage, server_round in round_positions(self.plan)[resumed.done :]:
             state = self._round(state, stage, server_round)
 
-    def _start(self) -> State:
+    def _first_state(self) -> State:
+        """Return the last checkpoint's weights, or the initial ones."""
         checkpoint, _ = load_last_good(self.folder)
         if checkpoint:
             return checkpoint.state
@@ -224,7 +229,11 @@ class _Run:
         self, state: State, stage: Stage, server_round: int
     ) -> tuple[State | None, RoundRecord]:
         self.roster.refresh()
-        nodes, descriptions = self.roster.trainers(stage), self.roster.descriptions
+        descriptions, trainers = self.roster.descriptions, self.roster.trainers(stage)
+        sites, global_state = self.strategy.configure_train(
+            stage, server_round, state, list(trainers)
+        )
+        nodes = {site: trainers[site] for site in sites}
         where = {"stage": stage, "server_round": server_round}
         absent = self.roster.absent()
         self.log.write("round", **where, sites=list(nodes), absent=absent)
@@ -236,38 +245,39 @@ class _Run:
                 server_round=server_round,
                 run=self.job.run,
             ),
-            start=state,
+            global_state=global_state,
             declared={site: descriptions[site].images_used(self.plan, stage) for site in nodes},
             updates=UpdateFolder(self.folder.path / UPDATES),
-            need=self.job.need(stage),
+            min_updates=self.job.need(stage),
+            strategy=self.strategy,
             on_wrong_count=self.roster.ask_anew,
         )
         deadlines = training_deadlines(self.plan, stage, self.folder.rounds(), nodes)
-        mean, record = training.run(self.link, nodes, deadlines)
+        averaged, record = training.run(self.poller, nodes, deadlines)
         record = record.model_copy(update={"absent": absent})
         for site, reason in record.refused.items():
             warning = f"{stage} round {server_round}: {site} left out: {reason}"
             self.log.write("refused", **where, site=site, warning=warning)
-        if mean is None:
-            return None, record
-        return self.optimiser.step(state, mean, (stage, server_round)), record
+        return averaged, record
 
     def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
         task = self._score_task("val", record.stage, record.server_round)
-        found = self._evaluate(state, task, f"validation of round {record.server_round}")
-        pooled = pool(found.scores)
+        result = self._evaluate(state, task, f"validation of round {record.server_round}")
+        mean_dice, pooled = self.strategy.aggregate_evaluate(
+            record.stage, record.server_round, result.scores
+        )
         return record.model_copy(
             update={
-                "validation": found.scores,
-                "mean_validation_dice": mean_dice_of(found.scores),
+                "validation": result.scores,
+                "mean_validation_dice": mean_dice,
                 "pooled_validation_dice": pooled and pooled.dice,
                 "validation_images": pooled and pooled.images,
-                "validation_durations": found.durations,
+                "validation_durations": result.durations,
             }
         )
 
     def _test(self) -> None:
-        """Measure the chosen weights on the held-out test patients of every site."""
+        """Score the chosen weights on the test patients of every site."""
         if self.plan.finetuning.rounds == 0:
             return
         self.roster.refresh()
@@ -281,31 +291,35 @@ class _Run:
         self._hand_over(state, task, painter)
 
     def _hand_over(self, state: State, task: EvaluateTask, painter: State | None) -> None:
-        """Bring the chosen weights to the sites that no score was asked of: theirs to use too."""
+        """Send the chosen weights to the sites that were not asked for a score."""
         nodes = self.roster.without_test_images()
         nodes = {site: node for site, node in nodes.items() if site not in self.personal.scores}
         deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
         descriptions = self.roster.descriptions
-        found = evaluate_sites(self.link, state, task, nodes, descriptions, deadlines, painter)
+        result = evaluate_sites(self.poller, state, task, nodes, descriptions, deadlines, painter)
         self._warn(
-            *(f"the final model may not have come to {s}: {r}" for s, r in found.failures.items())
+            *(f"the final model may not have come to {s}: {r}" for s, r in result.failures.items())
         )
 
     def _test_personal(self, state: State, task: EvaluateTask, painter: State | None) -> None:
-        """Have every site adapt the chosen weights to its own patients, and tell how that scores.
+        """Have every site adapt the chosen weights to its own patients and score the result.
 
-        Sites without a test image adapt too: the model is for their use.
+        Sites without a test image adapt too, because the model is theirs to use.
         """
         descriptions = self.roster.descriptions
-        able = {**self.roster.evaluators("test"), **self.roster.trainers(Stage.FINETUNING)}
-        nodes = {site: able[site] for site in sorted(able) if may_adapt(descriptions[site])}
+        candidates = {**self.roster.evaluators("test"), **self.roster.trainers(Stage.FINETUNING)}
+        nodes = {
+            site: candidates[site] for site in sorted(candidates) if may_adapt(descriptions[site])
+        }
         self.log.write("personal models", sites=list(nodes))
         deadlines = personal_deadlines(self.plan, self.folder.rounds(), descriptions, nodes)
-        found = evaluate_sites(self.link, state, task, nodes, descriptions, deadlines, painter)
-        for site, reason in found.failures.items():
+        result = evaluate_sites(self.poller, state, task, nodes, descriptions, deadlines, painter)
+        for site, reason in result.failures.items():
             self.log.write("not scored", site=site, warning=f"personal model: {site}: {reason}")
-        nothing = dict.fromkeys(sorted(descriptions.keys() - nodes.keys()), NOTHING_TO_ADAPT_WITH)
-        self.personal = found._replace(failures=found.failures | nothing)
+        not_adapted = dict.fromkeys(
+            sorted(descriptions.keys() - nodes.keys()), NOTHING_TO_ADAPT_WITH
+        )
+        self.personal = result._replace(failures=result.failures | not_adapted)
 
     def _score_task(
         self, part: Part, stage: Stage, server_round: int, threshold: float | None = None
@@ -325,20 +339,20 @@ class _Run:
     ) -> Scores:
         nodes = self.roster.evaluators(task.part)
         deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
-        found = evaluate_sites(
-            self.link, state, task, nodes, self.roster.descriptions, deadlines, painter
+        result = evaluate_sites(
+            self.poller, state, task, nodes, self.roster.descriptions, deadlines, painter
         )
-        for site, reason in found.failures.items():
+        for site, reason in result.failures.items():
             self.log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")
-        return found
+        return result
 
     def _warn(self, *warnings: str) -> None:
         for warning in warnings:
             self.log.write("warning", warning=warning)
 
     def _finish(self, status: str, reason: str = "") -> dict[str, Any]:
-        """Write ``summary.json``; return what it holds."""
-        found = summarise_run(
+        """Write ``summary.json`` and return its content."""
+        results = summarise_run(
             self.job,
             self.roster,
             self.selection,
@@ -350,8 +364,8 @@ class _Run:
         summary = {
             "status": status,
             "reason": reason,
-            **found,
-            "complete": status == "finished" and found["complete"],
+            **results,
+            "complete": status == "finished" and results["complete"],
             "seconds": round(seconds, 1),
         }
         self.folder.write_summary(summary)

@@ -7,12 +7,13 @@ from typing import Any
 
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.metrics.small_numbers import cautions
+from mamfed_server.aggregation.pooled_scores import mean_dice_at_half_of, mean_dice_of
 from mamfed_server.run.checkpoint_selection import Selection
+from mamfed_server.run.evaluation_round import Scores
 from mamfed_server.run.job import Job
 from mamfed_server.run.participants import stages_of
 from mamfed_server.run.roster import Roster
 from mamfed_server.run.state import kept_checkpoint
-from mamfed_server.run.training_round import Scores, mean_dice_at_half_of, mean_dice_of
 from mamfed_server.run_folder.attendance import attendance
 from mamfed_server.run_folder.folder import RunFolder
 

@@ -21,8 +21,8 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TRAINED_ON, PersonalPlan, Stage, TrainingPlan
 from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.terminal import print_lines
+from mamfed_server.aggregation.pooled_scores import mean_dice_at_half_of, mean_dice_of
 from mamfed_server.run.run import Job
-from mamfed_server.run.training_round import mean_dice_at_half_of, mean_dice_of
 
 FEDERATED, LOCAL, CENTRALISED = "federated", "local", "centralised"
 

@@ -9,15 +9,15 @@ from tests.unit.server.sites import score as made_score
 
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
+from mamfed_common.metrics.threshold import standard_error
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import pack, unpack_body
 from mamfed_common.protocol.tasks import EvaluateTask
+from mamfed_server.aggregation.pooled_scores import pool
 from mamfed_server.run.round_choice import (
     RoundChoice,
     choose_threshold,
     chosen_round,
-    pool,
-    standard_error,
 )
 from mamfed_server.run_folder.folder import RoundRecord
 

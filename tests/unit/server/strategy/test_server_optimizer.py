@@ -8,8 +8,8 @@ from tests.unit.server.sites import Sites, final, run, with_federation
 
 from mamfed_common.errors import PlanError
 from mamfed_common.plan import Stage
-from mamfed_server.run.server_optimizer import ServerOptimizer
 from mamfed_server.run_folder.folder import RunFolder
+from mamfed_server.strategy.server_optimizer import ServerOptimizer
 
 FINE = Stage.FINETUNING
 
