@@ -116,10 +116,10 @@ def test_the_text_of_a_failure_stays_at_home(coordinator, home, processes, tiny_
         home,
         "import sys; from pathlib import Path; import logging; logging.basicConfig()\n"
         "from mamfed_client.site.settings import SiteHome\n"
-        "from mamfed_client.node.executor import Answers, Progress, Worker\n"
+        "from mamfed_client.node.executor import Progress, RequestHandler, Worker\n"
         "def app(message, context): raise ValueError('/data/SECRET^NAME/1.dcm')\n"
         f"home = SiteHome(Path({str(home.path)!r}))\n"
-        "Worker(home, Answers(app, lambda fault: fault), Progress(home)).run()",
+        "Worker(home, RequestHandler(app, lambda fault: fault), Progress(home)).run()",
     )
     reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
     assert reply.error.code == RefusalCode.FAILED

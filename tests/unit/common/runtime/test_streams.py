@@ -60,8 +60,8 @@ def test_a_full_disk_is_still_an_error(tmp_path):
 
 def test_letters_that_a_console_does_not_have_are_escaped():
     code = (
-        "from mamfed_common.runtime.streams import make_streams_last\n"
-        "make_streams_last(); print('Łódź', flush=True)"
+        "from mamfed_common.runtime.streams import tolerate_closed_streams\n"
+        "tolerate_closed_streams(); print('Łódź', flush=True)"
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
