@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -166,3 +167,46 @@ def test_every_link_to_a_file_leads_somewhere():
         if not (page.parent / link).exists()
     ]
     assert not broken
+
+
+ARCHITECTURE = ROOT / "docs/architecture.md"
+PACKAGES = {
+    package: ROOT / package / f"mamfed_{package}" for package in ("common", "client", "server")
+} | {"simulations": ROOT / "simulations/mamfed_simulations"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_tree_shows_every_room(package):
+    tree = ARCHITECTURE.read_text().split("```")[1]
+    block = tree.split(f"{package}/mamfed_{package}")[1].split("\n\n")[0]
+    shown = {
+        name.strip().rstrip("/").removesuffix(".py")
+        for line in re.findall(r"^    (\S.*?)(?:  |$)", block, re.M)
+        for name in line.split(",")
+    }
+    rooms = {
+        path.stem
+        for path in PACKAGES[package].iterdir()
+        if (path / "__init__.py").exists() or path.suffix == ".py"
+    }
+    assert shown == rooms - {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_layers_are_those_of_the_contract(package):
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = [
+        contract["layers"]
+        for contract in contracts["contracts"]
+        if contract.get("containers") == [f"mamfed_{package}"]
+    ]
+    (row,) = re.findall(rf"^\| {package} \| (.*) \|$", ARCHITECTURE.read_text(), re.M)
+    shown = [set(layer.split(", ")) for layer in row.split("; ")]
+    assert shown == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_where_is_names_files_that_exist():
+    section = ARCHITECTURE.read_text().split("## Where is ...?")[1]
+    paths = re.findall(r"`((?:common|client|server|simulations)/[\w/]+\.py)`", section)
+    assert len(paths) > 10
+    assert not [path for path in paths if not (ROOT / path).exists()]
