@@ -37,12 +37,15 @@ ARM_LIST = "local,centralised,fedavg,personal,fedprox,fedbn,leave-one-out"
 
 def federation(
     site: Annotated[
-        list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
+        list[str],
+        typer.Option(metavar="NAME=FOLDER", help="A site and its data folder; repeat per site."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder; an unfinished comparison goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder. An unfinished comparison there resumes.")
+    ],
     arms: Annotated[
         str | None,
-        typer.Option(help="Which to compare, with commas.", show_default=ARM_LIST),
+        typer.Option(help="Arms to compare, separated by commas.", show_default=ARM_LIST),
     ] = None,
     plan: PlanFile = None,
     size: Size = None,
@@ -53,12 +56,12 @@ def federation(
         typer.Option(
             min=2,
             max=100,
-            help="Test every patient once; each fold is a federation with a seed of its own.",
+            help="Cross-validate: test every patient once. Each fold trains with its own seed.",
             show_default="one split",
         ),
     ] = None,
     mu: Annotated[
-        float, typer.Option(min=0, help="FedProx's weight where the plan has none.")
+        float, typer.Option(min=0, help="FedProx weight (mu) if the plan sets none.")
     ] = 0.01,
     dry_run: DryRun = False,
     device: Device = "auto",
@@ -67,12 +70,12 @@ def federation(
     cache: Cache = None,
     output: Output = Format.TEXT,
 ) -> None:
-    """Compare ways to train over several sites, each measured at every site's test patients.
+    """Compare ways to train on several sites. Every arm is tested on every site's test patients.
 
-    local: each alone. centralised: all data pooled. fedavg, fedprox, fedbn: federations. personal:
-    what each site made of fedavg's model, if the plan has personal steps.
-    leave-one-out: the others train, and the site that they never saw is measured. An arm that
-    fails is said and the exit code is 7; the others go on.
+    local: each site trains alone. centralised: all data pooled. fedavg, fedprox, fedbn:
+    federations. personal: each site's own fine-tuned copy of the fedavg model, if the plan has
+    personal steps. leave-one-out: the other sites train, and the site they never saw is tested.
+    Failed arms are reported, and the exit code is 7; the other arms still run.
 
     Example: mamfed-simulate experiment federation --site a=data/a --site b=data/b --size 256
     --seeds 3 --out runs/federation
@@ -98,22 +101,22 @@ def federation(
     from mamfed_simulations.reporting.pages import for_terminal
     from mamfed_simulations.reporting.progress import Progress
 
-    chosen = chosen_plan(plan, size, None, settings)
-    wanted = _arms(arms, chosen)
+    training_plan = chosen_plan(plan, size, None, settings)
+    arm_names = _arms(arms, training_plan)
     cache_dir = cache or default_cache_dir()
     comparison = Comparison(
         sites=tuple(
             Site(name, ((name, folder.absolute()),), cache_dir)
             for name, folder in sorted(site_folders(site).items())
         ),
-        plan=chosen,
+        plan=training_plan,
         out=out,
-        arms=wanted,
+        arms=arm_names,
         seeds=tuple(range(seeds)),
         proximal_mu=mu,
         machine=choose_machine(
-            chosen,
-            arms=len(wanted) * seeds * (folds or 1),
+            training_plan,
+            arms=len(arm_names) * seeds * (folds or 1),
             device=device,
             threads=threads,
             workers=number_of_workers(workers),
@@ -122,9 +125,9 @@ def federation(
     )
     check_place(comparison)
     check_machine(comparison.machine)
-    shown = terminal.console()
+    console = terminal.console()
     with kept_on_interrupt(lambda: kept_lines(comparison)):
-        left_out = _say_what_is_planned(comparison)
+        left_out = _print_planned_work(comparison)
         if dry_run:
             return
         private_directory(out)
@@ -135,22 +138,22 @@ def federation(
     results = results_of(comparison, outcomes, account.verdicts)
     account.write(out, results)
     for table in account.tables:
-        shown.print(for_terminal(table))
+        console.print(for_terminal(table))
     for verdict in account.verdicts:
-        shown.print(verdict)
+        console.print(verdict)
     print_lines([*left_out, *missing_lines(outcomes)])
-    shown.print(f"report: {out / 'report.html'}")
+    console.print(f"report: {out / 'report.html'}")
     if output is Format.JSON:
         typer.echo(json.dumps(results, indent=2))
     if failed := [name for name, outcome in outcomes.items() if outcome.failed]:
-        raise RunError(f"{', '.join(failed)}: some federations failed; the report says why")
+        raise RunError(f"{', '.join(failed)}: some federations failed; see the report for reasons")
 
 
-def _say_what_is_planned(comparison: Comparison) -> list[str]:
-    """Check all that a comparison needs, and print its data and trainings.
+def _print_planned_work(comparison: Comparison) -> list[str]:
+    """Check everything a comparison needs; print its data and its planned trainings.
 
     Returns:
-        Lines of what is left out.
+        Lines that say which rows are rejected or excluded, and why.
     """
     from mamfed_common.metrics.row_account import reason_lines
     from mamfed_simulations.comparison.compare import arms_of, planned
@@ -161,7 +164,7 @@ def _say_what_is_planned(comparison: Comparison) -> list[str]:
     out = comparison.out
     first, *others = comparison.repeats
     descriptions = comparison.describe(first, progress=True)
-    for repeat in others:  # a site that cannot be tested in some fold is told before any training
+    for repeat in others:  # report a site that some fold cannot test before any training starts
         comparison.describe(repeat)
     for table in data_tables(descriptions, comparison.plan_of(first)):
         terminal.console().print(table)
@@ -173,21 +176,21 @@ def _say_what_is_planned(comparison: Comparison) -> list[str]:
 
 
 def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:
-    """Read ``--arms``; left open, all that the plan makes models for."""
+    """Parse ``--arms``; the default is every arm for which the plan makes models."""
     from mamfed_common.errors import PlanError
     from mamfed_common.runtime.documents import did_you_mean
     from mamfed_simulations.comparison.compare import ARMS, PERSONAL
 
     if text is None:
         return tuple(a for a in ARMS if a != PERSONAL or plan.makes_personal_models)
-    wanted = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [name for name in wanted if name not in ARMS]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in ARMS]:
         hint = did_you_mean(unknown[0], ARMS)
-        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected some of {ARM_LIST}{hint}")
-    if PERSONAL in wanted and not plan.makes_personal_models:
+        raise typer.BadParameter(f"--arms {unknown[0]!r}: expected any of {ARM_LIST}{hint}")
+    if PERSONAL in names and not plan.makes_personal_models:
         raise PlanError(
             f"--arms {PERSONAL}: the plan makes no personal models: personal.steps is "
-            f"{plan.personal.steps} and finetuning.rounds {plan.finetuning.rounds}, expected both "
-            "above 0"
+            f"{plan.personal.steps} and finetuning.rounds is {plan.finetuning.rounds}; both must "
+            "be above 0"
         )
-    return wanted
+    return names

@@ -1,4 +1,4 @@
-"""``mamfed-simulate``: a researcher's command, a multi-vendor federation on one machine."""
+"""``mamfed-simulate``: simulate a multi-vendor federation on one machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Simulate a federation of hospitals on this machine, with phantoms or with your data.",
+    help="Simulate a federation of hospitals on this machine, with phantoms or your own data.",
 )
 study_app.command("federation")(federation)
 app.command("partition")(partition)
@@ -52,24 +52,27 @@ app.command("compare")(compare)
 app.add_typer(study_app, name="experiment")
 
 
-Out = Annotated[Path, typer.Option(help="Run folder. An earlier run there becomes NAME.1, ...")]
+Out = Annotated[
+    Path, typer.Option(help="Run folder. An earlier run there is renamed NAME.1, NAME.2, ...")
+]
 EngineOption = Annotated[
-    Engine, typer.Option(help="process: one site at a time, here. ray: Flower's own engine.")
+    Engine,
+    typer.Option(help="process: one site at a time, in this process. ray: Flower's own engine."),
 ]
 
 
 @app.callback()
 def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
-    """Take the options that come before a subcommand."""
+    """Handle the options that come before a subcommand."""
 
 
 @app.command()
 def plan(
     size: Size = None,
     settings: Settings = None,
-    demo: Annotated[bool, typer.Option("--demo", help="The demo's plan instead.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Print the demo's plan instead.")] = False,
 ) -> None:
-    """Print the default training plan as YAML: save it, change it, give it to run --plan.
+    """Print the default training plan as YAML. Save it, edit it and pass it to run --plan.
 
     Example: mamfed-simulate plan --size 256 --set finetuning.rounds=20 > plan.yaml
     """
@@ -97,9 +100,9 @@ def demo(
     cache: Cache = None,
     output: Output = Format.TEXT,
 ) -> None:
-    """Train three phantom hospitals with unlike scanners, compare, and write report.html.
+    """Train three phantom hospitals with different scanners and write report.html.
 
-    Federated is compared with each hospital alone and with all data pooled. Takes minutes on
+    Compares the federation with each hospital alone and with all data pooled. Takes minutes on
     two cores.
     """
     from mamfed_common.plan.overrides import with_overrides
@@ -129,12 +132,13 @@ def demo(
 @app.command()
 def run(
     site: Annotated[
-        list[str], typer.Option(metavar="NAME=FOLDER", help="A site and its data; repeat.")
+        list[str],
+        typer.Option(metavar="NAME=FOLDER", help="A site and its data folder; repeat per site."),
     ],
     out: Out,
     plan: PlanFile = None,
     size: Size = None,
-    seed: Annotated[int | None, typer.Option(help="Replaces the plan's seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the plan's seed.")] = None,
     settings: Settings = None,
     resume: Resume = False,
     dry_run: DryRun = False,
@@ -147,9 +151,9 @@ def run(
 ) -> None:
     """Run a two-stage federation on your own folders of mammograms.
 
-    A folder holds labels.csv, images and masks (docs/data.md). A site with benign cases takes part
-    in stage 1, one with annotated malignant cases in stage 2. To compare it with other ways to
-    train: mamfed-simulate experiment federation.
+    Each folder holds labels.csv, images and masks (docs/data.md). Sites with benign cases take
+    part in stage 1, sites with annotated malignant cases in stage 2. To compare the federation
+    with other ways to train, use mamfed-simulate experiment federation.
 
     Example: mamfed-simulate run --site a=data/a --site b=data/b --size 256 --out runs/first
     """
@@ -216,11 +220,11 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
     from mamfed_simulations.reporting.tables import data_tables, result_table
 
     check_place(experiment)
-    shown = terminal.console()
+    console = terminal.console()
     with kept_on_interrupt(lambda: kept_lines(experiment), option="--resume"):
         descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
         for table in data_tables(descriptions, experiment.plan):
-            shown.print(table)
+            console.print(table)
         left_out = reason_lines(descriptions, experiment.plan)
         terminal.print_lines(left_out)
         check_stages(experiment.plan, descriptions)
@@ -232,11 +236,11 @@ def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
             return
         with Progress() as progress:
             summary = simulate(experiment, descriptions, progress)
-    shown.print(result_table(summary))
+    console.print(result_table(summary))
     terminal.print_lines([*verdicts_of(experiment.out), *left_out])
     for warning in summary["warnings"]:
-        shown.print(f"warning: {warning}", style="yellow")
+        console.print(f"warning: {warning}", style="yellow")
     report = experiment.out / "report.html"
-    shown.print(f"report: {report}\ncheckpoint: {summary['checkpoint']}")
+    console.print(f"report: {report}\ncheckpoint: {summary['checkpoint']}")
     if output is Format.JSON:
         typer.echo(json.dumps(summary, indent=2))

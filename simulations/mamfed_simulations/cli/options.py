@@ -12,67 +12,73 @@ from mamfed_common.runtime.terminal import Format
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
 
-MOST_WORKERS = 1024
+MAX_WORKERS = 1024
 
 PlanFile = Annotated[
-    Path | None, typer.Option(help="Training plan.", show_default="see mamfed-simulate plan")
+    Path | None,
+    typer.Option(help="Training plan (YAML).", show_default="see mamfed-simulate plan"),
 ]
-Size = Annotated[int | None, typer.Option(help="Side of the square images, pixels.")]
+Size = Annotated[
+    int | None, typer.Option(help="Side of the square images in pixels; overrides the plan.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replaces a value of the plan, such as finetuning.rounds=20; repeat.",
+        help="Override a value of the plan, such as finetuning.rounds=20; repeatable.",
     ),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="Trainings of each, with seeds 0, 1, ...")]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings per arm or row, with seeds 0, 1, ...")]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Check all that is needed, say what would be done, and stop."),
+    typer.Option("--dry-run", help="Check all requirements, print the planned work, and stop."),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with the run in --out after its last round, with the same bits; other data, "
-        "plan or options are refused.",
+        help="Resume the run in --out after its last round, with identical results. Different "
+        "data, plan or options are refused.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, help="CPU threads a site. Same number, same bits.", show_default="all cores"
+        min=1,
+        help="CPU threads per site. The same number gives identical results.",
+        show_default="all cores",
     ),
 ]
 ArmThreads = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="CPU threads a site. Same number, same bits.",
-        show_default="1 for arms of images up to 512 pixels on a CPU, else all cores",
+        help="CPU threads per site. The same number gives identical results.",
+        show_default="1 on a CPU for several arms with images up to 512 pixels, else all cores",
     ),
 ]
 Workers = Annotated[
     str,
     typer.Option(
         metavar="auto|N",
-        help="Arms side by side, each in a process. auto: as cores and memory allow. "
-        "Any number, same bits.",
+        help="Arms trained in parallel, each in its own process. auto: as many as cores and memory "
+        "allow. The number does not affect results.",
     ),
 ]
 Lighter = Annotated[
     bool,
     typer.Option(
-        "--activation-checkpointing", help="Train in less memory, more slowly; the same result."
+        "--activation-checkpointing",
+        help="Use less memory and more time in training; results are the same.",
     ),
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="Where prepared images are kept.", show_default="~/.cache/mamfed"),
+    typer.Option(help="Folder for prepared images.", show_default="~/.cache/mamfed"),
 ]
-Output = Annotated[Format, typer.Option("--format", help="What stdout gets at the end.")]
+Output = Annotated[Format, typer.Option("--format", help="Format of the results on stdout.")]
 
 
 def chosen_plan(
@@ -81,10 +87,10 @@ def chosen_plan(
     seed: int | None = None,
     settings: list[str] | None = None,
 ) -> TrainingPlan:
-    """Return the plan of ``--plan``, or the default, as the other options change it.
+    """Return the plan of ``--plan``, or the default plan, with the other options applied.
 
     Raises:
-        PlanError: The file, or a value, cannot be used.
+        PlanError: The file or a value is invalid.
     """
     from mamfed_common.plan import TrainingPlan, read_plan
     from mamfed_common.plan.overrides import with_overrides
@@ -98,16 +104,16 @@ def chosen_plan(
 
 
 def number_of_workers(text: str) -> int | None:
-    """Read ``--workers``; None for auto."""
+    """Parse ``--workers``; None means auto."""
     if text == "auto":
         return None
-    if not (text.isdecimal() and 1 <= int(text) <= MOST_WORKERS):
-        raise typer.BadParameter(f"--workers {text!r}: expected auto, or 1 to {MOST_WORKERS}")
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
+        raise typer.BadParameter(f"--workers {text!r}: expected auto or 1 to {MAX_WORKERS}")
     return int(text)
 
 
 def site_folders(sites: list[str]) -> dict[str, Path]:
-    """Read ``NAME=FOLDER`` options; the same name or a malformed one is a usage error."""
+    """Parse ``NAME=FOLDER`` options; a repeated or malformed name is a usage error."""
     from mamfed_common.errors import SetupError
     from mamfed_common.runtime.documents import check_name
 

@@ -22,26 +22,29 @@ if TYPE_CHECKING:
 
 
 def partition(
-    data: Annotated[Path, typer.Option(help="Data set, in any layout.")],
-    out: Annotated[Path, typer.Option(help="Folder of the hospitals: site-1, site-2, ...")],
-    sites: Annotated[int, typer.Option(min=1, max=100, help="Virtual hospitals.")] = 3,
+    data: Annotated[Path, typer.Option(help="Data set, in any supported layout.")],
+    out: Annotated[Path, typer.Option(help="Output folder; gets site-1, site-2, ...")],
+    sites: Annotated[int, typer.Option(min=1, max=100, help="Number of virtual hospitals.")] = 3,
     shares: Annotated[
         str | None,
-        typer.Option(help="Per cent of the patients each, with commas.", show_default="equal"),
+        typer.Option(
+            help="Percentage of the patients per hospital, separated by commas.",
+            show_default="equal",
+        ),
     ] = None,
     looks: Annotated[
         bool,
-        typer.Option("--looks", help="All but the first show their images differently."),
+        typer.Option("--looks", help="Give every hospital but the first its own image appearance."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Draws who goes where, and the looks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the looks.")] = 0,
     dry_run: DryRun = False,
     output: Output = Format.TEXT,
 ) -> None:
-    """Deal one data set's patients to virtual hospitals of unlike size, each a folder of its own.
+    """Split one data set's patients among virtual hospitals of different sizes, one folder each.
 
-    Each kind of patient is dealt by the shares, which add up to 100. With --looks every hospital
-    but the first has one gamma, blur and grain of its own, inside the breast only; masks stay. The
-    same command again writes the same bytes.
+    Each kind of patient is split by the shares, which must add up to 100. With --looks every
+    hospital but the first gets its own gamma, blur and grain, inside the breast only; masks do not
+    change. Running the same command again writes the same bytes.
 
     Example: mamfed-simulate partition --data data/a --sites 3 --shares 60,30,10 --looks --out hosp
     """
@@ -51,38 +54,43 @@ def partition(
     if not dry_run:
         check_place(out, data)
     dealt = deal(Partition(data, _shares(sites, shares), looks, seed))
-    shown = terminal.console()
-    shown.print(_table(dealt))
+    console = terminal.console()
+    console.print(_table(dealt))
     for reason, count in dealt.left_out.items():
-        shown.print(f"{count} x {reason}")
+        console.print(f"{count} x {reason}")
     if not dry_run:
         write_hospitals(dealt, out)
-        shown.print(f"written: {', '.join(str(out / h.name) for h in dealt.hospitals)}")
+        console.print(f"written: {', '.join(str(out / h.name) for h in dealt.hospitals)}")
     if output is Format.JSON:
         typer.echo(json.dumps(dealt.values(), indent=2))
 
 
 def _shares(sites: int, text: str | None) -> tuple[float, ...]:
-    """Read ``60,30,10``: one share a site, 100 together, for 33,33,33 is no mistake."""
+    """Parse ``60,30,10``: one share per site, adding up to 100 +- 1, so that 33,33,33 passes."""
     if text is None:
         return (100 / sites,) * sites
     try:
         shares = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"--shares {text!r}: expected numbers with commas") from None
+        raise typer.BadParameter(
+            f"--shares {text!r}: expected numbers separated by commas"
+        ) from None
     if len(shares) != sites:
-        raise typer.BadParameter(f"--shares {text!r}: {len(shares)} shares for {sites} sites")
+        raise typer.BadParameter(f"--shares {text!r}: got {len(shares)} shares for {sites} sites")
     if not all(math.isfinite(share) and share > 0 for share in shares):
         raise typer.BadParameter(f"--shares {text!r}: every share must be above 0")
     if abs(sum(shares) - 100) > 1:
-        raise typer.BadParameter(f"--shares {text!r}: they add up to {sum(shares):g}, not to 100")
+        raise typer.BadParameter(f"--shares {text!r}: they add up to {sum(shares):g}, not 100")
     return shares
 
 
 def _table(dealt: DealtCohort) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{dealt.partition.data} dealt to {len(dealt.hospitals)}")
+    count = len(dealt.hospitals)
+    table = Table(
+        title=f"{dealt.partition.data} split into {count} hospital{'s' if count > 1 else ''}"
+    )
     table.add_column("site")
     heads = ("share", "patients", "images", "malignant", "benign", "other", "look")
     for head in heads:
@@ -99,7 +107,7 @@ def _table(dealt: DealtCohort) -> Table:
 
 
 def _counts(images: Mapping[str, int]) -> tuple[str, ...]:
-    """Return all images, then the three kinds that they are made of."""
+    """Return the number of all images, then of each of the three kinds."""
     malignant, benign, without = (
         images[purpose] for purpose in ("malignant", "benign", "without_malignancy")
     )

@@ -15,16 +15,19 @@ from mamfed_simulations.cli.options import Output
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; two or more.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for report.html, results.json, results.md and curves.png."),
+        typer.Option(
+            help="Output folder for report.html, results.json, results.md and curves.png."
+        ),
     ] = None,
     output: Output = Format.TEXT,
 ) -> None:
-    """Put runs side by side: results by site, curves, and in which their plans differ.
+    """Compare finished runs: results by site, curves, and differences between their plans.
 
-    Says where figures cannot be compared, since runs tested other patients. It trains nothing.
+    Warns where figures are not comparable because the runs tested different patients. Trains
+    nothing.
 
     Example: mamfed-simulate compare runs/first runs/second --out runs/both
     """
@@ -43,19 +46,19 @@ def compare(
     if out is not None:
         check_outside(out, runs)
         check_folder(out, is_ours, "runs side by side")
-    found = read_runs(runs)
-    if len(found) < 2:
-        raise typer.BadParameter("RUN: expected two run folders or more")
-    account = account_of(found, command_line())
-    results = results_of(found, account.verdicts)
-    shown = terminal.console()
+    loaded = read_runs(runs)
+    if len(loaded) < 2:
+        raise typer.BadParameter("RUN: expected two or more run folders")
+    account = account_of(loaded, command_line())
+    results = results_of(loaded, account.verdicts)
+    console = terminal.console()
     with nullcontext() if out is None else exclusive_lock(private_directory(out) / LOCK, "compare"):
         for table in account.tables:
-            shown.print(for_terminal(table))
+            console.print(for_terminal(table))
         terminal.print_lines([*account.verdicts, *account.all_notes])
         if out is not None:
-            again = "; the one of before is replaced" * (out / "results.json").exists()
+            replaced = "; the earlier one was replaced" * (out / "results.json").exists()
             account.write(out, results)
-            shown.print(f"report: {out / 'report.html'}{again}")
+            console.print(f"report: {out / 'report.html'}{replaced}")
     if output is Format.JSON:
         typer.echo(json.dumps(results, indent=2))

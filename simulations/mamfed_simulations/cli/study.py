@@ -1,4 +1,4 @@
-"""``mamfed-simulate experiment``: the paper's comparison, and peers, on a user's own data."""
+"""``mamfed-simulate experiment``: the paper's table 1 and peer networks on a user's own data."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ DEFAULT_EPOCHS = 20
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Train several ways under one budget and say which is better, with intervals. "
-    "The same command again goes on where it stopped.",
+    help="Compare ways to train under one budget, with confidence intervals. "
+    "Run the same command again to resume.",
 )
 
 Data = Annotated[Path, typer.Option(help="Data set with annotated malignant cases.")]
 Pretraining = Annotated[
     list[Path] | None,
-    typer.Option(help="Data set of which every benign image is pretrained on too; repeat."),
+    typer.Option(help="Extra data set whose benign images all serve pretraining; repeatable."),
 ]
-Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one goes on.")]
+Out = Annotated[Path, typer.Option(help="Output folder. An unfinished study there resumes.")]
 Epochs = Annotated[
     int | None,
     typer.Option(
@@ -53,37 +53,40 @@ Epochs = Annotated[
         show_default="the plan's rounds x epochs; 20 without --plan",
     ),
 ]
-PretrainingEpochs = Annotated[int | None, typer.Option(min=1, help="Epochs of stage 1; likewise.")]
+PretrainingEpochs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Epochs of stage 1.", show_default="the plan's rounds x epochs"),
+]
 Folds = Annotated[
     int | None,
-    typer.Option(
-        min=2, help="Cross-validate: every patient is tested once.", show_default="one split"
-    ),
+    typer.Option(min=2, help="Cross-validate: test every patient once.", show_default="one split"),
 ]
-Rows = Annotated[str | None, typer.Option(help="Some rows only, with commas.", show_default="all")]
+Rows = Annotated[
+    str | None, typer.Option(help="Rows to train, separated by commas.", show_default="all")
+]
 
-TABLE1_HELP = """Train the four rows of the paper's table 1, and one more, and compare them.
+TABLE1_HELP = """Train and compare the four rows of the paper's table 1, and one more.
 
-Supervised or discriminative, pretrained or from scratch, under one budget. The one more is
-supervised and sees benign images against an empty mask: it tells what the subtraction adds. With
-an INbreast folder and --size 1536 this is the paper's protocol: 80 % of the patients to train, 20 %
-to test, masses and calcifications together, BI-RADS above 3 malignant, 1 and 2 pretrained on. Of
-the patients, the plan's validation_fraction chooses the epoch.
+Supervised or discriminative, pretrained or from scratch, under one budget. The extra row is
+supervised and also sees benign images, with an empty mask: it isolates what the subtraction adds.
+An INbreast folder with --size 1536 gives the paper's protocol: 80 % of the patients train, 20 %
+test; masses and calcifications together; BI-RADS above 3 is malignant, 1 and 2 serve pretraining.
+The plan's validation_fraction of the patients chooses the epoch.
 
 Example: mamfed-simulate experiment table1 --data INbreast --size 1536 --out runs/table1
 """
 
-PEERS_HELP = """Train what you would otherwise pick, with the same data, steps and evaluation.
+PEERS_HELP = """Compare mamfed with common networks on the same data, steps and evaluation.
 
-MONAI's BasicUNet, smp.Unet(resnet34) and nnU-Net's PlainConvUNet, each from random weights under
-Dice and cross-entropy, beside mamfed's own recipe. They come with mamfed's extra [peers].
+Trains MONAI's BasicUNet, smp.Unet(resnet34) and nnU-Net's PlainConvUNet from random weights with
+Dice and cross-entropy, and mamfed's own recipe. Needs the optional packages: mamfed[peers].
 
 Example: mamfed-simulate experiment peers --data INbreast --size 512 --out runs/peers
 """
 
 
-def _command(kind: str, teaches: str) -> Callable[..., None]:
-    """Make the command of one kind of study; all take the same options."""
+def _command(kind: str, help_text: str) -> Callable[..., None]:
+    """Return the command of one kind of study; all kinds take the same options."""
 
     def command(
         data: Data,
@@ -125,19 +128,20 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
 
         chosen_device = choose_device(device)
         threads = threads or os.cpu_count() or 1
-        asked = chosen_plan(plan, size, None, settings)
-        if plan is None and epochs is None and _counts_default_steps(asked):
+        study_plan = chosen_plan(plan, size, None, settings)
+        if plan is None and epochs is None and _counts_default_steps(study_plan):
             epochs = DEFAULT_EPOCHS
-        asked = one_round(asked, epochs, pretraining_epochs)
+        study_plan = one_round(study_plan, epochs, pretraining_epochs)
         chosen_rows = _rows(kind, rows)
         others = pretraining_data or []
         check_place(out, [data, *others])
-        check_needs(chosen_rows, asked)
-        with kept_on_interrupt(lambda: ["kept: the images that are prepared"]):
-            prepared = load_study_data(data, others, asked, folds, cache or default_cache_dir())
+        check_needs(chosen_rows, study_plan)
+        with kept_on_interrupt(lambda: ["kept: the images prepared so far"]):
+            cache_dir = cache or default_cache_dir()
+            prepared = load_study_data(data, others, study_plan, folds, cache_dir)
         design = Design(
             kind=kind,
-            plan=asked,
+            plan=study_plan,
             folds=folds,
             data=prepared.sha256,
             threads=threads,
@@ -150,7 +154,8 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
             seeds=tuple(range(seeds)),
             data=prepared,
             folder=out,
-            title=f"mamfed {kind}: {data.name} at {asked.image_size} x {asked.image_size}",
+            title=f"mamfed {kind}: {data.name} at {study_plan.image_size} x "
+            f"{study_plan.image_size}",
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         )
         check_design(out, design)
@@ -168,12 +173,12 @@ def _command(kind: str, teaches: str) -> Callable[..., None]:
         if output is Format.JSON:
             typer.echo(json.dumps(results, indent=2))
 
-    command.__doc__ = teaches
+    command.__doc__ = help_text
     return command
 
 
 def _counts_default_steps(plan: TrainingPlan) -> bool:
-    """Whether stage 2 counts the steps of the default plan, which is for federations."""
+    """Return whether stage 2 has the local steps of the default plan, meant for federations."""
     from mamfed_common.plan import TrainingPlan
 
     return plan.finetuning.local_steps == TrainingPlan().finetuning.local_steps
@@ -183,13 +188,13 @@ def _rows(kind: str, names: str | None) -> tuple[Row, ...]:
     from mamfed_common.runtime.documents import did_you_mean
     from mamfed_simulations.study.rows import PEER_ROWS, TABLE1
 
-    offered = {row.name: row for row in (TABLE1 if kind == "table1" else PEER_ROWS)}
-    wanted = list(offered) if names is None else names.split(",")
-    if unknown := [name for name in wanted if name not in offered]:
-        hint = did_you_mean(unknown[0], list(offered))
-        expected = f"expected some of {', '.join(offered)}"
+    known = {row.name: row for row in (TABLE1 if kind == "table1" else PEER_ROWS)}
+    requested = list(known) if names is None else names.split(",")
+    if unknown := [name for name in requested if name not in known]:
+        hint = did_you_mean(unknown[0], list(known))
+        expected = f"expected any of {', '.join(known)}"
         raise typer.BadParameter(f"--rows {unknown[0]!r}: {expected}{hint}")
-    return tuple(offered[name] for name in dict.fromkeys(wanted))
+    return tuple(known[name] for name in dict.fromkeys(requested))
 
 
 app.command("table1")(_command("table1", TABLE1_HELP))

@@ -1,1 +1,1 @@
-"""Tables, pictures, pages and progress bars of a simulation."""
+"""Tables, figures, report pages and progress bars of simulations."""

@@ -1,4 +1,4 @@
-"""The paper's figure 2: what goes in, what comes out and what is true, on held-out images."""
+"""The paper's figure 2: input, output and ground truth of held-out images."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ROWS: dict[str, Callable[[Case], npt.NDArray[Any] | None]] = {
     "Output O\n(probability,\nblack 0, white 1)": lambda case: case.prediction.malignancy,
     "Ground truth M": lambda case: case.sample.mask,
 }
-"""Above the contours. A row that no case has a picture for is left out."""
+"""Rows above the contours. A row without a picture in any case is omitted."""
 COLUMNS = 9
-"""Cases side by side; more are drawn in another band below."""
+"""Maximum cases per band; further cases go into another band below."""
 
 LARGEST_SCALE = 4
-"""How far the contours are enlarged at most."""
+"""Maximum magnification of the contours."""
 LARGEST_SIDE = 400
-"""Pixels of a picture in a panel."""
+"""Maximum side of a picture in a panel, in pixels."""
 
 # Inches: side of a panel, space between panels and between sites, and the margins of a band.
 SIDE, SPACE, SITE_SPACE = 1.5, 0.05, 0.22
@@ -50,12 +50,12 @@ class Case:
     """One held-out image.
 
     Attributes:
-        site: The site that holds it.
-        image: Its name in the site's table.
-        vendor: Who made the machine.
-        dice: Dice of prediction and truth, 0..1.
-        sample: The prepared image and its truth.
-        prediction: What the chosen network makes of it.
+        site: Site that holds the image.
+        image: Name of the image in the site's table.
+        vendor: Vendor of the mammography unit.
+        dice: Dice of prediction and ground truth, 0..1.
+        sample: Prepared image and its ground truth.
+        prediction: Output of the chosen network.
     """
 
     site: str
@@ -67,12 +67,12 @@ class Case:
 
 
 def by_site(cases: Sequence[Case]) -> list[Case]:
-    """Return cases in the order of figure 2's columns: by site, else as given."""
+    """Return cases in the column order of figure 2: by site, otherwise in the given order."""
     return sorted(cases, key=lambda case: case.site)
 
 
 def draw_figure2(cases: Sequence[Case], threshold: float) -> bytes:
-    """Draw one numbered column a case, grouped by site, as PNG bytes.
+    """Return the figure as PNG bytes: one numbered column per case, grouped by site.
 
     Args:
         cases: Held-out images; at least one.
@@ -94,7 +94,7 @@ def draw_figure2(cases: Sequence[Case], threshold: float) -> bytes:
 
 
 def _places(cases: Sequence[Case]) -> list[float]:
-    """Return where each column starts, in inches from the left."""
+    """Return the left edge of each column in inches."""
     places = [LEFT]
     for case, following in pairwise(cases):
         gap = SPACE if following.site == case.site else SITE_SPACE
@@ -110,7 +110,7 @@ def _draw_band(
     *,
     top: float,
 ) -> None:
-    """Draw cases side by side; ``top`` is in inches from the figure's lower edge."""
+    """Draw one band of cases; ``top`` is in inches from the figure's lower edge."""
     places = _places([case for _, case in band])
     for (number, case), left in zip(band, places, strict=True):
         panels = [
@@ -152,7 +152,7 @@ def _show(panel: Axes, picture: npt.NDArray[np.float32]) -> None:
 
 
 def _shrunk(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Average a large picture down to what a panel can show: drawing it whole takes seconds."""
+    """Downscale a large picture to panel size: drawing it at full size takes seconds."""
     if len(picture) <= LARGEST_SIDE:
         return picture
     small = cv2.resize(picture, (LARGEST_SIDE, LARGEST_SIDE), interpolation=cv2.INTER_AREA)
@@ -160,7 +160,7 @@ def _shrunk(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _window(marked: BoolImage) -> tuple[int, int, int]:
-    """Return left, top and side of a square around what is marked, inside the image."""
+    """Return left, top and side of a square within the image around the marked pixels."""
     size = len(marked)
     rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
     if not len(rows):
@@ -172,7 +172,7 @@ def _window(marked: BoolImage) -> tuple[int, int, int]:
 
 
 def _outline(panel: Axes, mask: BoolImage, look: dict[str, Any]) -> None:
-    """Draw the outline of a mask, closed at the panel's edges too."""
+    """Draw the outline of a mask, closed along the panel's edges."""
     if not mask.any():
         return
     padded: npt.NDArray[np.float32] = np.pad(mask.astype(np.float32), 1)
@@ -187,12 +187,12 @@ def _outline(panel: Axes, mask: BoolImage, look: dict[str, Any]) -> None:
         linestyles=look["linestyle"],
     )
     panel.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
-    # A dark rim keeps the line visible on the brightest tissue.
+    # A dark rim keeps the line visible on bright tissue.
     lines.set_path_effects([withStroke(linewidth=look["linewidth"] + 1.2, foreground="#00000099")])
 
 
 def _draw_heading(figure: Figure, site: str, left: float, right: float, bottom: float) -> None:
-    """Write a site's name over a rule as wide as its columns; all in inches."""
+    """Write a site's name above a rule as wide as its columns; positions in inches."""
     width, height = figure.get_size_inches()
     ends = [left / width, right / width]
     figure.add_artist(Line2D(ends, [bottom / height] * 2, color="black", linewidth=1))
@@ -210,7 +210,7 @@ def _draw_legend(figure: Figure, threshold: float) -> None:
 
 
 def _panel(figure: Figure, left: float, bottom: float) -> Axes:
-    """Add a square panel without ticks; places in inches."""
+    """Add a square panel without ticks; positions in inches."""
     width, height = figure.get_size_inches()
     panel = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
     panel.set_xticks([])
@@ -220,11 +220,11 @@ def _panel(figure: Figure, left: float, bottom: float) -> Axes:
 
 
 def _note(panel: Axes, height: float, text: str) -> None:
-    """Write in white, readable on any tissue."""
+    """Write white text with a dark rim, readable on any tissue."""
     words = _write(panel, 0.05, height, text, color="white", fontsize=9)
     words.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 def _write(panel: Axes, x: float, y: float, text: str, **look: Any) -> Text:
-    """Write in a panel's own coordinates, 0..1."""
+    """Write text at panel coordinates, 0..1."""
     return panel.text(x, y, text, transform=panel.transAxes, **look)

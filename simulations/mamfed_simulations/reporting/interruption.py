@@ -1,4 +1,4 @@
-"""What Ctrl-C leaves: what is kept, and the command that goes on."""
+"""After Ctrl-C, print what was saved and the command that resumes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mamfed_common.runtime.terminal import print_lines
 
 @contextmanager
 def kept_on_interrupt(kept: Callable[[], Iterable[str]], option: str = "") -> Iterator[None]:
-    """Say what is kept and how to go on where Ctrl-C ends the block; then let it end.
+    """If Ctrl-C ends the block, print what was saved and how to resume, then re-raise.
 
     Args:
-        kept: Returns lines of what is kept, as it is when they are asked for.
-        option: What the same command needs beside to go on, if anything.
+        kept: Returns lines that describe what is saved at the time of the call.
+        option: Extra option that the command needs to resume, if any.
     """
     try:
         yield
     except KeyboardInterrupt:
-        print_lines([*kept(), f"go on with: {command_line(option)}"])
+        print_lines([*kept(), f"resume with: {command_line(option)}"])
         raise
 
 
 def command_line(option: str = "") -> str:
-    """Return this process's command as it was given, with one more option if it lacks that."""
-    given = sys.argv[1:]
-    more = [option] if option and option not in given else []
-    return shlex.join([Path(sys.argv[0]).name, *given, *more])
+    """Return this process's command line, with ``option`` appended if it is missing."""
+    arguments = sys.argv[1:]
+    extra = [option] if option and option not in arguments else []
+    return shlex.join([Path(sys.argv[0]).name, *arguments, *extra])

@@ -1,4 +1,4 @@
-"""One account of an experiment in three forms: a terminal's tables, Markdown and a web page."""
+"""One account of an experiment in three forms: terminal tables, Markdown and an HTML page."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mamfed_common.runtime.files import write_atomic
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column names the rows.
+    """A table of strings; the first column names the rows.
 
     Attributes:
-        title: What stands above it.
-        heads: Names of the columns.
-        rows: One text a column.
+        title: Title above the table.
+        heads: Column names.
+        rows: One string per column.
     """
 
     title: str
@@ -36,14 +36,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page.
+    """A picture on the page.
 
     Attributes:
         file: Name of its PNG file.
         title: Heading above it.
-        alt: What it shows, for who cannot see it.
-        caption: What to know about it.
-        png: Its bytes.
+        alt: Alternative text.
+        caption: Caption below it.
+        png: PNG bytes.
     """
 
     file: str
@@ -55,16 +55,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Account:
-    """All that an experiment has to say.
+    """The content of an experiment's report.
 
     Attributes:
         title: Heading.
         command: The command line.
-        plans: The plan, or the plan of each run by its name.
-        tables: Its figures.
-        notes: What to know about them, with counts.
-        pictures: What people would rather look at.
-        verdicts: What the figures mean, before them.
+        plans: The plan under an empty name, or the plan of each run by name.
+        tables: Result tables.
+        notes: Remarks on the results, with counts.
+        pictures: Figures.
+        verdicts: Conclusions in words, shown before the tables.
     """
 
     title: str
@@ -77,7 +77,7 @@ class Account:
 
     @property
     def all_notes(self) -> list[str]:
-        """The notes, and what the mark behind an interval means where one is marked."""
+        """The notes, preceded by the legend of the interval mark if any cell has one."""
         cells = (cell for table in self.tables for row in table.rows for cell in row)
         marked = any(cell.endswith(f"]{MARK}") or f"]{MARK} " in cell for cell in cells)
         return [f"{MARK_MEANS}."] * marked + list(self.notes)
@@ -97,7 +97,7 @@ class Account:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def html(self) -> str:
-        """Return one page that needs no network."""
+        """Return a self-contained HTML page."""
         environment = jinja2.Environment(
             loader=jinja2.ChoiceLoader(
                 [
@@ -116,17 +116,17 @@ class Account:
 
 
 def for_terminal(table: Table) -> rich.table.Table:
-    """Lay a table out for a terminal."""
-    laid = rich.table.Table(title=table.title)
+    """Return the table in Rich's form, for a terminal."""
+    rich_table = rich.table.Table(title=table.title)
     for index, head in enumerate(table.heads):
-        laid.add_column(head, justify="right" if index else "left")
+        rich_table.add_column(head, justify="right" if index else "left")
     for row in table.rows:
-        laid.add_row(*row)
-    return laid
+        rich_table.add_row(*row)
+    return rich_table
 
 
 def interval_text(interval: Interval, *, signed: bool = False) -> str:
-    """Write ``0.512 [0.430, 0.590]``; one patient has no interval, and that of few is flagged."""
+    """Format as ``0.512 [0.430, 0.590]``: no bounds for one patient, a mark for few patients."""
     form = "+.3f" if signed else ".3f"
     if interval.low is None or interval.high is None:
         return f"{interval.value:{form}} [n/a]"
@@ -135,7 +135,7 @@ def interval_text(interval: Interval, *, signed: bool = False) -> str:
 
 
 def interval_values(interval: Interval) -> dict[str, Any]:
-    """Return an interval for JSON, its figures rounded to what they can say."""
+    """Return an interval for JSON, rounded to four decimals."""
     figures = {k: getattr(interval, k) for k in ("value", "low", "high")}
     rounded = {k: None if v is None else round(v, 4) for k, v in figures.items()}
     counts = {"patients": interval.patients, "images": interval.images}

@@ -1,4 +1,4 @@
-"""The progress bars of a simulation, on stderr."""
+"""Progress bars of a simulation, on stderr."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mamfed_server.run_folder.folder import RoundRecord
 
 
 class Progress:
-    """One bar an arm, counted in training steps."""
+    """One progress bar per arm, counted in training steps."""
 
     def __init__(self) -> None:
-        """Make the display; use it as a context manager."""
+        """Create the display; use it as a context manager."""
         self._display = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -40,7 +40,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop drawing."""
+        """Hide the bars."""
         self._display.stop()
 
     def say(self, text: str) -> None:
@@ -53,12 +53,12 @@ class Progress:
         """Add the bar of one arm.
 
         Args:
-            arm: Its name.
-            plan: Its plan.
-            steps: Training steps of one round of each stage, over all sites.
+            arm: Name of the arm.
+            plan: Plan of the arm.
+            steps: Training steps per round of each stage, over all sites.
 
         Returns:
-            What to call after each step, and after each round.
+            Callbacks to run after each step and after each round.
         """
         total = sum(plan.stage(stage).rounds * steps[stage] for stage in Stage)
         task = self._display.add_task(f"{arm:<18}", total=total, note="")

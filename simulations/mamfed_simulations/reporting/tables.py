@@ -1,4 +1,4 @@
-"""What a simulation prints for people: the data before it, the result after it."""
+"""Terminal tables of a simulation: its data before training, its results afterwards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mamfed_common.protocol.tasks import SiteDescription
 
 
 def data_tables(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> list[Table]:
-    """Lay out where each site's rows go, then what each stage and measurement has of them."""
+    """Return two tables: how each site's rows are used, and how many images each use gets."""
     return [_rows_table(descriptions, plan), _uses_table(descriptions, plan)]
 
 
 def _rows_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> Table:
-    """Lay out a row a site, whose columns add up to its rows."""
+    """Return one line per site; its columns add up to the site's rows."""
     table = Table(title=f"rows at {plan.image_size} x {plan.image_size}, plan {_short(plan)}")
     table.add_column("site")
     for head in ("rows", "trained on", "validation", "test", "not used", "rejected"):
@@ -31,7 +31,7 @@ def _rows_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan)
 
 
 def _uses_table(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> Table:
-    """Lay out images by use; a site's benign images may serve both stages."""
+    """Return the images by use; a site's benign images may serve both stages."""
     table = Table(title="images by use; validation and test: with malignancy / without")
     table.add_column("site")
     for head in ("stage 1", "stage 2", "validation", "test"):
@@ -53,9 +53,9 @@ def _measured(description: SiteDescription, plan: TrainingPlan, part: Part) -> s
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
-    """Lay out held-out Dice by arm and site, with the number of images behind each.
+    """Return held-out Dice by arm and site, with the number of images.
 
-    Where an arm marks pixels from another threshold than 0.5, its results at 0.5 stand below.
+    An arm whose chosen threshold differs from 0.5 gets a second line with its results at 0.5.
     """
     arms = summary["arms"]
     sites = sorted({site for arm in arms.values() for site in arm["sites"]})
@@ -91,7 +91,7 @@ def _number(value: float | None) -> str:
 
 
 def _kinds(used: Mapping[Purpose, int]) -> str:
-    """Lay out the images that a site uses in a stage; those that stand beside after a plus."""
+    """Format the images that a site uses in a stage; additional kinds follow a plus sign."""
     return " + ".join(map(str, used.values())) or "0"
 
 

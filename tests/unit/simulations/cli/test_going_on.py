@@ -86,7 +86,7 @@ def ended(kept, run, tmp_path, monkeypatch):
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(kept, ended):
     said = (kept / "said").read_text()
     assert f"kept in {kept}/ended: 2 of 3 rounds" in said
-    assert f"go on with: mamfed-simulate run --out {kept}/ended --resume" in said
+    assert f"resume with: mamfed-simulate run --out {kept}/ended --resume" in said
     assert len(RunFolder(ended).rounds()) == 2
 
 
@@ -221,8 +221,8 @@ def test_a_dry_experiment_refuses_the_folder_of_another_question(
         begun = experiment(kind, folders, cache, plan, out, *only)
         assert begun.exit_code == 130
         assert "0 finished trainings and 1 begun, 2 rounds in all" in begun.stderr
-    assert "go on with: " in begun.stderr
-    assert "--resume" not in begun.stderr.split("go on with: ")[1]
+    assert "resume with: " in begun.stderr
+    assert "--resume" not in begun.stderr.split("resume with: ")[1]
     again = experiment(kind, folders, cache, plan, out, *only, "--dry-run")
     assert again.exit_code == 0, again.output
     changed = ["--set", "finetuning.learning_rate=0.5", "--dry-run"]

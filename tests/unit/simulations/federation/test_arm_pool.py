@@ -241,7 +241,7 @@ def test_arms_on_ray_cannot_be_side_by_side():
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "", "1025"])
 def test_a_number_of_workers_that_is_none_is_a_usage_error(text):
-    with pytest.raises(typer.BadParameter, match="expected auto, or 1 to 1024"):
+    with pytest.raises(typer.BadParameter, match="expected auto or 1 to 1024"):
         number_of_workers(text)
 
 
