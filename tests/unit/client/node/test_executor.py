@@ -185,7 +185,7 @@ def test_a_site_whose_worker_is_killed_mid_training_is_back_by_itself(
     assert holder(home.lock) is None
     said = running.log.read_text()
     assert "online" in said
-    assert "the worker process ended" in said
+    assert "the worker process was killed" in said
 
 
 def test_a_site_that_runs_already_is_not_started_twice(home, running, processes):
