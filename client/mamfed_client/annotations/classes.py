@@ -1,8 +1,8 @@
-"""Which regions of an annotation are malignant findings: the one rule for all formats.
+"""Decide which annotated regions are malignant findings; the same rule holds for all formats.
 
-A file names its regions in its own way: categories (COCO), attributes (VIA), segments (DICOM SEG),
-layers (presentation states), names (INbreast), or values of pixels. Nobody unites what is named
-differently unless each name is known to be a finding.
+Formats name their regions in different ways: categories (COCO), attributes (VIA), segments (DICOM
+SEG), layers (presentation states), names (INbreast), or pixel values. Differently named regions are
+combined only if every name is known to denote a finding.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from enum import Enum
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
 BACKGROUND = frozenset({"0", "#000000"})
-"""Values of pixels that no picture marks anything with."""
-MOST_NAMED = 6
+"""Pixel values that never mark anything."""
+MAX_LISTED = 6
 
 
 @dataclass(frozen=True, slots=True)
 class MalignantClasses:
-    """What the site says is malignant, where files do not.
+    """What the site declares malignant, if annotation files do not say it.
 
     Attributes:
-        classes: Names of classes; empty goes by the vocabulary.
-        values: Values of pixels, as ``2`` or ``#ff0000``; empty takes the only one beside 0.
+        classes: Class names; if empty, the built-in vocabulary decides.
+        values: Pixel values, such as ``2`` or ``#ff0000``; if empty, the only value besides 0.
     """
 
     classes: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
 
     def or_else(self, other: MalignantClasses) -> MalignantClasses:
-        """Fill what this one leaves open."""
+        """Return a copy whose empty fields are taken from ``other``."""
         return MalignantClasses(self.classes or other.classes, self.values or other.values)
 
 
 class ClassMeaning(Enum):
-    """What a class's name says."""
+    """What a class name means."""
 
     MALIGNANT = "malignant"
     FINDING = "finding"
     PLAIN = "plain"
-    """Nothing: no name, or one that any tool gives."""
+    """No information: an empty name, or a tool's default name."""
     OTHER = "other"
-    """Benign, anatomy, background, or what is no tissue."""
+    """Benign, anatomy, background, or not tissue."""
     UNKNOWN = "unknown"
 
 
@@ -81,10 +81,10 @@ _PLAIN = re.compile(
 
 
 def kind_of(name: str) -> ClassMeaning:
-    """Read a class's name, in words of any case and joined anyhow.
+    """Interpret a class name, whatever its case and word separators.
 
-    Benign weighs more than malignant, because ``benign`` may stand beside any name of a finding;
-    a finding weighs more than a place, as in ``breast mass``.
+    Benign takes precedence over malignant, because ``benign`` may qualify any finding; a finding
+    takes precedence over a place, as in ``breast mass``.
     """
     words = _words(name)
     if _PLAIN.fullmatch(words) and not words.isdigit():
@@ -102,82 +102,83 @@ def kind_of(name: str) -> ClassMeaning:
 
 
 def is_unknown(name: str) -> bool:
-    """Tell whether a name is a class's, but one that the vocabulary does not have."""
+    """Return whether a class name is not in the vocabulary."""
     return kind_of(name) is ClassMeaning.UNKNOWN
 
 
-def taken_classes(
+def choose_classes(
     names: Collection[str], declared: Collection[str], wanted: Collection[str]
 ) -> frozenset[str]:
-    """Choose classes by name.
+    """Choose the malignant classes by name.
 
-    Where names tell malignant findings from others, only these are taken; else all findings are,
-    and regions without a name.
+    If names distinguish malignant findings from others, only the malignant ones are chosen;
+    otherwise all findings and unnamed regions are.
 
     Args:
         names: The classes of the image's regions.
-        declared: All classes that the file uses, for other images too.
-        wanted: The ones that the site asks for; empty goes by the vocabulary.
+        declared: All classes in the file, including those of other images.
+        wanted: The classes that the site declares malignant; if empty, the vocabulary decides.
 
     Raises:
-        FileRejected: A name is not known and stands beside others (``UNKNOWN_CLASS``), or no region
-            is of a malignant finding's class (``EMPTY_MASK``).
+        FileRejected: One of several names is unknown (``UNKNOWN_CLASS``), or no region is of a
+            malignant class (``EMPTY_MASK``).
     """
     if wanted:
-        asked = {_words(name) for name in wanted}
-        return _some({name for name in names if _words(name) in asked}, names)
+        wanted_words = {_words(name) for name in wanted}
+        return _not_empty({name for name in names if _words(name) in wanted_words}, names)
     kinds = {name: kind_of(name) for name in {*names, *declared}}
     unknown = {name for name in names if kinds[name] is ClassMeaning.UNKNOWN}
-    told_apart = {
+    distinct = {
         name for name, kind in kinds.items() if kind is not ClassMeaning.PLAIN or name in names
     }
-    if unknown and len(told_apart) > 1:
+    if unknown and len(distinct) > 1:
         raise FileRejected(
-            Reason.UNKNOWN_CLASS, f"{_listed(unknown)}; say which is malignant with --classes"
+            Reason.UNKNOWN_CLASS, f"{_listed(unknown)}; name the malignant ones with --classes"
         )
     malignant = {name for name in names if kinds[name] is ClassMeaning.MALIGNANT}
     others = (ClassMeaning.FINDING, ClassMeaning.PLAIN, ClassMeaning.UNKNOWN)
-    return _some(malignant or {name for name in names if kinds[name] in others}, names)
+    return _not_empty(malignant or {name for name in names if kinds[name] in others}, names)
 
 
-def taken_values(names: Collection[str], wanted: Collection[str]) -> frozenset[str]:
-    """Choose values of pixels: those asked for, else the only one beside the background.
+def choose_values(names: Collection[str], wanted: Collection[str]) -> frozenset[str]:
+    """Choose the malignant pixel values: those wanted, else the only one besides the background.
 
     Raises:
         FileRejected: There are several, or no background (``UNKNOWN_CLASS``), or none of the
             requested values (``EMPTY_MASK``).
     """
     if wanted:
-        asked = {name.strip().lower() for name in wanted}
-        return _some({name for name in names if name in asked}, names)
+        wanted_values = {name.strip().lower() for name in wanted}
+        return _not_empty({name for name in names if name in wanted_values}, names)
     others = {name for name in names if name not in BACKGROUND}
     if len(names) > 1 and (len(others) > 1 or len(others) == len(names)):
         background = "" if len(others) < len(names) else " and no background 0"
         raise FileRejected(
             Reason.UNKNOWN_CLASS,
-            f"pixels of {_listed(others)}{background}; say which is malignant with --mask-values",
+            f"pixels of {_listed(others)}{background}; "
+            "name the malignant values with --mask-values",
         )
     return frozenset(others)
 
 
-def _some(taken: Iterable[str], names: Collection[str]) -> frozenset[str]:
-    chosen = frozenset(taken)
-    if names and not chosen:
+def _not_empty(chosen: Iterable[str], names: Collection[str]) -> frozenset[str]:
+    result = frozenset(chosen)
+    if names and not result:
         raise FileRejected(Reason.EMPTY_MASK, f"no malignant finding among {_listed(names)}")
-    return chosen
+    return result
 
 
 def _words(name: str) -> str:
-    """Part ``camelCase``, ``snake_case`` and the like into small words."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return " ".join(re.split(r"[\W_]+", parted.casefold())).strip()
+    """Split ``camelCase``, ``snake_case`` and the like into lower-case words."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return " ".join(re.split(r"[\W_]+", spaced.casefold())).strip()
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Quote names, but none that may be a person's: a class is a word or two, or a number."""
+    """List class names, masking any that may be a person's; a class is short, or a number."""
     shown = sorted({name if _is_class(name) else "another" for name in names}, key=_by_number)
-    more = f" and {len(shown) - MOST_NAMED} more" if len(shown) > MOST_NAMED else ""
-    return ", ".join(name or "no name" for name in shown[:MOST_NAMED]) + more
+    more = f" and {len(shown) - MAX_LISTED} more" if len(shown) > MAX_LISTED else ""
+    return ", ".join(name or "no name" for name in shown[:MAX_LISTED]) + more
 
 
 def _is_class(name: str) -> bool:

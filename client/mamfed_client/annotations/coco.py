@@ -26,7 +26,7 @@ def read(document: Any, image_name: str) -> Outlines:
     Crowds (``iscrowd``) are taken as any other. A box counts where there is no segmentation.
 
     Raises:
-        FileRejected: Several entries fit the image, or an outline of it is not understood.
+        FileRejected: Several entries match the image, or one of its outlines cannot be parsed.
     """
     images = document["images"]
     wanted = find_name((image["file_name"] for image in images), image_name)
@@ -34,7 +34,7 @@ def read(document: Any, image_name: str) -> Outlines:
         return Outlines(listed=False)
     entries = [image for image in images if image["file_name"] == wanted]
     if len(entries) > 1:
-        raise unreadable(f"{len(entries)} entries fit the image, one is needed")
+        raise unreadable(f"{len(entries)} entries match the image; expected one")
     found = [a for a in document["annotations"] if a["image_id"] == entries[0]["id"]]
     named = [(a, _category(a, document)) for a in found]
     shapes = tuple(shape for a, name in named for shape in _shapes(a, name))

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from mamfed_client.annotations.levels import regions
 from mamfed_client.annotations.outlines import (
     Outlines,
-    any_trouble_unreadable,
+    errors_as_unreadable,
     read_bytes,
 )
 from mamfed_client.annotations.references import TargetImage
@@ -44,7 +44,7 @@ def looks_like_mask(path: Path) -> bool:
         FileRejected: It cannot be read or decoded.
     """
     data = read_bytes(path, FILE_LIMIT)
-    with any_trouble_unreadable():
+    with errors_as_unreadable():
         return _is_two_valued(stored_values(parse(data)))
 
 

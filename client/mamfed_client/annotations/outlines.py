@@ -1,4 +1,4 @@
-"""What a reader of annotations returns, and what all readers share."""
+"""The result type of annotation readers, and helpers that they share."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mamfed_common.runtime.text import NotTextError, decode_text
 
 
 class NamedMask(NamedTuple):
-    """A mask, ``(H, W)`` bool, and its class or value as the file names it; empty without."""
+    """A mask ``(H, W)`` bool with its class or value as named in the file; empty if unnamed."""
 
     mask: Mask
     name: str = ""
 
 
 class Outlines(NamedTuple):
-    """What one file marks in one image, of all its classes.
+    """All regions, of any class, that a file marks in an image.
 
     Attributes:
-        shapes: Its outlines, in pixels of ``grid``.
-        masks: Its masks, each of a size of its own.
-        grid: Rows and columns of the image as the file states them; None where it states none.
-        listed: Whether the file says anything of the image.
-        declared: Names of the classes that the file uses, for other images too.
-        by_value: Whether the masks are named by values of pixels.
-        of_another: Whether it refers to one image, by SOP Instance UID, and that is another one.
-        by_program: Whether a program made them and nobody says that they were looked at.
+        shapes: The outlines, in pixels of ``grid``.
+        masks: The masks, each with its own size.
+        grid: Rows and columns of the image as stated in the file; None if not stated.
+        listed: Whether the file mentions the image at all.
+        declared: Names of all classes in the file, including those of other images.
+        by_value: Whether masks are named by pixel value.
+        by_program: Whether a program made the regions, without any record of a review.
+        of_another: Whether the file refers by SOP Instance UID to an image other than this one.
     """
 
     shapes: tuple[Shape, ...] = ()
@@ -45,32 +45,32 @@ class Outlines(NamedTuple):
     of_another: bool = False
 
 
-OF_MASKS = frozenset(
+MASK_REASONS = frozenset(
     {Reason.UNREADABLE_MASK, Reason.MASK_SIZE, Reason.EMPTY_MASK, Reason.UNKNOWN_CLASS}
 )
-"""Reasons that a reader of annotations gives; others come from what it shares with images."""
+"""Reasons specific to annotations; others come from code shared with image readers."""
 
 
 def unreadable(detail: str) -> FileRejected:
-    """Name what is wrong with an annotation file."""
+    """Return a rejection of an annotation file as unreadable."""
     return FileRejected(Reason.UNREADABLE_MASK, detail)
 
 
 @contextmanager
-def any_trouble_unreadable() -> Iterator[None]:
-    """Turn whatever a file brings about into a refusal of the annotation.
+def errors_as_unreadable() -> Iterator[None]:
+    """Turn any exception, except MemoryError, into a rejection of the annotation.
 
-    Nine classes of exception were seen to come out of pydicom alone. What they say may quote the
-    file, so neither their words nor those of warnings get anywhere.
+    pydicom alone has been seen to raise nine exception classes. Their messages, and warnings, may
+    quote the file, so they are discarded.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except FileRejected as refusal:
-        if refusal.reason in OF_MASKS:
+    except FileRejected as error:
+        if error.reason in MASK_REASONS:
             raise
-        raise unreadable(str(refusal)) from None
+        raise unreadable(str(error)) from None
     except MemoryError:
         raise
     except Exception as error:
@@ -78,15 +78,15 @@ def any_trouble_unreadable() -> Iterator[None]:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """Read a whole file of at most ``limit`` bytes.
+    """Read a file of at most ``limit`` bytes.
 
     Raises:
-        FileRejected: It is larger, or cannot be read.
+        FileRejected: The file is larger or cannot be read.
     """
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+    except (OSError, ValueError) as error:  # ValueError if the path contains a zero byte
         raise unreadable(f"{type(error).__name__} while reading the file") from None
     if len(data) > limit:
         raise unreadable(f"a file larger than {limit >> 20} MiB")
@@ -94,10 +94,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def text_of(data: bytes) -> str:
-    """Decode a text as editors and spreadsheets save it.
+    """Decode text as saved by editors and spreadsheets.
 
     Raises:
-        FileRejected: It is no text, or of an encoding that is not read.
+        FileRejected: The data are not text, or the encoding is unsupported.
     """
     try:
         return decode_text(data)
@@ -108,32 +108,32 @@ def text_of(data: bytes) -> str:
 def find_name(names: Iterable[str], image_name: str) -> str | None:
     """Find the entry for an image in a file that lists several.
 
-    Folders and capitals do not count. Without an equal name one that differs in its suffix alone
-    is taken: outlines are often drawn on a PNG copy.
+    Folders and case are ignored. If no name is equal, a name that differs only in its suffix is
+    accepted, because outlines are often drawn on a PNG copy.
 
     Args:
-        names: The images' names as the file spells them.
-        image_name: File name of the image; empty takes the only entry.
+        names: The images' names as spelled in the file.
+        image_name: File name of the image; if empty, the file must have a single entry.
 
     Returns:
-        The name as the file spells it; None if there is none.
+        The name as spelled in the file; None if there is none.
 
     Raises:
-        FileRejected: Several entries fit.
+        FileRejected: Several entries match.
     """
     entries = list(dict.fromkeys(names))
     if not image_name:
         return _only(entries)
     for form in (_base_name, _stem):
-        same = [entry for entry in entries if form(entry) == form(image_name)]
-        if same:
-            return _only(same)
+        matches = [entry for entry in entries if form(entry) == form(image_name)]
+        if matches:
+            return _only(matches)
     return None
 
 
 def _only(entries: list[str]) -> str | None:
     if len(entries) > 1:
-        raise unreadable(f"{len(entries)} entries fit the image, one is needed")
+        raise unreadable(f"{len(entries)} entries match the image; expected one")
     return entries[0] if entries else None
 
 

@@ -1,4 +1,4 @@
-"""Outlines of findings in the pixels of their image, and where they come from."""
+"""Outlines of findings in image pixels, and the annotations that hold them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Kind = Literal["polygon", "ellipse", "circle", "polyline", "point", "box"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One outline.
+    """A single outline.
 
-    Coordinates are x to the right and y down in image pixels; the centre of the first pixel is at
-    (0, 0). Sub-pixel and outside positions are allowed.
+    Coordinates are in image pixels, x to the right and y down; the centre of the first pixel is at
+    (0, 0). Sub-pixel positions and positions outside the image are allowed.
 
     Attributes:
-        kind: What it is. A box says that a finding is somewhere inside, not where: it is never
-            drawn into a mask.
-        points: Vertices of a polygon or polyline, the place of a point, two opposite corners of a
-            box, the centre of a circle or an ellipse.
-        radii: Of a circle (the same twice) or an ellipse, along its own axes; else empty.
-        angle: Of an ellipse's first axis against x, in radians, turning from x towards y.
-        name: Its class as the file names it; empty without.
+        kind: The kind of outline. A box only shows roughly where a finding is, so it is never drawn
+            into a mask.
+        points: Vertices of a polygon or polyline, position of a point, two opposite corners of a
+            box, or centre of a circle or ellipse.
+        radii: Radii of a circle (the same twice) or of an ellipse along its own axes; else empty.
+        angle: Angle from x to an ellipse's first axis, in radians, positive from x towards y.
+        name: Its class as named in the file; empty if there is none.
     """
 
     kind: Kind
@@ -37,18 +37,18 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What outlines a finding: a file, or shapes that a data set's table held.
+    """A file with the outlines of findings, or shapes taken from a data set's table.
 
     Attributes:
-        path: The file, if it is one; what it is follows from its content and suffix.
-        image_name: File name of the image, by which a file for many images lists it.
-        shapes: The outlines where ``path`` is None.
-        instance: SOP Instance UID of the image, where its file has one; never kept or shown.
-        take: What the site says is malignant of it, where the file does not.
+        path: The file, if any; its format follows from its suffix or content.
+        image_name: File name of the image, to find it in a file that covers several images.
+        shapes: The outlines, if ``path`` is None.
+        malignant: The classes that the site declares malignant, if the file does not.
+        instance: SOP Instance UID of the image, if its file has one; never stored or shown.
     """
 
     path: Path | None = None
     image_name: str = ""
     shapes: tuple[Shape, ...] = ()
-    take: MalignantClasses = field(default_factory=MalignantClasses)
+    malignant: MalignantClasses = field(default_factory=MalignantClasses)
     instance: str = field(default="", repr=False)

@@ -158,7 +158,7 @@ def _annotations(
 ) -> tuple[Annotation, ...]:
     """Find the files of a mask cell, of any format."""
     paths = [parse_path(folder, name, Reason.MISSING_MASK) for name in _names(cell)]
-    return tuple(Annotation(path, image_name, take=take) for path in paths)
+    return tuple(Annotation(path, image_name, malignant=take) for path in paths)
 
 
 def _label(listed: ListedImage) -> Label:

@@ -1,4 +1,4 @@
-"""What a DICOM header says of its mammogram, wherever the vendor or the exporter put it."""
+"""Extract a mammogram's metadata from the various places where vendors and exporters store it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDES: MappingProxyType[str, Laterality] = MappingProxyType(
 SIDE_CODES: MappingProxyType[str, Laterality] = MappingProxyType(
     {"7771000": "L", "G-A101": "L", "24028007": "R", "G-A100": "R"}
 )
-"""PS3.16 CID 244, as SNOMED CT and as SRT spell it."""
+"""PS3.16 CID 244, as SNOMED CT and SRT codes."""
 
 VIEW_CODES = MappingProxyType(
     {
@@ -37,14 +37,14 @@ VIEW_CODES = MappingProxyType(
         **dict.fromkeys(("399101009", "R-1024B"), "XCCM"),
     }
 )
-"""PS3.16 CID 4014, as SNOMED CT and as SRT spell it, in the abbreviations of the ACR."""
+"""PS3.16 CID 4014, as SNOMED CT and SRT codes, with the ACR abbreviations."""
 VIEWS = frozenset(VIEW_CODES.values())
 
 CBIS_PATIENT = re.compile(
     r"(?:Mass|Calc)-(?:Training|Test)_(?P<patient>P_\d+)_(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO)",
     re.I,
 )
-"""CBIS-DDSM writes a name of the image where a patient belongs."""
+"""CBIS-DDSM stores an image name in the Patient ID element."""
 
 MAKERS = MappingProxyType(
     {
@@ -62,8 +62,9 @@ MAKERS = MappingProxyType(
         "Fischer": ("fischer", "senoscan"),
     }
 )
-"""Words of (0008,0070) Manufacturer or (0008,1090) Model Name; what was bought, by its buyer."""
-LONGEST_NAME = 64
+"""Words in (0008,0070) Manufacturer or (0008,1090) Model Name; acquired brands count as the buyer.
+"""
+MAX_NAME = 64
 
 BIRADS = re.compile(r"(?:ACR\W?)?BI-?RADS\W*(?:CATEGORY\W*)?([0-6]|4[ABC])", re.I)
 
@@ -72,11 +73,11 @@ SPACING_TOLERANCE = 0.05
 
 
 def read_facts(dataset: Dataset, file_name: str) -> Facts:
-    """Gather what a header says; an element that makes no sense counts as absent.
+    """Extract the metadata of a header; an element that makes no sense counts as absent.
 
     Args:
         dataset: The header.
-        file_name: The file's name without its folders.
+        file_name: The file's name without folders.
     """
     laterality, laterality_source = next(_lateralities(dataset, file_name), (None, ""))
     view, view_source = next(_views(dataset, file_name), (None, ""))
@@ -95,17 +96,17 @@ def read_facts(dataset: Dataset, file_name: str) -> Facts:
 
 
 def _patient(dataset: Dataset) -> str:
-    """Take Patient ID (0010,0020), which is the same on all images of a patient."""
+    """Return Patient ID (0010,0020), which is the same in all images of a patient."""
     patient = text(dataset, "PatientID")
     cbis = CBIS_PATIENT.match(patient)
     return cbis["patient"].upper() if cbis else patient
 
 
 def _lateralities(dataset: Dataset, name: str) -> Iterator[tuple[Laterality | None, str]]:
-    """Name the breast by each source that knows it, best first.
+    """Yield the laterality from each source that has it, best first.
 
-    Image Laterality B says that both breasts are in view, so nothing after it counts (PS3.3
-    C.8.11.7). Patient Orientation is not asked: exports that mirror the image leave it as it was.
+    Image Laterality B means that both breasts are in view, so it overrides the other sources (PS3.3
+    C.8.11.7). Patient Orientation is ignored: exports that mirror the image leave it unchanged.
     """
     for keyword in ("ImageLaterality", "Laterality"):
         side = text(dataset, keyword).upper()
@@ -117,9 +118,9 @@ def _lateralities(dataset: Dataset, name: str) -> Iterator[tuple[Laterality | No
         side = text(anatomy, "FrameLaterality").upper()
         if side in SIDES:
             yield SIDES[side], "FrameLaterality"
-    coded = {SIDE_CODES[code] for code in _region_modifiers(dataset) & SIDE_CODES.keys()}
-    if len(coded) == 1:
-        yield coded.pop(), "AnatomicRegionModifierSequence"
+    sides = {SIDE_CODES[code] for code in _region_modifiers(dataset) & SIDE_CODES.keys()}
+    if len(sides) == 1:
+        yield sides.pop(), "AnatomicRegionModifierSequence"
     if cbis := CBIS_PATIENT.match(text(dataset, "PatientID")):
         yield SIDES[cbis["side"].upper()], "PatientID"
     sides, _ = _name_tokens(name)
@@ -130,12 +131,12 @@ def _lateralities(dataset: Dataset, name: str) -> Iterator[tuple[Laterality | No
 def _region_modifiers(dataset: Dataset) -> frozenset[str]:
     holders = (dataset, *frame_groups(dataset, "FrameAnatomySequence"))
     regions = [item for holder in holders for item in items(holder, "AnatomicRegionSequence")]
-    found = (codes(region, "AnatomicRegionModifierSequence") for region in regions)
-    return frozenset[str]().union(*found)
+    modifiers = (codes(region, "AnatomicRegionModifierSequence") for region in regions)
+    return frozenset[str]().union(*modifiers)
 
 
 def _views(dataset: Dataset, name: str) -> Iterator[tuple[str, str]]:
-    """Name the view by each source that knows it, best first; CBIS has it in the third."""
+    """Yield the view from each source that has it, best first; CBIS has it in the third."""
     view = text(dataset, "ViewPosition").upper()
     if re.fullmatch(r"[A-Z0-9_ ]{1,16}", view):  # a CS (PS3.5 6.2); anything else is free text
         yield view, "ViewPosition"
@@ -152,9 +153,9 @@ def _views(dataset: Dataset, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _name_tokens(name: str) -> tuple[set[Laterality], set[str]]:
-    """Return the sides and views that a file name names: ``_R_CC_``, ``LEFT_MLO``, ``RMLO``.
+    """Return the sides and views in a file name such as ``_R_CC_``, ``LEFT_MLO`` or ``RMLO``.
 
-    A lone L or R counts only beside a view, for it is also an initial.
+    A lone L or R counts only beside a view, because it may also be an initial.
     """
     tokens = re.split(r"[^A-Z0-9]+", PurePath(name).stem.upper())
     joined = [match for token in tokens if (match := re.fullmatch(r"([LR])(\w+)", token))]
@@ -168,9 +169,12 @@ def _spacing_mm(dataset: Dataset) -> float | None:
     """Return the pixel spacing on the detector or film in mm.
 
     It is Imager Pixel Spacing (0018,1164), else Pixel Spacing (0028,0030), else Nominal Scanned
-    Pixel Spacing (0018,2010) of a film. Pixel Spacing calibrated by GEOMETRY is of the breast, so
-    it is multiplied by the magnification (PS3.3 10.7.1.1). None where pixels are not square, the
-    two contradict each other, or the number cannot be millimetres of a mammogram.
+    Pixel Spacing (0018,2010) of a film. Pixel Spacing calibrated by GEOMETRY applies in the breast,
+    so it is multiplied by the magnification (PS3.3 10.7.1.1).
+
+    Returns:
+        None if pixels are not square, the first two contradict each other, or the value is outside
+        ``SPACING_RANGE_MM``.
     """
     if spacings_disagree(dataset):
         return None
@@ -189,9 +193,9 @@ def _spacing_mm(dataset: Dataset) -> float | None:
 
 
 def spacings_disagree(dataset: Dataset) -> bool:
-    """Tell whether Pixel Spacing is neither Imager Pixel Spacing nor that over the magnification.
+    """Return whether Pixel Spacing contradicts Imager Pixel Spacing, magnified or not.
 
-    The scout views of a stereotactic unit say 0.975 mm and 0.1 mm.
+    For example, the scout views of a stereotactic unit say 0.975 mm and 0.1 mm.
     """
     on_detector = numbers(dataset, "ImagerPixelSpacing")[:1]
     calibrated = numbers(dataset, "PixelSpacing")[:1]
@@ -202,7 +206,7 @@ def spacings_disagree(dataset: Dataset) -> bool:
 
 
 def magnification(dataset: Dataset) -> float:
-    """Return Estimated Radiographic Magnification Factor (0018,1114), 1 where it is not given."""
+    """Return Estimated Radiographic Magnification Factor (0018,1114), or 1 if it is absent."""
     factor = next(iter(numbers(dataset, "EstimatedRadiographicMagnificationFactor")), 1.0)
     return factor if factor > 0 else 1.0
 
@@ -212,23 +216,23 @@ def _is_near(ratio: float, expected: float) -> bool:
 
 
 def _vendor(dataset: Dataset) -> str | None:
-    """Return a known maker's family name, else the Manufacturer as the file spells it."""
+    """Return the common name of a known maker, else Manufacturer as the file spells it."""
     manufacturer = text(dataset, "Manufacturer")
-    said = manufacturer or text(dataset, "ManufacturerModelName")
-    spoken = set(re.findall(r"\w+", said.lower()))
-    for family, names in MAKERS.items():
-        if spoken.intersection(names):
-            return family
+    name = manufacturer or text(dataset, "ManufacturerModelName")
+    found_words = set(re.findall(r"\w+", name.lower()))
+    for maker, maker_words in MAKERS.items():
+        if found_words.intersection(maker_words):
+            return maker
     return _name(manufacturer)
 
 
-def _name(spelled: str) -> str | None:
-    """Keep what can be printed of a name, at most an LO's 64 characters (PS3.5 6.2)."""
-    kept = "".join(letter for letter in spelled if letter.isprintable())
-    return kept[:LONGEST_NAME].strip() or None
+def _name(spelling: str) -> str | None:
+    """Return the printable characters of a name, at most 64 as in an LO (PS3.5 6.2)."""
+    printable = "".join(letter for letter in spelling if letter.isprintable())
+    return printable[:MAX_NAME].strip() or None
 
 
 def _birads(dataset: Dataset) -> str | None:
-    """Return the assessment where a comment holds nothing else, as ``4a``; no prose is read."""
-    found = BIRADS.fullmatch(text(dataset, "ImageComments"))
-    return found[1].lower() if found else None
+    """Return the assessment, such as ``4a``, if the image comment consists of nothing else."""
+    match = BIRADS.fullmatch(text(dataset, "ImageComments"))
+    return match[1].lower() if match else None

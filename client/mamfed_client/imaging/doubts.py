@@ -1,7 +1,7 @@
-"""What is used and yet may be wrong: listed, counted and shown first, for a person to decide.
+"""Doubts about images and masks that are used but need review.
 
-Of the three strengths of a check this is the middle one: what is certainly wrong is refused
-(``rejections``), what is fine is not mentioned.
+Doubts are listed, counted and shown first in reviews, so that a person can decide. What is
+certainly wrong is rejected instead (``rejections``).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 
 class Doubt(StrEnum):
-    """Why an image or a mask may be wrong; the value is what counts call it."""
+    """Why an image or mask may be wrong; the values name the counts in reports and files."""
 
-    # Masks: whatever trains on them learns them
+    # Masks
     MASK_LARGE = "mask covers much of the breast"
     MASK_OUTSIDE = "mask lies outside the breast"
     MASK_THRESHOLD = "mask follows the grey levels"
@@ -50,58 +50,59 @@ class Doubt(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """What it means and what to do, in plain words."""
+        """A sentence for the user: what the doubt means and what to do."""
         return SENTENCES[self]
 
     @property
     def about_mask(self) -> bool:
-        """Whether the target of training is in doubt, not only what is known of the image."""
+        """Whether the doubt concerns the mask, which is the training target."""
         return self.name.startswith("MASK")
 
 
 SENTENCES: dict[Doubt, str] = {
-    Doubt.MASK_LARGE: "The mask marks more of the breast than findings do: it may outline the "
-    "breast, or all dense tissue.",
-    Doubt.MASK_OUTSIDE: "Much of the mask lies beside the breast: it may belong to another image, "
+    Doubt.MASK_LARGE: "The mask covers more of the breast than findings usually do: it may outline "
+    "the breast or all dense tissue.",
+    Doubt.MASK_OUTSIDE: "Much of the mask lies outside the breast: it may belong to another image "
     "or be mirrored.",
-    Doubt.MASK_THRESHOLD: "The mask is what is brighter than one grey level: it may come from the "
-    "image, not from a reader.",
+    Doubt.MASK_THRESHOLD: "The mask marks everything brighter than a certain grey level: it may be "
+    "a threshold of the image rather than a reader's annotation.",
     Doubt.MASK_SPECKS: "The mask is scattered over hundreds of pieces.",
-    Doubt.MASK_RING: "The mask is a thin line around something: an outline that was not filled.",
-    Doubt.MASK_BOX: "The mask is an upright rectangle: it says where a finding is, not its shape.",
-    Doubt.MASK_CLASS: "The file names the class of what it marks by a word that is not known: say "
-    "--classes if it is malignant.",
-    Doubt.MASK_OF_ANOTHER: "The annotation refers to another image by its SOP Instance UID: look "
-    "whether the row names the right file.",
-    Doubt.MASK_BY_PROGRAM: "A program made the mask, and the file does not say that anybody "
-    "looked.",
-    Doubt.MASKS_ALIKE: "The masks of many images have the very same size: they may be "
-    "placeholders.",
-    Doubt.MASKS_LARGE: "Masks cover far more of the breast than elsewhere: another class may be in "
-    "them.",
-    Doubt.SIDE_DISAGREES: "The table's side is used; look whether the row names the right file.",
-    Doubt.VIEW_DISAGREES: "The table's view is used; look whether the row names the right file.",
-    Doubt.WINDOW: "A window or LUT of the file would show most of the breast at one level: the "
-    "next one, or the full range, is used.",
-    Doubt.PADDING: "The padding that the file names is tissue in part: only what lies around the "
-    "breast is left out.",
-    Doubt.POLARITY: "Two elements say which end is bright, and contradict each other: the air, "
-    "which is dark, decided.",
-    Doubt.IMAGE_SMALL: "The image is a thumbnail: too few pixels for a finding.",
-    Doubt.SATURATED: "Much of the breast has one grey level: a window or a table may not fit the "
-    "image, or its air is bright.",
-    Doubt.SATURATED_VENDOR: "Nearly all images of a vendor have much of the breast at one grey "
-    "level: their export may be wrong.",
-    Doubt.NO_BACKGROUND: "Tissue reaches all four borders: it may be a piece of a mammogram, no "
+    Doubt.MASK_RING: "The mask is a thin closed line: the outline may not have been filled.",
+    Doubt.MASK_BOX: "The mask is an upright rectangle: it shows where a finding is, but not its "
+    "shape.",
+    Doubt.MASK_CLASS: "The file gives the marked region an unknown class: name it with --classes "
+    "if it is malignant.",
+    Doubt.MASK_OF_ANOTHER: "The annotation refers to another image by its SOP Instance UID: check "
+    "that the row names the right file.",
+    Doubt.MASK_BY_PROGRAM: "A program made the mask, and the file does not say that anyone "
+    "reviewed it.",
+    Doubt.MASKS_ALIKE: "The masks of many images are identical in size: they may be placeholders.",
+    Doubt.MASKS_LARGE: "The masks cover far more of the breast than usual: they may include "
+    "another class.",
+    Doubt.SIDE_DISAGREES: "The table's side is used: check that the row names the right file.",
+    Doubt.VIEW_DISAGREES: "The table's view is used: check that the row names the right file.",
+    Doubt.WINDOW: "A window or LUT in the file would show most of the breast at one grey level: "
+    "the next one, or the full range, is used instead.",
+    Doubt.PADDING: "The padding that the file declares is partly tissue: only the part around the "
+    "breast is treated as padding.",
+    Doubt.POLARITY: "Two elements contradict each other on which end of the grey scale is bright: "
+    "the image is shown so that the air is dark.",
+    Doubt.IMAGE_SMALL: "The image is a thumbnail with too few pixels to show a finding.",
+    Doubt.SATURATED: "Much of the breast has a single grey level: the window or LUT may not fit "
+    "the image, or its air is bright.",
+    Doubt.SATURATED_VENDOR: "In nearly all images of a vendor, much of the breast has a single "
+    "grey level: their export may be wrong.",
+    Doubt.NO_BACKGROUND: "Tissue reaches all four borders: this may be part of a mammogram, not a "
     "breast, or an image whose air is bright.",
-    Doubt.SMOOTH: "The breast has no texture: it may be enlarged from a small picture, or be no "
-    "breast.",
-    Doubt.NOISE: "The breast is all grains: its bytes may have been read in a wrong order.",
-    Doubt.TWO_BREASTS: "Two breasts seem to be in one picture: cut it in two.",
-    Doubt.LYING: "The chest wall seems to be at the top or at the bottom: turn the image.",
-    Doubt.UPSIDE_DOWN: "The chest muscle seems to be at the bottom: turn the image.",
-    Doubt.MIRRORED: "The breast points the other way than others of its side: it may be "
-    "mirrored, or the side is wrong.",
+    Doubt.SMOOTH: "The breast has no texture: the image may have been enlarged from a small "
+    "picture, or show no breast.",
+    Doubt.NOISE: "The breast is nothing but noise: its bytes may have been read in the wrong "
+    "order.",
+    Doubt.TWO_BREASTS: "The picture seems to show two breasts: split it into two images.",
+    Doubt.LYING: "The chest wall seems to be at the top or bottom: rotate the image.",
+    Doubt.UPSIDE_DOWN: "The chest muscle seems to be at the bottom: rotate the image.",
+    Doubt.MIRRORED: "The breast points in the opposite direction to others of its side: the image "
+    "may be mirrored, or the side wrong.",
 }
 
 
@@ -109,15 +110,15 @@ class Doubtful(NamedTuple):
     """One doubt about one image.
 
     Attributes:
-        doubt: Its kind.
-        detail: What was found, in words; never a patient's identity.
+        doubt: The kind of doubt.
+        detail: What was found, in words; never identifies a patient.
     """
 
     doubt: Doubt
     detail: str = ""
 
     def __str__(self) -> str:
-        """Join both into one line."""
+        """Return kind and detail as one line."""
         return f"{self.doubt}: {self.detail}" if self.detail else str(self.doubt)
 
 
@@ -125,14 +126,14 @@ Doubts = tuple[Doubtful, ...]
 
 
 def to_json(doubts: Iterable[Doubtful]) -> list[list[str]]:
-    """Return what JSON can hold."""
+    """Convert doubts to JSON-serialisable lists."""
     return [[str(doubt), detail] for doubt, detail in doubts]
 
 
 def from_json(content: Any) -> Doubts:
-    """Make the doubts that :func:`to_json` described.
+    """Restore doubts from the output of :func:`to_json`.
 
     Raises:
-        TypeError, ValueError: It describes none.
+        TypeError, ValueError: The content is invalid.
     """
     return tuple(Doubtful(Doubt(doubt), str(detail)) for doubt, detail in content)

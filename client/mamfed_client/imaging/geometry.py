@@ -1,4 +1,4 @@
-"""The way from a file's pixel grid to the square grid of the network, and back."""
+"""Transform images and masks between a file's pixel grid and the network's square grid."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy.typing as npt
 from mamfed_client.imaging.mammogram import Laterality, Mask, Pixels
 
 MARGIN = 0.02
-"""Room around the breast, as a share of the longer side of its box."""
+"""Margin around the breast, as a fraction of the longer side of its box."""
 
 
 class Box(NamedTuple):
-    """A rectangle of pixels: first row, row after the last, first column, column after the last."""
+    """A rectangle of pixels; ``bottom`` and ``right`` are exclusive."""
 
     top: int
     bottom: int
@@ -27,14 +27,14 @@ class Box(NamedTuple):
 
     @classmethod
     def around(cls, marked: Mask) -> Self | None:
-        """Return the smallest box that holds all that is true; None where nothing is."""
+        """Return the smallest box around all true pixels; None if there are none."""
         rows, columns = (np.flatnonzero(marked.any(axis=axis)) for axis in (1, 0))
         if not rows.size:
             return None
         return cls(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
     def scaled(self, of: tuple[int, int], to: tuple[int, int]) -> Self:
-        """Return the pixels of an image of shape ``to`` that the box touches in a view of it."""
+        """Scale the box from shape ``of`` to shape ``to``, including partially covered pixels."""
         (height, width), (rows, columns) = of, to
         return type(self)(
             self.top * rows // height,
@@ -44,7 +44,7 @@ class Box(NamedTuple):
         )
 
     def joined(self, other: Box) -> Self:
-        """Return the smallest box that holds both."""
+        """Return the smallest box that contains both."""
         return type(self)(
             min(self.top, other.top),
             max(self.bottom, other.bottom),
@@ -55,16 +55,16 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """Crop, rescale without stretching, mirror, pad at the right and at the bottom.
+    """Crop, rescale with fixed aspect ratio, mirror, and pad at the right and bottom.
 
     Attributes:
         rows: Height of the file's image in pixels.
         columns: Width of the file's image.
         top: First row of the crop.
-        bottom: Row after its last.
+        bottom: Row after the last row of the crop.
         left: First column of the crop.
-        right: Column after its last.
-        flipped: Whether left and right are swapped, to have the chest wall at the left.
+        right: Column after the last column of the crop.
+        flipped: Whether the image is mirrored to place the chest wall on the left.
         size: Side of the square grid in pixels.
     """
 
@@ -84,24 +84,24 @@ class Transform:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of what the square grid holds; the rest is padding."""
+        """Height and width of the content in the square grid; the rest is padding."""
         height, width = self.bottom - self.top, self.right - self.left
         return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
     def apply(self, image: npt.NDArray[Any], interpolation: int | None = None) -> npt.NDArray[Any]:
-        """Bring an image of the file's grid, ``(rows, columns)``, to ``(size, size)``.
+        """Transform an image ``(rows, columns)`` to ``(size, size)``.
 
         Args:
-            image: What to bring over, uint16 or float32, which it stays.
-            interpolation: One of OpenCV's; None takes area means when shrinking and bilinear
-                interpolation when enlarging.
+            image: The image, uint16 or float32; the type is preserved.
+            interpolation: An OpenCV interpolation flag; None averages areas when shrinking and
+                interpolates bilinearly when enlarging.
         """
         return self._on_square(_resized(self._crop(image), self.shape, interpolation))
 
     def apply_mask(self, mask: Mask) -> Mask:
-        """Bring a mask over, ``(size, size)`` bool: true where at least half of a pixel is marked.
+        """Transform a mask to ``(size, size)`` bool: true where at least half a pixel is marked.
 
-        A finding that would vanish, as a calcification does, keeps the pixel it fills most.
+        A finding that would vanish, such as a calcification, keeps the pixel it covers most.
         """
         crop = self._crop(mask)
         content = np.zeros(self.shape, bool)
@@ -113,9 +113,9 @@ class Transform:
         return self._on_square(content)
 
     def apply_view(self, view: Mask) -> Mask:
-        """Bring over what was found on a smaller view of the whole image, ``(size, size)`` bool.
+        """Transform a mask on a reduced view of the whole image to ``(size, size)`` bool.
 
-        It is interpolated bilinearly, which rounds the steps of the view's pixels off.
+        Bilinear interpolation smooths the steps between the view's pixels.
         """
         height, width = self.shape
         down, first_row = _centres(self.top, self.bottom, height, view.shape[0] / self.rows)
@@ -130,17 +130,17 @@ class Transform:
         return self._on_square(content >= 128)
 
     def apply_strictly(self, mask: Mask) -> Mask:
-        """Bring a mask over, ``(size, size)`` bool: false wherever a part of a pixel is false."""
+        """Transform a mask to ``(size, size)`` bool: true only where a pixel is entirely true."""
         crop = np.ascontiguousarray(self._crop(mask)).view(np.uint8)
         reach = 2 * math.ceil(0.5 / self.scale) + 1
-        whole = cv2.erode(crop, np.ones((reach, reach), np.uint8))
-        content = _resized(whole, self.shape, cv2.INTER_NEAREST_EXACT)
+        eroded = cv2.erode(crop, np.ones((reach, reach), np.uint8))
+        content = _resized(eroded, self.shape, cv2.INTER_NEAREST_EXACT)
         return self._on_square(content.view(np.bool_))
 
     def invert(self, square: npt.NDArray[Any]) -> Pixels:
-        """Bring a map of the square grid back to the file's, ``(rows, columns)`` float32.
+        """Transform a map from the square grid back to ``(rows, columns)`` float32.
 
-        Outside of the crop it is 0. A mask comes back as shares: compare them with 0.5.
+        Pixels outside the crop are 0. A mask becomes fractions; threshold them at 0.5.
         """
         height, width = self.shape
         content = self._mirrored(square[:height, :width].astype(np.float32))
@@ -150,15 +150,15 @@ class Transform:
         return image
 
     def to_json(self) -> dict[str, Any]:
-        """Return numbers and booleans that JSON can hold."""
+        """Convert the transform to a JSON-serialisable dictionary."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Make the transform that :meth:`to_json` described.
+        """Restore a transform from the output of :meth:`to_json`.
 
         Raises:
-            TypeError: A number is missing or has an unknown name.
+            TypeError: A field is missing or unknown.
         """
         return cls(**content)
 
@@ -169,7 +169,7 @@ class Transform:
         return content[:, ::-1] if self.flipped else content
 
     def _on_square(self, content: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Mirror after rescaling, when little is left to mirror; both orders give the same."""
+        """Mirror and pad; mirroring after rescaling gives the same result on fewer pixels."""
         height, width = self.shape
         square = np.zeros((self.size, self.size), content.dtype)
         square[:height, :width] = self._mirrored(content)
@@ -177,26 +177,26 @@ class Transform:
 
 
 def choose_transform(
-    field: Mask,
+    breast: Mask,
     laterality: Laterality | None,
     size: int,
     shape: tuple[int, int] | None = None,
     finding: Mask | None = None,
 ) -> Transform:
-    """Choose the transform that shows a breast, chest wall left, on a square grid.
+    """Choose the transform that places a breast on a square grid with the chest wall on the left.
 
     Args:
-        field: ``(h, w)`` bool, not empty: the breast on the file's grid, or on a smaller view of
-            the whole image. The crop is its box and a small margin.
-        laterality: The breast's side, asked only where the pixels leave the chest wall open.
+        breast: ``(h, w)`` bool, not empty: the breast on the file's grid, or on a reduced view of
+            the whole image. The crop is its box plus a small margin.
+        laterality: The breast's side, used only if the pixels do not show where the chest wall is.
         size: Side of the square grid in pixels.
-        shape: ``(rows, columns)`` of the file's image, where ``field`` is a view of it.
-        finding: ``(rows, columns)`` bool: what must lie within the crop, too.
+        shape: ``(rows, columns)`` of the file's image, if ``breast`` is a view of it.
+        finding: ``(rows, columns)`` bool, which must lie within the crop as well.
     """
-    rows, columns = shape or field.shape
-    breast = Box.around(field)
-    assert breast is not None
-    box = breast.scaled(field.shape, (rows, columns))
+    rows, columns = shape or breast.shape
+    view_box = Box.around(breast)
+    assert view_box is not None
+    box = view_box.scaled(breast.shape, (rows, columns))
     if finding is not None and (marked := Box.around(finding)):
         box = box.joined(marked)
     margin = round(MARGIN * max(box.bottom - box.top, box.right - box.left))
@@ -208,17 +208,18 @@ def choose_transform(
         left=max(0, box.left - margin),
         right=min(columns, box.right + margin),
         flipped=_chest_wall_is_right(
-            field[breast.top : breast.bottom, breast.left : breast.right], laterality
+            breast[view_box.top : view_box.bottom, view_box.left : view_box.right], laterality
         ),
         size=size,
     )
 
 
 def _chest_wall_is_right(box: Mask, laterality: Laterality | None) -> bool:
-    """Look for the chest wall: the side on which the breast ends straight, not in a tip.
+    """Return whether the chest wall, where the breast ends straight rather than in a tip, is right.
 
-    Pixels come before laterality because exports and films are often mirrored. Without either, the
-    heavier half wins. In the usual view a right breast has its chest wall at the right.
+    Pixels take precedence over laterality because exports and films are often mirrored. Without
+    either, the half with more breast wins. By convention, a right breast has its chest wall at the
+    right.
     """
     strip = max(1, round(0.04 * box.shape[1]))
     straighter_right = float(box[:, -strip:].mean() - box[:, :strip].mean())
@@ -231,26 +232,27 @@ def _chest_wall_is_right(box: Mask, laterality: Laterality | None) -> bool:
 
 
 def _centres(first: int, end: int, count: int, ratio: float) -> tuple[float, float]:
-    """Say where ``count`` pixels across ``first..end`` have their centres on a view of the image.
+    """Locate on a view of the image the centres of ``count`` pixels that span ``first..end``.
 
     Returns:
-        Their distance, and the place of the first: pixels of the view, 0 is its first's centre.
+        Their spacing and the position of the first, in pixels of the view; 0 is the centre of the
+        view's first pixel.
     """
     distance = (end - first) / count * ratio
     return distance, first * ratio + distance / 2 - 0.5
 
 
 def _touched(extent: tuple[int, ...], new: int, old: int) -> slice:
-    """Return the pixels of a resized axis that an extent of the old one can have a part in."""
+    """Return the pixels of a resized axis that an extent of the old axis can contribute to."""
     first, end = extent
     return slice(max(0, (first - 1) * new // old), min(new, -(-(end + 1) * new // old)))
 
 
 def _shares(crop: Mask, box: Box, shape: tuple[int, int], columns: slice) -> Pixels:
-    """Resize a crop that is false outside a box: how much of each pixel is marked.
+    """Resize a crop that is false outside a box to the fraction of each pixel that is marked.
 
-    First along the rows that the box has, then along the columns that are left: a finding is small,
-    and the crop of a full-size image costs 14 ms.
+    Only the rows of the box and then the given columns are resized: a finding is small, and the
+    whole crop of a full-size image would take 14 ms.
 
     Returns:
         ``(height, n)`` float32 in 0..1: the given columns of the resized crop.
@@ -266,7 +268,7 @@ def _shares(crop: Mask, box: Box, shape: tuple[int, int], columns: slice) -> Pix
 
 
 def _marked(share: Pixels) -> Mask:
-    """Keep what is at least half marked, and of each piece that would vanish its best pixel."""
+    """Keep pixels that are at least half marked, and the best pixel of each vanishing piece."""
     kept: Mask = np.asarray(share >= 0.5)
     _, pieces = cv2.connectedComponents((share > 0).astype(np.uint8), connectivity=8)
     rows, columns = np.nonzero((share > 0) & np.isin(pieces, pieces[kept], invert=True))

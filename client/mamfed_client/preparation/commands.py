@@ -67,7 +67,9 @@ class Source:
 
     def _with_options(self, row: Row) -> Row:
         """Apply the user's options to a row; values in its table take precedence."""
-        annotations = tuple(replace(a, take=a.take.or_else(self.take)) for a in row.annotations)
+        annotations = tuple(
+            replace(a, malignant=a.malignant.or_else(self.take)) for a in row.annotations
+        )
         return replace(row, allow=row.allow | self.allow, annotations=annotations)
 
 

@@ -63,7 +63,7 @@ class Task:
     def key(self, row: Row) -> str:
         """Return a key over everything that determines a row's result, except file contents."""
         words = [os.path.realpath(path) for path in paths_of(row)]
-        words += [f"{a.image_name} {a.shapes} {a.take}" for a in row.annotations]
+        words += [f"{a.image_name} {a.shapes} {a.malignant}" for a in row.annotations]
         words += [str(row.label), str(row.laterality), str(row.view), str(row.spacing_mm)]
         words += [str(row.vendor), *sorted(row.allow), str(self.size), str(self.store is None)]
         return pseudonym(self.secret, "row", *words, f"{PREPARE_VERSION}.{READING_VERSION}")

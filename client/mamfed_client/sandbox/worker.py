@@ -139,7 +139,9 @@ def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> An
     parsed = [_annotation(fields) for fields in annotations]
     digest = hashlib.sha256(f"{MASKS_VERSION}".encode())
     for fields, annotation in zip(annotations, parsed, strict=True):
-        digest.update(json.dumps([fields["image_name"], fields["shapes"], fields["take"]]).encode())
+        digest.update(
+            json.dumps([fields["image_name"], fields["shapes"], fields["malignant"]]).encode()
+        )
         if annotation.path is not None:
             data = _file_bytes(annotation.path, Reason.MISSING_MASK)
             digest.update(hashlib.sha256(data).digest())
@@ -158,9 +160,15 @@ def _is_mask(_: Buffer, path: str) -> Answer:
 def _annotation(fields: dict[str, Any]) -> Annotation:
     path = fields["path"]
     shapes = tuple(_shape(**shape) for shape in fields["shapes"])
-    take = MalignantClasses(*(tuple(fields["take"][name]) for name in ("classes", "values")))
+    malignant = MalignantClasses(
+        *(tuple(fields["malignant"][name]) for name in ("classes", "values"))
+    )
     return Annotation(
-        None if path is None else Path(path), fields["image_name"], shapes, take, fields["instance"]
+        None if path is None else Path(path),
+        fields["image_name"],
+        shapes,
+        malignant,
+        fields["instance"],
     )
 
 

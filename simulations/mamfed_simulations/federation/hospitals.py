@@ -169,7 +169,7 @@ def _write_masks(folder: Path, case: AcceptedImage, cohort: _Cohort, decoder: De
     row = case.row
     paths = [a.path for a in row.annotations if a.path is not None]
     plain = len(paths) == len(row.annotations) and all(
-        a.take == MalignantClasses() for a in row.annotations
+        a.malignant == MalignantClasses() for a in row.annotations
     )
     if plain and all(p.suffix.lower() in PICTURES for p in paths):
         names = [cohort.mask_name(row, path, i) for i, path in enumerate(paths)]

@@ -5,9 +5,9 @@ import pytest
 from mamfed_client.annotations.classes import (
     ClassMeaning,
     MalignantClasses,
+    choose_classes,
+    choose_values,
     kind_of,
-    taken_classes,
-    taken_values,
 )
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
@@ -60,38 +60,38 @@ def test_a_name_says_what_it_is(kind, names):
     ],
 )
 def test_malignant_findings_alone_are_taken(names, taken):
-    assert taken_classes(names.split("|"), (), ()) == set(taken.split("|"))
+    assert choose_classes(names.split("|"), (), ()) == set(taken.split("|"))
 
 
 @pytest.mark.parametrize("names", ["1|2", "mass|xyz", "|xyz", "malignant|xyz"])
 def test_a_name_that_is_not_known_beside_others_is_refused(names):
-    with pytest.raises(FileRejected, match="say which is malignant with --classes") as caught:
-        taken_classes(names.split("|"), (), ())
+    with pytest.raises(FileRejected, match="name the malignant ones with --classes") as caught:
+        choose_classes(names.split("|"), (), ())
     assert caught.value.reason is Reason.UNKNOWN_CLASS
 
 
 def test_the_classes_of_other_images_count_too():
     with pytest.raises(FileRejected, match="class not known: 1"):
-        taken_classes(["1"], ["1", "2"], ())
-    assert taken_classes(["mass"], ["mass", "xyz"], ()) == {"mass"}
+        choose_classes(["1"], ["1", "2"], ())
+    assert choose_classes(["mass"], ["mass", "xyz"], ()) == {"mass"}
 
 
 @pytest.mark.parametrize("names", ["breast", "benign|skin", "normal"])
 def test_an_image_without_a_malignant_finding_has_no_mask(names):
     with pytest.raises(FileRejected, match="no malignant finding among") as caught:
-        taken_classes(names.split("|"), (), ())
+        choose_classes(names.split("|"), (), ())
     assert caught.value.reason is Reason.EMPTY_MASK
 
 
 def test_the_classes_that_the_site_names_are_taken_whatever_they_are():
-    assert taken_classes(["xyz", "mass", "1"], (), ["XYZ", "1"]) == {"xyz", "1"}
+    assert choose_classes(["xyz", "mass", "1"], (), ["XYZ", "1"]) == {"xyz", "1"}
     with pytest.raises(FileRejected, match="no malignant finding among mass"):
-        taken_classes(["mass"], (), ["xyz"])
+        choose_classes(["mass"], (), ["xyz"])
 
 
 def test_what_may_be_a_person_is_not_quoted():
     with pytest.raises(FileRejected) as caught:
-        taken_classes(["Doe^Jane 19500101", "mass"], (), ())
+        choose_classes(["Doe^Jane 19500101", "mass"], (), ())
     assert "Doe" not in str(caught.value)
 
 
@@ -100,23 +100,25 @@ def test_what_may_be_a_person_is_not_quoted():
     [("0|255", "255"), ("0|1", "1"), ("#000000|#ff0000", "#ff0000"), ("255", "255"), ("0", "")],
 )
 def test_the_only_value_beside_the_background_is_taken(names, taken):
-    assert taken_values(names.split("|"), ()) == set(filter(None, taken.split("|")))
+    assert choose_values(names.split("|"), ()) == set(filter(None, taken.split("|")))
 
 
 @pytest.mark.parametrize(
     "names", ["0|1|2", "1|2", "#000000|#ff0000|#00ff00", "#ff0000|#00ff00", "100|255"]
 )
 def test_several_values_or_none_that_is_background_are_refused(names):
-    with pytest.raises(FileRejected, match="say which is malignant with --mask-values") as caught:
-        taken_values(names.split("|"), ())
+    with pytest.raises(
+        FileRejected, match="name the malignant values with --mask-values"
+    ) as caught:
+        choose_values(names.split("|"), ())
     assert caught.value.reason is Reason.UNKNOWN_CLASS
 
 
 def test_the_values_that_the_site_names_are_taken():
-    assert taken_values(["0", "1", "2"], ["2"]) == {"2"}
-    assert taken_values(["0", "255"], ["0"]) == {"0"}
+    assert choose_values(["0", "1", "2"], ["2"]) == {"2"}
+    assert choose_values(["0", "255"], ["0"]) == {"0"}
     with pytest.raises(FileRejected, match="no malignant finding among 0, 255"):
-        taken_values(["0", "255"], ["2"])
+        choose_values(["0", "255"], ["2"])
 
 
 def test_a_table_comes_before_the_command_line():

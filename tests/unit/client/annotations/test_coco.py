@@ -104,7 +104,7 @@ def test_an_image_that_is_not_listed_has_an_empty_mask(tmp_path, marked):
 
 
 def test_an_image_listed_twice_is_refused(tmp_path, marked):
-    with pytest.raises(FileRejected, match="2 entries fit"):
+    with pytest.raises(FileRejected, match="2 entries match"):
         marked(write(tmp_path / "c.json", file_name="2.png"), 5, 7, image_name="2.png")
 
 

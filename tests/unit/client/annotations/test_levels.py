@@ -24,7 +24,7 @@ def read(tmp_path):
         path = tmp_path / f"m{suffix}"
         assert cv2.imwrite(str(path), pixels, options)
         take = MalignantClasses(values=values)
-        return read_annotations([Annotation(path, take=take)], *pixels.shape[:2]).mask
+        return read_annotations([Annotation(path, malignant=take)], *pixels.shape[:2]).mask
 
     return read
 
@@ -39,7 +39,7 @@ def labels(shapes):
 def test_a_map_of_classes_needs_the_value_of_the_lesion(read, shapes, dtype, factor):
     pixels = labels(shapes).astype(dtype) * factor
 
-    with pytest.raises(FileRejected, match=f"pixels of {factor}, {2 * factor}; say") as caught:
+    with pytest.raises(FileRejected, match=f"pixels of {factor}, {2 * factor}; name") as caught:
         read(pixels)
     assert caught.value.reason is Reason.UNKNOWN_CLASS
     np.testing.assert_array_equal(read(pixels, str(2 * factor)), shapes[0])
@@ -122,7 +122,7 @@ def test_a_map_of_colours_needs_the_colour_of_the_lesion(read, shapes):
     pixels = np.zeros((ROWS, COLUMNS, 3), np.uint8)
     pixels[breast], pixels[lesion] = (0, 255, 0), (0, 0, 255)
 
-    with pytest.raises(FileRejected, match="pixels of #00ff00, #ff0000; say"):
+    with pytest.raises(FileRejected, match="pixels of #00ff00, #ff0000; name"):
         read(pixels)
     np.testing.assert_array_equal(read(pixels, "#FF0000"), lesion)
 

@@ -47,7 +47,8 @@ def test_a_map_of_values_is_refused_and_the_line_says_what_to_do(check, labelled
 
     assert found["rejected"] == UNKNOWN
     assert (
-        "pixels of 1, 2; say which is malignant with --mask-values" in found["items"][0]["detail"]
+        "pixels of 1, 2; name the malignant values with --mask-values"
+        in found["items"][0]["detail"]
     )
 
 

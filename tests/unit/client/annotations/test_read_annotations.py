@@ -127,6 +127,6 @@ def test_text_without_suffix_is_known_by_its_content(tmp_path, text, mark):
 
 def test_a_file_of_no_known_format_is_refused(tmp_path):
     (tmp_path / "outlines.roi").write_bytes(b"Iout\0\0Secret^Name")
-    with pytest.raises(FileRejected, match="of a format that is not known") as refusal:
+    with pytest.raises(FileRejected, match="an annotation of unknown format") as refusal:
         read_annotations([Annotation(tmp_path / "outlines.roi")], 5, 7)
     assert "Secret" not in str(refusal.value)

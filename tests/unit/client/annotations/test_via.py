@@ -67,7 +67,7 @@ def test_an_equal_name_goes_before_one_of_another_suffix(tmp_path, marked):
 
 def test_two_entries_that_fit_are_refused(tmp_path, marked):
     path = write_json(tmp_path / "via.json", image("a/1.png", POINT), image("b/1.png", SQUARE))
-    with pytest.raises(FileRejected, match="2 entries fit the image"):
+    with pytest.raises(FileRejected, match="2 entries match the image"):
         marked(path, 5, 7)
 
 
