@@ -1,1 +1,1 @@
-"""Who may take part: the certificate authority and the registry of approved sites."""
+"""Site admission: the certificate authority, approvals, and the registry of approved sites."""

@@ -1,4 +1,4 @@
-"""Taking sites into the federation, renewing their certificates, and putting them out again."""
+"""Approve sites, renew their certificates and revoke them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
 
 class Approval(StrEnum):
-    """What approving a request would do."""
+    """The effect of approving a request."""
 
     NEW = "a new site"
-    RENEWAL = "renewal, signed by the key that is known already"
-    REPLACEMENT = "a known site with a new key: the old key will be revoked"
+    RENEWAL = "renewal, signed by the site's known key"
+    REPLACEMENT = "a known site with a new key: its old key will be revoked"
 
 
 def consider(home: ServerHome, request: EnrolmentRequest, *, replace: bool = False) -> Approval:
-    """Check a request against itself and against the sites that are known.
+    """Verify a request and check it against the known sites; return what approval would do.
 
     Args:
         home: The coordinator's home.
         request: The request.
-        replace: Whether a known site may come with a new key.
+        replace: Whether a known site may use a new key.
 
     Raises:
-        SetupError: The request does not hold, its key or name is another site's, or its key was
+        SetupError: The request is invalid, its key or name belongs to another site, or its key was
             revoked.
     """
     check_request(request)
@@ -49,21 +49,21 @@ def consider(home: ServerHome, request: EnrolmentRequest, *, replace: bool = Fal
         return Approval.NEW
     if key in known.replaced or (known.status == "revoked" and key == known.node_fingerprint):
         raise SetupError(
-            f"{request.site}: its key was revoked and is not taken again; at the site: "
+            f"{request.site}: its key was revoked and cannot be used again; at the site, run: "
             "mamfed-client enroll --new-keys"
         )
     if key == known.node_fingerprint:
         return Approval.RENEWAL
     if not replace:
         raise SetupError(
-            f"{request.site}: known with another key. Phone {known.contact or 'the site'}, then "
-            "give --replace, which revokes the old key"
+            f"{request.site}: known with a different key; phone {known.contact or 'the site'}, "
+            "then give --replace, which revokes the old key"
         )
     return Approval.REPLACEMENT
 
 
 def approve(home: ServerHome, request: EnrolmentRequest, *, replace: bool = False) -> Welcome:
-    """Issue a site's certificate and write the site's file; return what to send to the site.
+    """Issue a site's certificate and write the site's file; return the welcome for the site.
 
     Raises:
         SetupError: As in :func:`consider`, or the authority cannot be used.
@@ -98,10 +98,10 @@ def _approve(
 
 
 def revoke(home: ServerHome, site: str) -> SiteEntry:
-    """Shut a site out; return its entry.
+    """Revoke a site; return its entry.
 
     Raises:
-        SetupError: There is no such site or home, or it is revoked already.
+        SetupError: There is no such home or site, or it is already revoked.
     """
     with home_lock(home.path):
         known = revocable(home, site)
@@ -111,19 +111,21 @@ def revoke(home: ServerHome, site: str) -> SiteEntry:
 
 
 def revocable(home: ServerHome, site: str) -> SiteEntry:
-    """Return a site's entry that can be revoked.
+    """Return the entry of a site that can be revoked.
 
     Raises:
-        SetupError: There is no such home or site, or it is revoked already.
+        SetupError: There is no such home or site, or it is already revoked.
     """
     load_settings(home)
     sites = load_sites(home)
     known = sites.get(site)
     if known is None:
-        meant = did_you_mean(site, sorted(sites))
-        raise SetupError(f"{site}: no such site{meant}; see mamfed-server sites list")
+        suggestion = did_you_mean(site, sorted(sites))
+        raise SetupError(
+            f"{site}: no such site{suggestion}; list the sites with mamfed-server sites list"
+        )
     if known.status == "revoked":
-        raise SetupError(f"{site}: revoked already, on {known.revoked_at:%Y-%m-%d}")
+        raise SetupError(f"{site}: already revoked, on {known.revoked_at:%Y-%m-%d}")
     return known
 
 
@@ -159,22 +161,22 @@ def _check_unique(site: str, key: str, sites: dict[str, SiteEntry]) -> None:
     for other in sites.values():
         if other.site == site:
             continue
-        if other.site.casefold() == site.casefold():  # one file on some file systems
+        if other.site.casefold() == site.casefold():  # the same file on some file systems
             raise SetupError(f"{site}: {other.site} is known; names must differ in more than case")
         if key == other.node_fingerprint or key in other.replaced:
             raise SetupError(
-                f"{site}: its node key is that of {other.site}; each site makes its own"
+                f"{site}: its node key is that of {other.site}; each site needs a key of its own"
             )
 
 
 def _check_versions(request: EnrolmentRequest) -> None:
     if not same_minor(request.mamfed_version):
         raise SetupError(
-            f"{request.site}: has mamfed {request.mamfed_version}, another minor version than this "
-            "server; install the same one and ask again"
+            f"{request.site}: found mamfed {request.mamfed_version}, expected this server's minor "
+            "version; install it at the site and enroll again"
         )
     if request.flower_version not in FLOWER:
         raise SetupError(
-            f"{request.site}: has Flower {request.flower_version}, expected {FLOWER}; install it "
-            "at the site and ask again"
+            f"{request.site}: found Flower {request.flower_version}, expected {FLOWER}; install it "
+            "at the site and enroll again"
         )

@@ -1,7 +1,7 @@
-"""The federation's authority: a CA of its own, the server's certificate and the sites'.
+"""The federation's certificate authority, which issues the server's and the sites' certificates.
 
-Certificates follow RFC 5280. Serial numbers are random, validity starts an hour ago for clocks
-that are slow, and nothing of a request goes into a certificate but its checked name and keys.
+Certificates follow RFC 5280. Serial numbers are random. Validity starts one hour in the past to
+allow for slow clocks. Of a request, only the verified name and keys enter a certificate.
 """
 
 from __future__ import annotations
@@ -40,21 +40,24 @@ SLOW_CLOCK = timedelta(hours=1)
 
 
 def make_authority(home: ServerHome, name: str) -> bool:
-    """Make the federation's authority where there is none; return whether one was made.
+    """Create the federation's authority if there is none; return whether it is new.
 
     Args:
         home: The coordinator's home.
         name: The federation's name, 1 to 64 characters.
 
     Raises:
-        SetupError: Its certificate is there and its key is not, or it is of another federation.
+        SetupError: The key of an existing certificate is missing, or the authority belongs to
+            another federation.
     """
     if home.ca.exists():
         read_key(home.ca_key, EllipticCurvePrivateKey)
         if common_name(load_authority(home)) != name:
-            raise SetupError(f"{home.ca}: of another federation than {name!r}; choose another home")
+            raise SetupError(
+                f"{home.ca}: belongs to another federation than {name!r}; choose another home"
+            )
         return False
-    # A key without a certificate is what a kill between the two leaves.
+    # A key without a certificate is left by a crash between the two steps; reuse it.
     key = _ec_key(home.ca_key)
     subject = _name(name)
     builder = _builder(subject, subject, key.public_key(), datetime.now(UTC), AUTHORITY_DAYS)
@@ -65,20 +68,20 @@ def make_authority(home: ServerHome, name: str) -> bool:
 
 
 def make_plan_key(home: ServerHome) -> bool:
-    """Make the key that signs plans where there is none; return whether one was made.
+    """Create the key that signs plans if there is none; return whether it is new.
 
     Raises:
-        SetupError: The public key is there and the private one is not.
+        SetupError: The private key of an existing public key is missing.
     """
     if home.plan_public_key.exists() and not home.plan_key.exists():
         raise SetupError(
             f"{home.plan_key}: missing, and sites trust no other; restore it from backup"
         )
-    made = not home.plan_key.exists()
-    if made:
+    is_new = not home.plan_key.exists()
+    if is_new:
         write_key(home.plan_key, Ed25519PrivateKey.generate())
     write_atomic(home.plan_public_key, openssh_text(load_plan_key(home).public_key()) + "\n")
-    return made
+    return is_new
 
 
 def load_authority(home: ServerHome) -> x509.Certificate:
@@ -103,20 +106,21 @@ def load_plan_key(home: ServerHome) -> Ed25519PrivateKey:
     """Read the key that signs plans.
 
     Raises:
-        SetupError: It is missing, damaged or open to others.
+        SetupError: It is missing, damaged or readable by others.
     """
     return read_key(home.plan_key, Ed25519PrivateKey)
 
 
 def issue_server(home: ServerHome, hosts: Sequence[str], days: int = CERTIFICATE_DAYS) -> None:
-    """Write a server certificate; its key is made where there is none, and else kept.
+    """Write a server certificate, and its key if there is none.
 
-    So one file is replaced, atomically, and a running server never sees halves of two.
+    An existing key is kept, so that only one file is replaced, atomically: a running server never
+    reads a certificate and a key that do not match.
 
     Args:
         home: The coordinator's home.
-        hosts: Names and addresses by which sites reach the server.
-        days: How long it is valid, the authority's own end permitting.
+        hosts: Names and addresses at which sites reach the server.
+        days: Validity in days, limited by the authority's own expiry.
 
     Raises:
         SetupError: The authority cannot be used.
@@ -135,19 +139,19 @@ def issue_site(
     days: int = CERTIFICATE_DAYS,
     now: datetime | None = None,
 ) -> bytes:
-    """Make a site's certificate.
+    """Issue a site's certificate.
 
     Args:
         home: The coordinator's home.
-        request: The site's request, which is checked here.
-        days: How long it is valid, the authority's own end permitting.
-        now: The time that validity counts from; None: now.
+        request: The site's request, which is verified here.
+        days: Validity in days, limited by the authority's own expiry.
+        now: The start of the validity; None: the current time.
 
     Returns:
         The certificate, PEM.
 
     Raises:
-        SetupError: The request does not hold, or the authority cannot be used.
+        SetupError: The request is invalid, or the authority cannot be used.
     """
     check_request(request)
     uri = x509.UniformResourceIdentifier(node_uri(request.node_key()))
@@ -159,7 +163,7 @@ def issue_site(
 
 
 def _ec_key(path: Path) -> EllipticCurvePrivateKey:
-    """Read the key that is there, or make one."""
+    """Read a key, creating it if it does not exist."""
     if not path.exists():
         write_key(path, new_ec_key())
     return read_key(path, EllipticCurvePrivateKey)
@@ -203,7 +207,7 @@ def _builder(
 
 
 def _usage(*, certificates: bool) -> x509.KeyUsage:
-    """Return what a key is for (RFC 5280, 4.2.1.3): signing certificates, or TLS."""
+    """Return the purpose of a key (RFC 5280, 4.2.1.3): signing certificates, or TLS."""
     return x509.KeyUsage(
         digital_signature=not certificates,
         content_commitment=False,
@@ -224,7 +228,9 @@ def _for(builder: x509.CertificateBuilder, purpose: ObjectIdentifier) -> x509.Ce
 def _signed(home: ServerHome, builder: x509.CertificateBuilder) -> x509.Certificate:
     key = read_key(home.ca_key, EllipticCurvePrivateKey)
     if key.public_key() != load_authority(home).public_key():
-        raise SetupError(f"{home.ca_key}: not the key of {home.ca}; restore both from one backup")
+        raise SetupError(
+            f"{home.ca_key}: not the key of {home.ca}; restore both from the same backup"
+        )
     return builder.sign(key, SHA384())
 
 

@@ -1,7 +1,7 @@
-"""The sites of a federation: one file each in ``sites/``, and who may come in.
+"""The registry of a federation's sites: one file per site in ``sites/``.
 
-The files are the truth. A running server reads them again when they change, so that an approval, a
-renewal and a revocation take effect within seconds.
+A running server reads the files again when they change, so that an approval, a renewal or a
+revocation takes effect within seconds.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT = r"^[0-9a-f]{64}$"
 
-NO_SITES = "no site is approved yet: mamfed-server sites approve takes one in"
+NO_SITES = "no site is approved yet: approve one with mamfed-server sites approve"
 
 
 class IssuedCertificate(Config):
-    """One certificate that a site was given.
+    """One certificate issued to a site.
 
     Attributes:
-        serial: Its serial number, in hex digits.
+        serial: Its serial number, hexadecimal.
         not_before: Start of its validity.
         not_after: End of its validity.
     """
@@ -53,14 +53,14 @@ class SiteEntry(Config):
 
     Attributes:
         site: Its name.
-        node_public_key: The key by which Flower knows its node: EC P-384, OpenSSH.
+        node_public_key: The key that identifies its Flower node: EC P-384, OpenSSH.
         node_fingerprint: SHA-256 of that key's DER SubjectPublicKeyInfo, 64 hex digits.
-        certificates: Certificates of this key; older ones hold until they expire.
+        certificates: Certificates of this key; older ones stay valid until they expire.
         status: Whether it may take part.
         approved_at: When this key was approved.
         revoked_at: When it was revoked.
-        contact: Whom to phone.
-        replaced: Fingerprints of node keys that it had before; they are never approved again.
+        contact: The site's contact.
+        replaced: Fingerprints of its former node keys; they are never approved again.
     """
 
     site: str = Field(pattern=SITE_NAME)
@@ -74,15 +74,15 @@ class SiteEntry(Config):
     replaced: tuple[str, ...] = ()
 
     def expiry(self) -> datetime:
-        """Return when its newest certificate ends."""
+        """Return when its newest certificate expires."""
         return max(certificate.not_after for certificate in self.certificates)
 
 
 def load_sites(home: ServerHome) -> dict[str, SiteEntry]:
-    """Read all sites, in the order of their names.
+    """Read all sites, sorted by name.
 
     Raises:
-        SetupError: A file is damaged, or holds another site than its name says.
+        SetupError: A file is damaged, or its name is not that of its site.
     """
     return {path.stem: _read_entry(path) for path in sorted(home.sites.glob("[!.]*.json"))}
 
@@ -91,7 +91,7 @@ def active_sites(home: ServerHome) -> list[str]:
     """Return the names of the sites that may take part.
 
     Raises:
-        SetupError: A file is damaged, or holds another site than its name says.
+        SetupError: A file is damaged, or its name is not that of its site.
     """
     return [name for name, entry in load_sites(home).items() if entry.status == "active"]
 
@@ -103,111 +103,115 @@ def save_site(home: ServerHome, entry: SiteEntry) -> None:
 
 
 class Registry:
-    """Who may come in, as ``sites/`` says now; safe to share between threads."""
+    """The sites as in ``sites/`` now; safe to share between threads."""
 
     def __init__(self, home: ServerHome, every_seconds: float = 1.0) -> None:
-        """Watch a home's sites, looking at most once in ``every_seconds`` for changes."""
+        """Watch the sites of a home, checking for changes at most every ``every_seconds``."""
         self._folder = home.sites
         self._every_seconds = every_seconds
         self._lock = threading.Lock()
-        self._read: dict[str, tuple[_Stamp, SiteEntry | None]] = {}
-        self._look_at = float("-inf")
+        self._cache: dict[str, tuple[_Stamp, SiteEntry | None]] = {}
+        self._next_refresh = float("-inf")
 
     def entries(self) -> Mapping[str, SiteEntry]:
-        """Return the sites by name, revoked ones too. A damaged file's site is left out."""
+        """Return the sites by name, revoked ones included, without those with damaged files."""
         with self._lock:
-            self._look_in_time()
-            return {site: entry for site, (_, entry) in self._read.items() if entry is not None}
+            self._refresh_if_due()
+            return {site: entry for site, (_, entry) in self._cache.items() if entry is not None}
 
     def entry(self, site: str) -> SiteEntry | None:
-        """Return one site's entry, None where there is none that can be read."""
+        """Return one site's entry; None: it is unknown or its file is damaged."""
         with self._lock:
-            self._look_in_time()
-            return self._read[site][1] if site in self._read else None
+            self._refresh_if_due()
+            return self._cache[site][1] if site in self._cache else None
 
     def check(self, certificate_der: bytes, node_public_key_der_sha256: str | None) -> SiteEntry:
-        """Return the site that shows a certificate. TLS has checked its chain and its dates.
+        """Return the entry of the site with this certificate; TLS has verified chain and dates.
 
         Args:
-            certificate_der: The certificate that the site showed.
+            certificate_der: The site's certificate.
             node_public_key_der_sha256: Fingerprint of the key that signs its Flower requests;
-                None where a request is not signed.
+                None: the request is not signed.
 
         Raises:
-            LinkError: It is not one of the federation, is revoked, or its keys do not belong
-                together.
+            LinkError: The site is unknown or revoked, or the certificate is not registered for
+                this node key.
         """
-        shown = _shown(certificate_der)
-        entry = self.entry(shown.site)
+        presented = _identity_in(certificate_der)
+        entry = self.entry(presented.site)
         if entry is None:
-            raise LinkError(f"certificate of {shown.site} is not of this federation")
+            raise LinkError(f"certificate of {presented.site} is not of this federation")
         if entry.status != "active":
-            raise LinkError(f"certificate of {shown.site} is revoked; ask the coordinator")
-        if {shown.fingerprint, node_public_key_der_sha256 or shown.fingerprint} != {
+            raise LinkError(f"certificate of {presented.site} is revoked; ask the coordinator")
+        if {presented.fingerprint, node_public_key_der_sha256 or presented.fingerprint} != {
             entry.node_fingerprint
         }:
-            raise LinkError(f"certificate of {shown.site} belongs to another node key")
-        if shown.serial not in {certificate.serial for certificate in entry.certificates}:
-            raise LinkError(f"certificate of {shown.site} has a serial number that is unknown here")
+            raise LinkError(f"certificate of {presented.site} belongs to another node key")
+        if presented.serial not in {certificate.serial for certificate in entry.certificates}:
+            raise LinkError(
+                f"certificate of {presented.site} has a serial number that is unknown here"
+            )
         return entry
 
-    def _look_in_time(self) -> None:
-        if time.monotonic() >= self._look_at:
-            self._look()
-            self._look_at = time.monotonic() + self._every_seconds
+    def _refresh_if_due(self) -> None:
+        if time.monotonic() >= self._next_refresh:
+            self._refresh()
+            self._next_refresh = time.monotonic() + self._every_seconds
 
-    def _look(self) -> None:
-        """Read the files that changed since the last look."""
+    def _refresh(self) -> None:
+        """Read the files that have changed since the last refresh."""
         stamps = _stamps(self._folder)
-        for site in self._read.keys() - stamps.keys():
-            del self._read[site]
+        for site in self._cache.keys() - stamps.keys():
+            del self._cache[site]
         for site, stamp in sorted(stamps.items()):
-            if site not in self._read or self._read[site][0] != stamp:
-                self._read[site] = stamp, self._read_again(site)
+            if site not in self._cache or self._cache[site][0] != stamp:
+                self._cache[site] = stamp, self._load(site)
 
-    def _read_again(self, site: str) -> SiteEntry | None:
+    def _load(self, site: str) -> SiteEntry | None:
         try:
             return _read_entry(self._folder / f"{site}.json")
-        except SetupError as error:  # one damaged file must not shut the others out
-            logger.error("%s; this site is not let in", error)
+        except SetupError as error:  # one damaged file must not lock out the other sites
+            logger.error("%s; this site is not admitted", error)
             return None
 
 
 _Stamp = tuple[int, int, int]
 
 
-class _Shown(NamedTuple):
+class _Identity(NamedTuple):
     site: str
     fingerprint: str
     serial: str
 
 
-@lru_cache(maxsize=16384)
-def _shown(certificate_der: bytes) -> _Shown:
-    """Read what a certificate says; sites show the same one with every request."""
+@lru_cache(maxsize=16384)  # a site presents the same certificate with every request
+def _identity_in(certificate_der: bytes) -> _Identity:
+    """Return the identity in a certificate."""
     try:
         certificate = x509.load_der_x509_certificate(certificate_der)
         site, uri = names_in(certificate, "certificate")
     except (ValueError, SetupError):
         raise LinkError("certificate is not one of a mamfed site") from None
-    return _Shown(site, uri.removeprefix(URI_PREFIX), f"{certificate.serial_number:x}")
+    return _Identity(site, uri.removeprefix(URI_PREFIX), f"{certificate.serial_number:x}")
 
 
 def _stamps(folder: Path) -> dict[str, _Stamp]:
-    found: dict[str, _Stamp] = {}
+    stamps: dict[str, _Stamp] = {}
     if not folder.is_dir():
-        return found
+        return stamps
     with os.scandir(folder) as items:
         for item in items:
             if item.name.endswith(".json") and not item.name.startswith("."):
                 stat = item.stat()
                 stamp = stat.st_mtime_ns, stat.st_size, stat.st_ino
-                found[item.name.removesuffix(".json")] = stamp
-    return found
+                stamps[item.name.removesuffix(".json")] = stamp
+    return stamps
 
 
 def _read_entry(path: Path) -> SiteEntry:
     entry = read_json(SiteEntry, path)
     if entry.site != path.stem:
-        raise SetupError(f"{path}: holds site {entry.site}; its name must be {entry.site}.json")
+        raise SetupError(
+            f"{path}: contains site {entry.site}; rename the file to {entry.site}.json"
+        )
     return entry

@@ -1,1 +1,1 @@
-"""The network side: Flower's SuperLink, the TLS listener, and the guard before them."""
+"""The network side: Flower's SuperLink, the TLS listener, and the request guard between them."""

@@ -1,4 +1,4 @@
-"""The one listener of a coordinator: TLS 1.3, client certificates, before ``guard.Guard``."""
+"""The coordinator's only listener: TLS 1.3 with client certificates, before the request guard."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FIRST_REQUEST_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75
 MAX_CONNECTIONS = 1000
 SHUTDOWN_SECONDS = 1
-"""Closing TLS waits for the other side's farewell, which an idle site does not send."""
+"""Limit for closing TLS, which waits for the peer's close_notify; an idle site sends none."""
 FLOWER_HEADER = "x-flower-version"
 
 
 class TlsListener:
-    """The listener, in a thread of its own."""
+    """The listener, which runs in its own thread."""
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class TlsListener:
         """Prepare to listen.
 
         Args:
-            guard: What requests go to.
+            guard: The ASGI app that handles the requests.
             host: Address to bind.
-            port: Port to bind; 0 takes a free one.
+            port: Port to bind; 0 chooses a free one.
             ca: The federation's CA certificate, PEM.
-            certificate: The server's, PEM. When the file changes, new connections get the new one.
+            certificate: The server's certificate, PEM. :meth:`reload` loads a renewed one.
             key: Its private key, PEM.
-            limits: What an address may take.
+            limits: Limits of the connections.
         """
         self._certificate, self._key = certificate, key
         self._stamp = _stamp(certificate, key)
@@ -78,7 +78,7 @@ class TlsListener:
         self._thread = threading.Thread(target=self._serve, daemon=True, name="front")
 
     def start(self) -> int:
-        """Listen; return the port.
+        """Start listening; return the port.
 
         Raises:
             LinkError: The address cannot be bound.
@@ -96,10 +96,10 @@ class TlsListener:
         return port
 
     def reload(self) -> bool:
-        """Take a new server certificate where the files have changed; say whether they had.
+        """Load the server certificate if its files have changed; return whether they had.
 
         Raises:
-            LinkError: The new files do not fit; connections keep the old ones.
+            LinkError: The new files cannot be used; connections keep the old certificate.
         """
         stamp = _stamp(self._certificate, self._key)
         if stamp == self._stamp:
@@ -108,12 +108,12 @@ class TlsListener:
         try:
             self._context.load_cert_chain(self._certificate, self._key)
         except OSError as error:
-            why = pair_reason(self._certificate, error)
-            raise LinkError(f"{self._certificate}: cannot be used: {why}") from None
+            reason = pair_reason(self._certificate, error)
+            raise LinkError(f"{self._certificate}: cannot be used: {reason}") from None
         return True
 
     def _serve(self) -> None:
-        with suppress(SystemExit):  # uvicorn's way to say that the address is taken
+        with suppress(SystemExit):  # raised by uvicorn if the address is in use
             self._server.run()
 
     def stop(self) -> None:
@@ -136,7 +136,7 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:
 
 
 def _protocol(limits: Limits) -> type[H11Protocol]:
-    """Make a protocol that counts connections by address and hands the certificate on."""
+    """Return a protocol that limits connections per address and passes on the certificate."""
     open_by_address: Counter[str] = Counter()
 
     class PeerProtocol(H11Protocol):
@@ -154,8 +154,8 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
                 transport.close()
                 return
             self.app = _with_peer(self.app, _certificate_of(transport))
-            # A connection that never asks for anything would be kept for ever.
-            self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_mute)
+            # A connection without a request would stay open forever.
+            self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_unused)
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self.counted is not None:
@@ -165,7 +165,7 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
                 self.counted = None
             super().connection_lost(exc)
 
-        def _close_if_mute(self) -> None:
+        def _close_if_unused(self) -> None:
             if self.cycle is None and not self.transport.is_closing():
                 self.transport.close()
 

@@ -1,10 +1,10 @@
-"""What stands before Flower's Fleet API, request by request.
+"""Check every request before it reaches Flower's Fleet API.
 
-What reaches Flower has passed, in this order: a certificate of this federation's CA (TLS,
-``listener.py``); a path that sites need; the versions that a federation shares; the registry
-(known, not revoked, and the certificate's node key is the one that signs Flower's requests); a
-body of limited size, in limited time; and, where a message is pushed, its own sender. Everything
-else gets one line of JSON.
+The checks, in this order: a certificate of this federation's CA (TLS, ``listener.py``); a path that
+sites need; compatible versions; the registry (the site is known and not revoked, and the
+certificate's node key is the one that signs Flower's requests); a body within the size and time
+limits; and, for a pushed message, its sender. Every other request is answered with one line of
+JSON.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ logger = logging.getLogger(__name__)
 
 HEALTH = "/health"
 PEER = "mamfed.peer"
-"""Where the listener puts the client's certificate (DER) in a request's scope."""
+"""Key of the client's certificate (DER) in a request's scope, set by the listener."""
 COLLECT_BYTES = 32 * 2**20
-"""Bodies after which Python's collector runs. What answers a request leaves it and its answer in
-reference cycles (Flower 1.41-1.42): ten sites' were seen to hold 1 GB until the collector ran."""
+"""Total body size after which Python's garbage collector runs. Flower 1.41-1.42 leaves requests and
+responses in reference cycles: those of ten sites held 1 GB until the collector ran."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -62,13 +62,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Limits(NamedTuple):
-    """What one request, one address and one answer may take.
+    """Limits of one request, one address and one answer.
 
     Attributes:
-        body_bytes: Largest body; Flower's parts are 5 MiB.
-        body_seconds: How long a body may take to come.
-        connections_per_address: Connections open at once from one address.
-        answer_bytes: All parts of one answer together.
+        body_bytes: Maximum size of a body; Flower sends parts of 5 MiB.
+        body_seconds: Maximum time to receive a body.
+        connections_per_address: Maximum number of open connections from one address.
+        answer_bytes: Maximum total size of the parts of one answer.
     """
 
     body_bytes: int = 8 * 2**20
@@ -78,28 +78,28 @@ class Limits(NamedTuple):
 
 
 class KnownSites(Protocol):
-    """Who belongs to the federation (``sites.Registry``)."""
+    """The sites of the federation (``registry.Registry``)."""
 
     def check(self, certificate_der: bytes, node_public_key_der_sha256: str | None) -> Any:
         """Return the site's entry.
 
         Raises:
-            LinkError: It does not belong to it, or no longer.
+            LinkError: The site is unknown or revoked.
         """
 
 
 class RequestDenied(Exception):
-    """A request that does not reach Flower."""
+    """A request that is denied before it reaches Flower."""
 
     def __init__(self, status: int, detail: str) -> None:
-        """Answer with an HTTP status and a line of text."""
+        """Deny with an HTTP status and one line of text."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
 
 
 class RequestGuard:
-    """ASGI middleware: lets through what a site needs, from sites that are known."""
+    """ASGI middleware that passes on the requests that sites need, from known sites only."""
 
     def __init__(
         self,
@@ -107,65 +107,65 @@ class RequestGuard:
         known: KnownSites,
         limits: Limits,
         on_contact: Callable[[str, bytes, str], None],
-        news: ClosingMessage | None = None,
+        closing: ClosingMessage | None = None,
     ) -> None:
-        """Guard a link.
+        """Guard a SuperLink.
 
         Args:
-            link: What is guarded.
-            known: Who may come in.
-            limits: What they may take.
-            on_contact: Called whenever a site was let in with its name, the number of its process
-                (``versions.INSTANCE_HEADER``, unchecked) and its address.
-            news: What each answer tells of the run; None: nothing.
+            link: The SuperLink.
+            known: The sites that may send requests.
+            limits: Limits of their requests.
+            on_contact: Called for each admitted request with the site's name, the number of its
+                process (``versions.INSTANCE_HEADER``, unchecked) and its address.
+            closing: Adds the run's state to each response; None: nothing is added.
         """
         self._link = link
         self._known = known
         self._limits = limits
         self._on_contact = on_contact
-        self._news = news
+        self._closing = closing
         self._sent: Counter[str] = Counter()
         self._uncollected = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it."""
+        """Pass on a request, or deny it."""
         if scope["type"] != "http":
             return
         try:
             body, site = await self._admit(scope, receive)
         except RequestDenied as denied:
             logger.info("%s %s: %s", denied.status, scope["path"], denied.detail)
-            await _answer(send, denied)
+            await _send_denial(send, denied)
             return
         self._uncollected += len(body)
 
-        sent = self._news.on_answer(site) if self._news and site else None
+        on_sent = self._closing.on_answer(site) if self._closing and site else None
 
-        async def count(event: MutableMapping[str, Any]) -> None:
+        async def send_counted(event: MutableMapping[str, Any]) -> None:
             self._uncollected += len(event.get("body", b""))
-            if self._news and event["type"] == "http.response.start":
-                event["headers"] = [*event.get("headers", ()), self._news.header()]
+            if self._closing and event["type"] == "http.response.start":
+                event["headers"] = [*event.get("headers", ()), self._closing.header()]
             await send(event)
 
-        await self._link.app(scope, _replay(body, receive), count)
-        if sent:
-            sent()
-        self._collect()
+        await self._link.app(scope, _replay(body, receive), send_counted)
+        if on_sent:
+            on_sent()
+        self._collect_garbage()
 
     async def _admit(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
-        """Return a request's body, and whose it is; empty for a look at the health."""
+        """Return a request's body and its site; both are empty for a health check."""
         path, headers = str(scope["path"]), {k.decode().lower(): v for k, v in scope["headers"]}
         if not _is_offered(path, scope["method"]):
-            raise RequestDenied(404, "there is no such thing here")
+            raise RequestDenied(404, "no such path")
         peer: bytes | None = scope.get(PEER)
         if peer is None:
-            raise RequestDenied(403, "no client certificate was shown")
+            raise RequestDenied(403, "the request came without a client certificate")
         if path == HEALTH:
-            await self._who(peer, None)
+            await self._site_of(peer, None)
             return b"", ""
         _check_versions(headers)
         key = _key(headers)
-        site = await self._who(peer, _fingerprint(key))
+        site = await self._site_of(peer, _fingerprint(key))
         body = await self._body(headers, receive)
         if path == PUSH_MESSAGES:
             _check_sender(body)
@@ -176,12 +176,12 @@ class RequestGuard:
         self._on_contact(site, headers.get(INSTANCE_HEADER, b""), str(address))
         return body, site
 
-    def _collect(self) -> None:
+    def _collect_garbage(self) -> None:
         if self._uncollected >= COLLECT_BYTES:
             self._uncollected = 0
             gc.collect()
 
-    async def _who(self, peer: bytes, node: str | None) -> str:
+    async def _site_of(self, peer: bytes, node: str | None) -> str:
         try:
             entry = await asyncio.to_thread(self._known.check, peer, node)
         except LinkError as error:
@@ -189,9 +189,11 @@ class RequestGuard:
         return str(entry.site)
 
     async def _body(self, headers: dict[str, bytes], receive: Receive) -> bytes:
-        """Read the whole body, no more than allowed and no slower."""
+        """Read the body within the size and time limits."""
         length = headers.get("content-length", b"0")
-        too_large = RequestDenied(413, f"a body may have {self._limits.body_bytes} bytes")
+        too_large = RequestDenied(
+            413, f"the body is too large: at most {self._limits.body_bytes} bytes are allowed"
+        )
         if not length.isdigit() or int(length) > self._limits.body_bytes:
             raise too_large
         body = bytearray()
@@ -201,25 +203,25 @@ class RequestGuard:
                 while more:
                     event = await receive()
                     if event["type"] == "http.disconnect":
-                        raise RequestDenied(400, "the body never came")
+                        raise RequestDenied(400, "the client disconnected before sending its body")
                     body += event.get("body", b"")
                     more = event.get("more_body", False)
                     if len(body) > self._limits.body_bytes:
                         raise too_large
         except TimeoutError:
             raise RequestDenied(
-                408, f"the body took over {span(self._limits.body_seconds)}"
+                408, f"the body took longer than {span(self._limits.body_seconds)}"
             ) from None
         return bytes(body)
 
     def _count(self, path: str, site: str, length: int) -> None:
-        """Refuse parts of an answer beyond what any answer can be."""
+        """Deny further parts of an answer once it is larger than any valid answer."""
         if path == PUSH_MESSAGES:
             self._sent[site] = 0
         if path == PUSH_OBJECT:
             self._sent[site] += length
             if self._sent[site] > self._limits.answer_bytes:
-                raise RequestDenied(413, "the answer is larger than any answer can be")
+                raise RequestDenied(413, "the answer is larger than any valid answer")
 
 
 def _is_offered(path: str, method: str) -> bool:
@@ -230,15 +232,13 @@ def _check_versions(headers: dict[str, bytes]) -> None:
     theirs = headers.get(MAMFED_HEADER, b"").decode("latin-1")
     if not same_minor(theirs):
         raise RequestDenied(
-            426, f"found mamfed {theirs[:20]!r}, expected {__version__}: same minor version"
+            426, f"found mamfed {theirs[:20]!r}, expected the minor version of {__version__}"
         )
     flower = headers.get(VERSION_HEADER, b"").decode("latin-1")
     if not same_minor(flower, flower_version()):
-        raise RequestDenied(426, _other("Flower", flower, flower_version()))
-
-
-def _other(what: str, found: str, expected: str) -> str:
-    return f"found {what} {found[:20]!r}, expected {expected}: a federation shares major and minor"
+        raise RequestDenied(
+            426, f"found Flower {flower[:20]!r}, expected the minor version of {flower_version()}"
+        )
 
 
 def _key(headers: dict[str, bytes]) -> bytes:
@@ -261,7 +261,7 @@ def _fingerprint(key: bytes) -> str:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read already, once; then what comes."""
+    """Return a ``receive`` that first yields a body already read, then the remaining events."""
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> MutableMapping[str, Any]:
@@ -270,7 +270,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _answer(send: Send, denied: RequestDenied) -> None:
+async def _send_denial(send: Send, denied: RequestDenied) -> None:
     body = json.dumps({"detail": denied.detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": denied.status, "headers": headers})

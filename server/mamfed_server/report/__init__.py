@@ -1,5 +1,5 @@
-"""The page that a run ends with, of a real federation or of a simulated one.
+"""The HTML report of a run, federated or simulated.
 
-``data`` reads a run folder, ``results`` turns figures into tables and sentences, ``participation``
-says who took part when, ``figures`` draws, ``page`` writes ``report.html``.
+``data`` reads the run folder, ``results`` turns scores into tables and sentences, ``participation``
+lists who took part in which round, ``figures`` draws the plots, ``page`` writes ``report.html``.
 """

@@ -1,4 +1,4 @@
-"""What a report is made of: the run folder, and what ``report.json`` adds to it."""
+"""The input of a report: the run folder, and the notes in its ``report.json``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTES, FIGURE2, ARMS = "report.json", "figure2.png", "arms"
 
 
 class RejectedRow(Config):
-    """A row of a site's table that could not be used; it stays with those who hold the table."""
+    """A rejected row of a site's table, known only where the table is."""
 
     site: str
     row: int
@@ -35,12 +35,12 @@ class RejectedRow(Config):
 
 
 class CaseNote(Config):
-    """A held-out image.
+    """A held-out image and its score.
 
     Attributes:
         site: The site that holds it.
         image: Its name in the site's table.
-        vendor: Who made the machine.
+        vendor: The vendor of the mammography unit.
         dice: Dice of prediction and truth, 0..1.
     """
 
@@ -51,7 +51,7 @@ class CaseNote(Config):
 
 
 class Interval(Config):
-    """A 95 % bootstrap interval over patients of a site's mean Dice in the federated arm."""
+    """The 95 % bootstrap interval over patients of a site's mean Dice in the federated arm."""
 
     low: float | None
     high: float | None
@@ -67,17 +67,17 @@ class DiceDifference(Config):
 
 
 class SiteGain(Config):
-    """What a site gains by taking part, on its own held-out images.
+    """What a site gains by taking part, measured on its own held-out images.
 
     Attributes:
         site: The site.
-        images: Its images with malignancy.
-        patients: Their patients; None: not known.
+        images: Number of its images with malignancy.
+        patients: Number of their patients; None: unknown.
         dice: Mean Dice by model: ``shared``, ``personal``, ``local``.
-        minus_local: Of ``shared`` and ``personal``, the paired difference to ``local``.
-        other_images: Its images without malignancy.
-        other_patients: Their patients.
-        marked: Mean share of the breast that a model marks on those, 0..1, by model.
+        minus_local: Paired difference to ``local``, for ``shared`` and ``personal``.
+        other_images: Number of its images without malignancy.
+        other_patients: Number of their patients; None: unknown.
+        marked: Mean fraction of the breast marked on the images without malignancy, 0..1, by model.
     """
 
     site: str
@@ -91,18 +91,18 @@ class SiteGain(Config):
 
 
 class RunNotes(Config):
-    """What a run knows beside its plan, rounds and summary; a simulation knows most.
+    """Facts for the report beyond plan, rounds and summary; most of them only in simulations.
 
     Attributes:
         title: Heading of the page.
-        command: The command line that ran.
+        command: The command line of the run.
         environment: Versions, device and threads, by name.
-        rejected: Every row that could not be used.
+        rejected: All rejected rows.
         cases: The images of ``figure2.png``, in the order of its columns.
-        cases_chosen_by: The rule by which they were chosen.
-        worst: The held-out images with the lowest Dice, the worst first.
-        intervals: By site.
-        promises: What each site gains, as a simulation measured it image by image.
+        cases_chosen_by: The rule that chose them.
+        worst: The held-out images with the lowest Dice, worst first.
+        intervals: Interval of the mean Dice, by site.
+        promises: What each site gains, measured per image in a simulation.
     """
 
     title: str = "A federated run"
@@ -118,18 +118,18 @@ class RunNotes(Config):
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is made of.
+    """Everything that a report shows.
 
     Attributes:
         plan: The plan.
-        summary: What ``summary.json`` holds.
+        summary: The contents of ``summary.json``, or a substitute until there is one.
         rounds: Rounds of the federated arm.
         other_rounds: Rounds of other arms, by ``local-NAME`` or ``centralised``.
-        notes: What ``report.json`` holds.
-        figure2: PNG of ``notes.cases``, as a simulation drew it.
-        events: How often which event was logged.
+        notes: The contents of ``report.json``.
+        figure2: PNG of ``notes.cases``, drawn by a simulation.
+        events: Number of logged events by kind.
         absent: Approved sites that no round has asked, each with the reason.
-        kept: The checkpoint that is in the folder; None: there is none.
+        kept: The checkpoint to use; None: there is none.
     """
 
     plan: TrainingPlan
@@ -144,23 +144,23 @@ class ReportData:
 
     @property
     def state(self) -> RunState:
-        """How the run stands."""
+        """The state of the run."""
         return RunState(self.summary["status"])
 
     @property
     def ended_well(self) -> bool:
-        """Whether the run came to its end, and so to its test on held-out patients."""
+        """Whether the run finished, including its test on held-out patients."""
         return self.state is RunState.FINISHED
 
     @property
     def threshold(self) -> float:
-        """Probability from which the federated arm marks a pixel on test images."""
+        """Minimum probability of a marked pixel on test images in the federated arm."""
         chosen: float | None = self.summary.get("threshold")
         return self.plan.evaluation.threshold if chosen is None else chosen
 
 
 def environment() -> dict[str, str]:
-    """Return what this process runs on, by name."""
+    """Return the versions and the machine of this process, by name."""
     return {
         "mamfed": __version__,
         "Python": platform.python_version(),
@@ -171,14 +171,14 @@ def environment() -> dict[str, str]:
 
 
 def write_notes(folder: Path, notes: RunNotes, figure2: bytes | None = None) -> None:
-    """Keep in a run folder what its report needs beside the run's own files."""
+    """Write the notes for the report, and figure 2 if given, to a run folder."""
     write_atomic(folder / NOTES, notes.model_dump_json(indent=2) + "\n")
     if figure2 is not None:
         write_atomic(folder / FIGURE2, figure2)
 
 
 def read_notes(folder: Path) -> RunNotes:
-    """Read what a run folder has noted, nothing where it has not.
+    """Read the notes of a run folder; without any, return defaults.
 
     Raises:
         DataError: The file is damaged.
@@ -189,24 +189,24 @@ def read_notes(folder: Path) -> RunNotes:
     try:
         return RunNotes.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
-        raise DataError(f"{path}: damaged; remove it, and the report goes without it") from None
+        raise DataError(f"{path}: damaged; remove it to get a report without these notes") from None
 
 
 def read_run(folder: Path) -> ReportData:
-    """Gather what a run folder holds, whether the run has ended or not.
+    """Read the report's input from a run folder, whether the run has ended or not.
 
     Raises:
         DataError: The summary or the notes are damaged.
         PlanError: The plan is damaged or missing.
     """
-    plan, found = read_plan(folder / PLAN), run_status_of(folder)
+    plan, status = read_plan(folder / PLAN), run_status_of(folder)
     notes, figure2 = read_notes(folder), folder / FIGURE2
-    rounds, events = found.rounds, found.events
-    summary = _unfinished(found, plan) if found.summary is None else found.summary
+    rounds, events = status.rounds, status.events
+    summary = _provisional_summary(status, plan) if status.summary is None else status.summary
     return ReportData(
         plan=plan,
-        summary=summary | {"checkpoint": str(found.kept.path.resolve()) if found.kept else None},
-        kept=found.kept,
+        summary=summary | {"checkpoint": str(status.kept.path.resolve()) if status.kept else None},
+        kept=status.kept,
         rounds=rounds,
         other_rounds=_other_rounds(folder),
         notes=notes,
@@ -216,14 +216,14 @@ def read_run(folder: Path) -> ReportData:
     )
 
 
-def _unfinished(found: RunStatus, plan: TrainingPlan) -> dict[str, Any]:
-    """Stand for the summary that a run has not written yet, or never will."""
+def _provisional_summary(status: RunStatus, plan: TrainingPlan) -> dict[str, Any]:
+    """Return a substitute for the summary that a run has not written."""
     stages: dict[str, list[str]] = {}
-    for record in found.rounds:
+    for record in status.rounds:
         stages[record.stage] = sorted({*stages.get(record.stage, ()), *record.expected})
     return {
-        "status": found.state,
-        "reason": "" if found.state is RunState.RUNNING else found.reason,
+        "status": status.state,
+        "reason": "" if status.state is RunState.RUNNING else status.reason,
         "complete": False,
         "arms": {},
         "checkpoint_chosen_by": "the latest round: no validation Dice was measured yet",
@@ -231,13 +231,13 @@ def _unfinished(found: RunStatus, plan: TrainingPlan) -> dict[str, Any]:
         "plan_sha256": plan.sha256(),
         "stages": stages,
         "sites": {},
-        "warnings": list(dict.fromkeys(e["warning"] for e in found.events if "warning" in e)),
-        "seconds": sum(record.seconds for record in found.rounds),
+        "warnings": list(dict.fromkeys(e["warning"] for e in status.events if "warning" in e)),
+        "seconds": sum(record.seconds for record in status.rounds),
     }
 
 
 def _other_rounds(folder: Path) -> dict[str, Sequence[RoundRecord]]:
-    """Read the rounds of other arms, local ones first."""
+    """Read the rounds of the other arms, local ones first."""
     arms = sorted((folder / ARMS).glob("*"), key=lambda arm: ("-" not in arm.name, arm.name))
     rounds = {arm.name: RunFolder(arm).rounds() for arm in arms if RunFolder(arm).holds_run()}
     return {name: records for name, records in rounds.items() if records}

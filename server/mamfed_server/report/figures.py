@@ -1,8 +1,8 @@
-"""The report's plots, drawn off screen as PNG bytes; see ``figure2`` for the images.
+"""The plots of a report, drawn off screen as PNG bytes; the simulations draw figure 2.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart; markers, line styles and
-hatching say the same once more, for print in grey. The background is white, so a plot looks the
-same on a light and on a dark page. Names are drawn as they are, never read as formulas.
+The colours are the colour-blind-safe palette of Okabe and Ito. Markers, line styles and hatching
+repeat the information for greyscale print. The background is white, so that a plot styles the same
+on light and dark pages. Names are drawn literally, never parsed as formulas.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ARM_LOOKS = {
 }
 DPI = 130
 LEGEND_LETTERS = 100
-"""So many fit side by side under the curves."""
+"""Number of letters that fit side by side in the legend under the curves."""
 
-Looks = Mapping[str, Mapping[str, Any]]
-"""How the lines of each site are drawn, by the name of the site."""
+LineStyles = Mapping[str, Mapping[str, Any]]
+"""Matplotlib's line properties, by site."""
 
 
 class BarGroup(NamedTuple):
@@ -46,8 +46,8 @@ class BarGroup(NamedTuple):
 
     Attributes:
         name: The site.
-        note: What stands below the name, such as the number of images.
-        dice: Mean Dice by arm, 0..1; None where there is none.
+        note: Text below the name, such as the number of images.
+        dice: Mean Dice by arm, 0..1; None: not measured.
     """
 
     name: str
@@ -58,25 +58,25 @@ class BarGroup(NamedTuple):
 def draw_curves(
     rounds: Sequence[RoundRecord], other_rounds: Mapping[str, Sequence[RoundRecord]]
 ) -> bytes:
-    """Draw the training losses of both stages and the validation Dice of stage 2, round by round.
+    """Draw the training losses of both stages and the validation Dice of stage 2 by round.
 
     Args:
         rounds: Rounds of the federated arm.
-        other_rounds: Rounds of other arms. Their mean validation Dice is thin and dashed; that of
-            ``local-NAME`` has the colour of site NAME.
+        other_rounds: Rounds of other arms. Their mean validation Dice is drawn as a thin dashed
+            line, for ``local-NAME`` in the colour of site NAME.
     """
     figure = Figure(figsize=(9, 7.4), layout="constrained")
     panels = figure.subplot_mosaic(
         [[Stage.PRETRAINING, Stage.FINETUNING], ["dice", "dice"]], height_ratios=(1, 1.25)
     )
-    looks = _site_looks(rounds)
+    styles = _site_styles(rounds)
     for number, stage in enumerate(Stage, start=1):
         frame(panels[stage], f"Stage {number}, {stage}: training loss")
-        _draw_losses(panels[stage], [r for r in rounds if r.stage is stage], looks)
+        _draw_losses(panels[stage], [r for r in rounds if r.stage is stage], styles)
     finetuning = [r for r in rounds if r.stage is Stage.FINETUNING]
     frame(panels["dice"], "Stage 2, finetuning: Dice on validation patients")
-    _draw_validation(panels["dice"], finetuning, looks)
-    _draw_other_arms(panels["dice"], other_rounds, looks)
+    _draw_validation(panels["dice"], finetuning, styles)
+    _draw_other_arms(panels["dice"], other_rounds, styles)
     choice = RoundChoice(finetuning)
     if choice.chosen:
         numbers, smoothed = zip(*choice.smoothed, strict=True)
@@ -94,10 +94,10 @@ def draw_curves(
 
 
 def draw_dice_bars(groups: Sequence[BarGroup]) -> bytes:
-    """Draw mean Dice by site and arm. A missing value reads n/a; it is never drawn as 0.
+    """Draw mean Dice by site and arm. A missing value is labelled n/a, never drawn as 0.
 
     Args:
-        groups: One a site, all with the same arms; at least one.
+        groups: One per site, all with the same arms; at least one.
     """
     arms = list(groups[0].dice)
     width = 0.8 / len(arms)
@@ -111,7 +111,7 @@ def draw_dice_bars(groups: Sequence[BarGroup]) -> bytes:
     for place, group in enumerate(groups):
         label = f"{group.name}\n{group.note}"
         axes.text(place, -0.04, label, ha="center", va="top", parse_math=False)
-    # The texts stand where tick labels would: those of matplotlib read formulas.
+    # These texts replace tick labels, in which matplotlib would parse formulas.
     axes.set_xticks(range(len(groups)), ["\n\n"] * len(groups))
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.tick_params(axis="x", length=0)
@@ -121,34 +121,34 @@ def draw_dice_bars(groups: Sequence[BarGroup]) -> bytes:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Render a figure on white."""
+    """Return a figure as PNG, on white."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _site_looks(rounds: Sequence[RoundRecord]) -> Looks:
-    """Give each site a colour and a marker; a pair comes back only after 42 sites."""
+def _site_styles(rounds: Sequence[RoundRecord]) -> LineStyles:
+    """Assign each site a colour and a marker; pairs repeat only after 42 sites."""
     sites = sorted({site for r in rounds for site in (*r.expected, *r.validation)})
     pairs = zip(sites, cycle(SITE_COLOURS), cycle(SITE_MARKERS), strict=False)
     return {s: {"color": c, "marker": m, "markersize": 5, "linewidth": 1.5} for s, c, m in pairs}
 
 
-def _draw_losses(axes: Axes, rounds: Sequence[RoundRecord], looks: Looks) -> None:
-    """Draw each site's loss; a round without its update is a gap, and a cross on the axis."""
+def _draw_losses(axes: Axes, rounds: Sequence[RoundRecord], styles: LineStyles) -> None:
+    """Draw each site's loss; a round without its update is a gap, with a cross on the axis."""
     if not rounds:
-        _say(axes, "no rounds")
+        _write_centred(axes, "no rounds")
     for site in sorted({site for r in rounds for site in r.expected}):
         accepted = [r.accepted.get(site) for r in rounds]
         losses = [math.nan if c is None else _number(c.loss) for c in accepted]
-        axes.plot([r.server_round for r in rounds], losses, label=site, **looks[site])
+        axes.plot([r.server_round for r in rounds], losses, label=site, **styles[site])
         lost = [r.server_round for r in rounds if site not in r.accepted]
         if lost:
             axes.plot(
                 lost,
                 [0.05] * len(lost),
                 transform=axes.get_xaxis_transform(),
-                color=looks[site]["color"],
+                color=styles[site]["color"],
                 label=f"{site}, update missing",
                 linestyle="",
                 marker="x",
@@ -157,30 +157,30 @@ def _draw_losses(axes: Axes, rounds: Sequence[RoundRecord], looks: Looks) -> Non
             )
 
 
-def _draw_validation(axes: Axes, rounds: Sequence[RoundRecord], looks: Looks) -> None:
+def _draw_validation(axes: Axes, rounds: Sequence[RoundRecord], styles: LineStyles) -> None:
     axes.set_ylim(-0.02, 1.02)
-    rounds = [r for r in rounds if r.validation]  # the plan may score some rounds only
+    rounds = [r for r in rounds if r.validation]  # the plan may validate only some rounds
     numbers = [r.server_round for r in rounds]
     for site in sorted({site for r in rounds for site in r.validation}):
         scores = [r.validation.get(site) for r in rounds]
         dice = [math.nan if score is None else _number(score.dice) for score in scores]
-        axes.plot(numbers, dice, label=site, **looks[site])
+        axes.plot(numbers, dice, label=site, **styles[site])
     means = [_number(r.mean_validation_dice) for r in rounds]
     if all(math.isnan(mean) for mean in means):
-        _say(axes, "no validation")
+        _write_centred(axes, "no validation")
     else:
         axes.plot(numbers, means, color="black", lw=3.2, marker=".", label="mean of the sites")
 
 
 def _draw_other_arms(
-    axes: Axes, other_rounds: Mapping[str, Sequence[RoundRecord]], looks: Looks
+    axes: Axes, other_rounds: Mapping[str, Sequence[RoundRecord]], styles: LineStyles
 ) -> None:
     for (arm, rounds), dash in zip(other_rounds.items(), cycle(DASHES), strict=False):
         rated = [r for r in rounds if r.mean_validation_dice is not None]
         axes.plot(
             [r.server_round for r in rated],
             [_number(r.mean_validation_dice) for r in rated],
-            color=looks.get(arm.removeprefix("local-"), {}).get("color", GREY),
+            color=styles.get(arm.removeprefix("local-"), {}).get("color", GREY),
             label=arm,
             linewidth=1.3,
             dashes=dash,
@@ -196,7 +196,7 @@ def _mark_chosen(axes: Axes, server_round: int) -> None:
 
 
 def _draw_bars(axes: Axes, arm: str, dice: Mapping[float, float | None], width: float) -> None:
-    """Draw one arm's bars: Dice by horizontal place."""
+    """Draw one arm's bars; ``dice`` maps their horizontal positions to values."""
     colour, hatch = ARM_LOOKS.get(arm, (GREEN, "xx"))
     heights = [_number(value) for value in dice.values()]
     bars = axes.bar(
@@ -212,7 +212,7 @@ def _draw_bars(axes: Axes, arm: str, dice: Mapping[float, float | None], width: 
 
 
 def frame(axes: Axes, title: str, *, rounds: bool = True) -> None:
-    """Prepare an empty plot; its horizontal axis counts rounds, or nothing."""
+    """Set up an empty plot, with rounds on the horizontal axis unless ``rounds`` is False."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
@@ -222,7 +222,7 @@ def frame(axes: Axes, title: str, *, rounds: bool = True) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _say(axes: Axes, text: str) -> None:
+def _write_centred(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=GREY, style="italic")
 
 

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, and its figures."""
+"""Write the report, one self-contained HTML file, and its figures."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ from mamfed_server.run_folder.attendance import attendance, due
 from mamfed_server.run_folder.folder import RoundRecord
 
 COLUMNS = 9
-"""Of figure 2, side by side."""
+"""Maximum columns of figure 2 that are shown side by side."""
 HAPPENED = {
-    "resumed": "started again, and went on",
-    "stopped": "stopped by the coordinator",
-    "checkpoint damaged": "found a checkpoint damaged, and went back",
-    "asked again": "asked a site again that had refused to describe itself",
+    "resumed": "was restarted and resumed the run",
+    "stopped": "was stopped by the coordinator",
+    "checkpoint damaged": "found a damaged checkpoint and used the one before it",
+    "asked again": "repeated a request to a site that had lost it",
 }
-"""Events that nothing else on the page tells of."""
+"""Predicates of "the server" for events that appear nowhere else on the page."""
 REPORT, CURVES, DICE = "report.html", "curves.png", "dice.png"
 
 
 def report_run(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of a run folder, as it is now; return where.
+    """Write the report on the current state of a run folder; return its path.
 
     The same folder gives the same page.
 
     Args:
         folder: The run folder.
-        out: The page; None: ``report.html`` in the folder, its figures beside it.
+        out: The page; None: ``report.html`` in the run folder, with its figures next to it.
 
     Raises:
         DataError: The run folder is damaged.
@@ -73,7 +73,7 @@ def report_run(folder: Path, out: Path | None = None) -> Path:
         PlanError: Its plan is damaged or missing.
     """
     if out is not None:
-        check_file(out, is_page, "page of mamfed's")
+        check_file(out, is_page, "mamfed page")
     report = read_run(folder)
     if out is None:
         return write_report(folder, report)
@@ -82,7 +82,7 @@ def report_run(folder: Path, out: Path | None = None) -> Path:
 
 
 def lines_of(folder: Path) -> list[str]:
-    """Say for a terminal how a run ended, and what its figures leave out, row by reason.
+    """Return lines for a terminal: how a run ended, and the rows not used, by reason.
 
     Raises:
         DataError: The run folder is damaged.
@@ -97,7 +97,7 @@ def lines_of(folder: Path) -> list[str]:
 def write_report(folder: Path, report: ReportData) -> Path:
     """Write ``report.html`` and its figures, readable by their owner only; return its path.
 
-    A simulation's page shows images and names them: it belongs where the images may be.
+    A simulation's report shows images and their names: keep it where the images may be.
     """
     page, figures = _page_and_figures(report)
     private_directory(folder)
@@ -125,7 +125,7 @@ def _draw_figures(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -
 
 
 def _bar_groups(arms: Sequence[ArmResult], sites: Sites) -> list[BarGroup]:
-    """Return a group a site, and the mean over those sites that every arm was measured at."""
+    """Return one group per site, and the mean over the sites measured in every arm."""
     dice = _dice_by_arm(arms)
     groups = [
         BarGroup(site, _images_note(arms, site), {arm: v.get(site) for arm, v in dice.items()})
@@ -141,7 +141,7 @@ def _bar_groups(arms: Sequence[ArmResult], sites: Sites) -> list[BarGroup]:
 
 
 def _dice_by_arm(arms: Sequence[ArmResult]) -> dict[str, dict[str, float]]:
-    """Return mean Dice by arm and site; sites without one are left out."""
+    """Return mean Dice by arm and site, without sites that have none."""
     return {
         arm.name: {site: s.dice for site, s in arm.scores.items() if s.dice is not None}
         for arm in arms
@@ -215,14 +215,14 @@ def _render(
 def _tables(
     report: ReportData, arms: Sequence[ArmResult], sites: Sites
 ) -> list[tuple[Measure, list[Row]]]:
-    """Return the tables of results; none of a run that ended before its test."""
+    """Return the tables of results; none if the run ended before its test."""
     if not report.ended_well and not any(arm.scores for arm in arms):
         return []
     return [(m, rows_of(m, arms, sites)) for m in measures(report.plan, report.threshold, arms)]
 
 
 def _caveats(arms: Sequence[ArmResult]) -> list[str]:
-    """Say what to know before a figure is believed."""
+    """Return warnings about the reliability of the figures."""
     sentences = ["One run with one seed: small differences may be chance."] if len(arms) > 1 else []
     return sentences + cautions(_images_behind(arms))
 
@@ -237,13 +237,13 @@ def _images_behind(arms: Sequence[ArmResult]) -> dict[str, int]:
 
 
 def _has_thin(notes: RunNotes) -> bool:
-    """Tell whether an interval on the page is flagged."""
+    """Return whether an interval on the page is flagged as based on few patients."""
     behind = [i.patients for i in notes.intervals.values() if i.low is not None]
     return any(map(few_patients, [*behind, *(p.patients for p in notes.promises if p.minus_local)]))
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    """Write counts by name as ``bad label: 2; missing mask: 1``, the largest first."""
+    """Return counts by name as ``bad label: 2; missing mask: 1``, largest first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return "; ".join(f"{name}: {count:,}" for name, count in ordered if count) or "none"
 
@@ -257,7 +257,7 @@ def _megabytes(size: int) -> str:
 
 
 def _interval(interval: Interval) -> str:
-    """Write an interval with the patients behind it."""
+    """Return an interval in words, with the number of patients."""
     patients = counted(interval.patients, "patient")
     if interval.low is None or interval.high is None:
         return f"no interval ({patients})"
@@ -266,7 +266,7 @@ def _interval(interval: Interval) -> str:
 
 
 def verdicts_of(folder: Path) -> list[str]:
-    """Return the sentences that head a run's page, for a terminal.
+    """Return the sentences at the top of a run's report, for a terminal.
 
     Raises:
         DataError: The run folder is damaged.

@@ -1,4 +1,4 @@
-"""Who took part in which round, and who did not: a table of sites by rounds."""
+"""Tables of sites by rounds that show who took part and who did not."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from mamfed_server.run_folder.event_log import Event
 from mamfed_server.run_folder.folder import RoundRecord
 
 HEAD_EVERY = 5
-"""Every so many rounds have their number written; more would not be read."""
+"""Interval of the rounds whose numbers head the table."""
 
 
 class RoundMark(Enum):
-    """What became of a site in a round: a sign, a class of the style sheet, and words."""
+    """A site's outcome in a round: its sign, its CSS class and its description."""
 
     ACCEPTED = ("●", "accepted", "update accepted")
     REFUSED = ("x", "refused", "answered, update refused")
     SILENT = ("○", "silent", "asked, no answer in time")
-    NOT_ASKED = ("-", "absent", "not there, so not asked")
+    NOT_ASKED = ("-", "absent", "not connected, so not asked")
 
     @property
     def sign(self) -> str:
-        """The sign."""
+        """The sign in the table."""
         return self.value[0]
 
     @property
     def style(self) -> str:
-        """The class."""
+        """The CSS class."""
         return self.value[1]
 
     @property
     def words(self) -> str:
-        """The words."""
+        """The description for the legend."""
         return self.value[2]
 
 
 class SiteLine(NamedTuple):
-    """A site's line: its marks round by round, and in how many of all rounds it was accepted."""
+    """A site's row: its mark in each round, and in how many rounds its update was accepted."""
 
     site: str
     marks: list[RoundMark]
@@ -49,13 +49,13 @@ class SiteLine(NamedTuple):
 
 
 class Participation(NamedTuple):
-    """One stage.
+    """The table of one stage.
 
     Attributes:
         stage: The stage.
         number: 1 or 2.
-        heads: What stands above each round: its number, or nothing.
-        lines: One a site.
+        heads: Column heads: the round's number, or empty.
+        lines: One row per site.
     """
 
     stage: Stage
@@ -67,17 +67,17 @@ class Participation(NamedTuple):
 def participation(
     rounds: Sequence[RoundRecord], counted: Sequence[Attendance]
 ) -> list[Participation]:
-    """Say stage by stage who took part; a stage without a round is left out.
+    """Return a table for each stage that has a round.
 
     Args:
         rounds: The run's rounds.
-        counted: Who belongs to which stage.
+        counted: The attendance of each site in each stage that it belongs to.
     """
     tables = []
     for number, stage in enumerate(Stage, start=1):
         own = [record for record in rounds if record.stage is stage]
         if own:
-            lines = [_line(one, own) for one in counted if one.stage is stage]
+            lines = [_line(site, own) for site in counted if site.stage is stage]
             tables.append(
                 Participation(stage, number, [_head(record, own) for record in own], lines)
             )
@@ -85,7 +85,7 @@ def participation(
 
 
 def mark_of(record: RoundRecord, site: str) -> RoundMark:
-    """Say what became of a site in a round."""
+    """Return a site's outcome in a round."""
     if site in record.accepted:
         return RoundMark.ACCEPTED
     if site not in record.expected:
@@ -94,7 +94,7 @@ def mark_of(record: RoundRecord, site: str) -> RoundMark:
 
 
 def never_asked(events: Sequence[Event], rounds: Sequence[RoundRecord]) -> dict[str, str]:
-    """Return the approved sites that no round has asked, each with the last reason logged."""
+    """Return the approved sites that no round has asked, each with the last logged reason."""
     reasons: dict[str, str] = {}
     for event in events:
         missing: Mapping[str, str] = event.get("missing", {})

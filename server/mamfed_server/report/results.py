@@ -1,4 +1,4 @@
-"""What a summary says: how each arm scored, in tables and in sentences."""
+"""The results in a summary: each arm's scores, as tables and sentences."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ArmResult:
     Attributes:
         name: Its key in ``summary.json``.
         mean_dice: Mean over sites of their mean Dice.
-        scores: Score by site that was measured.
-        across: For local models, scores by training site, then by tested site.
+        scores: Score of each measured site.
+        across: For local models, scores by training site, then by test site.
         not_trained: Sites without a model in this arm, each with the reason.
     """
 
@@ -52,27 +52,27 @@ class ArmResult:
 
     @property
     def rated(self) -> set[str]:
-        """Sites that have a Dice."""
+        """Sites with a Dice."""
         return {site for site, score in self.scores.items() if score.dice is not None}
 
 
 class Cell(NamedTuple):
-    """A figure or n/a, and a note to it."""
+    """A figure or n/a, and a note on it."""
 
     text: str
     note: str = ""
 
 
 class Measure(NamedTuple):
-    """What one table of results shows.
+    """One table of results.
 
     Attributes:
         title: What is measured.
-        caption: How to read it.
-        purpose: The held-out images that it is measured on, as sites count them.
-        count: How many images stand behind a site's figure.
-        value: The figure of one or more sites; None where there is none.
-        total: What the figure of all sites is.
+        caption: How to read the table.
+        purpose: The purpose of the held-out images that are measured.
+        count: Returns the number of images behind a site's figure.
+        value: Returns the figure of one or more sites; None: there is none.
+        total: Name of the row of all sites.
     """
 
     title: str
@@ -110,23 +110,23 @@ def read_arms(summary: Mapping[str, Any]) -> list[ArmResult]:
 
 
 def read_sites(summary: Mapping[str, Any]) -> dict[str, SiteDescription]:
-    """Read what each site of a summary said it has, in the order of their names."""
+    """Read the sites' descriptions from a summary, sorted by name."""
     sites = sorted(summary["sites"].items())
     return {name: SiteDescription.model_validate(values) for name, values in sites}
 
 
 def common_sites(arms: Sequence[ArmResult]) -> list[str]:
-    """Return the sites that have a Dice in every arm."""
+    """Return the sites with a Dice in every arm."""
     return sorted(set.intersection(*(arm.rated for arm in arms))) if arms else []
 
 
 def comparable(arms: Sequence[ArmResult]) -> bool:
-    """Tell whether the means of all arms are over the same sites."""
+    """Return whether the means of all arms cover the same sites."""
     return len({frozenset(arm.rated) for arm in arms}) <= 1
 
 
 def verdict(arms: Sequence[ArmResult]) -> list[str]:
-    """Say in sentences what was measured, the federated arm first, and no more than that."""
+    """Return sentences on what was measured, without interpretation, the federated arm first."""
     if not arms or arms[-1].mean_dice is None:
         return ["No Dice was measured on held-out images."]
     *others, first = arms
@@ -139,12 +139,12 @@ def verdict(arms: Sequence[ArmResult]) -> list[str]:
     if comparable(arms):
         rest = [f"{arm.label} {dice_text(arm.mean_dice)}" for arm in others]
         return ["; ".join([sentence, *rest]) + "."]
-    return [f"{sentence}.", _fair_comparison(arms)]
+    return [f"{sentence}.", _comparison_over_common_sites(arms)]
 
 
 def measures(plan: TrainingPlan, threshold: float, arms: Sequence[ArmResult] = ()) -> list[Measure]:
-    """Return the tables of results; one at 0.5 where an arm's threshold is another."""
-    moved = any(
+    """Return the tables of results; one is at threshold 0.5 if an arm uses a different one."""
+    has_other_threshold = any(
         score.dice_at_half not in (None, score.dice)
         for arm in arms
         for score in arm.scores.values()
@@ -152,18 +152,18 @@ def measures(plan: TrainingPlan, threshold: float, arms: Sequence[ArmResult] = (
     return [
         Measure(
             title="Dice",
-            caption="Overlap of marked and malignant pixels, 0 none to 1 all: the mean over a "
-            "site's held-out images with malignancy. A pixel is marked from the probability on "
-            f"that each arm's validation patients chose (federated: {threshold:g}).",
+            caption="Overlap of marked and malignant pixels from 0 (none) to 1 (all): the mean "
+            "over a site's held-out images with malignancy. The probability from which a pixel is "
+            f"marked was chosen on each arm's validation patients (federated: {threshold:g}).",
             purpose="malignant",
             count=lambda score: score.images or 0,
             value=_dice_value,
             total="Mean of sites",
         ),
-        *[_at_half()] * moved,
+        *[_at_half()] * has_other_threshold,
         Measure(
             title="Lesions found",
-            caption="Malignant regions in the same images. One counts as found when at least "
+            caption="Malignant regions in the same images. A region is found if at least "
             f"{FOUND_SHARE:.0%} of its pixels are marked.",
             purpose="malignant",
             count=lambda score: score.images or 0,
@@ -172,19 +172,20 @@ def measures(plan: TrainingPlan, threshold: float, arms: Sequence[ArmResult] = (
         ),
         Measure(
             title="False-positive pixels",
-            caption="Mean number of marked pixels on a held-out image without malignancy, out of "
-            f"the {plan.image_size**2:,} of the plan's square grid.",
+            caption="Mean number of marked pixels in a held-out image without malignancy, out of "
+            f"the {plan.image_size**2:,} pixels of the plan's square grid.",
             purpose="without_malignancy",
             count=lambda score: score.images_without_malignancy or 0,
             value=_false_positive_value,
             total="Mean of sites",
         ),
         Measure(
-            title="Explanations that are tissue",
-            caption="Found lesions that, redrawn as healthy tissue, are as bright as the tissue "
-            "around them: the mean lies between the 5th and the 95th percentile of a ring around "
-            "the lesion. Beside it the mean of redrawn minus ring, of 1 from black to white. n/a "
-            "of a run without stage 1, which leaves nothing to draw by.",
+            title="Explanations that look like tissue",
+            caption="Found lesions that, once redrawn as healthy tissue, are as bright as the "
+            "tissue around them: their mean lies between the 5th and the 95th percentile of a ring "
+            "around the lesion. The second figure is the mean difference between redrawn pixels "
+            "and ring, on a scale from 0 (black) to 1 (white). n/a for a run without stage 1, "
+            "which trains the redrawing.",
             purpose="malignant",
             count=lambda score: score.images or 0,
             value=_tissue_value,
@@ -196,7 +197,7 @@ def measures(plan: TrainingPlan, threshold: float, arms: Sequence[ArmResult] = (
 def _at_half() -> Measure:
     return Measure(
         title="Dice at 0.5",
-        caption="The same, with pixels marked from 0.5 on, which nothing had to choose.",
+        caption="The same with the fixed threshold 0.5, which needs no validation patients.",
         purpose="malignant",
         count=lambda score: score.images or 0,
         value=_half_value,
@@ -205,7 +206,7 @@ def _at_half() -> Measure:
 
 
 def rows_of(measure: Measure, arms: Sequence[ArmResult], sites: Sites) -> list[Row]:
-    """Return a table: one row a site, all sites, and those that every arm was measured at."""
+    """Return the rows of a table: each site, all sites, and the sites measured in every arm."""
     names = sorted({*sites, *(site for arm in arms for site in arm.scores)})
     rows = []
     for name in names:
@@ -216,7 +217,7 @@ def rows_of(measure: Measure, arms: Sequence[ArmResult], sites: Sites) -> list[R
 
 
 def across_rows(arms: Sequence[ArmResult], sites: Sequence[str]) -> list[Row]:
-    """Return the cross table: every local model, and the federated one, on every site's images."""
+    """Return the cross table: each local model and the federated one on every site's images."""
     local = {f"{site} alone": v for arm in arms for site, v in arm.across.items()}
     joint = {f"all, {arm.label}": arm.scores for arm in arms if not arm.across}
     return [
@@ -226,7 +227,7 @@ def across_rows(arms: Sequence[ArmResult], sites: Sequence[str]) -> list[Row]:
 
 
 def dice_text(value: float | None) -> str:
-    """Return a Dice with two decimals, or n/a."""
+    """Return a Dice with two decimals, or ``n/a`` for None."""
     return "n/a" if value is None else f"{value:.2f}"
 
 
@@ -237,7 +238,7 @@ def _read_scores(values: Mapping[str, Any]) -> dict[str, SiteScore]:
 def _row(
     measure: Measure, name: str, by_arm: Sequence[Sequence[SiteScore]], notes: Sequence[str]
 ) -> Row:
-    """Make a row from the scores of one or more sites, arm by arm."""
+    """Build a row from the scores of one or more sites, arm by arm."""
     counts = [sum(measure.count(s) for s in scores) for scores in by_arm]
     behind = {count for count in counts if count}
     cells = []
@@ -251,7 +252,7 @@ def _row(
 
 
 def _total_rows(measure: Measure, arms: Sequence[ArmResult]) -> list[Row]:
-    """Make the row of all sites and, where arms lack some, of those that have a figure in each."""
+    """Build the row of all sites and, if arms lack some, the row of the sites in every arm."""
     totals = {measure.total: [list(arm.scores.values()) for arm in arms]}
     known = [{site for site, s in arm.scores.items() if measure.value([s])} for arm in arms]
     common = set.intersection(*known) if known else set()
@@ -310,8 +311,8 @@ def _false_positive_value(scores: Sequence[SiteScore]) -> Cell | None:
     return Cell(f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}")
 
 
-def _fair_comparison(arms: Sequence[ArmResult]) -> str:
-    """Compare arms over the sites that all have, where their own means are over others."""
+def _comparison_over_common_sites(arms: Sequence[ArmResult]) -> str:
+    """Return a comparison over the common sites, for arms whose means cover different sites."""
     common = common_sites(arms)
     if not common:
         return "No site was measured in every arm, so the arms cannot be compared."

@@ -1,4 +1,4 @@
-"""What ``mamfed-server show`` says of a run, whether it has ended or not."""
+"""The text of ``mamfed-server show``, for a run that has ended or not."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from mamfed_server.run.state import RunStatus
 from mamfed_server.run_folder.attendance import due, updates_in_words
 
 
-def lines(found: RunStatus) -> list[str]:
-    """Return it for people, a line each: state, rounds, who is missing, results, warnings."""
-    counted = found.attendance()
-    said = [f"{found.run}: {found.doing()}", f"  {found.progress()}, {updates_in_words(counted)}"]
-    for record in found.rounds:
+def lines(run: RunStatus) -> list[str]:
+    """Return the lines: state, rounds, missing sites, results, warnings, checkpoint."""
+    attendance = run.attendance()
+    result = [f"{run.run}: {run.doing()}", f"  {run.progress()}, {updates_in_words(attendance)}"]
+    for record in run.rounds:
         dice = record.mean_validation_dice
-        result = "" if dice is None else f", validation Dice {dice:.3f}"
-        sites = f"{len(record.accepted)} of {due(record, counted)} sites"
-        said.append(f"  {record.stage} {record.server_round}: {sites}{result}")
-    said += [f"  {line.words()}" for line in counted if line.missed]
-    summary = found.summary or {}
-    said += [_arm(name, result) for name, result in summary.get("arms", {}).items()]
-    said += [f"  warning: {warning}" for warning in summary.get("warnings", ())]
+        score = "" if dice is None else f", validation Dice {dice:.3f}"
+        sites = f"{len(record.accepted)} of {due(record, attendance)} sites"
+        result.append(f"  {record.stage} {record.server_round}: {sites}{score}")
+    result += [f"  {line.words()}" for line in attendance if line.missed]
+    summary = run.summary or {}
+    result += [_arm(name, values) for name, values in summary.get("arms", {}).items()]
+    result += [f"  warning: {warning}" for warning in summary.get("warnings", ())]
     chosen = f": {summary['checkpoint_chosen_by']}" if "checkpoint_chosen_by" in summary else ""
-    kept = f"{found.kept.path} ({found.kept.words()}){chosen}" if found.kept else "none"
-    return [*said, f"  checkpoint: {kept}"]
+    kept = f"{run.kept.path} ({run.kept.words()}){chosen}" if run.kept else "none"
+    return [*result, f"  checkpoint: {kept}"]
 
 
 def _arm(name: str, result: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What each site gains by taking part, the worst site first, in a table and in sentences."""
+"""What each site gains by taking part: a table, worst site first, and sentences."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mamfed_server.report.data import DiceDifference, SiteGain
 from mamfed_server.report.results import ArmResult
 
 MODELS = {"shared": "federated", "personal": "personal", "local": "local"}
-"""A site's models by the arms of ``summary.json`` that they are of."""
+"""The arm in ``summary.json`` of each kind of model."""
 
 
 NAMES = ("shared", "personal")
 
 
 class GainRow(NamedTuple):
-    """One site's row, all in words.
+    """One site's row, as text.
 
     Attributes:
         site: The site.
-        images: Its held-out images with malignancy, and their patients where they are known.
-        small: Whether these are so few that the figures say little.
+        images: Its held-out images with malignancy, and their patients if known.
+        small: Whether these are too few for reliable figures.
         dice: Dice of the shared, personal and local-only model.
-        gains: Shared minus local and personal minus local, with intervals where they are known.
+        gains: Shared minus local and personal minus local, with intervals if known.
         others: Its held-out images without malignancy, and their patients.
-        marked: Share of the breast that the shared and the personal model mark on those.
-        reason: Why it has no personal model; empty where it has one.
+        marked: Fraction of the breast that the shared and the personal model mark on those.
+        reason: Why it has no personal model; empty: it has one.
     """
 
     site: str
@@ -44,21 +44,20 @@ class GainRow(NamedTuple):
 
 
 def gains_of(known: Sequence[SiteGain], arms: Sequence[ArmResult]) -> list[SiteGain]:
-    """Return each site's promise, the worst first.
+    """Return what each site gains, worst first.
 
-    Worst is the lowest difference of the shared model to local training where that is known, then
-    the lowest Dice of the shared model.
+    Sites are ordered by the difference between the shared model and local training if it is known,
+    then by the Dice of the shared model, both ascending.
 
     Args:
-        known: What a simulation measured image by image.
-        arms: The arms of the summary, which stand in where nothing was.
+        known: Gains that a simulation measured per image.
+        arms: The arms of the summary, used if ``known`` is empty.
     """
-    found = list(known) or _of_means(arms)
-    return sorted(found, key=_order)
+    return sorted(list(known) or _gains_of_means(arms), key=_worst_first)
 
 
 def gain_rows(promises: Sequence[SiteGain], arms: Sequence[ArmResult]) -> list[GainRow]:
-    """Return the table; nothing where there is but the shared model to tell of."""
+    """Return the rows of the table; none if only the shared model was measured."""
     by_name = {arm.name: arm for arm in arms}
     reasons = by_name["personal"].not_trained if "personal" in by_name else {}
     if not any(len(promise.dice) > 1 or len(promise.marked) > 1 for promise in promises):
@@ -68,7 +67,7 @@ def gain_rows(promises: Sequence[SiteGain], arms: Sequence[ArmResult]) -> list[G
             site=promise.site,
             images=_behind(promise.images, promise.patients),
             small=promise.images > 0 and is_few(promise.images, promise.patients),
-            dice=_three(promise.dice),
+            dice=_dice_texts(promise.dice),
             gains=(
                 gain_text(promise.minus_local.get("shared"), promise.patients),
                 gain_text(promise.minus_local.get("personal"), promise.patients),
@@ -82,40 +81,40 @@ def gain_rows(promises: Sequence[SiteGain], arms: Sequence[ArmResult]) -> list[G
 
 
 def gain_sentences(promises: Sequence[SiteGain], names: Sequence[str] = NAMES) -> list[str]:
-    """Say where a model scored lower than the site's own training would have, and where higher."""
-    return [sentence for name in names for sentence in _said(name, promises)]
+    """Return sentences on where each model scored lower or higher than local training."""
+    return [sentence for name in names for sentence in _comparison(name, promises)]
 
 
-def gain_text(found: DiceDifference | None, patients: int | None = None) -> str:
-    """Return a signed difference, with its interval where there is one, flagged if over few."""
-    if found is None:
+def gain_text(difference: DiceDifference | None, patients: int | None = None) -> str:
+    """Return a signed difference and its interval if known, flagged if from few patients."""
+    if difference is None:
         return "n/a"
-    text = f"{found.value:+.2f}"
-    if found.low is None or found.high is None:
+    text = f"{difference.value:+.2f}"
+    if difference.low is None or difference.high is None:
         return text
-    return f"{text} [{found.low:+.2f}, {found.high:+.2f}]{MARK * few_patients(patients)}"
+    return f"{text} [{difference.low:+.2f}, {difference.high:+.2f}]{MARK * few_patients(patients)}"
 
 
-def _said(name: str, promises: Sequence[SiteGain]) -> list[str]:
-    found = [
+def _comparison(name: str, promises: Sequence[SiteGain]) -> list[str]:
+    gains = [
         Gain(p.site, gain.value, gain.low, gain.high, p.images, p.patients)
         for p in promises
         if (gain := p.minus_local.get(name))
     ]
-    return compared(f"The {name} model", "local training", found, digits=2)
+    return compared(f"The {name} model", "local training", gains, digits=2)
 
 
-def _of_means(arms: Sequence[ArmResult]) -> list[SiteGain]:
-    """Make promises of sites' means: without intervals, and without the breast's pixels."""
+def _gains_of_means(arms: Sequence[ArmResult]) -> list[SiteGain]:
+    """Return gains computed from the sites' means: without intervals or marked fractions."""
     by_name = {arm.name: arm for arm in arms}
-    scores = {m: by_name[a].scores for m, a in MODELS.items() if a in by_name}
+    by_model = {m: by_name[a].scores for m, a in MODELS.items() if a in by_name}
     return [
-        _of_scores(site, {m: found[site] for m, found in scores.items() if site in found})
-        for site in sorted({site for found in scores.values() for site in found})
+        _gain_of_scores(site, {m: scores[site] for m, scores in by_model.items() if site in scores})
+        for site in sorted({site for scores in by_model.values() for site in scores})
     ]
 
 
-def _of_scores(site: str, scores: Mapping[str, SiteScore]) -> SiteGain:
+def _gain_of_scores(site: str, scores: Mapping[str, SiteScore]) -> SiteGain:
     dice = {model: score.dice for model, score in scores.items() if score.dice is not None}
     minus_local: dict[str, DiceDifference] = {
         model: DiceDifference(value=dice[model] - dice["local"])
@@ -131,8 +130,8 @@ def _of_scores(site: str, scores: Mapping[str, SiteScore]) -> SiteGain:
     )
 
 
-def _order(promise: SiteGain) -> tuple[int, float, str]:
-    """Sort by the difference where it is known, then by Dice, then sites without either."""
+def _worst_first(promise: SiteGain) -> tuple[int, float, str]:
+    """Return the sort key: by difference if known, then by Dice, then sites without either."""
     if "shared" in promise.minus_local:
         return 0, promise.minus_local["shared"].value, promise.site
     if "shared" in promise.dice:
@@ -140,7 +139,7 @@ def _order(promise: SiteGain) -> tuple[int, float, str]:
     return 2, 0.0, promise.site
 
 
-def _three(dice: Mapping[str, float]) -> tuple[str, str, str]:
+def _dice_texts(dice: Mapping[str, float]) -> tuple[str, str, str]:
     shared, personal, local = (f"{dice[model]:.2f}" if model in dice else "n/a" for model in MODELS)
     return shared, personal, local
 

@@ -1,4 +1,4 @@
-"""How a run ended: one sentence, and what was lost or left out."""
+"""The headline of a report: how the run ended and what is missing from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Status:
     Attributes:
         level: ``ok``, ``warning`` or ``failed``.
         headline: One sentence.
-        points: What was lost or left out, with counts.
+        points: What is missing from the run, with counts.
     """
 
     level: str
@@ -30,7 +30,7 @@ class Status:
 
 
 def status_of(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -> Status:
-    """Say how the run ended; whatever is missing from it is named."""
+    """Return how the run ended, naming everything that is missing from it."""
     summary = report.summary
     lines = attendance(report.rounds, summary.get("stages"), sites)
     lost = [f"{line.words()}." for line in lines if line.missed]
@@ -55,10 +55,10 @@ def status_of(report: ReportData, arms: Sequence[ArmResult], sites: Sites) -> St
 
 
 def _sites_without_result(arms: Sequence[ArmResult], sites: Sites) -> list[str]:
-    """Name sites that hold test images but whose result is not in the federated arm."""
+    """Return a sentence for each site with test images but no result in the federated arm."""
     measured = {site for arm in arms if arm.name == "federated" for site in arm.scores}
     return [
-        f"{site}: holds test images, but no result came back."
+        f"{site}: has test images, but returned no result."
         for site, description in sites.items()
         if site not in measured
         and any(

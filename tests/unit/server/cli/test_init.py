@@ -70,7 +70,7 @@ def test_init_of_another_federation_in_the_same_home_is_refused(tmp_path):
     arguments = ["init", str(tmp_path / "c"), "--name", "South", "--host", "localhost"]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, SetupError)
-    assert "of another federation than 'South'" in str(result.exception)
+    assert "belongs to another federation than 'South'" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mamfed_client.site.settings import SiteHome
 from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_server.admission.approval import approve
 from mamfed_server.cli.main import app
-from mamfed_server.fleet.duplicate_sites import MOST_KEPT, WINDOW_SECONDS, DuplicateSites
+from mamfed_server.fleet.duplicate_sites import MAX_INSTANCES, WINDOW_SECONDS, DuplicateSites
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.settings import ServerHome
 
@@ -59,7 +59,7 @@ def test_a_site_that_starts_again_and_again_is_one(twins, noticed):
     send(twins, *(f"{number:016x}".encode() for number in range(100)))
     assert noticed == []
     assert twins.now() == {}
-    assert len(twins._sites["north"].order) == len(twins._sites["north"].addresses) == MOST_KEPT
+    assert len(twins._sites["north"].order) == len(twins._sites["north"].addresses) == MAX_INSTANCES
 
 
 def test_the_last_request_of_a_process_that_has_ended_may_come_late(twins, noticed):

@@ -47,7 +47,7 @@ def test_a_federations_page_has_results_and_no_images(run: Path) -> None:
     page = Page(run / "report.html")
     assert page.rows_starting("alpha")[0] == ["alpha", "12", "0.62"]
     assert "Held-out images" not in page.text
-    assert "Without intervals: sites send means" in page.text
+    assert "There are no intervals, because sites send means" in page.text
 
 
 def test_the_page_can_go_elsewhere(run: Path, tmp_path: Path) -> None:
@@ -71,10 +71,10 @@ def test_a_run_that_has_not_ended_says_so_and_shows_its_rounds(run: Path) -> Non
 def test_a_run_that_has_not_ended_makes_nothing_up(run: Path) -> None:
     (run / "summary.json").unlink()
     page = Page(report_run(run))
-    assert "There are none: the run was interrupted, and they come at its end." in page.text
+    assert "There are no results: the run was interrupted, and the test comes" in page.text
     assert "Overlap of marked and malignant pixels" not in page.text
     assert "0 rows in the tables" not in page.text
-    assert "What each site has is told when the run has ended." in page.text
+    assert "The sites' data are listed once the run has ended." in page.text
     assert "The chosen round is finetuning round 3; its checkpoint is not in the" in page.text
 
 
@@ -84,7 +84,7 @@ def test_an_approved_site_that_never_came_is_named_with_the_reason(run: Path) ->
     lines = [waiting, later, {"event": "described", "site": "delta"}]
     (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = Page(report_run(run))
-    assert "gamma is approved and was never asked: calls itself by another name." in page.text
+    assert "gamma is approved but was never asked: calls itself by another name." in page.text
     assert page.text.count("was never asked") == 1, "alpha took part, delta came"
 
 
@@ -96,13 +96,13 @@ def test_rows_that_a_federations_sites_could_not_read_are_not_denied(run: Path) 
     page = Page(report_run(run))
     assert "4 rejected" in page.text
     assert "Every row could be read" not in page.text
-    assert "0 rows that could not be read" not in page.text
+    assert "0 rejected rows" not in page.text
 
 
 def test_a_run_without_a_round_has_a_page(run: Path) -> None:
     (run / "summary.json").unlink()
     (run / "rounds.jsonl").unlink()
-    assert "No round has ended." in Page(report_run(run)).text
+    assert "No round has been completed." in Page(report_run(run)).text
 
 
 def test_notes_bring_images_intervals_and_the_environment(run: Path) -> None:
@@ -147,8 +147,8 @@ def test_what_happened_is_counted(run: Path) -> None:
     lines = [{"event": "resumed"}, {"event": "resumed"}, {"event": "round"}, {"event": "stopped"}]
     (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "cut{")
     page = Page(report_run(run))
-    assert "2 times the server started again, and went on." in page.text
-    assert "1 time the server stopped" in page.text
+    assert "The server was restarted and resumed the run (2 times)." in page.text
+    assert "The server was stopped by the coordinator (1 time)." in page.text
 
 
 @pytest.mark.parametrize("name", ["summary.json", "report.json"])

@@ -297,7 +297,7 @@ def test_a_site_whose_test_result_is_missing_is_named(tmp_path: Path) -> None:
     report = make_report()
     del report.summary["arms"]["federated"]["sites"]["beta"]
     page = write(tmp_path, report)
-    assert "beta: holds test images, but no result came back." in page.text
+    assert "beta: has test images, but returned no result." in page.text
     assert "something is missing" in page.text
     assert page.rows_starting("beta")[0][-1] == "n/a no result"
 
@@ -354,8 +354,8 @@ def test_a_failed_run_says_so_first(tmp_path: Path) -> None:
     assert 'class="status failed"' in page.html
     assert "The run failed: finetuning round 1: 0 of 2 updates accepted." in page.text
     assert "No Dice was measured on held-out images." in page.text
-    assert "There are none: the run failed, and they come at its end." in page.text
-    assert "no result came back" not in page.text, "nobody was asked for one"
+    assert "There are no results: the run failed, and the test comes at its end." in page.text
+    assert "returned no result" not in page.text, "nobody was asked for one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
 
 

@@ -196,7 +196,7 @@ def test_a_checkpoint_that_is_gone_is_not_told_of(home, folder, tiny_plan):
     run(Sites(), tiny_plan, folder)
     (folder / "summary.json").unlink()
     page = report_run(folder).read_text()
-    assert "best checkpoint so far is that of finetuning\nround 2" in page
+    assert "best checkpoint so far is from finetuning\nround 2" in page
     assert f"{folder}/checkpoints/best.safetensors" in page
     shutil.rmtree(folder / "checkpoints")
     everything(home)

@@ -72,7 +72,7 @@ def watched(home, *, is_terminal, then):
 
 def test_a_terminal_shows_a_table_of_sites_by_rounds_the_worst_first(home):
     text = watched(home, is_terminal=True, then=[])
-    first = text[: text.index("not there, so not asked")]
+    first = text[: text.index("not connected, so not asked")]
     assert "3 of 3 rounds done" in first
     rows = [line for line in first.splitlines() if "of 3" in line and "rounds" not in line]
     assert [line.split()[0] for line in rows] == ["bea", "ada", "cleo"]
