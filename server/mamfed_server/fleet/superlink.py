@@ -1,14 +1,15 @@
-"""Flower's SuperLink inside this process: the one module that touches its private parts.
+"""Flower's SuperLink inside this process; the only server module that uses Flower's internals.
 
-A stock SuperLink offers three APIs on one port and lets whoever reaches it run code. Here its app
-and its state are made, but nothing listens: ``listener.py`` puts a guarded listener before the
-Fleet API alone, and the round loop talks to the state directly, through :class:`LinkTransport`.
-Control and Runtime, by which code is submitted and tasks are taken, have no listener at all.
+A stock SuperLink offers three APIs on one port and lets anyone who can reach it run code. Here, its
+app and its state are created but nothing listens. ``listener.py`` exposes only the Fleet API,
+behind the request guard, and the round loop accesses the state directly through
+:class:`LinkTransport`. The Control and Runtime APIs, which submit code and hand out tasks, have no
+listener at all.
 
-The state is kept in memory. A run's truth is its checkpoints (``folder.py``), so a new process
-starts a new Flower run, and neither models nor messages ever lie in a database.
+The state is kept in memory. A run is defined by its checkpoints (``run_folder``), so a new process
+starts a new Flower run, and neither models nor messages are ever stored in a database.
 
-Works with Flower 1.41 to 1.42: :func:`check_parts` says so before anything is started.
+Works with Flower 1.41 to 1.42; :func:`check_parts` verifies this before anything is started.
 """
 
 from __future__ import annotations
@@ -87,21 +88,21 @@ _PARTS: tuple[tuple[Callable[..., Any], str], ...] = (
     (InMemoryLinkState.delete_messages, "message_ins_ids"),
     (inflate_object_from_contents, "object_id object_contents"),
 )
-"""What is called of Flower beyond its documented API, with the parameters that it is called by."""
+"""The undocumented functions of Flower that are called here, with the parameters used."""
 
 
 def check_parts() -> None:
-    """Check that Flower is of the tested range and has what is called of it.
+    """Check that Flower's version is supported and that its functions have the parameters used.
 
     Raises:
-        SetupError: It has not, and must be changed with mamfed.
+        SetupError: Flower does not match; another version must be installed.
     """
     check_flower()
     for part, names in _PARTS:
         if missing := set(names.split()) - set(inspect.signature(part).parameters):
             raise SetupError(
                 f"Flower {flower_version()}: {part.__qualname__} has no parameter "
-                f"{sorted(missing)[0]!r}; install the Flower that this mamfed was made for"
+                f"{sorted(missing)[0]!r}; install the Flower version that this mamfed requires"
             )
 
 
@@ -109,16 +110,16 @@ class SuperLink:
     """Flower's Fleet API as an ASGI app, and the state behind it, for one run.
 
     Attributes:
-        app: The app; never to be served without ``front.Guard`` before it.
+        app: The app; it must only be served behind ``request_guard.RequestGuard``.
         state: Flower's state.
         run_id: Flower's id of the run.
     """
 
     def __init__(self) -> None:
-        """Make the app and start a Flower run.
+        """Create the app and start a Flower run.
 
         Raises:
-            SetupError: Flower is not one that this was made for.
+            SetupError: The installed Flower is not supported.
         """
         check_parts()
         self.app = create_app(_config(), SuperLinkLifespan)
@@ -129,27 +130,27 @@ class SuperLink:
         threading.Thread(target=self._beat, daemon=True, name="run-heartbeat").start()
 
     def node_of(self, public_key: bytes) -> int:
-        """Return the node of a site's key (PEM), registering it the first time."""
+        """Return the Flower node of a site's key (PEM), registering a new one."""
         node_id = self.state.get_node_id_by_public_key(public_key)
         if node_id is not None:
             return node_id
         return self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, 30)
 
     def welcome_back(self, node_id: int) -> None:
-        """Let a node connect although its lease runs on.
+        """Let a restarted node connect before its lease ends.
 
-        Flower refuses a node for about a minute after a kill. Who asks has shown the certificate
-        and the signature of this very node.
+        Flower would refuse the node for about a minute after a crash. The request guard has
+        verified the node's certificate and key.
         """
         self.state.deactivate_node(node_id)
         self._activations[node_id] = self._activations.get(node_id, 0) + 1
 
     def activations(self, node_id: int) -> int:
-        """Count how often a node has connected."""
+        """Return how often a node has connected."""
         return self._activations.get(node_id, 0)
 
     def close(self) -> None:
-        """End the Flower run: nodes drop what belongs to it."""
+        """End the Flower run, so that nodes discard its messages."""
         self._stop.set()
         self.state.finish_task(self._task_id, "stopped", "")
 
@@ -181,10 +182,10 @@ class SuperLink:
 class LinkTransport:
     """Messages through the state of a :class:`SuperLink` (``transport.Transport``)."""
 
-    window = sys.maxsize  # machines that wait for a request do not work
+    window = sys.maxsize  # unlimited: sites are separate machines, idle until they are asked
 
     def __init__(self, link: SuperLink, max_answer_bytes: int) -> None:
-        """Send through a link; an answer of more than ``max_answer_bytes`` is refused."""
+        """Use a SuperLink; answers larger than ``max_answer_bytes`` are refused."""
         self._link = link
         self._state = link.state
         self._store = link.state.object_store
@@ -193,14 +194,14 @@ class LinkTransport:
         self._arriving: dict[str, Message] = {}
 
     def online(self) -> Mapping[int, str]:
-        """Return the connected nodes, and how often each has connected."""
+        """Return the connected nodes, each with the number of its connections as text."""
         nodes = self._state.get_nodes(self._link.run_id)
         return {node: str(self._link.activations(node)) for node in sorted(nodes)}
 
     def push(
         self, node_id: int, message_type: str, content: RecordDict, ttl_seconds: float
     ) -> str | None:
-        """Put a request where the node will fetch it; arrays that are there already are shared."""
+        """Store a request for a node to fetch; arrays stored before are shared."""
         message = Message(content, dst_node_id=node_id, message_type=message_type, ttl=ttl_seconds)
         with no_object_id_recompute():
             message_id = message.object_id
@@ -221,7 +222,7 @@ class LinkTransport:
         return message_id
 
     def pull(self, message_id: str) -> Message | None:
-        """Return the reply once all of it has come."""
+        """Return the reply once it is complete, else None."""
         reply = self._arriving.get(message_id)
         if reply is None:
             found = self._state.get_message_res({message_id}, self._link.run_id)
@@ -235,7 +236,7 @@ class LinkTransport:
         return self._complete(message_id, reply)
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Drop requests, and what has come or still comes in answer."""
+        """Delete requests, and their replies that have arrived or are still arriving."""
         for message_id in message_ids:
             if self._asked.pop(message_id, None) is None:
                 continue
@@ -249,7 +250,7 @@ class LinkTransport:
             self._state.delete_messages({message_id})
 
     def _complete(self, message_id: str, reply: Message) -> Message | None:
-        """Put a reply together, None while parts are under way."""
+        """Assemble a reply from its parts; None: parts are missing."""
         try:
             tree = self._store.get_object_tree(reply.metadata.message_id)
             ids = [node.object_id for node in iterate_object_tree(tree)]
@@ -266,7 +267,7 @@ class LinkTransport:
         try:
             message = inflate_object_from_contents(reply.metadata.message_id, contents)
             assert isinstance(message, Message)
-        except Exception:  # what a hostile site sends may fail in any way
+        except Exception:  # a malicious site's data may fail in any way
             return self._fail(message_id, UNREADABLE)
         self.forget([message_id])
         return message
@@ -292,13 +293,13 @@ def key_of(header: bytes) -> bytes:
 
 
 def check_sender(body: bytes) -> None:
-    """Check that the messages of a push are the sender's own.
+    """Check that the messages of a push come from its sender.
 
-    Flower checks that a request's node is the key's (401 where it is not, as of a node that has
-    not noticed a new server), but not that the messages inside are that node's.
+    Flower checks that a request's node belongs to its key (if not, it answers 401, for example to a
+    node that has not noticed a new server), but not that the messages inside come from that node.
 
     Raises:
-        LinkError: They are not, or the body is no push.
+        LinkError: A message is of another node, or the body cannot be parsed.
     """
     request = PushMessagesRequest()
     try:
@@ -310,7 +311,7 @@ def check_sender(body: bytes) -> None:
 
 
 def _config() -> SuperLinkLifespanConfig:
-    """Return settings under which Flower starts no process and opens no port of its own."""
+    """Return settings that keep Flower from starting processes or opening ports."""
     return SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,

@@ -1,8 +1,7 @@
-"""Who took part in how many rounds, of all who could have: whoever was absent counts too.
+"""Attendance: in how many rounds of a stage each eligible site took part.
 
-A round asks the sites that are there and have cases of its stage. A site that is approved and was
-not there is missing from the result as much as one whose update was refused, so both are counted
-against the rounds of the stage.
+A round asks the sites that are connected and have cases of its stage. An approved site that was
+absent is missing from the result just like one whose update was refused, so both count as missed.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from mamfed_common.runtime.wording import counted
 from mamfed_server.run_folder.folder import RoundRecord
 
 NOT_THERE = "not asked: not approved yet, or without cases of this stage"
-"""Why a site was not asked, where the round does not tell."""
+"""Reason for an unasked site if the round record gives none."""
 
 
 class Attendance(NamedTuple):
-    """One site in one stage.
+    """One site's attendance in one stage.
 
     Attributes:
         site: The site.
         stage: The stage.
         rounds: Rounds of the stage so far.
-        accepted: Those with an accepted update of the site.
-        reasons: Why the others have none, and in how many rounds each.
+        accepted: The rounds in which its update was accepted.
+        reasons: For the other rounds, how many have no update for each reason.
     """
 
     site: str
@@ -38,11 +37,11 @@ class Attendance(NamedTuple):
 
     @property
     def missed(self) -> int:
-        """Rounds without an update of the site."""
+        """Rounds without an accepted update of the site."""
         return self.rounds - self.accepted
 
     def words(self) -> str:
-        """Say it in a clause: ``west: update in 1 of 4 rounds of finetuning (3 x offline)``."""
+        """Return it in words: ``west: update in 1 of 4 rounds of finetuning (3 x offline)``."""
         why = reasons_in_words(self.reasons)
         rounds = f"{counted(self.rounds, 'round')} of {self.stage}"
         return f"{self.site}: update in {self.accepted} of {rounds}" + (f" ({why})" if why else "")
@@ -57,39 +56,39 @@ def attendance(
 
     Args:
         rounds: The run's rounds.
-        members: By stage, the sites that have cases of it (``summary.json``'s ``stages``).
-        described: Sites that have said what they have (its ``sites``): of an absent site that has
-            not, nobody knows that it has no cases of a stage.
+        members: The sites with cases of each stage (``stages`` in ``summary.json``).
+        described: Sites that have described their data (``sites`` in ``summary.json``). An absent
+            site that has not may have cases of the stage, and so counts.
     """
-    found = []
+    result = []
     for stage in Stage:
         own = [record for record in rounds if record.stage is stage]
         sites = {site for record in own for site in record.expected}
         sites |= {site for record in own for site in record.absent} - set(described)
         if own:
             sites |= set((members or {}).get(stage, ()))
-        found += [_of_site(site, stage, own) for site in sorted(sites)]
-    return found
+        result += [_attendance_of(site, stage, own) for site in sorted(sites)]
+    return result
 
 
 def due(record: RoundRecord, lines: Sequence[Attendance]) -> int:
-    """Return how many updates a round could have had."""
+    """Return how many sites could have sent an update in a round."""
     return sum(line.stage is record.stage for line in lines)
 
 
 def updates_in_words(lines: Sequence[Attendance]) -> str:
-    """Say how many updates there are, of how many: absent sites' are counted."""
+    """Return how many of all possible updates were accepted, counting those of absent sites."""
     possible = sum(line.rounds for line in lines)
     accepted = sum(line.accepted for line in lines)
     return f"{accepted:,} of {counted(possible, 'update')} accepted"
 
 
 def reasons_in_words(reasons: Mapping[str, int]) -> str:
-    """Say why rounds have no update, and how many each: ``3 x offline; 1 x late``."""
+    """Return reasons with their counts: ``3 x offline; 1 x late``."""
     return "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
 
 
-def _of_site(site: str, stage: Stage, rounds: Sequence[RoundRecord]) -> Attendance:
+def _attendance_of(site: str, stage: Stage, rounds: Sequence[RoundRecord]) -> Attendance:
     reasons = Counter(_why(record, site) for record in rounds if site not in record.accepted)
     accepted = len(rounds) - sum(reasons.values())
     return Attendance(site, stage, len(rounds), accepted, dict(reasons))

@@ -1,7 +1,7 @@
-"""What happened to a run, as it happened: ``events.jsonl``, one line an event.
+"""The event log of a run: ``events.jsonl``, one line per event.
 
-It is never cut or rewritten, so it tells of rounds that a restart has done again, and a run that
-goes on knows the warnings of the process before it.
+It is never truncated or rewritten. It therefore records rounds that were repeated after a restart,
+and a resumed run knows the warnings of earlier processes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ PHASES = {
     "waiting": "waiting for sites",
     "round": "between two rounds",
     "test": "testing on held-out patients",
-    "personal models": "the sites adapt the model to their own patients",
+    "personal models": "sites are adapting the model to their own patients",
 }
-"""Events after which a run does something else, and what it does then between two rounds."""
+"""Events that start a phase of a run, and what the run does in it while no round is under way."""
 Event = dict[str, Any]
-"""``time`` (UTC, ISO 8601), ``event`` (its kind), ``warning`` where there is one, and facts."""
+"""``time`` (UTC, ISO 8601), ``event`` (its kind), optionally ``warning``, and further facts."""
 
 
 def utc_now() -> str:
-    """Return the time as UTC, ISO 8601, in whole seconds."""
+    """Return the current time as UTC, ISO 8601, in whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def in_words(event: Event) -> str:
-    """Say an event to people: ``round: stage pretraining; server round 1; sites north, south``."""
+    """Return an event as text: ``round: stage pretraining; server round 1; sites north, south``."""
     facts = (
         f"{key.replace('_', ' ')} {_fact(value)}"
         for key, value in event.items()
@@ -48,23 +48,23 @@ def _fact(value: object) -> str:
 
 
 class EventLog:
-    """Writes a run's events to its folder, and tells a listener of them."""
+    """Writes the events of a run to its folder and passes them to a listener."""
 
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
-        """Keep events in memory until there is a folder."""
+        """Keep events in memory until :meth:`open` names the folder."""
         self._on_event = on_event
         self._path: Path | None = None
         self._early: list[Event] = []
 
     def open(self, folder: Path) -> None:
-        """Write from now on to a folder's log, first what has happened before."""
+        """Write earlier events to a folder's log, and later ones as they happen."""
         self._path = folder / EVENTS
         for event in self._early:
             append_line(self._path, json.dumps(event))
         self._early = []
 
     def write(self, kind: str, **facts: Any) -> None:
-        """Note an event; facts are JSON values."""
+        """Log an event; facts are JSON values."""
         event = {"time": utc_now(), "event": kind, **facts}
         if self._path is None:
             self._early.append(event)
@@ -74,16 +74,16 @@ class EventLog:
             self._on_event(event)
 
     def events(self) -> list[Event]:
-        """Return all events of the run, those of earlier processes too."""
+        """Return all events of the run, including those of earlier processes."""
         return [*(read_events(self._path.parent) if self._path else []), *self._early]
 
     def warnings(self) -> list[str]:
-        """Return each warning once, in the order in which they came."""
+        """Return the distinct warnings, in order of first occurrence."""
         return list(dict.fromkeys(e["warning"] for e in self.events() if "warning" in e))
 
 
 def read_events(folder: Path) -> list[Event]:
-    """Read the events of a run folder; a line that a kill has cut is left out."""
+    """Read the events of a run folder, skipping unreadable lines, such as after a crash."""
     events = []
     for line in read_lines(folder / EVENTS):
         try:

@@ -1,18 +1,18 @@
-"""The run folder: what was asked, what happened in every round, and what came out.
+"""The run folder: the plan, a record of every round, the checkpoints and the summary.
 
 =======================================  ======================================================
-``mamfed-run.json``                      that this folder is a run's, and of which format
+``mamfed-run.json``                      marks the folder as a run's and gives its format
 ``plan.yaml``                            the resolved plan
-``rounds.jsonl``                         one line a round, see :class:`RoundRecord`
-``events.jsonl``                         what happened when, see ``event_log.py``
+``rounds.jsonl``                         one line per round, see :class:`RoundRecord`
+``events.jsonl``                         the event log, see ``event_log.py``
 ``updates/``                             updates of the round under way
-``checkpoints/latest.safetensors``       after every round (``.json`` beside each)
-``checkpoints/previous.safetensors``     the round before it
+``checkpoints/latest.safetensors``       after every round (each with a ``.json`` beside it)
+``checkpoints/previous.safetensors``     the round before ``latest``
 ``checkpoints/pretrained.safetensors``   after the last round of stage 1
-``checkpoints/best.safetensors``         the chosen round (``round_choice.py``), and the painter
-``checkpoints/final.safetensors``        after the last round, and the painter
-``summary.json``                         who took part, how it ended, test results; there is
-                                         none while the run goes on
+``checkpoints/best.safetensors``         the chosen round (``round_choice.py``), with the painter
+``checkpoints/final.safetensors``        after the last round, with the painter
+``summary.json``                         who took part, how the run ended, test results; absent
+                                         while the run is running
 =======================================  ======================================================
 """
 
@@ -52,16 +52,16 @@ PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json"
 UPDATES = "updates"
 MARK, FORMAT = "mamfed-run.json", 1
 ENDED = ("finished", "failed", "stopped")
-"""The ``status`` of a summary."""
+"""Valid values of a summary's ``status``."""
 PRETRAINED = "pretrained"
 KEPT = 5
-"""Checkpoints that lie side by side: latest, previous, pretrained, best, final."""
+"""Number of checkpoints kept at once: latest, previous, pretrained, best, final."""
 NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
-"""``next`` is whole and on disk before ``latest`` becomes ``previous``, and lasts a moment."""
+"""``next`` exists only briefly: it is complete on disk before ``latest`` becomes ``previous``."""
 
 
 class Contribution(Config):
-    """One accepted update: its examples by kind, share of the mean, and training loss."""
+    """One accepted update: its examples by kind, share of the average, and training loss."""
 
     num_examples: Examples
     share: float
@@ -76,20 +76,21 @@ class RoundRecord(Config):
         server_round: The round, counted from 1 within its stage.
         expected: Sites that were asked.
         answered: Sites that sent anything back before the deadline.
-        accepted: Sites whose update is in the new weights.
-        refused: Sites whose update is not, each with the reason.
-        absent: Approved sites that were not there to be asked, each with the reason.
-        validation: Each validating site's result with the new weights (stage 2).
+        accepted: Sites whose update is part of the new weights.
+        refused: Other sites that were asked, each with the reason.
+        absent: Approved sites that were not available to be asked, each with the reason.
+        validation: Validation scores of the new weights by site (stage 2).
         mean_validation_dice: Mean over sites of their validation Dice.
-        pooled_validation_dice: That at 0.5, over all images of all sites: what chooses a round.
-        validation_images: Images behind that.
+        pooled_validation_dice: Validation Dice at threshold 0.5 over all images of all sites, which
+            the choice of the round is based on.
+        validation_images: Number of images behind ``pooled_validation_dice``.
         bytes_sent: Bytes of weights sent to sites for training.
-        bytes_received: Bytes of weights received in updates, refused ones too.
-        seconds: How long the round took, validation included.
+        bytes_received: Bytes of weights received in updates, including refused ones.
+        seconds: Duration of the round, including validation.
         started_at: When it started, UTC, ISO 8601.
-        deadlines: How long each site was waited for, in seconds.
-        durations: Seconds until each site answered, its whole deadline where it let that pass.
-        validation_durations: Likewise for the validation.
+        deadlines: Maximum time to wait for each site, in seconds.
+        durations: Seconds until each site answered, or its full deadline if it did not.
+        validation_durations: The same for the validation.
     """
 
     stage: Stage
@@ -113,50 +114,51 @@ class RoundRecord(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_0_1_0_wrote_it(cls, values: Any) -> Any:
-        """Take a number of examples without its kind for what the stage is about."""
+    def _upgrade_from_0_1_0(cls, values: Any) -> Any:
+        """Convert counts of mamfed 0.1.0, which have no kind, to the kind of the stage."""
         try:
             kind = TRAINED_ON[Stage(values["stage"])]
             accepted = {
-                site: {**one, "num_examples": {kind: one["num_examples"]}}
-                if isinstance(one["num_examples"], int)
-                else one
-                for site, one in values["accepted"].items()
+                site: {**update, "num_examples": {kind: update["num_examples"]}}
+                if isinstance(update["num_examples"], int)
+                else update
+                for site, update in values["accepted"].items()
             }
-        except (KeyError, TypeError, ValueError, AttributeError):  # not a record, or one in memory
+        except (KeyError, TypeError, ValueError, AttributeError):  # invalid, or not read from JSON
             return values
         return {**values, "accepted": accepted}
 
 
 class RunFolder:
-    """One run's folder on disk. Every file in it is readable by its owner only."""
+    """One run's folder on disk. All its files are readable by their owner only."""
 
     def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is made until :meth:`create`."""
+        """Refer to the folder at ``path``; only :meth:`create` creates it."""
         self.path = path
 
     def create(self, plan: TrainingPlan) -> None:
-        """Make the folder and write the resolved plan. An earlier run there is moved aside.
+        """Create the folder and write the resolved plan. An earlier run in it is renamed.
 
         Raises:
-            OutputError: The path is a file, holds something else than a run, or cannot be made.
+            OutputError: The path is not a run folder, or the folder cannot be created.
         """
         try:
-            above = private_directory(Path(os.path.abspath(self.path)).parent)
-            check_room(above, _bytes_of(plan))  # before anything is moved or made
-            self._keep_earlier_run()
+            parent = private_directory(Path(os.path.abspath(self.path)).parent)
+            check_room(parent, _checkpoint_bytes(plan))  # before anything is changed
+            self._rename_earlier_run()
             private_directory(self.path)
             mark = {"format": FORMAT, "made_by": f"mamfed {__version__}"}
-            write_atomic(self.path / MARK, json.dumps(mark) + "\n")  # the first: it is ours now
+            # First, so that a folder left by a crash is recognised as ours.
+            write_atomic(self.path / MARK, json.dumps(mark) + "\n")
             write_atomic(self.path / PLAN, plan.to_yaml())
             private_directory(self.path / CHECKPOINTS)
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot make the run folder: {reason(self.path, error)}"
+                f"{self.path}: cannot create the run folder: {reason(self.path, error)}"
             ) from None
 
     def reopen(self) -> None:
-        """Remove what a kill has left half done, and the account of how the run last ended.
+        """Remove incomplete files left by a crash, and the summary of the run's earlier end.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -167,17 +169,17 @@ class RunFolder:
             (self.path / SUMMARY).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot go on here: {reason(self.path, error)}"
+                f"{self.path}: cannot resume here: {reason(self.path, error)}"
             ) from None
 
     def holds_run(self) -> bool:
-        """Tell whether there is a run in the folder.
+        """Return whether there is a run in the folder.
 
-        A ``plan.yaml`` alone is somebody's file: our own mark says that we made the folder. Runs
-        of mamfed 0.1.0 have none, but checkpoints beside their plan.
+        A ``plan.yaml`` alone may be a user's file: a run folder also has our mark, or, if it is of
+        mamfed 0.1.0, a folder of checkpoints.
 
         Raises:
-            OutputError: It is of a later version of mamfed.
+            OutputError: The run is of a later version of mamfed.
         """
         if not (self.path / PLAN).is_file():
             return False
@@ -188,44 +190,46 @@ class RunFolder:
 
     def _check_mark(self) -> None:
         try:
-            found = json.loads((self.path / MARK).read_text())["format"]
+            version = json.loads((self.path / MARK).read_text())["format"]
         except (OSError, ValueError, KeyError, TypeError):
-            found = None
-        if found != FORMAT:
+            version = None
+        if version != FORMAT:
             raise OutputError(
-                f"{self.path / MARK}: found format {found}, expected {FORMAT}: written by another "
-                "mamfed, or damaged; choose another folder"
+                f"{self.path / MARK}: found format {version}, expected {FORMAT}; damaged or of "
+                "another version of mamfed: choose another folder"
             )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep a second run out while the block runs; the lock lies beside the folder, hidden.
+        """Lock the folder against other processes; the hidden lock file lies next to it.
 
         Raises:
-            SetupError: Another run works in the folder.
-            OutputError: The folder holds something else, or the place cannot be written.
+            SetupError: Another process is working on the run.
+            OutputError: The folder holds something else, or its parent cannot be written.
         """
         self.check_ours()
         lock = self.lock()
         try:
             private_directory(lock.parent)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be made: {reason(self.path, error)}") from None
+            raise OutputError(
+                f"{self.path}: cannot be created: {reason(self.path, error)}"
+            ) from None
         with exclusive_lock(lock, "another run", self.path, leaves_file=False):
             yield
 
     def is_worked_on(self) -> bool:
-        """Tell whether another process is inside :meth:`alone`; a kill ends that with it."""
-        found = holder(self.lock())
-        return found is not None and found.pid != os.getpid()
+        """Return whether another process is inside :meth:`alone`; a lock ends with its process."""
+        owner = holder(self.lock())
+        return owner is not None and owner.pid != os.getpid()
 
     def lock(self) -> Path:
-        """Return where the lock of the folder lies: beside it, hidden."""
-        place = Path(os.path.abspath(self.path))
-        return place.parent / f".{place.name}.lock"
+        """Return the path of the lock file, hidden next to the folder."""
+        path = Path(os.path.abspath(self.path))
+        return path.parent / f".{path.name}.lock"
 
     def check_ours(self) -> bool:
-        """Refuse somebody's folder; return whether there is an earlier run.
+        """Refuse a folder that is not a run's; return whether there is an earlier run.
 
         Raises:
             OutputError: It holds something else, or a run of another version of mamfed.
@@ -239,39 +243,39 @@ class RunFolder:
         return True
 
     def is_finished(self) -> bool:
-        """Tell whether the run has come to its end."""
+        """Return whether the run has finished."""
         try:
             return bool(self.read_summary()["status"] == "finished")
         except DataError:
             return False
 
-    def _keep_earlier_run(self) -> None:
-        """Rename an earlier run to ``NAME.1``, ``NAME.2`` ...: no result is ever overwritten."""
+    def _rename_earlier_run(self) -> None:
+        """Rename an earlier run to ``NAME.1``, ``NAME.2`` ..., so that no result is overwritten."""
         if self.check_movable():
             Path(os.path.abspath(self.path)).rename(self.next_place())
 
     def check_movable(self) -> bool:
-        """Refuse what cannot be moved aside; return whether there is an earlier run.
+        """Refuse a folder that cannot be renamed; return whether there is an earlier run.
 
         Raises:
-            OutputError: The folder holds something else, or the run that this process is in.
+            OutputError: The folder holds something else, or is the current working directory.
         """
         if not self.check_ours():
             return False
         if Path.cwd().is_relative_to(Path(os.path.abspath(self.path)).resolve()):
             raise OutputError(
-                f"{self.path}: holds an earlier run, and you are in it; choose another folder"
+                f"{self.path}: holds an earlier run and is your current folder; choose another one"
             )
         return True
 
     def next_place(self) -> Path:
-        """Return what an earlier run in the folder is renamed to: NAME.1, NAME.2 ..."""
-        place = Path(os.path.abspath(self.path))
-        names = (place.with_name(f"{place.name}.{n}") for n in itertools.count(1))
-        return next(name for name in names if not name.exists())
+        """Return the path that an earlier run is renamed to: NAME.1, NAME.2 ..."""
+        path = Path(os.path.abspath(self.path))
+        candidates = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
+        return next(candidate for candidate in candidates if not candidate.exists())
 
     def checkpoint_path(self, name: str) -> Path:
-        """Return where the ``latest``, ``best`` or ``final`` checkpoint lies."""
+        """Return the path of the checkpoint ``name``, such as ``latest`` or ``best``."""
         return self.path / CHECKPOINTS / f"{name}.safetensors"
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
@@ -279,19 +283,19 @@ class RunFolder:
         save_checkpoint(self.checkpoint_path(name), checkpoint)
 
     def save_latest(self, checkpoint: Checkpoint) -> None:
-        """Write ``latest``; what it was becomes ``previous``."""
+        """Write ``latest``; the former ``latest`` becomes ``previous``."""
         self.save(NEXT, checkpoint)
         self.promote_next()
 
     def promote_next(self) -> None:
-        """Make ``next`` the latest checkpoint; nothing where there is none."""
+        """Rename ``next``, if it exists, to ``latest``."""
         if self.checkpoint_path(NEXT).exists() and self.checkpoint_path(LATEST).exists():
             self._move(LATEST, PREVIOUS)
         self._move(NEXT, LATEST)
         self._sync_names()
 
     def set_aside(self, name: str) -> None:
-        """Keep a damaged checkpoint as ``damaged``, out of the way of those to come."""
+        """Rename a damaged checkpoint to ``damaged``, so that its name is free."""
         self._move(name, DAMAGED)
 
     def _move(self, name: str, new_name: str) -> None:
@@ -304,13 +308,13 @@ class RunFolder:
         sync_folder(self.path / CHECKPOINTS)
 
     def append_round(self, record: RoundRecord) -> None:
-        """Add a line to ``rounds.jsonl`` and make sure that it is on disk."""
+        """Append a line to ``rounds.jsonl`` and flush it to disk."""
         append_line(self.path / ROUNDS, record.model_dump_json())
 
     def rounds(self) -> list[RoundRecord]:
-        """Read ``rounds.jsonl``; empty where no round has ended.
+        """Read ``rounds.jsonl``; empty if no round has been completed.
 
-        A line that cannot be read ends it: what a power cut has left behind is done again.
+        Reading stops at an unreadable line, as after a power cut: that round is repeated.
         """
         records = []
         for line in read_lines(self.path / ROUNDS):
@@ -321,7 +325,7 @@ class RunFolder:
         return records
 
     def keep_rounds(self, records: Sequence[RoundRecord]) -> None:
-        """Write ``rounds.jsonl`` anew."""
+        """Replace ``rounds.jsonl``."""
         text = "".join(record.model_dump_json() + "\n" for record in records)
         write_atomic(self.path / ROUNDS, text)
 
@@ -333,13 +337,13 @@ class RunFolder:
         """Read ``summary.json``.
 
         Raises:
-            DataError: The folder is not one of a run that has ended.
+            DataError: The run has not ended, or the summary is damaged.
         """
         path = self.path / SUMMARY
         try:
             summary = json.loads(path.read_text())
         except FileNotFoundError:
-            raise DataError(f"{path}: no summary of a run that has ended") from None
+            raise DataError(f"{path}: not found; the run has not ended") from None
         except (OSError, ValueError):
             summary = None
         if not isinstance(summary, dict) or summary.get("status") not in ENDED:
@@ -348,23 +352,23 @@ class RunFolder:
 
 
 def find_run(run: str, runs: Path) -> Path:
-    """Return the folder of a run: ``run`` is its path, or its name in ``runs``.
+    """Return the folder of a run, given its path or its name in ``runs``.
 
     Raises:
-        RunError: There is none.
+        RunError: There is no such run.
     """
     for folder in (Path(run), runs / run):
         if RunFolder(folder).holds_run():
             return folder
-    raise RunError(f"{run}: no run folder, for it has no {PLAN}; nor is it a run in {runs}")
+    raise RunError(f"{run}: no run folder (it has no {PLAN}) and no run in {runs}")
 
 
-def _bytes_of(plan: TrainingPlan) -> int:
-    """Return what a run's checkpoints take in the end, each with a painter beside."""
+def _checkpoint_bytes(plan: TrainingPlan) -> int:
+    """Return the total size of a run's checkpoints, each with a painter if there is a stage 1."""
     weights = sum(tensor.nbytes for tensor in expected_state(plan).values())
     return KEPT * weights * (2 if plan.pretraining.rounds else 1)
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Tell whether a file is what a kill has left of making a run folder."""
+    """Return whether a file can be left by a crash while a run folder is created."""
     return path.name.endswith(DRAFT) or path.name == MARK

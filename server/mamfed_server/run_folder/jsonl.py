@@ -1,4 +1,4 @@
-"""Files of JSON lines that survive a kill: a line is whole and on disk, or it is not read."""
+"""JSON Lines files that survive a crash: a line is either complete and on disk, or not read."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from mamfed_common.runtime.files import give_to_owner, name_in_errors
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file (0600) and make sure that it is on disk."""
+    """Append a line to a file (0600) and flush it to disk."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with name_in_errors(path), os.fdopen(descriptor, "rb+", buffering=0) as handle:
         give_to_owner(descriptor, path.parent)
         torn = handle.seek(0, os.SEEK_END) and os.pread(descriptor, 1, handle.tell() - 1) != b"\n"
-        # One write: another process that reads the file sees the line whole, or not at all.
+        # One write: another process that reads the file sees the complete line or nothing.
         handle.write(("\n" * torn + line + "\n").encode())
         os.fsync(descriptor)
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the whole lines of a file, empty where there is none.
+    """Return the complete lines of a file, or none if it does not exist.
 
-    What follows the last newline is left out: it is being written, or a kill cut it short.
+    Text after the last newline is dropped: it is still being written, or a crash cut it short.
     """
     if not path.exists():
         return []

@@ -63,7 +63,7 @@ def test_what_a_kill_has_left_of_making_a_folder_is_no_obstacle(tmp_path, plan):
 def test_the_folder_that_somebody_is_in_is_not_renamed(tmp_path, plan, monkeypatch):
     RunFolder(tmp_path / "run").create(plan)
     monkeypatch.chdir(tmp_path / "run")
-    with pytest.raises(OutputError, match="you are in it"):
+    with pytest.raises(OutputError, match="is your current folder"):
         RunFolder(tmp_path / "run").create(plan)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
