@@ -113,7 +113,7 @@ class TestSite:
         status = said_by(client, "status", *home)
         assert status.startswith("site aurora: not running\n")
         assert "audit: 7 lines" in status
-        assert said_by(client, "audit", "verify", *home).startswith("whole: 7 lines")
+        assert said_by(client, "audit", "verify", *home).startswith("intact: 7 lines")
         assert "7 messages left this site" in said_by(client, "audit", "report", *home)
         assert said_by(client, "models", "list", *home).startswith("no model yet")
 
@@ -123,10 +123,10 @@ class TestSite:
             said = said_by(client, *command, *home)
             (warning,) = [line for line in said.splitlines() if line.startswith("warning: ")]
             assert PLAN_OF_THEN in warning
-            assert "kept by another version?" in warning
+            assert "another version of mamfed may have stored it" in warning
         error = refused_by(client, "plan", "show", *home)
         assert isinstance(error, SetupError)
-        assert "kept by another version?" in str(error)
+        assert "another version of mamfed may have stored it" in str(error)
 
 
 class TestData:

@@ -84,7 +84,7 @@ def spoiled(answers: RequestHandler, spoil: Spoil) -> RequestHandler:
             spoil(reply.content)
         return reply
 
-    return RequestHandler(app, answers.release_fault)
+    return RequestHandler(app, answers.release_code)
 
 
 def run_worker(home: SiteHome, kind: str) -> None:

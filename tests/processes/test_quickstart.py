@@ -209,7 +209,7 @@ def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_traine
         assert "run first has finished; its final model is " in report
         assert "nothing answers at " in report
         assert re.search(r"^first +[0-9a-f]{12} ", report, re.M)
-        assert "The record is whole: " in report
+        assert "The audit log is intact: " in report
         assert "Trained in finetuning: 1 round, number 1" in report
 
     typed = coordinator.typed.union(*(person.typed for person in sites.values()))
@@ -227,7 +227,7 @@ def join(person, code):
     assert (f"fail  bounds: {BOUND}" in said) == bool(code)
     said = person.type("site approves")
     assert "approved by" in said
-    assert (f"that is not enough, the plan is still outside bounds: {BOUND}" in said) == bool(code)
+    assert (f"that is not enough: the plan is still outside bounds: {BOUND}" in said) == bool(code)
     person.leave_running("site starts")
 
 

@@ -7,55 +7,52 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mamfed_client.cli.options import Home
 from mamfed_common.runtime.terminal import confirm, console, contact_of
 
 if TYPE_CHECKING:
     from mamfed_client.site.settings import SiteHome
     from mamfed_common.security.enrolment import Welcome
 
-Home = Annotated[
-    Path,
-    typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
+Contact = Annotated[
+    str, typer.Option(help="Contact for the coordinator's phone call; asked for if omitted.")
 ]
-
-
-Contact = Annotated[str, typer.Option(help="Whom the coordinator phones; asked if left out.")]
-PHONE = "Whom does the coordinator phone to compare fingerprints?"
+PHONE = "Whom should the coordinator call to compare fingerprints?"
 SEND = (
-    "send the request to the coordinator, read the fingerprint to them when they phone, then "
-    "mamfed-client join the welcome that comes back"
+    "send the request to the coordinator, read the fingerprint to them when they call, then "
+    "run mamfed-client join with the welcome they send back"
 )
-NO_CONTACT = "none given; phone a number by which you know the coordinator already"
+NO_CONTACT = "none given; call a number that you already know to be the coordinator's"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands to ``mamfed-client``."""
     for command in (init, enroll, join):
         app.command()(command)
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="This site's home, made if absent.")],
-    name: Annotated[str, typer.Option(help="What the federation calls this site.")],
+    folder: Annotated[Path, typer.Argument(help="This site's home; created if missing.")],
+    name: Annotated[str, typer.Option(help="This site's name in the federation.")],
     data: Annotated[
         list[str],
         typer.Option(
-            help="A data set's folder; NAME=FOLDER, repeated, where there are several.",
+            help="Folder of a data set; for several, repeat NAME=FOLDER.",
             metavar="[NAME=]FOLDER",
         ),
     ],
     allow_model: Annotated[
         bool,
-        typer.Option("--allow-model", help="Let weights leave, and the counts that they need."),
+        typer.Option("--allow-model", help="Allow weights and the counts they need to leave."),
     ] = False,
     allow_metrics: Annotated[
-        bool, typer.Option("--allow-metrics", help="Let results leave.")
+        bool, typer.Option("--allow-metrics", help="Allow results to leave.")
     ] = False,
     contact: Contact = "",
 ) -> None:
-    """Make a site's home: keys, request.json, and site.yaml: all is denied unless allowed.
+    """Create a site's home with its keys, request.json and site.yaml. Nothing may leave by default.
 
-    What is there is kept: neither keys nor site.yaml are ever overwritten.
+    Existing files are kept: keys and site.yaml are never overwritten.
     """
     from mamfed_client.site.home_location import record_home_location
     from mamfed_client.site.identity import build_request, make_keys
@@ -93,7 +90,7 @@ def init(
     _say_release(bool(release.arrays), bool(release.metrics))
     _say_request(home)
     if not asks:
-        _tell("the request is kept; mamfed-client enroll makes a new one")
+        _tell("the request was kept; run mamfed-client enroll to make a new one")
     _tell(f"next: read {home.settings_path}; {SEND}")
 
 
@@ -101,7 +98,7 @@ def enroll(
     home: Home = Path("."),
     contact: Contact = "",
     new_keys: Annotated[
-        bool, typer.Option("--new-keys", help="Put the keys aside and make new ones first.")
+        bool, typer.Option("--new-keys", help="Set the current keys aside and make new ones.")
     ] = False,
 ) -> None:
     """Write request.json for the coordinator. Run it again to renew the certificate."""
@@ -110,29 +107,29 @@ def enroll(
     from mamfed_common.runtime.lock import home_lock
     from mamfed_common.security.enrolment import write_document
 
-    place = SiteHome(home)
-    name = load_site_settings(place).name
-    # A renewal: the coordinator knows whom to phone.
-    known = contact or place.welcome.exists()
-    contact = contact if known else contact_of(contact, PHONE)
+    site_home = SiteHome(home)
+    name = load_site_settings(site_home).name
+    # For a renewal, the coordinator already knows whom to call.
+    is_known = contact or site_home.welcome.exists()
+    contact = contact if is_known else contact_of(contact, PHONE)
     with home_lock(home):
-        if new_keys and place.keys.exists():
-            aside = identity.replace_keys(place)
-            typer.echo(f"old keys: in {aside}; delete them when they are no use")
-            _tell("this site cannot connect until it has joined by the answer to the new request")
-        write_document(place.request, identity.build_request(place, name, contact))
-    _say_request(place)
+        if new_keys and site_home.keys.exists():
+            aside = identity.replace_keys(site_home)
+            typer.echo(f"old keys: in {aside}; delete them once you no longer need them")
+            _tell("this site cannot connect until it joins with the welcome to the new request")
+        write_document(site_home.request, identity.build_request(site_home, name, contact))
+    _say_request(site_home)
     _tell(f"next: {SEND}")
 
 
 def join(
-    welcome: Annotated[Path, typer.Argument(help="The welcome that the coordinator sent.")],
+    welcome: Annotated[Path, typer.Argument(help="The welcome file from the coordinator.")],
     home: Home = Path("."),
     yes: Annotated[bool, typer.Option("--yes", help="The fingerprint was compared.")] = False,
 ) -> None:
-    """Take the coordinator's welcome: its address, its keys, this site's certificate.
+    """Install the coordinator's welcome: its address, its keys and this site's certificate.
 
-    A running site takes a renewed certificate without a restart.
+    A running site picks up a renewed certificate without a restart.
     """
     from mamfed_client.site import identity
     from mamfed_client.site.settings import SiteHome, load_site_settings
@@ -141,24 +138,24 @@ def join(
     from mamfed_common.runtime.lock import home_lock
     from mamfed_common.security.enrolment import read_welcome
 
-    place = SiteHome(home)
-    name = load_site_settings(place).name
+    site_home = SiteHome(home)
+    name = load_site_settings(site_home).name
     if site_of_request(welcome) == name:
         raise SetupError(
-            f"{welcome}: this is your own request, which goes to the coordinator; join takes the "
+            f"{welcome}: this is your own request, which goes to the coordinator; join needs the "
             f"welcome that comes back, e.g. {name}.welcome.json"
         )
     answer = read_welcome(welcome)
-    identity.check_own(place, answer, name)
+    identity.check_own(site_home, answer, name)
     _show(answer)
-    if identity.is_known(place, answer):
-        _tell("the authority and the plan key are those that this site trusts already")
+    if identity.is_known(site_home, answer):
+        _tell("this site already trusts this authority and plan key")
     else:
-        _confirm(place, yes=yes)
+        _confirm(site_home, yes=yes)
     with home_lock(home):
-        identity.check_own(place, answer, name)  # its keys may have been replaced since
-        identity.join(place, answer)
-    typer.echo(f"joined: {place.welcome}")
+        identity.check_own(site_home, answer, name)  # its keys may have been replaced meanwhile
+        identity.join(site_home, answer)
+    typer.echo(f"joined: {site_home.welcome}")
     _tell("next: mamfed-client preflight --plan PLAN, mamfed-client plan approve PLAN, then start")
 
 
@@ -181,12 +178,12 @@ def _show(answer: Welcome) -> None:
 
 def _confirm(home: SiteHome, *, yes: bool) -> None:
     if home.welcome.exists():
-        _tell("warning: another authority or plan key than the one that this site trusts so far")
-    confirm("Did the coordinator read the same over the phone?", yes=yes)
+        _tell("warning: the authority or plan key differs from the one this site trusts so far")
+    confirm("Did the coordinator read the same fingerprint over the phone?", yes=yes)
 
 
 def _cohorts(site: str, data: list[str]) -> list[tuple[str, Path]]:
-    """Read ``--data``; a single folder takes the site's name, as in ``mamfed-simulate``."""
+    """Parse ``--data``; one folder without a name takes the site's, as in ``mamfed-simulate``."""
     from mamfed_common.errors import SetupError
     from mamfed_common.runtime.documents import check_name
 
@@ -196,7 +193,7 @@ def _cohorts(site: str, data: list[str]) -> list[tuple[str, Path]]:
     for text in data:
         name, separator, folder = text.partition("=")
         if not separator and len(data) > 1:
-            raise SetupError(f"--data {text}: expected NAME=FOLDER, as there are several")
+            raise SetupError(f"--data {text}: expected NAME=FOLDER when there are several")
         path = Path(folder if separator else text)
         if not path.is_dir():
             raise SetupError(f"--data {text}: no such folder")
@@ -208,7 +205,7 @@ def _say_release(model: bool, metrics: bool) -> None:
     typer.echo(f"model may leave: {'yes' if model else 'no'}")
     typer.echo(f"metrics may leave: {'yes' if metrics else 'no'}")
     if not (model and metrics):
-        _tell("this site cannot train until policy.release in site.yaml lets arrays and counts out")
+        _tell("this site cannot train until policy.release in site.yaml allows arrays and counts")
 
 
 def _tell(text: str) -> None:

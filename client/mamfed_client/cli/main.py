@@ -1,4 +1,4 @@
-"""``mamfed-client``: a hospital's command."""
+"""``mamfed-client``: the command line of a hospital."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import typer
 
 from mamfed_client.cli import audit, data, enrol, models, node, plan
 from mamfed_client.cli import predict as prediction_cli
-from mamfed_client.cli.models import CheckpointFile, Home, ModelOfHome, Norms, Run
+from mamfed_client.cli.models import CheckpointFile, ModelOfHome, Norms, Run
+from mamfed_client.cli.options import Home
 from mamfed_common.runtime import terminal
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Take part in a mamfed federation: look at your mammograms, prepare them, join, decide "
-    "what may leave, train when asked, see what left.",
+    help="Take part in a mamfed federation: check and prepare your mammograms, join, decide what "
+    "may leave, train when asked, and see what left.",
 )
 app.add_typer(data.app, name="data")
 enrol.register(app)
@@ -30,50 +31,50 @@ prediction_cli.register(app)
 
 @app.callback()
 def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
-    """Take the options that come before a subcommand."""
+    """Accept the options that precede a subcommand."""
 
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Option(help="A data set's folder, or a prepared one.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set, or a prepared folder.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     checkpoint: CheckpointFile = None,
     model: ModelOfHome = None,
     home: Home = Path(),
     run: Run = "",
     part: Annotated[
-        str, typer.Option(help="all, or the run's train, val or test patients (needs --site).")
+        str, typer.Option(help="all, or the run's train, val or test patients; these need --site.")
     ] = "all",
     site: Annotated[
-        str, typer.Option(help="What the run called this data; it seeds the split.")
+        str, typer.Option(help="Name of this data set in the run; it seeds the split.")
     ] = "",
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Probability from which a pixel is marked.",
-            show_default="the checkpoint's, or its plan's",
+            help="Lowest probability at which a pixel is marked.",
+            show_default="from the checkpoint, else its plan",
         ),
     ] = None,
     norms: Norms = None,
     min_images: Annotated[
         int | None,
         typer.Option(
-            help="Report no stratum of fewer images.", show_default="a policy's, 1", min=1
+            help="Smallest stratum to report, in images.", show_default="a policy's, 1", min=1
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[
         Path | None,
-        typer.Option(help="Where prepared images are kept.", show_default="~/.cache/mamfed"),
+        typer.Option(help="Cache of prepared images.", show_default="~/.cache/mamfed"),
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
     output: Annotated[
         terminal.Format, typer.Option("--format", help="How to print the result.")
     ] = terminal.Format.TEXT,
 ) -> None:
-    """Score a model on a folder of mammograms: Dice, lesions found, false alarms, by group.
+    """Score a model on a folder of mammograms: Dice, lesions found and false alarms, by group.
 
-    The images stay where they are. The JSON names images as labels.csv does: keep it at your site.
+    The images stay where they are. The JSON names images as labels.csv does; keep it at your site.
     """
     from mamfed_client.evaluation.evaluate import evaluate_folder
     from mamfed_client.evaluation.report import sentences, without_images

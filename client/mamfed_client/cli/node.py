@@ -8,15 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mamfed_client.cli.options import Home, OutputFormat
 from mamfed_common.runtime.terminal import Format, console
-
-Home = Annotated[
-    Path,
-    typer.Option(
-        "--home", envvar="MAMFED_SITE_HOME", help="The site's home, made by mamfed-client init."
-    ),
-]
-Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
@@ -24,14 +17,14 @@ HealthOnly = Annotated[
     bool,
     typer.Option(
         "--health",
-        help="Say one word; exit code 0 working, 20 waiting, 21 refused, 22 unreachable, 23 not "
-        "running.",
+        help="Print only the health; exit code 0 working, 20 waiting, 21 refused, 22 unreachable, "
+        "23 not running.",
     ),
 ]
 
 
 def start(home: Home = Path(".")) -> None:
-    """Take part: talk to the coordinator and train when asked, until stopped."""
+    """Take part: connect to the coordinator and train when asked, until stopped."""
     from mamfed_client.node.supervisor import run_site
     from mamfed_client.site.settings import SiteHome
 
@@ -39,20 +32,20 @@ def start(home: Home = Path(".")) -> None:
 
 
 def status(
-    home: Home = Path("."), printed: Printed = Format.TEXT, health: HealthOnly = False
+    home: Home = Path("."), printed: OutputFormat = Format.TEXT, health: HealthOnly = False
 ) -> None:
-    """Say how this site is doing, whether it runs or not."""
+    """Show the state of this site, whether it is running or not."""
     from mamfed_client.node.overview import overview
     from mamfed_client.site.settings import SiteHome
 
-    found = overview(SiteHome(home))
+    site = overview(SiteHome(home))
     if health:
-        typer.echo(found.health.words)
-        raise typer.Exit(found.health)
+        typer.echo(site.health.words)
+        raise typer.Exit(site.health)
     if printed is Format.JSON:
-        typer.echo(json.dumps(found.model_dump(mode="json"), indent=2))
+        typer.echo(json.dumps(site.model_dump(mode="json"), indent=2))
         return
-    for line in found.lines():
+    for line in site.lines():
         typer.echo(line)
 
 
@@ -60,35 +53,35 @@ def preflight(
     home: Home = Path("."),
     plan: Annotated[
         Path | None,
-        typer.Option(help="Plan to be ready for.", show_default="the newest one that came"),
+        typer.Option(help="Plan to check for.", show_default="the newest plan that arrived"),
     ] = None,
     skip_training: Annotated[
-        bool, typer.Option("--skip-training", help="Try no training step.")
+        bool, typer.Option("--skip-training", help="Skip the trial training step.")
     ] = False,
-    printed: Printed = Format.TEXT,
+    printed: OutputFormat = Format.TEXT,
 ) -> None:
-    """Check whether this site can take part; exit code 9 where something fails."""
+    """Check whether this site can take part; exit code 9 if a check fails."""
     from mamfed_client.node.preflight import Check, Preflight, choose_plan, refuse_failed
     from mamfed_client.site.settings import SiteHome
     from mamfed_common.plan import TrainingPlan, read_plan
 
     site = SiteHome(home)
     screen = console()
-    wanted = read_plan(plan) if plan else choose_plan(site)
-    if wanted is None:
-        screen.print("no plan has come and none is named by --plan: checked for the default plan")
-        wanted = TrainingPlan()
-    found: list[Check] = []
-    for check in Preflight(site, wanted, train=not skip_training).run():
-        found.append(check)
+    chosen = read_plan(plan) if plan else choose_plan(site)
+    if chosen is None:
+        screen.print("no plan has arrived and --plan names none: checking for the default plan")
+        chosen = TrainingPlan()
+    checks: list[Check] = []
+    for check in Preflight(site, chosen, train=not skip_training).run():
+        checks.append(check)
         if printed is Format.TEXT:
             colour = COLOURS[check.outcome]
             screen.print(check.outcome, style=colour, end="")
             screen.print(f"  {check.name}: {check.words}")
     if printed is Format.JSON:
-        body = {"plan_sha256": wanted.sha256(), "checks": [check._asdict() for check in found]}
+        body = {"plan_sha256": chosen.sha256(), "checks": [check._asdict() for check in checks]}
         typer.echo(json.dumps(body, indent=2))
-    refuse_failed(found)
+    refuse_failed(checks)
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mamfed_client.cli.options import Home, OutputFormat
 from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted, span
 
@@ -19,49 +20,44 @@ if TYPE_CHECKING:  # these bring torch, which a help text can do without
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Plans that the coordinator sent: look at them, approve or refuse them.",
+    help="Review, approve or refuse the plans that the coordinator sent.",
 )
 
-Home = Annotated[
-    Path,
-    typer.Option(help="This site's home.", envvar="MAMFED_SITE_HOME", file_okay=False),
-]
 Name = Annotated[
     str,
     typer.Argument(
-        help="The plan's SHA-256, or as much of it as is unique; or its file, where it has not "
-        "come yet."
+        help="The plan's SHA-256, or a unique prefix of it; or its file if the plan has not "
+        "arrived yet."
     ),
 ]
-Printed = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 
 @app.command("list")
-def list_plans(home: Home = Path(), output: Printed = Format.TEXT) -> None:
-    """List the plans that came with a good signature, the newest last, and what becomes of each."""
+def list_plans(home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
+    """List the plans that arrived with a valid signature, newest last, with the status of each."""
     policy, store = _open(home)
     rows = [_row(policy, store, stored) for stored in store.plans()]
     if output is Format.JSON:
         typer.echo(json.dumps(rows, indent=2))
     elif not rows:
-        typer.echo("no plan has come yet")
+        typer.echo("no plan has arrived yet")
     else:
         for row in rows:
             why = f", blocked: {row['blocked']}" if row["blocked"] else ""
             typer.echo(
-                f"{str(row['plan_sha256'])[:12]}  came {row['came']}  {row['standing']}{why}"
+                f"{str(row['plan_sha256'])[:12]}  arrived {row['came']}  {row['standing']}{why}"
             )
-    for warning in store.left_over():
+    for warning in store.unusable():
         console().print(f"warning: {warning}")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As for approve; without it, the newest plan.")] = "",
+    name: Annotated[str, typer.Argument(help="As for approve; the newest plan if omitted.")] = "",
     home: Home = Path(),
-    output: Printed = Format.TEXT,
+    output: OutputFormat = Format.TEXT,
 ) -> None:
-    """Say in words what a plan does, and hold it against this site's bounds."""
+    """Describe in words what a plan does, and check it against this site's bounds."""
     from mamfed_client.disclosure.plan_admission import check_bounds
 
     policy, store = _open(home)
@@ -79,13 +75,13 @@ def show(
 def approve(
     name: Name,
     home: Home = Path(),
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    output: Printed = Format.TEXT,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
+    output: OutputFormat = Format.TEXT,
 ) -> None:
-    """Show a plan and approve it. The bounds in site.yaml hold for it all the same.
+    """Show a plan and approve it. The bounds in site.yaml still apply to it.
 
-    A plan may be approved before it comes: what counts is its SHA-256, and the coordinator's
-    signature when it does.
+    You can approve a plan before it arrives: what counts is its SHA-256, and the coordinator's
+    signature once it does.
     """
     from mamfed_client.disclosure.plan_store import Decision
 
@@ -98,8 +94,8 @@ def approve(
 
 
 @app.command()
-def refuse(name: Name, home: Home = Path(), output: Printed = Format.TEXT) -> None:
-    """Refuse a plan, an approved one too: from the next message on it gets nothing more."""
+def refuse(name: Name, home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
+    """Refuse a plan, even one approved before: it gets no answers from the next message on."""
     from mamfed_client.disclosure.plan_store import Decision
 
     _decide(home, name, Decision.REFUSED, output)
@@ -114,7 +110,7 @@ def _open(home: Path) -> tuple[Policy, PlanStore]:
 
 
 def _find(store: PlanStore, name: str) -> StoredPlan:
-    """Return a plan that came, by its SHA-256, or the one of a file."""
+    """Return the plan that arrived with this SHA-256, or the one in this file."""
     from mamfed_client.disclosure.plan_store import StoredPlan
     from mamfed_common.plan import read_plan
 
@@ -130,8 +126,8 @@ def _newest(store: PlanStore) -> StoredPlan:
 
     plans = store.plans()
     if not plans:
-        nothing = "no plan has come yet; the coordinator's server sends it"
-        raise SetupError([nothing, *store.left_over()][-1])
+        nothing = "no plan has arrived yet; the coordinator's server sends it"
+        raise SetupError([nothing, *store.unusable()][-1])
     return plans[-1]
 
 
@@ -145,25 +141,25 @@ def _decide(home: Path, name: str, decision: Decision, output: Format) -> None:
         return
     typer.echo(f"plan {stored.sha256[:12]}: {record.decision.value} by {record.by}")
     if row["blocked"]:
-        typer.echo(f"that is not enough, the plan is still outside bounds: {row['blocked']}")
+        typer.echo(f"that is not enough: the plan is still outside bounds: {row['blocked']}")
 
 
 def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, object]:
     from mamfed_client.disclosure.plan_admission import PlanStatus, out_of_bounds, plan_status
 
-    found = plan_status(policy, stored.plan, store.decisions())
+    status = plan_status(policy, stored.plan, store.decisions())
     came = stored.came and stored.came.strftime("%Y-%m-%dT%H:%M:%SZ")
-    blocked = out_of_bounds(policy, stored.plan) if found is PlanStatus.OUTSIDE_BOUNDS else ""
+    blocked = out_of_bounds(policy, stored.plan) if status is PlanStatus.OUTSIDE_BOUNDS else ""
     return {
         "plan_sha256": stored.sha256,
         "came": came,
-        "standing": found.value,
+        "standing": status.value,
         "blocked": blocked,
     }
 
 
 def _show(policy: Policy, stored: StoredPlan, row: dict[str, object]) -> None:
-    came = f"came {row['came']}" if row["came"] else "has not come yet"
+    came = f"arrived {row['came']}" if row["came"] else "not arrived yet"
     typer.echo(f"Plan {stored.sha256}, {came}: {row['standing']}")
     typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
     if row["blocked"]:
@@ -171,7 +167,7 @@ def _show(policy: Policy, stored: StoredPlan, row: dict[str, object]) -> None:
 
 
 def _in_words(stored: StoredPlan) -> Iterator[str]:
-    """Say what the plan makes this site do."""
+    """Yield sentences that say what the plan makes this site do."""
     from mamfed_common.plan import Stage
 
     plan = stored.plan
@@ -179,12 +175,13 @@ def _in_words(stored: StoredPlan) -> Iterator[str]:
     for stage in Stage:
         part = plan.stage(stage)
         if not part.rounds:
-            yield f"It leaves out {stage.value}."
+            yield f"It skips {stage.value}."
             continue
         yield (
-            f"In {stage.value}: {counted(part.rounds, 'round')}, in each of them "
-            f"{part.in_words()}, {part.batch_size} of this site's images a step, learning rate up "
-            f"to {part.learning_rate:g}; an answer within {span(part.deadline_seconds)}."
+            f"In {stage.value}: {counted(part.rounds, 'round')}, each of "
+            f"{part.in_words()}, with {part.batch_size} of this site's images per step, learning "
+            f"rate up to {part.learning_rate:g}, to be answered within "
+            f"{span(part.deadline_seconds)}."
         )
     yield _held_out(plan.evaluation)
     if plan.makes_personal_models:
@@ -192,7 +189,7 @@ def _in_words(stored: StoredPlan) -> Iterator[str]:
             f"After the last round this site adapts the final model to its own patients: "
             f"{counted(plan.personal.steps, 'step')}, learning rate up to "
             f"{plan.personal.learning_rate:g}. "
-            "That model stays here; policy.personal: false makes none."
+            "That model stays here; set policy.personal: false to make none."
         )
     sites = counted(plan.federation.min_sites, "site")
     yield f"The server averages the updates of {sites} or more."
@@ -210,7 +207,7 @@ def _held_out(split: EvaluationPlan) -> str:
 
 
 def _against_bounds(policy: Policy, stored: StoredPlan) -> Iterator[str]:
-    """Say for each bound what was found and what is allowed, then what is withheld."""
+    """Yield a line for each bound with the plan's value and the limit, then what is withheld."""
     from mamfed_client.disclosure.plan_admission import check_bounds
     from mamfed_client.site.policy import missing_for_training
 
@@ -218,5 +215,5 @@ def _against_bounds(policy: Policy, stored: StoredPlan) -> Iterator[str]:
         verdict = "ok" if check.fits else f"NOT ALLOWED by {check.key}"
         yield f"{check.name}: {check.found:g}, allowed {check.limit}: {verdict}"
     if policy.bounds.hours:
-        yield f"This site answers at {policy.bounds.hours} only, local time."
+        yield f"This site answers only at {policy.bounds.hours}, local time."
     yield from missing_for_training(policy, stored.plan)

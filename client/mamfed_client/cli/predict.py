@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from mamfed_client.cli.data import NOTHING_ACCEPTED, Allow, Layout, Listed, printable
-from mamfed_client.cli.models import CheckpointFile, Home, ModelOfHome, Norms, Run, checkpoint_of
+from mamfed_client.cli.models import CheckpointFile, ModelOfHome, Norms, Run, checkpoint_of
+from mamfed_client.cli.options import Home, OutputFormat
 from mamfed_common.runtime.terminal import Format
 
 
 class Encoding(StrEnum):
-    """What a segmentation holds of each pixel."""
+    """Value that a DICOM segmentation stores for each pixel."""
 
     BINARY = "binary"
     FRACTIONAL = "fractional"
@@ -30,10 +31,10 @@ def predict(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IN...", help="Files, folders with images below them, or prepared folders."
+            metavar="IN...", help="Files, folders to search for images, or prepared folders."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the predictions of this one model.")],
+    out: Annotated[Path, typer.Option(help="Output folder; use one for each model.")],
     checkpoint: CheckpointFile = None,
     model: ModelOfHome = None,
     home: Home = Path(),
@@ -41,21 +42,21 @@ def predict(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Probability from which a pixel is marked.",
-            show_default="the checkpoint's, or its plan's",
+            help="Lowest probability at which a pixel is marked.",
+            show_default="from the checkpoint, else its plan",
         ),
     ] = None,
     norms: Norms = None,
     segmentation: Annotated[
         Encoding,
-        typer.Option(help="binary: what is marked. fractional: every pixel's probability."),
+        typer.Option(help="binary: the marked pixels. fractional: each pixel's probability."),
     ] = Encoding.BINARY,
     row: Annotated[
-        list[int] | None, typer.Option(help="Row of a prepared folder; may be repeated.")
+        list[int] | None, typer.Option(help="Row of a prepared folder; repeatable.")
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(help="Images at once.", show_default="1 on a CPU, 4 on a GPU", min=1),
+        typer.Option(help="Images per batch.", show_default="1 on a CPU, 4 on a GPU", min=1),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     layout: Layout = None,
@@ -65,22 +66,20 @@ def predict(
     ] = None,
     listed: Listed = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")
     ] = False,
-    output: Annotated[Format, typer.Option("--format", help="How to print the result.")] = (
-        Format.TEXT
-    ),
+    output: OutputFormat = Format.TEXT,
 ) -> None:
-    """Run a model on your own studies: DICOM segmentations, pictures, and a page a study.
+    """Run a model on your own studies: DICOM segmentations, pictures, and a page per study.
 
     Research use only. Start with OUT/index.html; OUT/predictions.json has all figures. Results name
-    patients and files: keep them where the images may be. An interrupted call goes on where it was.
+    patients and files; keep them where the images may be. Repeat an interrupted call to resume it.
 
     mamfed-client predict study/ --checkpoint best.safetensors --out predictions/
 
     mamfed-client predict study/ --home site --model personal --out predictions/
 
-    Ends with exit code 3 where no image can be used.
+    Exit code 3 if no image can be used.
     """
     from mamfed_client.prediction.predict import Request, predict_images
 
@@ -111,7 +110,7 @@ def predict(
 
 
 def _may_name_patients(home: Path) -> bool:
-    """Tell whether the site's policy lets pages name patients; outside of a home they do not."""
+    """Return whether the site's policy lets pages name patients; False outside a site's home."""
     from mamfed_client.site.settings import SiteHome, load_site_settings
 
     site = SiteHome(home)
@@ -119,59 +118,59 @@ def _may_name_patients(home: Path) -> bool:
 
 
 def without_images(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what names files."""
+    """Return the document without the entries that name files."""
     return {key: value for key, value in document.items() if not key.startswith("per_")}
 
 
 def sentences(document: dict[str, Any]) -> list[str]:
-    """Say in words what was done, or what would be."""
+    """Return lines that say what was done, or what would be done."""
     model = document["model"]
-    said = [
+    lines = [
         f"model {model['weights_sha256'][:12]}, {_whose(model)}"
         f"{model['stage']} round {model['server_round']}, "
-        f"marks from probability {model['threshold']:g} ({model['threshold_from']})"
+        f"marks pixels of probability {model['threshold']:g} or more ({model['threshold_from']})"
     ]
     if document.get("dry_run"):
-        said.append(
+        lines.append(
             f"would try {document['to_predict']} of {document['offered']} images; "
-            "none has been decoded, so some may prove unusable"
+            "none has been decoded yet, so some may prove unusable"
         )
     else:
-        said.append(
-            f"{document['predicted']} predicted now; {document['images']} here in "
+        lines.append(
+            f"{document['predicted']} predicted now; the folder holds {document['images']} in "
             f"{document['studies']} {'study' if document['studies'] == 1 else 'studies'}: "
-            f"{document['with_lesions']} with regions marked, "
+            f"{document['with_lesions']} with marked regions, "
             f"{document['without_lesions']} without"
         )
-    said += [f"{document[key]} {words}" for key, words in ASIDES.items() if document.get(key)]
-    said += [f"{count} cannot be used: {why}" for why, count in document["rejected"].items()]
+    lines += [f"{document[key]} {words}" for key, words in ASIDES.items() if document.get(key)]
+    lines += [f"{count} cannot be used: {why}" for why, count in document["rejected"].items()]
     missing = document.get("without_segmentation", {})
-    said += [f"{count} without a DICOM segmentation: {why}" for why, count in missing.items()]
-    left_out = document.get("header_left_out", {})
-    said += [f"{count} segmentations without the source's {why}" for why, count in left_out.items()]
-    said += [f"look: {line}" for line in document.get("contradictions", ())]
+    lines += [f"{count} without a DICOM segmentation: {why}" for why, count in missing.items()]
+    omitted = document.get("header_left_out", {})
+    lines += [f"{count} segmentations without the source's {why}" for why, count in omitted.items()]
+    lines += [f"check: {line}" for line in document.get("contradictions", ())]
     if document.get("side_unknown"):
-        said.append(f"{document['side_unknown']} of unknown side, shown as in the file")
-    return [*said, "research use only"]
+        lines.append(f"{document['side_unknown']} of unknown side, shown as in the file")
+    return [*lines, "research use only"]
 
 
 def _whose(model: dict[str, Any]) -> str:
-    return f"personal of {model['personal_of']}, " if "personal_of" in model else ""
+    return f"personal model of {model['personal_of']}, " if "personal_of" in model else ""
 
 
 ASIDES = {
-    "done_before": "done before, nothing of them has changed since",
-    "outdated": "done before but made anew: table or file name says other things of them now",
-    "replaced": "done before but out of date: their files hold other images or are rejected now",
-    "of_earlier_calls": "here of earlier calls, not offered in this one",
-    "duplicates": "offered twice",
-    "contradicted": "offered twice with unlike rows or names: the first one counts",
-    "own_files": "files of earlier predictions among the inputs passed over",
+    "done_before": "predicted before and unchanged since",
+    "outdated": "predicted before and redone: the table or file name has changed",
+    "replaced": "predicted before but out of date: the file holds another image or is now rejected",
+    "of_earlier_calls": "from earlier calls, not among the inputs of this one",
+    "duplicates": "given twice",
+    "contradicted": "given twice with differing rows or names: the first one counts",
+    "own_files": "files of earlier predictions among the inputs were skipped",
 }
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    """Name every image and what became of it."""
+    """Return one line per image with its result."""
     lines = [
         f"{printable(r['source'])}\t{len(r['lesions'])} marked\t{r['score']:.3f}\t{r['image']}"
         for r in document.get("per_image", ())

@@ -1,4 +1,4 @@
-"""What a site goes by: its policy and its coordinator's key, as the files in its home say now."""
+"""The policy and the coordinator keys now in force, read from the files of a site's home."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mamfed_common.security.keys import parse_openssh
 
 
 class ActivePolicy(NamedTuple):
-    """What a site goes by.
+    """The rules now in force at a site.
 
     Attributes:
         policy: The site's policy.
         trusted_keys: Keys that may sign plans.
-        federation: To whom answers go.
+        federation: The federation that receives the answers.
     """
 
     policy: Policy
@@ -29,25 +29,25 @@ class ActivePolicy(NamedTuple):
 
 
 class ReloadingPolicy:
-    """The rules in a site's home, read again when a file changes."""
+    """The policy of a site's home, reloaded when a file changes."""
 
     def __init__(self, home: SiteHome) -> None:
         """Read from this home."""
         self._home = home
         self._stamp: object = None
-        self._rules: ActivePolicy | None = None
+        self._active: ActivePolicy | None = None
 
     def __call__(self) -> ActivePolicy:
-        """Return the rules as they are now.
+        """Return the policy now in force.
 
         Raises:
             SetupError: ``site.yaml`` or ``welcome.json`` cannot be used.
         """
         stamp = [_stamp(path) for path in (self._home.settings_path, self._home.welcome)]
-        if self._rules is None or stamp != self._stamp:
-            self._rules = None  # a change that cannot be read leaves no older rules in force
-            self._rules, self._stamp = read_active_policy(self._home), stamp
-        return self._rules
+        if self._active is None or stamp != self._stamp:
+            self._active = None  # after an unreadable change, the old policy is no longer in force
+            self._active, self._stamp = read_active_policy(self._home), stamp
+        return self._active
 
 
 def read_active_policy(home: SiteHome) -> ActivePolicy:
@@ -57,16 +57,16 @@ def read_active_policy(home: SiteHome) -> ActivePolicy:
         SetupError: ``site.yaml`` or ``welcome.json`` cannot be used.
     """
     policy, welcome = load_site_settings(home).policy, read_welcome(home.welcome)
-    more = [
+    further_keys = [
         parse_openssh(text, Ed25519PublicKey, "policy.coordinator_keys")
         for text in policy.coordinator_keys
     ]
-    return ActivePolicy(policy, (welcome.plan_public_key(), *more), welcome.federation)
+    return ActivePolicy(policy, (welcome.plan_public_key(), *further_keys), welcome.federation)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino

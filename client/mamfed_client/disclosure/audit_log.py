@@ -1,9 +1,9 @@
-"""The record of everything that left this site: JSON lines, each chained to the one before.
+"""The audit log of everything that left this site: JSON lines, each chained to the one before.
 
-``audit.jsonl`` only grows. Each line holds the hash of the line before it and its own SHA-256.
-``audit.head`` beside it holds how far the record goes, so that a cut end shows too. The chain has
-no key: it shows accidents and edits, not a forger who rewrites both files; for that, copy the last
-hash (``mamfed-client audit verify`` prints it) to where the forger cannot write.
+``audit.jsonl`` only grows. Each line holds the hash of the previous line and its own SHA-256.
+``audit.head`` beside it holds the log's length, which reveals a missing end. The chain has no key:
+it reveals accidents and edits, but not a forger who rewrites both files. Against that, keep the
+last hash, which ``mamfed-client audit verify`` prints, where the forger cannot write.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mamfed_common.runtime.lock import short_lock
 
 Kind = Literal["describe", "train", "evaluate", "fault", "torn"]
 START = "0" * 64
-"""What the first line names as the hash of the line before it."""
+"""The previous hash in the first line."""
 MAX_LINE = 1 << 20
-"""No line is longer: the largest has some 150 bytes for each array of the network."""
+"""Upper limit of a line in bytes: the longest has about 150 bytes per array of the network."""
 
 
 class ArrayEntry(Config):
     """One array that left.
 
     Attributes:
-        name: Its name.
+        name: Name of the array.
         sha256: SHA-256 of its values, little-endian, in C order.
-        bytes: Their size.
+        bytes: Size of its values.
     """
 
     name: str
@@ -46,25 +46,25 @@ class ArrayEntry(Config):
 
 
 class Entry(Config):
-    """One line: one message that left, or what a power cut left of a line.
+    """One line: a message that left, or the remains of a line truncated by a power cut.
 
     Attributes:
-        n: The line's number, counted from 1.
-        time: When, UTC.
-        kind: ``describe``, ``train`` and ``evaluate`` answer the server's requests; ``fault`` is an
-            error code in an answer's place; ``torn`` holds what a power cut left of a line.
-        stage: The stage of a ``train``.
-        round: Its round.
-        model: Of an ``evaluate`` that is about this site's personal model, ``personal``. Where it
-            is None the line has no such key: records from before 0033 go on.
-        plan_sha256: The plan that was asked for; empty where the request could not be read.
-        policy_sha256: The policy that let it leave.
+        n: Line number, counted from 1.
+        time: Time, UTC.
+        kind: ``describe``, ``train`` and ``evaluate`` answer the server's requests; ``fault`` is a
+            code sent instead of an answer; ``torn`` holds the remains of a truncated line.
+        stage: Stage of a ``train`` message.
+        round: Round of a ``train`` message.
+        model: ``personal`` for an ``evaluate`` message about this site's personal model. If it is
+            None, the line has no such key, so that logs of older versions remain valid.
+        plan_sha256: The plan of the request; empty if the request could not be read.
+        policy_sha256: The policy that allowed the message to leave.
         weights: The arrays.
-        bytes: Size of arrays and values as the wire carries them.
-        values: All else, by name.
+        bytes: Size of arrays and values on the wire.
+        values: All other values, by name.
         to: The federation.
-        previous: Hash of the line before.
-        sha256: SHA-256 of the line without this, as canonical JSON.
+        previous: Hash of the previous line.
+        sha256: SHA-256 of the line without this field, as canonical JSON.
     """
 
     n: int = Field(ge=1)
@@ -88,7 +88,7 @@ class Entry(Config):
         return self.model_copy(update={"sha256": hashlib.sha256(text.encode()).hexdigest()})
 
     def line(self) -> str:
-        """Return the line that stands for the entry, its newline included; all is ASCII."""
+        """Return the entry as a line of ASCII, with its newline."""
         return _canonical(self._values()) + "\n"
 
     def _values(self, *without: str) -> dict[str, Any]:
@@ -97,24 +97,24 @@ class Entry(Config):
 
 
 class Head(Config):
-    """How far the record goes: its whole lines, the last one's hash, and the file's size."""
+    """The end of the log: number of complete lines, last hash, and size of the lines in bytes."""
 
     count: int = Field(default=0, ge=0)
     sha256: str = START
     bytes: int = Field(default=0, ge=0)
 
     def after(self, entry: Entry) -> Head:
-        """Return the head once an entry is part of the record."""
+        """Return the head after an entry has been added."""
         return Head(count=entry.n, sha256=entry.sha256, bytes=self.bytes + len(entry.line()))
 
 
 class Record(NamedTuple):
-    """A record that holds together.
+    """An intact audit log.
 
     Attributes:
         entries: Its lines.
-        head: How far it goes, lines that the head file does not know of yet included.
-        unfinished: A torn line at its end, which the next entry will name.
+        head: Its end, including lines that the head file does not count yet.
+        unfinished: A truncated line at the end, which the next entry will record.
     """
 
     entries: list[Entry]
@@ -123,27 +123,27 @@ class Record(NamedTuple):
 
 
 class AuditLog:
-    """The record of one site, for writing. Several processes may hold one."""
+    """The audit log of one site, for writing. Several processes may write to it."""
 
     def __init__(self, path: Path) -> None:
-        """Write to this file, made by the first entry (0600)."""
+        """Write to this file, which the first entry creates (0600)."""
         self.path = path
 
     def append(self, kind: Kind, **facts: Any) -> Entry:
-        """Add an entry and see it onto the disk.
+        """Add an entry and flush it to the disk.
 
         Args:
-            kind: What left.
-            facts: Other fields of :class:`Entry` but ``n``, ``time`` and the hashes.
+            kind: Kind of the message.
+            facts: Other fields of :class:`Entry` except ``n``, ``time`` and the hashes.
 
         Raises:
-            AuditError: The record's end is not what was last written: nothing may be added to a
-                record that somebody changed. Or it cannot be written.
+            AuditError: The end of the log is not what was last written, so that somebody changed
+                it and nothing may be added; or it cannot be written.
         """
         try:
             with short_lock(self.path, fcntl.LOCK_EX, os.O_RDWR | os.O_CREAT) as fd:
                 head, unfinished = self._end(fd)
-                if unfinished:  # longer than what it names, it overwrites all of that
+                if unfinished:  # the entry is longer than the remains it records and overwrites
                     entry = _entry(head, "torn", {"values": _torn(unfinished)})
                     head = self._write(fd, head, entry)
                 entry = _entry(head, kind, facts)
@@ -155,7 +155,7 @@ class AuditLog:
             ) from None
 
     def _end(self, fd: int) -> tuple[Head, bytes]:
-        """Read only what follows the head, so that a long record costs nothing."""
+        """Read only what follows the head, so that the cost does not grow with the log."""
         if not head_path_of(self.path).exists() and os.fstat(fd).st_size == 0:
             self._write_head(Head())
         head = read_head(self.path)
@@ -165,7 +165,7 @@ class AuditLog:
 
     def _write(self, fd: int, head: Head, entry: Entry) -> Head:
         data, place = entry.line().encode(), head.bytes
-        while data:  # a disk that fills up takes a part; the next call raises
+        while data:  # a disk that fills up accepts a part; the next call raises
             written = os.pwrite(fd, data, place)
             data, place = data[written:], place + written
         os.fsync(fd)
@@ -178,12 +178,12 @@ class AuditLog:
 
 
 def head_path_of(path: Path) -> Path:
-    """Return where a record's head lies."""
+    """Return the path of an audit log's head."""
     return path.with_suffix(".head")
 
 
 def read_head(path: Path) -> Head:
-    """Read how far a record goes.
+    """Read an audit log's head.
 
     Raises:
         AuditError: The head is missing or damaged.
@@ -198,11 +198,11 @@ def read_head(path: Path) -> Head:
 
 
 def read_record(path: Path) -> Record:
-    """Read a record and check every line of it; a site from which nothing left has none.
+    """Read an audit log and check every line; before anything has left, there is none.
 
     Raises:
-        AuditError: A line was changed, removed, added or moved, or the end was cut; the first such
-            line is named.
+        AuditError: A line was changed, removed, added or moved, or the end was cut off; the first
+            such line is named.
     """
     if not head_path_of(path).exists() and not (path.exists() and path.stat().st_size):
         return Record([], Head(), b"")
@@ -214,10 +214,10 @@ def read_record(path: Path) -> Record:
     record = _chain(path, Head(), data)
     hashes = [START, *(entry.sha256 for entry in record.entries)]
     if len(hashes) <= head.count:
-        found = f"{path}: ends at line {len(record.entries)}, but its head names line {head.count}"
-        raise AuditError(_tampered(found))
+        end = f"{path}: ends at line {len(record.entries)}, but its head names line {head.count}"
+        raise AuditError(_tampered(end))
     if hashes[head.count] != head.sha256:
-        raise AuditError(_tampered(f"{path}: line {head.count} is not the one that its head names"))
+        raise AuditError(_tampered(f"{path}: line {head.count} is not the one named by its head"))
     return record
 
 
@@ -253,17 +253,17 @@ def _torn(line: bytes) -> dict[str, Any]:
 
 
 def _check_last_line(path: Path, fd: int, head: Head) -> None:
-    """Refuse a record that does not end, at the head's place, with the head's line."""
+    """Refuse a log in which the head's line is not at the head's position."""
     tail = os.pread(fd, min(head.bytes, MAX_LINE), max(head.bytes - MAX_LINE, 0))
     entry = _parse(tail.removesuffix(b"\n").rpartition(b"\n")[2])
-    known = head.count == head.bytes == 0 or (
+    matches = head.count == head.bytes == 0 or (
         os.fstat(fd).st_size >= head.bytes
         and entry is not None
         and entry.sealed().sha256 == head.sha256
     )
-    if not known:
+    if not matches:
         raise AuditError(
-            _tampered(f"{path}: its end is not line {head.count}, which its head names")
+            _tampered(f"{path}: does not end with line {head.count}, as its head says")
         )
 
 
@@ -279,6 +279,6 @@ def _canonical(values: Mapping[str, Any]) -> str:
 
 def _tampered(what: str) -> str:
     return (
-        f"{what}. Somebody or something changed the record: keep a copy of it and of its head for "
-        "whoever looks into it; then move both away, and a new record begins"
+        f"{what}. The audit log was changed: keep a copy of it and of its head for an "
+        "investigation, then move both away to start a new log"
     )

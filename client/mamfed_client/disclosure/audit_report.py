@@ -1,4 +1,4 @@
-"""What left a site, counted and in words for a data-protection officer."""
+"""The report of what left a site, in numbers and words for a data-protection officer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mamfed_common.config import Config
 from mamfed_common.runtime.wording import counted, size
 
 NOT_IN_THE_FORMAT = (
-    "What can leave at all: the network's weights, the values named above, the plan's words for "
-    "groups of images, the reasons for which images are left out, makers of units by names from a "
-    "fixed list, and this site's own name. No image, mask, file name, date, patient's name or "
-    "number has a place in these messages. Weights are computed from images; policy.privacy in "
-    "site.yaml limits what they can tell of one site."
+    "Only the following can leave: the network's weights, the values named above, the plan's terms "
+    "for groups of images, the reasons why images are excluded, equipment makers from a fixed "
+    "list, and this site's name. The message format has no place for images, masks, file names, "
+    "dates, or patients' names or numbers. Weights are computed from images; policy.privacy in "
+    "site.yaml limits what they can reveal about one site."
 )
 
 
 class Traffic(Config):
-    """Messages of one kind: how many, their size, and the values in them by name."""
+    """Messages of one kind: their number, size, and the names of the values in them."""
 
     messages: int
     bytes: int
@@ -30,24 +30,24 @@ class Traffic(Config):
 
 
 class AuditSummary(Config):
-    """A record that holds together, counted.
+    """Totals of an intact audit log.
 
     Attributes:
-        lines: Its lines.
-        last_sha256: Hash of the last one.
-        since: When the first message left, UTC; None where none did.
-        until: When the last one did.
-        to: Federations.
+        lines: Number of lines.
+        last_sha256: Hash of the last line.
+        since: When the first message left, UTC; None if none left.
+        until: When the last message left.
+        to: Federations that received messages.
         kinds: Messages by kind.
         bytes: Size of all messages.
-        personal: Of the ``evaluate`` messages, those about this site's personal model.
-        rounds: Rounds trained, by stage; a round asked again counts once.
-        plans: Messages by the plan that asked for them.
-        policies: Policies that let messages leave.
-        faults: Codes that left in place of answers, and how often.
-        fault_times: When each of them left first and last, UTC.
-        torn: Lines that a power cut tore; what they were to record did not leave.
-        unfinished_bytes: Size of a torn line at the end, which the next entry will name.
+        personal: Number of ``evaluate`` messages about this site's personal model.
+        rounds: Rounds trained, by stage; a repeated round counts once.
+        plans: Number of messages by the plan that requested them.
+        policies: Policies under which messages left.
+        faults: Codes that left in place of answers, with their counts.
+        fault_times: When each code left first and last, UTC.
+        torn: Lines truncated by power cuts; the messages they were to record did not leave.
+        unfinished_bytes: Size of a truncated line at the end, which the next entry will record.
     """
 
     lines: int
@@ -68,11 +68,11 @@ class AuditSummary(Config):
 
 
 def verify(path: Path) -> AuditSummary:
-    """Check every line of a record and count what left.
+    """Check every line of an audit log and count what left.
 
     Raises:
-        AuditError: A line was changed, removed, added or moved, or the end was cut; the first such
-            line is named.
+        AuditError: A line was changed, removed, added or moved, or the end was cut off; the first
+            such line is named.
     """
     entries, head, unfinished = read_record(path)
     sent = [entry for entry in entries if entry.kind != "torn"]
@@ -99,8 +99,8 @@ def verify(path: Path) -> AuditSummary:
 
 
 def sentences(summary: AuditSummary) -> Iterator[str]:
-    """Say what left, one line each."""
-    yield _whole(summary)
+    """Yield sentences about what left, one per line."""
+    yield _integrity(summary)
     if summary.since is None:
         yield "Nothing has left this site."
         return
@@ -113,28 +113,28 @@ def sentences(summary: AuditSummary) -> Iterator[str]:
     if summary.personal:
         yield (
             f"About this site's personal model: "
-            f"{counted(summary.personal, 'evaluate message')} of those above; its "
-            "weights stayed here."
+            f"{counted(summary.personal, 'evaluate message')} of those above. The model's weights "
+            "stayed here."
         )
     for stage, rounds in summary.rounds.items():
-        which = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else f"number {rounds[0]}"
-        yield f"Trained in {stage}: {counted(len(rounds), 'round')}, {which}."
+        numbers = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else f"number {rounds[0]}"
+        yield f"Trained in {stage}: {counted(len(rounds), 'round')}, {numbers}."
     for plan, count in summary.plans.items():
-        yield f"Asked for by plan {plan}: {counted(count, 'message')}."
-    yield f"Let out by policy {', '.join(summary.policies)}."
+        yield f"Requested by plan {plan}: {counted(count, 'message')}."
+    yield f"Allowed by policy {', '.join(summary.policies)}."
     yield from _refusals(summary)
     yield NOT_IN_THE_FORMAT
 
 
-def _whole(summary: AuditSummary) -> str:
+def _integrity(summary: AuditSummary) -> str:
     lines = counted(summary.lines, "line")
-    text = f"The record is whole: {lines}, the last one's hash {summary.last_sha256}."
+    text = f"The audit log is intact: {lines}, last hash {summary.last_sha256}."
     if summary.torn:
         torn = counted(summary.torn, "line")
-        text += f" A power cut tore {torn}; what was to be recorded there did not leave."
+        text += f" Power cuts truncated {torn}; the messages to be recorded there did not leave."
     if summary.unfinished_bytes:
-        left = counted(summary.unfinished_bytes, "byte")
-        text += f" After them {left} of a line that a power cut tore."
+        unfinished = counted(summary.unfinished_bytes, "byte")
+        text += f" At the end are {unfinished} of a line that a power cut truncated."
     return text
 
 
@@ -148,7 +148,7 @@ def _refusals(summary: AuditSummary) -> Iterator[str]:
 
     for code, count in sorted(summary.faults.items()):
         yield (
-            f"In place of an answer, {counted(count, 'time')}{_when(summary, code)}, code {code}: "
+            f"Instead of an answer, {counted(count, 'time')}{_when(summary, code)}, code {code}: "
             f"{REFUSAL_CODES.get(code, 'unknown')}."
         )
 
@@ -163,20 +163,20 @@ def _code(entry: Entry) -> int:
 
 
 def _fault_times(entries: Iterable[Entry]) -> dict[int, tuple[str, str]]:
-    found: dict[int, tuple[str, str]] = {}
+    times: dict[int, tuple[str, str]] = {}
     for entry in entries:
         if entry.kind == "fault":
-            first, _ = found.get(_code(entry), (entry.time, ""))
-            found[_code(entry)] = first, entry.time
-    return found
+            first, _ = times.get(_code(entry), (entry.time, ""))
+            times[_code(entry)] = first, entry.time
+    return times
 
 
 def _traffic(entries: Iterable[Entry]) -> Traffic:
-    found = list(entries)
+    messages = list(entries)
     return Traffic(
-        messages=len(found),
-        bytes=sum(entry.bytes for entry in found),
-        values=_names(name for entry in found for name in entry.values),
+        messages=len(messages),
+        bytes=sum(entry.bytes for entry in messages),
+        values=_names(name for entry in messages for name in entry.values),
     )
 
 
@@ -184,7 +184,7 @@ def _rounds(entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
     pairs = sorted({(e.stage, e.round) for e in entries if e.kind == "train"}, key=str)
     stages = {stage for stage, _ in pairs}
     return {
-        str(stage): tuple(sorted(number or 0 for found, number in pairs if found == stage))
+        str(stage): tuple(sorted(number or 0 for name, number in pairs if name == stage))
         for stage in sorted(stages, key=str, reverse=True)
     }
 

@@ -1,4 +1,4 @@
-"""What a result over images depends on: which images, of whom, in which part, for what."""
+"""Hashes that identify the images, patients and parts on which a result depends."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mamfed_common.runtime.fingerprint import sha256_of
 
 
 def images_sha256(placed: Sequence[SplitImage], *, facts: bool = False) -> str:
-    """Name images by all that a figure over them depends on; no patient or file is in it.
+    """Hash everything about images on which a score depends, without naming patients or files.
 
-    A sample's name stands for the bytes of image and mask, the side, the size and the code that
-    prepared it; which images belong to one patient is told by numbers.
+    A sample's digest covers the bytes of image and mask, the side, the size and the code that
+    prepared it. Numbers tell which images belong to the same patient.
 
     Args:
         placed: The images in their order.
-        facts: Whether what divides images into strata counts, too.
+        facts: Whether to include the attributes that define strata.
     """
     numbers: dict[str, int] = {}
-    said = []
+    lines = []
     for image in placed:
         case = image.case
         patient = numbers.setdefault(case.row.patient_id, len(numbers))
@@ -28,10 +28,10 @@ def images_sha256(placed: Sequence[SplitImage], *, facts: bool = False) -> str:
         if facts:
             row = case.row
             line += [row.vendor, row.density, row.kind, row.view, row.laterality, row.spacing_mm]
-        said.append(line)
-    return sha256_of(said)
+        lines.append(line)
+    return sha256_of(lines)
 
 
 def site_sha256(data: SiteData) -> str:
-    """Name all images of a site that a training or its results depend on."""
+    """Hash all images of a site on which a training or its results depend."""
     return sha256_of([[cohort.name, images_sha256(cohort.placed)] for cohort in data.cohorts])

@@ -1,7 +1,7 @@
-"""The gate of a site: what the site's policy lets in and out, and the record of what left.
+"""The gate of a site: it applies the site's policy to every request and answer.
 
-Every answer passes :meth:`Gate.release`, which writes the audit line before it hands the answer
-on: what could not be recorded does not leave.
+Every answer passes through :meth:`Gate.release`, which writes the audit log before it returns the
+answer: what cannot be recorded does not leave.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ KINDS: dict[type[PlanRequest], Kind] = {
 
 
 class OpenGate:
-    """The gate of a simulated site, whose data lies on the researcher's own machine."""
+    """The gate of a simulated site, whose data is on the researcher's own machine."""
 
-    def admit(self, order: PlanRequest) -> None:
-        """Admit everything."""
+    def admit(self, request: PlanRequest) -> None:
+        """Admit every request."""
 
     def admit_cases(self, cases: int) -> None:
-        """Admit any number."""
+        """Admit any number of images."""
 
     def release(
         self,
-        order: PlanRequest,
+        request: PlanRequest,
         answer: Config,
         state: Mapping[str, Tensor] | None = None,
-        start: Mapping[str, Tensor] | None = None,
+        global_state: Mapping[str, Tensor] | None = None,
     ) -> RecordDict:
-        """Release everything."""
+        """Release the whole answer."""
         if state is None:
             return pack(answer)
-        assert start is not None
-        return pack(answer, update_to_send(state, start, order.plan.federation.wire))
+        assert global_state is not None
+        return pack(answer, update_to_send(state, global_state, request.plan.federation.wire))
 
-    def not_answered(self, refusal: RecentRefusal | None) -> None:
-        """Take note of why a request is not answered: a simulation says it at its end."""
+    def report_refusal(self, refusal: RecentRefusal | None) -> None:
+        """Do nothing: a simulation reports refusals at its end."""
 
-    def release_fault(self, fault: RefusalCode) -> RefusalCode:
-        """Release only that there was a fault: a simulation's text is on the same screen."""
+    def release_code(self, code: RefusalCode) -> RefusalCode:
+        """Release only that the site failed: a simulation prints the reason on the same screen."""
         return RefusalCode.FAILED
 
 
@@ -76,7 +76,7 @@ class Gate(OpenGate):
 
     def __init__(
         self,
-        rules: Callable[[], ActivePolicy],
+        read_policy: Callable[[], ActivePolicy],
         plans: PlanStore,
         log: AuditLog,
         noise_secret: bytes,
@@ -86,133 +86,135 @@ class Gate(OpenGate):
         """Guard a site.
 
         Args:
-            rules: Returns the rules as they are now; called for every message.
-            plans: The plans that came and what was decided about them.
-            log: The record of what left.
-            noise_secret: What noise is drawn from, see ``protection.protect``.
-            now: Tells the local time.
-            on_refusal: Called with why a request is not answered, with None when one is let in.
+            read_policy: Returns the policy now in force; called for every message.
+            plans: The plans received and the decisions about them.
+            log: The audit log.
+            noise_secret: Secret from which noise is drawn, see :func:`.privacy.protect`.
+            now: Returns the local time.
+            on_refusal: Called with the reason when a request is refused, with None when one is
+                admitted.
 
         Raises:
-            SetupError: The rules cannot be read.
+            SetupError: The policy cannot be read.
         """
-        self._rules = rules
-        self._last = rules()
+        self._read_policy = read_policy
+        self._active = read_policy()
         self._plans = plans
         self._log = log
         self._noise_secret = noise_secret
         self._now = now
         self._on_refusal = on_refusal
-        self._order: PlanRequest | None = None
+        self._request: PlanRequest | None = None
 
-    def admit(self, order: PlanRequest) -> None:
-        """Let a request in, before anything is loaded for it.
+    def admit(self, request: PlanRequest) -> None:
+        """Admit a request, before anything is loaded for it.
 
-        The one that brings the final model is let in even where no score may leave: the model is
-        this site's too. Its answer is refused then.
+        The request that brings the final model is admitted even if no score may leave, because the
+        site keeps that model; the answer to it is then refused.
 
         Raises:
-            Refused: Its plan may not be followed here now, or the answer could not leave.
+            PolicyRefusal: The site may not follow its plan now, or no answer could leave.
         """
-        self._order = order
-        rules = self._read_rules()
-        if is_signed(order.plan, order.signature, rules.trusted_keys):
-            self._plans.remember(order.plan)
-        self._check_plan(rules, order, self._now())
-        check_personal(rules.policy, order)
-        withheld = why_withheld(rules.policy, order)
-        if withheld and not _brings_the_final_model(order):
+        self._request = request
+        active = self._reload_policy()
+        if is_signed(request.plan, request.signature, active.trusted_keys):
+            self._plans.remember(request.plan)
+        self._check_plan(active, request, self._now())
+        check_personal(active.policy, request)
+        withheld = why_withheld(active.policy, request)
+        if withheld and not _brings_final_model(request):
             raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, withheld)
-        self.not_answered(None)
+        self.report_refusal(None)
 
-    def not_answered(self, refusal: RecentRefusal | None) -> None:
-        """Show why a request is not answered; None: one is let in."""
+    def report_refusal(self, refusal: RecentRefusal | None) -> None:
+        """Report why a request is refused; None: one was admitted."""
         self._on_refusal(refusal)
 
     def admit_cases(self, cases: int) -> None:
-        """Let training begin.
+        """Admit a training with this number of images.
 
         Raises:
-            Refused: There are fewer images than the policy asks for.
+            PolicyRefusal: There are fewer images than the policy requires.
         """
-        least = self._read_rules().policy.min_training_cases
-        if cases < least:
+        minimum = self._reload_policy().policy.min_training_cases
+        if cases < minimum:
             raise PolicyRefusal(
-                RefusalCode.TOO_FEW_CASES, f"found {cases} training images, expected {least}"
+                RefusalCode.TOO_FEW_CASES, f"found {cases} training images, expected {minimum}"
             )
 
     def release(
         self,
-        order: PlanRequest,
+        request: PlanRequest,
         answer: Config,
         state: Mapping[str, Tensor] | None = None,
-        start: Mapping[str, Tensor] | None = None,
+        global_state: Mapping[str, Tensor] | None = None,
     ) -> RecordDict:
-        """Take from an answer what may not leave, record the rest, and hand it on.
+        """Remove from an answer what may not leave, record the rest, and return it.
 
         Args:
-            order: What was asked.
-            answer: What this site would say.
-            state: Its trained weights, where that is the answer.
-            start: The weights that they were trained from.
+            request: The request.
+            answer: The full answer.
+            state: The trained weights, if the answer has any.
+            global_state: The weights from which the training started.
 
         Raises:
-            Refused: The answer may not leave, or the plan was refused in the meantime.
-            AuditError: The record cannot be written.
+            PolicyRefusal: The answer may not leave, or the plan was refused in the meantime.
+            AuditError: The audit log cannot be written.
         """
-        rules = self._read_rules()
-        self._check_plan(rules, order, None)
-        released, sent = allowed_of(rules.policy, order, answer), State()
+        active = self._reload_policy()
+        self._check_plan(active, request, None)
+        released, sent = allowed_of(active.policy, request, answer), State()
         if state is not None:
-            assert start is not None
-            if names := rules.policy.release.withheld(state):
+            assert global_state is not None
+            if names := active.policy.release.withheld(state):
                 raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, f"array {names[0]!r}")
-            privacy, wire = rules.policy.privacy, order.plan.federation.wire
-            state = protect(state, start, privacy, self._noise_secret)
-            sent = arrays_to_send(state, start, wire, privacy)
+            privacy, wire = active.policy.privacy, request.plan.federation.wire
+            state = protect(state, global_state, privacy, self._noise_secret)
+            sent = arrays_to_send(state, global_state, wire, privacy)
         content = pack(released, sent or None)
         self._log.append(
-            KINDS[type(order)],
-            **_of_order(order),
-            **_of_rules(rules),
+            KINDS[type(request)],
+            **_request_fields(request),
+            **_policy_fields(active),
             weights=[_array_entry(name, tensor) for name, tensor in sent.items()],
             bytes=_size(content),
             values=released.model_dump(mode="json", exclude_none=True),
         )
-        self._order = None
+        self._request = None
         return content
 
-    def release_fault(self, fault: RefusalCode) -> RefusalCode:
-        """Record a code that leaves in place of an answer; return it."""
-        order, self._order = self._order, None
-        facts = _of_order(order) if order else {}
-        self._log.append("fault", **facts, **_of_rules(self._last), values={"fault": int(fault)})
-        return fault
+    def release_code(self, code: RefusalCode) -> RefusalCode:
+        """Record and return a code that leaves in place of an answer."""
+        request, self._request = self._request, None
+        fields = _request_fields(request) if request else {}
+        fields |= _policy_fields(self._active)
+        self._log.append("fault", **fields, values={"fault": int(code)})
+        return code
 
-    def _read_rules(self) -> ActivePolicy:
+    def _reload_policy(self) -> ActivePolicy:
         try:
-            self._last = self._rules()
+            self._active = self._read_policy()
         except SetupError as error:
             raise PolicyRefusal(RefusalCode.POLICY_UNREADABLE, str(error)) from None
-        return self._last
+        return self._active
 
-    def _check_plan(self, rules: ActivePolicy, order: PlanRequest, now: datetime | None) -> None:
-        decisions = self._plans.decisions()
-        check_plan(rules.policy, order.plan, order.signature, rules.trusted_keys, decisions, now)
-        if isinstance(order, TrainTask):
-            rounds = order.plan.stage(order.stage).rounds
-            if order.server_round > rounds:
+    def _check_plan(self, active: ActivePolicy, request: PlanRequest, now: datetime | None) -> None:
+        decisions, plan = self._plans.decisions(), request.plan
+        check_plan(active.policy, plan, request.signature, active.trusted_keys, decisions, now)
+        if isinstance(request, TrainTask):
+            rounds = plan.stage(request.stage).rounds
+            if request.server_round > rounds:
                 raise PolicyRefusal(
                     RefusalCode.PLAN_OUTSIDE_POLICY,
-                    f"asked for round {order.server_round} of a stage of {rounds}",
+                    f"asked for round {request.server_round} of a stage of {rounds}",
                 )
 
 
 def open_gate(home: SiteHome) -> Gate:
-    """Make the gate of a site's home.
+    """Open the gate of a site's home.
 
     Raises:
-        SetupError: ``site.yaml``, ``welcome.json`` or the secret of the noise cannot be used.
+        SetupError: ``site.yaml``, ``welcome.json`` or the noise secret cannot be used.
     """
     return Gate(
         ReloadingPolicy(home),
@@ -223,21 +225,21 @@ def open_gate(home: SiteHome) -> Gate:
     )
 
 
-def _brings_the_final_model(order: PlanRequest) -> bool:
-    return isinstance(order, EvaluateTask) and order.part == "test"
+def _brings_final_model(request: PlanRequest) -> bool:
+    return isinstance(request, EvaluateTask) and request.part == "test"
 
 
-def _of_order(order: PlanRequest) -> dict[str, Any]:
-    facts: dict[str, Any] = {"plan_sha256": order.plan.sha256()}
-    if isinstance(order, TrainTask):
-        facts |= {"stage": order.stage.value, "round": order.server_round}
-    if isinstance(order, EvaluateTask) and order.model == "personal":
-        facts["model"] = order.model
-    return facts
+def _request_fields(request: PlanRequest) -> dict[str, Any]:
+    fields: dict[str, Any] = {"plan_sha256": request.plan.sha256()}
+    if isinstance(request, TrainTask):
+        fields |= {"stage": request.stage.value, "round": request.server_round}
+    if isinstance(request, EvaluateTask) and request.model == "personal":
+        fields["model"] = request.model
+    return fields
 
 
-def _of_rules(rules: ActivePolicy) -> dict[str, Any]:
-    return {"policy_sha256": rules.policy.sha256(), "to": rules.federation}
+def _policy_fields(active: ActivePolicy) -> dict[str, Any]:
+    return {"policy_sha256": active.policy.sha256(), "to": active.federation}
 
 
 def _array_entry(name: str, tensor: Tensor) -> ArrayEntry:

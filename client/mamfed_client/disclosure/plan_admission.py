@@ -1,4 +1,4 @@
-"""Whether a plan may be followed here, by the site's policy and by what a person decided."""
+"""Whether a site follows a plan, according to its policy and the decisions of its people."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.signing import is_signed
 
 FLOOR = "min_sites"
-"""The one bound from below."""
+"""The only lower bound; all others are upper bounds."""
 
 
 class PolicyRefusal(MamfedError):
-    """This site does not answer. Only the fault's code travels."""
+    """This site refuses to answer. Only the code leaves the site."""
 
     def __init__(self, fault: RefusalCode, detail: str = "") -> None:
-        """Refuse by a code; the detail stays in the site's log."""
+        """Refuse with a code; the detail stays in the site's log."""
         super().__init__(REFUSAL_CODES[fault] + (f": {detail}" if detail else ""))
         self.fault = fault
 
 
 class PlanStatus(StrEnum):
-    """What becomes of a plan at this site."""
+    """The status of a plan at this site."""
 
     APPROVED = "approved"
     PENDING = "pending"
@@ -39,7 +39,7 @@ class PlanStatus(StrEnum):
 
 
 class BoundCheck(NamedTuple):
-    """One bound of the policy: what the plan asks for, what is allowed, whether that fits."""
+    """One bound of the policy: the plan's value, the limit, and whether the value is within it."""
 
     name: str
     found: float
@@ -48,21 +48,21 @@ class BoundCheck(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Name the bound as ``site.yaml`` does."""
+        """Return the bound's key in ``site.yaml``."""
         return f"policy.bounds.{'required' if self.name == FLOOR else 'max'}_{self.name}"
 
     @property
     def limit(self) -> str:
-        """Say what is allowed."""
+        """Return the limit in words."""
         return f"at {'least' if self.name == FLOOR else 'most'} {self.allowed:g}"
 
     def words(self) -> str:
-        """Say what the plan asks for, beside the bound by its name."""
+        """Return the plan's value and the limit in words."""
         return f"{self.name} is {self.found:g}, {self.key} allows {self.limit}"
 
 
 def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
-    """Hold a plan against each bound; a stage of 0 rounds asks for nothing."""
+    """Check a plan against each bound; a stage of 0 rounds is ignored."""
     stages = [plan.stage(stage) for stage in Stage if plan.stage(stage).rounds]
     bounds, sites = policy.bounds, plan.federation.min_sites
     return [
@@ -77,24 +77,24 @@ def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
 
 
 def out_of_bounds(policy: Policy, plan: TrainingPlan) -> str:
-    """Say which bounds a plan is outside of, and how to change that; empty where it fits all.
+    """Return which bounds a plan exceeds and how to change that; empty if it is within all.
 
-    What a preflight, ``plan`` and ``status`` say is what a message is refused with.
+    ``preflight``, ``plan`` and ``status`` use the same words as the refusal of a message.
     """
     outside = [check for check in check_bounds(policy, plan) if not check.fits]
     if not outside:
         return ""
-    change = ", ".join(f"{check.key}: {check.found:g}" for check in outside)
+    changes = ", ".join(f"{check.key}: {check.found:g}" for check in outside)
     return (
         f"{'; '.join(check.words() for check in outside)}. Ask the coordinator for another plan, "
-        f"or set {change} in site.yaml"
+        f"or set {changes} in site.yaml"
     )
 
 
 def plan_status(
     policy: Policy, plan: TrainingPlan, decisions: Mapping[str, Decision]
 ) -> PlanStatus:
-    """Return what becomes of a plan. A refusal counts most, the bounds next, approval last."""
+    """Return the status of a plan: a refusal comes first, then the bounds, then approval."""
     name = plan.sha256()
     if decisions.get(name) is Decision.REFUSED:
         return PlanStatus.REFUSED
@@ -116,39 +116,39 @@ def check_plan(
     decisions: Mapping[str, Decision],
     now: datetime | None,
 ) -> None:
-    """Refuse a plan that may not be followed here now.
+    """Refuse a plan that this site may not follow now.
 
     Args:
         policy: The site's policy.
         plan: The plan.
-        signature: Over it, base64.
-        trusted_keys: Keys one of which must have signed it.
-        decisions: What persons of this site decided, by the plan's SHA-256.
-        now: Local time; None where the hour does not matter.
+        signature: Its signature, base64.
+        trusted_keys: Keys of which one must have signed it.
+        decisions: Decisions of the site's people, by the plan's SHA-256.
+        now: Local time; None if the hour does not matter.
 
     Raises:
-        Refused: With the code that says why.
+        PolicyRefusal: With the code of the reason.
     """
     if not is_signed(plan, signature, trusted_keys):
         raise PolicyRefusal(RefusalCode.PLAN_NOT_SIGNED)
-    found = plan_status(policy, plan, decisions)
-    if found is PlanStatus.PENDING:
+    status = plan_status(policy, plan, decisions)
+    if status is PlanStatus.PENDING:
         raise PolicyRefusal(
             RefusalCode.PLAN_NOT_APPROVED,
-            f"mamfed-client plan approve {plan.sha256()[:12]} shows it and asks",
+            f"run mamfed-client plan approve {plan.sha256()[:12]} to read and approve it",
         )
-    if found is PlanStatus.REFUSED:
+    if status is PlanStatus.REFUSED:
         raise PolicyRefusal(RefusalCode.PLAN_REFUSED, refused_by_person(plan))
-    if found is PlanStatus.OUTSIDE_BOUNDS:
+    if status is PlanStatus.OUTSIDE_BOUNDS:
         raise PolicyRefusal(RefusalCode.PLAN_OUTSIDE_POLICY, out_of_bounds(policy, plan))
     if now is not None and not policy.bounds.open_at(now):
         raise PolicyRefusal(RefusalCode.NOT_AT_THIS_HOUR, f"bounds.hours is {policy.bounds.hours}")
 
 
 def refused_by_person(plan: TrainingPlan) -> str:
-    """Say that somebody here refused a plan, and how to take that back."""
+    """Return a sentence saying that somebody here refused a plan, and how to reverse that."""
     name = plan.sha256()[:12]
-    return f"this site refused plan {name}; mamfed-client plan approve {name} takes that back"
+    return f"this site refused plan {name}; mamfed-client plan approve {name} reverses that"
 
 
 def _at_most(name: str, found: float, allowed: float) -> BoundCheck:
@@ -156,13 +156,13 @@ def _at_most(name: str, found: float, allowed: float) -> BoundCheck:
 
 
 def _local_steps(plan: TrainingPlan, stages: Iterable[StagePlan]) -> float:
-    """Return the most steps of a round, the adapting after them being one."""
+    """Return the most steps of any round, including the adaptation after the last one."""
     personal = plan.personal.steps if plan.makes_personal_models else 0
     return max(_most(stages, "local_steps"), personal)
 
 
 def _learning_rate(plan: TrainingPlan, stages: Iterable[StagePlan]) -> float:
-    """Return the highest peak, of the stages or of the adapting after them."""
+    """Return the highest peak learning rate, including that of the adaptation."""
     personal = plan.personal.learning_rate if plan.makes_personal_models else 0.0
     return max(_most(stages, "learning_rate"), personal)
 

@@ -1,7 +1,7 @@
-"""The plans that came to this site, and what it decided about each.
+"""The plans that this site received, and its decisions about them.
 
-``SHA.yaml`` is a plan as it was signed, ``decisions.jsonl`` one line a decision, the last one
-counting.
+``SHA.yaml`` is a plan as it was signed. ``decisions.jsonl`` has one line per decision; the last one
+about a plan counts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ DECISIONS = "decisions.jsonl"
 
 
 class Decision(StrEnum):
-    """What a person of this site said about a plan."""
+    """The decision of a person at this site about a plan."""
 
     APPROVED = "approved"
     REFUSED = "refused"
 
 
 class DecisionRecord(Config):
-    """Who decided what, and when (UTC)."""
+    """One decision: what was decided, when (UTC) and by whom."""
 
     plan_sha256: str = Field(pattern=DIGEST)
     decision: Decision
@@ -43,7 +43,7 @@ class DecisionRecord(Config):
 
 
 class StoredPlan(NamedTuple):
-    """A plan, and when (UTC) it came with a good signature; None: it is a file of ours yet."""
+    """A plan, and when (UTC) it arrived with a valid signature; None: only read from a file yet."""
 
     sha256: str
     plan: TrainingPlan
@@ -51,47 +51,47 @@ class StoredPlan(NamedTuple):
 
 
 class PlanStore:
-    """A folder of plans and decisions; it is made when the first plan comes."""
+    """A folder of plans and decisions, created when the first plan arrives."""
 
     def __init__(self, folder: Path) -> None:
         """Keep plans in this folder (0700)."""
         self._folder = folder
 
     def remember(self, plan: TrainingPlan) -> None:
-        """Keep a plan whose signature was good."""
+        """Store a plan whose signature was valid."""
         path = self._path(plan.sha256())
         if not path.exists():
             private_directory(self._folder)
             write_atomic(path, plan.to_yaml())
 
     def plans(self) -> list[StoredPlan]:
-        """Return the plans that came, the newest last; what :meth:`left_over` names is not one."""
-        return [found for found in self._look() if isinstance(found, StoredPlan)]
+        """Return the plans received, newest last, without the files in :meth:`unusable`."""
+        return [plan for plan in self._read_all() if isinstance(plan, StoredPlan)]
 
-    def left_over(self) -> list[str]:
-        """Say of each file that is not the plan of its name why it is not used.
+    def unusable(self) -> list[str]:
+        """Return a reason for each file that does not hold the plan it is named after.
 
-        Another version of mamfed may have kept it: a key more or less is another SHA-256.
+        Another version of mamfed may have stored it: one key more or less changes the SHA-256.
         """
-        return [found for found in self._look() if isinstance(found, str)]
+        return [why for why in self._read_all() if isinstance(why, str)]
 
-    def _look(self) -> list[StoredPlan | str]:
+    def _read_all(self) -> list[StoredPlan | str]:
         paths = sorted(self._folder.glob("*.yaml"), key=lambda path: path.stat().st_mtime_ns)
         return [_read(path) for path in paths]
 
     def find(self, prefix: str) -> StoredPlan:
-        """Return the one plan whose SHA-256 begins so.
+        """Return the only plan whose SHA-256 starts with ``prefix``.
 
         Raises:
             SetupError: There is none, or more than one.
         """
-        found = [stored for stored in self.plans() if stored.sha256.startswith(prefix.lower())]
-        if len(found) != 1 or not prefix:
+        matches = [stored for stored in self.plans() if stored.sha256.startswith(prefix.lower())]
+        if len(matches) != 1 or not prefix:
             raise SetupError(
-                f"{self._folder}: found {len(found)} plans whose SHA-256 begins with {prefix!r}, "
-                "expected 1; mamfed-client plan list names those that came"
+                f"{self._folder}: found {len(matches)} plans whose SHA-256 starts with {prefix!r}, "
+                "expected 1; run mamfed-client plan list to see them all"
             )
-        return found[0]
+        return matches[0]
 
     def decide(self, sha256: str, decision: Decision) -> DecisionRecord:
         """Add a decision, in the name of the operating system's user."""
@@ -100,7 +100,7 @@ class PlanStore:
         private_directory(self._folder)
         with home_lock(self._folder):
             lines = [*self.history(), record]
-            # As a whole, so that no line is ever torn; there are as many as a person typed.
+            # Rewriting the whole file, which stays small, never leaves a truncated line.
             text = "".join(json.dumps(line.model_dump(mode="json")) + "\n" for line in lines)
             write_atomic(self._folder / DECISIONS, text)
         return record
@@ -109,7 +109,7 @@ class PlanStore:
         """Return all decisions, the oldest first.
 
         Raises:
-            SetupError: A line is damaged: what it decided is not known.
+            SetupError: A line is damaged, so its decision is unknown.
         """
         path = self._folder / DECISIONS
         lines = read_text(path).splitlines() if path.exists() else []
@@ -131,11 +131,12 @@ def _read(path: Path) -> StoredPlan | str:
     try:
         plan = read_plan(path)
     except PlanError as error:
-        return f"{error}; not used: remove the file, the server sends the plan again"
+        return f"{error}; ignored: remove the file, and the server will send the plan again"
     if plan.sha256() != path.stem:
         return (
-            f"{path}: found a plan of SHA-256 {plan.sha256()[:12]}, expected the one it is named "
-            "after; not used: kept by another version? Remove it, the server sends the plan again"
+            f"{path}: found a plan of SHA-256 {plan.sha256()[:12]}, expected the one in its name; "
+            "ignored, as another version of mamfed may have stored it: remove the file, and the "
+            "server will send the plan again"
         )
     return StoredPlan(path.stem, plan, datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
@@ -144,6 +145,4 @@ def _decision(place: str, line: str) -> DecisionRecord:
     try:
         return DecisionRecord.model_validate_json(line)
     except ValidationError:
-        raise SetupError(
-            f"{place}: found no decision, expected one a line; remove the line and decide again"
-        ) from None
+        raise SetupError(f"{place}: not a decision; remove the line and decide again") from None

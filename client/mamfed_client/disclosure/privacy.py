@@ -1,8 +1,8 @@
-"""Clipping and noise: what an update loses before it leaves, where the site's policy asks for it.
+"""Clipping and noise, applied to an update before it leaves if the site's policy says so.
 
-The clip bounds how far one site can move the average; with noise this is the Gaussian mechanism at
-the level of a site (McMahan et al. 2018, arXiv:1710.06963, section 2). Noise is computed in
-floating point, so it is no formal guarantee (Mironov 2012, doi:10.1145/2382196.2382264).
+Clipping bounds how far one site can move the average; with noise it is the Gaussian mechanism at
+the level of sites (McMahan et al. 2018, arXiv:1710.06963, section 2). The noise is computed in
+floating point, so there is no formal guarantee (Mironov 2012, doi:10.1145/2382196.2382264).
 """
 
 from __future__ import annotations
@@ -27,75 +27,75 @@ from mamfed_common.runtime.files import private_directory, write_atomic
 
 SECRET_BYTES = 32
 ROUNDING = 1e-6
-"""By how much an update first shrinks again where rounding leaves it longer than the clip."""
+"""First relative reduction of an update that rounding left longer than the clip norm."""
 
 
 def protect(
-    state: Mapping[str, Tensor], start: Mapping[str, Tensor], privacy: Privacy, secret: bytes
+    state: Mapping[str, Tensor], global_state: Mapping[str, Tensor], privacy: Privacy, secret: bytes
 ) -> State:
-    """Clip an update and add noise, as the policy says; else return the very tensors.
+    """Clip an update and add noise according to the policy; without either, return it unchanged.
 
     Args:
         state: The trained weights.
-        start: The weights that the round started from.
-        privacy: What to do.
-        secret: Random bytes of this site that nobody else knows. The same update gets the same
-            noise from them, so that asking for it again does not average the noise away.
+        global_state: The weights from which the round started.
+        privacy: The policy.
+        secret: Random bytes known only to this site. They give the same update the same noise, so
+            that repeated requests cannot average the noise away.
 
     Raises:
-        WeightsError: The update is to be clipped and holds NaN or infinity.
+        WeightsError: The update is to be clipped and contains NaN or infinity.
     """
     if privacy.clip_norm is None:
         return dict(state)
-    clipped = clip(state, start, privacy.clip_norm)
+    clipped = clip(state, global_state, privacy.clip_norm)
     if not privacy.noise_multiplier:
         return clipped
     sigma = privacy.noise_multiplier * privacy.clip_norm
-    # Of these too: the same noise in two strengths could be solved for.
+    # The same noise in two strengths could be solved for, so the strength is part of the seed.
     strength = f"{privacy.clip_norm!r} {privacy.noise_multiplier!r} ".encode()
-    seed = secret + bytes.fromhex(state_sha256(state) + state_sha256(start)) + strength
+    seed = secret + bytes.fromhex(state_sha256(state) + state_sha256(global_state)) + strength
     return {name: _with_noise(name, clipped[name], sigma, seed) for name in clipped}
 
 
 def arrays_to_send(
-    state: Mapping[str, Tensor], start: Mapping[str, Tensor], wire: Wire, privacy: Privacy
+    state: Mapping[str, Tensor], global_state: Mapping[str, Tensor], wire: Wire, privacy: Privacy
 ) -> State:
-    """Return the arrays that stand for a protected update on the wire.
+    """Return the arrays that represent a protected update on the wire.
 
-    Rounding may leave a clipped update longer than its clip: it is then shortened once more. Noise
-    has done that on purpose.
+    If rounding makes a clipped update longer than the clip norm, it is shortened again; an update
+    with noise may be longer.
     """
-    sent, shrink = update_to_send(state, start, wire), ROUNDING
+    sent, shrink = update_to_send(state, global_state, wire), ROUNDING
     if privacy.clip_norm is None or privacy.noise_multiplier:
         return sent
-    received = update_received(sent, start, wire)
-    while update_norm(received, start) > privacy.clip_norm:
-        shorter = clip(received, start, privacy.clip_norm * (1 - shrink))
-        sent, shrink = update_to_send(shorter, start, wire), min(2 * shrink, 0.5)
-        received = update_received(sent, start, wire)
+    received = update_received(sent, global_state, wire)
+    while update_norm(received, global_state) > privacy.clip_norm:
+        shorter = clip(received, global_state, privacy.clip_norm * (1 - shrink))
+        sent, shrink = update_to_send(shorter, global_state, wire), min(2 * shrink, 0.5)
+        received = update_received(sent, global_state, wire)
     return sent
 
 
-def clip(state: Mapping[str, Tensor], start: Mapping[str, Tensor], norm: float) -> State:
-    """Shorten an update, as one vector over all floating tensors, to a norm; a short one stays.
+def clip(state: Mapping[str, Tensor], global_state: Mapping[str, Tensor], norm: float) -> State:
+    """Shorten an update, one vector over all floating-point tensors, to at most a norm.
 
     Raises:
-        WeightsError: It holds NaN or infinity.
+        WeightsError: It contains NaN or infinity.
     """
-    length = update_norm(state, start)
+    length = update_norm(state, global_state)
     if not math.isfinite(length):
-        raise WeightsError("the update holds NaN or infinity, so it cannot be clipped")
+        raise WeightsError("the update contains NaN or infinity, so it cannot be clipped")
     clipped, factor, shrink = dict(state), norm / length if length else 1.0, ROUNDING
-    while update_norm(clipped, start) > norm:
-        clipped = {name: _moved(start[name], state[name], factor) for name in state}
+    while update_norm(clipped, global_state) > norm:
+        clipped = {name: _moved(global_state[name], state[name], factor) for name in state}
         factor, shrink = factor * (1 - shrink), min(2 * shrink, 0.5)
     return clipped
 
 
-def update_norm(state: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
-    """Return the L2 norm of an update, in float64, over its floating tensors."""
+def update_norm(state: Mapping[str, Tensor], global_state: Mapping[str, Tensor]) -> float:
+    """Return the L2 norm of an update over its floating-point tensors, in float64."""
     squares = (
-        float((tensor.double() - start[name].double()).square().sum())
+        float((tensor.double() - global_state[name].double()).square().sum())
         for name, tensor in state.items()
         if tensor.is_floating_point()
     )
@@ -103,7 +103,7 @@ def update_norm(state: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> flo
 
 
 def gaussian(count: int, seed: bytes) -> npt.NDArray[np.float64]:
-    """Draw standard normal numbers from a seed: Box-Muller over the stream of SHAKE-256."""
+    """Draw standard normal numbers from a seed by Box-Muller over the SHAKE-256 stream."""
     pairs = (count + 1) // 2
     stream = hashlib.shake_256(seed).digest(16 * pairs)
     uniform = (np.frombuffer(stream, "<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -113,10 +113,10 @@ def gaussian(count: int, seed: bytes) -> npt.NDArray[np.float64]:
 
 
 def read_secret(path: Path) -> bytes:
-    """Read the secret that noise is drawn from; the first call makes it (0600).
+    """Read the secret from which noise is drawn; the first call creates it (0600).
 
     Raises:
-        SetupError: The file is not such a secret.
+        SetupError: The file has the wrong size.
     """
     if not path.exists():
         private_directory(path.parent)
@@ -125,7 +125,7 @@ def read_secret(path: Path) -> bytes:
     if len(secret) != SECRET_BYTES:
         raise SetupError(
             f"{path}: found {len(secret)} bytes, expected {SECRET_BYTES}; restore it from backup, "
-            "or remove it: updates asked for again then get other noise"
+            "or remove it, in which case repeated requests for an update get different noise"
         )
     return secret
 

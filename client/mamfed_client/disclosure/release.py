@@ -1,4 +1,4 @@
-"""What of an answer a site's policy lets leave."""
+"""The part of an answer that a site's policy allows to leave."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ OTHER_VENDOR = "other"
 
 
 class RequiredCounts(NamedTuple):
-    """What a value of a ``SiteScore`` stands on.
+    """The counts behind a value of a ``SiteScore``.
 
     Attributes:
         images: Counts of images, each of which must be large enough.
-        other: Values without which it may not leave either.
+        other: Further values that must be allowed to leave as well.
     """
 
     images: tuple[str, ...]
     other: tuple[str, ...] = ()
 
 
-BEHIND = {
+REQUIRED_COUNTS = {
     "dice": RequiredCounts(("images",)),
     "iou": RequiredCounts(("images",)),
     "dice_at": RequiredCounts(("images",)),
@@ -51,54 +51,54 @@ BEHIND = {
 }
 
 
-def check_personal(policy: Policy, order: PlanRequest) -> None:
-    """Refuse to make or score a personal model where the policy wants none.
+def check_personal(policy: Policy, request: PlanRequest) -> None:
+    """Refuse to make or score a personal model if the policy forbids it.
 
     Raises:
-        Refused: It wants none, and the order asks for one.
+        PolicyRefusal: The request is for a personal model, and the policy forbids one.
     """
-    if isinstance(order, EvaluateTask) and order.model == "personal" and not policy.personal:
+    if isinstance(request, EvaluateTask) and request.model == "personal" and not policy.personal:
         raise PolicyRefusal(RefusalCode.NO_PERSONAL_MODEL, "policy.personal is false")
 
 
-def why_withheld(policy: Policy, order: PlanRequest) -> str:
-    """Say why no answer to an order could leave; empty where one can."""
+def why_withheld(policy: Policy, request: PlanRequest) -> str:
+    """Return why no answer to a request could leave; empty if one can."""
     allowed = set(policy.release.metrics)
-    if isinstance(order, TrainTask):
-        return "; ".join(missing_for_training(policy, order.plan))
-    if isinstance(order, EvaluateTask):
+    if isinstance(request, TrainTask):
+        return "; ".join(missing_for_training(policy, request.plan))
+    if isinstance(request, EvaluateTask):
         return "" if allowed & SiteScore.model_fields.keys() else "no value of a score may leave"
     return "" if COUNTS in allowed else f"policy.release.metrics lacks {COUNTS!r}"
 
 
-def allowed_of(policy: Policy, order: PlanRequest, answer: Config) -> Config:
-    """Return of an answer's values what may leave.
+def allowed_of(policy: Policy, request: PlanRequest, answer: Config) -> Config:
+    """Return an answer with only the values that may leave.
 
     Raises:
-        Refused: Without the rest it is no answer.
+        PolicyRefusal: What may leave is not a usable answer.
     """
-    check_personal(policy, order)
-    if withheld := why_withheld(policy, order):
+    check_personal(policy, request)
+    if withheld := why_withheld(policy, request):
         raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, withheld)
     if isinstance(answer, SiteDescription):
         splits = () if _denied(policy, SPLIT) else answer.splits
         update = {"vendors": _known_vendors(answer.vendors), "splits": splits}
         return answer.model_copy(update=update)
     if isinstance(answer, TrainReport):
-        assert isinstance(order, TrainTask)
-        few = cases(order.stage, answer.num_examples) < policy.min_cases_to_report
+        assert isinstance(request, TrainTask)
+        few = cases(request.stage, answer.num_examples) < policy.min_cases_to_report
         return answer.model_copy(update={"loss": None} if few or _denied(policy, "loss") else {})
     assert isinstance(answer, SiteScore)
     return answer.model_copy(update=dict.fromkeys(_withheld_of_score(policy, answer)))
 
 
 def _withheld_of_score(policy: Policy, score: SiteScore) -> Iterator[str]:
-    """Yield what of a score stays: what is not allowed, or is over too little, or over unknown."""
+    """Yield the values to withhold: not allowed, of too few images, or of withheld counts."""
     for name in SiteScore.model_fields:
-        behind = BEHIND.get(name, RequiredCounts(()))
-        counts = [getattr(score, count) or 0 for count in behind.images]
+        required = REQUIRED_COUNTS.get(name, RequiredCounts(()))
+        counts = [getattr(score, count) or 0 for count in required.images]
         few = any(0 < count < policy.min_cases_to_report for count in counts)
-        if few or any(_denied(policy, needed) for needed in (name, *behind.images, *behind.other)):
+        if few or any(_denied(policy, n) for n in (name, *required.images, *required.other)):
             yield name
 
 
@@ -107,7 +107,7 @@ def _denied(policy: Policy, name: str) -> bool:
 
 
 def _known_vendors(vendors: Mapping[str, int]) -> dict[str, int]:
-    """Count unknown makers together: theirs is free text, which may hold anything."""
+    """Count unknown makers together: their names are free text, which may contain anything."""
     counts: dict[str, int] = {}
     for name, count in vendors.items():
         key = name if name in KNOWN_VENDORS else OTHER_VENDOR

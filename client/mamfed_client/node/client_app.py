@@ -167,8 +167,8 @@ def _refuse(error: Exception, message_type: str, door: OpenGate) -> RefusalCode:
         logger.error("this site could not answer a %s", message_type, exc_info=error)
         fault = RefusalCode.DATA_UNUSABLE if isinstance(error, DataError) else RefusalCode.FAILED
     try:
-        door.not_answered(refusal_of(error, fault))
-        return door.release_fault(fault)
+        door.report_refusal(refusal_of(error, fault))
+        return door.release_code(fault)
     except Exception:
         logger.exception("the refusal could not be recorded")
         return RefusalCode.FAILED

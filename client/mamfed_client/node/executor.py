@@ -66,11 +66,11 @@ class RequestHandler(NamedTuple):
 
     Attributes:
         app: The ClientApp of this installation.
-        release_fault: Records a fault code that leaves in place of an answer.
+        release_code: Records a fault code that leaves in place of an answer.
     """
 
     app: ClientAppCall
-    release_fault: Callable[[RefusalCode], RefusalCode]
+    release_code: Callable[[RefusalCode], RefusalCode]
 
 
 class Runtime(NamedTuple):
@@ -187,7 +187,7 @@ class Worker:
             return self._fault(RefusalCode.FAILED, message)
 
     def _fault(self, fault: RefusalCode, message: Message) -> Message:
-        self._answers.release_fault(fault)
+        self._answers.release_code(fault)
         return Message(Error(fault, REFUSAL_CODES[fault]), reply_to=message)
 
 
@@ -228,7 +228,7 @@ def installed_answers(home: SiteHome, progress: Progress) -> RequestHandler:
         optimizer=home.state / "optimizer",
         models=lambda _, task: folder_for(home.models, task.run, task.plan),
     )
-    return RequestHandler(app, gate.release_fault)
+    return RequestHandler(app, gate.release_code)
 
 
 def _client(port: int, interceptor: Any, *, retry: bool = False) -> RuntimeHttpClient:

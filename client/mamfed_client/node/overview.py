@@ -108,7 +108,7 @@ def overview(home: SiteHome) -> Overview:
         pending_plans=tuple(kept.sha256 for kept, what in found if what is PlanStatus.PENDING),
         blocked_plans={kept.sha256: out_of_bounds(policy, kept.plan) for kept in blocked},
         audit_lines=read_head(home.audit).count if head_path_of(home.audit).exists() else 0,
-        warnings=tuple(store.left_over()),
+        warnings=tuple(store.unusable()),
     )
 
 

@@ -1,4 +1,4 @@
-"""The certificate by which a site shows itself to the coordinator."""
+"""The certificate that identifies a site to the coordinator."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mamfed_common.security.certificates import read_certificate
 
 
 def site_certificate(home: SiteHome) -> x509.Certificate:
-    """Return the site's certificate as it lies in ``certs/``.
+    """Return the site's certificate from ``certs/``.
 
     Raises:
         SetupError: It is missing or damaged.
     """
     if not home.certificate.exists():
         raise SetupError(
-            f"{home.certificate}: no certificate there; mamfed-client join the welcome"
+            f"{home.certificate}: not found; run mamfed-client join with the coordinator's welcome"
         )
     return read_certificate(home.certificate)
 
 
 def days_left(certificate: x509.Certificate) -> int:
-    """Return for how many whole days a certificate is still valid; negative: expired."""
+    """Return the number of whole days until a certificate expires; negative if it has expired."""
     return (certificate.not_valid_after_utc - datetime.now(UTC)).days

@@ -1,7 +1,8 @@
-"""Where a site's home lives, so that a copy of it knows that it is one.
+"""The recorded location of a site's home, to detect that a home has been copied.
 
-A home holds the site's identity. Copied to a new machine, or restored beside the old one, there are
-two processes of one identity, which the coordinator cannot tell apart: messages reach either.
+A home holds the site's identity. If it is copied to another machine, or restored beside the old
+one, two processes may share that identity. The coordinator cannot tell them apart, and a message
+may reach either.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ FILE = "home.json"
 
 
 class HomeLocation(Config):
-    """Where a home lay when it was made or last started.
+    """Location of a home when it was created or last started.
 
     Attributes:
-        path: Its absolute path.
-        host: The machine or container.
-        inode: Number of the folder within its file system; a copy has another one.
+        path: Absolute path.
+        host: Host name of the machine or container.
+        inode: Inode number of the folder, which differs in a copy.
     """
 
     path: str
@@ -33,16 +34,15 @@ class HomeLocation(Config):
 
 
 def record_home_location(home: Path) -> None:
-    """Write down where a home lies, unless that is written already."""
+    """Record the location of a home, unless it is already recorded."""
     if not (home / FILE).exists():
         _write(home, _here(home))
 
 
 def check_home_location(home: Path) -> str:
-    """Say in words that a home is a copy; empty where it is not. It is said once.
+    """Return a warning if a home is a copy, else an empty string. It warns only once.
 
-    A home that was only renamed, or is mounted under another path or into another container, is the
-    same home.
+    A home that was renamed, or mounted at another path or into another container, is no copy.
     """
     here = _here(home)
     try:
@@ -53,9 +53,9 @@ def check_home_location(home: Path) -> str:
     if known.inode == here.inode:
         return ""
     return (
-        f"this home was copied or restored: it was {known.path} on {known.host}. Should that one "
-        "still run, stop one of the two: with the same identity the coordinator cannot tell them "
-        "apart"
+        f"this home was copied or restored: it was {known.path} on {known.host}. If that one is "
+        "still running, stop one of the two: they share one identity, so the coordinator cannot "
+        "tell them apart"
     )
 
 
@@ -64,5 +64,5 @@ def _here(home: Path) -> HomeLocation:
     return HomeLocation(path=str(path), host=socket.gethostname(), inode=os.stat(path).st_ino)
 
 
-def _write(home: Path, whereabouts: HomeLocation) -> None:
-    write_atomic(home / FILE, whereabouts.model_dump_json(indent=2) + "\n")
+def _write(home: Path, location: HomeLocation) -> None:
+    write_atomic(home / FILE, location.model_dump_json(indent=2) + "\n")

@@ -29,7 +29,7 @@ from mamfed_common.security.keys import new_ec_key, openssh_text, read_key, writ
 
 
 def make_keys(home: SiteHome) -> bool:
-    """Make the site's two keys where they are missing; return whether any was made."""
+    """Create the site's two keys where missing; return whether any was created."""
     missing = [path for path in (home.node_key, home.tls_key) if not path.exists()]
     for path in missing:
         write_key(path, new_ec_key(), openssh=path == home.node_key)
@@ -37,9 +37,9 @@ def make_keys(home: SiteHome) -> bool:
 
 
 def replace_keys(home: SiteHome) -> Path:
-    """Put the keys aside and make new ones; return where the old ones are.
+    """Set the keys aside and create new ones; return the folder of the old ones.
 
-    Until the answer to a new request is joined, the site cannot connect.
+    The site cannot connect until it has joined with the welcome to a new request.
     """
     numbers = (home.path / f"keys.old-{n}" for n in range(1, 10_000))
     aside = next(path for path in numbers if not path.exists())
@@ -49,10 +49,10 @@ def replace_keys(home: SiteHome) -> Path:
 
 
 def load_node_key(home: SiteHome) -> EllipticCurvePrivateKey:
-    """Read the key by which Flower knows this node.
+    """Read the key that identifies this node to Flower.
 
     Raises:
-        SetupError: It is missing, damaged or open to others.
+        SetupError: It is missing, damaged or readable by others.
     """
     return read_key(home.node_key, EllipticCurvePrivateKey)
 
@@ -61,21 +61,21 @@ def load_tls_key(home: SiteHome) -> EllipticCurvePrivateKey:
     """Read the key of this site's certificate.
 
     Raises:
-        SetupError: It is missing, damaged or open to others.
+        SetupError: It is missing, damaged or readable by others.
     """
     return read_key(home.tls_key, EllipticCurvePrivateKey)
 
 
 def build_request(home: SiteHome, site: str, contact: str = "") -> EnrolmentRequest:
-    """Ask for a certificate with the site's keys.
+    """Build the request for a certificate, signed with the site's keys.
 
     Args:
         home: The site's home, with keys.
-        site: What the site is called.
-        contact: Whom the coordinator phones.
+        site: The site's name.
+        contact: Contact for the coordinator's phone call.
 
     Raises:
-        SetupError: A key cannot be used, or the contact is no line that can be shown.
+        SetupError: A key cannot be used, or the contact is not one printable line.
     """
     node_key, tls_key = load_node_key(home), load_tls_key(home)
     uri = x509.UniformResourceIdentifier(node_uri(node_key.public_key()))
@@ -99,15 +99,15 @@ def build_request(home: SiteHome, site: str, contact: str = "") -> EnrolmentRequ
 
 
 def load_welcome(home: SiteHome) -> Welcome:
-    """Read the welcome that this site has joined by.
+    """Read the welcome with which this site joined.
 
     Raises:
         SetupError: The site has not joined, or the file is damaged.
     """
     if not home.welcome.exists():
         raise SetupError(
-            f"{home.welcome}: not found; enroll, send request.json to the coordinator, and "
-            "mamfed-client join the answer"
+            f"{home.welcome}: not found; run mamfed-client enroll, send request.json to the "
+            "coordinator, and run mamfed-client join with the welcome they send back"
         )
     return read_welcome(home.welcome)
 
@@ -116,8 +116,8 @@ def check_own(home: SiteHome, welcome: Welcome, site: str) -> None:
     """Check that a welcome is for this site and its keys.
 
     Raises:
-        SetupError: It is for another site or other keys, does not hold together, or is not valid
-            now; or a key cannot be used.
+        SetupError: It is for another site or other keys, is inconsistent, or is not valid now; or
+            a key cannot be used.
     """
     if welcome.site != site:
         raise SetupError(f"welcome: for {welcome.site}, but site.yaml calls this site {site}")
@@ -125,7 +125,7 @@ def check_own(home: SiteHome, welcome: Welcome, site: str) -> None:
 
 
 def is_known(home: SiteHome, welcome: Welcome) -> bool:
-    """Tell whether a welcome has the authority and plan key that this site trusts already."""
+    """Return whether this site already trusts a welcome's authority and plan key."""
     try:
         return load_welcome(home).fingerprint() == welcome.fingerprint()
     except SetupError:  # none yet, or a damaged one: nothing is known
@@ -133,9 +133,9 @@ def is_known(home: SiteHome, welcome: Welcome) -> bool:
 
 
 def join(home: SiteHome, welcome: Welcome) -> None:
-    """Take a checked welcome's certificates; each file is replaced whole.
+    """Install a checked welcome and its certificates; each file is replaced atomically.
 
-    A running node reads its certificate again when it changes.
+    A running node reloads its certificate when it changes.
     """
     private_directory(home.certs)
     write_atomic(home.ca, welcome.ca_certificate)

@@ -1,6 +1,6 @@
-"""A site's policy: what may come in and what may leave. What is not allowed is denied.
+"""A site's policy: which plans it follows and what may leave. Anything not allowed is denied.
 
-Nothing here imports torch or Flower, so that a site's settings are read at once.
+This module imports neither torch nor Flower, so that reading a site's settings is fast.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from mamfed_common.config import HEX_DIGITS, Config
 from mamfed_common.errors import SetupError
 from mamfed_common.security.keys import parse_openssh
 
-if TYPE_CHECKING:  # the plan brings torch, which a site's settings can do without
+if TYPE_CHECKING:  # reading settings must not load torch
     from mamfed_common.plan import TrainingPlan
 
 logger = logging.getLogger(__name__)
 
 COUNTS = "counts"
-"""What a site has for a plan: all of a ``SiteDescription`` but its splits."""
+"""What a site has for a plan: all of a ``SiteDescription`` except its splits."""
 SPLIT = "split"
-"""How its data sets are divided: digests (``SiteDescription.splits``)."""
+"""Digests of how its data sets are divided (``SiteDescription.splits``)."""
 NUM_EXAMPLES = "num_examples"
 NEEDED: tuple[str, ...] = (COUNTS, NUM_EXAMPLES)
-"""Without these the server can neither plan a round nor weigh an update."""
+"""Values without which the server can neither plan a round nor weight an update."""
 
 MetricName = Literal[
     "counts",
@@ -54,7 +54,7 @@ MetricName = Literal[
     "redrawn_minus_ring",
     "split",
 ]
-"""Everything but arrays that can leave, named as in ``TrainReport`` and ``SiteScore``."""
+"""All values that can leave besides arrays, named as in ``TrainReport`` and ``SiteScore``."""
 
 OLD_MIN_SITES = "min_min_sites"
 
@@ -63,17 +63,17 @@ PlanPrefix = Annotated[str, StringConstraints(pattern=HEX_DIGITS)]
 
 
 def _check_hours(text: str) -> str:
-    """Refuse hours that are none, or an empty span."""
-    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", text)
-    if not found or text[:5] == text[6:]:
-        raise ValueError("expected a span of local time such as '19:00-07:00', two times of day")
+    """Refuse text that is not a span of hours, and empty spans."""
+    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", text)
+    if not match or text[:5] == text[6:]:
+        raise ValueError("expected two different local times of day, such as '19:00-07:00'")
     return text
 
 
 def _check_key(text: str) -> str:
     try:
         parse_openssh(text, Ed25519PublicKey, "coordinator key")
-    except SetupError as error:  # pydantic adds the place to a ValueError only
+    except SetupError as error:  # pydantic names the key of a ValueError only
         raise ValueError(str(error)) from None
     return text
 
@@ -92,11 +92,11 @@ def _warn_about_old_key() -> None:
 
 
 class PlanPolicy(Config):
-    """Which plans this site takes.
+    """Which plans this site follows.
 
     Attributes:
         approval: ``manual``: each plan waits for ``mamfed-client plan approve``;
-            ``within-bounds``: a signed plan within the bounds needs nobody.
+            ``within-bounds``: a signed plan within the bounds needs no approval.
         allowed: Plans approved in advance, by SHA-256 or its first 12 hex digits or more.
     """
 
@@ -105,18 +105,18 @@ class PlanPolicy(Config):
 
 
 class Bounds(Config):
-    """What no plan may exceed, approved or not.
+    """Limits that apply to every plan, approved or not.
 
     Attributes:
         max_image_size: Side of the square grid, in pixels.
         max_rounds: Rounds of both stages together.
-        max_local_epochs: Passes over this site's images in a round.
-        max_local_steps: Steps of a round, where a plan counts those.
-        max_learning_rate: AdamW's peak.
-        max_batch_size: Images a step.
+        max_local_epochs: Epochs per round on this site's images.
+        max_local_steps: Steps per round, for plans that set steps.
+        max_learning_rate: AdamW's peak learning rate.
+        max_batch_size: Images per step.
         required_min_sites: Lowest ``federation.min_sites`` that a plan may set: the server averages
-            no fewer sites' updates than that.
-        hours: When this site answers, local time, e.g. ``19:00-07:00``; None: always. A round
+            the updates of no fewer sites than that.
+        hours: Hours when this site answers, local time, e.g. ``19:00-07:00``; None: always. A round
             that began in time is finished.
     """
 
@@ -143,7 +143,7 @@ class Bounds(Config):
         return renamed
 
     def open_at(self, now: datetime) -> bool:
-        """Tell whether this site answers at a moment of local time; the span's end is outside."""
+        """Return whether this site answers at a local time; the end of ``hours`` is excluded."""
         if self.hours is None:
             return True
         start, end = (time.fromisoformat(text) for text in self.hours.split("-"))
@@ -152,7 +152,7 @@ class Bounds(Config):
 
 
 class Release(Config):
-    """What may leave. Empty lists let nothing leave.
+    """What may leave; with empty lists, nothing.
 
     Attributes:
         arrays: Patterns of array names, e.g. ``*`` or ``backbone.*``.
@@ -163,18 +163,18 @@ class Release(Config):
     metrics: tuple[MetricName, ...] = ()
 
     def withheld(self, arrays: Iterable[str]) -> list[str]:
-        """Return the arrays that no pattern lets leave."""
+        """Return the arrays that no pattern allows to leave."""
         return [name for name in arrays if not any(fnmatchcase(name, p) for p in self.arrays)]
 
 
 class Privacy(Config):
-    """What is done to an update before it leaves.
+    """Clipping and noise applied to an update before it leaves.
 
     Attributes:
-        clip_norm: The most that an update may differ from the round's starting weights (L2 norm
-            over all floating arrays); None: as much as it does.
-        noise_multiplier: Standard deviation of the Gaussian noise added to each value, in clip
-            norms.
+        clip_norm: Largest L2 norm, over all floating-point arrays, of the difference between an
+            update and the round's starting weights; None: no limit.
+        noise_multiplier: Standard deviation of the Gaussian noise added to each value, as a
+            multiple of ``clip_norm``.
     """
 
     clip_norm: float | None = Field(default=None, gt=0)
@@ -183,7 +183,7 @@ class Privacy(Config):
     @model_validator(mode="after")
     def _noise_needs_a_clip(self) -> Self:
         if self.noise_multiplier and self.clip_norm is None:
-            raise ValueError("noise_multiplier needs a clip_norm: it is given in clip norms")
+            raise ValueError("noise_multiplier needs a clip_norm, of which it is a multiple")
         return self
 
 
@@ -191,18 +191,17 @@ class Policy(Config):
     """What a site allows.
 
     Attributes:
-        plans: Which plans this site takes.
+        plans: Which plans this site follows.
         coordinator_keys: OpenSSH Ed25519 keys that may sign plans, besides the welcome's.
-        bounds: What no plan may exceed.
+        bounds: Limits that apply to every plan.
         release: What may leave.
-        min_training_cases: Images without which this site does not train in a stage.
-        min_cases_to_report: Images without which a mean or a count of lesions over them is
-            withheld.
-        privacy: What is done to an update before it leaves.
+        min_training_cases: Fewest images with which this site trains in a stage.
+        min_cases_to_report: Fewest images for which a mean or a count of lesions is released.
+        privacy: Clipping and noise applied to an update before it leaves.
         personal: Whether this site adapts a run's final model to its own patients. That model stays
-            here; how well it scores leaves as ``release`` says.
+            here; its scores leave only if ``release`` allows it.
         pages_name_patients: Whether the pages of ``mamfed-client predict`` show patient numbers.
-            They stay at the site, as the images do.
+            The pages stay at the site, as the images do.
     """
 
     plans: PlanPolicy = PlanPolicy()
@@ -216,16 +215,16 @@ class Policy(Config):
     pages_name_patients: bool = False
 
     def sha256(self) -> str:
-        """Return the policy's name: SHA-256 of its canonical JSON, as 64 hex digits."""
+        """Return the policy's identity: the SHA-256 of its canonical JSON, as 64 hex digits."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def missing_for_training(policy: Policy, plan: TrainingPlan) -> list[str]:
-    """Say what this site's policy would have to release for it to train by a plan.
+    """Return what this site's policy withholds that a plan's training needs.
 
     Returns:
-        One sentence for each thing that ``site.yaml`` withholds; none where it can train.
+        One clause for each missing permission; empty if the site can train.
     """
     from mamfed_common.model.malignancy_net import MalignancyNetwork
 
@@ -237,7 +236,7 @@ def missing_for_training(policy: Policy, plan: TrainingPlan) -> list[str]:
     ]
     if withheld:
         missing.append(
-            f"policy.release.arrays lets {len(withheld)} of the network's arrays not leave, "
-            f"the first {withheld[0]!r}; '*' allows them all"
+            f"policy.release.arrays withholds {len(withheld)} of the network's arrays, "
+            f"the first being {withheld[0]!r}; '*' allows them all"
         )
     return missing

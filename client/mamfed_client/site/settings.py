@@ -1,17 +1,17 @@
 """A site's home folder and its ``site.yaml``.
 
 ==================  ===========================================================================
-``site.yaml``       what this site has and what it allows
-``keys/``           ``node.key`` and ``tls.key``, both made here; they never leave
-``request.json``    what the coordinator is asked for
-``welcome.json``    what the coordinator answered: its address, its keys
-``certs/``          ``ca.pem``, the federation's authority, and ``site.pem``, this site's own
-``plans/``          plans that came, and what this site decided about them
-``audit.jsonl``     everything that left
-``state/``          the round being trained
-``models/``         the final model of each run, and this site's own made of it
-``status.json``     how it goes now
-``logs/``           what the processes say
+``site.yaml``       the site's data, devices and policy
+``keys/``           ``node.key`` and ``tls.key``, created here; they never leave
+``request.json``    the request for a certificate, to be sent to the coordinator
+``welcome.json``    the coordinator's welcome: its address and keys
+``certs/``          ``ca.pem`` of the federation's authority, and ``site.pem`` of this site
+``plans/``          the plans received, and this site's decisions about them
+``audit.jsonl``     the audit log: everything that left
+``state/``          the round in training
+``models/``         the shared model of each run, and the personal model adapted from it
+``status.json``     the current status
+``logs/``           the logs of the processes
 ``lock``            held by a running ``mamfed-client start``
 ==================  ===========================================================================
 """
@@ -32,13 +32,13 @@ from mamfed_common.runtime.documents import read_yaml
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.places import expanded
 
-if TYPE_CHECKING:  # images and plans are loaded where data are
+if TYPE_CHECKING:  # reading settings must not load what reads images
     from mamfed_client.preparation.site_data import Site
 
 
 @dataclass(frozen=True)
 class SiteHome:
-    """Where everything of a site lies."""
+    """The paths of a site's home."""
 
     path: Path
 
@@ -54,7 +54,7 @@ class SiteHome:
 
     @property
     def node_key(self) -> Path:
-        """Return the key by which Flower knows the node: EC P-384, OpenSSH."""
+        """Return the key that identifies the node to Flower: EC P-384, OpenSSH."""
         return self.keys / "node.key"
 
     @property
@@ -94,12 +94,12 @@ class SiteHome:
 
     @property
     def audit(self) -> Path:
-        """Return the record of everything that left."""
+        """Return the audit log of everything that left."""
         return self.path / "audit.jsonl"
 
     @property
     def state(self) -> Path:
-        """Return the folder of the round being trained."""
+        """Return the folder of the round in training."""
         return self.path / "state"
 
     @property
@@ -109,7 +109,7 @@ class SiteHome:
 
     @property
     def status(self) -> Path:
-        """Return the file that says how it goes."""
+        """Return the status file."""
         return self.path / "status.json"
 
     @property
@@ -119,7 +119,7 @@ class SiteHome:
 
     @property
     def lock(self) -> Path:
-        """Return the file that a running site holds locked."""
+        """Return the file that a running site keeps locked."""
         return self.path / "lock"
 
 
@@ -127,8 +127,8 @@ class DataSet(Config):
     """One of a site's data sets.
 
     Attributes:
-        name: Its name, which seeds the split of its patients: keep it.
-        folder: Where it lies, as ``mamfed-client data`` reads it.
+        name: Its name, which seeds the split of its patients and must not change.
+        folder: Its folder, in a layout that ``mamfed-client data`` reads.
     """
 
     name: str = Field(pattern=SITE_NAME)
@@ -139,16 +139,16 @@ class SiteSettings(Config):
     """A site's ``site.yaml``. Relative paths in the file start at the site's home.
 
     Attributes:
-        name: What the federation calls this site.
+        name: This site's name in the federation.
         data: The data sets that it trains on.
-        cache: Where prepared images are kept; None: mamfed's own place.
-        key: Key file of prepared folders that are encrypted.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: How many of it share each batch; ``auto``: all GPUs.
-        threads: CPU threads of each training process; None: torch's choice.
-        activation_checkpointing: Whether to train in less memory, at the cost of time.
-        checkpoint_seconds: How much of a round a kill may cost, in seconds of training.
-        policy: What may come in and what may leave.
+        cache: Folder of prepared images; None: ``~/.cache/mamfed``.
+        key: Key file of encrypted prepared folders.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` ... or ``mps``.
+        devices: Number of such devices that share each batch; ``auto``: all GPUs.
+        threads: CPU threads of each training process; None: torch's default.
+        activation_checkpointing: Whether to save memory at the cost of time.
+        checkpoint_seconds: Seconds of training between checkpoints: the most that a crash loses.
+        policy: Which plans this site follows and what may leave.
     """
 
     name: str = Field(pattern=SITE_NAME)
@@ -167,18 +167,20 @@ class SiteSettings(Config):
         names = [data_set.name for data_set in self.data]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"data: the name {twice[0]!r} is given twice")
+            raise ValueError(f"data: found the name {twice[0]!r} twice, expected different names")
         return self
 
     @model_validator(mode="after")
-    def _one_where_one_is_named(self) -> Self:
-        one = self.device == "mps" or self.device.startswith("cuda:")
-        if one and self.devices not in (1, "auto"):
-            raise ValueError(f"devices: found {self.devices}, device {self.device!r} is one")
+    def _single_device_is_one(self) -> Self:
+        is_single = self.device == "mps" or self.device.startswith("cuda:")
+        if is_single and self.devices not in (1, "auto"):
+            raise ValueError(
+                f"devices: found {self.devices}, but device {self.device!r} is a single device"
+            )
         return self
 
     def site(self) -> Site:
-        """Return what :func:`mamfed_client.preparation.site_data.load_site` reads."""
+        """Return the site as :func:`mamfed_client.preparation.site_data.load_site` expects it."""
         from mamfed_client.preparation.sample_store import default_cache_dir
         from mamfed_client.preparation.site_data import Site
 
@@ -186,28 +188,28 @@ class SiteSettings(Config):
         return Site(self.name, cohorts, self.cache or default_cache_dir(), self.key)
 
     def hardware(self) -> Hardware:
-        """Return what this site trains with."""
+        """Return the devices and threads that this site trains with."""
         return Hardware(self.device, self.devices, self.threads, self.activation_checkpointing)
 
 
 def check_home(home: SiteHome) -> None:
-    """Refuse a folder that is no site's home.
+    """Refuse a folder that is not a site's home.
 
     Raises:
         SetupError: It holds no ``site.yaml``.
     """
     if not home.settings_path.exists():
         raise SetupError(
-            f"{home.settings_path}: not found; make a site's home by mamfed-client init, or name "
-            "it by --home"
+            f"{home.settings_path}: not found; create a site's home with mamfed-client init, or "
+            "name an existing one with --home"
         )
 
 
 def load_site_settings(home: SiteHome) -> SiteSettings:
-    """Read a site's ``site.yaml``; its paths come back absolute.
+    """Read a site's ``site.yaml`` and make its paths absolute.
 
     Raises:
-        SetupError: There is none, or a key in it is unknown, missing or wrong; it is named.
+        SetupError: There is none, or it has an unknown, missing or invalid key, which is named.
     """
     check_home(home)
     with expecting(FileKind.SITE_SETTINGS, home.settings_path):

@@ -1,4 +1,4 @@
-"""The first ``site.yaml``: every key with what it means, and nothing let out unasked."""
+"""The first ``site.yaml``: every key with a comment, and a policy that releases nothing unasked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mamfed_common.runtime.documents import yaml_value
 def first_settings(
     name: str, data: Sequence[tuple[str, Path]], *, allow_model: bool, allow_metrics: bool
 ) -> str:
-    """Write a site's first settings.
+    """Return a site's first settings.
 
     Args:
-        name: What the federation calls the site.
+        name: The site's name in the federation.
         data: Name and folder of each data set.
-        allow_model: Whether weights may leave, with the counts that an average needs.
-        allow_metrics: Whether every result may leave.
+        allow_model: Whether weights may leave, with the counts that averaging needs.
+        allow_metrics: Whether all results may leave.
 
     Returns:
         YAML with a comment for each key.
@@ -38,10 +38,10 @@ def first_settings(
 
 
 TEXT = """\
-# mamfed-client: this site's settings. The policy takes effect at the next message, the rest when
-# the site is started. Relative paths start at this file's folder.
+# mamfed-client: this site's settings. Changes to the policy take effect at the next message, all
+# others at the next start. Relative paths start at this file's folder.
 
-# What the federation calls this site. It is in the certificate.
+# This site's name in the federation. It is part of the certificate.
 name: {name}
 
 # The data sets that this site trains on, as mamfed-client data check reads them. A data set's name
@@ -49,33 +49,32 @@ name: {name}
 data:
 {data}
 
-# Where prepared images are kept; null: ~/.cache/mamfed.
+# Folder of prepared images; null: ~/.cache/mamfed.
 cache: null
 
-# Key file of prepared folders that are encrypted; null: none is.
+# Key file of encrypted prepared folders; null: none is encrypted.
 key: null
 
 # auto, cpu, cuda, cuda:0 ... or mps.
 device: auto
 
-# How many of these devices train together, each on its share of every batch: 1, 2 ... or auto, all
-# GPUs.
+# Number of these devices that share each batch: 1, 2 ... or auto (all GPUs).
 devices: 1
 
-# CPU threads of each training process; null: torch's choice.
+# CPU threads of each training process; null: torch's default.
 threads: null
 
-# true: train in less memory, and more slowly, with the same result. For a plan that does not fit.
+# true: train in less memory but more slowly, with the same result. Use it if a plan does not fit.
 activation_checkpointing: false
 
-# How much of a round a kill or a power cut may cost, in seconds of training.
+# Seconds of training between checkpoints: the most that a crash or a power cut loses.
 checkpoint_seconds: 60
 
-# What may come in and what may leave. What is not allowed is denied.
+# Which plans this site follows and what may leave. Anything not allowed is denied.
 policy:
   plans:
     # manual: each new plan waits for mamfed-client plan approve.
-    # within-bounds: a signed plan within the bounds needs nobody.
+    # within-bounds: a signed plan within the bounds needs no approval.
     approval: manual
     # Plans approved in advance, by SHA-256 or its first 12 digits or more.
     allowed: []
@@ -83,48 +82,48 @@ policy:
   # OpenSSH Ed25519 keys that may sign plans, besides the one in welcome.json.
   coordinator_keys: []
 
-  # What no plan may exceed, approved or not.
+  # Limits that apply to every plan, approved or not.
   bounds:
-    # Side of the square grid that images are brought to, in pixels.
+    # Side of the square grid to which images are scaled, in pixels.
     max_image_size: {max_image_size}
     # Rounds of both stages together.
     max_rounds: {max_rounds}
-    # Passes over this site's images in a round.
+    # Epochs per round on this site's images.
     max_local_epochs: {max_local_epochs}
-    # Steps of a round, where a plan counts those.
+    # Steps per round, for plans that set steps.
     max_local_steps: {max_local_steps}
     max_learning_rate: {max_learning_rate}
-    # Images a step.
+    # Images per step.
     max_batch_size: {max_batch_size}
-    # A plan may not average the updates of fewer sites than this.
+    # Lowest min_sites that a plan may set: the server averages no fewer sites' updates than that.
     required_min_sites: {required_min_sites}
-    # When this site answers, local time, e.g. "19:00-07:00"; null: always.
+    # Hours when this site answers, local time, e.g. "19:00-07:00"; null: always.
     hours: {hours}
 
-  # What may leave. Empty lists let nothing leave.
+  # What may leave; with empty lists, nothing.
   release:
     # Patterns of array names: ["*"] is the whole model.
     arrays: {arrays}
-    # Any of these; without counts and num_examples a site cannot take part.
+    # Any of the values below. A site cannot take part without counts and num_examples.
     #   {all_metrics}
     metrics: {metrics}
 
-  # Images without which this site does not train in a stage.
+  # Fewest images with which this site trains in a stage.
   min_training_cases: 1
 
-  # Images without which a result over them is withheld.
+  # Fewest images for which a result is released.
   min_cases_to_report: 1
 
   # Whether this site adapts a run's final model to its own patients. That model stays here, in
-  # models/; how well it scores leaves only as release says.
+  # models/; its scores leave only if release allows it.
   personal: true
 
-  # Whether the pages of mamfed-client predict show patients' numbers. They stay here.
+  # Whether the pages of mamfed-client predict show patient numbers. The pages stay here.
   pages_name_patients: false
 
   privacy:
-    # The most that an update may differ from the round's start (L2 norm); null: no limit.
+    # Largest L2 norm of an update's difference to the round's starting weights; null: no limit.
     clip_norm: null
-    # Standard deviation of Gaussian noise on each value, in clip norms; 0: none.
+    # Standard deviation of Gaussian noise on each value, as a multiple of clip_norm; 0: no noise.
     noise_multiplier: 0
 """

@@ -1,4 +1,4 @@
-"""How a site is doing: ``status.json``, written by its three processes, read by people."""
+"""The status of a site, ``status.json``: written by its three processes, shown to people."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from mamfed_common.runtime.lock import short_lock
 logger = logging.getLogger(__name__)
 
 STARTS_OVER = 75
-"""Exit code of a process that must be started again (EX_TEMPFAIL)."""
+"""Exit code of a process that asks to be restarted (EX_TEMPFAIL)."""
 REFUSED = 77
-"""Exit code of a node that the coordinator did not take in (EX_NOPERM): tried again later."""
+"""Exit code of a node that the coordinator refused (EX_NOPERM); it is retried later."""
 
 Outcome = Literal["finished", "failed", "stopped"]
 OUTCOMES: dict[Outcome, str] = {
     "finished": "has finished",
-    "failed": "has failed; the coordinator may mend it and go on",
-    "stopped": "is paused; it goes on when the coordinator starts it again",
+    "failed": "has failed; the coordinator may fix it and resume",
+    "stopped": "is paused; it resumes when the coordinator starts it again",
 }
 
 State = Literal["stopped", "connecting", "online", "training", "refused", "unreachable"]
 
 
-KINDS = {"query": "saying what this site has", "evaluate": "scoring the model"}
-"""Flower's names for what a site is asked, in words."""
+KINDS = {"query": "describing this site's data", "evaluate": "scoring the model"}
+"""Flower's message types, in words."""
 
 
 class Task(Config):
     """What the worker is doing.
 
     Attributes:
-        kind: What it was asked: ``query``, ``train`` or ``evaluate``.
-        stage: The stage trained, empty where none is.
-        server_round: The round within the stage, 0 where none is trained.
+        kind: The request: ``query``, ``train`` or ``evaluate``.
+        stage: The stage in training, else empty.
+        server_round: The round within the stage, 0 if none is in training.
         steps: Training steps done.
     """
 
@@ -51,7 +51,7 @@ class Task(Config):
     steps: int = 0
 
     def words(self) -> str:
-        """Say it in a few words."""
+        """Return a short description."""
         if self.stage:
             return f"training, {self.stage} round {self.server_round}"
         if self.kind == "evaluate" and self.steps:
@@ -60,12 +60,12 @@ class Task(Config):
 
 
 class RecentRefusal(Config):
-    """Why this site does not answer what it is asked.
+    """Why this site refuses to answer.
 
     Attributes:
         fault: The code that leaves in place of an answer.
-        words: Why, and what to do.
-        passing: Whether it waits for a person or an hour, and nothing is wrong.
+        words: The reason, and what to do.
+        passing: Whether nothing is wrong: the site only waits for a person or an hour.
     """
 
     fault: int
@@ -74,12 +74,12 @@ class RecentRefusal(Config):
 
 
 class RunEnding(Config):
-    """How the last run ended, as the coordinator's server said.
+    """How the last run ended, according to the coordinator's server.
 
     Attributes:
-        run: What the coordinator calls the run.
-        how: ``finished``, ``failed``, or ``stopped``: it can go on later.
-        model: Where its final model lies; empty where none came to this site.
+        run: The coordinator's name for the run.
+        how: ``finished``, ``failed``, or ``stopped``, which can resume later.
+        model: Path of its final model; empty if none reached this site.
     """
 
     run: str
@@ -87,32 +87,32 @@ class RunEnding(Config):
     model: str = ""
 
     def words(self) -> str:
-        """Say it in a sentence."""
-        said = f"run {self.run} {OUTCOMES[self.how]}"
+        """Return a sentence that says how the run ended and where its model is."""
+        outcome = f"run {self.run} {OUTCOMES[self.how]}"
         if self.model:
-            return f"{said}; its final model is {self.model}, with a card.md beside it"
+            return f"{outcome}; its final model is {self.model}, with a card.md beside it"
         if self.how != "finished":
-            return said
+            return outcome
         return (
-            f"{said}; no model came here: ask the coordinator for model.safetensors, then "
-            f"mamfed-client models add model.safetensors --run {quote(self.run)}"
+            f"{outcome}; no model arrived here: ask the coordinator for model.safetensors, then "
+            f"run mamfed-client models add model.safetensors --run {quote(self.run)}"
         )
 
 
 class Status(Config):
-    """How a site is doing.
+    """The status of a site.
 
     Attributes:
-        state: What the node last knew.
-        since: Since when.
+        state: State that the node last reported.
+        since: When that state began.
         last_contact: When the server last answered.
         server: The server's ``host:port``.
-        supervisor_pid: The process of ``mamfed-client start``, 0 where there is none.
-        node_pid: Its child that talks to the server.
-        worker_pid: Its child that trains.
+        supervisor_pid: Process of ``mamfed-client start``, 0 if it is not running.
+        node_pid: Its child process that talks to the server.
+        worker_pid: Its child process that trains.
         task: What the worker is doing.
-        error: The last thing that went wrong, until the server answers again.
-        refusal: Why this site does not answer, until it does.
+        error: The last error, until the server answers again.
+        refusal: Why this site refuses to answer, until it does answer.
         ended: How the last run ended, until another one begins.
     """
 
@@ -130,7 +130,7 @@ class Status(Config):
 
 
 def read_status(home: SiteHome) -> Status:
-    """Return a site's last status; one that cannot be read counts as none."""
+    """Return a site's last status, or an empty one if it cannot be read."""
     try:
         return read_json(Status, home.status)
     except SetupError:
@@ -138,16 +138,16 @@ def read_status(home: SiteHome) -> Status:
 
 
 def update_status(home: SiteHome, **changes: Any) -> None:
-    """Change some of a site's status; ``since`` follows ``state``.
+    """Change fields of a site's status; ``since`` follows ``state``.
 
-    What cannot be written is said in the log: a full disk must not decide what is answered, nor end
-    what watches the line.
+    A status that cannot be written is only logged: a full disk must neither change an answer nor
+    end the process that watches the connection.
     """
     try:
         _update(home, changes)
     except (OSError, OutputError) as error:
         words = os_error_line(error) if isinstance(error, OSError) else str(error)
-        logger.warning("the status cannot be written: %s", words)
+        logger.warning("cannot write the status: %s", words)
 
 
 def _update(home: SiteHome, changes: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_init_makes_private_files(tmp_path):
         ("../x", ["."], "--name '../x': a name has"),
         ("a", ["nowhere"], "--data nowhere: no such folder"),
         ("a", [".", "."], "expected NAME=FOLDER"),
-        ("a", ["x=.", "x=."], "'x' is given twice"),
+        ("a", ["x=.", "x=."], "found the name 'x' twice"),
         ("a", ["x y=.", "z=."], "--data 'x y': a name has"),
     ],
 )
@@ -166,7 +166,7 @@ def test_whom_to_phone_is_asked_of_a_person_at_a_terminal(tmp_path, said):
     }
     for role, words in made.items():
         shown = _at_a_terminal([f"mamfed-{role}", *words.split()], said)
-        assert "phone to compare fingerprints? (name, number)" in shown
+        assert "call to compare fingerprints? (name, number)" in shown
         assert ("warning: no --contact" in shown) == (said == "\n")
     assert read_request(tmp_path / "a" / "request.json").contact == said.strip()
     settings = load_settings(ServerHome(tmp_path / "b"))
@@ -190,7 +190,7 @@ def test_join_says_whom_to_phone_where_no_contact_is_given(site, welcome, tmp_pa
     path = tmp_path / "w.json"
     write_document(path, welcome.model_copy(update={"contact": ""}))
     said = _client("join", path, "--home", site.path, "--yes").output
-    assert "contact: none given; phone a number by which you know the coordinator" in said
+    assert "contact: none given; call a number that you already know" in said
 
 
 def test_enroll_shows_the_fingerprint_of_the_file_that_it_writes(site):
@@ -255,7 +255,7 @@ def test_another_authority_is_asked_about_again(tmp_path, site, request_, welcom
     _ok(_join(site, welcome, "--yes"))
     other = approve(_coordinator(tmp_path / "other"), request_)
     result = _join(site, other, input="n\n")
-    assert "another authority or plan key" in result.output
+    assert "the authority or plan key differs" in result.output
     assert identity.load_welcome(site) == welcome
 
 

@@ -113,7 +113,7 @@ def test_predict_takes_them_too_from_a_home_that_is_here(
     picture = next((data / "images").glob("*.png"))
     done = call("predict", picture, "--model", "personal", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert f"model {digest(tiny_plan, 100)[:12]}, personal of here" in done.output
+    assert f"model {digest(tiny_plan, 100)[:12]}, personal model of here" in done.output
 
 
 def test_what_lies_there_is_listed(home, tiny_plan):
@@ -202,7 +202,7 @@ def test_each_mistake_is_one_line(home, tiny_plan, evaluated, tmp_path):
     one_line(error)
     done = call("models", "list", "--home", tmp_path)
     assert isinstance(done.exception, SetupError)
-    assert "site.yaml: not found; make a site" in str(done.exception)
+    assert "site.yaml: not found; create a site" in str(done.exception)
 
 
 def test_a_personal_model_of_another_plan_or_other_weights_is_refused(home, tiny_plan, evaluated):
@@ -223,7 +223,7 @@ def test_a_personal_model_of_another_plan_or_other_weights_is_refused(home, tiny
     [
         ((), "found neither"),
         (("--model", "shared", "--checkpoint", "x"), "found both"),
-        (("--checkpoint", "x", "--run", "demo"), "--run is of --model"),
+        (("--checkpoint", "x", "--run", "demo"), "--run goes with --model"),
         (("--model", "theirs"), "theirs"),
     ],
 )

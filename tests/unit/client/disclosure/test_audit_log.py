@@ -117,9 +117,9 @@ def test_a_rewritten_record_differs_from_its_head(five, tmp_path):
     for _ in range(5):
         other.append("fault", values={"fault": 2})
     five.write_bytes(other.path.read_bytes())
-    with pytest.raises(AuditError, match="line 5 is not the one that its head names"):
+    with pytest.raises(AuditError, match="line 5 is not the one named by its head"):
         verify(five)
-    with pytest.raises(AuditError, match="its end is not line 5"):
+    with pytest.raises(AuditError, match="does not end with line 5"):
         AuditLog(five).append("fault")
 
 
@@ -232,9 +232,9 @@ def test_each_fault_is_counted_under_its_own_code_with_its_times(run, path):
     lines = run("report").stdout.splitlines()
     found = [line.partition(", code ") for line in lines if line.startswith("In place")]
     assert [(told.split(" (")[0], text[:4]) for told, _, text in found] == [
-        ("In place of an answer, 1 time", "102:"),
-        ("In place of an answer, 2 times", "103:"),
-        ("In place of an answer, 1 time", "111:"),
+        ("Instead of an answer, 1 time", "102:"),
+        ("Instead of an answer, 2 times", "103:"),
+        ("Instead of an answer, 1 time", "111:"),
     ]
     first = verify(path).fault_times[103][0]
     assert f"(from {first} to " in found[1][0] or f"({first})" in found[1][0]
@@ -244,12 +244,12 @@ def test_one_of_a_thing_is_not_told_as_several(run, path):
     facts = {"stage": "finetuning", "round": 7, "bytes": 1}
     AuditLog(path).append("train", **FACTS, **facts, values={})
     text = run("report").stdout
-    assert "The record is whole: 1 line, " in text
+    assert "The audit log is intact: 1 line, " in text
     assert " 1 message left this site, 1 byte in all" in text
     assert "train: 1 message, 1 byte." in text
     assert "Trained in finetuning: 1 round, number 7." in text
     assert ": 1 message." in text
-    assert run("verify").stdout.startswith("whole: 1 line, ")
+    assert run("verify").stdout.startswith("intact: 1 line, ")
 
 
 def test_the_report_of_nothing_says_so(run):
@@ -257,7 +257,7 @@ def test_the_report_of_nothing_says_so(run):
 
 
 def test_verify_ends_with_the_error_of_a_changed_record(run, five):
-    assert f"whole: 5 lines, last hash {read_head(five).sha256}" in run("verify").stdout
+    assert f"intact: 5 lines, last hash {read_head(five).sha256}" in run("verify").stdout
     assert json.loads(run("verify", "--format", "json").stdout)["lines"] == 5
     edit(five, TAMPERING["a line removed"][0])
     error = run("verify").exception
@@ -268,4 +268,4 @@ def test_verify_ends_with_the_error_of_a_changed_record(run, five):
 
 def test_a_folder_that_is_no_home_is_named(tmp_path):
     result = CliRunner().invoke(app, ["audit", "verify", "--home", str(tmp_path)])
-    assert "site.yaml: not found; make a site" in str(result.exception)
+    assert "site.yaml: not found; create a site" in str(result.exception)

@@ -393,10 +393,10 @@ def test_a_code_that_leaves_is_recorded_with_its_plan(place):
     place.allow("counts")
     place.gate.release(place.order(Query), DESCRIPTION)
     assert place.fault_of(place.gate.admit, place.train_task()) is RefusalCode.MAY_NOT_LEAVE
-    assert place.gate.release_fault(RefusalCode.MAY_NOT_LEAVE) is RefusalCode.MAY_NOT_LEAVE
+    assert place.gate.release_code(RefusalCode.MAY_NOT_LEAVE) is RefusalCode.MAY_NOT_LEAVE
     place.gate.admit(place.order(Query))
     place.gate.release(place.order(Query), DESCRIPTION)
-    place.gate.release_fault(RefusalCode.FAILED)  # a request that cannot be read is of no plan
+    place.gate.release_code(RefusalCode.FAILED)  # a request that cannot be read is of no plan
     _, refused, _, unreadable = place.entries()
     assert (refused.kind, refused.values) == ("fault", {"fault": 106})
     assert (refused.plan_sha256, refused.round) == (place.plan.sha256(), 1)

@@ -60,8 +60,8 @@ def test_a_plan_that_was_changed_on_disk_is_named(store, home, tiny_plan):
     path = home / "plans" / f"{tiny_plan.sha256()}.yaml"
     path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
     assert store.plans() == []
-    (said,) = store.left_over()
-    assert "expected the one it is named after" in said
+    (said,) = store.unusable()
+    assert "expected the one in its name" in said
 
 
 def test_a_plan_that_a_full_disk_has_cut_short_costs_that_plan(store, home, tiny_plan):
@@ -70,7 +70,7 @@ def test_a_plan_that_a_full_disk_has_cut_short_costs_that_plan(store, home, tiny
     store.remember(other)
     (home / "plans" / f"{tiny_plan.sha256()}.yaml").write_text("")
     assert [stored.sha256 for stored in store.plans()] == [other.sha256()]
-    (said,) = store.left_over()
+    (said,) = store.unusable()
     assert "is empty" in said
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_decision_is_no_decision(store, home, tiny_plan):
 
 
 def test_the_list_says_what_becomes_of_each_plan(run, store, tiny_plan):
-    assert "no plan has come yet" in run("list")
+    assert "no plan has arrived yet" in run("list")
     big = tiny_plan.changed(image_size=4096)
     for plan in (tiny_plan, big):
         store.remember(plan)
@@ -108,9 +108,7 @@ def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):
     store.remember(tiny_plan.changed(image_size=4096))
     text = run("show")
     assert "images of 4096 x 4096 pixels" in text
-    assert (
-        "In pretraining: 1 round, in each of them 1 epoch, 2 of this site's images a step" in text
-    )
+    assert "In pretraining: 1 round, each of 1 epoch, with 2 of this site's images per step" in text
     assert "image_size: 4096, allowed at most 2048: NOT ALLOWED" in text
     assert "min_sites: 3, allowed at least 3: ok" in text
     assert "19:00-07:00" in text
@@ -146,7 +144,7 @@ def test_approving_a_plan_outside_the_bounds_says_that_it_stays_out(run, store, 
         "for another plan, or set policy.bounds.max_image_size: 4096 in site.yaml"
     )
     said = run("approve", plan.sha256(), "--yes")
-    assert f"that is not enough, the plan is still outside bounds: {bound}" in said
+    assert f"that is not enough: the plan is still outside bounds: {bound}" in said
     assert f"outside bounds, blocked: {bound}" in run("list")
     assert f"Blocked: {bound}" in run("show")
 
@@ -166,11 +164,11 @@ def test_a_plan_is_approved_from_its_file_before_it_comes(run, store, tiny_plan,
     file = tmp_path / "plan.yaml"
     file.write_text(tiny_plan.to_yaml())
     said = run("approve", str(file), "--yes")
-    assert "has not come yet" in said
+    assert "not arrived yet" in said
     assert "It trains on images of 32 x 32 pixels." in said
     store.remember(tiny_plan)
     assert "approved" in run("list")
 
 
 def test_showing_without_any_plan_is_an_error(run):
-    assert "no plan has come yet" in str(run("show", code=1))
+    assert "no plan has arrived yet" in str(run("show", code=1))

@@ -274,15 +274,15 @@ def test_the_refusal_says_a_code_and_the_log_says_the_rest(guarded, tiny_plan, s
         ),
         (
             {"plans": {"approval": "manual"}},
-            "refused, because this site has not approved this plan yet: mamfed-client plan "
-            "approve {plan} shows it and asks",
+            "refused, because this site has not approved this plan yet: run mamfed-client plan "
+            "approve {plan} to read and approve it",
             True,
         ),
         (
             {"release": {}},
             "refused, because this site's policy does not let this answer leave: "
-            "policy.release.metrics lacks 'counts'; let it leave by policy.release in site.yaml, "
-            "or stay out",
+            "policy.release.metrics lacks 'counts'; allow it in policy.release in site.yaml, "
+            "or do not take part",
             False,
         ),
     ],
@@ -308,7 +308,7 @@ def test_a_site_that_cannot_use_its_data_says_so(guarded, tiny_plan, site):
     update_status(guarded.home, state="online")
     said = words(read_status(guarded.home))
     assert said.startswith("refused, because this site cannot use its data: ")
-    assert said.endswith("mamfed-client preflight checks the data again")
+    assert said.endswith("run mamfed-client preflight to check the data again")
 
 
 def test_too_few_cases_are_found_out_before_training(guarded, tiny_plan):

@@ -148,7 +148,7 @@ def check_bounds_of(home, plan):
 
 def test_without_a_plan_it_is_said_which_one_is_checked(home):
     words = ["preflight", "--home", str(home.path), "--skip-training"]
-    assert "checked for the default plan" in CliRunner().invoke(app, words).stderr
+    assert "checking for the default plan" in CliRunner().invoke(app, words).stderr
 
 
 def test_a_steps_time_leaves_out_what_only_the_first_takes(home, tiny_plan, monkeypatch):

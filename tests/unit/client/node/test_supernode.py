@@ -89,8 +89,8 @@ def test_a_node_connects_by_its_certificate_says_so_and_leaves_on_sigterm(
     ("how", "said"),
     [
         ("finished", "run first has finished; its final model is {model}, with a card.md beside"),
-        ("failed", "run first has failed; the coordinator may mend it and go on"),
-        ("stopped", "run first is paused; it goes on when the coordinator starts it again"),
+        ("failed", "run first has failed; the coordinator may fix it and resume"),
+        ("stopped", "run first is paused; it resumes when the coordinator starts it again"),
     ],
 )
 def test_a_site_hears_how_the_run_ended_before_the_server_is_gone(
@@ -300,7 +300,7 @@ def link(home):
 def test_the_end_of_a_run_is_believed_until_another_one_goes_on(link):
     link.hear_of_run("failed night%20shift")
     assert link.ended.words() == (
-        "run night shift has failed; the coordinator may mend it and go on"
+        "run night shift has failed; the coordinator may fix it and resume"
     )
     for header in ("running night%20shift", "", "nonsense first", "\x1b[2J"):
         link.hear_of_run("stopped night%20shift")
@@ -396,8 +396,8 @@ def test_keys_that_others_may_read_stop_a_node(home, processes):
 
 def test_a_site_to_which_no_model_came_is_told_how_to_get_it():
     assert RunEnding(run="first", how="finished").words() == (
-        "run first has finished; no model came here: ask the coordinator for model.safetensors, "
-        "then mamfed-client models add model.safetensors --run first"
+        "run first has finished; no model arrived here: ask the coordinator for model.safetensors, "
+        "then run mamfed-client models add model.safetensors --run first"
     )
     assert "model" not in RunEnding(run="first", how="failed").words()
 
@@ -406,7 +406,7 @@ def test_a_site_to_which_no_model_came_is_told_how_to_get_it():
     ("task", "said"),
     [
         (None, "working: reading what is asked"),
-        (Task(kind="query"), "working: saying what this site has"),
+        (Task(kind="query"), "working: describing this site's data"),
         (Task(kind="evaluate"), "working: scoring the model"),
         (
             Task(kind="evaluate", steps=9),

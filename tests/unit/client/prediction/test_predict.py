@@ -345,8 +345,8 @@ def test_a_side_that_no_one_names_is_refused_unless_allowed(write_phantom, predi
 
 def test_the_help_teaches():
     shown = " ".join(CliRunner().invoke(app, ["predict", "--help"]).output.replace("│", "").split())
-    assert "Files, folders with images below them" in shown
-    assert "the checkpoint's, or its plan's" in shown
+    assert "Files, folders to search for images" in shown
+    assert "from the checkpoint, else its plan" in shown
     assert "exit code 3" in shown
 
 

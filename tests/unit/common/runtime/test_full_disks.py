@@ -97,7 +97,7 @@ def test_a_status_that_a_full_disk_does_not_take_is_warned_of_and_the_work_goes_
     board.set(state="y" * 10_000)
     board.set(state="z" * 10_000)
     why = f"{home.status}: No space left on device; free some, or choose another folder"
-    assert caplog.messages == [f"the status cannot be written: {why}"] * 2
+    assert caplog.messages == [f"cannot write the status: {why}"] * 2
     assert home.status.read_text() == before
     (small_disk / "full").unlink()
     update_status(home, state="online")
