@@ -60,8 +60,8 @@ def test_a_symptom_is_quoted_as_a_program_says_it(symptom, texts):
 
 
 def test_a_text_that_no_program_says_would_be_noticed(texts):
-    assert is_said("nothing answers at ...: the run may have ended, or not begun...", texts)
-    assert not is_said("nothing answers at ...: the run may have ended, or not started", texts)
+    assert is_said("nothing answers at ...: the run may have ended or not begun...", texts)
+    assert not is_said("nothing answers at ...: the run may have ended or not started", texts)
     assert not is_said("given up after ... crashes without two rounds in between", texts)
 
 

@@ -19,7 +19,7 @@ import torch
 from flwr.app import Array, ConfigRecord, Context, Message, MessageType, RecordDict
 from safetensors.torch import load, save
 
-from mamfed_client.node.executor import Progress, RequestHandler, Worker, installed_answers
+from mamfed_client.node.executor import Progress, RequestHandler, Worker, installed_handler
 from mamfed_client.node.flower_compat import start_log
 from mamfed_client.node.supernode import run_node
 from mamfed_client.site.settings import SiteHome
@@ -90,7 +90,7 @@ def spoiled(answers: RequestHandler, spoil: Spoil) -> RequestHandler:
 def run_worker(home: SiteHome, kind: str) -> None:
     """Work for a site's node."""
     progress = Progress(home)
-    Worker(home, spoiled(installed_answers(home, progress), SPOILS[kind]), progress).run()
+    Worker(home, spoiled(installed_handler(home, progress), SPOILS[kind]), progress).run()
 
 
 def start(home: SiteHome, run: Callable[[], None]) -> None:

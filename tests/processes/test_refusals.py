@@ -136,7 +136,7 @@ def test_a_site_of_another_authority_says_that_its_certificate_may_be_why(standi
     home = homes["wrong CA"]
     standing.start("wrong CA", "python", "-c", NODE, home.path)
     wait_until(lambda: read_status(home).state == "unreachable", "the node is turned away")
-    assert "it may not accept this site's certificate" in read_status(home).error
+    assert "the server may not accept this site's certificate" in read_status(home).error
     standing.stop("wrong CA")
 
 

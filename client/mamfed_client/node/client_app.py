@@ -1,4 +1,4 @@
-"""A site's Flower ClientApp: answers query, train and evaluate. Images never enter an answer."""
+"""A site's Flower ClientApp, which answers query, train and evaluate, never with images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[RecordDict, Site], RecordDict]
 ModelsOf = Callable[[Site, EvaluateTask], Path]
-"""Tells where the models of a run are kept at a site."""
+"""Returns the folder in which a site keeps the models of a run."""
 
 
 def make_client_app(

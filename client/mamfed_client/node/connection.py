@@ -1,8 +1,8 @@
-"""A site's line to the coordinator: TLS with its certificate, what failed in words, contact kept.
+"""A site's connection to the coordinator: TLS with its certificate, explained failures, retries.
 
-Flower's own client gives up for ever on any error whose text holds "ssl" or "certificate", and then
-lives on as a silent zombie (Flower 1.41-1.42). Here every failure of the line is one that it tries
-again.
+Flower's own client gives up for good on any error whose text contains "ssl" or "certificate", but
+its process lives on without a connection (Flower 1.41-1.42). Here Flower sees every failed
+connection as an error that it retries.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ ANSWER_SECONDS = 30.0
 
 
 def tls_context(home: SiteHome) -> ssl.SSLContext:
-    """Return TLS 1.3 that trusts the federation's authority alone and shows the site's certificate.
+    """Return a TLS 1.3 context with only the federation's authority and the site's certificate.
 
     Raises:
-        SetupError: A file is missing or damaged, or key and certificate do not belong together.
+        SetupError: A file is missing or damaged, or key and certificate do not match.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -67,21 +67,21 @@ def tls_context(home: SiteHome) -> ssl.SSLContext:
     except OSError as error:
         reason = pair_reason(home.certs, error)
         raise SetupError(
-            f"{home.certs}: this site's certificate cannot be used ({reason}); mamfed-client join "
-            "the newest welcome"
+            f"{home.certs}: this site's certificate cannot be used ({reason}); run mamfed-client "
+            "join with the newest welcome"
         ) from None
     return context
 
 
 @dataclass
 class Connection:
-    """What is known of the line to the coordinator.
+    """The state of the connection to the coordinator.
 
     Attributes:
-        home: The site.
+        home: The site's home.
         server: The coordinator's ``host:port``.
         end: Ends the process with an exit code.
-        instance: Drawn by this process, see ``versions.INSTANCE_HEADER``.
+        instance: Random name of this process, see ``versions.INSTANCE_HEADER``.
     """
 
     home: SiteHome
@@ -100,7 +100,7 @@ class Connection:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answered(self) -> None:
-        """Take note of an answer."""
+        """Record an answer."""
         if self.error:
             logger.info("%s answers again", self.server)
         self.state, self.error = "training" if self.busy else "online", ""
@@ -108,7 +108,7 @@ class Connection:
         self.attempt_at = self.contact_at
 
     def hear_of_run(self, header: str) -> None:
-        """Take note of whether the run goes on or how it ended, see ``versions.RUN_HEADER``."""
+        """Record whether the run continues or how it ended, see ``versions.RUN_HEADER``."""
         how, _, name = header.partition(" ")
         run = "".join(c for c in unquote(name) if c.isprintable())[:64]
         if how not in OUTCOMES:
@@ -118,14 +118,14 @@ class Connection:
             logger.info("%s", self.ended.words())
 
     def failed(self, error: BaseException) -> None:
-        """Take note of a failure."""
-        words = self._own_trouble() or explain(error, self.server)
+        """Record a failure."""
+        words = self._certificate_problem() or explain(error, self.server)
         if words != self.error:
             logger.warning("%s", words)
         self.state, self.error, self.attempt_at = "unreachable", words, monotonic()
 
-    def _own_trouble(self) -> str:
-        """Say what is wrong with this site's certificate: a server only closes the line for it."""
+    def _certificate_problem(self) -> str:
+        """Return what is wrong with this site's certificate; the server does not say it."""
         try:
             now = datetime.now(UTC)
             check_validity(site_certificate(self.home), now, "this site's certificate")
@@ -134,39 +134,39 @@ class Connection:
         return ""
 
     def start_over(self, why: str) -> None:
-        """End the process so that its supervisor starts it again."""
-        logger.error("%s: starting over", why)
+        """End the process so that its supervisor restarts it."""
+        logger.error("%s: restarting", why)
         self.error = f"{self.server}: {why}"
         self.end(STARTS_OVER)
 
     def refused(self, code: int, why: str) -> None:
-        """End the process as not taken in."""
+        """End the process because the coordinator refused it."""
         self.state, self.error = "refused", f"{self.server}: {why}"
         logger.error("%s", self.error)
         self.end(code)
 
     def files_changed(self) -> bool:
-        """Tell whether the certificate was renewed since the last call."""
+        """Return whether the certificate was renewed since the last call."""
         try:
-            found = self.home.certificate.stat()
+            status = self.home.certificate.stat()
         except OSError:
             return False
-        stamp, before = (found.st_mtime_ns, found.st_ino), self.stamp
+        stamp, before = (status.st_mtime_ns, status.st_ino), self.stamp
         self.stamp = stamp
         return stamp != before
 
 
 def model_of(home: SiteHome, run: str) -> str:
-    """Return where a run's final model lies in a site's home; empty where none came.
+    """Return the path of a run's final model in a site's home; empty if none arrived.
 
-    Where several plans ran under one name, it is the newest.
+    If several plans ran under one name, it is the newest model.
     """
-    found = list(home.models.glob(f"{glob.escape(run)}-*/shared.safetensors"))
-    return str(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else ""
+    paths = list(home.models.glob(f"{glob.escape(run)}-*/shared.safetensors"))
+    return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else ""
 
 
 def fleet_client(link: Connection) -> type[FleetHttpClient]:
-    """Return the class to put in the place of Flower's ``FleetHttpClient``."""
+    """Return the class that replaces Flower's ``FleetHttpClient``."""
 
     class LinkedFleetClient(FleetHttpClient):
         """Flower's Fleet client over this site's TLS."""
@@ -180,7 +180,7 @@ def fleet_client(link: Connection) -> type[FleetHttpClient]:
             self._renew()
 
         def PullMessages(self, request: PullMessagesRequest) -> PullMessagesResponse:
-            """Ask for a message; renew the connection where the certificate is new."""
+            """Ask for a message; reconnect first if the certificate is new."""
             link.busy = False
             if link.files_changed():
                 self._renew()
@@ -195,7 +195,7 @@ def fleet_client(link: Connection) -> type[FleetHttpClient]:
             return _once(link, super().PushMessages, request)
 
         def _renew(self) -> None:
-            # Heartbeats come from another thread: the old client ends with its last request.
+            # Heartbeats run in another thread, so the old client is left to finish its request.
             link.files_changed()
             self._client = httpx.Client(
                 verify=tls_context(link.home),
@@ -207,7 +207,7 @@ def fleet_client(link: Connection) -> type[FleetHttpClient]:
 
 
 class _Contact:
-    """Names this mamfed to the server, and takes note of what comes back."""
+    """Sends this mamfed's version to the server, and records the responses."""
 
     def __init__(self, link: Connection) -> None:
         self._link = link
@@ -225,11 +225,11 @@ class _Contact:
 
     def _look(self, response: httpx.Response) -> None:
         if response.status_code == httpx.codes.UPGRADE_REQUIRED:
-            self._link.refused(OTHER_VERSION, detail_of(response, "another version is asked for"))
+            self._link.refused(OTHER_VERSION, detail_of(response, "another version is required"))
         elif response.status_code == httpx.codes.FORBIDDEN and not _is_flowers(response):
-            self._link.refused(REFUSED, detail_of(response, "this site is not let in"))
+            self._link.refused(REFUSED, detail_of(response, "this site is not accepted"))
         elif response.status_code == httpx.codes.UNAUTHORIZED:
-            # After a restart the coordinator knows no node of before: a new start makes it known.
+            # A restarted coordinator knows no earlier nodes; a restart registers this one again.
             self._link.start_over("it does not know this node, or the clocks differ")
         elif response.is_success:
             self._link.answered()
@@ -239,33 +239,33 @@ class _Contact:
 
 
 def _once(link: Connection, call: Callable[[Request], Response], request: Request) -> Response:
-    """Call what must not be tried again where its answer was lost.
+    """Make a call that must not be repeated if its answer was lost.
 
-    A message that the server has handed out, or taken in, is not so twice: it would be waited for
-    until the round's deadline. A node that starts over is asked again.
+    The server hands out or accepts a message only once, and would wait for a lost one until the
+    round's deadline. A node that restarts is asked again.
     """
     try:
         return call(request)
     except httpx.ReadError:
-        link.start_over("an answer was lost on the way")
+        link.start_over("an answer was lost in transit")
         raise
 
 
 def _harmless(error: httpx.TransportError) -> httpx.TransportError:
-    """Return what Flower tries again after: a ReadError where the server may have acted."""
+    """Return an error after which Flower retries: a ReadError if the server may have acted."""
     lost = isinstance(error, httpx.ReadTimeout | httpx.ReadError | httpx.RemoteProtocolError)
     in_tls = any(isinstance(cause, ssl.SSLError) for cause in causes(error))
     kind = httpx.ReadError if lost and not in_tls else httpx.ConnectError
-    return kind("the line failed")
+    return kind("the connection failed")
 
 
 def _is_flowers(response: httpx.Response) -> bool:
-    """Tell Flower's own 403, "the run is over", from the coordinator's."""
+    """Return whether a 403 is Flower's own, "the run is over", and not the coordinator's."""
     return FlowerError.from_json(response.text) is not None
 
 
 def detail_of(response: httpx.Response, otherwise: str) -> str:
-    """Return what the coordinator says of a refusal, made fit for a screen."""
+    """Return the coordinator's reason for a refusal, reduced to printable characters."""
     try:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Why the coordinator cannot be reached, in words of its own for each cause."""
+"""Explanations why the coordinator cannot be reached, one for each cause."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mamfed_client.node.proxies import Proxy, proxy_to
 from mamfed_common.errors import LinkError
 
 _BAD_GATEWAYS = (502, 503, 504)
-"""What a proxy answers where nothing answers it: RFC 9110, 15.6.3 to 15.6.5."""
+"""Status codes of a proxy that gets no answer: RFC 9110, 15.6.3 to 15.6.5."""
 _UNTRUSTED = (18, 19, 20, 21)
 """OpenSSL's verification errors for a chain that does not end at the authority."""
 
 
 class ServerDown(LinkError):
-    """No process listens at the coordinator's address now; nothing else is known to be wrong."""
+    """Nothing listens at the coordinator's address; no other error is known."""
 
 
 def is_server_down(error: BaseException, server: str) -> bool:
-    """Tell whether the connection was refused at the coordinator's own address.
+    """Return whether the connection was refused at the coordinator's own address.
 
-    A server that runs no run does not listen. A firewall may refuse likewise.
+    The server listens only during a run. A firewall may refuse connections in the same way.
     """
     if proxy_to(server) is None:
         return any(isinstance(cause, ConnectionRefusedError) for cause in causes(error))
@@ -38,15 +38,15 @@ def is_server_down(error: BaseException, server: str) -> bool:
 
 
 def explain(error: BaseException, server: str) -> str:
-    """Say in one line why the coordinator cannot be reached; ``server`` is its ``host:port``.
+    """Return one line on why the coordinator cannot be reached; ``server`` is its ``host:port``.
 
-    Where a proxy leads to it, the connection that failed is the one to the proxy.
+    With a proxy, the connection that failed is the one to the proxy.
     """
     proxy = proxy_to(server)
     if proxy is None and is_server_down(error, server):
         return (
-            f"nothing answers at {server}: the run may have ended, or not begun (connection "
-            "refused; a firewall does that too)"
+            f"nothing answers at {server}: the run may have ended or not begun, or a firewall "
+            "blocks it (connection refused)"
         )
     for cause in causes(error):
         words = _proxy_words(cause, proxy) if proxy else _words(cause)
@@ -56,11 +56,11 @@ def explain(error: BaseException, server: str) -> str:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from, ten deep at most."""
-    seen = 0
-    while error is not None and seen < 10:
+    """Yield an error and its causes, at most ten."""
+    depth = 0
+    while error is not None and depth < 10:
         yield error
-        error, seen = error.__cause__ or error.__context__, seen + 1
+        error, depth = error.__cause__ or error.__context__, depth + 1
 
 
 def _words(error: BaseException) -> str:
@@ -69,28 +69,28 @@ def _words(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return _tls_words(error)
     if isinstance(error, socket.gaierror):
-        return "no such host name; check welcome.json and the name servers"
+        return "unknown host name; check welcome.json and the DNS servers"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, ConnectionResetError):
         return "connection reset by the other side"
     if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return "no answer in time: a firewall, or the server hangs"
+        return "no answer in time: a firewall blocks it, or the server hangs"
     if isinstance(error, httpx.RemoteProtocolError):
-        return "closed without an answer: it may not accept this site's certificate"
+        return "closed without an answer: the server may not accept this site's certificate"
     return (error.strerror or "") if isinstance(error, OSError) else ""
 
 
 def _proxy_words(error: BaseException, proxy: Proxy) -> str:
-    """Name the proxy: httpx opens a connection to it, and TLS with the coordinator through it."""
+    """Explain an error on the way to the proxy, or of TLS with the coordinator through it."""
     if isinstance(error, httpx.ProxyError):
         status = re.match(r"[1-5]\d\d[ A-Za-z-]{0,60}", str(error))
         answer = f" ({status[0].strip()})" if status else ""
-        return f"{proxy} did not let it through{answer}; {proxy.remedy}"
+        return f"{proxy} blocked the connection{answer}; {proxy.remedy}"
     if isinstance(error, socket.gaierror):
-        return f"{proxy} has a host name that is not known; {proxy.remedy}"
+        return f"{proxy} has an unknown host name; {proxy.remedy}"
     if isinstance(error, ssl.SSLError):
-        return f"{_words(error)}; {proxy} stands between and may open TLS: {proxy.remedy}"
+        return f"{_words(error)}; {proxy} may be intercepting TLS: {proxy.remedy}"
     words = _words(error)
     return f"{proxy}: {words}; {proxy.remedy}" if words else ""
 
@@ -102,7 +102,7 @@ def _certificate_words(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code == 10:
         return f"the server's certificate has expired; {clock}"
     if error.verify_code in _UNTRUSTED:
-        return "the server's certificate is of another authority than the welcome's"
+        return "the server's certificate is not from the authority in the welcome"
     if error.verify_code in (62, 64):
         return "the server's certificate is for another host name"
     return f"the server's certificate was refused: {error.verify_message}"
@@ -111,9 +111,9 @@ def _certificate_words(error: ssl.SSLCertVerificationError) -> str:
 def _tls_words(error: ssl.SSLError) -> str:
     reason = (error.reason or str(error)).lower().replace("_", " ")
     if "wrong version number" in reason or "record layer" in reason:
-        return "it does not speak TLS"
+        return "the server does not speak TLS"
     if ("alert" in reason and "certificate" in reason) or "unknown ca" in reason:
-        return f"it does not accept this site's certificate ({reason})"
+        return f"the server does not accept this site's certificate ({reason})"
     if "eof" in reason:
-        return "it closed the connection while TLS was being set up"
+        return "the server closed the connection during the TLS handshake"
     return f"TLS failed: {reason}"

@@ -1,9 +1,9 @@
-"""``python -m mamfed_client.node.executor HOME``: the process that looks at images and trains.
+"""``python -m mamfed_client.node.executor HOME``: the process that reads images and trains.
 
-It stands where Flower would start a process for each message, from a bundle of code that came over
-the wire. This one never unpacks a bundle: it runs the ClientApp that is installed here, and answers
-to a bundle that is not mamfed's by a fault. It stays warm, takes one message at a time, and keeps
-the text of every failure in its log (Flower 1.41-1.42).
+Flower would start a process for each message, from a code bundle received over the wire. This
+process replaces it. It never unpacks a bundle: it runs the ClientApp that is installed here, and
+answers any bundle other than mamfed's with a refusal code. It stays loaded, handles one message at
+a time, and keeps the text of every failure in its log (Flower 1.41-1.42).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from mamfed_common.runtime.process_supervisor import hold_lifeline
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 120.0
-"""How long a worker waits for a node that does not answer."""
+"""Seconds that a worker waits for a node that does not answer."""
 LONGEST_PAUSE = 0.5
 TELL_SECONDS = 2.0
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
@@ -62,11 +62,11 @@ ClientAppCall = Callable[[Message, Context], Message]
 
 
 class RequestHandler(NamedTuple):
-    """What answers messages.
+    """The handlers of messages.
 
     Attributes:
         app: The ClientApp of this installation.
-        release_code: Records a fault code that leaves in place of an answer.
+        release_code: Records a code that leaves in place of an answer.
     """
 
     app: ClientAppCall
@@ -74,23 +74,23 @@ class RequestHandler(NamedTuple):
 
 
 class Runtime(NamedTuple):
-    """Where the node is, and what lets the worker in."""
+    """The node's port, and the secret that its worker needs."""
 
     port: int
     secret: bytes
 
 
 class Progress:
-    """What the worker is doing, written to the site's status now and then."""
+    """The worker's progress, written to the site's status every few seconds."""
 
     def __init__(self, home: SiteHome) -> None:
-        """Tell it of a site."""
+        """Write to the status of this home."""
         self._home = home
         self._task: Task | None = None
         self._told_at = 0.0
 
     def begin(self, message: Message) -> None:
-        """Take note of what was asked; nothing of it is trusted yet."""
+        """Record the kind of request, before anything in it is trusted."""
         kind = message.metadata.message_type.partition(".")[0][:20]
         try:
             train = unpack_body(message.content, TrainTask)
@@ -107,7 +107,7 @@ class Progress:
                 self._tell(self._task)
 
     def end(self) -> None:
-        """Take note that it is over."""
+        """Record that the request has been handled."""
         self._tell(None)
 
     def _tell(self, task: Task | None) -> None:
@@ -116,17 +116,17 @@ class Progress:
 
 
 class Worker:
-    """Takes one message after another from the node."""
+    """Handles one message after another from the node."""
 
-    def __init__(self, home: SiteHome, answers: RequestHandler, progress: Progress) -> None:
-        """Answer by the installed app, whatever bundle a message names."""
+    def __init__(self, home: SiteHome, handler: RequestHandler, progress: Progress) -> None:
+        """Answer with the installed app, whatever bundle a message names."""
         self._home = home
-        self._answers = answers
+        self._handler = handler
         self._progress = progress
         self._patience_seconds = PATIENCE_SECONDS
 
     def run(self) -> None:
-        """Work until the node has been away for too long."""
+        """Work until the node has not answered for too long."""
         heard_at, worked_at = monotonic(), float("-inf")
         while monotonic() - heard_at < self._patience_seconds:
             try:
@@ -135,7 +135,7 @@ class Worker:
                 if token:
                     self._work(token)
                     if worked_at < 0:
-                        gc.freeze()  # torch and Flower: looked at after each message, 0.3 s
+                        gc.freeze()  # else each collection scans torch and Flower for 0.3 s
                     heard_at = worked_at = monotonic()
                     continue
             except (httpx.HTTPError, OSError, ValueError) as error:
@@ -143,7 +143,7 @@ class Worker:
             time.sleep(pause_seconds(monotonic() - worked_at, LONGEST_PAUSE))
 
     def _acquire(self) -> str:
-        """Ask for a task; return its token, empty where there is none."""
+        """Ask for a task; return its token, empty if there is none."""
         runtime = read_runtime(self._home)
         signed = SuperExecAuthHttpInterceptor(
             master_secret=runtime.secret, protected_methods=frozenset({ACQUIRE})
@@ -153,7 +153,7 @@ class Worker:
             return client.AcquireTask(request).token
 
     def _work(self, token: str) -> None:
-        """Answer one message, beating for as long as it takes; leave no reference to it behind."""
+        """Answer one message, sending heartbeats meanwhile, and leave no reference to it."""
         runtime = read_runtime(self._home)
         with _client(runtime.port, RuntimeTokenHttpInterceptor(token), retry=True) as client:
             heartbeats = HeartbeatSender(make_task_heartbeat_fn_http(client))
@@ -175,41 +175,41 @@ class Worker:
         push_task_output(client, context, outcome, "")
 
     def _reply(self, message: Message, context: Context, bundle: str) -> Message:
-        """Return the answer: the app's, or a fault that says nothing of why."""
+        """Return the app's answer, or a refusal code without details."""
         if bundle != bundle_sha256():
             logger.error("refused a bundle that is not mamfed's: %s", bundle[:64])
-            return self._fault(RefusalCode.OTHER_VERSION, message)
+            return self._refusal(RefusalCode.OTHER_VERSION, message)
         try:
             self._progress.begin(message)
-            return self._answers.app(message, context)
+            return self._handler.app(message, context)
         except Exception:
             logger.exception("this site could not answer a %s", message.metadata.message_type)
-            return self._fault(RefusalCode.FAILED, message)
+            return self._refusal(RefusalCode.FAILED, message)
 
-    def _fault(self, fault: RefusalCode, message: Message) -> Message:
-        self._answers.release_code(fault)
-        return Message(Error(fault, REFUSAL_CODES[fault]), reply_to=message)
+    def _refusal(self, code: RefusalCode, message: Message) -> Message:
+        self._handler.release_code(code)
+        return Message(Error(code, REFUSAL_CODES[code]), reply_to=message)
 
 
 def read_runtime(home: SiteHome) -> Runtime:
-    """Return where the node listens now.
+    """Read the node's current port and secret.
 
     Raises:
-        OSError: It has not started yet.
-        ValueError: The file is not what a node writes.
+        OSError: The node has not started yet.
+        ValueError: The file is damaged.
     """
-    found = json.loads((home.path / RUNTIME_FILE).read_text())
-    return Runtime(int(found["port"]), bytes.fromhex(found["secret"]))
+    values = json.loads((home.path / RUNTIME_FILE).read_text())
+    return Runtime(int(values["port"]), bytes.fromhex(values["secret"]))
 
 
-def installed_answers(home: SiteHome, progress: Progress) -> RequestHandler:
+def installed_handler(home: SiteHome, progress: Progress) -> RequestHandler:
     """Return the ClientApp of this installation, behind the site's gate.
 
     Raises:
         SetupError: ``site.yaml``, its devices or the welcome cannot be used.
     """
     import monai.losses
-    import monai.metrics  # noqa: F401 - here, not while a round waits
+    import monai.metrics  # noqa: F401 - loaded now, so that no round waits for it
 
     from mamfed_client.disclosure.gate import open_gate
     from mamfed_client.models.model_store import folder_for
@@ -251,9 +251,9 @@ def _patient() -> Any:
 def main() -> None:
     """Run the worker of the home given on the command line."""
     hold_lifeline()
-    # Flower raises SIGINT where a task's lease has run out: what is trained is not wanted any more.
+    # Flower raises SIGINT when a task's lease has expired and its result is no longer needed.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # A task is handed out while the arrays of its message still come in.
+    # A task is handed out while the arrays of its message are still arriving.
     run_clientapp.pull_and_inflate_object_from_tree = partial(  # type: ignore[attr-defined]
         pull_and_inflate_object_from_tree, **ARRIVAL
     )
@@ -262,7 +262,7 @@ def main() -> None:
     try:
         check_flower_parts()
         progress = Progress(home)
-        Worker(home, installed_answers(home, progress), progress).run()
+        Worker(home, installed_handler(home, progress), progress).run()
     except MamfedError as error:
         logger.error("%s", error)
         update_status(home, error=str(error))
@@ -272,7 +272,7 @@ def main() -> None:
         update_status(home, error=os_error_line(error))
         sys.exit(STARTS_OVER)
     except KeyboardInterrupt:
-        logger.warning("a task's lease ran out")
+        logger.warning("a task's lease expired")
     sys.exit(STARTS_OVER)
 
 

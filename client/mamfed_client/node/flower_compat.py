@@ -1,4 +1,4 @@
-"""What a site's processes call of Flower beyond its documented API, checked before they start."""
+"""Check of Flower's undocumented API that a site's processes use, before they start."""
 
 from __future__ import annotations
 
@@ -68,36 +68,36 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     ("flwr.common.constant", "SubStatus.COMPLETED", ""),
     ("flwr.supercore.constant", "TaskType.CLIENT_APP", ""),
 )
-"""Module, name in it, and the parameters by which it is called."""
+"""Module, name in it, and the parameters that mamfed passes."""
 
 
 def check_flower_parts(parts: tuple[tuple[str, str, str], ...] = PARTS) -> None:
-    """Check that Flower is of the tested range and has what is called of it (Flower 1.41-1.42).
+    """Check that Flower's version is supported and has all the parts in use (Flower 1.41-1.42).
 
     Raises:
-        SetupError: It has not, and must be changed with mamfed.
+        SetupError: The version is not supported, or a part or parameter is missing.
     """
     check_flower()
     for module, name, parameters in parts:
-        found = _found(module, name)
-        if found is None:
+        part = _find(module, name)
+        if part is None:
             _refuse(f"{module} has no {name}")
-        if missing := _missing(found, parameters):
+        if missing := _missing(part, parameters):
             _refuse(f"{module}.{name} has no parameter {missing[0]!r}")
 
 
 def start_log() -> None:
-    """Log to stderr in one format: a line for each message, not one for each of its parts."""
+    """Log to stderr in one format, without httpx's line for each request."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     flower = logging.getLogger("flwr")
     flower.setLevel(logging.INFO)
     flower.handlers.clear()
-    # The node says what is wrong once; without a server, Flower says 40 times a minute that it is.
+    # The node logs a lost connection once; Flower would log it 40 times a minute.
     flower.addFilter(lambda record: not str(record.msg).startswith("Connection attempt failed"))
 
 
-def _found(module: str, name: str) -> Any:
+def _find(module: str, name: str) -> Any:
     try:
         part: Any = import_module(module)
     except ModuleNotFoundError:
@@ -115,5 +115,5 @@ def _missing(part: Callable[..., Any], parameters: str) -> list[str]:
 
 def _refuse(what: str) -> None:
     raise SetupError(
-        f"Flower {flower_version()}: {what}; install the Flower that this mamfed was made for"
+        f"Flower {flower_version()}: {what}; install a version of Flower that this mamfed supports"
     )

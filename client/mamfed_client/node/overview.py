@@ -1,4 +1,4 @@
-"""``mamfed-client status``: the running processes' own words, and what lies in the site's home."""
+"""``mamfed-client status``: the status of the running processes, and the state of the home."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ HEALTH = {
     "refused": Health.REFUSED,
     "unreachable": Health.UNREACHABLE,
 }
-"""What the states mean to a monitor; the others pass by themselves."""
+"""Health of each state, for monitors; all other states count as waiting."""
 
 
 class Overview(Config):
-    """How a site is doing.
+    """The state of a site.
 
     Attributes:
         site: Its name.
-        running: Whether ``mamfed-client start`` runs.
-        status: What its processes last said.
-        certificate_days: For how many days its certificate is still valid; None: it has none.
-        pending_plans: Plans that wait for a decision, by SHA-256.
-        blocked_plans: Plans outside the bounds, by SHA-256: which bounds, and how to change that.
-        audit_lines: Lines of the audit log.
+        running: Whether ``mamfed-client start`` is running.
+        status: The status that its processes last wrote.
+        certificate_days: Days until its certificate expires; None: it has none.
+        pending_plans: SHA-256 of the plans that wait for a decision.
+        blocked_plans: For each plan outside the bounds, by SHA-256: the bounds and the remedy.
+        audit_lines: Number of lines of the audit log.
+        warnings: Reasons why stored plan files cannot be used.
     """
 
     site: str
@@ -52,7 +53,7 @@ class Overview(Config):
 
     @property
     def health(self) -> Health:
-        """Return how the site is doing, for monitors."""
+        """Return the site's health, for monitors."""
         if not self.running:
             return Health.NOT_RUNNING
         state, refusal = self.status.state, self.status.refusal
@@ -63,7 +64,7 @@ class Overview(Config):
         return HEALTH.get(state, Health.WAITING)
 
     def lines(self) -> Iterator[str]:
-        """Say it in lines."""
+        """Yield the overview as lines of text."""
         state = self.status
         yield f"site {self.site}: {words(state) if self.running else 'not running'}"
         if state.last_contact is not None:
@@ -78,7 +79,7 @@ class Overview(Config):
         )
         yield f"audit: {counted(self.audit_lines, 'line')}"
         for sha256 in self.pending_plans:
-            yield f"plan {sha256[:12]} waits: mamfed-client plan approve {sha256[:12]}"
+            yield f"plan {sha256[:12]} waits: run mamfed-client plan approve {sha256[:12]}"
         for sha256, why in self.blocked_plans.items():
             yield f"plan {sha256[:12]} is blocked: {why}"
         for warning in self.warnings:
@@ -86,16 +87,16 @@ class Overview(Config):
 
 
 def overview(home: SiteHome) -> Overview:
-    """Look at a site's home.
+    """Read the state of a site from its home.
 
     Raises:
-        SetupError: ``site.yaml`` or the store of plans cannot be read.
+        SetupError: ``site.yaml`` or the decisions about plans cannot be read.
         AuditError: The audit log's head is missing or damaged.
     """
     settings, store = load_site_settings(home), PlanStore(home.plans)
     policy, decisions = settings.policy, store.decisions()
-    found = [(kept, plan_status(policy, kept.plan, decisions)) for kept in store.plans()]
-    blocked = [kept for kept, what in found if what is PlanStatus.OUTSIDE_BOUNDS]
+    plans = [(stored, plan_status(policy, stored.plan, decisions)) for stored in store.plans()]
+    blocked = [stored for stored, standing in plans if standing is PlanStatus.OUTSIDE_BOUNDS]
     running = holder(home.lock) is not None
     status = read_status(home)
     if not running:
@@ -105,8 +106,10 @@ def overview(home: SiteHome) -> Overview:
         running=running,
         status=status,
         certificate_days=_certificate_days(home),
-        pending_plans=tuple(kept.sha256 for kept, what in found if what is PlanStatus.PENDING),
-        blocked_plans={kept.sha256: out_of_bounds(policy, kept.plan) for kept in blocked},
+        pending_plans=tuple(
+            stored.sha256 for stored, standing in plans if standing is PlanStatus.PENDING
+        ),
+        blocked_plans={stored.sha256: out_of_bounds(policy, stored.plan) for stored in blocked},
         audit_lines=read_head(home.audit).count if head_path_of(home.audit).exists() else 0,
         warnings=tuple(store.unusable()),
     )

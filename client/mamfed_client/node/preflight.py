@@ -1,4 +1,4 @@
-"""``mamfed-client preflight``: can this site take part? Each check passes, warns or fails."""
+"""``mamfed-client preflight``: check whether this site can take part."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ Outcome = Literal["pass", "warn", "fail"]
 FLOWER_HEADER = "x-flower-version"
 WARN_DAYS = 30
 AHEAD_SECONDS, BEHIND_SECONDS, WARN_SECONDS = 5.0, 240.0, 2.0
-"""Flower refuses requests from a clock some 8 s ahead of the server's or 300 s behind it."""
+"""Flower refuses requests from clocks about 8 s ahead of the server's, or 300 s behind it."""
 STATE_MODELS = 8
-"""Models that a round's state takes on disk: weights, two moments, the result, and drafts."""
+"""Disk space of a round's state, in models: weights, two moments, the result, and drafts."""
 MOMENTS_MODELS = 14
-"""Likewise AdamW's moments where they are kept: of three rounds of two runs, and a draft."""
+"""Disk space of kept AdamW moments, in models: three rounds of two runs, and a draft."""
 SPARE_BYTES = 2**30
 CROWDED = 0.9
-"""Share of a GPU's memory above which other work there would end a round."""
+"""Share of a GPU's memory above which other work on the GPU could end a round."""
 
 
 class Check(NamedTuple):
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        name: Its name.
+        name: Name of the check.
         outcome: ``pass``, ``warn`` or ``fail``.
-        words: What was found; and, where it did not pass, what to do.
+        words: What was found and, unless the check passed, what to do.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Preflight:
     """The checks of one site for one plan.
 
     Attributes:
-        home: The site.
-        plan: The plan to be ready for.
+        home: The site's home.
+        plan: The plan to check for.
         train: Whether to try a training step of each stage.
     """
 
@@ -80,7 +80,7 @@ class Preflight:
     reply: HealthReply | None = field(default=None, init=False)
 
     def run(self) -> Iterator[Check]:
-        """Run all checks; a check that raises has failed."""
+        """Run all checks and yield their results; a check that raises has failed."""
         checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
             ("settings", self.settings_read),
             ("keys", self.keys_are_private),
@@ -106,7 +106,7 @@ class Preflight:
 
     @cached_property
     def data(self) -> SiteData:
-        """Return the site's images, prepared for the plan, which may take a while."""
+        """Return the site's images, prepared for the plan; this may take a while."""
         return load_site(self.settings.site(), self.plan, progress=True)
 
     def settings_read(self) -> Finding:
@@ -115,126 +115,130 @@ class Preflight:
         return "pass", f"site {self.settings.name}, data: {names}"
 
     def keys_are_private(self) -> Finding:
-        """Check keys, welcome and certificate against each other, and who may enter the home."""
+        """Check that keys, welcome and certificate match, and who can access the home."""
         welcome = check_start(self.home)
         mode = stat.S_IMODE(self.home.path.stat().st_mode)
         if mode & 0o077:
-            return "warn", f"others may enter {self.home.path} ({mode:04o}): chmod 700 it"
-        return "pass", f"keys and welcome fit, federation {welcome.federation}"
+            return "warn", f"others can access {self.home.path} ({mode:04o}): run chmod 700 on it"
+        return "pass", f"keys and welcome match, federation {welcome.federation}"
 
     def certificate_lasts(self) -> Finding:
-        """Check for how long the site's certificate is valid."""
+        """Check how long the site's certificate remains valid."""
         days = days_left(site_certificate(self.home))
         if days < 0:
             return (
                 "fail",
-                f"expired {counted(-days, 'day')} ago: mamfed-client enroll, send the request",
+                f"expired {counted(-days, 'day')} ago: run mamfed-client enroll and send the "
+                "request",
             )
-        renew = "; renew it by mamfed-client enroll" if days < WARN_DAYS else ""
+        renew = "; renew it with mamfed-client enroll" if days < WARN_DAYS else ""
         return ("warn" if renew else "pass"), f"valid for {counted(days, 'more day')}{renew}"
 
     def server_answers(self) -> Finding:
-        """Check that the server is reached, is the right one, and lets this site in."""
+        """Check that the server is reachable, is the right one, and accepts this site."""
         server = read_welcome(self.home.welcome).server
         try:
             self.reply = ask_health(self.home, server)
         except ServerDown:
             return "warn", (
                 f"nothing answers at {server} yet: the coordinator may not have started the run, "
-                "or a firewall refuses; mamfed-client start waits for it"
+                "or a firewall refuses the connection; mamfed-client start waits for it"
             )
-        return "pass", f"{server} answers and lets this site in"
+        return "pass", f"{server} answers and accepts this site"
 
     def clock_agrees(self) -> Finding:
-        """Check this machine's clock against the server's."""
+        """Compare this machine's clock with the server's."""
         if self.reply is None:
             return "warn", "not checked: the server did not answer"
         ahead = self.reply.ahead_seconds
-        said = (
+        difference = (
             f"this clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's"
         )
         if ahead > AHEAD_SECONDS or ahead < -BEHIND_SECONDS:
-            return "fail", f"{said}; Flower would refuse this site: set the clock, e.g. by NTP"
-        return ("warn" if abs(ahead) > WARN_SECONDS else "pass"), said
+            return (
+                "fail",
+                f"{difference}; Flower would refuse this site: set the clock, e.g. by NTP",
+            )
+        return ("warn" if abs(ahead) > WARN_SECONDS else "pass"), difference
 
     def versions_fit(self) -> Finding:
-        """Check Flower's and mamfed's versions here and there."""
+        """Compare the versions of Flower and mamfed with the server's."""
         check_flower()
         ours = f"mamfed {__version__}, Flower {flower_version()}"
         theirs = self.reply.headers if self.reply else {}
         mamfed, flower = theirs.get(MAMFED_HEADER), theirs.get(FLOWER_HEADER)
         if mamfed is None or flower is None:
-            return "warn", f"{ours}; the server does not say its own"
+            return "warn", f"{ours}; the server does not report its versions"
         if not (same_minor(mamfed) and same_minor(flower, flower_version())):
             return "fail", f"{ours}; the server has mamfed {mamfed}, Flower {flower}: install those"
         return "pass", f"{ours}; the server has mamfed {mamfed}, Flower {flower}"
 
     def policy_lets_out(self) -> Finding:
-        """Check that the site's policy lets a whole answer leave."""
+        """Check that the site's policy allows complete answers to leave."""
         missing = missing_for_training(self.settings.policy, self.plan)
         if missing:
             return "fail", f"{self.home.settings_path}: {'; '.join(missing)}"
-        return "pass", "the policy lets an update and what it needs leave"
+        return "pass", "the policy allows updates and the required counts to leave"
 
     def plan_is_within(self) -> Finding:
-        """Hold the plan against each bound of the policy, as every message will be."""
+        """Check the plan against each bound of the policy, as for every message."""
         policy, decisions = self.settings.policy, PlanStore(self.home.plans).decisions()
-        found = plan_status(policy, self.plan, decisions)
-        if found is PlanStatus.REFUSED:
+        status = plan_status(policy, self.plan, decisions)
+        if status is PlanStatus.REFUSED:
             return "fail", refused_by_person(self.plan)
-        if found is PlanStatus.OUTSIDE_BOUNDS:
+        if status is PlanStatus.OUTSIDE_BOUNDS:
             return "fail", out_of_bounds(policy, self.plan)
         checks = check_bounds(policy, self.plan)
-        said = "; ".join(f"{check.name} {check.found:g}, {check.limit}" for check in checks)
+        values = "; ".join(f"{check.name} {check.found:g}, {check.limit}" for check in checks)
         hours = policy.bounds.hours
-        return "pass", said + (f"; answers at {hours} only, local time" if hours else "")
+        return "pass", values + (f"; answers only at {hours}, local time" if hours else "")
 
     def disk_has_room(self) -> Finding:
-        """Check the room for a round's state and for prepared images."""
+        """Check the disk space for a round's state and for prepared images."""
         kept = any(self.plan.stage(stage).optimizer_state == "kept" for stage in Stage)
         models = STATE_MODELS + (MOMENTS_MODELS if kept else 0)
-        need = models * _model_bytes(self.plan) + SPARE_BYTES
+        required = models * _model_bytes(self.plan) + SPARE_BYTES
         site = self.settings.site()
         for folder in (self.home.path, site.cache):
             free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
-            if free < need:
-                return "fail", f"{folder}: {_gib(free)} free, expected {_gib(need)} or more"
-        return "pass", f"at least {_gib(need)} free for a round's state and prepared images"
+            if free < required:
+                return "fail", f"{folder}: {_gib(free)} free, expected {_gib(required)} or more"
+        return "pass", f"at least {_gib(required)} free for a round's state and prepared images"
 
     def data_is_there(self) -> Finding:
-        """Check that the images can be read, and how many train in each stage."""
-        description, least = self.data.describe(), self.settings.policy.min_training_cases
+        """Check that images can be read, and count those that train in each stage."""
+        description, minimum = self.data.describe(), self.settings.policy.min_training_cases
         stages = [stage for stage in Stage if self.plan.stage(stage).rounds]
         used = {stage: description.images_used(self.plan, stage) for stage in stages}
-        found = {stage: cases(stage, kinds) for stage, kinds in used.items()}
-        said = "; ".join(f"{stage} trains on {_kinds(kinds)}" for stage, kinds in used.items())
-        if not any(count >= least for count in found.values()):
-            return "fail", f"{said}; the policy asks for {least} (min_training_cases)"
-        few = [stage for stage, count in found.items() if count < least]
-        return ("warn" if few else "pass"), said + (f"; takes no part in {few[0]}" if few else "")
+        counts = {stage: cases(stage, kinds) for stage, kinds in used.items()}
+        summary = "; ".join(f"{stage} trains on {_kinds(kinds)}" for stage, kinds in used.items())
+        if not any(count >= minimum for count in counts.values()):
+            return "fail", f"{summary}; the policy requires {minimum} (min_training_cases)"
+        few = [stage for stage, count in counts.items() if count < minimum]
+        skipped = f"; takes no part in {few[0]}" if few else ""
+        return ("warn" if few else "pass"), summary + skipped
 
     def step_works(self, stage: Stage) -> Finding:
-        """Train one real step at the plan's size, and say what it took."""
+        """Train some real steps at the plan's size; report their time and memory."""
         from mamfed_client.training.trial_step import try_step
 
         trial = try_step(self.data, self.plan, stage, self.settings.hardware())
         if trial is None:
-            return "warn", "not checked: no training images for it"
+            return "warn", "not checked: no training images for this stage"
         seconds = trial.seconds * self.plan.steps(stage, trial.used)
-        step, whole = span(trial.seconds), span(seconds)
-        said = f"{trial.device}: {step} a step, so about {whole} a round"
+        summary = f"{trial.device}: {span(trial.seconds)} per step, about {span(seconds)} per round"
         if not trial.total_bytes:
-            return "warn", f"{said}; a GPU is many times quicker"
+            return "warn", f"{summary}; a GPU is many times faster"
         share = trial.peak_bytes / trial.total_bytes
-        said += f"; {_gib(trial.peak_bytes)} of {_gib(trial.total_bytes)} GPU memory"
-        return ("warn" if share > CROWDED else "pass"), said
+        summary += f"; {_gib(trial.peak_bytes)} of {_gib(trial.total_bytes)} GPU memory"
+        return ("warn" if share > CROWDED else "pass"), summary
 
 
 def choose_plan(home: SiteHome) -> TrainingPlan | None:
-    """Return the newest plan that came and was not refused; None where none is.
+    """Return the newest plan received and not refused; None if there is none.
 
     Raises:
-        SetupError: The store of plans is damaged.
+        SetupError: The stored decisions are damaged.
     """
     store = PlanStore(home.plans)
     decisions = store.decisions()
@@ -247,15 +251,15 @@ def _checked(name: str, check: Callable[[], Finding]) -> Check:
         return Check(name, *check())
     except MamfedError as error:
         return Check(name, "fail", " ".join(str(error).split()))
-    except Exception as error:  # one check that breaks must not hide the others
+    except Exception as error:  # an unexpected error must not hide the other checks
         return Check(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def refuse_failed(checks: list[Check]) -> None:
-    """Raise where a check failed.
+    """Raise if a check failed.
 
     Raises:
-        SetupError: It names them.
+        SetupError: Checks failed; it names them.
     """
     failed = [check.name for check in checks if check.outcome == "fail"]
     if failed:
@@ -269,7 +273,7 @@ def _model_bytes(plan: TrainingPlan) -> int:
 
 
 def _kinds(used: Mapping[Purpose, int]) -> str:
-    """Say how many images of each kind there are."""
+    """Return the number of images of each kind, in words."""
     counts = [f"{count} {kind.replace('_', ' ')}" for kind, count in used.items()]
     images = counted(sum(used.values()), "image")
     return f"{' and '.join(counts)} {images.partition(' ')[2]}" if len(counts) else images

@@ -1,7 +1,7 @@
 """The proxy between this site and the coordinator, if the environment names one.
 
-A failure on the way to a proxy looks like one of the server: the same refused connection, the same
-unknown host name. Here is what tells which of the two is meant, without the proxy's password.
+A failed connection to a proxy looks like a failed connection to the server: both are refused, or
+have an unknown host name. This module tells the two apart, without showing the proxy's password.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import httpx
 from mamfed_common.errors import LinkError
 
 VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-"""Python takes small letters first."""
+"""In Python's order: lower case first."""
 _ADDRESS = re.compile(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:]{2,45}")
 
 
 class Proxy(NamedTuple):
-    """A proxy that requests go through.
+    """A proxy for requests to the coordinator.
 
     Attributes:
-        address: Its ``host:port``, without user and password; empty where its URL is not one.
-        source: What names it.
+        address: Its ``host:port``, without user and password; empty if its URL is invalid.
+        source: The variable or setting that names it.
         host: The coordinator's host.
     """
 
@@ -35,7 +35,7 @@ class Proxy(NamedTuple):
     host: str
 
     def __str__(self) -> str:
-        """Name the proxy and where it comes from."""
+        """Return the proxy's address and source."""
         return (
             f"the proxy {self.address} ({self.source})"
             if self.address
@@ -44,12 +44,12 @@ class Proxy(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """What to do where it fails."""
-        return f"mend {self.source}, or let NO_PROXY={self.host} lead past it"
+        """Return what to do if it fails."""
+        return f"correct {self.source}, or bypass the proxy with NO_PROXY={self.host}"
 
 
 def proxy_to(server: str) -> Proxy | None:
-    """Return the proxy that httpx takes to ``host:port``; None where it connects directly."""
+    """Return the proxy that httpx uses for ``host:port``; None if it connects directly."""
     host = server.rpartition(":")[0].strip("[]")
     proxies = getproxies()
     url = proxies.get("https") or proxies.get("all")
@@ -60,11 +60,10 @@ def proxy_to(server: str) -> Proxy | None:
 
 
 def check_proxy(server: str) -> None:
-    """Refuse a proxy that no request can go through, before one is tried.
+    """Refuse an unusable proxy before any request.
 
     Raises:
-        LinkError: Its URL is none, or of a kind that is not spoken. Nothing of the URL but host
-            and port is quoted.
+        LinkError: Its URL is invalid or of an unsupported kind. Only host and port are quoted.
     """
     proxy = proxy_to(server)
     if proxy is None:
@@ -73,8 +72,8 @@ def check_proxy(server: str) -> None:
         httpx.Client(verify=False).close()  # reads the proxies; no request is made
     except (ImportError, ValueError, httpx.InvalidURL):
         raise LinkError(
-            f"{server}: {proxy} cannot be used: expected http://HOST:PORT, special characters of a "
-            f"password as %XX; {proxy.remedy}"
+            f"{server}: {proxy} cannot be used: expected http://HOST:PORT, with special characters "
+            f"of a password as %XX; {proxy.remedy}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What the coordinator's server says of its health, over this site's TLS."""
+"""A request for the health of the coordinator's server, over this site's TLS."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CONNECT_SECONDS = 10.0
 
 
 class HealthReply(NamedTuple):
-    """What the server's ``/health`` said.
+    """The answer of the server's ``/health``.
 
     Attributes:
-        headers: Its HTTP headers, names in lower case.
-        ahead_seconds: How far this machine's clock is ahead of the server's, to within a second.
+        headers: Its HTTP headers, with names in lower case.
+        ahead_seconds: Seconds that this clock is ahead of the server's, to within a second.
     """
 
     headers: dict[str, str]
@@ -36,7 +36,7 @@ def ask_health(home: SiteHome, server: str) -> HealthReply:
 
     Raises:
         SetupError: This site's certificate cannot be used.
-        NothingAnswers: Nothing listens at its address.
+        ServerDown: Nothing listens at its address.
         LinkError: The server does not answer, is not the right one, or refuses this site.
     """
     from mamfed_client.node.connection import detail_of, tls_context
@@ -57,7 +57,7 @@ def ask_health(home: SiteHome, server: str) -> HealthReply:
 
 
 def _ahead(ours: float, date: str | None) -> float:
-    """Return how far our clock is ahead; HTTP dates are cut to the second."""
+    """Return the seconds by which our clock is ahead; HTTP dates are truncated to seconds."""
     if date is None:
         return 0.0
     try:

@@ -1,13 +1,15 @@
 """``python -m mamfed_client.node.supernode HOME``: the process that talks to the coordinator.
 
-Flower's SuperNode, outbound only. Its worker is a process of our own (``executor.py``) that reaches
-it on 127.0.0.1 by a secret made at each start. What is changed of Flower is put in before it runs,
-and ``flower_compat.py`` checks that it still fits (Flower 1.41-1.42):
+It is Flower's SuperNode with outbound connections only. Its worker is a process of our own
+(``executor.py``) that connects to it on 127.0.0.1 with a secret drawn at each start. The following
+parts of Flower are replaced before it runs; ``flower_compat.py`` checks that they still fit (Flower
+1.41-1.42):
 
-* its HTTP client gets this site's TLS (``connection.py``);
-* its waiting gets shorter: it sleeps 3 s between polls, longer than a whole round may take, and
-  1 s where a part of a message is still on its way;
-* a watchdog ends the process where it has gone silent, and the supervisor starts it again.
+* its HTTP client, which gets this site's TLS (``connection.py``);
+* its pauses, which get shorter: it sleeps 3 s between polls, longer than a whole round may take,
+  and 1 s while a part of a message is in transit.
+
+A watchdog ends the process if it goes silent, and the supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -50,38 +52,38 @@ from mamfed_common.security.keys import read_key
 logger = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 90.0
-"""How long nothing may be tried on the line: three of Flower's heartbeats."""
+"""A node restarts after this time without any attempt to connect: three of Flower's heartbeats."""
 LONELY_TIMES = 10
-"""So many times as long an idle node tries in vain, as between two runs, until it starts anew."""
+"""An idle node restarts after this multiple of SILENCE_SECONDS without contact."""
 SHORTEST_POLL, LONGEST_POLL = 0.05, 2.0
-"""Pauses in seconds between two questions to the coordinator for a message."""
+"""Pauses in seconds between polls for a message."""
 LONGEST_REPLY_PAUSE = 0.5
 ARRIVAL: Mapping[str, Any] = MappingProxyType(
     {"initial_backoff": 0.02, "backoff_cap": 1.0, "max_tries_per_object": None}
 )
-"""Pauses while a part of a message is on its way to here; Flower's grow from 1 s to 10 s."""
+"""Pauses while a part of a message is in transit; Flower's grow from 1 s to 10 s."""
 STATUS_SECONDS = 1.0
 CONTACT_SECONDS = 10.0
-"""How fresh ``last_contact`` in the status is, while nothing else changes."""
+"""How often ``last_contact`` in the status is updated while nothing else changes."""
 
 RUNTIME_FILE = "runtime.json"
-"""In a site's home: where the node's worker finds it, and the secret that lets it in."""
+"""File in a site's home with the node's port and the secret for its worker."""
 
 
 class PollingClock:
-    """Stands in for ``time`` in Flower's main loop, whose only use of it is to sleep.
+    """Replaces ``time`` in Flower's main loop, which only uses it to sleep.
 
-    Flower waits 3 s after a poll that brought nothing and 0.5 s for the worker's reply: with two
-    exchanges a round that alone is longer than a short round. Here a pause is a tenth of the time
-    since the last message: 2 s in weeks without a run, 0.05 s where the next one is near.
+    Flower waits 3 s after an empty poll and 0.5 s for the worker's reply. With two messages per
+    round, these waits alone take longer than a short round. Here a pause is a tenth of the time
+    since the last message: 2 s after weeks without a run, 0.05 s when the next message is near.
     """
 
     def __init__(self, link: Connection) -> None:
-        """Pace the loop by what the link has seen."""
+        """Derive the pauses from the messages on this connection."""
         self._link = link
 
     def sleep(self, seconds: float) -> None:
-        """Sleep as long as makes sense instead of ``seconds``."""
+        """Sleep for a pause that suits the traffic, instead of ``seconds``."""
         waited = monotonic() - self._link.message_at
         if seconds < 1:
             time.sleep(pause_seconds(waited, LONGEST_REPLY_PAUSE))
@@ -89,15 +91,15 @@ class PollingClock:
             time.sleep(pause_seconds(waited, LONGEST_POLL, SHORTEST_POLL))
 
     def __getattr__(self, name: str) -> Any:
-        """Be ``time`` in all else."""
+        """Delegate everything else to ``time``."""
         return getattr(time, name)
 
 
 class Watchdog:
-    """Keeps the status, and ends a node that has gone silent."""
+    """Writes the status, and ends a node that has gone silent."""
 
     def __init__(self, link: Connection, silence_seconds: float = SILENCE_SECONDS) -> None:
-        """Watch a link."""
+        """Watch a connection."""
         self._link = link
         self._silence_seconds = silence_seconds
         self._lonely_seconds = LONELY_TIMES * silence_seconds
@@ -114,20 +116,21 @@ class Watchdog:
             time.sleep(pause)
 
     def is_silent(self) -> bool:
-        """Tell whether the node must be started again.
+        """Return whether the node must be restarted.
 
-        One that no longer tries. As long as it does, one that has work goes on with it while the
-        server is away for an hour, and an idle one is not worth torch's start every 90 s.
+        It must if it no longer tries to connect. While it tries, a busy node keeps working even if
+        the server is away for an hour, and an idle one is restarted rarely, because loading torch
+        every 90 s would be wasteful.
         """
-        tried = monotonic() - self._link.attempt_at
+        idle_seconds = monotonic() - self._link.attempt_at
         lonely = not self._link.busy and self._quiet_seconds() > self._lonely_seconds
-        return tried > self._silence_seconds or lonely
+        return idle_seconds > self._silence_seconds or lonely
 
     def _quiet_seconds(self) -> float:
         return monotonic() - self._link.contact_at
 
     def tell(self) -> None:
-        """Bring the status up to date where it changed, or the contact is old."""
+        """Write the status if it changed or the time of contact is old."""
         link = self._link
         now = (link.state, link.error, link.ended)
         if now == self._told and monotonic() - self._told_at < CONTACT_SECONDS:
@@ -145,11 +148,11 @@ class Watchdog:
 
 
 def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
-    """Run the node until it is stopped or must be started again.
+    """Run the node until it is stopped or must be restarted.
 
     Args:
-        home: The site, enrolled and joined.
-        silence_seconds: After how long without an answer to start over.
+        home: The site's home, enrolled and joined.
+        silence_seconds: Seconds without an attempt to connect after which to restart.
 
     Raises:
         SetupError: Keys, certificate or welcome cannot be used, or Flower has changed.
@@ -172,7 +175,7 @@ def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
 
 
 def serve_worker(home: SiteHome, states: NodeStateFactory) -> SimpleNamespace:
-    """Offer the worker its API on a free port of 127.0.0.1; return ``port`` and ``secret``."""
+    """Serve the worker's API on a free port of 127.0.0.1; return ``port`` and ``secret``."""
     secret = secrets.token_bytes(32)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -180,8 +183,8 @@ def serve_worker(home: SiteHome, states: NodeStateFactory) -> SimpleNamespace:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run, args=([listener],), name="runtime", daemon=True)
     thread.start()
-    found = json.dumps({"port": port, "secret": secret.hex(), "pid": os.getpid()})
-    write_atomic(home.path / RUNTIME_FILE, found)
+    text = json.dumps({"port": port, "secret": secret.hex(), "pid": os.getpid()})
+    write_atomic(home.path / RUNTIME_FILE, text)
     return SimpleNamespace(port=port, secret=secret)
 
 
@@ -203,7 +206,7 @@ def _run_flower(home: SiteHome, link: Connection, key: EllipticCurvePrivateKey) 
 
 
 def _end(link: Connection, code: int) -> None:
-    """End now, from whichever thread: Flower's main thread may hang in a call."""
+    """End the process at once from any thread: Flower's main thread may hang in a call."""
     update_status(link.home, state=link.state, error=link.error)
     logging.shutdown()
     os._exit(code)
@@ -225,7 +228,7 @@ def main() -> None:
         update_status(home, error=os_error_line(error))
         sys.exit(STARTS_OVER)
     except SystemExit as ended:
-        # Flower's own way out: a signal is 0; where it gave up, the next start may do better.
+        # Flower exits with 0 after a signal; if it gave up, a restart may succeed.
         sys.exit(STARTS_OVER if ended.code else 0)
 
 

@@ -1,4 +1,4 @@
-"""``mamfed-client start``: a node and a worker, watched and started again for weeks."""
+"""``mamfed-client start``: run a node and a worker for weeks, and restart them when they end."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MODULES = {"node": "mamfed_client.node.supernode", "worker": "mamfed_client.node
 """What runs in each process of a site, by the name of its log."""
 
 REFUSED_SECONDS = 60.0
-"""How long until a site that was refused asks again: it may have been approved meanwhile."""
+"""Seconds until a refused site tries again, as it may have been approved meanwhile."""
 FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
-"""Exit codes of a child after which starting it again would not help."""
+"""Exit codes of a child process after which a restart would not help."""
 FOLLOW_SECONDS = 0.5
 ROOM_BYTES = 1 << 18
-"""What the status, the record of what left and the logs need on the disk for a site to begin."""
+"""Free disk space that a site needs to start, for status, audit log and logs."""
 
 WORDS: dict[State, str] = {
     "stopped": "stopped",
@@ -42,12 +42,12 @@ WORDS: dict[State, str] = {
     "online": "online: {server} answers",
     "training": "working: {task}",
     "refused": "refused by the coordinator: {error}",
-    "unreachable": "not reachable: {error}",
+    "unreachable": "unreachable: {error}",
 }
 
 
 def check_start(home: SiteHome) -> Welcome:
-    """Check all that a site needs to start; nothing is contacted.
+    """Check everything that a site needs to start, without contacting the server.
 
     Raises:
         SetupError: Flower, ``site.yaml``, a key, the welcome or the certificate cannot be used.
@@ -56,14 +56,14 @@ def check_start(home: SiteHome) -> Welcome:
     settings = load_site_settings(home)
     if not home.welcome.exists():
         raise SetupError(
-            f"{home.welcome}: not found; enrol by mamfed-client enroll, then mamfed-client join "
-            "the coordinator's answer"
+            f"{home.welcome}: not found; run mamfed-client enroll, then mamfed-client join with "
+            "the coordinator's welcome"
         )
     welcome = read_welcome(home.welcome)
     if welcome.site != settings.name:
         raise SetupError(
-            f"{home.settings_path}: found the name {settings.name!r}, the welcome is for "
-            f"{welcome.site!r}; they must be the same"
+            f"{home.settings_path}: found the name {settings.name!r}, expected {welcome.site!r} as "
+            "in the welcome"
         )
     keys = [read_key(path, EllipticCurvePrivateKey) for path in (home.tls_key, home.node_key)]
     check_welcome(welcome, keys[0].public_key(), keys[1].public_key())
@@ -72,14 +72,14 @@ def check_start(home: SiteHome) -> Welcome:
 
 
 def run_site(home: SiteHome, console: Console) -> int:
-    """Keep a site's node and worker running until stopped; return the exit code to end with.
+    """Keep a site's node and worker running until stopped; return the exit code.
 
     Raises:
-        SetupError: Something needed is not there, or the site is running already.
+        SetupError: Something required is missing, or the site is already running.
         LinkError: The coordinator runs another version.
         OutputError: The disk of its home is full.
     """
-    load_site_settings(home)  # else this is no home, and no lock is left in it
+    load_site_settings(home)  # before the lock file, which must not be left in another folder
     with exclusive_lock(home.lock, "this site"):
         welcome = check_start(home)
         check_room(home.path, ROOM_BYTES)
@@ -111,15 +111,15 @@ def run_site(home: SiteHome, console: Console) -> int:
             )
     if code in FINAL_CODES:
         kind = SetupError if code == SetupError.exit_code else LinkError
-        raise kind(error or f"a process ended for good; see {home.logs}")
+        raise kind(error or f"a process ended permanently; see {home.logs}")
     return code
 
 
 def children_of(home: SiteHome) -> list[Child]:
     """Return a site's two processes.
 
-    They are started again together: a worker's message is known to its node alone, and a node that
-    starts anew is asked again by the coordinator.
+    They are restarted together: only the node knows of its worker's message, and the coordinator
+    asks a restarted node again.
     """
     environment = child_environment(home.path.absolute() / "flower")
     path = str(home.path.absolute())
@@ -136,19 +136,19 @@ def children_of(home: SiteHome) -> list[Child]:
 
 
 def words(status: Status) -> str:
-    """Say how a site is doing in one line."""
+    """Return the state of a site in one line."""
     if status.refusal and _only_refuses(status):
         return f"refused, because {status.refusal.words}"
     if status.ended and status.state == "online":
         return f"online: {status.ended.words()}"
     if status.ended and status.state == "unreachable":
         return f"waiting for the next run: {status.ended.words()} ({status.error})"
-    task = status.task.words() if status.task else "reading what is asked"
+    task = status.task.words() if status.task else "reading a request"
     return WORDS[status.state].format(server=status.server, error=status.error, task=task)
 
 
 def _only_refuses(status: Status) -> bool:
-    """Tell whether the line stands and no training goes on, whatever is being read just now."""
+    """Return whether the site is connected and not training."""
     at_work = status.task is not None and status.task.steps > 0
     return status.state in ("online", "training") and not at_work
 
@@ -158,9 +158,9 @@ def _tell(home: SiteHome, console: Console, change: Change) -> None:
     if change.event == "started" and change.name == "node":
         update_status(home, state="connecting", task=None)
     if change.event == "ended" and change.code != REFUSED and change.delay_seconds is not None:
-        again = span(change.delay_seconds)
+        delay = span(change.delay_seconds)
         log = home.logs / f"{change.name}.log"
-        console.print(f"the {change.name} process {change.how}; again in {again}, see {log}")
+        console.print(f"the {change.name} process {change.how}; restarting in {delay}, see {log}")
 
 
 class _Follower:
@@ -180,9 +180,9 @@ class _Follower:
         self._thread.join()
 
     def _follow(self) -> None:
-        said = ""
+        last_line = ""
         while not self._done.wait(FOLLOW_SECONDS):
             line = words(read_status(self._home))
-            if line != said:
-                said = line
+            if line != last_line:
+                last_line = line
                 self._console.print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")

@@ -230,7 +230,7 @@ def test_each_fault_is_counted_under_its_own_code_with_its_times(run, path):
     for code in (103, 102, 103, 111):
         log.append("fault", **FACTS, values={"fault": code})
     lines = run("report").stdout.splitlines()
-    found = [line.partition(", code ") for line in lines if line.startswith("In place")]
+    found = [line.partition(", code ") for line in lines if line.startswith("Instead")]
     assert [(told.split(" (")[0], text[:4]) for told, _, text in found] == [
         ("Instead of an answer, 1 time", "102:"),
         ("Instead of an answer, 2 times", "103:"),

@@ -101,7 +101,7 @@ def test_the_list_says_what_becomes_of_each_plan(run, store, tiny_plan):
     rows = json.loads(run("list", "--format", "json"))
     found = {row["plan_sha256"]: row["standing"] for row in rows}
     assert found == {tiny_plan.sha256(): "pending", big.sha256(): "outside bounds"}
-    assert f"{tiny_plan.sha256()[:12]}  came" in run("list")
+    assert f"{tiny_plan.sha256()[:12]}  arrived" in run("list")
 
 
 def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):

@@ -67,7 +67,7 @@ def failure():
 def test_an_unknown_proxy_is_named_by_host_and_variable(through, variable):
     through(f"http://user:{SECRET}@proxy.invalid:3128", variable=variable)
     words = failure()
-    assert f"the proxy proxy.invalid:3128 ({variable}) has a host name that is not known" in words
+    assert f"the proxy proxy.invalid:3128 ({variable}) has an unknown host name" in words
     assert "NO_PROXY=coordinator.example" in words
 
 
@@ -82,13 +82,13 @@ def test_a_proxy_without_anyone_behind_its_port_is_named(through):
 def test_what_a_proxy_answers_is_said(through, answering, status):
     port = answering(b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status)
     through(f"http://user:{SECRET}@127.0.0.1:{port}")
-    assert f"did not let it through ({status.decode()})" in failure()
+    assert f"blocked the connection ({status.decode()})" in failure()
 
 
 def test_a_proxy_behind_which_tls_fails_is_named_too(through, answering):
     port = answering(b"HTTP/1.1 200 OK\r\n\r\nno TLS at all")
     through(f"http://127.0.0.1:{port}")
-    assert "TLS was being set up; the proxy" in failure()
+    assert "during the TLS handshake; the proxy" in failure()
 
 
 @pytest.mark.parametrize(

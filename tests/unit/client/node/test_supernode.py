@@ -111,8 +111,8 @@ def test_a_site_hears_how_the_run_ended_before_the_server_is_gone(
     status = wait_for_state(home, "unreachable")
     assert words(status).startswith(f"waiting for the next run: {said}")
     assert words(status).endswith(
-        f"(nothing answers at 127.0.0.1:{coordinator.port}: the run may have ended, or not begun "
-        "(connection refused; a firewall does that too))"
+        f"(nothing answers at 127.0.0.1:{coordinator.port}: the run may have ended or not begun, "
+        "or a firewall blocks it (connection refused))"
     )
 
 
@@ -265,7 +265,7 @@ def test_plaintext_is_named(home):
     client = socket.create_connection(listener.getsockname())
     with pytest.raises(ssl.SSLError) as caught:
         tls_context(home).wrap_socket(client, server_hostname="127.0.0.1")
-    assert explain(caught.value, "server:1") == "server:1: it does not speak TLS"
+    assert explain(caught.value, "server:1") == "server:1: the server does not speak TLS"
     listener.close()
     client.close()
 
@@ -405,7 +405,7 @@ def test_a_site_to_which_no_model_came_is_told_how_to_get_it():
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        (None, "working: reading what is asked"),
+        (None, "working: reading a request"),
         (Task(kind="query"), "working: describing this site's data"),
         (Task(kind="evaluate"), "working: scoring the model"),
         (

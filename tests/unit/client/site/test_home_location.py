@@ -22,7 +22,7 @@ def test_a_copy_says_so_once_and_the_first_stays_as_it_was(home, tmp_path):
     copy = shutil.copytree(home, tmp_path / "north-new")
     said = check_home_location(copy)
     assert str(home) in said
-    assert "same identity" in said
+    assert "share one identity" in said
     assert check_home_location(copy) == ""
     assert check_home_location(home) == ""
 
