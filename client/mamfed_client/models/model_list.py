@@ -1,4 +1,4 @@
-"""What models lie in a site's home, and what is known of each."""
+"""The list of models in a site's home, with the facts and scores of each."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class KeptModel(Config):
     """One model of a run.
 
     Attributes:
-        file: Where it lies.
-        error: Why it cannot be used; empty where it can.
-        plan_sha256: The plan that the run followed.
-        server_round: The round of stage 2 that the shared weights are of.
-        threshold: Probability from which it marks a pixel; None: the plan's.
-        weights_sha256: SHA-256 over its weights.
-        steps: Of a personal model, the steps of its adapting.
-        share: The weight of the adapted weights in it.
-        score: What it scored on this site's test patients; None: not known.
+        file: Its file.
+        error: Why it cannot be used; empty if it can.
+        plan_sha256: The plan of the run.
+        server_round: The round of stage 2 from which the shared weights come.
+        threshold: Lowest probability at which it marks a pixel; None: the plan's.
+        weights_sha256: SHA-256 of its weights.
+        steps: Steps of adaptation, for a personal model.
+        share: Share of the adapted weights, for a personal model.
+        score: Its score on this site's test patients; None if unknown.
     """
 
     file: Path
@@ -46,9 +46,9 @@ class KeptModels(Config):
 
     Attributes:
         folder: The name of the run's folder in ``models/``.
-        run: What the coordinator calls the run.
-        shared: The shared model; None: there is none.
-        personal: This site's own.
+        run: The coordinator's name for the run.
+        shared: The shared model; None if there is none.
+        personal: The personal model; None if there is none.
     """
 
     folder: str
@@ -71,14 +71,14 @@ class KeptModels(Config):
 
 
 def list_models(models: Path) -> list[KeptModels]:
-    """Return the runs that a site has models of, the latest last; each file is verified."""
+    """Return the runs whose models a site keeps, latest last; each file is verified."""
     return [_of_run(kept) for kept in kept_runs(models)]
 
 
 def sentences(runs: list[KeptModels]) -> Iterator[str]:
-    """Lay out runs as lines of text, with what cannot be used below them."""
+    """Yield the runs as lines of text, followed by the errors of unusable models."""
     if not runs:
-        yield "no model yet; one comes when a run has ended"
+        yield "no model yet; one arrives when a run has ended"
         return
     rows = [("run", "plan", "round", "shared, test Dice", "personal, test Dice")]
     rows += [
@@ -141,5 +141,5 @@ def _in_words(model: KeptModel | None) -> str:
     if model.error:
         return "damaged"
     if model.score is None or model.score.dice is None:
-        return "here, not scored"
+        return "not scored"
     return f"{model.score.dice:.3f} ({counted(model.score.images or 0, 'image')})"

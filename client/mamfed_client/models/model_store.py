@@ -1,16 +1,17 @@
-"""The models that a site keeps of a run: the shared one, and its own made of it.
+"""The models that a site keeps of each run: the shared one, and the personal one adapted from it.
 
-In ``models/RUN-PLAN/`` of the site's home, RUN being what the coordinator calls the run and PLAN
-the first digits of the plan's SHA-256; in a simulation in ``models/SITE/`` of the run folder:
+They are in ``models/RUN-PLAN/`` of the site's home, where RUN is the coordinator's name for the run
+and PLAN the first digits of the plan's SHA-256; in a simulation, in ``models/SITE/`` of the run
+folder:
 
 ========================  ====================================================================
-``shared.safetensors``    the final shared weights, as this site was tested with them
-``personal.safetensors``  what this site made of them for its own patients
-``scores.json``           what both scored on this site's test patients; it stays here
-``card.md``               all of this in words, for people
+``shared.safetensors``    the final shared weights, as tested at this site
+``personal.safetensors``  those weights, adapted to this site's patients
+``scores.json``           both models' scores on this site's test patients; it stays here
+``card.md``               a description of all of this in words
 ========================  ====================================================================
 
-Both are ordinary checkpoints (``mamfed_common.checkpoint``), the facts as JSON beside each.
+Both are ordinary checkpoints (``mamfed_common.checkpoint``), each with its facts in a JSON file.
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ SCORES = "scores.json"
 PREFIX = 12
 """Digits of a plan's SHA-256 in a folder's name."""
 MOST_RUNS = 50
-"""Runs of which a site keeps models: a coordinator must not fill its disk by new names of runs."""
+"""Maximum runs whose models a site keeps, so that new run names cannot fill its disk."""
 
 
 class KnownScores(Config):
-    """What the models of a run scored on this site's test patients.
+    """The scores of a run's models on this site's test patients.
 
     Attributes:
-        run: What the coordinator calls the run; empty in a simulation.
-        from_file: Whether a person of this site has added the shared model as a file.
-        shared: The shared model's score; None: not known.
-        personal: The personal model's.
+        run: The coordinator's name for the run; empty in a simulation.
+        from_file: Whether a person at this site added the shared model as a file.
+        shared: Score of the shared model; None if unknown.
+        personal: Score of the personal model; None if unknown.
     """
 
     run: str = ""
@@ -69,59 +70,59 @@ class ModelFolder:
     """The models of one run at one site."""
 
     def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is made until something is kept."""
+        """Open the folder, which is created when the first model is stored."""
         self.path = path
 
     def file(self, kind: ModelKind) -> Path:
-        """Return where a model lies, or would."""
+        """Return the path of a model, whether or not it exists."""
         return self.path / f"{kind}.safetensors"
 
     def keep_shared(self, shared: Checkpoint, run: str = "", *, from_file: bool = False) -> None:
-        """Keep the shared model. What belongs to another one goes first, so they never mix."""
-        whole, known = with_hashes(shared).facts, self._facts_if_whole(SHARED)
-        if known == whole:
+        """Store the shared model; remove files that belong to another one first."""
+        facts, known = with_hashes(shared).facts, self._readable_facts(SHARED)
+        if known == facts:
             return
         private_directory(self.path)
-        if known is None or _without_threshold(known) != _without_threshold(whole):
-            own = self.file(PERSONAL)
-            for path in (own, own.with_suffix(".json"), self._scores):
+        if known is None or _without_threshold(known) != _without_threshold(facts):
+            personal = self.file(PERSONAL)
+            for path in (personal, personal.with_suffix(".json"), self._scores):
                 path.unlink(missing_ok=True)
             self._write_scores(KnownScores(run=run, from_file=from_file))
         save_checkpoint(self.file(SHARED), shared)
-        self._write_card(whole)
+        self._write_card(facts)
 
     def keep_personal(self, checkpoint: Checkpoint) -> None:
-        """Keep what this site has made of the shared weights."""
+        """Store the personal model."""
         private_directory(self.path)
         save_checkpoint(self.file(PERSONAL), checkpoint)
 
     def personal_like(self, facts: CheckpointFacts) -> Checkpoint | None:
-        """Return the personal model where one was made so; threshold and weights may be any."""
+        """Return the personal model if its facts match, apart from threshold and weights."""
         try:
-            found = load_checkpoint(self.file(PERSONAL))
+            stored = load_checkpoint(self.file(PERSONAL))
         except CheckpointError:
             return None
-        asked = facts.model_copy(update={"weights_sha256": found.facts.weights_sha256})
-        return found if _without_threshold(asked) == _without_threshold(found.facts) else None
+        expected = facts.model_copy(update={"weights_sha256": stored.facts.weights_sha256})
+        return stored if _without_threshold(expected) == _without_threshold(stored.facts) else None
 
     def weights_sha256(self) -> str:
-        """Return the name of the shared model's weights; empty where it cannot be read."""
-        facts = self._facts_if_whole(SHARED)
+        """Return the SHA-256 of the shared model's weights; empty if it cannot be read."""
+        facts = self._readable_facts(SHARED)
         return facts.weights_sha256 if facts else ""
 
     def scores(self) -> KnownScores:
-        """Return what is known of the models' scores; nothing where the file is damaged."""
+        """Return the stored scores, or empty ones if the file is missing or damaged."""
         try:
             return KnownScores.model_validate_json(self._scores.read_bytes())
         except (OSError, ValidationError):
             return KnownScores()
 
     def note_score(self, kind: ModelKind, score: SiteScore, run: str = "") -> None:
-        """Keep what a model scored."""
+        """Store the score of a model."""
         private_directory(self.path)
         known = self.scores()
         self._write_scores(known.model_copy(update={"run": run or known.run, kind: score}))
-        facts = self._facts_if_whole(SHARED)
+        facts = self._readable_facts(SHARED)
         if facts is not None:
             self._write_card(facts)
 
@@ -137,7 +138,7 @@ class ModelFolder:
         text = card(known.run, facts, known.shared, known.personal, from_file=known.from_file)
         write_atomic(self.path / CARD, text)
 
-    def _facts_if_whole(self, kind: ModelKind) -> CheckpointFacts | None:
+    def _readable_facts(self, kind: ModelKind) -> CheckpointFacts | None:
         try:
             return load_checkpoint(self.file(kind)).facts
         except CheckpointError:
@@ -147,33 +148,35 @@ class ModelFolder:
 def add_model(
     models: Path, checkpoint: Path, run: str, norms: str | None, plans: PlanStore
 ) -> ModelFolder:
-    """Keep a checkpoint that a person brought as a run's final model.
+    """Store a checkpoint file, supplied by a person, as a run's final model.
 
     Args:
         models: The site's ``models/``.
         checkpoint: The file.
-        run: What the coordinator calls the run.
-        norms: Whose norms to take, of a checkpoint with norms by group.
-        plans: The plans that came to this site.
+        run: The coordinator's name for the run.
+        norms: The group whose norms to use, for a checkpoint with norms by group.
+        plans: The plans that this site received.
 
     Raises:
-        CheckpointError: It is damaged, of stage 1, adapted by a site, or of a plan that never
-            came here with a good signature.
-        OutputError: There are as many runs as a site keeps.
+        CheckpointError: It is damaged, from stage 1, adapted by a site, or of a plan that this site
+            never received with a valid signature.
+        OutputError: The site already keeps the maximum number of runs.
     """
-    found = load_model(checkpoint, norms)
-    require_finetuned(checkpoint, found.facts)
-    if found.facts.personal is not None:
+    model = load_model(checkpoint, norms)
+    facts = model.facts
+    require_finetuned(checkpoint, facts)
+    if facts.personal is not None:
         raise CheckpointError(
-            f"{checkpoint}: adapted by site {found.facts.personal.site}, expected the shared model"
+            f"{checkpoint}: found a model adapted by site {facts.personal.site}, expected the "
+            "shared model"
         )
-    if found.facts.plan_sha256 not in {kept.sha256 for kept in plans.plans()}:
+    if facts.plan_sha256 not in {stored.sha256 for stored in plans.plans()}:
         raise CheckpointError(
-            f"{checkpoint}: of plan {found.facts.plan_sha256[:PREFIX]}, which never came to this "
-            "site; mamfed-client plan list names those that did"
+            f"{checkpoint}: of plan {facts.plan_sha256[:PREFIX]}, which never arrived at this "
+            "site; run mamfed-client plan list to see those that did"
         )
-    folder = ModelFolder(folder_for(models, run, found.facts.plan))
-    folder.keep_shared(found, run, from_file=True)
+    folder = ModelFolder(folder_for(models, run, facts.plan))
+    folder.keep_shared(model, run, from_file=True)
     return folder
 
 
@@ -182,8 +185,8 @@ class KeptRun(NamedTuple):
 
     Attributes:
         name: The name of the run's folder.
-        run: What the coordinator calls the run.
-        folder: Where its models lie.
+        run: The coordinator's name for the run.
+        folder: The folder of its models.
     """
 
     name: str
@@ -195,23 +198,23 @@ def folder_for(models: Path, run: str, plan: TrainingPlan) -> Path:
     """Return the folder for a run's models in a site's ``models/``.
 
     Raises:
-        OutputError: It would be a new one, and there are as many as a site keeps.
+        OutputError: It would be new, and the site already keeps the maximum number of runs.
     """
     name = plan.sha256()[:PREFIX]
-    if re.fullmatch(SITE_NAME, run):  # it came from the coordinator, and may be anything
+    if re.fullmatch(SITE_NAME, run):  # it comes from the coordinator and may be anything
         name = f"{run}-{name}"
     if not (models / name).is_dir() and len(list(_folders(models))) >= MOST_RUNS:
         raise OutputError(
-            f"{models}: holds the models of {MOST_RUNS} runs, as many as are kept; remove folders "
-            "of old runs to make room"
+            f"{models}: holds models of {MOST_RUNS} runs, which is the maximum; remove the folders "
+            "of old runs"
         )
     return models / name
 
 
 def kept_runs(models: Path) -> list[KeptRun]:
-    """Return the runs that a site has models of, the latest last."""
-    found = sorted(_folders(models), key=lambda path: (_when(path), path.name))
-    folders = [ModelFolder(path) for path in found]
+    """Return the runs whose models a site keeps, latest last."""
+    paths = sorted(_folders(models), key=lambda path: (_modified_at(path), path.name))
+    folders = [ModelFolder(path) for path in paths]
     return [KeptRun(f.path.name, f.scores().run or f.path.name, f) for f in folders]
 
 
@@ -221,14 +224,14 @@ def find_model(models: Path, kind: ModelKind, run: str = "") -> Path:
     Args:
         models: The site's ``models/``.
         kind: Which model.
-        run: What the coordinator calls the run, or the folder's name; empty: the latest run.
+        run: The coordinator's name for the run, or the folder's name; empty: the latest run.
 
     Raises:
-        CheckpointError: There is none, or the personal one is not of the shared one beside it.
+        CheckpointError: There is none, or the personal model does not match the shared one.
     """
     runs = kept_runs(models)
     if not runs:
-        raise CheckpointError(f"{models}: no model yet; one comes when a run has ended")
+        raise CheckpointError(f"{models}: no model yet; one arrives when a run has ended")
     chosen = [kept for kept in runs if not run or run in (kept.name, kept.run)]
     if not chosen:
         raise CheckpointError(
@@ -237,31 +240,31 @@ def find_model(models: Path, kind: ModelKind, run: str = "") -> Path:
     folder = chosen[-1].folder
     path = folder.file(kind)
     if not path.exists():
-        other = "; --model shared takes the shared one" if kind == PERSONAL else ""
-        raise CheckpointError(f"{path}: this run left no {kind} model here{other}")
+        remedy = "; use --model shared" if kind == PERSONAL else ""
+        raise CheckpointError(f"{path}: this run left no {kind} model here{remedy}")
     if kind == PERSONAL:
         _check_pair(folder)
     return path
 
 
 def _check_pair(folder: ModelFolder) -> None:
-    """Refuse a personal model that was made of another shared model than the one beside it."""
+    """Refuse a personal model that was adapted from another shared model than the one beside it."""
     path, shared_path = folder.file(PERSONAL), folder.file(SHARED)
     facts = load_checkpoint(path).facts
     if facts.personal is None:
-        raise CheckpointError(f"{path}: a shared model, expected one that this site has adapted")
+        raise CheckpointError(f"{path}: found a shared model, expected one adapted by this site")
     if not shared_path.exists():
         return
     shared = load_checkpoint(shared_path).facts
     if facts.plan_sha256 != shared.plan_sha256:
         raise CheckpointError(
             f"{path}: of plan {facts.plan_sha256[:PREFIX]}, but the shared model beside it is of "
-            f"plan {shared.plan_sha256[:PREFIX]}; remove it, or take --model shared"
+            f"plan {shared.plan_sha256[:PREFIX]}; remove it, or use --model shared"
         )
     if facts.personal.shared_sha256 != shared.weights_sha256:
         raise CheckpointError(
-            f"{path}: made of other weights than those of {shared_path.name} beside it; remove it, "
-            "or take --model shared"
+            f"{path}: adapted from other weights than those of {shared_path.name} beside it; "
+            "remove it, or use --model shared"
         )
 
 
@@ -275,5 +278,5 @@ def _folders(models: Path) -> Iterator[Path]:
         yield from (path for path in models.iterdir() if any(path.glob("*.safetensors")))
 
 
-def _when(folder: Path) -> int:
+def _modified_at(folder: Path) -> int:
     return max(path.stat().st_mtime_ns for path in folder.glob("*.safetensors"))

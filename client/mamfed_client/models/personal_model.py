@@ -1,8 +1,9 @@
-"""What a site makes of the final shared model for its own patients: its personal model.
+"""The personal model: the final shared model, adapted to a site's own patients.
 
-The shared weights are trained for a few steps on the site's own stage-2 images and averaged with
-what they were. The share is fixed by the plan: choosing it by a few validation patients does more
-harm than good (docs/decisions/0033-personal-model.md). Nothing of it leaves but scores.
+The shared weights are trained for a few steps on the site's own stage-2 images, and the result is
+averaged with the shared weights. The plan fixes the share of the average: choosing it by a few
+validation patients does more harm than good (docs/decisions/0033-personal-model.md). Only scores of
+the personal model leave the site.
 """
 
 from __future__ import annotations
@@ -32,59 +33,60 @@ from mamfed_common.training.round_checkpoint import RoundCheckpointer
 
 @dataclass(frozen=True)
 class Adapter:
-    """What adapts the shared model at a site.
+    """Adapts the shared model at a site.
 
     Attributes:
         data: The site's images.
-        hardware: What it trains with.
-        door: What lets training begin.
-        checkpointer: Keeps the training on disk, as of a round; None: a kill costs all of it.
+        hardware: The devices and threads to train with.
+        gate: The site's gate, which admits the training.
+        checkpointer: Saves the training as in a round; None: a crash loses all of it.
         on_step: Called after each step.
     """
 
     data: SiteData
     hardware: Hardware
-    door: OpenGate
+    gate: OpenGate
     checkpointer: RoundCheckpointer | None = None
     on_step: OnStep | None = None
 
     def personal(self, shared: Checkpoint, folder: ModelFolder | None) -> Checkpoint:
-        """Return the personal model made of a shared one; one that is kept is not made again.
+        """Return the personal model of a shared one, from the folder if it is already there.
 
         Args:
-            shared: The shared model, as this site is tested with it.
-            folder: Where the model is kept; None: nowhere.
+            shared: The shared model, as it is tested at this site.
+            folder: Folder in which to store the personal model; None: it is not stored.
 
         Raises:
-            Refused: The site has no malignant training image, or fewer than its policy asks for.
+            PolicyRefusal: The site has no malignant training image, or fewer than its policy
+                requires.
         """
-        plan, own = shared.facts.plan, personal_facts(shared, self.data.name)
-        if folder and (kept := folder.personal_like(own)):
-            return kept
+        plan, expected = shared.facts.plan, personal_facts(shared, self.data.name)
+        if folder and (stored := folder.personal_like(expected)):
+            return stored
         adapted = self.adapt(shared.state, plan)
         threshold = own_threshold(adapted, self.data, plan, self.hardware)
-        facts = own.model_copy(update={"threshold": threshold})
-        made = with_hashes(Checkpoint(adapted, facts, shared.painter))
+        facts = expected.model_copy(update={"threshold": threshold})
+        personal = with_hashes(Checkpoint(adapted, facts, shared.painter))
         if folder:
-            folder.keep_personal(made)
-        return made
+            folder.keep_personal(personal)
+        return personal
 
     def adapt(self, state: State, plan: TrainingPlan) -> State:
-        """Train shared weights on the site's own images and average the result with them.
+        """Train shared weights on the site's own images, and average the result with them.
 
         Raises:
-            Refused: As :meth:`personal` says.
+            PolicyRefusal: As for :meth:`personal`.
         """
         samples, benign = self.data.training(plan, Stage.FINETUNING)
         if not len(samples):
             raise PolicyRefusal(RefusalCode.NOTHING_TO_ADAPT_WITH)
-        self.door.admit_cases(len(samples))
+        self.gate.admit_cases(len(samples))
         result = train_on(
             self.hardware,
             Stage.FINETUNING,
             state,
             samples,
-            adapting_plan(plan),
+            adaptation_plan(plan),
             RoundContext(self.data.name, 1),
             benign=benign,
             on_step=self.on_step,
@@ -93,8 +95,8 @@ class Adapter:
         return averaged(state, result.state, plan.personal.share)
 
 
-def adapting_plan(plan: TrainingPlan) -> TrainingPlan:
-    """Return the plan of the adapting: one round, all of stage 2, with draws of its own."""
+def adaptation_plan(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan of the adaptation: one round of stage 2, with its own random draws."""
     personal = plan.personal
     finetuning = plan.finetuning.model_copy(
         update={
@@ -110,7 +112,7 @@ def adapting_plan(plan: TrainingPlan) -> TrainingPlan:
 
 
 def personal_facts(shared: Checkpoint, site: str) -> CheckpointFacts:
-    """Return what a personal model of a shared one will be but for its weights and threshold."""
+    """Return the facts of a shared model's personal model, without weights and threshold."""
     facts = with_hashes(shared).facts
     personal = facts.plan.personal
     adapted = PersonalFacts(
@@ -124,9 +126,9 @@ def personal_facts(shared: Checkpoint, site: str) -> CheckpointFacts:
 
 
 def averaged(shared: Mapping[str, Tensor], adapted: Mapping[str, Tensor], share: float) -> State:
-    """Return the average of two sets of weights, ``share`` of it the adapted ones', in float64.
+    """Return the average of shared and adapted weights in float64, with ``share`` of the adapted.
 
-    Tensors that are not floating are the adapted ones'.
+    Tensors that are not floating-point are taken from the adapted weights.
     """
     return {
         name: (shared[name].double() * (1 - share) + tensor.double() * share).to(tensor.dtype)
@@ -142,9 +144,9 @@ def own_threshold(
     """Choose a personal model's threshold by the site's own validation patients.
 
     Returns:
-        0.5 unless the patients can tell otherwise
-        (:func:`mamfed_common.metrics.threshold.nearest_threshold`); None, which is the plan's,
-        where no image can tell anything.
+        0.5 unless the patients give evidence for another one
+        (:func:`mamfed_common.metrics.threshold.nearest_threshold`); None, which stands for the
+        plan's, if no image can be scored.
     """
     samples = data.samples(["malignant"], "val")
     score = summarise(evaluate(state, samples, plan, device=hardware.choose()[0]))

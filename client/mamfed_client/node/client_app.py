@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,98 @@ ModelsOf = Callable[[Site, EvaluateTask], Path]
 """Returns the folder in which a site keeps the models of a run."""
 
 
+@dataclass(frozen=True)
+class _Handlers:
+    """Handlers of the three requests; a request that fails is answered with a code.
+
+    Attributes:
+        site_of: Returns the site of a Flower context.
+        hardware: The devices and threads to train with.
+        gate: Admits requests and releases answers.
+        state_folder: Folder in which the round in training is saved; None: it is not saved.
+        keep_seconds: Seconds of training between two saves.
+        norms: Folder of each site's own norms.
+        optimizer: Folder of each site's AdamW moments.
+        models: Returns where a site stores its models; None: nowhere.
+        on_step: Called after each training step.
+    """
+
+    site_of: Callable[[Context], Site]
+    hardware: Hardware
+    gate: OpenGate
+    state_folder: Path | None
+    keep_seconds: float
+    norms: Path
+    optimizer: Path
+    models: ModelsOf | None
+    on_step: OnStep | None
+
+    def answer(self, message: Message, context: Context, handler: Handler) -> Message:
+        if self.hardware.threads is not None:
+            torch.set_num_threads(self.hardware.threads)
+        try:
+            return Message(handler(message.content, self.site_of(context)), reply_to=message)
+        except Exception as error:  # its text may contain paths or patients and must not leave
+            code = _refuse(error, message.metadata.message_type, self.gate)
+            return Message(Error(code, REFUSAL_CODES[code]), reply_to=message)
+
+    def describe(self, content: RecordDict, site: Site) -> RecordDict:
+        query = unpack_body(content, Query)
+        self.gate.admit(query)
+        return self.gate.release(query, load_site(site, query.plan).describe())
+
+    def train(self, content: RecordDict, site: Site) -> RecordDict:
+        task = unpack_body(content, TrainTask)
+        self.gate.admit(task)
+        global_state = unpack_weights(content, task, expected_state(task.plan))
+        local_norms = _local_norms(self.norms, site, task)
+        initial_state = _state_to_train(global_state, local_norms, site, task)
+        samples, benign = load_site(site, task.plan).training(task.plan, task.stage)
+        self.gate.admit_cases(len(samples) or len(benign))
+        result = train_on(
+            self.hardware,
+            task.stage,
+            initial_state,
+            samples,
+            task.plan,
+            RoundContext(site.name, task.server_round),
+            benign=benign,
+            on_step=self.on_step,
+            checkpointer=self._checkpointer(_round_name(task, initial_state, site)),
+            optimizer_state=_optimizer_state(self.optimizer, site, task),
+        )
+        if local_norms:
+            local_norms.keep(result.state, task.stage, task.server_round)
+        report = TrainReport(num_examples=result.num_examples, loss=result.loss)
+        state = _state_to_send(result.state, global_state, site, task)
+        return self.gate.release(task, report, state, global_state)
+
+    def evaluate(self, content: RecordDict, site: Site) -> RecordDict:
+        task = unpack_body(content, EvaluateTask)
+        self.gate.admit(task)
+        data = load_site(site, task.plan)
+        model = _received_model(content, task, data.describe())
+        model = _model_to_score(model, _local_norms(self.norms, site, task), site, task)
+        folder = _keep_shared(self.models, site, task, model)
+        if task.model == PERSONAL:
+            checkpointer = self._checkpointer(f"{PERSONAL} {_round_name(task, model.state, site)}")
+            adapter = Adapter(data, self.hardware, self.gate, checkpointer, self.on_step)
+            model = adapter.personal(model, folder)
+        plan = with_threshold(task.plan, model.facts.threshold)
+        samples = data.samples(EVALUATED_ON, task.part)
+        device = choose_device(self.hardware.device)
+        scores = evaluate(model.state, samples, plan, device=device, painter=model.painter)
+        score = summarise(scores)
+        if folder:
+            folder.note_score(task.model, score, task.run)
+        return self.gate.release(task, score)
+
+    def _checkpointer(self, name: str) -> RoundCheckpointer | None:
+        if self.state_folder is None:
+            return None
+        return RoundCheckpointer(self.state_folder, name, self.keep_seconds)
+
+
 def make_client_app(
     site_of: Callable[[Context], Site],
     *,
@@ -68,107 +161,52 @@ def make_client_app(
     optimizer: Path,
     models: ModelsOf | None = None,
 ) -> ClientApp:
-    """Make the ClientApp of one site, or of all simulated ones.
+    """Create the ClientApp of one site, or of all simulated sites.
 
     Args:
-        site_of: Tells from Flower's context whose turn it is.
-        device: Where to train: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: How many of it train together; ``auto``: all GPUs.
-        threads: CPU threads to use. Equal numbers give equal bits; None leaves torch's choice.
-        activation_checkpointing: Whether to train in less memory, at the cost of time.
-        on_step: Called after each training step, for a progress bar.
-        gate: What decides which requests are answered and what leaves; None, in a simulation:
-            all and everything.
-        state_folder: Folder in which the round under way is kept; None: a kill costs the round.
-        keep_seconds: How much training a kill may cost.
-        norms: Folder in which each site keeps its own norms where the plan asks for local ones.
-        optimizer: Folder in which each site keeps AdamW's moments where the plan asks for that.
-        models: Where a site keeps the final shared model and its own; None: nowhere.
+        site_of: Returns the site of a Flower context.
+        device: Device to train on: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: Number of such devices that train together; ``auto``: all GPUs.
+        threads: CPU threads. Equal numbers give equal bits; None: torch's default.
+        activation_checkpointing: Whether to save memory at the cost of time.
+        on_step: Called after each training step, e.g. for a progress bar.
+        gate: Decides which requests are answered and what leaves; None (simulations): everything.
+        state_folder: Folder in which the round in training is saved; None: a crash loses the round.
+        keep_seconds: Seconds of training between two saves: the most that a crash loses.
+        norms: Folder in which each site stores its own norms, for plans with local norms.
+        optimizer: Folder in which each site stores AdamW's moments, for plans that keep them.
+        models: Returns where a site stores the shared and the personal model; None: nowhere.
     """
-    app, door = ClientApp(), gate or OpenGate()
     hardware = Hardware(device, devices, threads, activation_checkpointing)
-
-    def answer(message: Message, context: Context, handler: Handler) -> Message:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        try:
-            return Message(handler(message.content, site_of(context)), reply_to=message)
-        except Exception as error:  # its text may hold paths or patients: it stays here
-            fault = _refuse(error, message.metadata.message_type, door)
-            return Message(Error(fault, REFUSAL_CODES[fault]), reply_to=message)
-
-    def train(content: RecordDict, site: Site) -> RecordDict:
-        task = unpack_body(content, TrainTask)
-        door.admit(task)
-        start = unpack_weights(content, task, expected_state(task.plan))
-        own = _local_norms(norms, site, task)
-        begin = _to_train(start, own, site, task)
-        samples, benign = load_site(site, task.plan).training(task.plan, task.stage)
-        door.admit_cases(len(samples) or len(benign))
-        result = train_on(
-            hardware,
-            task.stage,
-            begin,
-            samples,
-            task.plan,
-            RoundContext(site.name, task.server_round),
-            benign=benign,
-            on_step=on_step,
-            checkpointer=_checkpointer(state_folder, _name_of(task, begin, site), keep_seconds),
-            optimizer_state=_moments(optimizer, site, task),
-        )
-        if own:
-            own.keep(result.state, task.stage, task.server_round)
-        report = TrainReport(num_examples=result.num_examples, loss=result.loss)
-        return door.release(task, report, _as_sent(result.state, start, site, task), start)
-
-    def score(content: RecordDict, site: Site) -> RecordDict:
-        task = unpack_body(content, EvaluateTask)
-        door.admit(task)
-        data = load_site(site, task.plan)
-        expected = expected_state(task.plan)
-        own, painter = _local_norms(norms, site, task), unpack_painter(content, task, expected)
-        facts = _facts_of(task, data.describe())
-        came = Checkpoint(unpack_weights(content, task, expected), facts, painter)
-        final = _to_score(came, own, site, task)
-        folder = _keep_shared(models, site, task, final)
-        if task.model == PERSONAL:
-            checkpointer = _checkpointer(
-                state_folder, f"{PERSONAL} {_name_of(task, final.state, site)}", keep_seconds
-            )
-            final = Adapter(data, hardware, door, checkpointer, on_step).personal(final, folder)
-        plan = with_threshold(task.plan, final.facts.threshold)
-        samples = data.samples(EVALUATED_ON, task.part)
-        scores = evaluate(
-            final.state, samples, plan, device=choose_device(device), painter=final.painter
-        )
-        score = summarise(scores)
-        if folder:
-            folder.note_score(task.model, score, task.run)
-        return door.release(task, score)
-
-    def describe(content: RecordDict, site: Site) -> RecordDict:
-        query = unpack_body(content, Query)
-        door.admit(query)
-        return door.release(query, load_site(site, query.plan).describe())
-
-    app.query()(lambda message, context: answer(message, context, describe))
-    app.train()(lambda message, context: answer(message, context, train))
-    app.evaluate()(lambda message, context: answer(message, context, score))
+    handlers = _Handlers(
+        site_of,
+        hardware,
+        gate or OpenGate(),
+        state_folder,
+        keep_seconds,
+        norms,
+        optimizer,
+        models,
+        on_step,
+    )
+    app, answer = ClientApp(), handlers.answer
+    app.query()(lambda message, context: answer(message, context, handlers.describe))
+    app.train()(lambda message, context: answer(message, context, handlers.train))
+    app.evaluate()(lambda message, context: answer(message, context, handlers.evaluate))
     return app
 
 
-def _refuse(error: Exception, message_type: str, door: OpenGate) -> RefusalCode:
-    """Log what went wrong; return the code that may travel."""
+def _refuse(error: Exception, message_type: str, gate: OpenGate) -> RefusalCode:
+    """Log an error; return the code that may leave."""
     if isinstance(error, PolicyRefusal):
         logger.warning("this site refused a %s: %s", message_type, error)
-        fault = error.fault
+        code = error.fault
     else:
         logger.error("this site could not answer a %s", message_type, exc_info=error)
-        fault = RefusalCode.DATA_UNUSABLE if isinstance(error, DataError) else RefusalCode.FAILED
+        code = RefusalCode.DATA_UNUSABLE if isinstance(error, DataError) else RefusalCode.FAILED
     try:
-        door.report_refusal(refusal_of(error, fault))
-        return door.release_code(fault)
+        gate.report_refusal(refusal_of(error, code))
+        return gate.release_code(code)
     except Exception:
         logger.exception("the refusal could not be recorded")
         return RefusalCode.FAILED
@@ -180,72 +218,76 @@ def _local_norms(folder: Path, site: Site, task: TrainTask | EvaluateTask) -> Lo
     return LocalNorms(folder / site.name, task.plan, task.run)
 
 
-def _moments(folder: Path, site: Site, task: TrainTask) -> OptimizerStateStore | None:
+def _optimizer_state(folder: Path, site: Site, task: TrainTask) -> OptimizerStateStore | None:
     if task.plan.stage(task.stage).optimizer_state == "fresh":
         return None
-    where = folder / site.name
-    return OptimizerStateStore(where, task.plan, task.run, task.stage, task.server_round)
+    site_folder = folder / site.name
+    return OptimizerStateStore(site_folder, task.plan, task.run, task.stage, task.server_round)
 
 
-def _facts_of(task: EvaluateTask, here: SiteDescription) -> CheckpointFacts:
-    """Say what came; how this site's own data is divided need not come from the server."""
-    return CheckpointFacts(
+def _received_model(
+    content: RecordDict, task: EvaluateTask, description: SiteDescription
+) -> Checkpoint:
+    """Return the model in a message, with this site's splits, which the server need not send."""
+    expected = expected_state(task.plan)
+    facts = CheckpointFacts(
         plan=task.plan,
         plan_sha256=task.plan.sha256(),
         stage=task.stage,
         server_round=task.server_round,
         threshold=task.threshold,
-        splits={here.site: here.splits},
+        splits={description.site: description.splits},
     )
+    painter = unpack_painter(content, task, expected)
+    return Checkpoint(unpack_weights(content, task, expected), facts, painter)
 
 
 def _keep_shared(
     models: ModelsOf | None, site: Site, task: EvaluateTask, shared: Checkpoint
 ) -> ModelFolder | None:
-    """Keep the final shared model at the site; a full disk does not cost its score."""
+    """Store the final shared model at the site; a full disk must not cost its score."""
     if models is None or task.part != "test":
         return None
     try:
         folder = ModelFolder(models(site, task))
         folder.keep_shared(shared, task.run)
     except (OSError, OutputError) as error:
-        logger.warning("the shared model cannot be kept: %s", error)
+        logger.warning("cannot store the shared model: %s", error)
         return None
     return folder
 
 
-def _to_train(start: State, own: LocalNorms | None, site: Site, task: TrainTask) -> State:
-    """Put the site's own or its group's norms in place."""
-    begin = select_group(start, group_of(task.plan, site.name))
-    return own.to_train_from(begin, task.stage, task.server_round) if own else begin
+def _state_to_train(
+    global_state: State, local_norms: LocalNorms | None, site: Site, task: TrainTask
+) -> State:
+    """Return the global weights with the norms of the site or its group."""
+    state = select_group(global_state, group_of(task.plan, site.name))
+    return local_norms.to_train_from(state, task.stage, task.server_round) if local_norms else state
 
 
-def _as_sent(trained: State, start: State, site: Site, task: TrainTask) -> State:
-    return merge_trained(trained, start, group_of(task.plan, site.name))
+def _state_to_send(trained: State, global_state: State, site: Site, task: TrainTask) -> State:
+    return merge_trained(trained, global_state, group_of(task.plan, site.name))
 
 
-def _to_score(
-    came: Checkpoint, own: LocalNorms | None, site: Site, task: EvaluateTask
+def _model_to_score(
+    received: Checkpoint, local_norms: LocalNorms | None, site: Site, task: EvaluateTask
 ) -> Checkpoint:
-    """Put the site's own or its group's norms in place."""
-    final = came.for_group(group_of(task.plan, site.name))
-    if own is None:
-        return final
-    return final._replace(state=own.to_score(final.state, task.stage, task.server_round))
+    """Return the received model with the norms of the site or its group."""
+    model = received.for_group(group_of(task.plan, site.name))
+    if local_norms is None:
+        return model
+    state = local_norms.to_score(model.state, task.stage, task.server_round)
+    return model._replace(state=state)
 
 
-def _checkpointer(folder: Path | None, name: str, every_seconds: float) -> RoundCheckpointer | None:
-    return RoundCheckpointer(folder, name, every_seconds) if folder else None
-
-
-def _name_of(task: TrainTask | EvaluateTask, start: State, site: Site) -> str:
-    """Name a round by all that decides its result: what is kept of another one is not used."""
+def _round_name(task: TrainTask | EvaluateTask, initial_state: State, site: Site) -> str:
+    """Return a hash of everything that decides a round's result: other saved rounds are ignored."""
     return Fingerprint.of(
         mamfed_version=__version__,
         plan_sha256=task.plan.sha256(),
         stage=task.stage,
         server_round=task.server_round,
-        start=state_sha256(start),
+        start=state_sha256(initial_state),
         site=site.name,
         data=site_sha256(load_site(site, task.plan)),
     ).sha256

@@ -157,7 +157,7 @@ class Preflight:
         if ahead > AHEAD_SECONDS or ahead < -BEHIND_SECONDS:
             return (
                 "fail",
-                f"{difference}; Flower would refuse this site: set the clock, e.g. by NTP",
+                f"{difference}; Flower would refuse this site: set the clock, e.g. with NTP",
             )
         return ("warn" if abs(ahead) > WARN_SECONDS else "pass"), difference
 

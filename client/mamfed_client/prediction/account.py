@@ -1,4 +1,4 @@
-"""What a call of ``predict`` says: what became of its images, and what the folder holds."""
+"""The summary of a ``predict`` call: the results of its images, and the contents of the folder."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ WHOSE = {
     "birth_date": "birth dates",
     "sex": "sexes",
 }
-"""What all images of one study have to say alike."""
+"""Attributes that must be the same for all images of a study, in words."""
 
 
 @dataclass(slots=True)
 class PredictionCounts:
-    """What became of this call's images; threads add to it.
+    """Counts of what happened to this call's images; threads add to them.
 
     Attributes:
         predicted: Images predicted now.
-        done_before: Images that the folder had already, of the same question.
-        duplicates: Images whose file is the same as another one's of this call.
-        contradicted: Those of them of which a table or a name says other things.
-        own: Files of earlier predictions that lay among the inputs.
+        done_before: Images whose up-to-date prediction the folder already held.
+        duplicates: Images whose file is identical to another one of this call.
+        contradicted: Duplicates for which a table or file name differs.
+        own: Files of earlier predictions among the inputs.
         rejected: Images that cannot be used.
-        kept: Records of images done before, and each one's source now.
-        outdated: Records of images of which other things are said now.
-        replaced: Records of files that hold other images now, or that are rejected now.
+        kept: Records of images done before, with the current source of each.
+        outdated: Records of images whose table row or file name has changed.
+        replaced: Records of files that now hold another image or are rejected.
     """
 
     predicted: int = 0
@@ -52,7 +52,7 @@ class PredictionCounts:
 def forecast(
     model: LoadedModel, offered: FoundSources, to_predict: int, outcomes: PredictionCounts
 ) -> dict[str, Any]:
-    """Say what there is to do."""
+    """Return what a call would do, without doing it."""
     return {
         "dry_run": True,
         "model": model.to_json(),
@@ -66,7 +66,7 @@ def forecast(
 def document_of(
     model: LoadedModel, folder: PredictionFolder, outcomes: PredictionCounts
 ) -> dict[str, Any]:
-    """Describe all that the folder holds, and what this call left out."""
+    """Describe everything that the folder holds, and what this call skipped."""
     records = folder.records()
     missing = tally(r["segmentation_missing"] for r in records if not r["segmentation"])
     of_call = outcomes.predicted + outcomes.done_before
@@ -96,7 +96,7 @@ def document_of(
 
 
 def _aside(outcomes: PredictionCounts) -> dict[str, Any]:
-    """Count what was not predicted now, and what was thrown away for it."""
+    """Count the images that were not predicted now, and the results that were discarded."""
     return {
         "done_before": outcomes.done_before,
         "outdated": len(outcomes.outdated),
@@ -109,25 +109,25 @@ def _aside(outcomes: PredictionCounts) -> dict[str, Any]:
 
 
 def contradictions(records: Sequence[Record]) -> list[str]:
-    """Say what images contradict each other in: those of a study, and those of one Patient ID.
+    """Return contradictions between images of one study, and between those of one Patient ID.
 
-    An anonymiser that gives everybody one Patient ID is found out by the birth dates.
+    Birth dates reveal an anonymiser that gives all patients the same Patient ID.
     """
-    found = []
+    lines = []
     for study, images in _grouped(records, lambda record: record["study"]):
         for key, words in WHOSE.items():
             if (count := _values(images, key)) > 1:
-                found.append(f"study {study[:8]}: its images name {count} {words}")
+                lines.append(f"study {study[:8]}: its images name {count} {words}")
     named = [record for record in records if record["whose"]["id"]]
     for _, images in _grouped(named, lambda r: (r["whose"]["id"], r["whose"]["issuer"])):
         studies = len({record["study"] for record in images})
         for key in ("birth_date", "sex"):
             if studies > 1 and (count := _values(images, key)) > 1:
-                found.append(
-                    f"{studies} studies have one Patient ID and {count} {WHOSE[key]}: they may be "
-                    "of several patients"
+                lines.append(
+                    f"{studies} studies share one Patient ID but have {count} {WHOSE[key]}: they "
+                    "may belong to several patients"
                 )
-    return found
+    return lines
 
 
 def _grouped(records: Iterable[Record], key: Any) -> Iterable[tuple[Any, list[Record]]]:

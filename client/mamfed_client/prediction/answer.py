@@ -1,4 +1,4 @@
-"""One image: what the network is shown, and all that is made of its answer."""
+"""One image: the input of the network, and the files and record made from its output."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ from mamfed_common.transforms.sample import Sample
 MARKED, HEALTHY = "overlay", "healthy"
 RECONSTRUCTION, DIFFERENCE = "reconstruction", "difference"
 ON_PAGE = "page-"
-"""How the names of pictures begin that the study's page shows."""
+"""Prefix of the pictures shown on the study's page."""
 SEGMENTATION = "segmentation.dcm"
 NO_HEADER = "a picture has no DICOM header to refer to"
 PREPARED = "a prepared sample has no DICOM header to refer to; name the original file"
 
 
 class View(NamedTuple):
-    """An image as the network sees it, and what is known of it.
+    """An image as the network sees it, with its metadata.
 
     Attributes:
-        identity: Its pseudonym, by its content.
-        source: What the user pointed at.
+        identity: Pseudonym derived from its content.
+        source: The input that it comes from.
         sample: Its sample.
-        transform: The way from the file's grid to the sample's.
-        grey: ``(H, W)`` uint16 on the file's grid; of a prepared sample, what that holds.
-        facts: What table and file say.
-        header: What ``Decoder.source`` says; None without a DICOM file.
-        study: Pseudonym of what belongs on one page.
-        whose: Pseudonyms of what all images of one study have to say alike.
-        patient: The patient's number, as table or file have it; it is kept only where the site's
-            policy says so.
+        transform: The mapping from the file's grid to the sample's.
+        grey: ``(H, W)`` uint16 on the file's grid; for a prepared sample, restored from the sample.
+        facts: Metadata from table and file.
+        header: The result of ``Decoder.source``; None if there is no DICOM file.
+        study: Pseudonym of the study, which is shown on one page.
+        whose: Pseudonyms of attributes that all images of a study must share.
+        patient: The patient's number from table or file; it is stored only if the site's policy
+            allows it.
     """
 
     identity: str
@@ -77,18 +77,18 @@ class View(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is kept of an image: files by name, and the record that goes with them."""
+    """The results for an image: files by name, and their record."""
 
     files: dict[str, bytes]
     record: dict[str, Any]
 
 
 def view_of(source: Source, identity: str, size: int, decoder: Decoder, secret: bytes) -> View:
-    """Read an image and prepare it as training would.
+    """Read an image and prepare it as for training.
 
     Raises:
         DataError: It cannot be used.
-        MamfedError: No decoding process starts.
+        MamfedError: The sandbox does not start.
     """
     if source.entry is not None:
         return _prepared_view(source, identity, secret)
@@ -114,10 +114,10 @@ def view_of(source: Source, identity: str, size: int, decoder: Decoder, secret: 
 
 
 def _study(source: Source, facts: Facts, header: Header | None, identity: str) -> tuple[str, ...]:
-    """Say what an image shares with those of one visit: the study.
+    """Return what identifies an image's study.
 
-    A Patient ID does not tell studies apart, as anonymisers give everybody the same one; it stands
-    in where there is no study, or a collection is known to give every image a study of its own.
+    A Patient ID does not distinguish studies, because anonymisers may give everybody the same one.
+    It is used only if there is no study UID, or if a collection gives every image its own.
     """
     study = _text(header, "StudyInstanceUID")
     alone = source.lone_studies or CBIS_PATIENT.match(_text(header, "PatientID"))
@@ -130,39 +130,39 @@ def _study(source: Source, facts: Facts, header: Header | None, identity: str) -
 
 
 def _text(header: Header | None, keyword: str) -> str:
-    found = (header or {}).get(keyword)
-    return found if isinstance(found, str) else ""
+    content = (header or {}).get(keyword)
+    return content if isinstance(content, str) else ""
 
 
 def _whose(row: Row, facts: Facts, header: Header | None, secret: bytes) -> dict[str, str]:
-    """Name by pseudonyms what images of one study must say alike; empty where nothing is said."""
-    said = {
+    """Return pseudonyms of what images of a study must share; empty for missing attributes."""
+    attributes = {
         "id": _patient(row, facts, header),
         "issuer": _text(header, "IssuerOfPatientID"),
         "birth_date": _text(header, "PatientBirthDate"),
         "sex": _text(header, "PatientSex"),
     }
-    return {key: pseudonym(secret, key, word) if word else "" for key, word in said.items()}
+    return {key: pseudonym(secret, key, text) if text else "" for key, text in attributes.items()}
 
 
 def _patient(row: Row, facts: Facts, header: Header | None) -> str:
-    """Return the patient's number; empty where nobody says it."""
-    written = _text(header, "PatientID")
-    return (row.patient_id or facts.patient if CBIS_PATIENT.match(written) else written) or ""
+    """Return the patient's number; empty if unknown."""
+    patient_id = _text(header, "PatientID")
+    return (row.patient_id or facts.patient if CBIS_PATIENT.match(patient_id) else patient_id) or ""
 
 
 def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
     assert source.entry is not None
     assert source.outcome is not None
     sample, transform = source.entry.load(source.name), source.entry.transform()
-    said = source.outcome
+    outcome = source.outcome
     facts = Facts(
-        laterality=said.laterality,
-        laterality_source=said.laterality_source,
-        view=said.view,
-        view_source=said.view_source,
-        spacing_mm=said.spacing_mm,
-        vendor=said.vendor,
+        laterality=outcome.laterality,
+        laterality_source=outcome.laterality_source,
+        view=outcome.view,
+        view_source=outcome.view_source,
+        spacing_mm=outcome.spacing_mm,
+        vendor=outcome.vendor,
     )
     grey = transform.invert(sample.image).astype("uint16")
     study = pseudonym(secret, "study", source.row.patient_id, "")
@@ -172,7 +172,7 @@ def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
 
 
 def answer(view: View, prediction: Prediction, model: LoadedModel, encoding: Encoding) -> Answer:
-    """Make files and record of what the network says of an image."""
+    """Return the files and the record of the network's prediction for an image."""
     probability = view.transform.invert(prediction.malignancy)
     marked = mark(probability, model.threshold, view.facts.spacing_mm)
     files, shown_at = pictures_of(view, prediction, marked)
@@ -196,10 +196,10 @@ def answer(view: View, prediction: Prediction, model: LoadedModel, encoding: Enc
 def pictures_of(
     view: View, prediction: Prediction, marked: MarkedRegions
 ) -> tuple[dict[str, bytes], float | None]:
-    """Draw what people look at: whole images as PNG, and the breast for the study's page.
+    """Draw the whole image as PNG files, and the breast as JPEG files for the study's page.
 
     Returns:
-        The files, and the difference that stands for full colour, None without a reconstruction.
+        The files, and the difference shown at full colour; None without a reconstruction.
     """
     drawn = {MARKED: draw_outlines(view.grey, marked.mask)}
     shown_at = None
@@ -225,7 +225,7 @@ def pictures_of(
 def segmentation_of(
     view: View, marked: MarkedRegions, probability: Pixels, model: LoadedModel, encoding: Encoding
 ) -> tuple[Encoded | None, str]:
-    """Return the DICOM segmentation, or None and why there is none."""
+    """Return the DICOM segmentation, or None and the reason."""
     if view.header is None:
         return None, PREPARED if view.source.entry is not None else NO_HEADER
     pixels = marked.mask if encoding == "binary" else probability
@@ -238,8 +238,8 @@ def segmentation_of(
 
 
 def _image(view: View) -> dict[str, Any]:
-    """Say which image this is, and how the network saw it."""
-    facts, way = view.facts, view.transform
+    """Return the record's entries on the image and its geometry."""
+    facts, transform = view.facts, view.transform
     return {
         "image": view.identity,
         "source": view.source.name,
@@ -250,16 +250,16 @@ def _image(view: View) -> dict[str, Any]:
         "view": facts.view,
         "view_from": facts.view_source,
         "vendor": facts.vendor,
-        "rows": way.rows,
-        "columns": way.columns,
+        "rows": transform.rows,
+        "columns": transform.columns,
         "spacing_mm": facts.spacing_mm,
-        "breast_box": [way.top, way.bottom, way.left, way.right],
-        "chest_wall": "right" if way.flipped else "left",
+        "breast_box": [transform.top, transform.bottom, transform.left, transform.right],
+        "chest_wall": "right" if transform.flipped else "left",
     }
 
 
 def _findings(probability: Pixels, marked: MarkedRegions, facts: Facts) -> dict[str, Any]:
-    """Say what is marked; nothing is said, too."""
+    """Describe the marked regions, or that there are none."""
     return {
         "score": float(probability.max()),
         "score_is": "the highest probability of any pixel",

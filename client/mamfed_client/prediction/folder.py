@@ -1,10 +1,11 @@
-"""The folder that predictions go to: one question's, one folder an image, its record written last.
+"""The folder of predictions: one model and configuration, with a subfolder for each image.
 
-``model.json`` holds the fingerprint of the question, a record that of its image and what is said of
-it: only an image of which nothing has changed is done before.
+``model.json`` holds the fingerprint of model and configuration. Each image's record is written
+last and holds a fingerprint of the image and its metadata: only an unchanged image is skipped.
 
-It names no patient: images and studies go by pseudonyms. What lies in it does: a segmentation
-repeats its source's header, and records name the source file. It belongs where the images may be.
+Folder and file names identify no patient, as images and studies have pseudonyms. Their contents do:
+a segmentation repeats its source's header, and records name the source file. Keep the folder only
+where the images may be kept.
 """
 
 from __future__ import annotations
@@ -31,24 +32,26 @@ IMAGES = "images"
 STUDIES = "studies"
 FORMAT = 2
 ANSWER_VERSION = 1
-"""To be raised with every change that makes another answer of the same network and image."""
+"""Increase it with every change that alters the results for the same network and image."""
 MAKER = "mamfed-client predict"
 
 Record = dict[str, Any]
 
 
 def is_predictions(folder: Path) -> bool:
-    """Tell whether a folder is one that ``mamfed-client predict`` has made."""
+    """Return whether ``mamfed-client predict`` made a folder."""
     try:
-        said = json.loads((folder / MODEL).read_bytes())
+        model = json.loads((folder / MODEL).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(said, dict) and (said.get("made_by") == MAKER or _of_format_1(folder, said))
+    return isinstance(model, dict) and (
+        model.get("made_by") == MAKER or _is_format_1(folder, model)
+    )
 
 
-def _of_format_1(folder: Path, said: Mapping[str, Any]) -> bool:
-    """Tell whether this is one of mamfed 0.1.0, which did not say who made it."""
-    return {"format", "weights_sha256", "segmentation"} <= said.keys() and (
+def _is_format_1(folder: Path, model: Mapping[str, Any]) -> bool:
+    """Return whether a folder is from mamfed 0.1.0, which did not write ``made_by``."""
+    return {"format", "weights_sha256", "segmentation"} <= model.keys() and (
         folder / IMAGES
     ).is_dir()
 
@@ -57,11 +60,11 @@ class PredictionFolder:
     """A folder of one model's predictions."""
 
     def __init__(self, path: Path) -> None:
-        """Stand for a folder."""
+        """Open a folder of predictions."""
         self.path = path
 
     def find(self, identity: str) -> Record | None:
-        """Return the record of an image, if it was predicted and its record is whole."""
+        """Return the record of an image, if it was predicted and its record is complete."""
         try:
             record: Record = json.loads((self.image(identity) / RECORD).read_bytes())
         except (OSError, ValueError):
@@ -69,7 +72,7 @@ class PredictionFolder:
         return record if record.get("format") == FORMAT else None
 
     def forget(self, record: Record) -> None:
-        """Remove an image's results: its record first, then the files that the record names.
+        """Remove an image's results: its record first, then the files that it lists.
 
         Raises:
             OutputError: They cannot be removed.
@@ -85,7 +88,7 @@ class PredictionFolder:
             raise cannot_write(folder, error) from None
 
     def note(self, record: Record, **facts: Any) -> None:
-        """Say in an image's record where it lies now, and whose it is; None forgets a fact.
+        """Update facts in an image's record, such as its source; None removes a fact.
 
         Raises:
             OutputError: It cannot be written.
@@ -96,11 +99,11 @@ class PredictionFolder:
             self.keep(record["image"], {}, known)
 
     def image(self, identity: str) -> Path:
-        """Return where an image's results lie."""
+        """Return the folder of an image's results."""
         return self.path / IMAGES / identity
 
     def keep(self, identity: str, files: Mapping[str, bytes], record: Record) -> None:
-        """Write an image's files, and then its record, which says that they are whole.
+        """Write an image's files and then its record, which marks them as complete.
 
         Raises:
             OutputError: They cannot be written.
@@ -118,30 +121,30 @@ class PredictionFolder:
     def records(self) -> list[Record]:
         """Return the records of all images, by study, side and view."""
         folders = sorted((self.path / IMAGES).glob("*"))
-        found = [record for folder in folders if (record := self.find(folder.name))]
-        return sorted(found, key=lambda r: (r["study"], r["laterality"] or "", r["view"] or ""))
+        records = [record for folder in folders if (record := self.find(folder.name))]
+        return sorted(records, key=lambda r: (r["study"], r["laterality"] or "", r["view"] or ""))
 
 
 def check_folder(path: Path, question: Fingerprint) -> None:
-    """Refuse a folder of something else, before the work.
+    """Refuse a folder with other content, before any work is done.
 
     Args:
         path: The folder, which need not exist.
-        question: All that its predictions depend on but the images.
+        question: Everything on which its predictions depend, except the images.
 
     Raises:
-        OutputError: It holds predictions of another question, or anything else.
+        OutputError: It holds predictions of another question, or other files.
     """
     check_place(path, _is_begun, "predictions")
     if not (path / MODEL).exists():
         return
     try:
-        found = json.loads((path / MODEL).read_bytes())
+        model = json.loads((path / MODEL).read_bytes())
     except (OSError, ValueError):
         raise OutputError(f"{path / MODEL}: damaged; name a new folder") from None
     if not is_predictions(path):
         raise OutputError(f"{path}: holds other files, and no predictions; choose a new folder")
-    question.check(found, f"{path}: holds other predictions", "name a new folder")
+    question.check(model, f"{path}: holds other predictions", "name a new folder")
 
 
 def _is_begun(path: Path) -> bool:
@@ -150,7 +153,7 @@ def _is_begun(path: Path) -> bool:
 
 @contextmanager
 def open_folder(path: Path, question: Fingerprint) -> Iterator[PredictionFolder]:
-    """Open a folder for one process, and say in it whose predictions it holds.
+    """Open a folder for one process, and record in it what its predictions depend on.
 
     Raises:
         DataError: Another process works in it.
@@ -168,13 +171,13 @@ def open_folder(path: Path, question: Fingerprint) -> Iterator[PredictionFolder]
 
 
 def question_of(model: Mapping[str, Any], encoding: str, device: str, secret: bytes) -> Fingerprint:
-    """Name all that predictions of one image depend on, but the image and what is said of it.
+    """Return a fingerprint of everything predictions depend on, except the image and its metadata.
 
     Args:
-        model: What ``Model.to_json`` says.
-        encoding: What a segmentation holds.
-        device: The kind of device that the network runs on: bits differ.
-        secret: The site's, by which images are named.
+        model: The result of ``LoadedModel.to_json``.
+        encoding: Encoding of segmentations.
+        device: Type of device that the network runs on, since results differ in their last bits.
+        secret: The site's secret, from which pseudonyms of images are derived.
     """
     return Fingerprint.of(
         made_by=MAKER,

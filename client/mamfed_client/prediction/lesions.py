@@ -1,4 +1,4 @@
-"""What a map of probabilities marks, region by region, on the image file's own pixel grid."""
+"""Marked regions of a probability map, on the image file's own pixel grid."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from mamfed_client.imaging.mammogram import Mask, Pixels
 from mamfed_common.metrics.detection import region_scores, regions_of
 
 MOST_LESIONS = 100
-"""Lesions listed of an image; a map of noise, as an untrained network gives, has thousands."""
+"""Maximum regions listed per image; a noisy map of an untrained network has thousands."""
 
 
 class Lesion(NamedTuple):
-    """One connected region (8) of what is marked. Rows and columns count from 0 at the top left.
+    """One marked region (8-connected). Rows and columns are counted from 0 at the top left.
 
     Attributes:
-        centre_row: Of its centre of mass.
-        centre_column: Likewise.
-        box: The smallest rectangle around it: first row, row after the last, first column, column
-            after the last.
+        centre_row: Row of its centre of mass.
+        centre_column: Column of its centre of mass.
+        box: Its bounding box: first row, row after the last, first column, column after the last.
         pixels: Its area in pixels of the image file.
-        area_mm2: Its area on the detector or film, without regard to magnification; None where
-            the file tells no spacing.
-        score: Mean probability of its pixels, 0..1, as the FROC curve ranks regions.
+        area_mm2: Its area on the detector or film, not corrected for magnification; None if the
+            spacing is unknown.
+        score: Mean probability of its pixels, 0..1, as in the FROC curve.
         peak: Highest probability of its pixels.
     """
 
@@ -40,12 +39,12 @@ class Lesion(NamedTuple):
 
 
 class MarkedRegions(NamedTuple):
-    """What a threshold marks of an image.
+    """The marked regions of an image.
 
     Attributes:
         mask: ``(H, W)`` bool.
-        lesions: Its regions, the highest score first; at most :data:`MOST_LESIONS`.
-        left_out: How many regions more there are.
+        lesions: Its regions, highest score first; at most :data:`MOST_LESIONS`.
+        left_out: Number of further regions.
     """
 
     mask: Mask
@@ -54,12 +53,12 @@ class MarkedRegions(NamedTuple):
 
 
 def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> MarkedRegions:
-    """Mark what reaches a threshold.
+    """Mark the pixels that reach a threshold.
 
     Args:
         probability: ``(H, W)`` float32 in 0..1, on the image file's grid.
-        threshold: From which probability a pixel is marked.
-        spacing_mm: Distance of pixel centres.
+        threshold: Lowest probability at which a pixel is marked.
+        spacing_mm: Distance between pixel centres.
     """
     mask: Mask = probability >= threshold
     box = Box.around(mask)

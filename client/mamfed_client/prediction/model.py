@@ -1,4 +1,4 @@
-"""The network that predicts, and all that says which one it is."""
+"""The network used for prediction, and what identifies it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class LoadedModel:
 
     Attributes:
         network: The network, on ``device``.
-        device: Where it runs.
-        plan: The plan that it was trained by, with the threshold to use.
-        facts: What its checkpoint says of it.
-        threshold_from: Where the threshold comes from.
-        painter: The network as stage 1 left it, on ``device``, which draws healthy tissue; None:
-            there was no stage 1.
+        device: The device it runs on.
+        plan: The plan of its training, with the threshold to use.
+        facts: The facts in its checkpoint.
+        threshold_from: Origin of the threshold.
+        painter: The network at the end of stage 1, on ``device``, which draws healthy tissue; None
+            if there was no stage 1.
     """
 
     network: MalignancyNetwork
@@ -42,11 +42,11 @@ class LoadedModel:
 
     @property
     def threshold(self) -> float:
-        """Probability from which a pixel is marked."""
+        """Lowest probability at which a pixel is marked."""
         return self.plan.evaluation.threshold
 
     def to_json(self) -> dict[str, Any]:
-        """Name the model and its threshold; equal ones give equal predictions."""
+        """Return what identifies model and threshold: equal values give equal predictions."""
         personal = self.facts.personal
         return {
             **({"personal_of": personal.site} if personal else {}),
@@ -70,18 +70,19 @@ def load_model(
 
     Args:
         checkpoint: The file.
-        threshold: Probability from which a pixel is marked; None: the checkpoint's, which
-            validation chose, or else its plan's.
+        threshold: Lowest probability at which a pixel is marked; None: the one that validation
+            chose, from the checkpoint, or else the plan's.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        norms: The group of sites whose norms to use, where the checkpoint holds those of groups.
+        norms: The group of sites whose norms to use, if the checkpoint holds norms by group.
 
     Raises:
-        CheckpointError: It is missing, damaged, of another network, or of stage 1.
+        CheckpointError: The file is missing, damaged, for another network, or from stage 1.
         PlanError: ``threshold`` is not between 0 and 1, or there is no such device.
     """
     if checkpoint.is_dir():
         raise CheckpointError(
-            f"{checkpoint}: a folder; name a file, of a run its checkpoints/best.safetensors"
+            f"{checkpoint}: found a folder, expected a file; of a run, its "
+            "checkpoints/best.safetensors"
         )
     state, facts, painter = checkpoints.load_model(checkpoint, norms)
     require_finetuned(checkpoint, facts)

@@ -1,4 +1,4 @@
-"""A prediction as pictures in the image file's own orientation, at reading size."""
+"""Pictures of a prediction, in the image file's own orientation and reduced to reading size."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from mamfed_client.review.show import LESION, Picture, outline, shrunk, thickene
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 LONGEST_SIDE = 1600
-"""Pixels of the longer side, at most: a mammogram as a screen shows it."""
+"""Maximum side of a picture in pixels: a mammogram at the size of a screen."""
 HUNG_SIDE = 900
-"""Likewise of one on a study's page."""
+"""Maximum side of a picture on a study's page."""
 LISTED_SIDE = 220
-"""Likewise of one in the list of studies."""
+"""Maximum side of a thumbnail in the list of studies."""
 ROOM = 9
-"""Pixels between a finding and its outline, so that the line covers nothing of it."""
+"""Pixels between a finding and its outline, so that the line does not cover it."""
 BRIGHTER, DARKER = (230, 159, 0), (86, 180, 233)
 """Okabe and Ito's orange and sky blue."""
 PLATE = 3
 """Pixels of black around a label."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 SMALLEST_RANGE = 0.1
-"""Differences below are texture; a range of less would blow them up."""
+"""Smallest difference at full colour: smaller ones are texture, which must not be amplified."""
 
 
 class Frame(NamedTuple):
-    """The part of an image file's grid that a picture shows, and how.
+    """The part of an image file's grid that a picture shows, and how it shows it.
 
     Attributes:
         box: The part.
         mirrored: Whether left and right are swapped.
-        width: Of the picture in pixels.
-        height: Likewise.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
     """
 
     box: Box
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
     height: int
 
     def show(self, picture: Picture, shape: tuple[int, int]) -> Picture:
-        """Cut the part out of a picture of a whole image of ``shape``, and hang it."""
+        """Crop the part from a picture of a whole image of ``shape``, and scale and mirror it."""
         height, width = picture.shape[:2]
         part = self.box.scaled(shape, (height, width))
         cut = picture[part.top : part.bottom, part.left : part.right]
@@ -58,7 +58,7 @@ class Frame(NamedTuple):
         return shown
 
     def place(self, box: Box) -> tuple[float, float]:
-        """Return where the upper right corner of a box of the file's grid lies: x and y, 0..1."""
+        """Return the position of the upper right corner of a box in the picture: x and y, 0..1."""
         column = box.left if self.mirrored else box.right
         x = (column - self.box.left) / (self.box.right - self.box.left)
         y = (box.top - self.box.top) / (self.box.bottom - self.box.top)
@@ -66,15 +66,15 @@ class Frame(NamedTuple):
 
 
 def whole(shape: tuple[int, ...]) -> Frame:
-    """Return the frame that shows a file's image as it is, at reading size."""
+    """Return the frame that shows a file's whole image at reading size."""
     return Frame(Box(0, shape[0], 0, shape[1]), False, *reading_size(shape, LONGEST_SIDE))
 
 
 def hung(transform: Transform, laterality: Laterality | None) -> Frame:
-    """Return the frame that shows a breast as radiologists hang it: the chest wall to the middle.
+    """Return the frame that shows a breast as radiologists hang it, its chest wall to the middle.
 
-    The right breast stands at the left, its chest wall at its right. One of unknown side stands as
-    in its file.
+    The right breast is on the left, with its chest wall on the right. A breast of unknown side is
+    shown as in its file.
     """
     box = Box(transform.top, transform.bottom, transform.left, transform.right)
     size = reading_size((box.bottom - box.top, box.right - box.left), HUNG_SIDE)
@@ -83,11 +83,11 @@ def hung(transform: Transform, laterality: Laterality | None) -> Frame:
 
 
 def draw_outlines(grey: Grey, mask: Mask) -> Picture:
-    """Outline what is marked, ``(h, w, 3)`` uint8 in RGB at reading size.
+    """Return the image with outlined marks, ``(h, w, 3)`` uint8 in RGB at reading size.
 
     Args:
         grey: ``(H, W)`` uint16, tissue bright.
-        mask: ``(H, W)`` bool: what is marked.
+        mask: ``(H, W)`` bool, the marked pixels.
     """
     size = reading_size(grey.shape, LONGEST_SIDE)
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) >> 8
@@ -100,7 +100,7 @@ def draw_outlines(grey: Grey, mask: Mask) -> Picture:
 
 
 def labelled(picture: Picture, lesions: Sequence[Lesion], frame: Frame) -> Picture:
-    """Write number and score beside each lesion, into a picture of that frame."""
+    """Write number and score beside each lesion in a picture of this frame."""
     height, width = picture.shape[:2]
     letters = max(height / 1600, 0.45)
     taken: list[Box] = []
@@ -112,7 +112,7 @@ def labelled(picture: Picture, lesions: Sequence[Lesion], frame: Frame) -> Pictu
         bottom = min(max(round(y * height) - ROOM, high), height)
         place = _free(Box(bottom - high, bottom, left - 3 * PLATE, left + long), taken, height)
         taken.append(place)
-        # A plate: OpenCV 5 draws no wider letters that could surround white ones on bright tissue.
+        # A black plate keeps the text legible: OpenCV 5 cannot draw wider letters as an outline.
         corners = (left - PLATE, place.top - PLATE), (left + long + PLATE, place.bottom + PLATE)
         cv2.rectangle(picture, *corners, (0, 0, 0), cv2.FILLED)
         white = (255, 255, 255)
@@ -121,9 +121,9 @@ def labelled(picture: Picture, lesions: Sequence[Lesion], frame: Frame) -> Pictu
 
 
 def _free(wanted: Box, taken: Sequence[Box], height: int) -> Box:
-    """Move a label up or down, as little as needed, until it covers no other.
+    """Move a label up or down as little as possible, so that it covers no other label.
 
-    Where the picture is full, it stays where it is.
+    If the picture is full, it stays where it is.
     """
     step = wanted.bottom - wanted.top + ROOM
     lines = height // step
@@ -145,11 +145,11 @@ def _meet(one: Box, other: Box) -> bool:
 
 
 def draw_square(square: npt.NDArray[Any], transform: Transform) -> Picture:
-    """Show what a network draws, ``(h, w)`` uint8.
+    """Return the network's drawing as a picture, ``(h, w)`` uint8.
 
     Args:
         square: ``(S, S)`` float32, about 0..1.
-        transform: The way from the file's grid.
+        transform: The mapping from the file's grid.
     """
     levels = np.rint(np.clip(square, 0, 1) * 255).astype(np.float32)
     picture: Picture = _at_reading_size(levels, transform).astype(np.uint8)
@@ -159,10 +159,10 @@ def draw_square(square: npt.NDArray[Any], transform: Transform) -> Picture:
 def draw_difference(
     sample: Sample, reconstruction: npt.NDArray[Any], transform: Transform
 ) -> tuple[Picture, float]:
-    """Show where the image is brighter (orange) and darker (blue) than what the network draws.
+    """Show where the image is brighter (orange) or darker (blue) than the network's drawing.
 
     Returns:
-        ``(h, w, 3)`` uint8 in RGB; and the difference shown at full colour, as intensity in 0..1.
+        ``(h, w, 3)`` uint8 in RGB, and the difference shown at full colour, as intensity in 0..1.
     """
     difference = sample.image.astype(np.float32) / FULL_SCALE - reconstruction
     difference = np.where(sample.breast_mask, difference, np.float32(0))
@@ -176,26 +176,26 @@ def draw_difference(
 
 
 def reading_size(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
-    """Return width and height of a picture of an image of a shape."""
+    """Return the width and height of a picture of an image with this shape."""
     scale = min(1.0, longest / max(shape))
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 
 
 def to_png(picture: Picture) -> bytes:
-    """Encode a grey or an RGB picture."""
+    """Encode a grey or RGB picture as PNG."""
     _, encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])
     return encoded.tobytes()
 
 
 def to_jpeg(picture: Picture) -> bytes:
-    """Encode a grey or an RGB picture for a page."""
+    """Encode a grey or RGB picture as JPEG for a page."""
     coloured = picture if picture.ndim == 2 else picture[..., ::-1]
     _, encoded = cv2.imencode(".jpg", coloured, JPEG)
     return encoded.tobytes()
 
 
 def small_jpeg(jpeg: bytes) -> bytes:
-    """Shrink a picture of a page to one of a list: at most :data:`LISTED_SIDE` pixels a side."""
+    """Shrink a page's picture to a thumbnail of at most :data:`LISTED_SIDE` pixels per side."""
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None, "to_jpeg wrote it"
     size = reading_size(picture.shape[:2], LISTED_SIDE)

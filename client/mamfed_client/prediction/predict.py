@@ -1,4 +1,4 @@
-"""``mamfed-client predict``: images -> segmentations, pictures and records, one by one."""
+"""``mamfed-client predict``: make segmentations, pictures and records of images."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ from mamfed_common.transforms.sample import Sample
 
 SUMMARY = "predictions.json"
 DEFAULT_BATCH = {"cuda": 4}
-"""Images at once by kind of device; a CPU is as fast with one."""
+"""Images per batch by type of device; a CPU is as fast with one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a user asks for.
+    """The options of a ``predict`` call.
 
     Attributes:
         checkpoint: The model.
         inputs: Files, folders and prepared folders.
         out: The folder for predictions.
-        threshold: Probability from which a pixel is marked; None: the checkpoint's.
+        threshold: Lowest probability at which a pixel is marked; None: the checkpoint's.
+        norms: The group of sites whose norms to use, if the checkpoint holds norms by group.
         encoding: Whether segmentations hold flags or probabilities.
-        batch: Images that the network sees at once; None chooses by device.
-        device: Where the network runs.
-        rows: Rows to take of prepared folders; empty takes all.
-        layout: How folders are laid out; None finds out.
-        allow: Reasons for which files are not refused.
-        key_path: Key of prepared folders that are encrypted.
-        names_patients: Whether records and pages name patients' numbers, as the site's policy says.
+        batch: Images per batch; None: chosen by device.
+        device: The device to run on.
+        rows: Rows of prepared folders to use; empty: all.
+        layout: Layout of the folders; None: auto-detected.
+        allow: Reasons for which files are not rejected.
+        key_path: Key file of encrypted prepared folders.
+        names_patients: Whether records and pages show patient numbers, by the site's policy.
     """
 
     checkpoint: Path
@@ -68,12 +69,12 @@ class Request:
 
 
 class PredictionTask(NamedTuple):
-    """An image that is to be predicted.
+    """An image to be predicted.
 
     Attributes:
         source: The image.
         identity: Its pseudonym.
-        said: What names all that is said of it.
+        said: Pseudonym of its metadata, see :meth:`.Source.said`.
     """
 
     source: Source
@@ -82,17 +83,18 @@ class PredictionTask(NamedTuple):
 
 
 def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]:
-    """Predict all images that the folder does not have yet; return what is in it now.
+    """Predict all images that the folder does not hold yet; return a summary of its contents.
 
-    A call that is killed loses the images under way: the next one goes on. No input is changed.
+    An interrupted call loses only the images in progress; the next call resumes. Inputs are never
+    changed.
 
     Args:
-        request: What to do.
-        dry_run: Whether to say only what would be done; images are named by their content, so
-            files are read, but none is decoded.
+        request: The options.
+        dry_run: Whether to report only what would be done. Files are read to identify images by
+            their content, but not decoded.
 
     Raises:
-        CheckpointError: The checkpoint is damaged, of another network, or of stage 1.
+        CheckpointError: The checkpoint is damaged, for another network, or from stage 1.
         DataError: An input does not exist, or a folder as a whole cannot be used.
         OutputError: ``out`` holds something else, or cannot be written.
         PlanError: Threshold or device cannot be used.
@@ -121,11 +123,11 @@ def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]
 def _todo(
     offered: FoundSources, folder: PredictionFolder, secret: bytes
 ) -> tuple[list[PredictionTask], PredictionCounts]:
-    """Leave out what the folder has of the same question, and what is offered twice."""
+    """Return the images to predict, without those in the folder and those given twice."""
     outcomes = PredictionCounts(rejected=list(offered.rejected), own=offered.own)
     todo: dict[str, PredictionTask] = {}
     known: dict[str, str] = {}
-    for source in track(offered.sources, "looking", console=console(), transient=True):
+    for source in track(offered.sources, "listing", console=console(), transient=True):
         try:
             identity, said = source.identity(secret), source.said(secret)
         except FileRejected as refusal:
@@ -154,9 +156,9 @@ def _todo(
 
 
 def _forget(folder: PredictionFolder, outcomes: PredictionCounts, *, names_patients: bool) -> None:
-    """Remove answers of which the question has changed, and note where kept images lie now.
+    """Remove outdated results, and update the source of the images that are kept.
 
-    Patients' numbers that may no longer be shown are forgotten in all records.
+    Patient numbers that may no longer be shown are removed from all records.
     """
     for record in (*outcomes.outdated, *outcomes.replaced):
         folder.forget(record)
@@ -176,27 +178,27 @@ def _predict(
     outcomes: PredictionCounts,
     secret: bytes,
 ) -> None:
-    """Work on batches side by side: while one is in the network, others are read or written.
+    """Process batches concurrently: while one is in the network, others are read or written.
 
-    Memory holds a batch for each of at most ``MAX_DECODERS`` threads.
+    Memory holds one batch for each of at most ``MAX_DECODERS`` threads.
     """
     size = request.batch or DEFAULT_BATCH.get(model.device.type, 1)
     batches = [todo[start : start + size] for start in range(0, len(todo), size)]
     with (
-        open_decoder_pool(len(batches)) as side_by_side,
+        open_decoder_pool(len(batches)) as decoders,
         reading_progress("predicting", len(todo)) as done,
     ):
         worker = _Worker(
             model,
             folder,
             request.encoding,
-            side_by_side,
+            decoders,
             outcomes,
             done,
             secret,
             request.names_patients,
         )
-        for _ in side_by_side.pool.map(worker.predict, batches):
+        for _ in decoders.pool.map(worker.predict, batches):
             pass
 
 
@@ -216,7 +218,7 @@ class _Worker:
     counting: threading.Lock = field(default_factory=threading.Lock)
 
     def predict(self, batch: Sequence[PredictionTask]) -> None:
-        """Read a batch, run the network on it once, and keep what it says.
+        """Read a batch, run the network on it, and store the results.
 
         Raises:
             MamfedError: The device has too little memory, or the folder cannot be written.
@@ -238,17 +240,17 @@ class _Worker:
                 self.done(1, 0)
 
     def _view(self, todo: PredictionTask) -> View | None:
-        """Read an image; one that cannot be used is noted."""
+        """Read an image; record it as rejected if it cannot be used."""
         source, size = todo.source, self.model.plan.image_size
         try:
             with self.readers.decoder() as decoder:
                 return view_of(source, todo.identity, size, decoder, self.secret)
         except FileRejected as refusal:
-            trouble = refusal
+            reason = refusal
         except DataError as error:  # a prepared sample is damaged
-            trouble = FileRejected(Reason.UNREADABLE_IMAGE, str(error))
+            reason = FileRejected(Reason.UNREADABLE_IMAGE, str(error))
         with self.counting:
-            self.outcomes.rejected.append(rejection(source.row.row_number, source.name, trouble))
+            self.outcomes.rejected.append(rejection(source.row.row_number, source.name, reason))
             self.done(1, 1)
         return None
 
@@ -263,6 +265,6 @@ def _in_memory(model: LoadedModel, samples: Sequence[Sample]) -> list[Prediction
         return predict(model.network, samples, model.plan, model.device, model.painter)
     except torch.OutOfMemoryError:
         raise MamfedError(
-            f"{model.device}: too little memory for {len(samples)} images at once; "
+            f"{model.device}: not enough memory for {len(samples)} images per batch; "
             "choose a smaller --batch, or --device cpu"
         ) from None

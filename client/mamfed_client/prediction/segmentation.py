@@ -1,8 +1,8 @@
-"""A marked mammogram as DICOM SEG (PS3.3 A.51), which a viewer lays over its source image.
+"""A marked mammogram as DICOM SEG (PS3.3 A.51), which viewers overlay on its source image.
 
-The segmentation has the source's own pixel grid and refers to it pixel by pixel. Of the source's
-header it repeats what :mod:`mamfed_client.imaging.derived_header` lists. One segmentation is one
-series, as viewers open a series' first alone.
+The segmentation has the source's own pixel grid. It repeats the elements of the source's header
+that :mod:`mamfed_client.imaging.derived_header` lists. Each segmentation is its own series, because
+viewers open only the first of a series.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber"),
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
-"""What has to be there, though perhaps empty (Type 2: PS3.3 C.7.1.1, C.7.2.1)."""
+"""Elements that must be present but may be empty (Type 2: PS3.3 C.7.1.1, C.7.2.1)."""
 SERIES_NUMBERS = range(10_000, 1_000_000_000)
-"""Far from those of the images; nine digits have room in every viewer."""
+"""Well above the images' series numbers; every viewer can show nine digits."""
 MOMENTS = ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime")
-"""When an object was written: no part of what it says."""
+"""When an object was written, which is not part of its content."""
 
 SIDES: dict[Laterality | None, Code] = {"L": codes.SCT.Left, "R": codes.SCT.Right}
 MODIFIERS = (codes.SCT.Suspected, codes.SCT.Malignant)
 
 
 class Origin(NamedTuple):
-    """What made a segmentation.
+    """The model and threshold behind a segmentation.
 
     Attributes:
-        weights_sha256: The weights.
-        plan_sha256: The plan of their training.
-        threshold: Probability from which a pixel is marked.
+        weights_sha256: SHA-256 of the weights.
+        plan_sha256: SHA-256 of the training plan.
+        threshold: Lowest probability at which a pixel is marked.
     """
 
     weights_sha256: str
@@ -64,11 +64,11 @@ class Origin(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A segmentation.
+    """An encoded segmentation.
 
     Attributes:
         data: The DICOM file.
-        left_out: Why elements of the source's header could not be repeated, by keyword.
+        left_out: Reasons why elements of the source's header were not repeated, by keyword.
     """
 
     data: bytes
@@ -82,24 +82,24 @@ def encode_segmentation(
     lesions: int,
     origin: Origin,
 ) -> Encoded:
-    """Write a segmentation as a DICOM file.
+    """Encode a segmentation as a DICOM file.
 
-    Its UIDs come of all that it says, pixels and header, but for the time at which it is written:
-    an archive sees that it has the object already, and takes no other one for it.
+    Its UIDs are derived from its pixels and header, but not from the time of writing: an archive
+    recognises an identical object, and never confuses it with a different one.
 
     Args:
         pixels: ``(H, W)`` on the source's grid: bool for a binary segmentation, or float32
             probabilities in 0..1 for a fractional one (8 bits). All may be 0.
-        source: What ``Decoder.source`` says of the source image.
-        facts: What is known of the source image.
-        lesions: Regions marked.
-        origin: What made it.
+        source: The result of ``Decoder.source`` for the source image.
+        facts: Metadata of the source image.
+        lesions: Number of marked regions.
+        origin: The model and threshold.
 
     Raises:
-        SourceError: The source does not say enough of itself.
+        SourceError: The source's header lacks required elements.
     """
     try:
-        with config.disable_value_validation():  # its warnings quote what they are about
+        with config.disable_value_validation():  # its warnings would quote patient data
             header = sound_header(source)
             segmentation = _segmentation(pixels, header.elements, facts, lesions, origin)
             _repeat(header.elements, segmentation)
@@ -117,7 +117,7 @@ def encode_segmentation(
 def _segmentation(
     pixels: npt.NDArray[Any], header: Dataset, facts: Facts, lesions: int, origin: Origin
 ) -> Segmentation:
-    """Let highdicom make the object; its UIDs and its series' number are not yet its own."""
+    """Build the object with highdicom; its UIDs and series number are still placeholders."""
     is_binary = pixels.dtype == bool
     kind = SegmentationTypeValues.BINARY if is_binary else SegmentationTypeValues.FRACTIONAL
     side = " ".join(word for word in (facts.laterality, facts.view) if word)
@@ -147,9 +147,9 @@ def _segmentation(
 
 
 def _source_image(header: Dataset, rows: int, columns: int) -> Dataset:
-    """Make the header of the source image as highdicom wants it: it quotes odd names in warnings.
+    """Build the source header that highdicom needs, without names, as its warnings quote them.
 
-    What it would copy is repeated afterwards, by our own table.
+    The elements that highdicom would copy are repeated afterwards from our own table.
     """
     image = Dataset()
     for keyword in EMPTY:
@@ -163,11 +163,11 @@ def _source_image(header: Dataset, rows: int, columns: int) -> Dataset:
 
 
 def _repeat(header: Dataset, segmentation: Dataset) -> None:
-    """Put the source's own elements into the object."""
+    """Copy the source's elements into the object."""
     for keyword in REPEATED:
         if keyword in header:
             segmentation[keyword] = header[keyword]
-    # Type 2C where there is no plane orientation (PS3.3 C.7.6.1); highdicom leaves it out.
+    # Type 2C if there is no plane orientation (PS3.3 C.7.6.1); highdicom omits it.
     segmentation.PatientOrientation = header.get("PatientOrientation", "")
     if not header.get("FrameOfReferenceUID"):
         for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
@@ -181,11 +181,11 @@ def _repeat(header: Dataset, segmentation: Dataset) -> None:
 
 
 UNNAMED = "2.25.0"
-"""What stands for a UID that is not known yet."""
+"""Placeholder for a UID that is not known yet."""
 
 
 def _name(segmentation: Dataset) -> None:
-    """Derive the object's UIDs and its series' number of what it says."""
+    """Derive the object's UIDs and series number from its content."""
     (organization,) = segmentation.DimensionOrganizationSequence
     dimensions = [organization, *segmentation.DimensionIndexSequence]
     for item in dimensions:  # highdicom draws a random one
@@ -213,7 +213,7 @@ def _written(segmentation: Dataset) -> bytes:
 
 
 def _timezone(header: Dataset) -> timezone | None:
-    """Return the zone that all times of the object are of (PS3.3 C.12.1); None: it names none."""
+    """Return the time zone of all times in the object (PS3.3 C.12.1); None if there is none."""
     offset = header.get("TimezoneOffsetFromUTC", "")
     if not offset:
         return None
@@ -222,7 +222,7 @@ def _timezone(header: Dataset) -> timezone | None:
 
 
 def _segment(facts: Facts, origin: Origin) -> SegmentDescription:
-    """Describe the one segment: suspected malignant lesion, of the breast, by this network."""
+    """Describe the only segment: a suspected malignant lesion of the breast, by this network."""
     algorithm = AlgorithmIdentificationSequence(
         name="mamfed",
         version=__version__,
@@ -253,7 +253,7 @@ def _segment(facts: Facts, origin: Origin) -> SegmentDescription:
 
 
 def _item(code: Code) -> Dataset:
-    """Make the item of a code sequence (PS3.3 8.8)."""
+    """Build the item of a code sequence (PS3.3 8.8)."""
     item = Dataset()
     item.CodeValue = code.value
     item.CodingSchemeDesignator = code.scheme_designator
@@ -262,6 +262,6 @@ def _item(code: Code) -> Dataset:
 
 
 def _described(lesions: int, threshold: float) -> str:
-    """Say in at most 64 characters what is marked; nothing is said, too."""
+    """Describe in at most 64 characters what is marked, or that nothing is."""
     found = "Nothing" if not lesions else f"{lesions} region{'s' if lesions > 1 else ''}"
     return f"{found} marked at probability {threshold:g} or more"[:64]

@@ -1,4 +1,4 @@
-"""A source's header as a derived object may repeat it: what is sound, and what is not and why."""
+"""The elements of a source's DICOM header that a derived object can repeat."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mamfed_client.imaging.derived_header import LONG, REPEATED, Header
 Content = str | list[Header] | None
 
 REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
-"""What the source must tell: without, no viewer finds out what the segmentation is of."""
+"""Required elements: without them, no viewer can match the segmentation to its source."""
 WHOSE = ("PatientID", "IssuerOfPatientID")
-"""What may be absent but not broken: under another identifier or issuer it is another patient's."""
+"""Elements that may be absent but not invalid: a changed one would name another patient."""
 UIDS = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
-"""Also with leading zeros, which no standard allows and archives hold."""
+"""Leading zeros are accepted: the standard forbids them, but archives contain them."""
 LENGTHS = {"AE": 16, "AS": 4, "CS": 16, "DS": 16, "IS": 12, "LO": 64, "LT": 10240, "PN": 194}
 LENGTHS |= {"SH": 16, "ST": 1024, "UI": 64}
-"""Most characters of a value (PS3.5 table 6.2-1); a name has three groups of 64."""
+"""Maximum characters of a value (PS3.5 table 6.2-1); a name has three groups of 64."""
 WHOLE, REAL = frozenset({"SL", "SS", "SV", "UL", "US", "UV"}), frozenset({"FD", "FL"})
 SHAPES = {
     "PatientSex": re.compile("[MFO]"),
@@ -31,24 +31,24 @@ SHAPES = {
     "TimezoneOffsetFromUTC": re.compile(r"[+-](0[0-9]|1[0-4])[0-5][0-9]"),
     "PatientOrientation": re.compile("[A-Z]{1,4}"),
 }
-"""What values PS3.3 defines, where their kind alone allows more."""
+"""Values that PS3.3 defines, for elements whose VR alone would allow more."""
 CODE = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
 
 class SourceError(Exception):
-    """A file's header does not say what a segmentation of it would need; which, in words."""
+    """A file's header lacks what a segmentation needs; the message says what."""
 
 
 class UnsoundElement(Exception):
-    """An element cannot be repeated; why, in words that quote nothing of it."""
+    """An element cannot be repeated; the message gives the reason without quoting the element."""
 
 
 class SoundHeader(NamedTuple):
-    """What of a header can be repeated.
+    """The elements of a header that can be repeated.
 
     Attributes:
         elements: The elements.
-        left_out: Why others cannot be, by keyword.
+        left_out: Reasons why others cannot be repeated, by keyword.
     """
 
     elements: Dataset
@@ -56,10 +56,10 @@ class SoundHeader(NamedTuple):
 
 
 def sound_header(header: Mapping[str, Content]) -> SoundHeader:
-    """Sort a header into what can be repeated and what cannot.
+    """Separate a header into elements that can be repeated and others.
 
     Raises:
-        SourceError: It does not say what a segmentation would be of, or whose.
+        SourceError: It does not identify the source or the patient of a segmentation.
     """
     elements, left_out = Dataset(), {}
     for keyword, content in header.items():
@@ -73,15 +73,15 @@ def sound_header(header: Mapping[str, Content]) -> SoundHeader:
     for keyword in WHOSE:
         if keyword in left_out:
             raise SourceError(f"the header has no sound {keyword}")
-    said = {keyword: why for keyword, why in left_out.items() if keyword in REPEATED}
-    return SoundHeader(elements, dict(sorted(said.items())))
+    reported = {keyword: why for keyword, why in left_out.items() if keyword in REPEATED}
+    return SoundHeader(elements, dict(sorted(reported.items())))
 
 
 def _element(keyword: str, content: Content) -> DataElement:
-    """Make an element.
+    """Build an element.
 
     Raises:
-        Unsound: Its content is none that it may have (PS3.5 6.2).
+        UnsoundElement: Its content is invalid (PS3.5 6.2).
     """
     tag, vr = tag_for_keyword(keyword), dictionary_VR(keyword)
     assert tag is not None
@@ -103,10 +103,10 @@ def _element(keyword: str, content: Content) -> DataElement:
 
 
 def _item(within: str, item: Header) -> Dataset:
-    """Make an item of a sequence; one of a code has what a code needs (PS3.3 8.8).
+    """Build an item of a sequence; a code needs value, scheme and meaning (PS3.3 8.8).
 
     Raises:
-        Unsound: Something in it is not sound: half a code or identifier is none.
+        UnsoundElement: Part of it is invalid, since half a code or identifier is useless.
     """
     made = Dataset()
     for keyword, content in item.items():
@@ -123,10 +123,10 @@ def _item(within: str, item: Header) -> Dataset:
 
 
 def _value(keyword: str, vr: str, text: str) -> str | int | float:
-    """Return a value as pydicom wants it.
+    """Return a value as pydicom expects it.
 
     Raises:
-        Unsound: The element may not have it.
+        UnsoundElement: The element must not have this value.
     """
     shape = SHAPES.get(keyword, UIDS if vr == "UI" else None)
     if len(text) > LENGTHS.get(vr, len(text)):

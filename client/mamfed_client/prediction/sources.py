@@ -1,4 +1,4 @@
-"""What a user points at -> images to predict: files, folders, rows of a prepared folder."""
+"""The images to predict, listed from files, folders and prepared folders."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from mamfed_common.errors import DataError
 from mamfed_common.runtime.files import refusal_words
 
 LONE_STUDIES = frozenset({"cbis-ddsm", "inbreast"})
-"""Layouts of collections in which a visit's images have studies of their own."""
+"""Layouts of collections that give each image of a visit its own study."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image to predict; nothing of it has been opened yet.
+    """An image to predict, not opened yet.
 
     Attributes:
-        name: What the user calls it: a path, or a prepared folder and a row.
-        row: Where it lies, and what a table says of it.
-        entry: Its sample, of a prepared folder; None where it is read from its file.
-        outcome: What the preparation noted of it.
-        lone_studies: Whether it is of a collection that gives every image a study of its own.
+        name: Its name for the user: a path, or a prepared folder and a row.
+        row: Its file and the metadata from a table.
+        entry: Its sample in a prepared folder; None if it is read from its file.
+        outcome: The result of its preparation.
+        lone_studies: Whether it is from a collection that gives each image its own study.
     """
 
     name: str
@@ -44,9 +44,10 @@ class Source:
     lone_studies: bool = False
 
     def said(self, secret: bytes) -> str:
-        """Name what its row, its file's name and its preparation say of the image.
+        """Return a pseudonym of the image's metadata from its row, file name and preparation.
 
-        All that an answer depends on beside the image's bytes; patients stay unknown.
+        It covers everything besides the image's bytes on which the results depend, and reveals no
+        patient.
         """
         row, outcome = self.row, self.outcome
         words: list[Any] = [
@@ -61,10 +62,10 @@ class Source:
         return pseudonym(secret, "said of an image", json.dumps(words))
 
     def identity(self, secret: bytes) -> str:
-        """Name the image by its content, the same however its file is called.
+        """Return a pseudonym of the image's content, independent of its file name.
 
         Raises:
-            Refusal: The file cannot be read.
+            FileRejected: The file cannot be read.
         """
         if self.outcome is not None:
             return pseudonym(secret, "prepared image", self.outcome.digest)
@@ -78,12 +79,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class FoundSources:
-    """What all inputs hold.
+    """The images found in all inputs.
 
     Attributes:
-        sources: Images that can be tried.
-        rejected: Others that a table or a folder names, but that cannot be.
-        own: Files of earlier predictions, which are no mammograms.
+        sources: Images to try.
+        rejected: Images that a table or a folder lists but that cannot be used.
+        own: Number of files of earlier predictions, which are not mammograms.
     """
 
     sources: tuple[Source, ...]
@@ -93,14 +94,14 @@ class FoundSources:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """How inputs are read.
+    """How to read the inputs.
 
     Attributes:
         size: Side of the network's images in pixels.
-        rows: Rows to take of prepared folders; empty takes all.
-        layout: How folders are laid out; None finds out.
-        allow: Reasons for which files are not refused.
-        key_path: Key of prepared folders that are encrypted.
+        rows: Rows of prepared folders to use; empty: all.
+        layout: Layout of the folders; None: auto-detected.
+        allow: Reasons for which files are not rejected.
+        key_path: Key file of encrypted prepared folders.
     """
 
     size: int
@@ -111,35 +112,35 @@ class Selection:
 
 
 def find_sources(inputs: Sequence[Path], selection: Selection) -> FoundSources:
-    """List the images of files, folders and prepared folders.
+    """List the images in files, folders and prepared folders.
 
     Raises:
         DataError: An input does not exist, or a folder as a whole cannot be used.
     """
-    found = []
+    results = []
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         if selection.rows and not is_prepared(path):
-            raise DataError(f"{path}: --row names rows of prepared folders, which this is not")
-        found.append(_offered(path, selection))
+            raise DataError(f"{path}: not a prepared folder, but --row needs one")
+        results.append(_list_input(path, selection))
     return FoundSources(
-        tuple(source for offered in found for source in offered.sources),
-        tuple(rejected for offered in found for rejected in offered.rejected),
-        sum(offered.own for offered in found),
+        tuple(source for result in results for source in result.sources),
+        tuple(rejected for result in results for rejected in result.rejected),
+        sum(result.own for result in results),
     )
 
 
-def _offered(path: Path, selection: Selection) -> FoundSources:
+def _list_input(path: Path, selection: Selection) -> FoundSources:
     if path.is_file():
         row = Row(1, path.name, path, (), "", Label(None, ()), allow=selection.allow)
         return FoundSources((Source(str(path), row),), ())
     if is_prepared(path):
-        return _prepared(path, selection)
+        return _list_prepared(path, selection)
     manifest = read_folder(path, selection.layout)
-    ours = _Ours(path)
-    rows = [row for row in manifest.rows if not ours.holds(row.image_path)]
-    rejected = [r for r in manifest.rejected if not ours.holds(path / r.image)]
+    own_files = _OwnFiles(path)
+    rows = [row for row in manifest.rows if row.image_path not in own_files]
+    rejected = [r for r in manifest.rejected if path / r.image not in own_files]
     sources = (
         Source(
             str(row.image_path),
@@ -152,32 +153,32 @@ def _offered(path: Path, selection: Selection) -> FoundSources:
     return FoundSources(tuple(sources), tuple(_placed(path, r) for r in rejected), own)
 
 
-class _Ours:
-    """Tells which files below a folder lie in predictions of an earlier call."""
+class _OwnFiles:
+    """The files below a folder that belong to predictions of an earlier call."""
 
     def __init__(self, top: Path) -> None:
         self._top = top
         self._known: dict[Path, bool] = {}
 
-    def holds(self, path: Path) -> bool:
+    def __contains__(self, path: Path) -> bool:
         folder = path.parent
         if folder not in self._known:
             inside = folder != self._top and folder.is_relative_to(self._top)
-            self._known[folder] = is_predictions(folder) or (inside and self.holds(folder))
+            self._known[folder] = is_predictions(folder) or (inside and folder in self)
         return self._known[folder]
 
 
-def _prepared(folder: Path, selection: Selection) -> FoundSources:
+def _list_prepared(folder: Path, selection: Selection) -> FoundSources:
     """List the samples of a prepared folder.
 
     Raises:
-        DataError: It is of another size than the network's, or lacks a row that was asked for.
+        DataError: Its size differs from the network's, or it lacks a selected row.
     """
     intake, size, encrypted = load_intake(folder)
     if size != selection.size:
         raise DataError(
-            f"{folder}: prepared at {size}, the checkpoint's plan asks for {selection.size}; "
-            "name the original files instead"
+            f"{folder}: prepared at {size}, but the checkpoint's plan needs {selection.size}; "
+            "use the original files instead"
         )
     store = open_store(folder, selection.key_path, encrypted=encrypted)
     wanted = selection.rows or {case.row.row_number for case in intake.cases}
@@ -186,7 +187,7 @@ def _prepared(folder: Path, selection: Selection) -> FoundSources:
     for case in (case for case in intake.cases if case.row.row_number in wanted):
         entry = store.find(case.outcome.digest) if case.outcome.digest else None
         if entry is None:
-            detail = "it serves no stage, so it has no sample; name its file instead"
+            detail = "no stage uses it, so it has no sample; use its file instead"
             name = case.row.image
             rejected.append(Rejection(case.row.row_number, name, Reason.MISSING_IMAGE, detail))
         else:
@@ -194,12 +195,12 @@ def _prepared(folder: Path, selection: Selection) -> FoundSources:
             sources.append(Source(name, case.row, entry, case.outcome))
     known = {*(s.row.row_number for s in sources), *(r.row_number for r in rejected)}
     if unknown := sorted(wanted - known):
-        raise DataError(f"{folder}: row {unknown[0]} is not one of this folder's rows")
+        raise DataError(f"{folder}: no row {unknown[0]} in this folder")
     return FoundSources(tuple(sources), tuple(_placed(folder, r) for r in rejected))
 
 
 def _placed(folder: Path, rejected: Rejection) -> Rejection:
-    """Name a rejected image as its path, or as its row of a prepared folder."""
+    """Return a rejected image named by its path, or by its row of a prepared folder."""
     is_row = is_prepared(folder)
     name = f"{folder}: {rejected.image}" if is_row else str(folder / rejected.image)
     return replace(rejected, image=name)

@@ -1,4 +1,4 @@
-"""The pages that people read: one a study, hung as radiologists hang it, and a list of studies."""
+"""HTML pages for readers: one per study, hung as radiologists expect, and a list of studies."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from mamfed_common.runtime.fingerprint import sha256_of
 from mamfed_common.runtime.wording import counted
 
 INDEX = "index.html"
-PAGE_VERSION = 3
-"""To be raised with every change of a page."""
+PAGE_VERSION = 4
+"""Increase it with every change to a page."""
 FINGERPRINT = '<meta name="mamfed-fingerprint" content="{}">'
 HEAD = 1024
-"""Bytes in which a page names its fingerprint."""
+"""Number of bytes at the start of a page that contain its fingerprint."""
 USUAL_VIEWS = ("CC", "MLO")
-"""In the order in which they hang."""
+"""In hanging order, from top to bottom."""
 
 
 class HungImage(NamedTuple):
     """An image on a page.
 
     Attributes:
-        record: What is known of it.
-        pictures: JPEG files by name: marked; with healthy tissue instead, where there is a
-            painter; what the network subtracts and the difference, where it subtracts.
-        mirrored: Whether the page shows it mirrored against its file.
+        record: Its record.
+        pictures: JPEG files by name: the marked image; the image repainted with healthy tissue, if
+            the model has a painter; what the network subtracts and the difference, if it subtracts.
+        mirrored: Whether the page shows the image mirrored relative to its file.
     """
 
     record: Record
@@ -51,16 +51,16 @@ class HungImage(NamedTuple):
 
 
 class FindingStrength(NamedTuple):
-    """How strongly something is marked in a study; greater ones come first.
+    """The strength of a study's marked regions, by which studies are ordered, highest first.
 
-    The highest probability of a pixel does not rank: in a trained network it is 1.00 in most
-    studies. A region's mean is not, since its rim is part of it.
+    The highest probability of a pixel cannot order studies: with a trained network it is 1.00 in
+    most of them. The mean of a region is lower, because it includes the region's rim.
 
     Attributes:
-        region: Mean probability of the strongest region, as the FROC curve ranks regions; 0 where
-            nothing is marked.
+        region: Mean probability of the strongest region, as in the FROC curve; 0 if nothing is
+            marked.
         pixel: Highest probability of any pixel.
-        area_mm2: Area of that region; 0 where there is none, or the spacing is not known.
+        area_mm2: Area of the strongest region; 0 if there is none or the spacing is unknown.
     """
 
     region: float
@@ -73,7 +73,7 @@ class HangingRow(NamedTuple):
 
     Attributes:
         view: The view's name.
-        right: Images of the right breast, which hang at the left.
+        right: Images of the right breast, which hang on the left.
         left: Images of the left breast.
     """
 
@@ -87,13 +87,13 @@ class Study(NamedTuple):
 
     Attributes:
         name: Its pseudonym.
-        files: Its images' files with the folder that each lies in, as the user knows them.
-        patient: The patient's number; empty where the site's policy does not let pages name it.
-        images: How many images it has.
-        marked: On how many of them something is marked.
-        strength: How strongly, see :func:`strength_of`.
+        files: Its images' files, each with its folder, as the user knows them.
+        patient: The patient's number; empty unless the site's policy lets pages show it.
+        images: Number of images.
+        marked: Number of images with marked regions.
+        strength: Strength of its regions, see :func:`strength_of`.
         views: Sides and views.
-        thumbnail: JPEG of the image with the strongest region; None where it was removed.
+        thumbnail: JPEG of the image with the strongest region; None if it was removed.
     """
 
     name: str
@@ -107,13 +107,13 @@ class Study(NamedTuple):
 
 
 def write_pages(folder: PredictionFolder, document: dict[str, Any]) -> None:
-    """Write the pages of studies that have changed, and the list of all; old pages go.
+    """Write the pages of changed studies and the list of all studies; remove outdated pages.
 
-    A page names its fingerprint: that of the records it shows and of the code that draws it.
+    Each page contains a fingerprint of its records and of the code that draws it.
 
     Args:
         folder: The predictions.
-        document: What ``predictions.json`` holds.
+        document: The content of ``predictions.json``.
 
     Raises:
         OutputError: A page cannot be written.
@@ -145,7 +145,7 @@ def write_pages(folder: PredictionFolder, document: dict[str, Any]) -> None:
 
 
 def _has_page(path: Path, shows: str) -> bool:
-    """Tell whether a page shows just this; a call may have been killed before it wrote it."""
+    """Return whether a page has this fingerprint; an interrupted call may not have written it."""
     try:
         with path.open("rb") as file:
             return FINGERPRINT.format(shows).encode() in file.read(HEAD)
@@ -154,10 +154,10 @@ def _has_page(path: Path, shows: str) -> bool:
 
 
 def hang(images: Iterable[HungImage]) -> tuple[list[HangingRow], list[HungImage]]:
-    """Order images as radiologists hang them: CC above MLO, the right breast at the left.
+    """Arrange images as radiologists hang them: CC above MLO, the right breast on the left.
 
     Returns:
-        The rows of the hanging, other views after the usual ones; and the images of unknown side.
+        The rows, with other views after the usual ones, and the images of unknown side.
     """
     rows = {view: HangingRow(view, [], []) for view in USUAL_VIEWS}
     unknown = []
@@ -205,41 +205,41 @@ def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any
         "patient": _patient(records),
         "panels": {
             MARKED: "marked",
-            HEALTHY: "healthy tissue instead",
-            RECONSTRUCTION: "what is subtracted",
-            DIFFERENCE: "difference to that",
+            HEALTHY: "repainted as healthy tissue",
+            RECONSTRUCTION: "subtracted picture",
+            DIFFERENCE: "difference to the subtracted picture",
         },
     }
 
 
 def _hung(folder: PredictionFolder, record: Record) -> HungImage:
-    """Read an image's pictures; one that has been removed is left out."""
+    """Read an image's pictures, without those that have been removed."""
     pictures = {}
     for name in (MARKED, HEALTHY, RECONSTRUCTION, DIFFERENCE):
         path = folder.image(record["image"]) / f"{ON_PAGE}{name}.jpg"
         if path.is_file():
             pictures[name] = path.read_bytes()
     side = record["laterality"]
-    wanted = record["chest_wall"] if side is None else {"R": "right", "L": "left"}[side]
-    return HungImage(record, pictures, record["chest_wall"] != wanted)
+    hung_side = record["chest_wall"] if side is None else {"R": "right", "L": "left"}[side]
+    return HungImage(record, pictures, record["chest_wall"] != hung_side)
 
 
 def strength_of(records: Sequence[Record]) -> FindingStrength:
-    """Say how strongly something is marked on the images of a study."""
+    """Return the strength of the marked regions on a study's images."""
     regions = [(x["score"], x["area_mm2"] or 0.0) for r in records for x in r["lesions"]]
     region, area_mm2 = max(regions, default=(0.0, 0.0))
     return FindingStrength(region, max(r["score"] for r in records), area_mm2)
 
 
 def probability_text(value: float, digits: int = 2) -> str:
-    """Write a probability so that one that is near 1 is not taken for certain."""
+    """Format a probability so that one near 1 does not look like certainty."""
     if value >= 0.9995:
         return "over 0.999"
     return f"{value:.3f}" if value >= 0.995 else f"{value:.{digits}f}"
 
 
 def file_of(source: str) -> str:
-    """Return a source's file with the folder that it lies in: what tells patients apart."""
+    """Return a source's file name with its folder, which tells patients apart."""
     path = Path(source)
     return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
 
@@ -259,11 +259,11 @@ def _summary(folder: PredictionFolder, name: str, records: Sequence[Record]) -> 
 
 
 def _patient(records: Sequence[Record]) -> str:
-    """Name the patients whose numbers records hold; they do only where the policy says so."""
+    """Return the patient numbers in the records, which hold them only if the policy allows it."""
     return ", ".join(dict.fromkeys(r["patient"] for r in records if r.get("patient")))
 
 
 def _thumbnail(folder: PredictionFolder, record: Record) -> bytes | None:
-    """Return the picture of the study's page, small enough for a list."""
+    """Return the picture of the study's page, reduced for the list."""
     path = folder.image(record["image"]) / f"{ON_PAGE}{MARKED}.jpg"
     return small_jpeg(path.read_bytes()) if path.is_file() else None

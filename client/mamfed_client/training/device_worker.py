@@ -1,7 +1,7 @@
-"""``python -m`` this module: trains on one more of a site's devices, as stdin orders.
+"""``python -m mamfed_client.training.device_worker``: train on a further device of a site.
 
-It trains one round and ends; and it ends at once where the process that started it does. What it
-trained stays there: the leader of the group has the same weights.
+The process reads its task from stdin, trains one round and ends. It also ends at once if the
+process that started it ends. It returns no weights: the leader of the group has the same ones.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from mamfed_common.runtime.process_supervisor import hold_lifeline
 from mamfed_common.runtime.terminal import set_environment
 from mamfed_common.transforms.sample import Sample
 
-if TYPE_CHECKING:  # torch is loaded once the order has been read
+if TYPE_CHECKING:  # torch is loaded after the task has been read
     from mamfed_client.training.devices import StoredImage, WorkerTask
 
 logger = logging.getLogger(__name__)
 
 
-class OrderedSamples(Sequence[Sample]):
-    """The samples that an order names."""
+class StoredSamples(Sequence[Sample]):
+    """The samples that a task names."""
 
     def __init__(self, images: Sequence[StoredImage]) -> None:
-        """Read none yet."""
+        """Wrap the samples without reading them."""
         self._images = [(image.entry(), image.name) for image in images]
 
     def __len__(self) -> int:
-        """Count the samples without reading any."""
+        """Return the number of samples."""
         return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]  # no slices needed
@@ -39,8 +39,8 @@ class OrderedSamples(Sequence[Sample]):
         return entry.load(name)
 
 
-def carry_out(order: WorkerTask) -> None:
-    """Train this process's share of a round, led by another one.
+def carry_out(task: WorkerTask) -> None:
+    """Train this process's share of a round, led by another process.
 
     Raises:
         DataError: A sample cannot be read.
@@ -52,31 +52,31 @@ def carry_out(order: WorkerTask) -> None:
     from mamfed_common.training.data_parallel import join_group
     from mamfed_common.training.stages import fit
 
-    torch.set_num_threads(order.threads)
-    device = torch.device(order.place.device)
-    with join_group(order.place) as process_group:
-        network = MalignancyNetwork(order.plan.network).to(device)
-        network.backbone.activation_checkpointing = order.activation_checkpointing
-        samples, benign = OrderedSamples(order.samples), OrderedSamples(order.benign)
+    torch.set_num_threads(task.threads)
+    device = torch.device(task.place.device)
+    with join_group(task.place) as process_group:
+        network = MalignancyNetwork(task.plan.network).to(device)
+        network.backbone.activation_checkpointing = task.activation_checkpointing
+        samples, benign = StoredSamples(task.samples), StoredSamples(task.benign)
         batches = Batches(
-            samples, order.plan, order.stage, order.round_context, benign, process_group.share
+            samples, task.plan, task.stage, task.round_context, benign, process_group.share
         )
         fit(network, batches, device=device, process_group=process_group)
 
 
 def main() -> None:
-    """Carry out the order on stdin."""
+    """Carry out the task on stdin."""
     hold_lifeline()
     set_environment()
     text = sys.stdin.buffer.read()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from mamfed_client.training.devices import WorkerTask
 
-    order = WorkerTask.model_validate_json(text)
+    task = WorkerTask.model_validate_json(text)
     try:
-        carry_out(order)
+        carry_out(task)
     except MamfedError as error:
-        logger.error("%s: %s", order.place.device, error)
+        logger.error("%s: %s", task.place.device, error)
         sys.exit(error.exit_code)
 
 

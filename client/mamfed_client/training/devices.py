@@ -1,7 +1,7 @@
-"""Training on this site's devices: one, in this process, or several, with a partner on each other.
+"""Training on one device in this process, or on several with a worker process for each further one.
 
-A partner is ``python -m mamfed_client.training.device_worker``. It reads the very samples that
-this process would have read, from the same files.
+A worker is ``python -m mamfed_client.training.device_worker``. It reads the samples from the same
+files as this process.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from mamfed_common.training.optimizer_state import OptimizerStateStore
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 from mamfed_common.training.stages import train
 
-PARTNER = "mamfed_client.training.device_worker"
+WORKER_MODULE = "mamfed_client.training.device_worker"
 
 
 class StoredImage(Config):
     """A prepared sample on disk.
 
     Attributes:
-        name: What the site calls the image.
+        name: The site's name for the image.
         path: The file.
-        key: The key of an encrypted one, in hexadecimal.
+        key: Key of an encrypted sample, in hexadecimal.
     """
 
     name: str
@@ -42,12 +42,12 @@ class StoredImage(Config):
     key: str | None = Field(default=None, repr=False)
 
     def entry(self) -> StoredSample:
-        """Return what reads it."""
+        """Return the sample in the store, which can be read."""
         return StoredSample(self.path, bytes.fromhex(self.key) if self.key else None)
 
 
 class WorkerTask(Config):
-    """What a partner is told, through a pipe: the round, and its place in it."""
+    """The task that a worker receives through a pipe: the round, and its rank in the group."""
 
     place: ProcessRank
     stage: Stage
@@ -72,14 +72,14 @@ def train_on(
     checkpointer: RoundCheckpointer | None = None,
     optimizer_state: OptimizerStateStore | None = None,
 ) -> TrainingResult:
-    """Train one site's share of one round, as :func:`mamfed_common.training.stages.train` says.
+    """Train one site's part of one round, see :func:`mamfed_common.training.stages.train`.
 
     Raises:
-        PlanError, SetupError: The devices are not there.
-        RunError: A partner ended before the round was over.
+        PlanError, SetupError: There are no such devices, or too few.
+        RunError: A worker ended before the round was over.
         WeightsError: ``state`` is not of the plan's network.
     """
-    devices, lighter = hardware.choose(), hardware.activation_checkpointing
+    devices, checkpointing = hardware.choose(), hardware.activation_checkpointing
     train_here = partial(
         train,
         stage,
@@ -92,12 +92,12 @@ def train_on(
         on_step=on_step,
         checkpointer=checkpointer,
         optimizer_state=optimizer_state,
-        activation_checkpointing=lighter,
+        activation_checkpointing=checkpointing,
     )
     if len(devices) == 1 or (checkpointer and checkpointer.result()):
         return train_here()
 
-    def order(place: ProcessRank) -> str:
+    def task_for(place: ProcessRank) -> str:
         return WorkerTask(
             place=place,
             stage=stage,
@@ -106,16 +106,16 @@ def train_on(
             samples=_stored(samples),
             benign=_stored(benign),
             threads=hardware.threads or max(1, torch.get_num_threads() // len(devices)),
-            activation_checkpointing=lighter,
+            activation_checkpointing=checkpointing,
         ).model_dump_json()
 
-    with launch(PARTNER, devices, order) as process_group:
+    with launch(WORKER_MODULE, devices, task_for) as process_group:
         return train_here(process_group=process_group)
 
 
 def _stored(samples: LazySamples) -> tuple[StoredImage, ...]:
-    found = map(samples.entry, range(len(samples)))
+    entries = map(samples.entry, range(len(samples)))
     return tuple(
         StoredImage(name=name, path=entry.path, key=entry.key.hex() if entry.key else None)
-        for name, entry in found
+        for name, entry in entries
     )

@@ -1,9 +1,10 @@
 """FedBN's local part: a site's own instance-norm scales and shifts, kept on its own disk.
 
-Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch Normalization", ICLR 2021;
-here the norms are instance norms, whose scale and shift are all that is learned of them. The site
-still sends all its weights, and the server averages all: a site that never trained has a whole
-network. One that trained puts its own norms in place of the average's before it goes on.
+Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch Normalization", ICLR 2021.
+Here the norms are instance norms, whose only learned parameters are scale and shift. The site still
+sends all its weights and the server averages all of them, so a site that never trained has a
+complete network. A site that has trained replaces the average's norms with its own before it
+continues.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ KEPT = re.compile(r"(\d{4})\.safetensors")
 
 
 class LocalNorms:
-    """One site's norms after each round of one run; a few kB each."""
+    """One site's norms after each round of one run; a few kB per round."""
 
     def __init__(self, folder: Path, plan: TrainingPlan, run: str = "") -> None:
-        """Open the site's folder, which is made if missing (0700).
+        """Open the site's folder, creating it if missing (0700).
 
         Args:
-            folder: Where the site keeps all its norms.
-            plan: The plan that the run follows.
-            run: What the coordinator calls the run: the same plan may be run again, and a site
-                that misses its first rounds must not go on with the norms of the run before.
+            folder: Folder of all the site's norms.
+            plan: The plan of the run.
+            run: The coordinator's name for the run. The same plan may run again, and a site that
+                misses the first rounds must not continue with the norms of the earlier run.
         """
         name = hashlib.sha256(f"{plan.sha256()} {run}".encode()).hexdigest()[:16]
         self._folder = private_directory(folder / name)
         self._names = norm_names(plan.network)
 
     def keep(self, state: State, stage: Stage, server_round: int) -> None:
-        """Keep the norms of what this site trained in a round."""
+        """Store the norms that this site trained in a round."""
         folder = private_directory(self._folder / stage)
         own = {name: state[name] for name in self._names}
         write_atomic(folder / f"{server_round:04}.safetensors", save(own))
@@ -51,8 +52,8 @@ class LocalNorms:
     def to_train_from(self, state: State, stage: Stage, server_round: int) -> State:
         """Return the server's weights with the norms of the last round that this site trained.
 
-        In the first round of stage 2 these are of stage 1. A round that is asked again starts
-        from the same norms as before.
+        The first round of stage 2 uses the norms of stage 1. A repeated round starts from the same
+        norms as before.
         """
         own = self._latest(stage, server_round - 1)
         if not own and stage is Stage.FINETUNING and server_round == 1:
@@ -62,17 +63,17 @@ class LocalNorms:
     def to_score(self, state: State, stage: Stage, server_round: int) -> State:
         """Return a round's average with the norms that this site had after that round.
 
-        A site that has not trained in that stage has only the average's.
+        A site that has not trained in that stage uses the average's norms.
         """
         return state | self._latest(stage, server_round)
 
     def _latest(self, stage: Stage, last: int | None) -> State:
-        """Return the norms of the last round up to one that the site trained; else nothing."""
+        """Return the norms of the last trained round up to ``last``; empty if there is none."""
         folder = self._folder / stage
         paths = sorted(folder.glob("*.safetensors"), reverse=True)
         for path in paths:
-            found = KEPT.fullmatch(path.name)
-            if found and (last is None or int(found[1]) <= last):
+            match = KEPT.fullmatch(path.name)
+            if match and (last is None or int(match[1]) <= last):
                 try:
                     own = load_file(path)
                 except (OSError, SafetensorError):

@@ -1,4 +1,4 @@
-"""A few real training steps at a plan's size, to see that they work and what one takes."""
+"""A few real training steps at a plan's size, to check that they work and measure them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MEASURED_STEPS = 2
 
 
 class StepTrial(NamedTuple):
-    """What a step took.
+    """The measurements of a trial step.
 
     Attributes:
-        device: Where it ran.
-        seconds: How long a step takes once the first is over, which starts what is not yet warm.
-        used: How many images of each kind train in the stage.
-        peak_bytes: The most memory that torch held on the first GPU; 0 off a GPU.
-        total_bytes: What that GPU has; 0 off a GPU.
+        device: The device.
+        seconds: Seconds per step, without the first one, which includes start-up work.
+        used: Number of images of each kind that train in the stage.
+        peak_bytes: Peak memory that torch reserved on the first GPU; 0 without a GPU.
+        total_bytes: Memory of that GPU; 0 without a GPU.
     """
 
     device: str
@@ -41,11 +41,11 @@ class StepTrial(NamedTuple):
 def try_step(
     data: SiteData, plan: TrainingPlan, stage: Stage, hardware: Hardware
 ) -> StepTrial | None:
-    """Train some steps of a stage on the site's own images; None where it has none.
+    """Train a few steps of a stage on the site's own images; return None if it has none.
 
     Raises:
-        SetupError: The GPU's memory is too small for the plan, or there are not so many devices.
-        PlanError: The device is not there.
+        SetupError: The GPU has too little memory for the plan, or there are too few devices.
+        PlanError: There is no such device.
         RunError: A process on another device ended.
     """
     samples, benign = data.training(plan, stage)
@@ -57,7 +57,7 @@ def try_step(
     devices, batch_size = hardware.choose(), plan.stage(stage).batch_size
     device, batch = devices[0], samples.first(batch_size)
     beside = benign if len(samples) else benign.first(plan.stage(stage).beside_size)
-    # Counted in steps: the next batch is made while one is trained on, as within a round.
+    # A round of several steps prepares the next batch during training, as in a real round.
     steps = {"rounds": 1, "local_epochs": None, "local_steps": 1 + MEASURED_STEPS}
     short = plan.stage(stage).model_copy(update=steps)
     once = plan.model_copy(update={str(stage): short})
@@ -77,8 +77,8 @@ def try_step(
         )
     except torch.OutOfMemoryError:
         raise SetupError(
-            f"{device}: its memory is too small for {plan.image_size} pixels and batches of "
-            f"{batch_size}; free it, set activation_checkpointing: true, or ask for a smaller plan"
+            f"{device}: not enough memory for {plan.image_size} pixels and batches of "
+            f"{batch_size}; free some, set activation_checkpointing: true, or use a smaller plan"
         ) from None
     seconds = (times[-1] - times[1]) / MEASURED_STEPS
     name = str(device) if len(devices) == 1 else f"{len(devices)} x {device.type}"

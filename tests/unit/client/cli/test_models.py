@@ -151,7 +151,7 @@ def test_what_lies_there_is_listed(home, tiny_plan):
 def test_a_model_that_did_not_come_is_added_where_its_plan_came(home, tiny_plan, tmp_path):
     theirs = keep(SiteHome(tmp_path / "theirs"), tiny_plan, "first").file("shared")
     done = call("models", "add", theirs, "--run", "first", "--home", home.path)
-    assert "which never came to this site" in str(done.exception)
+    assert "which never arrived at this site" in str(done.exception)
     PlanStore(home.plans).remember(tiny_plan)
     done = call("models", "add", theirs, "--run", "first", "--home", home.path)
     (ours,) = home.models.glob("first-*/shared.safetensors")
@@ -207,7 +207,7 @@ def test_each_mistake_is_one_line(home, tiny_plan, evaluated, tmp_path):
 
 def test_a_personal_model_of_another_plan_or_other_weights_is_refused(home, tiny_plan, evaluated):
     keep(home, tiny_plan, "demo", shared_sha256="0" * 64)
-    with pytest.raises(CheckpointError, match="made of other weights") as error:
+    with pytest.raises(CheckpointError, match="adapted from other weights") as error:
         evaluated("--model", "personal")
     one_line(error)
     other = tiny_plan.changed(seed=9)

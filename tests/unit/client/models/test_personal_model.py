@@ -17,7 +17,7 @@ from mamfed_client.models.model_store import (
     folder_for,
     kept_runs,
 )
-from mamfed_client.models.personal_model import Adapter, adapting_plan, averaged
+from mamfed_client.models.personal_model import Adapter, adaptation_plan, averaged
 from mamfed_client.node.client_app import make_client_app
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.site.hardware import Hardware
@@ -82,8 +82,8 @@ def test_adapting_takes_the_plan_s_steps_whatever_the_number_of_images(data, tin
 
 
 def test_adapting_draws_other_images_than_a_round_did_and_the_same_each_time(adapter, tiny_plan):
-    assert adapting_plan(tiny_plan).seed != tiny_plan.seed
-    assert adapting_plan(tiny_plan).finetuning.learning_rate == tiny_plan.personal.learning_rate
+    assert adaptation_plan(tiny_plan).seed != tiny_plan.seed
+    assert adaptation_plan(tiny_plan).finetuning.learning_rate == tiny_plan.personal.learning_rate
     state = weights(tiny_plan)
     once, again = (state_sha256(adapter.adapt(state, tiny_plan)) for _ in range(2))
     assert once == again != state_sha256(state)
@@ -248,7 +248,7 @@ def test_new_names_of_runs_do_not_fill_the_disk(tmp_path, tiny_plan):
         folder.mkdir()
         (folder / "shared.safetensors").touch()
     assert folder_for(tmp_path, "run3", tiny_plan).exists()
-    with pytest.raises(OutputError, match="remove folders of old runs"):
+    with pytest.raises(OutputError, match="remove the folders of old runs"):
         folder_for(tmp_path, "one-more", tiny_plan)
 
 
@@ -294,4 +294,4 @@ def test_a_site_without_a_test_image_keeps_the_final_model_all_the_same(tmp_path
     kept = load_checkpoint(tmp_path / "models" / "shared.safetensors").state
     assert state_sha256(kept) == state_sha256(weights(tiny_plan))
     said = (tmp_path / "models" / "card.md").read_text()
-    assert "shared model: not scored, as none of them has a malignant image\n" in said
+    assert "shared model: not scored, because none of them has a malignant image\n" in said

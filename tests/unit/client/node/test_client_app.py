@@ -74,7 +74,7 @@ def test_training_returns_new_weights_and_the_declared_number(ask, tiny_plan):
 
 
 def test_a_round_that_was_kept_of_other_data_is_trained_anew(site, tiny_plan, tmp_path):
-    folders = {name: tmp_path / name for name in ("norms", "optimizer", "keep")}
+    folders = {name: tmp_path / name for name in ("norms", "optimizer", "state_folder")}
     app = make_client_app(lambda _: site, device="cpu", threads=1, **folders)
     transport = InProcessTransport(app, 1)
     state = state_of(build_network(tiny_plan.network, 5))
@@ -82,7 +82,7 @@ def test_a_round_that_was_kept_of_other_data_is_trained_anew(site, tiny_plan, tm
 
     def train():
         reply = transport.pull(transport.push(1, "train", pack(task, state), 60))
-        (kept,) = (tmp_path / "keep").glob("*.result.safetensors")
+        (kept,) = (tmp_path / "state_folder").glob("*.result.safetensors")
         return state_sha256(unpack_update(reply.content, state).state), kept.name
 
     first, name = train()

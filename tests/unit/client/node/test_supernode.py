@@ -40,7 +40,7 @@ from mamfed_common.security.enrolment import read_welcome, write_document
 from mamfed_common.security.keys import new_ec_key, write_key
 from mamfed_server.admission.approval import revoke
 from mamfed_server.admission.certificate_authority import issue_server, issue_site, make_authority
-from mamfed_server.run.closing_message import LONGEST_SECONDS
+from mamfed_server.run.closing_message import MAX_WAIT_SECONDS
 from mamfed_server.run.state import RunState
 from mamfed_server.settings import ServerHome
 
@@ -104,7 +104,7 @@ def test_a_site_hears_how_the_run_ended_before_the_server_is_gone(
         model.touch()
     started = time.monotonic()
     coordinator.news.end(RunState(how))
-    assert time.monotonic() - started < LONGEST_SECONDS  # it was told, not given up
+    assert time.monotonic() - started < MAX_WAIT_SECONDS  # it was told, not given up
     said = said.format(model=model)
     wait_for(lambda: words(read_status(home)).startswith(f"online: {said}"))
     coordinator.front.stop()

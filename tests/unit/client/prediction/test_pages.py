@@ -117,11 +117,11 @@ def test_a_page_shows_what_it_says(write_phantom, predicted, tmp_path):
     predicted(tmp_path / "in")
     (page,) = (tmp_path / "out/studies").iterdir()
     text = page.read_text()
-    assert text.count("mirrored against the file") == 1
+    assert text.count("mirrored relative to the file") == 1
     assert "Research use only" in text
     listed = (tmp_path / "out/index.html").read_text()
     assert f"study {page.stem[:8]}" in listed
-    assert f"the network says of study {page.stem[:8]}</h1>" in text
+    assert f"rediction for study {page.stem[:8]}</h1>" in text
     strongest = re.search(r"<b>([0-9.]+)</b> strongest|highest probability ([0-9.]+)", listed)
     assert (
         f" {strongest[1] or strongest[2]}" in re.search(r'class="verdict">.*?</p>', text, re.S)[0]

@@ -187,7 +187,7 @@ class TestIdentity:
         assert said["studies"] == 3
         assert len(list((tmp_path / "out/studies").iterdir())) == 3
         (line,) = said["contradictions"]
-        assert line.startswith("3 studies have one Patient ID and 3 birth dates")
+        assert line.startswith("3 studies share one Patient ID but have 3 birth dates")
         assert "ANON" not in json.dumps(said["contradictions"])
 
     def test_a_study_whose_images_contradict_each_other_is_said(self, write_phantom, ask, tmp_path):
