@@ -1,13 +1,13 @@
-"""Checkpoints: one safetensors file that stands alone, and the same facts as JSON beside it.
+"""Checkpoints: a self-contained safetensors file, with its facts repeated in a JSON file.
 
-``NAME.safetensors`` holds the weights and, in its header, a JSON text that says what they are: the
-whole plan, stage, round, sites, and a SHA-256 over the weights. It is written atomically, so a kill
-leaves the old one or the new one. ``NAME.json`` repeats that text for people and scripts; nothing
-reads it back. Neither holds a time or a path: equal runs give equal files.
+``NAME.safetensors`` holds the weights and, in its header, a JSON text that describes them: the full
+plan, stage, round, sites, and a SHA-256 over the weights. It is written atomically, so a crash
+leaves either the old file or the new one. ``NAME.json`` repeats the text for people and scripts;
+mamfed never reads it. Neither contains a time or a path, so equal runs give equal files.
 
-A checkpoint of stage 2 holds a second set of weights, each name behind :data:`PAINTER`: the
-painter, which is the network as stage 1 left it. It alone can draw healthy tissue into a hole
-(``mamfed_common.training.repaint``). A run without stage 1 has none.
+A checkpoint of stage 2 holds a second set of weights, with the prefix :data:`PAINTER`: the painter,
+which is the network at the end of stage 1. Only the painter can fill a hole with healthy tissue
+(``mamfed_common.training.repaint``). A run without stage 1 has no painter.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from mamfed_common.runtime.files import reason, write_atomic
 HEADER_KEY = "mamfed"
 FORMAT = 1
 PAINTER = "painter."
-"""How the names of the painter's arrays begin; no array of a network's own begins so."""
+"""Prefix of the painter's arrays; no array name of a network starts with it."""
 
 
 class PersonalFacts(Config):
-    """How a site has adapted the shared weights, see ``plan.PersonalPlan``.
+    """How a site adapted the shared weights to a personal model, see ``plan.PersonalPlan``.
 
     Attributes:
-        site: The site, on whose own patients it trained.
+        site: The site, which trained on its own patients.
         steps: Training steps.
-        learning_rate: Their peak.
+        learning_rate: Peak learning rate.
         share: Weight of the adapted weights in the average with the shared ones.
-        shared_sha256: SHA-256 over the shared weights that it started from.
+        shared_sha256: SHA-256 over the shared weights that training started from.
     """
 
     site: str
@@ -57,32 +57,33 @@ class PersonalFacts(Config):
 
 
 class CheckpointFacts(Config):
-    """What the weights of a checkpoint are.
+    """The description of a checkpoint's weights.
 
     Attributes:
         format: Version of this layout.
-        mamfed_version: The mamfed that wrote it.
-        plan: The plan that the run followed.
-        plan_sha256: Its name.
+        mamfed_version: Version of mamfed that wrote it.
+        plan: The run's plan.
+        plan_sha256: SHA-256 of the plan.
         weights_sha256: SHA-256 over the weights (``mamfed_common.model.state_dict``).
-        painter_sha256: SHA-256 over the painter; empty where there is none.
-        stage: The stage that the last round belonged to.
-        server_round: That round, counted from 1 within the stage.
+        painter_sha256: SHA-256 over the painter; empty if there is none.
+        stage: Stage of the last round.
+        server_round: The last round within the stage, from 1.
         expected: Sites that the round asked.
         accepted: Sites whose update is in the weights.
-        refused: Sites whose update is not, each with the reason.
-        validation: Each site's validation result, where there is one.
+        refused: Sites whose update is not in the weights, with the reason.
+        validation: Each site's validation result, if any.
         mean_validation_dice: Mean over sites of their validation Dice.
-        pooled_validation_dice: That at 0.5, over all images of all sites: what chooses a round.
-        validation_images: Images behind that.
-        threshold: Probability from which a pixel is marked, as validation chose it; None: the
+        pooled_validation_dice: Mean validation Dice at 0.5 over all images of all sites, by which
+            the best round is chosen.
+        validation_images: Number of images behind that mean.
+        threshold: Minimum probability of a marked pixel, as chosen on validation; None means the
             plan's.
-        personal: How a site has adapted them; None: they are the federation's.
+        personal: How a site adapted the weights; None for the shared model.
         norm_group: Group whose norms are in place in the weights; None: the plan has no groups, the
             arrays hold every group's norms (``mamfed_common.plan.norm_groups``), or the weights
             belong to a site without a group.
-        splits: How each site's data sets were divided into train, val and test, as digests; sites
-            that let them not leave, and checkpoints of older versions, have none.
+        splits: Digests of how each site's data sets were split into train, val and test. Missing
+            for sites that do not let them leave, and in checkpoints of older versions.
     """
 
     format: int = FORMAT
@@ -106,10 +107,10 @@ class CheckpointFacts(Config):
     splits: dict[str, Splits] = Field(default_factory=dict)
 
     def plan_at(self, threshold: float | None) -> tuple[TrainingPlan, str]:
-        """Return the plan with the threshold to use, and where that comes from.
+        """Return the plan with the threshold to use, and the source of the threshold.
 
         Args:
-            threshold: What a user asked for; None: the checkpoint's, or else its plan's.
+            threshold: The user's choice; None means the checkpoint's, or else its plan's.
 
         Raises:
             PlanError: It is not between 0 and 1.
@@ -123,12 +124,12 @@ class CheckpointFacts(Config):
 
 
 class Checkpoint(NamedTuple):
-    """Weights and what they are.
+    """Weights and their description.
 
     Attributes:
         state: The weights.
-        facts: What they are.
-        painter: The same network's weights as stage 1 left them; None: there was no stage 1.
+        facts: Their description.
+        painter: Weights of the same network at the end of stage 1; None without a stage 1.
     """
 
     state: State
@@ -136,7 +137,7 @@ class Checkpoint(NamedTuple):
     painter: State | None = None
 
     def for_group(self, group: str | None) -> Checkpoint:
-        """Return the network with the norms of a group in place, None: with the average's."""
+        """Return the checkpoint with a group's norms in place; None takes the average's."""
         state, facts, painter = self
         if not groups_in(state):
             return self
@@ -150,7 +151,7 @@ class Checkpoint(NamedTuple):
 
 
 def with_hashes(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint whose facts name its weights and its painter's."""
+    """Return a checkpoint whose facts hold the hashes of its weights and its painter."""
     state, facts, painter = checkpoint
     digests = {
         "weights_sha256": state_sha256(state),
@@ -160,12 +161,12 @@ def with_hashes(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write ``path`` (``*.safetensors``) and the JSON beside it, replacing older ones."""
+    """Write ``path`` (``*.safetensors``) and its JSON file, replacing older ones."""
     state, facts, painter = with_hashes(checkpoint)
     text = facts.model_dump_json(indent=2)
-    beside = {f"{PAINTER}{name}": tensor for name, tensor in (painter or {}).items()}
-    # One header key: safetensors does not keep an order among several.
-    write_atomic(path, save(state | beside, metadata={HEADER_KEY: text}))
+    painter_arrays = {f"{PAINTER}{name}": tensor for name, tensor in (painter or {}).items()}
+    # A single header key, because safetensors does not preserve the order of several.
+    write_atomic(path, save(state | painter_arrays, metadata={HEADER_KEY: text}))
     write_atomic(path.with_suffix(".json"), text + "\n")
 
 
@@ -173,7 +174,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint.
 
     Raises:
-        CheckpointError: It is missing, not of mamfed, damaged, or not of the network it names.
+        CheckpointError: It is missing, damaged, not from mamfed, or does not fit its own plan.
     """
     with expecting(FileKind.CHECKPOINT, path):
         return _load(path)
@@ -197,10 +198,10 @@ def _load(path: Path) -> Checkpoint:
 
 
 def read_facts(path: Path) -> CheckpointFacts:
-    """Read what a checkpoint says of itself, quickly: its weights are not looked at.
+    """Read a checkpoint's facts quickly, without its weights.
 
     Raises:
-        CheckpointError: It is missing, not of mamfed, or its header is damaged.
+        CheckpointError: It is missing, not from mamfed, or its header is damaged.
     """
     with _opened(path) as handle:
         text = (handle.metadata() or {}).get(HEADER_KEY)
@@ -208,30 +209,30 @@ def read_facts(path: Path) -> CheckpointFacts:
 
 
 AVERAGE = "average"
-"""What a user calls the norms that are the average over all sites."""
+"""The user's name for the norms averaged over all sites."""
 
 
 def load_model(path: Path, norms: str | None = None) -> Checkpoint:
-    """Read a checkpoint as one network, ready to be used.
+    """Read a checkpoint as a single network, ready for use.
 
     Args:
         path: The checkpoint.
-        norms: The group of sites whose norms to take, where it holds those of groups;
-            :data:`AVERAGE` takes the average over all sites.
+        norms: Group whose norms to use, if the checkpoint has norms by group; :data:`AVERAGE` uses
+            the average over all sites.
 
     Raises:
-        CheckpointError: As :func:`load_checkpoint` says, or the group is not named or unknown.
+        CheckpointError: As in :func:`load_checkpoint`, or the group is missing or unknown.
     """
     checkpoint = load_checkpoint(path)
     groups = groups_in(checkpoint.state)
     if not groups:
         if norms is not None and norms != checkpoint.facts.norm_group:
-            raise CheckpointError(f"{path}: has no norms by group; leave --norms out")
+            raise CheckpointError(f"{path}: has no norms by group; omit --norms")
         return checkpoint
     choices = ", ".join([*groups, AVERAGE])
     if norms is None:
         raise CheckpointError(
-            f"{path}: holds norms by group; say with --norms whose fit these images: {choices}"
+            f"{path}: has norms by group; choose those for these images with --norms: {choices}"
         )
     if norms not in (*groups, AVERAGE):
         raise CheckpointError(f"{path}: --norms {norms}: expected one of {choices}")
@@ -240,9 +241,9 @@ def load_model(path: Path, norms: str | None = None) -> Checkpoint:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; what goes wrong with it while the block runs is named."""
+    """Open a safetensors file; raise CheckpointError if it cannot be read."""
     try:
-        path.open("rb").close()  # safe_open says of every trouble that there is no such file
+        path.open("rb").close()  # safe_open reports every error as a missing file
         with safe_open(path, framework="pt", device="cpu") as handle:
             yield handle
     except OSError as error:
@@ -254,26 +255,24 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _check(path: Path, facts: CheckpointFacts, state: State, sha256: str, what: str) -> None:
     if state_sha256(state) != sha256:
-        raise CheckpointError(f"{path}: damaged: its {what} do not match their SHA-256")
+        raise CheckpointError(f"{path}: damaged: the {what} do not match their SHA-256")
     try:
         expected = expected_state(facts.plan)
         check_state(state, expected if groups_in(state) else select_group(expected, None))
     except WeightsError as error:
-        raise CheckpointError(
-            f"{path}: its {what} are not of the network it names: {error}"
-        ) from None
+        raise CheckpointError(f"{path}: the {what} do not fit its own plan: {error}") from None
 
 
 def require_finetuned(path: Path, facts: CheckpointFacts) -> None:
-    """Refuse a model of stage 1, which draws healthy tissue and has not learned to mark any.
+    """Refuse a checkpoint of stage 1, whose network cannot mark anything yet.
 
     Raises:
-        CheckpointError: It is one.
+        CheckpointError: The checkpoint is of stage 1.
     """
     if facts.stage is not Stage.FINETUNING:
         raise CheckpointError(
-            f"{path}: of {facts.stage}, round {facts.server_round}: it marks nothing yet; "
-            f"name a checkpoint of {Stage.FINETUNING}"
+            f"{path}: a checkpoint of {facts.stage}, round {facts.server_round}, which marks "
+            f"nothing yet; choose a checkpoint of {Stage.FINETUNING}"
         )
 
 
@@ -285,7 +284,7 @@ def _read_facts(path: Path, text: str | None) -> CheckpointFacts:
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise CheckpointError(
-            f"{path}: written by another mamfed? {key} is not as expected"
+            f"{path}: {key} is not as expected; was it written by another version of mamfed?"
         ) from None
     if facts.format != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {facts.format}, expected {FORMAT}")

@@ -24,16 +24,18 @@ Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 Purpose = Literal["benign", "malignant", "without_malignancy"]
 PURPOSES: tuple[Purpose, ...] = ("benign", "malignant", "without_malignancy")
-"""Stage 1; stage 2 and its evaluation; images on which every alarm is false, benign ones too."""
+"""For stage 1; for stage 2 and its evaluation; images on which any marked pixel is a false alarm,
+which include the benign ones."""
 TRAINED_ON: dict[Stage, Purpose] = {Stage.PRETRAINING: "benign", Stage.FINETUNING: "malignant"}
-"""The images that a stage learns from; stage 2 may add others, see ``TrainingPlan.beside``."""
+"""Purpose of the images that a stage trains on. Stage 2 may add companion images, see
+``TrainingPlan.beside``."""
 EVALUATED_ON: tuple[Purpose, ...] = ("malignant", "without_malignancy")
-"""Dice where there is malignancy, false alarms where there is none."""
+"""Dice is measured on the first, false alarms on the second."""
 MAX_IMAGES = 10**7
-"""More images than any site has: their number is the weight of its updates."""
+"""Upper limit of a site's image counts, which determine the share of its updates."""
 
 
-def _some(counts: dict[Purpose, int]) -> dict[Purpose, int]:
+def _not_empty(counts: dict[Purpose, int]) -> dict[Purpose, int]:
     if not sum(counts.values()):
         raise ValueError("it counts no image")
     return counts
@@ -42,12 +44,12 @@ def _some(counts: dict[Purpose, int]) -> dict[Purpose, int]:
 Digest = Annotated[str, Field(pattern=DIGEST)]
 """A SHA-256 in hexadecimal."""
 Splits = Annotated[tuple[Digest, ...], Field(max_length=64)]
-"""One digest a data set: over its name and the SHA-256 and part of each of its images.
+"""One digest per data set, over its name and the SHA-256 and part of each image.
 
-Whoever has all files of a data set and knows its name can tell that it is that one; nobody can try
+Anyone who has all files of a data set and knows its name can recognise it; nobody can test for
 single images (docs/decisions/0037).
 """
 
-Count = Annotated[int, Field(ge=0, le=MAX_IMAGES, strict=True)]  # JSON's true and 7.0 are none
-Examples = Annotated[dict[Purpose, Count], AfterValidator(_some)]
-"""Images that a site used, by kind: what its weight in the average is made of."""
+Count = Annotated[int, Field(ge=0, le=MAX_IMAGES, strict=True)]  # refuses JSON's true and 7.0
+Examples = Annotated[dict[Purpose, Count], AfterValidator(_not_empty)]
+"""Images that a site used, by purpose; they determine its share of the average."""

@@ -1,8 +1,8 @@
-"""Every error that mamfed raises on purpose, each with the exit code its command ends with.
+"""The errors that mamfed raises on purpose, with the exit code of each.
 
-    MamfedError           1  anything below that has no code of its own
+    MamfedError           1  anything that has no code of its own
     |-- PlanError         3  the training plan cannot be used
-    |-- DataError         4  a site's data cannot be used at all (one bad row is a Rejection)
+    |-- DataError         4  a site's data cannot be used at all (a bad row is only rejected)
     |-- CheckpointError   5  a checkpoint is damaged or of another network
     |-- WeightsError      6  weights do not fit the network that the plan describes
     |-- RunError          7  the federated run failed, e.g. its quorum was not met
@@ -10,17 +10,17 @@
     |-- SetupError        9  keys, certificates, site.yaml or server.yaml cannot be used
     |-- LinkError        10  the server cannot be reached, or does not take this site in
     |-- AuditError       11  the audit log has been changed or cut
-    `-- DoubtError       12  something was left out until a person has looked at it
+    `-- DoubtError       12  something was excluded until a person has reviewed it
 
-Exit code 0 is success and 2 a mistake on the command line (typer's own). The message is one
-line: what was found, what was expected, what to do. It never holds a patient's identity.
+Exit code 0 means success and 2 a mistake on the command line (typer's own). A message is one line:
+what was found, what was expected, what to do. It never contains a patient's identity.
 """
 
 from __future__ import annotations
 
 
 class MamfedError(Exception):
-    """Base of all errors that a command prints as one line instead of a traceback."""
+    """Base of all errors that a command reports in one line instead of a traceback."""
 
     exit_code = 1
 
@@ -32,7 +32,7 @@ class PlanError(MamfedError):
 
 
 class DataError(MamfedError):
-    """A site's data cannot be used: no folder, no table, no usable case."""
+    """A site's data cannot be used: there is no folder, no table or no usable case."""
 
     exit_code = 4
 
@@ -50,7 +50,7 @@ class WeightsError(MamfedError):
 
 
 class RunError(MamfedError):
-    """The federated run could not go on."""
+    """The federated run could not continue."""
 
     exit_code = 7
 
@@ -68,18 +68,18 @@ class SetupError(MamfedError):
 
 
 class LinkError(MamfedError):
-    """The server cannot be reached, or refused this site."""
+    """The server cannot be reached, or refuses this site."""
 
     exit_code = 10
 
 
 class AuditError(MamfedError):
-    """The audit log is not what was written: a line is missing, added or changed."""
+    """The audit log was altered: a line is missing, added or changed."""
 
     exit_code = 11
 
 
 class DoubtError(MamfedError):
-    """The work is done, but for what a person should look at first."""
+    """The work is done except for items that a person must review first."""
 
     exit_code = 12

@@ -32,14 +32,14 @@ class Outcome(NamedTuple):
 
 
 WORKS = Outcome()
-AT_WORK = Outcome(9, "runs here already (process")
+AT_WORK = Outcome(9, "is already running here (process")
 OTHERS = Outcome(8, "holds other files")
-FILE_OF_OTHERS = Outcome(8, "is there, and no")
+FILE_OF_OTHERS = Outcome(8, "exists and is not a")
 NO_SETTINGS = Outcome(9, "not found; create a")
 IS_FOLDER = Outcome(8, "is a folder; name a file in it")
 DENIED = Outcome(8, "Permission denied")
 FOLDER_DENIED = Outcome(8, "its folder cannot be written")
-REMOVED = Outcome(1, "the folder you are in was removed")
+REMOVED = Outcome(1, "the current folder was removed")
 NO_SECRET = Outcome(9, "set HOME, or MAMFED_SECRET")
 NO_CACHE = Outcome(9, "set HOME, or MAMFED_CACHE")
 NOT_YOURS = Outcome(8, "belongs to user 54321: run this as user 54321, you are nobody")

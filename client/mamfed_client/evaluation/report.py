@@ -105,7 +105,7 @@ def what_is_replaced(out: Path, question: Fingerprint) -> tuple[str, ...]:
     except (OSError, ValueError, AttributeError):
         ours = False
     if not ours:
-        raise OutputError(f"{out}: is there, and no evaluation; choose another --out")
+        raise OutputError(f"{out}: exists and is not an evaluation; choose another --out")
     different = question.differences(kept)
     if not different:
         return (f"{out}: held the same evaluation, which is made anew",)

@@ -19,11 +19,12 @@ from mamfed_common.config import Config
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.training.batches import RoundContext
-from mamfed_common.training.data_parallel import ProcessRank, launch
+from mamfed_common.training.data_parallel import ProcessRank
 from mamfed_common.training.inference import OnStep
 from mamfed_common.training.optimizer_state import OptimizerStateStore
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 from mamfed_common.training.stages import train
+from mamfed_common.training.worker_processes import launch
 
 WORKER_MODULE = "mamfed_client.training.device_worker"
 

@@ -1,1 +1,1 @@
-"""How good a malignancy map is, how certain that is, and how it is reported."""
+"""Scores of malignancy maps, their uncertainty and how they are reported."""

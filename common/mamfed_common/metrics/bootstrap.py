@@ -1,8 +1,8 @@
-"""Intervals over patients: how far a figure would move with other patients of the same kind.
+"""Confidence intervals over patients, by a cluster bootstrap.
 
-A cluster bootstrap (Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, 3.8):
-a patient's images are alike, so they are drawn together. Drawing images would give intervals
-that are too narrow.
+The images of a patient resemble each other, so they are resampled together (Davison and Hinkley,
+*Bootstrap Methods and their Application*, 1997, 3.8). Resampling images would give intervals that
+are too narrow.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Statistic = Callable[[np.ndarray], float]
 Draws = npt.NDArray[np.int64]
 
 LEVEL = 95.0
-"""Per cent of resamples between an interval's ends."""
+"""Percentage of resamples within an interval."""
 
 
 class Interval(NamedTuple):
-    """A figure with its 95 % percentile interval over patients, and the counts behind it.
+    """A statistic with its 95 % percentile interval over patients, and the counts behind it.
 
     Attributes:
-        value: The figure, of all images as they are.
-        low: Lower end; None with fewer than two patients, who say nothing about others.
-        high: Upper end; None where ``low`` is.
-        patients: Patients behind the figure.
-        images: Their images.
+        value: The statistic of all images, without resampling.
+        low: Lower end; None with fewer than two patients.
+        high: Upper end; None if ``low`` is.
+        patients: Number of patients.
+        images: Number of their images.
     """
 
     value: float
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean of all values: the statistic whose resamples need no loop."""
+    """Return the mean of all values; this statistic is resampled without a loop."""
     return float(np.mean(values))
 
 
@@ -52,18 +52,18 @@ def patient_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Return a statistic of images' values with its interval over patients.
+    """Return a statistic over images with its interval over patients.
 
     Args:
         patients: The patient of each image.
         values: ``(..., images)``, with any leading axes, such as ``(seeds, epochs, images)``.
-        statistic: Gets ``values`` with the images of one resample on the last axis, some of them
-            more than once. A resample for which it gives NaN is left out of the interval.
-        resamples: How many times as many patients are drawn, with replacement.
-        seed: Of the draws. The same patients in the same order give the same draws.
+        statistic: Called with ``values`` whose last axis holds the images of one resample, some of
+            them repeated. Resamples for which it returns NaN do not count towards the interval.
+        resamples: Number of resamples, each of as many patients, drawn with replacement.
+        seed: Seed of the resamples. The same patients in the same order give the same resamples.
 
     Raises:
-        ValueError: No image, or not one patient for each.
+        ValueError: There is no image, or not exactly one patient per image.
     """
     draws = _draws(patients, resamples, seed)
     resampled = _resampled(patients, values, statistic, draws)
@@ -79,7 +79,7 @@ def paired_difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Return ``second`` minus ``first`` in a statistic, with both resampled by the same draws.
+    """Return the statistic of ``second`` minus that of ``first``, with the same resamples.
 
     Arguments and errors are those of :func:`patient_bootstrap`; image ``i`` is the same in both.
     """
@@ -90,7 +90,7 @@ def paired_difference(
 
 
 class Group(NamedTuple):
-    """Images of some patients, such as a site's.
+    """Images of a group of patients, such as those of a site.
 
     Attributes:
         patients: The patient of each image.
@@ -102,12 +102,12 @@ class Group(NamedTuple):
 
 
 def mean_of_groups(groups: Sequence[Group], *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Return the mean over groups of their means, each counting once, with its interval.
+    """Return the unweighted mean of the groups' means, with its interval.
 
-    Patients are drawn within their group: the groups themselves are as they are.
+    Patients are resampled within their group; the groups themselves are fixed.
 
     Raises:
-        ValueError: There is no group, or one without an image.
+        ValueError: There is no group, or a group has no image.
     """
     if not groups:
         raise ValueError("no group to average: expected at least one")
@@ -115,13 +115,16 @@ def mean_of_groups(groups: Sequence[Group], *, resamples: int = 2000, seed: int 
         _resampled(g.patients, g.values, mean, _draws(g.patients, resamples, seed + i))
         for i, g in enumerate(groups)
     ]
-    everybody = [(i, patient) for i, g in enumerate(groups) for patient in g.patients]
+    all_patients = [(i, patient) for i, g in enumerate(groups) for patient in g.patients]
     value = float(np.mean([mean(np.asarray(g.values)) for g in groups]))
-    return _interval(everybody, value, np.mean(sampled, axis=0))
+    return _interval(all_patients, value, np.mean(sampled, axis=0))
 
 
 def _draws(patients: Sequence[Hashable], resamples: int, seed: int) -> Draws:
-    """Return how often each patient, by first appearance, is drawn: ``(resamples, patients)``."""
+    """Return how often each resample draws each patient: ``(resamples, patients)``.
+
+    Patients are in order of first appearance.
+    """
     count = len(set(patients))
     if not count:
         raise ValueError("no image to resample: expected at least one")
@@ -133,10 +136,10 @@ def _draws(patients: Sequence[Hashable], resamples: int, seed: int) -> Draws:
 def _resampled(
     patients: Sequence[Hashable], values: Values, statistic: Statistic, draws: Draws
 ) -> np.ndarray:
-    """Return the statistic of every resample: ``(resamples,)``."""
+    """Return the statistic of each resample: ``(resamples,)``."""
     images = np.asarray(values)
     if images.shape[-1] != len(patients):
-        raise ValueError(f"{images.shape[-1]} values an image: expected {len(patients)}, as named")
+        raise ValueError(f"{images.shape[-1]} values for {len(patients)} images: expected one each")
     numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
     owner = np.array([numbers[patient] for patient in patients])
     if statistic is mean:
@@ -148,7 +151,7 @@ def _resampled(
 
 
 def _interval(patients: Sequence[Hashable], value: float, resampled: np.ndarray) -> Interval:
-    """Cut the interval out of the resamples."""
+    """Return the percentile interval of the resamples."""
     count = len(set(patients))
     defined = resampled[~np.isnan(resampled)]
     if count < 2 or not len(defined):

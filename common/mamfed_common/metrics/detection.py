@@ -1,4 +1,4 @@
-"""Whether lesions are found, and at the price of how many false alarms: regions, FROC, AUROC."""
+"""Lesion detection: connected regions, hits and false alarms, FROC and AUROC."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Pixels = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 FOUND_SHARE = 0.1
-"""A lesion counts as found when at least this share of its pixels is marked."""
+"""A lesion counts as found if at least this fraction of its pixels is marked."""
 CANDIDATE_THRESHOLD = 0.1
-"""Probability from which pixels make candidate regions for the FROC curve."""
+"""Minimum probability of the pixels in candidate regions for the FROC curve."""
 MOST_CANDIDATES = 100
-"""Candidates of an image, the strongest; no rate asked for comes near, and a map of noise, as an
-untrained network gives, has tens of thousands."""
+"""Maximum candidates per image; the strongest are kept. An untrained network gives tens of
+thousands, and no false-positive rate of interest comes near this limit."""
 RATES = (0.25, 0.5, 1.0, 2.0)
-"""False positives an image at which sensitivity is read off the FROC curve."""
+"""False positives per image at which the sensitivity is read from the FROC curve."""
 
 
 class Regions(NamedTuple):
-    """The connected regions (8) of what is marked.
+    """The connected regions (8-connected) of a mask.
 
     Attributes:
-        labels: ``(S, S)`` int32: 0 outside, then the region's number from 1.
-        pixels: ``(regions + 1,)`` int64: their areas by number; that of 0 is 0.
+        labels: ``(S, S)`` int32: 0 outside, otherwise the region's number, from 1.
+        pixels: ``(regions + 1,)`` int64: area of each region, by number; entry 0 is 0.
     """
 
     labels: npt.NDArray[np.int32]
@@ -42,17 +42,17 @@ class Regions(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The highest number; 0 without a region."""
+        """The highest region number; 0 if there is no region."""
         return len(self.pixels) - 1
 
 
 class Overlaps(NamedTuple):
-    """Which lesions and regions meet, pair by pair, each ``(pairs,)`` int64.
+    """Pairs of lesions and regions that overlap, each array ``(pairs,)`` int64.
 
     Attributes:
         lesion: The lesion's number, from 1.
         region: The region's number, from 1.
-        pixels: How many pixels they share.
+        pixels: Number of pixels that they share.
     """
 
     lesion: Ids
@@ -61,11 +61,11 @@ class Overlaps(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What the candidates of an image are worth.
+    """Scores of an image's lesions and false alarms.
 
     Attributes:
-        hits: The score of each lesion, by number: of its best candidate, 0 without.
-        false_alarms: The score of each candidate that hits no lesion.
+        hits: Score of each lesion, by number: that of its best candidate, 0 without one.
+        false_alarms: Score of each candidate that hits no lesion.
     """
 
     hits: tuple[float, ...]
@@ -76,10 +76,10 @@ class FrocCurve(NamedTuple):
     """Sensitivity against false positives, from the lowest threshold to the highest.
 
     Attributes:
-        false_positives_per_image: False alarms over all images, with malignancy or without.
-        sensitivity: Share of lesions hit, 0..1.
-        images: All images.
-        lesions: All lesions in them.
+        false_positives_per_image: False alarms per image, over images with and without malignancy.
+        sensitivity: Fraction of lesions hit, 0..1.
+        images: Number of images.
+        lesions: Number of lesions in them.
     """
 
     false_positives_per_image: tuple[float, ...]
@@ -88,10 +88,10 @@ class FrocCurve(NamedTuple):
     lesions: int
 
     def sensitivity_at(self, rate: float) -> float:
-        """Return the sensitivity at a number of false positives an image, 0..1.
+        """Return the sensitivity, 0..1, at a number of false positives per image.
 
-        Between two thresholds it is interpolated linearly, as CAMELYON 16 does; beyond the
-        candidates that there are, it is the highest reached.
+        It is interpolated linearly between thresholds, as in CAMELYON 16; beyond the last candidate
+        it is the highest value reached.
         """
         from monai.metrics import compute_froc_score
 
@@ -100,7 +100,7 @@ class FrocCurve(NamedTuple):
 
 
 def regions_of(marked: BoolImage) -> Regions:
-    """Find the connected regions of a ``(S, S)`` mask."""
+    """Return the connected regions of a ``(S, S)`` mask."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(marked.astype(np.uint8), connectivity=8)
     pixels = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
     pixels[0] = 0
@@ -108,7 +108,7 @@ def regions_of(marked: BoolImage) -> Regions:
 
 
 def overlaps(lesions: Regions, regions: Regions) -> Overlaps:
-    """Count the pixels that lesions share with regions; pairs that share none are left out."""
+    """Count the pixels that lesions share with regions; other pairs are omitted."""
     both = (lesions.labels > 0) & (regions.labels > 0)
     wide = regions.last + 1
     pairs, pixels = np.unique(
@@ -120,8 +120,8 @@ def overlaps(lesions: Regions, regions: Regions) -> Overlaps:
 def detect(probability: Pixels, lesions: Regions) -> Detections:
     """Match an image's candidates with its lesions.
 
-    A candidate is a connected region (8) above :data:`CANDIDATE_THRESHOLD`. It hits a lesion when
-    it covers at least :data:`FOUND_SHARE` of it, and may hit several.
+    A candidate is a connected region (8-connected) at or above :data:`CANDIDATE_THRESHOLD`. It hits
+    every lesion of which it covers at least :data:`FOUND_SHARE`.
 
     Args:
         probability: ``(S, S)`` float32, 0..1.
@@ -142,9 +142,9 @@ def detect(probability: Pixels, lesions: Regions) -> Detections:
 def region_scores(probability: Pixels, regions: Regions) -> npt.NDArray[np.float64]:
     """Return the mean probability of each region, ``(regions + 1,)``.
 
-    Trained by a Dice loss, most regions have a pixel near 1, so their maxima tell little, and their
-    sums prefer the large ones. On 203 mammograms held out (125 lesions, 256 x 256) the sensitivity,
-    averaged over :data:`RATES`, was 0.65 by the mean, 0.64 by the maximum, 0.51 by the sum.
+    With a Dice loss most regions have a pixel near 1, so maxima hardly distinguish them, and sums
+    favour large regions. On 203 held-out mammograms (125 lesions, 256 x 256) the sensitivity,
+    averaged over :data:`RATES`, was 0.65 by the mean, 0.64 by the maximum and 0.51 by the sum.
     """
     inside = regions.labels > 0
     labels, weights = regions.labels[inside], probability[inside].astype(np.float64)
@@ -153,13 +153,13 @@ def region_scores(probability: Pixels, regions: Regions) -> npt.NDArray[np.float
 
 
 def froc(scores: Sequence[ImageScore]) -> FrocCurve | None:
-    """Draw the FROC curve over all images; None without a lesion."""
+    """Return the FROC curve over all images; None without a lesion."""
     hits = [lesion.score for score in scores for lesion in score.lesion_scores]
     if not hits:
         return None
     from monai.metrics import compute_froc_curve_data
 
-    # MONAI leaves the lowest score out of the thresholds: a 0, which counts nowhere, goes first.
+    # MONAI omits the lowest score from the thresholds; a 0 in front, which counts nowhere, is lost.
     alarms = [0.0, *chain.from_iterable(score.false_alarms for score in scores)]
     rates, sensitivity = compute_froc_curve_data(
         np.array(alarms), np.array(hits), len(hits), len(scores)
@@ -168,21 +168,21 @@ def froc(scores: Sequence[ImageScore]) -> FrocCurve | None:
 
 
 def auroc(scores: Sequence[ImageScore]) -> float | None:
-    """Return how well the maps' peaks tell images with malignancy from the others, 0..1.
+    """Return the AUROC of the maps' peaks for images with against those without malignancy, 0..1.
 
-    None where one of the two is missing.
+    None if one of the two classes is missing.
     """
     area = roc_area(peaks_and_truth(scores))
     return None if np.isnan(area) else area
 
 
 def peaks_and_truth(scores: Sequence[ImageScore]) -> npt.NDArray[np.float64]:
-    """Return ``(2, images)``: each map's peak, and 1 where the image has a malignancy, else 0."""
+    """Return ``(2, images)``: each map's peak, and 1 if the image has a malignancy, otherwise 0."""
     return np.array([[s.peak for s in scores], [s.lesion_pixels > 0 for s in scores]], np.float64)
 
 
 def roc_area(peaks_and_truth: npt.NDArray[np.float64]) -> float:
-    """Return the area under the ROC curve of ``(2, images)``; NaN where one class is missing."""
+    """Return the area under the ROC curve of ``(2, images)``; NaN if a class is missing."""
     peaks, truth = torch.from_numpy(peaks_and_truth)
     if len(truth.unique()) < 2:
         return float("nan")

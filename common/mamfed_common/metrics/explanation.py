@@ -1,4 +1,4 @@
-"""Whether an explanation is tissue: lesions that were redrawn, against the tissue around them."""
+"""Quality of explanations: redrawn lesions compared with the tissue around them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mamfed_common.metrics.detection import FOUND_SHARE, BoolImage, Pixels, regi
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 LEAST_PIXELS = 9
-"""Lesions, and rings of tissue, of fewer pixels are not judged."""
+"""Minimum pixels of a lesion, and of the ring of tissue around it, to be judged."""
 RING_WIDTH = 0.5
-"""Width of the ring, in the lesion's equivalent radii."""
+"""Width of the ring, in equivalent radii of the lesion."""
 LEAST_RING = 3
-"""Its least width in pixels."""
+"""Minimum width of the ring, in pixels."""
 TISSUE = (0.05, 0.95)
-"""Quantiles of the ring's pixels between which the mean of a redrawn lesion is that of tissue."""
+"""A redrawn lesion looks like tissue if its mean lies between these quantiles of the ring."""
 
 
 class RedrawnLesion(NamedTuple):
-    """What became of one lesion that was found and redrawn.
+    """The result of redrawing one lesion.
 
     Attributes:
-        as_tissue: Whether its redrawn interior has a mean between :data:`TISSUE` of the ring's
-            pixels.
-        minus_ring: That mean minus the ring's median, as intensity in 0..1.
+        as_tissue: Whether the mean of its redrawn interior lies between the :data:`TISSUE`
+            quantiles of the ring's pixels.
+        minus_ring: That mean minus the ring's median, in units of intensity (0..1).
     """
 
     as_tissue: bool
@@ -35,16 +35,16 @@ class RedrawnLesion(NamedTuple):
 
 
 def judge_redrawn(sample: Sample, redrawn: Pixels, marked: BoolImage) -> tuple[RedrawnLesion, ...]:
-    """Judge how an image's lesions were redrawn.
+    """Compare an image's redrawn lesions with the tissue around them.
 
-    Judged are the malignant regions (8-connected) of at least :data:`LEAST_PIXELS` that were found,
-    see :data:`FOUND_SHARE`: what was not found is not redrawn. The ring is the breast within half
-    of a lesion's equivalent radius of it, at least 3 pixels, without any malignant pixel.
+    Only lesions (8-connected) of at least :data:`LEAST_PIXELS` that were found are judged, see
+    :data:`FOUND_SHARE`; the others are not redrawn. The ring is the part of the breast within half
+    a lesion's equivalent radius of it, at least 3 pixels wide, without malignant pixels.
 
     Args:
-        sample: The image and its truth.
-        redrawn: ``(S, S)`` float32 in 0..1: the healthy tissue that it should show.
-        marked: ``(S, S)`` bool: what was found.
+        sample: The image with its mask.
+        redrawn: ``(S, S)`` float32 in 0..1: the image with its marked regions redrawn.
+        marked: ``(S, S)`` bool, true in marked regions.
     """
     lesions = regions_of(sample.mask)
     judged = []
@@ -61,7 +61,7 @@ def judge_redrawn(sample: Sample, redrawn: Pixels, marked: BoolImage) -> tuple[R
 
 
 def _ring(lesion: BoolImage) -> BoolImage:
-    """Return a lesion and what lies within the ring's width of it, in rows and in columns."""
+    """Return a lesion together with all pixels within the ring's width, in rows and columns."""
     width = max(LEAST_RING, round(math.sqrt(lesion.sum() / math.pi) * RING_WIDTH))
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     wide = cv2.dilate(lesion.astype(np.uint8), square)

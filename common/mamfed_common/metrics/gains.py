@@ -1,4 +1,4 @@
-"""What a model gains over another one at several sites, in sentences that hide no loss."""
+"""Sentences that compare two models site by site, losses included."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Gain(NamedTuple):
     Attributes:
         site: The site.
         value: The difference.
-        low: Lower end of its 95 % interval over patients; None: there is none.
-        high: Upper end, likewise.
-        images: The images.
-        patients: Their patients; None: it is not known how many.
+        low: Lower end of its 95 % interval over patients; None if there is none.
+        high: Upper end of the interval; None if there is none.
+        images: Number of images.
+        patients: Number of their patients; None if unknown.
     """
 
     site: str
@@ -30,23 +30,23 @@ class Gain(NamedTuple):
 
     @property
     def is_few(self) -> bool:
-        """Whether it stands on too little to be told from chance."""
+        """Whether it rests on too few images or patients to be told from chance."""
         return is_few(self.images, self.patients)
 
     @property
     def holds_zero(self) -> bool:
-        """Whether its interval says that the difference may be chance."""
+        """Whether its interval contains 0, so that the difference may be chance."""
         return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
 
 def compared(model: str, other: str, gains: Sequence[Gain], digits: int = 3) -> list[str]:
-    """Say where a model scored lower than another one and where higher, and how sure that is.
+    """Return sentences on where a model scored lower or higher than another, with caveats.
 
     Args:
-        model: What the model is called, such as ``The shared model``.
-        other: What it is compared with, such as ``local training``.
-        gains: One a site where both were measured; without any there is nothing to say.
-        digits: Decimals; a difference that they show as 0 is none.
+        model: Name of the model, such as ``The shared model``.
+        other: Name of the other model, such as ``local training``.
+        gains: One per site where both were measured; no sentences if empty.
+        digits: Decimals shown; differences that round to 0 count as equal.
     """
     if not gains:
         return []
@@ -58,20 +58,20 @@ def compared(model: str, other: str, gains: Sequence[Gain], digits: int = 3) -> 
     }
     parts = [
         f"{words} {other} at {_how_many(len(own), len(gains))}: "
-        + "; ".join(_told(s, digits) for s in own)
+        + "; ".join(_described(s, digits) for s in own)
         for words, own in groups.items()
         if own
     ]
-    return [f"{model} scored {'; '.join(parts)}.", *_doubts(gains)]
+    return [f"{model} scored {'; '.join(parts)}.", *_caveats(gains)]
 
 
-def _how_many(count: int, of: int) -> str:
-    if count < of:
-        return f"{count} of {of} sites"
-    return {1: "the one site", 2: "both sites"}.get(of, f"all {of} sites")
+def _how_many(count: int, total: int) -> str:
+    if count < total:
+        return f"{count} of {total} sites"
+    return {1: "the one site", 2: "both sites"}.get(total, f"all {total} sites")
 
 
-def _told(gain: Gain, digits: int) -> str:
+def _described(gain: Gain, digits: int) -> str:
     ends = ""
     if gain.low is not None and gain.high is not None:
         ends = f" [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]"
@@ -80,8 +80,8 @@ def _told(gain: Gain, digits: int) -> str:
     return f"{gain.site} {gain.value:+.{digits}f}{ends} ({images}{patients})"
 
 
-def _doubts(gains: Sequence[Gain]) -> list[str]:
-    """Say of which differences nobody can tell whether they are chance."""
+def _caveats(gains: Sequence[Gain]) -> list[str]:
+    """Return sentences on the differences that may be chance."""
     few = [s.site for s in gains if s.is_few]
     open_ends = [s.site for s in gains if s.holds_zero and not s.is_few]
     lines = []
@@ -92,5 +92,5 @@ def _doubts(gains: Sequence[Gain]) -> list[str]:
             "patients."
         )
     if open_ends:
-        lines.append(f"May be chance at {', '.join(open_ends)}: the interval holds 0.")
+        lines.append(f"May be chance at {', '.join(open_ends)}: the interval contains 0.")
     return lines

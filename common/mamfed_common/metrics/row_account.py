@@ -1,4 +1,4 @@
-"""Where every row of a site's table goes under a plan: each is in one count, and they add up."""
+"""What a plan does with each row of a site's table; every row is in exactly one count."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from mamfed_common.runtime.wording import counted
 
 HELD_OUT: tuple[Part, ...] = ("val", "test")
 NEITHER = "other"
-"""Images without malignancy that stage 1 must not see; ``without_malignancy`` less ``benign``."""
+"""Images without malignancy that are excluded from stage 1: ``without_malignancy`` minus
+``benign``."""
 
 
 class RowAccount(NamedTuple):
-    """Rows of a table; those behind the first add up to it.
+    """Counts of a table's rows; ``rows`` is the sum of the others.
 
     Attributes:
-        rows: All.
-        train: Trained on, in either stage.
-        validation: They choose the round and the threshold.
-        test: They measure the result.
-        unused: Readable, but the plan makes no use of them.
-        rejected: Unreadable.
+        rows: All rows.
+        train: Rows trained on, in either stage.
+        validation: Rows that choose the round and the threshold.
+        test: Rows that measure the result.
+        unused: Readable rows that the plan does not use.
+        rejected: Unreadable rows.
     """
 
     rows: int
@@ -35,7 +36,7 @@ class RowAccount(NamedTuple):
     rejected: int
 
     def in_words(self) -> str:
-        """Say it: ``160 rows: 22 trained on, 0 validation, ...``."""
+        """Return the counts as text: ``160 rows: 22 trained on, 0 validation, ...``."""
         return (
             f"{counted(self.rows, 'row')}: {self.train:,} trained on, "
             f"{self.validation:,} validation, {self.test:,} test, {self.unused:,} not used, "
@@ -44,7 +45,7 @@ class RowAccount(NamedTuple):
 
 
 def account_of(description: SiteDescription, plan: TrainingPlan) -> RowAccount:
-    """Return where the rows of a site go under a plan."""
+    """Return what a plan does with the rows of a site."""
     kinds = _trained(description, plan)
     train = sum(_kind(description, kind, "train") for kind in kinds)
     measured = plan.finetuning.rounds > 0
@@ -58,14 +59,15 @@ def account_of(description: SiteDescription, plan: TrainingPlan) -> RowAccount:
 
 
 def total_of(accounts: Sequence[RowAccount]) -> RowAccount:
-    """Add accounts up, such as those of all sites."""
+    """Return the sum of accounts, such as those of all sites."""
     return RowAccount(*map(sum, zip(*accounts or [RowAccount(0, 0, 0, 0, 0, 0)], strict=True)))
 
 
 def reason_lines(descriptions: Mapping[str, SiteDescription], plan: TrainingPlan) -> list[str]:
-    """Say, a line each, why rows of a site are rejected or not used, with counts.
+    """Return lines that explain, with counts, why rows of a site are rejected or not used.
 
-    Lines that say why, less those that serve all the same, add up to what is not used.
+    The excluded rows, minus those that are used after all, plus those without a use add up to
+    ``RowAccount.unused``.
     """
     return [line for site, d in descriptions.items() for line in _reasons(site, d, plan)]
 
@@ -74,20 +76,20 @@ def _reasons(site: str, description: SiteDescription, plan: TrainingPlan) -> Ite
     for reason, count in description.rejected.items():
         yield f"{site}: {count} rejected: {reason}"
     for reason, count in description.left_out.items():
-        yield f"{site}: {count} left out of the stages: {reason}"
-    used = _used_though_left_out(description, plan)
+        yield f"{site}: {count} excluded from the stages: {reason}"
+    used = _used_though_excluded(description, plan)
     if used:
-        yield f"{site}: {used} of those left out are used all the same, as without malignancy"
-    left_out = sum(description.left_out.values()) - used
-    if idle := account_of(description, plan).unused - left_out:
-        yield f"{site}: {idle} fit for a stage, but this plan has no use for them"
+        yield f"{site}: {used} of the excluded rows are still used, as images without malignancy"
+    excluded = sum(description.left_out.values()) - used
+    if idle := account_of(description, plan).unused - excluded:
+        yield f"{site}: {idle} usable in a stage, but not needed by this plan"
 
 
-def _used_though_left_out(description: SiteDescription, plan: TrainingPlan) -> int:
-    """Count the rows that a rule keeps out of stage 1 and that serve all the same.
+def _used_though_excluded(description: SiteDescription, plan: TrainingPlan) -> int:
+    """Count the rows that are excluded from stage 1 but used elsewhere.
 
-    They show no malignancy: what is marked on them is a false alarm, and stage 2 may have them
-    beside its own (``finetuning.beside``).
+    They show no malignancy, so any marked region on them is a false alarm, and stage 2 may use them
+    as companion images (``finetuning.beside``).
     """
     trained = _kind(description, NEITHER, "train") * (NEITHER in _trained(description, plan))
     held_out = sum(_kind(description, NEITHER, part) for part in HELD_OUT)
@@ -95,7 +97,7 @@ def _used_though_left_out(description: SiteDescription, plan: TrainingPlan) -> i
 
 
 def _trained(description: SiteDescription, plan: TrainingPlan) -> set[str]:
-    """Return which of ``malignant``, ``benign`` and :data:`NEITHER` a site trains on."""
+    """Return the kinds (``malignant``, ``benign``, :data:`NEITHER`) that a site trains on."""
     stages = [stage for stage in Stage if plan.stage(stage).rounds]
     kinds: set[str] = {k for stage in stages for k in description.images_used(plan, stage)}
     if "without_malignancy" in kinds:
@@ -104,7 +106,7 @@ def _trained(description: SiteDescription, plan: TrainingPlan) -> set[str]:
 
 
 def _kind(description: SiteDescription, kind: str, part: Part) -> int:
-    """Count the images of one of three kinds that have none in common, in one part."""
+    """Count the images of one of the three disjoint kinds in one part."""
 
     def count(purpose: str) -> int:
         return description.images.get(purpose, {}).get(part, 0)

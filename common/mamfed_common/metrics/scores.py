@@ -1,6 +1,7 @@
-"""How good a malignancy map is, on the plan's square grid, image by image.
+"""Scores of malignancy maps, per image, on the plan's square grid.
 
-MONAI is imported where it is called: a coordinator, which reads scores, need not wait for it.
+MONAI is imported where it is called, because a coordinator only reads scores and need not wait for
+the import.
 """
 
 from __future__ import annotations
@@ -30,23 +31,24 @@ from mamfed_common.metrics.detection import (
 from mamfed_common.metrics.explanation import RedrawnLesion
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
-"""Probabilities at which every image's Dice is taken, so that validation can choose among them."""
+"""Thresholds at which every image's Dice is computed, so that validation can choose among them."""
 
 HALF = 0.5
-"""Of them, the one that nothing had to choose: results at it stand beside those at another."""
+"""The threshold that is not chosen on data; results at another threshold are reported with it."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class LesionScore(NamedTuple):
-    """One malignant region's result.
+    """The result of one lesion.
 
     Attributes:
-        pixels: Its pixels.
-        dice: Dice of it and the marked regions that touch it; one that touches two lesions counts
-            whole against both. 0 where none does.
+        pixels: Number of its pixels.
+        dice: Dice of the lesion and the marked regions that touch it, 0 if none does. A region that
+            touches two lesions counts in full for both.
         found: Whether at least :data:`FOUND_SHARE` of it is marked.
-        score: Of its best candidate, for FROC (``mamfed_common.metrics.detection``); 0 without.
+        score: Score of its best candidate, for FROC (``mamfed_common.metrics.detection``); 0
+            without one.
     """
 
     pixels: int
@@ -56,23 +58,23 @@ class LesionScore(NamedTuple):
 
 
 class ImageScore(NamedTuple):
-    """One image's result; pixels are those of the plan's grid.
+    """The result of one image; pixels are those of the plan's grid.
 
     Attributes:
-        image: What the site calls the image. It stays at the site.
+        image: The site's name for the image. It never leaves the site.
         dice: Dice of marked and malignant pixels, see :func:`dice`.
         iou: Their intersection over union, see :func:`iou`.
         lesion_pixels: Malignant pixels in the mask; 0 on an image without malignancy.
         predicted_pixels: Pixels that the network marks as malignant.
-        lesion_scores: Separate malignant regions (8-connected) of the mask, each by itself.
+        lesion_scores: Result of each lesion (8-connected) in the mask.
         false_alarms: Score of every candidate that hits no lesion
             (``mamfed_common.metrics.detection``).
         peak: The map's maximum, 0..1.
         dice_at: Dice at each of :data:`THRESHOLDS`.
-        hausdorff95_mm: 95th percentile of the distances between the outlines of what is marked and
-            what is malignant, in mm; None without a pixel size, or where either is empty.
-        redrawn: What became of the found lesions that were redrawn as healthy tissue and judged
-            (``mamfed_common.metrics.explanation``); None where there was nothing to draw by.
+        hausdorff95_mm: 95th percentile of the distances between the outlines of marked and of
+            malignant pixels, in mm; None without a pixel size, or if either is empty.
+        redrawn: Results of the lesions that were found and redrawn
+            (``mamfed_common.metrics.explanation``); None without a painter.
     """
 
     image: str
@@ -89,19 +91,19 @@ class ImageScore(NamedTuple):
 
     @property
     def lesions(self) -> int:
-        """How many separate malignant regions the mask has."""
+        """Number of lesions in the mask."""
         return len(self.lesion_scores)
 
     @property
     def lesions_found(self) -> int:
-        """How many of them are found, see :data:`FOUND_SHARE`."""
+        """Number of lesions that were found, see :data:`FOUND_SHARE`."""
         return sum(lesion.found for lesion in self.lesion_scores)
 
 
 def dice(predicted: BoolImage, mask: BoolImage) -> float:
     """Return the Dice coefficient of two ``(H, W)`` masks, 0..1.
 
-    Two empty masks agree: 1. One empty mask against one that is not: 0.
+    It is 1 if both masks are empty, and 0 if only one is.
     """
     from monai.metrics import compute_dice
 
@@ -121,7 +123,7 @@ def hausdorff95_mm(predicted: BoolImage, mask: BoolImage, spacing_mm: float) -> 
         return None
     from monai.metrics import compute_hausdorff_distance
 
-    with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it gives itself
+    with warnings.catch_warnings():  # MONAI 1.6 warns about an argument that it passes itself
         warnings.simplefilter("ignore", FutureWarning)
         distance = compute_hausdorff_distance(
             *_as_batches(predicted, mask),
@@ -143,12 +145,12 @@ def score_image(
     """Score one image's malignancy map.
 
     Args:
-        image: What the site calls the image.
+        image: The site's name for the image.
         probability: ``(S, S)`` float32, 0..1, and 0 outside the breast.
         mask: ``(S, S)`` bool, true on malignant findings.
-        threshold: Probability from which a pixel is marked, 0..1.
-        spacing_mm: Distance of the grid's pixel centres, where it is known.
-        redrawn: What became of its lesions, where they were redrawn.
+        threshold: Minimum probability of a marked pixel, 0..1.
+        spacing_mm: Distance in mm between pixel centres of the grid, if known.
+        redrawn: Results of its redrawn lesions, if any.
     """
     predicted = probability >= threshold
     lesions = regions_of(mask)
@@ -169,26 +171,26 @@ def score_image(
 
 
 class SiteScore(Config):
-    """One site's result, as it may leave the site: means and the counts behind them.
+    """The result of one site as it may leave the site: means and the counts behind them.
 
-    None stands for a mean over no image, and for what the site's policy withholds.
+    None means that there was no image to average, or that the site's policy withholds the value.
 
     Attributes:
-        images: Images with malignancy, behind ``dice``, ``iou`` and ``dice_at``.
-        dice: Their mean Dice, 0..1.
-        lesions: Malignant regions in those images, behind the sensitivities.
+        images: Images with malignancy, over which ``dice``, ``iou`` and ``dice_at`` are means.
+        dice: Mean Dice on them, 0..1.
+        lesions: Lesions in them, the denominator of the sensitivities.
         lesions_found: How many of them were found.
-        images_without_malignancy: Images behind ``false_positive_pixels``.
-        false_positive_pixels: Mean marked pixels on an image without malignancy.
+        images_without_malignancy: Images over which ``false_positive_pixels`` is a mean.
+        false_positive_pixels: Mean number of marked pixels on an image without malignancy.
         iou: Mean intersection over union on the images with malignancy, 0..1.
-        auroc: How well the maps' maxima tell ``images`` from ``images_without_malignancy``, which
-            are both behind it, 0..1; None where one is 0.
-        sensitivity_at_1: Share of ``lesions`` hit at one false positive an image, 0..1, over
-            ``images`` and ``images_without_malignancy`` together; None without a lesion.
+        auroc: AUROC of the maps' maxima for images with against those without malignancy, 0..1;
+            None if either class is missing.
+        sensitivity_at_1: Fraction of ``lesions`` hit at one false positive per image, 0..1, over
+            images with and without malignancy; None without a lesion.
         dice_at: Mean Dice on the images with malignancy at each of :data:`THRESHOLDS`.
-        lesions_redrawn: Found lesions in ``images`` that were redrawn as healthy tissue and judged
-            (``mamfed_common.metrics.explanation``); None where there was nothing to draw by.
-        redrawn_as_tissue: How many of them came out as bright as the tissue around them.
+        lesions_redrawn: Lesions in ``images`` that were found, redrawn and judged
+            (``mamfed_common.metrics.explanation``); None without a painter.
+        redrawn_as_tissue: How many of them became as bright as the tissue around them.
         redrawn_minus_ring: Mean over them of their redrawn brightness minus that of the tissue
             around them, -1..1.
     """
@@ -211,18 +213,18 @@ class SiteScore(Config):
 
     @property
     def dice_at_half(self) -> float | None:
-        """Mean Dice at 0.5; None where ``dice_at`` is."""
+        """Mean Dice at 0.5; None if ``dice_at`` is."""
         return self.dice_at[THRESHOLDS.index(HALF)] if self.dice_at else None
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of malignant regions that were found; None where there are none, or withheld."""
-        found = self.lesions_found
-        return found / self.lesions if self.lesions and found is not None else None
+        """Fraction of lesions that were found; None if there are none or the count is withheld."""
+        count = self.lesions_found
+        return count / self.lesions if self.lesions and count is not None else None
 
 
 def summarise(scores: Sequence[ImageScore]) -> SiteScore:
-    """Reduce image scores to what may leave a site."""
+    """Reduce image scores to the result that may leave a site."""
     malignant = [score for score in scores if score.lesion_pixels]
     other = [score for score in scores if not score.lesion_pixels]
     curve = froc(scores)
@@ -249,7 +251,7 @@ def summarise(scores: Sequence[ImageScore]) -> SiteScore:
 def _lesion_scores(
     predicted: BoolImage, lesions: Regions, hits: Sequence[float]
 ) -> tuple[LesionScore, ...]:
-    """Score every lesion against the marked regions that touch it."""
+    """Score each lesion against the marked regions that touch it."""
     marked = regions_of(predicted)
     shared = overlaps(lesions, marked)
     covered, touching = np.zeros((2, lesions.last + 1), np.int64)
@@ -268,22 +270,22 @@ def _lesion_scores(
 
 
 def _dice_at(probability: Pixels, mask: BoolImage) -> tuple[float, ...]:
-    """Return :func:`dice` at every threshold, from one count of the pixels between them."""
-    thresholds = np.array(THRESHOLDS, np.float32)  # as `probability >= threshold` compares
-    marked = _from_each(probability[probability >= thresholds[0]], thresholds)
-    agreed = _from_each(probability[mask], thresholds)
+    """Return :func:`dice` at each threshold, from one count of the pixels between thresholds."""
+    thresholds = np.array(THRESHOLDS, np.float32)  # `probability >= threshold` compares float32
+    marked = _count_reaching(probability[probability >= thresholds[0]], thresholds)
+    agreed = _count_reaching(probability[mask], thresholds)
     both = marked + int(mask.sum())
     return tuple(np.where(both, 2 * agreed / np.maximum(both, 1), 1.0).tolist())
 
 
-def _from_each(values: Pixels, thresholds: Pixels) -> npt.NDArray[np.int64]:
-    """Count the values that reach each of the rising thresholds."""
+def _count_reaching(values: Pixels, thresholds: Pixels) -> npt.NDArray[np.int64]:
+    """Count the values that reach each of the ascending thresholds."""
     places = np.searchsorted(thresholds, values, side="right")
     return np.bincount(places, minlength=len(thresholds) + 1)[::-1].cumsum()[::-1][1:]
 
 
 def _as_batches(*masks: BoolImage) -> list[torch.Tensor]:
-    """Return masks as MONAI takes them: ``(1, 1, H, W)``."""
+    """Return masks in MONAI's shape, ``(1, 1, H, W)``."""
     return [torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in masks]
 
 

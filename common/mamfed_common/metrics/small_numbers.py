@@ -1,7 +1,7 @@
-"""When a figure stands on so little that it says little; said beside it wherever it is shown.
+"""Flags for results that rest on too few images or patients, shown wherever such a result is.
 
-A cluster bootstrap over a handful of patients draws the same few again and again: its interval is
-too narrow, whether it holds 0 or not (Davison and Hinkley, 1997, 2.5.2).
+A cluster bootstrap over a handful of patients resamples the same few again and again, so its
+interval is too narrow, whether or not it contains 0 (Davison and Hinkley, 1997, 2.5.2).
 """
 
 from __future__ import annotations
@@ -11,45 +11,45 @@ from collections.abc import Mapping
 from mamfed_common.runtime.wording import counted
 
 FEW_IMAGES = 10
-"""A figure over fewer images is flagged."""
+"""A result over fewer images is flagged."""
 FEW_PATIENTS = 10
 """An interval over fewer patients is flagged."""
 UNEVEN = 10
-"""A mean over sites is flagged where one has so many times the images of another."""
+"""A mean over sites is flagged if one has at least this many times the images of another."""
 MARK = "*"
-"""Behind a flagged interval."""
+"""Follows a flagged interval."""
 MARK_MEANS = (
-    f"{MARK} over fewer than {FEW_PATIENTS} patients: such an interval is too narrow, and says "
-    "little even where it does not hold 0"
+    f"{MARK} over fewer than {FEW_PATIENTS} patients: such an interval is too narrow, and means "
+    "little even if it does not contain 0"
 )
 
 
 def is_few(images: int, patients: int | None = None) -> bool:
-    """Tell whether a figure stands on too little to be told from chance."""
+    """Return whether a result rests on too few images or patients to be told from chance."""
     return images < FEW_IMAGES or few_patients(patients)
 
 
 def few_patients(patients: int | None) -> bool:
-    """Tell whether an interval stands on too few patients; None: it is not known on how many."""
+    """Return whether an interval rests on too few patients; False if their number is unknown."""
     return patients is not None and patients < FEW_PATIENTS
 
 
 def cautions(images: Mapping[str, int]) -> list[str]:
-    """Say what to know of a mean over sites, each of which counts once.
+    """Return warnings about an unweighted mean over sites, one per line.
 
     Args:
-        images: Behind each site's figure; sites without one are left out.
+        images: Images behind each site's result; sites without an image are ignored.
     """
     known = {site: count for site, count in images.items() if count}
     lines = []
     if few := sorted(site for site, count in known.items() if count < FEW_IMAGES):
-        behind = ", ".join(f"{site} ({counted(known[site], 'image')})" for site in few)
-        lines.append(f"Fewer than {FEW_IMAGES} images stand behind the figure of {behind}.")
+        sites = ", ".join(f"{site} ({counted(known[site], 'image')})" for site in few)
+        lines.append(f"Results over fewer than {FEW_IMAGES} images: {sites}.")
     if len(known) > 1:
         least, most = (choose(known, key=lambda s: known[s]) for choose in (min, max))
         if known[most] >= UNEVEN * known[least] or (few and known[most] > known[least]):
             lines.append(
-                f"The mean over sites counts {least} with {counted(known[least], 'image')} as much "
-                f"as {most} with {counted(known[most], 'image')}."
+                f"The mean over sites gives {least} with {counted(known[least], 'image')} the same "
+                f"weight as {most} with {counted(known[most], 'image')}."
             )
     return lines

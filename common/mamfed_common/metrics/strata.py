@@ -1,6 +1,7 @@
-"""Results apart by vendor, density, kind, view and size: a mean over all can hide one that fails.
+"""Results by vendor, density, kind, view and lesion size; an overall mean can hide a weak group.
 
-Strata are of images with malignancy. One with fewer of them than a site may report is withheld.
+Strata consist of images with malignancy. Strata with fewer images than a site may report are
+withheld.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from mamfed_common.metrics.scores import ImageScore
 UNKNOWN = "unknown"
 
 BANDS_MM2 = (79, 314)
-"""Areas of discs 10 and 20 mm across, the sizes at which TNM's T1b and T1c end."""
+"""Areas of discs 10 and 20 mm in diameter, the upper limits of TNM's T1b and T1c."""
 BANDS_SHARE = (0.005, 0.02)
-"""About the same shares of a breast of 150 cm2, where the pixel size is not known."""
+"""About the same areas as fractions of a breast of 150 cm2, for images without a pixel size."""
 
 
 class ImageFacts(NamedTuple):
-    """What a site knows of an image beside its pixels. It stays at the site.
+    """What a site knows about an image apart from its pixels. It never leaves the site.
 
     Attributes:
-        patient: Whose image it is.
-        groups: The image's value of each property, e.g. ``vendor``; None where it is not known.
+        patient: The image's patient.
+        groups: The image's value of each property, e.g. ``vendor``; None if unknown.
         breast_pixels: Pixels of the plan's grid inside the breast.
-        spacing_mm: Distance of the grid's pixel centres, where it is known.
+        spacing_mm: Distance in mm between pixel centres of the grid, if known.
     """
 
     patient: Hashable
@@ -40,16 +41,16 @@ class ImageFacts(NamedTuple):
 
 
 class Stratum(NamedTuple):
-    """The images with malignancy that share one value of a property.
+    """Result of the images with malignancy that share one value of a property.
 
     Attributes:
-        property: What they are told apart by.
-        value: What they share.
-        images: How many they are.
-        patients: Patients behind them.
+        property: The property.
+        value: The value that they share.
+        images: Number of images.
+        patients: Number of their patients.
         dice: Their mean Dice.
-        lesions: Malignant regions in them.
-        sensitivity: Share of these that are found.
+        lesions: Number of lesions in them.
+        sensitivity: Fraction of these lesions that were found.
     """
 
     property: str
@@ -62,13 +63,13 @@ class Stratum(NamedTuple):
 
 
 class Withheld(NamedTuple):
-    """What is not reported of a property.
+    """The withheld strata of a property.
 
     Attributes:
         property: The property.
-        strata: How many of its values have too few images.
-        images: Their images.
-        reason: Why.
+        strata: Number of its values that have too few images.
+        images: Number of their images.
+        reason: Why they are withheld.
     """
 
     property: str
@@ -78,7 +79,7 @@ class Withheld(NamedTuple):
 
 
 class Strata(NamedTuple):
-    """What may be reported, and how much may not."""
+    """The strata that may be reported, and counts of those that may not."""
 
     shown: tuple[Stratum, ...]
     withheld: tuple[Withheld, ...]
@@ -87,12 +88,12 @@ class Strata(NamedTuple):
 def stratify(
     scores: Sequence[ImageScore], facts: Mapping[str, ImageFacts], min_images: int
 ) -> Strata:
-    """Report the images with malignancy apart by every property that the facts name, and by size.
+    """Group the images with malignancy by each property in the facts, and by lesion size.
 
     Args:
-        scores: Any images' scores; those without malignancy are left out.
-        facts: What is known of each image with malignancy, by its name.
-        min_images: Images without which a stratum is withheld.
+        scores: Scores of any images; those without malignancy are ignored.
+        facts: Facts of each image with malignancy, by the image's name.
+        min_images: Strata with fewer images are withheld.
     """
     members: defaultdict[str, defaultdict[str, list[ImageScore]]]
     members = defaultdict(lambda: defaultdict(list))
@@ -103,21 +104,21 @@ def stratify(
             members[name][value or UNKNOWN].append(score)
     shown, withheld = [], []
     for name, by_value in members.items():
-        few = [len(some) for some in by_value.values() if len(some) < min_images]
+        few = [len(images) for images in by_value.values() if len(images) < min_images]
         if few:
             reason = f"fewer than {min_images} images"
             withheld.append(Withheld(name, len(few), sum(few), reason))
-        enough = sorted(v for v, some in by_value.items() if len(some) >= min_images)
+        enough = sorted(v for v, images in by_value.items() if len(images) >= min_images)
         shown += [_stratum(name, value, by_value[value], facts) for value in enough]
     return Strata(tuple(shown), tuple(withheld))
 
 
 def lesion_size(score: ImageScore, facts: ImageFacts) -> tuple[str, str]:
-    """Return the property and the band of an image's largest lesion.
+    """Return the size property and the band of an image's largest lesion.
 
-    The property is ``lesion_mm2`` where the pixel size is known and ``lesion_share`` (of the
-    breast) where it is not. Bands are fixed (:data:`BANDS_MM2`, :data:`BANDS_SHARE`): tertiles
-    would be others in every data set.
+    The property is ``lesion_mm2`` if the pixel size is known and ``lesion_share`` (of the breast)
+    otherwise. Bands are fixed (:data:`BANDS_MM2`, :data:`BANDS_SHARE`), because tertiles would
+    differ between data sets.
     """
     pixels = max(lesion.pixels for lesion in score.lesion_scores)
     if facts.spacing_mm is not None:
@@ -126,12 +127,12 @@ def lesion_size(score: ImageScore, facts: ImageFacts) -> tuple[str, str]:
 
 
 def found_and_lesions(scores: Sequence[ImageScore]) -> npt.NDArray[np.int64]:
-    """Return ``(2, images)``: how many lesions are found, and how many there are."""
+    """Return ``(2, images)``: the number of lesions found and the number of lesions."""
     return np.array([[s.lesions_found for s in scores], [s.lesions for s in scores]], np.int64)
 
 
 def share_found(found_and_lesions: npt.NDArray[np.int64]) -> float:
-    """Return the share of lesions found, of ``(2, images)`` with a lesion or more."""
+    """Return the fraction of lesions found, from ``(2, images)`` with at least one lesion."""
     found, lesions = found_and_lesions.sum(axis=1)
     return float(found / lesions)
 

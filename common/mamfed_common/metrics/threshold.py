@@ -1,4 +1,4 @@
-"""Choosing a threshold only as far as few patients can tell."""
+"""Choose a threshold, but only as far as the number of validation images supports it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from collections.abc import Sequence
 from mamfed_common.metrics.scores import HALF, THRESHOLDS
 
 DICE_DEVIATION = 0.25
-"""Standard deviation of one image's Dice: on CDD-CESM .25 to .30, on six mini-MIAS .06 to .24."""
+"""Assumed standard deviation of one image's Dice; measured .25 to .30 on CDD-CESM and .06 to .24 on
+six mini-MIAS images."""
 
 
 def standard_error(images: int) -> float:
-    """Return the standard error of a mean Dice over so many images."""
+    """Return the standard error of a mean Dice over a number of images."""
     return DICE_DEVIATION / math.sqrt(images)
 
 
 def nearest_threshold(dice_at: Sequence[float], images: int) -> float:
-    """Return the threshold nearest to 0.5 that is as good as the best, or nearly so.
+    """Return the threshold nearest to 0.5 among those within one standard error of the best.
 
-    The one-standard-error rule (Breiman et al. 1984; Hastie et al., ESL 7.10): thresholds whose
-    mean Dice is within a standard error of the best are equal as far as so few images can tell.
+    The one-standard-error rule (Breiman et al. 1984; Hastie et al., ESL 7.10) treats thresholds
+    whose mean Dice is within a standard error of the best as equally good.
 
     Args:
-        dice_at: Mean Dice at each of ``metrics.THRESHOLDS``.
-        images: Images behind the means.
+        dice_at: Mean Dice at each of ``scores.THRESHOLDS``.
+        images: Number of images behind the means.
 
     Returns:
-        One of ``metrics.THRESHOLDS``; of two that are equally near, the better one.
+        One of ``scores.THRESHOLDS``; of two equally near to 0.5, the better one.
     """
     floor = max(dice_at) - standard_error(images)
     good = [index for index, dice in enumerate(dice_at) if dice >= floor]

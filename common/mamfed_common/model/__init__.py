@@ -1,1 +1,1 @@
-"""The paper's network and its losses."""
+"""The network of the paper, its losses and its weights."""

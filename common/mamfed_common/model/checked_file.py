@@ -1,7 +1,7 @@
-"""A site's own safetensors files, which say what they belong to and notice when they are damaged.
+"""A site's own safetensors files, with a description and a checksum in the header.
 
-A header holds facts as JSON, and a SHA-256 over them and every tensor. What cannot be used is said
-in the log and not used; it never ends the training that would have liked to have it.
+The header holds facts as JSON and a SHA-256 over them and every tensor. A file that cannot be used
+is logged and ignored; it never stops training.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ FACTS, CHECKSUM = "mamfed", "sha256"
 
 
 class FileFacts(Config):
-    """What a file says of itself: what it belongs to, and the mamfed that wrote it.
+    """Facts in a file's header: what it belongs to, and the mamfed version that wrote it.
 
-    A training that diverges has losses that are not finite; they are kept as they are.
+    The loss of a diverging training is not finite, so NaN and infinity are allowed.
     """
 
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
@@ -44,17 +44,17 @@ AnyFacts = TypeVar("AnyFacts", bound=FileFacts)
 
 
 class DamagedError(Exception):
-    """The content of a file is not what its checksum says."""
+    """A file's content does not match its checksum."""
 
 
 def write_checked(path: Path, facts: FileFacts, tensors: Mapping[str, Tensor]) -> bool:
-    """Write a file (0600) and tell whether that worked: a full disk costs what was to be kept."""
+    """Write a file (0600); return whether that succeeded. Failures are logged, not raised."""
     text = facts.model_dump_json()
     header = {FACTS: text, CHECKSUM: _checksum(text, tensors)}
     try:
         write_atomic(path, save(dict(tensors), metadata=header))
     except OSError as error:
-        logger.warning("cannot keep the round (%s): a kill now would cost it", refusal_words(error))
+        logger.warning("cannot save the round (%s): a crash would lose it", refusal_words(error))
         return False
     return True
 
@@ -62,16 +62,16 @@ def write_checked(path: Path, facts: FileFacts, tensors: Mapping[str, Tensor]) -
 def read_checked(
     path: Path, what: str, facts_kind: type[AnyFacts]
 ) -> tuple[AnyFacts, State] | None:
-    """Read a file that should belong to ``what``; None where there is none that can be used."""
+    """Read a file that belongs to ``what``; None if there is no usable one."""
     if not path.exists():
         return None
     try:
         facts, tensors = _read(path, facts_kind)
     except (OSError, SafetensorError, ValidationError, DamagedError):
-        logger.warning("%s is damaged and will not be used", path.name)
+        logger.warning("%s is damaged and is ignored", path.name)
         return None
     if (facts.what, facts.mamfed_version) != (what, __version__):
-        logger.warning("%s is of another round or mamfed and will not be used", path.name)
+        logger.warning("%s belongs to another round or mamfed version; ignored", path.name)
         return None
     return facts, tensors
 

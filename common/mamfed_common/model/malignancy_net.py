@@ -1,7 +1,7 @@
 """The discriminative wrapper (paper, section 2, "Image-wise segmentation", and figure 1).
 
-The U-Net reconstructs; a layer on top subtracts its output from its input; what is left over is
-the malignancy map. Both stages train this one module, so the weights have the same names in both.
+The U-Net reconstructs healthy tissue; a layer on top subtracts its output from its input; the
+difference is the malignancy map. Both stages train this module, so weight names are the same.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ INITIAL_OFFSET = 0.1
 
 
 class Subtraction(nn.Module):
-    """Turns what the reconstruction left out into logits: ``gain * (difference - offset)``.
+    """Turn the difference between image and reconstruction into logits.
 
-    The paper leaves open what stands between the difference and the loss. Here the difference is
-    averaged over a few pixels, because a network without top skips cannot redraw the image's
-    finest texture and the map would inherit it; gain and offset are learned. At the start, tissue
-    that is 0.1 brighter than its reconstruction is even odds.
+    The logits are ``gain * (difference - offset)``; gain and offset are learned. The paper does not
+    say what comes between the difference and the loss. Here the difference is averaged over a few
+    pixels: a network without top skips cannot reproduce the image's finest texture, and without
+    averaging that texture would appear in the map. Initially, tissue that is 0.1 brighter than its
+    reconstruction has a probability of 0.5.
     """
 
     def __init__(self, smoothing: int) -> None:
-        """Start at the gain and offset that trained best; average over ``smoothing`` pixels."""
+        """Use the initial gain and offset that trained best; average over ``smoothing`` pixels."""
         super().__init__()
         self.gain = nn.Parameter(torch.tensor([INITIAL_GAIN]))
         self.offset = nn.Parameter(torch.tensor([INITIAL_OFFSET]))
@@ -39,30 +40,30 @@ class Subtraction(nn.Module):
         )
 
     def forward(self, image: Tensor, reconstruction: Tensor) -> Tensor:
-        """Return logits of malignancy, ``(N, 1, H, W)``, for images of that shape in 0..1."""
+        """Return logits of malignancy, ``(N, 1, H, W)``, for images of the same shape in 0..1."""
         difference = self.smooth((image - reconstruction).float())
         return cast(Tensor, self.gain * (difference - self.offset))
 
 
 class MalignancyNetwork(nn.Module):
-    """The U-Net (``backbone``) and, on top of it, the head that ``NetworkConfig.head`` names."""
+    """The U-Net (``backbone``) with the head that ``NetworkConfig.head`` names."""
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Make the network with random weights; see :func:`build_network` for seeded ones."""
+        """Build the network with random weights; see :func:`build_network` for seeded ones."""
         super().__init__()
         self.backbone = UNet(config)
         self.subtraction = Subtraction(config.smoothing) if config.head == "subtraction" else None
 
     def reconstruct(self, image: Tensor) -> Tensor:
-        """Stage 1: ``(N, 1, H, W)`` in 0..1 -> the healthy tissue it should show, same shape."""
+        """Stage 1: image ``(N, 1, H, W)`` in 0..1 -> healthy tissue, same shape and range."""
         return cast(Tensor, self.backbone(image))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Stage 2: ``(N, 1, H, W)`` in 0..1 -> logits of malignancy, same shape."""
+        """Stage 2: image ``(N, 1, H, W)`` in 0..1 -> logits of malignancy, same shape."""
         return self.explain(image)[0]
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return logits, and the healthy tissue that they come from; None of a plain U-Net."""
+        """Return the logits and the reconstruction behind them (None with the direct head)."""
         output = self.reconstruct(image)
         if self.subtraction is None:
             return output, None
@@ -70,9 +71,9 @@ class MalignancyNetwork(nn.Module):
 
 
 def build_network(config: NetworkConfig, seed: int) -> MalignancyNetwork:
-    """Build the network with the initial weights that ``seed`` stands for.
+    """Build the network with the initial weights that ``seed`` determines.
 
-    The process's own random state is left as it was.
+    The process's own random state does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""How much memory there is, and what the C library does with what a feature map no longer needs."""
+"""Settings of the C library's allocator, and the memory that is available."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-"""``malloc.h`` of glibc."""
+"""Parameters of ``mallopt``, from glibc's ``malloc.h``."""
 _KEPT_BYTES = 2**31 - 1
 _TOP_PAD_BYTES = 64 << 20
 _MEMINFO = Path("/proc/meminfo")
@@ -15,15 +15,15 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, up to 2 GiB, for its next feature maps.
+    """Let this process keep up to 2 GiB of freed memory for its next feature maps.
 
-    glibc gives every block of more than 32 MiB back at once, and the system clears the pages again
-    when the next one is asked for: at 1536 x 1536 that is a sixth of a training step on a CPU, and
-    half of one that is not streamed (``docs/decisions/0026-bands-of-rows.md``). Peak
-    memory grows by about a sixth.
+    glibc returns every block of more than 32 MiB to the system at once, and the system clears the
+    pages again for the next block. At 1536 x 1536 this takes a sixth of a training step on a CPU,
+    and half of one that is not streamed (``docs/decisions/0026-bands-of-rows.md``). Keeping the
+    memory raises the peak by about a sixth.
 
     Returns:
-        Whether it does; False where the C library is not glibc, and nothing was changed.
+        Whether the setting took effect; False, with nothing changed, if the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -39,13 +39,13 @@ def keep_freed_memory() -> bool:
 
 
 def available_bytes() -> int | None:
-    """Return how much memory new processes can have, also in a container; None if unknown."""
+    """Return the bytes available to new processes, also in a container; None if unknown."""
     try:
         lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
         available = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, KeyError):
         return None
-    try:  # a container's own limit, where it has one (cgroup v2)
+    try:  # the container's own limit, if any (cgroup v2)
         limit = int((_CGROUP / "memory.max").read_text())
         return min(available, max(0, limit - int((_CGROUP / "memory.current").read_text())))
     except (OSError, ValueError):

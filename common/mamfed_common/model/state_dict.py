@@ -1,4 +1,4 @@
-"""A network's weights as plain named tensors, and the check that they are what is expected."""
+"""A network's weights as plain named tensors, and the check that they fit a network."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
     Args:
         state: The weights to check.
-        expected: Weights of the right names, shapes and dtypes, whatever their values.
+        expected: Weights with the right names, shapes and dtypes; their values do not matter.
 
     Raises:
-        WeightsError: They do not fit; the first culprit is named.
+        WeightsError: They do not fit; the message names the first array that does not.
     """
     if missing := sorted(expected.keys() - state.keys()):
         raise WeightsError(f"array {missing[0]!r} is missing ({len(missing)} missing in all)")
     if unexpected := sorted(state.keys() - expected.keys()):
         raise WeightsError(
-            f"array {unexpected[0]!r} is not of this network ({len(unexpected)} such in all)"
+            f"array {unexpected[0]!r} is not part of this network ({len(unexpected)} such in all)"
         )
     for name, reference in expected.items():
         tensor = state[name]
@@ -54,15 +54,15 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Tell whether no value is NaN or infinite, in one pass and without a copy."""
+    """Return whether all values are finite, in one pass and without a copy."""
     if not tensor.numel():
         return True
-    least, most = tensor.aminmax()  # either is NaN where any value is
+    least, most = tensor.aminmax()  # both are NaN if any value is
     return math.isfinite(least) and math.isfinite(most)
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """Return one SHA-256 over names, dtypes, shapes and values, in the order of the names."""
+    """Return one SHA-256 over names, dtypes, shapes and values, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].contiguous()

@@ -1,14 +1,14 @@
-"""A residual block on a CPU, a band of rows at a time.
+"""Run a residual block on a CPU, one band of rows at a time.
 
-At 1536 x 1536 a step waits for memory, not for arithmetic: each operation reads and writes whole
-feature maps of 75 MB, most of them into pages that the system has to make first. Here a block's
-operations run one after the other on a few rows that stay in the processor's cache; only the maps
-that the norms have to see whole are ever written. Once a norm's mean and deviation are known,
-everything is local to a row and its neighbours, so what is needed again on the way back (the input
-of each pointwise convolution, the activations) is computed again, band by band, instead of kept.
+At 1536 x 1536 memory limits a step, not arithmetic: each operation reads and writes whole feature
+maps of 75 MB, mostly into pages that the system must first allocate. Here all operations of a block
+run on a few rows that stay in the processor's cache. Only the maps whose statistics the norms need
+are written out. Once a norm's mean and deviation are known, every value depends only on nearby
+rows. The backward pass therefore recomputes what it needs, band by band, instead of storing it: the
+input of each pointwise convolution and the activations.
 
-The result is that of :class:`mamfed_common.model.unet.ResidualBlock`'s plain path, up to rounding,
-in less time and half the memory (``docs/decisions/0026-bands-of-rows.md``). Sums go band by band in
+The result equals the plain path of :class:`mamfed_common.model.unet.ResidualBlock` up to rounding,
+in less time and half the memory (``docs/decisions/0026-bands-of-rows.md``). Sums over bands use
 double precision. One image at a time.
 """
 
@@ -36,9 +36,9 @@ from mamfed_common.model.streaming_kernels import (
 
 
 class _Sum:
-    """A map to which bands are added that overlap, from the first row on and then anywhere.
+    """A map that accumulates overlapping bands: first in order from the top, then anywhere.
 
-    Not made of zeros: pages that nothing was written to yet cost nothing.
+    The map is not initialised with zeros, because untouched pages cost no memory.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -55,7 +55,7 @@ class _Sum:
 
 
 class _Source:
-    """A block's input: a map, or one to enlarge twice and beside it one to join."""
+    """A block's input: one map, or in a decoder a map to upsample by 2 and a skip to append."""
 
     def __init__(self, x: Tensor, skip: Tensor | None, enlarge: bool) -> None:
         self.x, self.skip, self.enlarge = x, skip, enlarge
@@ -102,18 +102,18 @@ def stream_block(
 
     Args:
         x: ``(1, C, H, W)`` float32, channels last.
-        skip: ``(1, C', 2H, 2W)`` to join behind the enlarged ``x``; None without ``enlarge``.
+        skip: ``(1, C', 2H, 2W)``, appended to the upsampled ``x``; None without ``enlarge``.
         units: The block's two units.
-        project: ``(C_out, C_in, 1, 1)`` of the short skip; None where it has none.
-        stride: Of the first unit: 1 or 2.
-        enlarge: Whether ``x`` is enlarged twice first, as in a decoder.
-        forget: Keep only the input for the way back, and compute both units again there.
+        project: Weights ``(C_out, C_in, 1, 1)`` of the short skip; None if it has none.
+        stride: Stride of the first unit, 1 or 2.
+        enlarge: Whether to upsample ``x`` by 2 first, as in a decoder.
+        forget: Store only the input for the backward pass, and recompute both units there.
 
     Returns:
         ``(1, C_out, H', W')``, channels last.
     """
     weights = [weight for unit in units for weight in unit]
-    trains = torch.is_grad_enabled()  # inside a Function it never is
+    trains = torch.is_grad_enabled()  # always False inside a Function
     return cast(Tensor, _apply(x, skip, project, stride, enlarge, forget, trains, *weights))
 
 

@@ -1,6 +1,6 @@
-"""Convolutions and norms a band of rows at a time, for :mod:`mamfed_common.model.streaming`.
+"""Convolutions and norms on bands of rows, for :mod:`mamfed_common.model.streaming`.
 
-Maps are ``(1, C, H, W)``, channels last, float32; sums are taken in double precision.
+Maps are ``(1, C, H, W)``, channels last, float32; sums use double precision.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BAND_BYTES = 2 << 20
-"""A band's size in its widest map: with what is computed from it, it fits a core's own cache."""
+"""Size of a band in its widest map; a band and its intermediate results fit a core's own cache."""
 EPS = 1e-5
 LEAKY_SLOPE = 0.01
 
 Rows = Callable[[int, int], Tensor]
-"""From the first row and the one after the last to ``(1, C, last - first, W)``."""
+"""Maps ``(first, last)``, with ``last`` excluded, to those rows: ``(1, C, last - first, W)``."""
 
 
 class SeparableWeights(NamedTuple):
-    """Weights of one separable unit, as ``unet.SeparableConv`` has them."""
+    """Weights of one separable unit (``unet.SeparableConv``)."""
 
     depthwise: Tensor
     pointwise: Tensor
@@ -31,7 +31,7 @@ class SeparableWeights(NamedTuple):
 
 
 class Norm:
-    """An instance norm whose mean and deviation are known, and the leaky ReLU behind it."""
+    """An instance norm with known mean and deviation, followed by a leaky ReLU."""
 
     def __init__(self, mean: Tensor, deviation: Tensor, unit: SeparableWeights) -> None:
         """Take ``(C,)`` of each, in double precision."""
@@ -40,7 +40,7 @@ class Norm:
         self.gain, self.offset = _wide(gain), _wide(unit.shift.double() - mean * gain)
 
     def activate(self, band: Tensor) -> Tensor:
-        """Return what a band ``(1, C, h, W)`` is after norm and leaky ReLU."""
+        """Apply norm and leaky ReLU to a band ``(1, C, h, W)``."""
         return F.leaky_relu_(torch.addcmul(self.offset, band, self.gain), LEAKY_SLOPE)
 
     def blame(self, band: Tensor, gradient: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Norm:
 
 
 class Moments:
-    """Mean and deviation of a map that is seen band by band (Chan, Golub & LeVeque, 1979)."""
+    """Mean and deviation of a map, accumulated band by band (Chan, Golub & LeVeque, 1979)."""
 
     def __init__(self) -> None:
         """Start with no pixel."""
@@ -82,7 +82,7 @@ def convolve(
     y: Tensor,
     moments: Moments | None = None,
 ) -> None:
-    """Fill ``y`` with both convolutions of a unit."""
+    """Write the output of a unit's two convolutions into ``y``."""
     for a, b in bands(y):
         band = y[:, :, a:b]
         _, _, padded = _window(rows, height, stride, a, b)
@@ -102,7 +102,7 @@ def backward(
     gradient: Tensor,
     add: Callable[[int, int, Tensor], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Go back through a unit: hand the gradient of its input on, return that of its weights."""
+    """Backpropagate through a unit: pass the input's gradient to ``add``, return the weights'."""
     d_shift = torch.zeros(y.shape[1], dtype=torch.double)
     d_scale, mean = torch.zeros_like(d_shift), _wide(norm.mean)
     for a, b in bands(y):
@@ -142,7 +142,7 @@ def _depthwise(padded: Tensor, unit: SeparableWeights, stride: int) -> Tensor:
 
 
 def _window(rows: Rows, height: int, stride: int, a: int, b: int) -> tuple[int, int, Tensor]:
-    """Return the rows that a 3 x 3 convolution needs for its rows ``a`` to ``b``, 0 outside."""
+    """Return the input rows of a 3 x 3 convolution's output rows ``a`` to ``b``, zero-padded."""
     lo, hi = a * stride - 1, (b - 1) * stride + 2
     inside = rows(max(0, lo), min(height, hi))
     if lo >= 0 and hi <= height:
@@ -151,7 +151,7 @@ def _window(rows: Rows, height: int, stride: int, a: int, b: int) -> tuple[int, 
 
 
 def activated(y: Tensor, norm: Norm) -> Rows:
-    """Return the rows of a map behind its norm, computed when asked for."""
+    """Return the rows of a map after its norm, computed on demand."""
     return lambda first, last: norm.activate(y[:, :, first:last])
 
 
@@ -179,7 +179,7 @@ def convolution_back(
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve 1 x 1, by a plain matrix product: torch's own choice depends on its threads."""
+    """Convolve 1 x 1 by a plain matrix product; torch's own choice depends on its thread count."""
     product = _pixels(x) @ weight[:, :, 0, 0].t()
     return product.view(1, *x.shape[2:], -1).permute(0, 3, 1, 2)
 
@@ -190,7 +190,7 @@ def _pixels(x: Tensor) -> Tensor:
 
 
 def empty_map(unit: SeparableWeights, height: int, width: int) -> Tensor:
-    """Return a map of a unit's output channels, not filled yet."""
+    """Return an uninitialised map with a unit's output channels."""
     shape = (1, unit.pointwise.shape[0], height, width)
     return torch.empty(shape, memory_format=torch.channels_last)
 

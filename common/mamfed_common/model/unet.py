@@ -2,7 +2,7 @@
 
 Separable convolutions; a short residual skip around every block; no long skip at the top
 level(s), so that the input cannot be copied to the output; instance normalisation; leaky ReLU.
-What the paper leaves open is named in :class:`NetworkConfig`.
+:class:`NetworkConfig` lists the choices that the paper leaves open.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from mamfed_common.model.streaming_kernels import EPS, LEAKY_SLOPE, SeparableWei
 
 STREAMED_BYTES = 4 << 20
 STREAMED_PIXELS = 128 * 128
-"""Feature maps of fewer bytes fit the cache, of so few pixels the plain norm keeps its digits."""
+"""Maps below the first limit fit the cache; below the second the plain norm is exact enough."""
 
 
 class NetworkConfig(Config):
-    """The choices that make one U-Net different from another.
+    """The architecture of a network.
 
     Attributes:
         channels: Feature channels of each level, from the top (finest) to the bottom.
         first_skip_level: The finest level that keeps its long skip, counted from 0; levels above
             it have none. ``len(channels) - 1`` removes all long skips.
-        stem: Side of the pixel-unshuffle block in front of level 0. 1 works at full resolution;
-            2 and 4 cost about a third and a sixth of the time (``docs/benchmarks.md``).
+        stem: Side of the pixel-unshuffle block before level 0. 1 means full resolution; 2 and 4
+            take about a third and a sixth of the time (``docs/benchmarks.md``).
         head: What stage 2 supervises: ``subtraction``, the difference between input and output
-            (the paper's discriminative segmentation), or ``direct``, the output itself (its fully
-            supervised baseline).
-        smoothing: Side of the window, in pixels, over which the difference is averaged before it
-            becomes logits; 1 does not.
+            (the paper's discriminative segmentation), or ``direct``, the output itself (the paper's
+            fully supervised baseline).
+        smoothing: Side in pixels of the window over which the difference is averaged before it
+            becomes logits; odd, and 1 means no averaging.
     """
 
     channels: tuple[int, ...] = Field(default=(32, 64, 128, 256, 256, 256), min_length=2)
@@ -51,7 +51,7 @@ class NetworkConfig(Config):
         if min(self.channels) < 1:
             raise ValueError("channels must all be at least 1")
         if self.smoothing % 2 == 0:
-            raise ValueError(f"smoothing {self.smoothing} is even; a window has a middle pixel")
+            raise ValueError(f"smoothing {self.smoothing} is even; expected an odd number")
         if self.first_skip_level >= len(self.channels):
             raise ValueError(
                 f"first_skip_level {self.first_skip_level} is below the lowest of the "
@@ -61,16 +61,16 @@ class NetworkConfig(Config):
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """``nn.InstanceNorm2d(affine=True)``, by a kernel that is several times faster on a CPU.
+    """``nn.InstanceNorm2d(affine=True)`` with a kernel that is several times faster on a CPU.
 
     Batch normalisation over a batch of one *is* instance normalisation, and torch's CPU kernel for
     it reads channels-last tensors without a copy. Names and shapes of the weights are unchanged.
-    It adds up pixel after pixel in float32, which large maps would feel: those are streamed
+    The kernel sums pixels in float32, which is too inexact for large maps; those are streamed
     (:mod:`mamfed_common.model.streaming`).
     """
 
     def __init__(self, channels: int) -> None:
-        """Make the norm of ``channels`` feature maps, scale 1 and shift 0."""
+        """Create the norm for ``channels`` feature maps, with scale 1 and shift 0."""
         super().__init__(channels, eps=EPS, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class SeparableConv(nn.Module):
     """Depthwise 3 x 3 convolution, pointwise convolution, instance norm, leaky ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        """Make one unit; ``stride`` 2 halves height and width, rounding up."""
+        """Create the unit; ``stride`` 2 halves height and width, rounding up."""
         super().__init__()
         self.depthwise = nn.Conv2d(
             in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False
@@ -105,7 +105,7 @@ class SeparableConv(nn.Module):
         return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
     def weights(self) -> SeparableWeights:
-        """Return its weights as :func:`mamfed_common.model.streaming.stream_block` takes them."""
+        """Return the weights for :func:`mamfed_common.model.streaming.stream_block`."""
         norm = self.norm
         return SeparableWeights(
             self.depthwise.weight, self.pointwise.weight, norm.weight, norm.bias
@@ -113,17 +113,17 @@ class SeparableConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two separable units and the short skip around them.
+    """Two separable units with a short skip around them.
 
     Attributes:
-        streams: Whether large maps on a CPU are worked on a band of rows at a time.
-        forgets: Whether what lies between input and output is computed again on the way back.
+        streams: Whether large maps on a CPU are processed in bands of rows.
+        forgets: Whether the backward pass recomputes everything between input and output.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int = 1, *, enlarges: bool = False
     ) -> None:
-        """Make a block; ``stride`` 2 halves height and width, ``enlarges`` doubles them first."""
+        """Create the block; ``stride`` 2 halves height and width, ``enlarges`` doubles them."""
         super().__init__()
         self.units = nn.Sequential(
             SeparableConv(in_channels, out_channels, stride),
@@ -146,10 +146,10 @@ class ResidualBlock(nn.Module):
 
         Args:
             x: ``(N, C, H, W)``; H and W divisible by the stride.
-            skip: Joined behind the enlarged ``x``: ``(N, C', 2H, 2W)``.
+            skip: ``(N, C', 2H, 2W)``, appended to the upsampled ``x`` along the channels.
 
         Returns:
-            ``(N, C_out, H / stride, W / stride)``, or of twice the height and width.
+            ``(N, C_out, H / stride, W / stride)``, or ``(N, C_out, 2H, 2W)`` if it enlarges.
         """
         if self.streams and self._large_on_cpu(x):
             return self._stream(x, skip)
@@ -170,7 +170,7 @@ class ResidualBlock(nn.Module):
     def _large_on_cpu(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or x.dtype != torch.float32:
             return False
-        if torch.is_autocast_enabled("cpu"):  # half the bytes: plain operations are as quick
+        if torch.is_autocast_enabled("cpu"):  # with half the bytes, plain operations are as fast
             return False
         pixels = x.shape[-2] * x.shape[-1] * (4 if self.enlarges else 1) // self.stride**2
         large = pixels > STREAMED_PIXELS or 4 * pixels * self.out_channels >= STREAMED_BYTES
@@ -194,7 +194,7 @@ class UNet(nn.Module):
     """The modified U-Net: one channel in, one channel out, any height and width."""
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Make the network of ``config`` with torch's default initial weights."""
+        """Build the network with torch's default initial weights."""
         super().__init__()
         channels, stem = config.channels, config.stem
         levels = range(len(channels) - 1)
@@ -222,12 +222,12 @@ class UNet(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Heights and widths are padded to a multiple of this many pixels."""
+        """Number of pixels to whose multiples heights and widths are padded."""
         return self.stem_side << (len(self.encoder) - 1)
 
     @property
     def activation_checkpointing(self) -> bool:
-        """Whether training keeps less in memory and computes it again; the result is the same."""
+        """Whether training recomputes activations to save memory; the result is the same."""
         return bool(self.encoder[0].forgets)
 
     @activation_checkpointing.setter
@@ -238,7 +238,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 1, H, W)`` -> ``(N, 1, H, W)``, unbounded."""
         if x.device.type == "cpu" and x.shape[0] > 1 and self.encoder[0].streams:
-            # Norms know one image, and a band is of one.
+            # The CPU norm and the bands of a streamed block each process a single image.
             return torch.cat([self(image) for image in torch.split(x, 1)])
         height, width = x.shape[-2:]
         x = F.pixel_unshuffle(pad_to_multiple(x, self.multiple), self.stem_side)
@@ -247,7 +247,7 @@ class UNet(nn.Module):
         return x[..., :height, :width]
 
     def _encode(self, x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the lowest level's features, and what each level passes on by its long skip."""
+        """Return the lowest level's features, and each level's long skip (None without one)."""
         skips: list[Tensor | None] = []
         for level, block in enumerate(self.encoder):
             x = block(x) if level else self._first(x)
@@ -255,11 +255,11 @@ class UNet(nn.Module):
         return x, skips[:-1]
 
     def _first(self, x: Tensor) -> Tensor:
-        """Run stem and first block; the stem's map is the largest that need not be kept."""
+        """Run the stem and the first block, recomputing the stem's map if memory is short."""
 
         def run(x: Tensor) -> Tensor:
-            # One channel looks the same in either layout, and a stem of 1 would then leave the
-            # whole network in the slower one: a fifth of a step at 128 x 128.
+            # With one channel both memory layouts look alike, and with a stem of 1 the whole
+            # network would stay in the slower one: a fifth of a step at 128 x 128.
             stemmed = self.stem(x).contiguous(memory_format=torch.channels_last)
             features: Tensor = self.encoder[0](stemmed)
             return features
@@ -278,8 +278,8 @@ class UNet(nn.Module):
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column of ``(N, C, H, W)`` until H and W are multiples.
 
-    At least two multiples each way, so that the lowest level has more than one pixel to
-    normalise over.
+    Each side becomes at least twice ``multiple``, so that the lowest level has more than one pixel
+    to normalise over.
     """
     height, width = x.shape[-2:]
     padded = [max(2, -(-side // multiple)) * multiple for side in (height, width)]

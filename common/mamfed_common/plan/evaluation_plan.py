@@ -10,21 +10,22 @@ from mamfed_common.config import Config
 
 
 class EvaluationPlan(Config):
-    """How results are measured.
+    """Split of the patients into parts, and measurement of results.
 
     Attributes:
-        validation_fraction: Share of each site's patients that choose the best round.
-        test_fraction: Share of each site's patients that no training or choice ever sees.
-        threshold: Probability from which a pixel counts as malignant on validation patients; on
-            test patients the one that was best on validation (``CheckpointFacts.threshold``).
-        every: Weights are scored on validation patients after so many rounds of stage 2, and after
-            the last one. Only a round that was scored can be chosen.
-        split_seed: Draws which patients are held out; apart from ``seed``, so that repeated
+        validation_fraction: Fraction of each site's patients that are used to choose the best
+            round.
+        test_fraction: Fraction of each site's patients that are never used for training or choices.
+        threshold: Minimum probability of a malignant pixel on validation patients. Test patients
+            use the threshold that was best on validation (``CheckpointFacts.threshold``).
+        every: Interval, in rounds of stage 2, at which weights are scored on validation patients;
+            the last round is always scored. Only scored rounds can be chosen.
+        split_seed: Seed of the split of patients; separate from ``seed``, so that repeated
             trainings are measured on the same patients.
-        folds: Cross-validation: every patient is tested in one of so many runs. Each holds out its
-            own part of the patients in place of ``test_fraction``; of the others
+        folds: Number of runs of a cross-validation, in which every patient is tested once. Each run
+            holds out its own patients instead of ``test_fraction``; of the others
             ``validation_fraction`` are for validation.
-        fold: Which of these runs this one is, from 0.
+        fold: Index of this run among them, from 0.
     """
 
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
@@ -36,14 +37,14 @@ class EvaluationPlan(Config):
     fold: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _one_of_the_folds(self) -> Self:
+    def _check_fold(self) -> Self:
         if self.fold >= (self.folds or 1):
             folds = f"{self.folds} folds" if self.folds else "no folds"
-            raise ValueError(f"fold is {self.fold}, but there are {folds}; they count from 0")
+            raise ValueError(f"fold is {self.fold}, but there are {folds}; folds count from 0")
         return self
 
     @model_validator(mode="after")
-    def _leave_some_for_training(self) -> Self:
+    def _check_training_fraction(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction and test_fraction leave nothing to train on")
         return self

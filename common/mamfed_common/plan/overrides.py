@@ -1,4 +1,4 @@
-"""Single values of a plan, as people give them on a command line: ``finetuning.rounds=20``."""
+"""Overrides of single values of a plan on a command line, such as ``finetuning.rounds=20``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ OPTION = "--set"
 
 
 def with_overrides(plan: TrainingPlan, settings: Sequence[str]) -> TrainingPlan:
-    """Return a plan with some values replaced, in their order.
+    """Return a plan with some values replaced, in the order given.
 
     Args:
         plan: The plan.
-        settings: ``KEY=VALUE``; the key with dots, the value as in a plan file. Of the two lengths
-            of a round the one that is given replaces the other.
+        settings: ``KEY=VALUE`` texts, with dots in the key and the value as in a plan file. Setting
+            one of the two lengths of a round removes the other.
 
     Raises:
-        PlanError: A setting has no ``=``, its key is unknown, or the value is not allowed.
+        PlanError: A setting has no ``=``, its key is unknown, or its value is not allowed.
     """
     if not settings:
         return plan
@@ -37,7 +37,7 @@ def with_overrides(plan: TrainingPlan, settings: Sequence[str]) -> TrainingPlan:
 
 
 def _put(values: dict[str, Any], keys: Sequence[str], listed: list[Any]) -> None:
-    """Replace one value of nested ones; its last key may be new, which the check refuses."""
+    """Replace one nested value; a new last key is left to validation, which refuses it."""
     *parents, last = keys
     for depth, parent in enumerate(parents):
         if not isinstance(values.get(parent), dict):

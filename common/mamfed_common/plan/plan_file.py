@@ -1,4 +1,4 @@
-"""Plans read from YAML text and from files."""
+"""Read plans from YAML text and from files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mamfed_common.runtime.text import NotTextError, read_text
 
 
 def parse_plan(text: str, origin: str) -> TrainingPlan:
-    """Read a plan from YAML (or JSON, which is YAML); ``origin`` names it in errors.
+    """Parse a plan from YAML (or JSON, which is YAML); ``origin`` names its source in errors.
 
-    A stage that is written in part has the default plan's other values.
+    A stage with only some of its keys takes the other values from the default plan.
 
     Raises:
-        PlanError: The text is not YAML, holds a key twice, or is not a plan.
+        PlanError: The text is not YAML, has a duplicate key, or is not a plan.
     """
     values = parse_yaml(text, origin, PlanError)
     if isinstance(values, dict):
@@ -31,11 +31,11 @@ def parse_plan(text: str, origin: str) -> TrainingPlan:
     return validate_plan(values, origin)
 
 
-def _filled(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stage with the default plan's other values; a round has one length."""
+def _filled(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete a stage with the default plan's values; a given length replaces the default's."""
     default = TrainingPlan.model_fields[stage].default.model_dump()
-    dropped = ROUND_LENGTHS if ROUND_LENGTHS & given.keys() else frozenset()
-    return {key: value for key, value in default.items() if key not in dropped} | dict(given)
+    dropped = ROUND_LENGTHS if ROUND_LENGTHS & values.keys() else frozenset()
+    return {key: value for key, value in default.items() if key not in dropped} | dict(values)
 
 
 def read_plan(path: Path) -> TrainingPlan:

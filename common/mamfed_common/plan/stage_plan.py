@@ -13,23 +13,23 @@ ROUND_LENGTHS = frozenset({"local_epochs", "local_steps"})
 
 
 class StagePlan(Config):
-    """One stage of the federation.
+    """One stage of a run.
 
     Attributes:
-        rounds: Rounds of federated averaging; 0 leaves the stage out.
-        local_epochs: Passes over a site's own images in each round; 1 where both this and
+        rounds: Rounds of federated averaging; 0 skips the stage.
+        local_epochs: Passes over a site's own images in each round; 1 if both this and
             ``local_steps`` are null.
-        local_steps: Steps of a round instead, the same number at every site: a site's images come
-            in seeded orders that run on from round to round, and every batch is full.
-        batch_size: Images a step; a site's last batch of an epoch may be smaller.
-        optimizer_state: ``fresh``: each round begins with a new AdamW; ``kept``: with the moments
-            of the site's last round of the stage, which stay on its own disk.
-        learning_rate: AdamW's peak. It warms up over the stage's first tenth and falls along a
-            cosine to nearly 0 at the stage's end, across rounds.
-        quorum: Accepted replies without which a round, and so the run, fails.
-        deadline_seconds: The longest that the server waits for a site's answer in a round.
-        min_deadline_seconds: The shortest, however quick the site was before: a site is given
-            three times what its slowest of the last rounds took, between the two.
+        local_steps: Steps of each round instead, the same number at every site. A site's images
+            then come in seeded orders that continue from round to round, and every batch is full.
+        batch_size: Images per step; a site's last batch of an epoch may be smaller.
+        optimizer_state: ``fresh`` starts each round with a new AdamW; ``kept`` starts with the
+            moments of the site's last round of the stage, which stay on its own disk.
+        learning_rate: AdamW's peak learning rate. It rises over the first tenth of the stage and
+            falls along a cosine to nearly 0 at the end of the stage, across rounds.
+        quorum: Number of accepted updates below which a round, and so the run, fails.
+        deadline_seconds: Maximum time that the server waits for a site's answer in a round.
+        min_deadline_seconds: Minimum of that time. Between the two, a site gets three times as long
+            as its slowest recent round took.
     """
 
     rounds: int = Field(ge=0)
@@ -44,32 +44,32 @@ class StagePlan(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_epoch_where_nothing_is_said(cls, values: Any) -> Any:
-        given = isinstance(values, dict) and {
-            key for key in ROUND_LENGTHS if values.get(key) is not None
-        }
-        return values if given or not isinstance(values, dict) else {**values, "local_epochs": 1}
+    def _default_to_one_epoch(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        has_length = any(values.get(key) is not None for key in ROUND_LENGTHS)
+        return values if has_length else {**values, "local_epochs": 1}
 
     @model_validator(mode="after")
     def _epochs_or_steps(self) -> Self:
         if self.local_epochs is not None and self.local_steps is not None:
             raise ValueError(
                 f"local_epochs is {self.local_epochs} and local_steps is {self.local_steps}: a "
-                "round has one of the two, leave the other out"
+                "round has one of the two, omit the other"
             )
         return self
 
     @property
     def beside_size(self) -> int:
-        """Return how many images stand beside those of a full batch in stage 2."""
+        """Number of companion images in a full batch of stage 2."""
         return max(1, self.batch_size // 2)
 
     def steps(self, images: int, a_step: int | None = None) -> int:
-        """Return the steps of a round at a site.
+        """Return the number of steps of a round at a site.
 
         Args:
-            images: How many images it trains on; 0: it takes no part.
-            a_step: How many of them a step has; None: ``batch_size``.
+            images: Number of images that the site trains on; 0 if it does not take part.
+            a_step: Images per step; None means ``batch_size``.
         """
         if self.local_steps is not None:
             return self.local_steps if images else 0
@@ -77,12 +77,17 @@ class StagePlan(Config):
         return -(-images // (a_step or self.batch_size)) * self.local_epochs
 
     def lasting(self, units: int, rounds: int = 1) -> Self:
-        """Return a copy with so many epochs, or steps where it counts in those, and rounds."""
+        """Return a copy with other lengths of round and stage.
+
+        Args:
+            units: Epochs of a round, or steps if the stage counts steps.
+            rounds: Rounds of the stage.
+        """
         key = "local_epochs" if self.local_steps is None else "local_steps"
         return self.model_copy(update={"rounds": rounds, key: units})
 
     def in_words(self) -> str:
-        """Say how long a round is."""
+        """Return the length of a round, such as ``8 steps``."""
         if self.local_steps is not None:
             return f"{self.local_steps} step{'s' if self.local_steps > 1 else ''}"
         assert self.local_epochs is not None
@@ -90,13 +95,13 @@ class StagePlan(Config):
 
 
 class FinetuningPlan(StagePlan):
-    """Stage 2, in which other images stand beside the malignant ones, half as many in each step.
+    """Stage 2, which adds companion images to the malignant ones, half as many in each step.
 
     Attributes:
-        beside: Which: ``benign``, those fit for stage 1, or all images ``without_malignancy``,
-            proven benign lesions included.
-        benign_only_sites: Whether a site that has no malignant training image takes part with the
-            images beside alone.
+        beside: Companion images: ``benign`` takes those of stage 1, ``without_malignancy`` all
+            images without malignancy, proven benign lesions included.
+        benign_only_sites: Whether a site without a malignant training image takes part with
+            companion images alone.
     """
 
     beside: Literal["benign", "without_malignancy"] = "benign"

@@ -1,1 +1,1 @@
-"""What crosses the wire between a site and the coordinator."""
+"""Tasks, messages and versions: what coordinator and sites exchange."""

@@ -1,8 +1,8 @@
-"""The Flower bundle (FAB) of a run: a name and two references, no code.
+"""The Flower app bundle (FAB) of a run: a name and two references, no code.
 
-Flower sends every site the bundle of a run. Ours holds nothing but a ``pyproject.toml``, is the
-same everywhere, and is never unpacked: a site runs the ClientApp that it has installed, and refuses
-any other bundle by its hash (Flower 1.41-1.42).
+Flower sends the bundle of a run to every site. Ours holds only a ``pyproject.toml``, is the same
+everywhere and is never unpacked: a site runs the ClientApp that it has installed, and refuses any
+other bundle by its hash (Flower 1.41-1.42).
 """
 
 from __future__ import annotations
@@ -42,5 +42,5 @@ def bundle() -> bytes:
 
 
 def bundle_sha256() -> str:
-    """Return the bundle's SHA-256, by which Flower and the sites know it."""
+    """Return the bundle's SHA-256, by which Flower and the sites identify it."""
     return hashlib.sha256(bundle()).hexdigest()

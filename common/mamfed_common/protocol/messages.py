@@ -1,6 +1,6 @@
-"""The wire format: all that crosses a machine boundary, both directions, and nothing else.
+"""The wire format: everything that crosses a machine boundary, in both directions.
 
-Three exchanges, each a Flower ``Message`` (Flower 1.41-1.42, ``flwr.app``). The server's half:
+There are three exchanges, each a Flower ``Message`` (Flower 1.41-1.42, ``flwr.app``):
 
 =========  =======================  ===================================
 type       the server sends         a site answers
@@ -15,12 +15,12 @@ evaluate   plan, part, stage,       means and the counts behind them
            if any
 =========  =======================  ===================================
 
-Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests an
-array on each of two hops, which for a hundred small arrays costs seconds before any training
-(``benchmarks/federation/round.py``). Nothing in it is ever unpickled. Which arrays stand for the
-weights is the plan's choice (``federation.wire``, :mod:`mamfed_common.protocol.quantization`).
+Weights travel as one safetensors text, not as one Flower array each: Flower makes two requests per
+array on each of two hops, which takes seconds for a hundred small arrays
+(``benchmarks/federation/round.py``). Nothing is ever unpickled. The plan decides how arrays encode
+the weights (``federation.wire``, :mod:`mamfed_common.protocol.quantization`).
 
-Everything read from the other side is checked here; what fails raises WeightsError.
+Everything received is checked here; invalid content raises WeightsError.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ JSON = "json"
 
 
 class Update(NamedTuple):
-    """A site's answer to a :class:`TrainTask`."""
+    """A site's answer to a :class:`TrainTask`: weights and report."""
 
     state: State
     report: TrainReport
@@ -66,7 +66,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def pack(body: Config, state: Mapping[str, Tensor] | None = None) -> RecordDict:
-    """Pack a body, and weights where they belong to it, for the wire."""
+    """Pack a body, and its weights if any, for the wire."""
     content = RecordDict({BODY: ConfigRecord({JSON: body.model_dump_json()})})
     if state is not None:
         content[ARRAYS] = ArrayRecord({WEIGHTS: _array_of(state)})
@@ -78,17 +78,17 @@ def pack_task(
     state: Mapping[str, Tensor],
     painter: Mapping[str, Tensor] | None = None,
 ) -> RecordDict:
-    """Pack a task and the weights that it is about, as its plan lets them travel.
+    """Pack a task and its weights, encoded as its plan requires.
 
     Args:
         task: The task.
         state: The weights.
-        painter: Those of the painter, where the task says that they come.
+        painter: The painter's weights, if the task announces them.
 
     Raises:
-        WeightsError: The weights cannot travel so.
+        WeightsError: The weights do not fit the plan's encoding.
     """
-    assert (painter is not None) == brings_painter(task), "the task says what comes"
+    assert (painter is not None) == brings_painter(task), "the task announces the painter"
     content = pack(task, weights_to_send(state, _wire_of(task)))
     if painter is not None:
         content.array_records[ARRAYS][PAINTER] = _array_of(painter)
@@ -101,7 +101,7 @@ def _array_of(state: Mapping[str, Tensor]) -> Array:
 
 
 def brings_painter(task: TrainTask | EvaluateTask) -> bool:
-    """Tell whether a task comes with the weights of the painter."""
+    """Return whether a task carries the painter's weights."""
     return isinstance(task, EvaluateTask) and task.painter
 
 
@@ -109,7 +109,7 @@ def unpack_body(content: RecordDict, kind: type[Body]) -> Body:
     """Read the body of a message.
 
     Raises:
-        WeightsError: It is missing or is not what the exchange calls for.
+        WeightsError: It is missing, or it is not a valid ``kind``.
     """
     records = content.config_records
     text = records[BODY].get(JSON) if BODY in records else None
@@ -120,8 +120,8 @@ def unpack_body(content: RecordDict, kind: type[Body]) -> Body:
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
-        if key and key not in kind.model_fields:  # an unknown key may say anything
-            raise WeightsError(f"{kind.__name__}: holds a key that was not asked for") from None
+        if key and key not in kind.model_fields:  # never quoted: its text comes from outside
+            raise WeightsError(f"{kind.__name__}: has an unknown key") from None
         raise WeightsError(f"{kind.__name__}.{key}: {first['msg']}") from None
 
 
@@ -129,14 +129,14 @@ def unpack_state(content: RecordDict, expected: Mapping[str, Tensor]) -> State:
     """Read the weights of a message and check them against the plan's network.
 
     Raises:
-        WeightsError: There are none, more than one set, or they do not fit.
+        WeightsError: There is not exactly one set of weights, or it does not fit.
     """
     _check_arrays(content, [WEIGHTS])
     return _read_array(content, WEIGHTS, expected)
 
 
 def _check_arrays(content: RecordDict, names: list[str]) -> None:
-    """Check that a message holds the sets of weights of these names and no other."""
+    """Check that a message holds exactly the named sets of weights."""
     records = content.array_records
     if set(records) != {ARRAYS}:
         raise WeightsError(f"message has array records {sorted(records)}, expected [{ARRAYS!r}]")
@@ -149,8 +149,8 @@ def _read_array(content: RecordDict, name: str, expected: Mapping[str, Tensor]) 
         state: State = load(content.array_records[ARRAYS][name].data)
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise WeightsError(f"its {name} cannot be decoded ({type(error).__name__})") from None
-    if unknown := state.keys() - expected.keys():  # their names may hold anything
-        raise WeightsError(f"sends {len(unknown)} arrays that the network does not have")
+    if unknown := state.keys() - expected.keys():  # names never quoted: they come from outside
+        raise WeightsError(f"has {len(unknown)} arrays that the network does not have")
     check_state(state, expected)
     return state
 
@@ -158,10 +158,10 @@ def _read_array(content: RecordDict, name: str, expected: Mapping[str, Tensor]) 
 def unpack_weights(
     content: RecordDict, task: TrainTask | EvaluateTask, expected: Mapping[str, Tensor]
 ) -> State:
-    """Read the weights that a task brings.
+    """Read the weights of a task.
 
     Raises:
-        WeightsError: There are none, more sets than the task says, or they do not fit.
+        WeightsError: The sets of weights are not those that the task announces, or do not fit.
     """
     _check_arrays(content, [WEIGHTS, PAINTER] if brings_painter(task) else [WEIGHTS])
     sent = _read_array(content, WEIGHTS, weights_sent_like(expected, _wire_of(task)))
@@ -171,7 +171,7 @@ def unpack_weights(
 def unpack_painter(
     content: RecordDict, task: EvaluateTask, expected: Mapping[str, Tensor]
 ) -> State | None:
-    """Read the painter's weights, which travel exactly; None where the task brings none.
+    """Read the painter's weights, which travel bit for bit; None if the task has none.
 
     Raises:
         WeightsError: They do not fit.
@@ -180,22 +180,22 @@ def unpack_painter(
 
 
 def unpack_update(
-    content: RecordDict, start: Mapping[str, Tensor], wire: Wire = "float32"
+    content: RecordDict, global_state: Mapping[str, Tensor], wire: Wire = "float32"
 ) -> Update:
-    """Read a site's trained weights and what it says of them.
+    """Read a site's trained weights and its report.
 
     Args:
         content: The answer.
-        start: The weights that the round started from.
-        wire: How the plan lets weights travel.
+        global_state: The weights at the start of the round.
+        wire: The plan's encoding of weights.
 
     Raises:
-        WeightsError: Something is missing, malformed, does not fit, or was not asked for.
+        WeightsError: Something is missing, malformed or unexpected, or does not fit.
     """
     if extra := sorted(set(content) - {ARRAYS, BODY}):
-        raise WeightsError(f"message holds a record {extra[0]!r} that was not asked for")
-    sent = unpack_state(content, update_sent_like(start, wire))
-    return Update(update_received(sent, start, wire), unpack_body(content, TrainReport))
+        raise WeightsError(f"message has an unexpected record {extra[0]!r}")
+    sent = unpack_state(content, update_sent_like(global_state, wire))
+    return Update(update_received(sent, global_state, wire), unpack_body(content, TrainReport))
 
 
 def wire_bytes(content: RecordDict) -> int:
@@ -206,6 +206,6 @@ def wire_bytes(content: RecordDict) -> int:
 
 
 def _wire_of(task: TrainTask | EvaluateTask) -> Wire:
-    """Tell how a task's weights travel: for the final test bit for bit, else as the plan says."""
+    """Return the encoding of a task's weights: exact for the final test, else the plan's."""
     final = isinstance(task, EvaluateTask) and task.part == "test"
     return "float32" if final else task.plan.federation.wire

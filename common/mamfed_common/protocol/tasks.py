@@ -1,6 +1,6 @@
-"""The tasks that a coordinator sends, the answers of a site, and the codes of a refusal.
+"""The tasks of a coordinator, the answers of a site, and the codes of refusals.
 
-Flower is not imported here; ``mamfed_common.protocol.messages`` packs these for the wire.
+This module does not import Flower; ``mamfed_common.protocol.messages`` packs these for the wire.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mamfed_common.domain import Examples, Part, Purpose, Splits, Stage
 from mamfed_common.plan import TrainingPlan
 
 ModelKind = Literal["shared", "personal"]
-"""The federation's model, or what a site has made of it for its own patients."""
+"""The federation's shared model, or the personal model that a site made from it."""
 
 
 class RefusalCode(IntEnum):
-    """Why a site gives no answer: all that travels; the text stays in the site's log.
+    """Why a site does not answer. Only the code travels; the message stays in the site's log.
 
-    The first is Flower's own ``CLIENT_APP_RAISED_EXCEPTION``; Flower's others are below 100.
+    The first is Flower's own ``CLIENT_APP_RAISED_EXCEPTION``; Flower's other codes are below 100.
     """
 
     FAILED = 2
@@ -40,7 +40,7 @@ class RefusalCode(IntEnum):
 
 
 REFUSAL_CODES: dict[int, str] = {
-    RefusalCode.FAILED: "the site failed; its own log says why",
+    RefusalCode.FAILED: "the site failed; see its own log",
     RefusalCode.PLAN_NOT_SIGNED: "the site trusts no key that signed this plan",
     RefusalCode.PLAN_NOT_APPROVED: "the site has not approved this plan yet",
     RefusalCode.PLAN_OUTSIDE_POLICY: "the site's policy does not allow this plan",
@@ -58,12 +58,12 @@ REFUSAL_CODES: dict[int, str] = {
 
 
 class PlanRequest(Config):
-    """What every request of a coordinator brings.
+    """The fields that every request of a coordinator has.
 
     Attributes:
         plan: The plan.
-        signature: Ed25519 over it (``mamfed_common.security.signing``), base64; empty in a
-            simulation.
+        signature: Ed25519 signature of the plan (``mamfed_common.security.signing``), base64; empty
+            in a simulation.
     """
 
     plan: TrainingPlan
@@ -71,23 +71,23 @@ class PlanRequest(Config):
 
 
 class Query(PlanRequest):
-    """Ask a site what it has for a plan."""
+    """Ask a site which data it has for a plan."""
 
 
 class SiteDescription(Config):
-    """What a site has for a plan: counts, never a name of a patient or a file.
+    """The data that a site has for a plan, as counts; never a name of a patient or a file.
 
     Attributes:
         site: The site's name.
         images: Usable images by purpose (``benign``, ``malignant``, ``without_malignancy``), then
             by part (``train``, ``val``, ``test``).
-        patients: Patients behind them, likewise.
+        patients: Number of their patients, by purpose and part.
         rows: Rows of the site's table.
         rejected: Rows that could not be read, by reason.
-        left_out: Readable rows that a rule keeps out, by reason.
+        left_out: Readable rows that a rule excludes, by reason.
         vendors: Readable rows by vendor.
-        splits: What a checkpoint knows the division of its data sets by; empty where the site
-            lets it not leave.
+        splits: Digests by which a checkpoint recognises the split of its data sets; empty if the
+            site does not let them leave.
     """
 
     site: str = Field(pattern=SITE_NAME)
@@ -100,9 +100,9 @@ class SiteDescription(Config):
     splits: Splits = ()
 
     def images_used(self, plan: TrainingPlan, stage: Stage) -> dict[Purpose, int]:
-        """Return how many images of each kind the site would use in a stage, none of 0.
+        """Return the images that the site would use in a stage, by purpose, without zeros.
 
-        Where it takes no part that is nothing at all.
+        The result is empty if the site does not take part.
         """
         training = {kind: parts.get("train", 0) for kind, parts in self.images.items()}
         return plan.images_used(stage, training)
@@ -113,9 +113,9 @@ class TrainTask(PlanRequest):
 
     Attributes:
         stage: The stage.
-        server_round: The round, counted from 1 within the stage.
-        run: What the coordinator calls the run; empty in a simulation. What a site keeps between
-            rounds (``federation.local_norms``) serves the run that it is of.
+        server_round: The round within the stage, from 1.
+        run: The coordinator's name for the run; empty in a simulation. A site keeps its state
+            between rounds (such as ``federation.local_norms``) separately for each run.
     """
 
     stage: Stage
@@ -124,12 +124,12 @@ class TrainTask(PlanRequest):
 
 
 class TrainReport(Config):
-    """What a site says of its training; the weights travel beside it.
+    """A site's report on its training; the weights are sent with it.
 
     Attributes:
-        num_examples: Images of each kind that it used.
-        loss: Mean loss over the round's steps, or over its last epoch; None where the site's
-            policy withholds it.
+        num_examples: Images that it used, by purpose.
+        loss: Mean loss over the round's steps, or over its last epoch; None if the site's policy
+            withholds it.
     """
 
     num_examples: Examples
@@ -141,15 +141,15 @@ class EvaluateTask(PlanRequest):
 
     Attributes:
         part: The part.
-        stage: The stage that the weights are of.
-        server_round: The round of that stage that they were averaged in.
+        stage: The stage of the weights.
+        server_round: The round of that stage in which they were averaged.
         run: As in a :class:`TrainTask`.
-        threshold: Probability from which a pixel is marked; None: the plan's. A personal model
-            has the site's own.
-        painter: Whether weights of the painter (``mamfed_common.training.repaint``) come beside
-            the others; with the final test only.
-        model: Which model to score: the weights as they come, or what the site makes of them for
-            its own patients (``plan.personal``), which stays there.
+        threshold: Minimum probability of a marked pixel; None means the plan's. A personal model
+            uses the site's own.
+        painter: Whether the painter's weights (``mamfed_common.training.repaint``) are sent as
+            well; in the final test only.
+        model: The model to score: the weights as sent, or the personal model that the site makes
+            from them (``plan.personal``) and that stays there.
     """
 
     part: Part
@@ -161,9 +161,9 @@ class EvaluateTask(PlanRequest):
     model: ModelKind = "shared"
 
     @model_validator(mode="after")
-    def _both_at_the_end(self) -> Self:
+    def _check_final_test(self) -> Self:
         if self.painter and self.part != "test":
-            raise ValueError(f"a painter comes with the final test, not with part {self.part!r}")
+            raise ValueError(f"a painter is for the final test only, not for part {self.part!r}")
         if self.model == "personal" and (self.part, self.stage) != ("test", Stage.FINETUNING):
-            raise ValueError("a personal model is made at the end of a run, for its test only")
+            raise ValueError("a personal model is for the final test only")
         return self

@@ -1,7 +1,4 @@
-"""The versions that a federation must share, and the check that they are there.
-
-Nothing here imports Flower or torch.
-"""
+"""The versions that a federation must share, and their checks. Imports neither Flower nor torch."""
 
 from __future__ import annotations
 
@@ -15,28 +12,28 @@ from mamfed_common import __version__
 from mamfed_common.errors import SetupError
 
 FLOWER = SpecifierSet(">=1.41,<1.43")
-"""The Flower that mamfed's calls into its private parts were tested with."""
+"""Flower versions with which mamfed's calls to Flower's private functions were tested."""
 
 MAMFED_HEADER = "x-mamfed-version"
-"""HTTP header in which a site names its mamfed; Flower's own header names its Flower."""
+"""HTTP header with a site's mamfed version; Flower's own header has its Flower version."""
 
 RUN_HEADER = "x-mamfed-run"
-"""HTTP header of each of the server's answers: ``HOW NAME``, where HOW is ``running`` or how the
-run has ended, ``finished``, ``failed`` or ``stopped``."""
+"""HTTP header of every server answer: ``STATUS NAME``, with the status ``running``, ``finished``,
+``failed`` or ``stopped``."""
 
 INSTANCE_HEADER = "x-mamfed-instance"
-"""HTTP header with a number that a site's node draws at each start, 16 hex digits: two processes
-of one identity, from a home that was copied, are told apart by it."""
+"""HTTP header with a random number that a site's node draws at each start, 16 hex digits. It
+distinguishes two processes with the same identity, from a home that was copied."""
 
 
 @cache
 def flower_version() -> str:
-    """Return the installed Flower's version, as this process first found it."""
+    """Return the version of the installed Flower, cached for the life of the process."""
     return version("flwr")
 
 
 def check_flower() -> None:
-    """Refuse a Flower outside the tested range.
+    """Refuse a Flower version outside the tested range.
 
     Raises:
         SetupError: It is older or newer.
@@ -50,7 +47,7 @@ def check_flower() -> None:
 
 
 def minor(text: str) -> tuple[int, int] | None:
-    """Return major and minor of a version, None where the text is none."""
+    """Return the major and minor number of a version; None if the text is not a version."""
     try:
         found = Version(text)
     except ValueError:
@@ -59,5 +56,5 @@ def minor(text: str) -> tuple[int, int] | None:
 
 
 def same_minor(theirs: str, ours: str = __version__) -> bool:
-    """Tell whether two versions may work together: the same major and minor."""
+    """Return whether two versions are compatible: equal major and minor numbers."""
     return minor(theirs) is not None and minor(theirs) == minor(ours)

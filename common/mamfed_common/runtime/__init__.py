@@ -1,1 +1,1 @@
-"""Files, locks, processes, terminals and documents; nothing about mammography."""
+"""Files, locks, processes, text and settings: nothing specific to mammograms."""

@@ -1,4 +1,4 @@
-"""The log of a child process: what it says, how it ended, and nothing lost on a full disk."""
+"""The log of a child process: its output and how it ended."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ LOG_FILES = 3
 
 
 class ChildLog(RotatingFileHandler):
-    """A log that belongs to who owns its folder, and that nobody else reads.
+    """A log that belongs to the owner of its folder and is readable by nobody else.
 
-    What a full disk does not take goes to the supervisor's stderr, with the reason before it.
+    Lines that cannot be written, as on a full disk, go to the supervisor's stderr with the reason.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it, for appending: three files of 10 MiB.
+        """Open the log for appending: three files of 10 MiB.
 
         Raises:
             OSError: It cannot be opened.
         """
         private_directory(path.parent)
-        self._said = ""
+        self._reported = ""
         super().__init__(
             path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8", errors="replace"
         )
 
     def copy(self, lines: IO[bytes]) -> None:
-        """Write all that a child says until it ends."""
+        """Write a child's output until it exits."""
         with lines:
             for line in lines:
                 self._write(line.decode(errors="replace").rstrip("\n"))
 
     def note(self, text: str) -> None:
-        """Write a line of the supervisor's own, with the time as the children write it."""
+        """Write a line of the supervisor, with a timestamp in the children's format."""
         self._write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}")
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say a line elsewhere that cannot be written here, and once why."""
+        """Print a line that cannot be written to stderr, with the reason when it changes."""
         error = sys.exc_info()[1]
         why = os_error_line(error) if isinstance(error, OSError) else repr(error)
         with suppress(OSError):  # stderr may lie on the same disk
-            if why != self._said:
+            if why != self._reported:
                 print(f"{self.baseFilename}: {why}; its lines:", file=sys.stderr)
             print(record.getMessage(), file=sys.stderr, flush=True)
-        self._said = why
+        self._reported = why
 
     def close(self) -> None:
-        """Close it; what the disk has not taken was said."""
+        """Close the log; lines that could not be written were already printed."""
         with suppress(OSError):
             super().close()
 

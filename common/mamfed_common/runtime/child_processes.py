@@ -1,7 +1,7 @@
-"""The one way in which mamfed starts a process.
+"""Start child processes, the same way everywhere.
 
-A child imports mamfed's modules and none that lies in the folder in which somebody happened to
-start it; it works in a folder of its own; and it holds no stream of the terminal, which may close.
+A child never imports modules from the current folder, has its own working folder, and uses no
+stream of the terminal, which may close.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from pathlib import Path
 from typing import IO
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""Python 3.11: no current folder on the import path, neither a child's nor that of its children."""
+"""Keeps the current folder off the import path of a child and its children (Python 3.11)."""
 
 Stream = IO[bytes] | int
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command line that runs one of mamfed's modules."""
+    """Return the command line that runs a module of mamfed."""
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def how_it_ended(code: int) -> str:
-    """Say how a process ended, in words that follow its name, by its exit code or minus a signal.
+    """Describe how a process ended, in words that follow its name.
 
-    One that is killed has no last words, and most often it was the system that had no memory left.
+    Args:
+        code: Its exit code, or minus the number of the signal that ended it. SIGKILL usually means
+            that the system ran out of memory.
     """
     if code == -signal.SIGKILL:
-        return "was killed; the system does that where memory is short"
+        return "was killed, probably by the system because memory ran out"
     if code < 0:
         return f"was ended by signal {-code} ({signal.strsignal(-code)})"
     return f"ended with code {code}"
@@ -48,17 +50,18 @@ def start_process(
     pass_fds: Collection[int] = (),
     bufsize: int = -1,
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own: Ctrl-C reaches this process alone.
+    """Start a process in its own session, so that Ctrl-C does not reach it.
 
     Args:
-        argv: Its command line; paths in it are absolute.
-        folder: Its working folder; None: the root of the file system, which nobody unmounts.
+        argv: Its command line, with absolute paths.
+        folder: Its working folder; None means the root of the file system, which is never
+            unmounted.
         env: Its environment.
-        stdin: Where it reads from.
-        stdout: Where its results go.
-        stderr: Where its messages go; None: where this process's go.
-        pass_fds: Descriptors that it takes over.
-        bufsize: As ``subprocess.Popen`` takes it.
+        stdin: Its standard input.
+        stdout: Its standard output.
+        stderr: Its standard error; None means that of this process.
+        pass_fds: Descriptors that it inherits.
+        bufsize: As in ``subprocess.Popen``.
 
     Raises:
         OSError: It cannot be started.

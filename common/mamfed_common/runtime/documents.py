@@ -1,4 +1,4 @@
-"""Reading what people write and send: YAML and JSON into checked settings, errors in one line."""
+"""Read YAML and JSON into checked settings, with errors in one line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mamfed_common.runtime.text import NotTextError, read_text, typed_blanks
 Document = TypeVar("Document", bound=Config)
 
 MAX_BYTES = 1 << 20
-"""The largest file that is read: settings, requests and welcomes are a few kB."""
+"""Maximum size of a file; settings, requests and welcomes have a few kB."""
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is an error instead of a silent choice."""
+    """YAML's safe loader, except that a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is given twice."""
+        """Build a mapping, refusing duplicate keys."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -39,30 +39,30 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_yaml(model: type[Document], path: Path) -> Document:
-    """Read a YAML file of settings.
+    """Read settings from a YAML file.
 
     Raises:
-        SetupError: It cannot be read, is not YAML, or a key is unknown, given twice or wrong; the
-            file and the key are named.
+        SetupError: It cannot be read, is not YAML, or has an unknown, duplicate or invalid key; the
+            message names the file and the key.
     """
     return validated(model, parse_yaml(_text(path), str(path)), str(path))
 
 
 def parse_yaml(text: str, origin: str, error: type[MamfedError] = SetupError) -> Any:
-    """Read YAML. ``origin`` names its source in the error.
+    """Parse YAML; ``origin`` names its source in errors.
 
-    A full disk or a power cut leaves files of no byte behind: an empty text, or one of comments
-    only, is never taken for all defaults.
+    An empty text, or one with comments only, is an error and does not mean the defaults: a full
+    disk or a power cut can leave an empty file.
 
     Raises:
-        SetupError: Or ``error``: it is empty, not YAML, or a key is given twice.
+        SetupError: Or ``error``: it is empty, not YAML, or has a duplicate key.
     """
     try:
         values = yaml.load(typed_blanks(text), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as trouble:
-        raise error(f"{origin}: not valid YAML: {' '.join(str(trouble).split())}") from None
+    except (yaml.YAMLError, RecursionError) as cause:
+        raise error(f"{origin}: not valid YAML: {' '.join(str(cause).split())}") from None
     if values is None:
-        raise error(f"{origin}: is empty, expected at least one key; put its text back")
+        raise error(f"{origin}: is empty, expected at least one key; restore its content")
     return values
 
 
@@ -83,7 +83,7 @@ def read_json(model: type[Document], path: Path) -> Document:
 
 
 def yaml_value(value: Any) -> str:
-    """Write one value as YAML on one line, to stand behind a key."""
+    """Return a value as YAML on one line, to follow a key."""
     dumped = yaml.safe_dump(
         [value],
         default_flow_style=True,
@@ -97,10 +97,10 @@ def yaml_value(value: Any) -> str:
 def validated(
     model: type[Document], values: Any, origin: str, error: type[MamfedError] = SetupError
 ) -> Document:
-    """Check values against a model; ``origin`` names their source in the error.
+    """Check values against a model; ``origin`` names their source in errors.
 
     Raises:
-        SetupError: Or ``error``: some key is unknown, missing or wrong; all such keys are named.
+        SetupError: Or ``error``: keys are unknown, missing or invalid; the message names all.
     """
     if not isinstance(values, dict):
         raise error(f"{origin}: found {type(values).__name__}, expected a mapping of keys")
@@ -111,30 +111,30 @@ def validated(
 
 
 def check_name(text: str, option: str) -> str:
-    """Return a site's or a data set's name as it was typed.
+    """Return a name of a site or a data set unchanged if it is valid.
 
     Raises:
-        SetupError: It cannot be one; the nearest that can be is named.
+        SetupError: It is not; the message suggests the nearest valid name.
     """
     if re.fullmatch(SITE_NAME, text):
         return text
     raise SetupError(
-        f"{option} {_shortened(text)}: a name has letters, digits and hyphens: try {_as_name(text)}"
+        f"{option} {_shortened(text)}: expected letters, digits and hyphens: try {_as_name(text)}"
     )
 
 
 def describe_errors(report: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """Turn pydantic's report into one line: every culprit, what was found and what was wrong.
+    """Turn pydantic's report into one line that names each invalid key and its problem.
 
     Args:
         report: The report.
-        model: What was asked for; an unknown key is told the nearest one that it knows.
+        model: The expected model, used to suggest the nearest known key for an unknown one.
     """
     lines = []
     items = report.errors()
     places = [item["loc"] for item in items]
     for item in items:
-        # A list whose items are wrong counts none of them: that is no second mistake.
+        # pydantic does not count invalid items, so this list is not really too short.
         if item["type"] == "too_short" and any(_below(loc, item["loc"]) for loc in places):
             continue
         key = ".".join(str(part) for part in item["loc"]) or "it"
@@ -175,11 +175,11 @@ EXPECTED = {
     "enum": "{expected}",
     "path_type": "a path",
 }
-"""What pydantic's errors mean to a person, by their type, with its own values filled in."""
+"""Plain wording of pydantic's errors, by type, with placeholders for its values."""
 
 
 def _expected(item: Mapping[str, Any]) -> str:
-    """Say what would have been right; a pattern by what it stands for, never as it is written."""
+    """Return the expected value in words; a pattern is described, never quoted."""
     if item["type"] == "string_pattern_mismatch":
         return FORMS.get(item["ctx"]["pattern"], "another form").format(
             try_=_as_name(str(item["input"]))
@@ -196,11 +196,11 @@ FORMS = {
     HEX_DIGITS: "12 to 64 digits of a plan's SHA-256",
     DIGEST: "a SHA-256 of 64 digits",
 }
-"""What patterns stand for."""
+"""Descriptions of patterns."""
 
 
 def _as_name(text: str) -> str:
-    """Make a name of a text that is none."""
+    """Turn any text into a valid name."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_.]+", "-", plain).strip("-_.")[:64] or "north"
 
@@ -210,25 +210,25 @@ def _below(place: Sequence[int | str], outer: Sequence[int | str]) -> bool:
 
 
 def known_keys(model: type[BaseModel], above: Sequence[str | int]) -> list[str]:
-    """Return the keys that a model knows at a place; none where that is no mapping of its own."""
-    found: type[BaseModel] | None = model
+    """Return the keys that a model knows at a path; empty if there is no nested model."""
+    nested: type[BaseModel] | None = model
     for part in above:
-        field = None if found is None else found.model_fields.get(str(part))
+        field = None if nested is None else nested.model_fields.get(str(part))
         if field is not None:
-            found = _model_in(field.annotation)
+            nested = _model_in(field.annotation)
         elif not isinstance(part, int):
             return []
-    return [] if found is None else list(found.model_fields)
+    return [] if nested is None else list(nested.model_fields)
 
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:
-    """Return ``, did you mean 'rounds'?``; empty where nothing is near."""
+    """Return ``, did you mean 'rounds'?``; empty if no known key is similar."""
     close = get_close_matches(key, known, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _suggestion(model: type[BaseModel] | None, place: Sequence[str | int]) -> str:
-    """Return the nearest known key; else where a key of just this name belongs."""
+    """Return a hint at the nearest known key, or at the section with a key of this name."""
     if model is None:
         return ""
     *above, last = place

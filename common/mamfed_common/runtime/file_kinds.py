@@ -1,7 +1,7 @@
-"""What kind of mamfed's own files a file is, to name it where another one was expected.
+"""Recognise mamfed's own kinds of files, for messages when another kind was expected.
 
 A request, a welcome, a plan and the description of a checkpoint are all small texts with similar
-names. A reader that cannot use a file asks here before it complains of keys.
+names. A reader that cannot use a file checks its kind before it complains about keys.
 """
 
 from __future__ import annotations
@@ -19,56 +19,53 @@ from mamfed_common.errors import MamfedError
 from mamfed_common.runtime.text import NotTextError, decode_text
 
 LOOKED_AT = 1 << 20
-"""Bytes of a file that are looked at."""
+"""Bytes of a file that are examined."""
 _HEADER_BYTES = 8
-"""A safetensors file begins with the length of its JSON header, 8 bytes little-endian."""
+"""A safetensors file starts with the length of its JSON header, 8 bytes little-endian."""
 
 
 class FileKind(Enum):
-    """A kind of file: what it is, and what takes it."""
+    """A kind of file: what it is, and how to use it."""
 
     REQUEST = (
-        "the request of a site to its coordinator",
-        "mamfed-server sites approve takes it",
+        "a site's request to its coordinator",
+        "pass it to mamfed-server sites approve",
     )
     WELCOME = (
-        "the welcome that a coordinator sends to a site",
-        "mamfed-client join takes it",
+        "a coordinator's welcome to a site",
+        "pass it to mamfed-client join",
     )
     PLAN = (
         "a training plan",
-        "mamfed-client preflight --plan and mamfed-server start --plan take it",
+        "pass it to mamfed-client preflight --plan or mamfed-server start --plan",
     )
-    SITE_SETTINGS = ("the settings of a site", "the folder that it lies in is named by --home")
-    SERVER_SETTINGS = (
-        "the settings of a coordinator",
-        "the folder that it lies in is named by --home",
-    )
+    SITE_SETTINGS = ("the settings of a site", "pass its folder as --home")
+    SERVER_SETTINGS = ("the settings of a coordinator", "pass its folder as --home")
     CHECKPOINT = (
-        "a checkpoint, the weights of a network",
-        "mamfed-client evaluate and predict take it by --checkpoint",
+        "a checkpoint with the weights of a network",
+        "pass it to mamfed-client evaluate or predict as --checkpoint",
     )
     DESCRIPTION = (
-        "the description beside a checkpoint",
-        "name the .safetensors file of the same name",
+        "the description of a checkpoint",
+        "use the .safetensors file of the same name",
     )
     RUN = (
-        "the folder of a run",
-        "its checkpoint is checkpoints/best.safetensors in it, its plan is plan.yaml",
+        "a run folder",
+        "its checkpoint is checkpoints/best.safetensors, its plan is plan.yaml",
     )
-    BUNDLE = ("an exported MONAI bundle", "mamfed takes the run's own checkpoint")
-    EXPORTED = ("a network exported for other tools", "mamfed takes the run's own checkpoint")
-    PRIVATE_KEY = ("a private key", "give it to nobody")
-    CERTIFICATE = ("a certificate", "it comes to a site in its welcome")
+    BUNDLE = ("an exported MONAI bundle", "use the run's own checkpoint")
+    EXPORTED = ("a network exported for other tools", "use the run's own checkpoint")
+    PRIVATE_KEY = ("a private key", "keep it secret")
+    CERTIFICATE = ("a certificate", "a site receives it in its welcome")
 
     @property
     def words(self) -> str:
-        """Say what it is."""
+        """What the file is."""
         return str(self.value[0])
 
     @property
     def use(self) -> str:
-        """Say what takes it."""
+        """How to use the file."""
         return str(self.value[1])
 
 
@@ -78,10 +75,7 @@ PLAN_KEYS = frozenset(
 
 
 def kind_of(path: Path) -> FileKind | None:
-    """Return what kind of file or folder this is, by what it holds; None where it is no known one.
-
-    Nothing is raised: a file that cannot be read is of no kind.
-    """
+    """Return the kind of a file or folder, by its content; None if unknown or unreadable."""
     try:
         if path.is_dir():
             return _of_folder(path)
@@ -104,7 +98,7 @@ def kind_of(path: Path) -> FileKind | None:
 
 
 def wrong_kind(path: Path, expected: FileKind) -> str:
-    """Say that a file is of another kind than expected; empty where it is not known to be one."""
+    """Return a message if a file is known to be of another kind than expected; else empty."""
     found = kind_of(path)
     if found is None or found is expected:
         return ""
@@ -113,10 +107,10 @@ def wrong_kind(path: Path, expected: FileKind) -> str:
 
 @contextmanager
 def expecting(kind: FileKind, path: Path) -> Iterator[None]:
-    """Where a file cannot be used, say so in one sentence if it is another kind than expected.
+    """Replace the error about an unusable file if the file is of another kind than expected.
 
     Raises:
-        MamfedError: What was raised inside, of the same class.
+        MamfedError: The error raised in the block, or one of the same class.
     """
     try:
         yield
@@ -127,7 +121,7 @@ def expecting(kind: FileKind, path: Path) -> Iterator[None]:
 
 
 def site_of_request(path: Path) -> str:
-    """Return the name of the site that a request is of; empty where the file is none."""
+    """Return the name of the site in a request; empty if the file is not a request."""
     if kind_of(path) is not FileKind.REQUEST:
         return ""
     return str(json.loads(decode_text(path.read_bytes())).get("site", ""))

@@ -1,7 +1,7 @@
-"""Writing files so that a kill leaves the old one or the new one, readable by their owner only.
+"""Private files, written atomically, and error messages of the file system.
 
-What the superuser writes into somebody's folder is given to who owns the folder: a certificate
-renewed under ``sudo`` must not shut the service out that reads it.
+A crash leaves either the old file or the new one. Files that root writes are given to the owner of
+their folder: a certificate renewed with ``sudo`` must stay readable for the service.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mamfed_common.errors import OutputError
 from mamfed_common.runtime.places import user_name
 
 DRAFT = ".draft"
-"""How the names of unfinished files end."""
+"""Suffix of unfinished files."""
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory that only its owner may enter (0700), missing parents too; return it."""
-    if not path.parent.exists():  # pathlib would leave them to the umask
+    """Create a directory that only its owner may enter (0700), with its parents; return it."""
+    if not path.parent.exists():  # pathlib would apply the umask to them
         private_directory(path.parent)
     if not path.is_dir():
         path.mkdir(exist_ok=True, mode=0o700)
@@ -31,23 +31,23 @@ def private_directory(path: Path) -> Path:
     return path
 
 
-def give_to_owner(made: Path | int, folder: Path) -> None:
-    """Give what the superuser has just made, a path or a descriptor, to who owns its folder."""
+def give_to_owner(created: Path | int, folder: Path) -> None:
+    """If run by root, give a new path or descriptor to the owner of its folder."""
     if os.geteuid():
         return
     owner = folder.stat()
     if owner.st_uid:
-        os.chown(made, owner.st_uid, owner.st_gid)
+        os.chown(created, owner.st_uid, owner.st_gid)
 
 
-def give_all_to_owner(made: Path, folder: Path) -> None:
-    """Give a folder that libraries have filled, and all in it, to who owns another folder."""
-    for path in (made, *made.rglob("*")):
+def give_all_to_owner(created: Path, folder: Path) -> None:
+    """If run by root, give a new folder and its contents to the owner of another folder."""
+    for path in (created, *created.rglob("*")):
         give_to_owner(path, folder)
 
 
 def owner_note(path: Path) -> str:
-    """Say whose a path is, or what there is of it, where it is another user's; else nothing."""
+    """Return a note on the owner of a path, or of its nearest existing parent; empty if ours."""
     nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     owner = nearest.lstat().st_uid
     if owner == os.geteuid():
@@ -60,42 +60,42 @@ def owner_note(path: Path) -> str:
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Say what the system answered, and whose the path is where only they may do it.
+    """Return why an access failed, with the path's owner if permission was denied.
 
-    Any other error, such as of a text that is none, has words of its own.
+    For errors other than OSError, such as NotTextError, this is their own message.
     """
     if not isinstance(error, OSError):
         return str(error)
-    why = owner_note(path) if isinstance(error, PermissionError) else ""
-    return f"{refusal_words(error)}{why}"
+    note = owner_note(path) if isinstance(error, PermissionError) else ""
+    return f"{refusal_words(error)}{note}"
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """Return the error for what the system does not let us write: why, and whose it is."""
+    """Return the OutputError for a path that cannot be written, with reason and owner."""
     return OutputError(f"{path}: cannot be written: {reason(path, error)}")
 
 
 ADVICE = {
     errno.ENOSPC: "free some, or choose another folder",
-    errno.EDQUOT: "your share of this disk is used up; have it raised, or choose another folder",
-    errno.EROFS: "it is mounted for reading only; choose another folder",
-    errno.ESTALE: "the share behind it was taken away or its server started anew; mount it again",
-    errno.EIO: "the disk or the share behind it fails; look at the system's log",
+    errno.EDQUOT: "your quota on this disk is used up; have it raised, or choose another folder",
+    errno.EROFS: "it is mounted read-only; choose another folder",
+    errno.ESTALE: "its network share was removed or the file server restarted; mount it again",
+    errno.EIO: "the disk or network share fails; see the system's log",
     errno.ENAMETOOLONG: "choose a shorter name or folder",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
-"""What to do about what a file system refuses, beside whose folder it is."""
+"""Advice for errors of the file system; ownership is covered by :func:`owner_note`."""
 
 
 def refusal_words(error: OSError) -> str:
-    """Say what the system refused and what to do about it."""
+    """Return the system's error message, with advice if there is any."""
     words = str(error.strerror or error)
     advice = ADVICE.get(error.errno or 0)
     return f"{words}; {advice}" if advice else words
 
 
 def os_error_line(error: OSError) -> str:
-    """Say in one line what the system refused, and where; whose it is, if it is another user's."""
+    """Return an error of the file system in one line, with its path and, if not ours, its owner."""
     if not error.filename:
         return refusal_words(error)
     path = Path(os.fsdecode(error.filename))
@@ -103,15 +103,15 @@ def os_error_line(error: OSError) -> str:
 
 
 def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> None:
-    """Write a whole file (0600) next to its final place, then move it there.
+    """Write a file (0600) under a temporary name, then rename it.
 
     Args:
         path: The file to write or replace.
         content: Its bytes, or text to be written as UTF-8.
-        replace: Whether a file that is there by then is replaced.
+        replace: Whether to replace an existing file.
 
     Raises:
-        FileExistsError: It is there, and not to be replaced.
+        FileExistsError: The file exists and ``replace`` is False.
         OSError: It cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
@@ -132,7 +132,7 @@ def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> N
 
 @contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Put a file's name into errors that have none: a full disk is told of a descriptor."""
+    """Add a file name to OSErrors without one, as raised for a descriptor on a full disk."""
     try:
         yield
     except OSError as error:
@@ -158,9 +158,9 @@ def _move(draft: str, path: Path, *, replace: bool) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring renamed files to disk under their new names, where the file system can do that.
+    """Flush renames in a folder to disk, if the file system supports that.
 
-    Shares (SMB, some FUSE) know no fsync of a folder and say EINVAL: their server decides.
+    Network shares (SMB, some FUSE) do not support fsync of a folder and return EINVAL.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -173,6 +173,6 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what kills have left of :func:`write_atomic` in a folder and below it."""
+    """Remove unfinished files that crashes left in a folder and its subfolders."""
     for draft in folder.rglob(f".*{DRAFT}"):
         draft.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""All that a kept result depends on, by name: only the same question gets the same answer again.
+"""Fingerprints of everything that a saved result depends on.
 
-Whoever keeps a result writes its fingerprint beside it. Whoever finds the result compares: equal
-ones are reused, and that is said; other ones are made anew, or refused with what differs.
+A fingerprint is saved with each result. A saved result with an equal fingerprint is reused, and
+that is reported; otherwise the result is computed again, or refused with the differences.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from mamfed_common.errors import OutputError
 from mamfed_common.runtime.files import write_atomic
 
 SHOWN = 12
-"""Characters of a hash that people are shown."""
+"""Characters of a hash in messages."""
 
 
 def sha256_of(content: Any) -> str:
-    """Hash what JSON can hold; unlike words joined by blanks, no two contents look alike.
+    """Return the SHA-256 of a JSON value in canonical form; different values never collide.
 
     Args:
-        content: Texts, numbers, None, and lists and mappings of such; NaN is none of them.
+        content: Texts, numbers except NaN, None, and lists and mappings of these.
     """
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class FingerprintDifference(NamedTuple):
-    """One thing in which two fingerprints differ.
+    """A difference between two fingerprints.
 
     Attributes:
-        name: Its name, those within others behind a dot.
-        kept: What the kept result depends on; None: it does not say.
-        asked: What is asked for now; None: nothing of the kind.
+        name: Name of the value, with dots for nested names.
+        kept: Value of the saved result; None if it has none.
+        asked: Value requested now; None if there is none.
     """
 
     name: str
@@ -44,33 +44,33 @@ class FingerprintDifference(NamedTuple):
     asked: Any
 
     def __str__(self) -> str:
-        """Say it in words; hashes are cut short."""
+        """Return the difference as text, with shortened hashes."""
         name = self.name.replace("_", " ").replace(".", ": ")
         return f"{name} was {formatted(self.kept)}, is now {formatted(self.asked)}"
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a result depends on.
+    """Everything that a result depends on.
 
     Attributes:
-        parts: By name, what JSON can hold: hashes of bytes, versions of code, options.
+        parts: JSON values by name: hashes of bytes, versions of code, options.
     """
 
     parts: Mapping[str, Any]
 
     @classmethod
     def of(cls, **parts: Any) -> Fingerprint:
-        """Name what a result depends on."""
+        """Return the fingerprint of named values."""
         return cls(json.loads(json.dumps(parts, allow_nan=False)))  # tuples become lists
 
     @property
     def sha256(self) -> str:
-        """One name for all of it."""
+        """Return one hash over all parts."""
         return sha256_of(self.parts)
 
     def differences(self, kept: Mapping[str, Any]) -> list[FingerprintDifference]:
-        """Return what a kept result's parts have otherwise; empty where it may be reused."""
+        """Return the differences from a saved result's parts; empty if it may be reused."""
         before, now = dict(flattened(kept)), dict(flattened(self.parts))
         return [
             FingerprintDifference(name, before.get(name), now.get(name))
@@ -79,33 +79,33 @@ class Fingerprint:
         ]
 
     def check(self, kept: Mapping[str, Any], where: str, advice: str) -> None:
-        """Refuse a kept result of another question.
+        """Refuse a saved result that depends on something else.
 
         Args:
-            kept: Its parts.
-            where: What it is, for the error.
+            kept: Parts of the saved result.
+            where: Name of the saved result, for the error.
             advice: What to do, for the error.
 
         Raises:
-            OutputError: They differ; the first differences are named.
+            OutputError: The parts differ; the message names the first differences.
         """
         if found := self.differences(kept):
             raise OutputError(f"{where}: {describe_differences(found)}; {advice}")
 
     def write(self, path: Path) -> None:
-        """Write it beside the result (0600)."""
+        """Write the fingerprint to a file (0600), next to the result."""
         write_atomic(path, json.dumps(self.parts, indent=2) + "\n")
 
 
 def describe_differences(differences: Sequence[FingerprintDifference], most: int = 3) -> str:
-    """Say in one line what differs, at most so many things."""
+    """Return up to ``most`` differences in one line, and the number of the others."""
     more = len(differences) - most
     words = [str(difference) for difference in differences[:most]]
     return ", ".join(words) + (f", and {more} more" if more > 0 else "")
 
 
 def flattened(parts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield single values by their names, those within others behind a dot."""
+    """Yield single values with their names, with dots for nested names."""
     for name, value in parts.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{above}{name}.")
@@ -114,7 +114,7 @@ def flattened(parts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 
 
 def formatted(value: Any) -> str:
-    """Write a value for people; a hash is cut short."""
+    """Return a value as text, with hashes shortened."""
     if value is None:
         return "not there"
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""How a site or a coordinator is doing, as an exit code for monitors and containers."""
+"""Health of a site or a coordinator, as an exit code for monitoring and containers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from enum import IntEnum
 
 
 class Health(IntEnum):
-    """What ``status --health`` ends with."""
+    """Exit codes of ``status --health``."""
 
     WORKING = 0
-    """In touch, whether or not there is work just now."""
+    """Connected, with or without work at the moment."""
     WAITING = 20
-    """Just started, or waiting for others: nothing is wrong."""
+    """Just started, or waiting for others; nothing is wrong."""
     REFUSED = 21
-    """This site refuses every request, or the coordinator this site: ``status`` says why."""
+    """The site refuses every request, or the coordinator refuses the site; see ``status``."""
     UNREACHABLE = 22
-    """The coordinator does not answer, and did not say that its run has ended."""
+    """The coordinator does not answer, and has not announced the end of its run."""
     NOT_RUNNING = 23
 
     @property
     def words(self) -> str:
-        """Say it in words."""
+        """The status as words, such as ``not running``."""
         return self.name.lower().replace("_", " ")

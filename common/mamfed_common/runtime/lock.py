@@ -1,8 +1,8 @@
-"""One process at a time: a locked file that says who holds it. A kill leaves no lock behind.
+"""File locks that admit one process at a time and name their holder.
 
-The kernel holds the lock (``flock``) and lets it go when its process ends, so a file that a dead
-process, another container or another machine has left is only text. That text names the process,
-its machine and when it began, for the one who is turned away.
+The kernel holds the lock (``flock``) and releases it when the process ends, so a crash leaves no
+lock behind: the file that remains is only text. The text names the process, its machine and its
+start time, for the message to whoever is refused.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mamfed_common.runtime.files import (
 )
 
 PATIENCE_SECONDS = 1.0
-"""Who only looks (:func:`holder`) holds the lock for a moment, which must turn nobody away."""
+"""Time to wait for the lock, which tolerates the brief lock that :func:`holder` takes."""
 MOST_BYTES = 1000
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
-"""What file systems answer that know no locks, such as NFS without its lock service."""
+"""Errors of file systems without locks, such as NFS without its lock service."""
 
 
 class LockHolder(NamedTuple):
-    """Who holds a lock, or held it last.
+    """The current or last holder of a lock.
 
     Attributes:
-        pid: The process; 0 where it is not known.
+        pid: Process id; 0 if unknown.
         host: Its machine or container.
         started: When it took the lock (UTC, ISO 8601).
     """
@@ -49,9 +49,9 @@ class LockHolder(NamedTuple):
     started: str = ""
 
     def words(self) -> str:
-        """Say who it is."""
+        """Return a description such as ``process 12, since 2026-01-01T00:00:00+00:00``."""
         if not self.pid:
-            return "a process that has just begun"
+            return "a process that has just started"
         elsewhere = f" on {self.host}" if self.host and self.host != socket.gethostname() else ""
         since = f", since {self.started}" if self.started else ""
         return f"process {self.pid}{elsewhere}{since}"
@@ -64,16 +64,16 @@ def exclusive_lock(
     """Hold a lock while the block runs.
 
     Args:
-        path: The lock file; it is made where there is none (0600).
-        what: What may run but once, for the error.
-        place: Where it runs, for the error; None: the folder of the file.
-        leaves_file: Whether the file stays when the block is over.
+        path: The lock file, created if necessary (0600).
+        what: Name of what may run only once, for the error.
+        place: Where it runs, for the error; None means the folder of the file.
+        leaves_file: Whether the file remains after the block.
 
     Raises:
         SetupError: Another process holds it, or its file system has no locks.
-        OutputError: The file cannot be made.
+        OutputError: The file cannot be created.
     """
-    descriptor = _take(path, f"{place or path.parent}: {what}")
+    descriptor = _acquire(path, f"{place or path.parent}: {what}")
     try:
         me = LockHolder(os.getpid(), socket.gethostname(), _now())
         with name_in_errors(path):
@@ -89,7 +89,7 @@ def exclusive_lock(
         os.close(descriptor)
 
 
-def _take(path: Path, what: str) -> int:
+def _acquire(path: Path, what: str) -> int:
     """Open a file and lock it; return its descriptor."""
     while True:
         try:
@@ -101,9 +101,9 @@ def _take(path: Path, what: str) -> int:
             if not _wait_for(path, descriptor):
                 who = _read(descriptor).words()
                 raise SetupError(
-                    f"{what} runs here already ({who}); stop it, or choose another folder"
+                    f"{what} is already running here ({who}); stop it, or choose another folder"
                 )
-            # Whoever held it may have removed the file: then this is a lock of nothing.
+            # The previous holder may have removed the file: then this lock protects nothing.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     return descriptor
@@ -114,23 +114,23 @@ def _take(path: Path, what: str) -> int:
 
 
 def stop(path: Path) -> LockHolder | None:
-    """Ask the process that holds a lock to end (SIGTERM), and wait until it has.
+    """Stop the process that holds a lock (SIGTERM), and wait until it has exited.
 
     Returns:
-        Who that was; None where nobody holds it.
+        The holder; None if nobody holds the lock.
 
     Raises:
-        SetupError: It cannot be verified to be a process of this machine that has the file open:
+        SetupError: The holder is not verifiably a process of this machine with the file open;
             nothing is signalled.
     """
     found = holder(path)
     if found is None:
         return None
     if found.host not in ("", socket.gethostname()):
-        raise SetupError(f"{path.parent}: {found.words()} works here; stop it there")
+        raise SetupError(f"{path.parent}: {found.words()} is using it; stop it there")
     if not _has_open(found.pid, path):
         raise SetupError(
-            f"{path.parent}: {found.words()} should work here but does not have {path.name} open; "
+            f"{path.parent}: {found.words()} holds the lock but does not have {path.name} open; "
             "nothing was stopped"
         )
     os.kill(found.pid, signal.SIGTERM)
@@ -141,12 +141,12 @@ def stop(path: Path) -> LockHolder | None:
 
 @contextmanager
 def short_lock(path: Path, kind: int = fcntl.LOCK_EX, flags: int | None = None) -> Iterator[int]:
-    """Wait for a lock that everybody holds for moments only; yield the file's descriptor.
+    """Wait for a lock that is only ever held briefly; yield the file's descriptor.
 
     Args:
         path: The file.
         kind: ``fcntl.LOCK_EX`` or ``LOCK_SH``.
-        flags: How to open it; None: for reading and writing, made where there is none (0600).
+        flags: Flags of ``os.open``; None means read and write, created if necessary (0600).
 
     Raises:
         OSError: The file cannot be opened.
@@ -169,17 +169,17 @@ LOCK = ".lock"
 
 @contextmanager
 def exclusive_folder(folder: Path, what: str) -> Iterator[Path]:
-    """Make a folder where there is none, and keep a second process out of it while the block runs.
+    """Create a folder if necessary and lock it against other processes while the block runs.
 
-    Nothing of it stays where the block fails and has written nothing.
+    A new folder is removed again if the block leaves it empty.
 
     Args:
-        folder: The folder; its lock is ``.lock`` in it.
-        what: What may run but once, for the error.
+        folder: The folder; its lock file is ``.lock``.
+        what: Name of what may run only once, for the error.
 
     Raises:
-        OutputError: It cannot be made or written.
-        SetupError: Another process works in it, or its file system has no locks.
+        OutputError: It cannot be created or written.
+        SetupError: Another process uses it, or its file system has no locks.
     """
     is_new = not folder.exists()
     try:
@@ -191,7 +191,7 @@ def exclusive_folder(folder: Path, what: str) -> Iterator[Path]:
             yield folder
     finally:
         if is_new:
-            with suppress(OSError):  # something was written, which is as it should be
+            with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
@@ -200,9 +200,10 @@ TURN = ".turn.lock"
 
 @contextmanager
 def home_lock(home: Path) -> Iterator[None]:
-    """Let the commands that change a home read and write it one after the other.
+    """Serialise the commands that change a home.
 
-    Two that read the same and then write would lose what the first one wrote, such as a revocation.
+    Otherwise two commands that read the same state and then write could undo each other's change,
+    such as a revocation.
 
     Raises:
         OutputError: The home cannot be written.
@@ -216,7 +217,7 @@ def home_lock(home: Path) -> Iterator[None]:
 
 
 def holder(path: Path) -> LockHolder | None:
-    """Return who holds a lock, None where nobody does or where that cannot be told."""
+    """Return the holder of a lock; None if there is none, or if that cannot be determined."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -225,7 +226,7 @@ def holder(path: Path) -> LockHolder | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(descriptor)
-    except OSError:  # no locks here: whoever wants to start is told
+    except OSError:  # no locks here; the command that starts something reports that
         return None
     else:
         return None
@@ -234,13 +235,13 @@ def holder(path: Path) -> LockHolder | None:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Tell whether a process has a file open; where the system cannot tell (no /proc), it may."""
+    """Return whether a process has a file open; without /proc, assume that it has."""
     if not Path("/proc/self/fd").is_dir():
         return pid > 0
     wanted = path.stat()
     try:
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):  # closed while we looked, or a pipe
+            with suppress(OSError):  # closed in the meantime, or a pipe
                 if os.path.samestat(link.stat(), wanted):
                     return True
     except OSError:  # no such process here, or another user's
@@ -270,13 +271,13 @@ def _flock(path: Path, descriptor: int, kind: int) -> None:
         if error.errno not in NO_LOCKS:
             raise
         raise SetupError(
-            f"{path}: its file system has no locks ({error.strerror}), so two processes could "
-            "write here at once; use a local disk, or have the lock service of this mount started"
+            f"{path}: its file system does not support locks ({error.strerror}), so two processes "
+            "could write here at once; use a local disk, or have the mount's lock service started"
         ) from None
 
 
 def _read(descriptor: int) -> LockHolder:
-    """Return who a lock file names; nobody in the moment before it is written."""
+    """Return the holder named in a lock file; unknown before its text is written."""
     text = os.pread(descriptor, MOST_BYTES, 0).decode(errors="replace")
     if text.isdigit():  # mamfed 0.1.0 wrote the number alone
         return LockHolder(int(text))

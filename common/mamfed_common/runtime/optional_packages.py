@@ -1,7 +1,8 @@
-"""Packages that not every role has: what is missing, and the one command that brings it.
+"""Optional packages: which are missing, and the command that installs them.
 
-mamfed is on no package index, where anyone could register its name: the command names the folder,
-file or repository that this mamfed was installed from (PEP 610, ``direct_url.json``).
+mamfed is not on a package index, and anyone could register its name there. The command therefore
+names the folder, file or repository that this mamfed was installed from (PEP 610,
+``direct_url.json``).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ OF_ROLE = {
     "report": ("jinja2", "matplotlib"),
     "simulations": ("pydicom", "imagecodecs", "highdicom", "jinja2", "matplotlib"),
 }
-"""What a role's extra brings, by the extra."""
+"""The modules that each role's extra installs."""
 OF_USE = {
     "ray": "ray",
     "dynamic_network_architectures": "peers",
@@ -38,45 +39,45 @@ OF_USE = {
     "onnxruntime": "export",
     "onnxscript": "export",
 }
-"""The extra that brings a module for one use; it brings its role's modules too."""
+"""The extra that installs a module for a single use; it includes the modules of its role."""
 
 
 def extra_of(module: str, role: str) -> str | None:
-    """Return the one extra that brings a module to a role; None for what no extra brings."""
+    """Return the extra that installs a module for a role; None if no extra does."""
     if module in OF_ROLE[role]:
         return role
-    return OF_USE.get(module) or next((e for e, found in OF_ROLE.items() if module in found), None)
+    return OF_USE.get(module) or next((e for e, names in OF_ROLE.items() if module in names), None)
 
 
 def missing_line(missing: str, extra: str) -> str:
-    """Say what is missing and how to get it."""
+    """Return a message that names a missing package and the command that installs it."""
     return f"this needs {missing}: {install_command(extra)}"
 
 
 def check_installed(extra: str, *modules: str) -> None:
-    """Refuse before the work what could not be finished.
+    """Check, before any work, that modules are installed.
 
     Raises:
-        MamfedError: Modules are not installed; all of them are named.
+        MamfedError: Some are not; the message names all of them.
     """
     if missing := [name for name in modules if not _is_there(name)]:
         raise MamfedError(missing_line(", ".join(missing), extra))
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs this mamfed with an extra, into this Python."""
+    """Return the command that installs this mamfed with an extra into this Python."""
     return f"{_pip()} install {_source(extra)}"
 
 
 def _is_there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # its place in sys.modules is taken by something without a spec
+    except ValueError:  # sys.modules holds an entry without a spec
         return False
 
 
 def _pip() -> str:
-    """Return ``pip`` where that is this Python's own, else how this Python calls its pip."""
+    """Return ``pip`` if that is this Python's own, otherwise ``PYTHON -m pip``."""
     found = shutil.which("pip")
     if found and Path(found).parent == Path(sys.executable).parent:
         return "pip"
@@ -103,7 +104,7 @@ def _quoted(text: str) -> str:
 
 
 def _direct_url() -> Mapping[str, Any] | None:
-    """Return where this mamfed was installed from; None where pip took it from an index."""
+    """Return where this mamfed was installed from; None if pip took it from an index."""
     try:
         text = distribution(NAME).read_text("direct_url.json")
         found = json.loads(text) if text else None

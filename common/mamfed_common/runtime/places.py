@@ -1,4 +1,4 @@
-"""The user's own folders, also where a container's or scheduler's user has none."""
+"""The user's folders, also for users of containers and schedulers without a home."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from mamfed_common.errors import SetupError
 
 
 def cache_folder() -> Path:
-    """Return where the user's caches lie: ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """Return the user's cache folder: ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
     Raises:
-        SetupError: This user has no home.
+        SetupError: The user has no home.
     """
     return _user_folder("XDG_CACHE_HOME", ".cache", "MAMFED_CACHE (samples)")
 
 
 def config_folder() -> Path:
-    """Return where the user's settings lie: ``$XDG_CONFIG_HOME`` or ``~/.config``.
+    """Return the user's settings folder: ``$XDG_CONFIG_HOME`` or ``~/.config``.
 
     Raises:
-        SetupError: This user has no home.
+        SetupError: The user has no home.
     """
     return _user_folder("XDG_CONFIG_HOME", ".config", "MAMFED_SECRET (the site's secret)")
 
 
 def temporary_folder() -> Path:
-    """Return where temporary files go: ``$TMPDIR``, else the system's, else the current folder.
+    """Return the folder for temporary files: ``$TMPDIR``, the system's, or the current folder.
 
     Raises:
-        SetupError: None of them may be written.
+        SetupError: None of them can be written.
     """
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:
         raise SetupError(
-            "no folder for temporary files may be written, neither TMPDIR nor /tmp, /var/tmp or "
-            "the current one: set TMPDIR to one that may"
+            "no writable folder for temporary files: tried TMPDIR, /tmp, /var/tmp and the current "
+            "folder; set TMPDIR to a writable one"
         ) from None
 
 
 def expanded(path: Path) -> Path:
-    """Put a home in place of a leading ``~``.
+    """Expand a leading ``~`` to a home folder.
 
     Raises:
         SetupError: There is no such home.
@@ -52,11 +52,11 @@ def expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise SetupError(f"{path}: no such home; write the whole path, or set HOME") from None
+        raise SetupError(f"{path}: no such home; give the full path, or set HOME") from None
 
 
 def user_name() -> str:
-    """Return the name of the operating system's user, or its number where it has none."""
+    """Return the name of the current user, or the user id if there is no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # Python 3.13 raises the second
@@ -64,12 +64,12 @@ def user_name() -> str:
 
 
 def _user_folder(variable: str, name: str, instead: str) -> Path:
-    if given := os.environ.get(variable):
-        return Path(given)
+    if value := os.environ.get(variable):
+        return Path(value)
     try:
         return Path.home() / name
     except RuntimeError:
         raise SetupError(
-            f"user {os.getuid()} has no home folder: set HOME, or {instead} to a file or folder of "
-            "your own"
+            f"user {os.getuid()} has no home folder: set HOME, or set {instead} to your own file "
+            "or folder"
         ) from None

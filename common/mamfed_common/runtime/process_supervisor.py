@@ -1,7 +1,7 @@
-"""Keep child processes running for weeks: start, watch, restart, stop, and never outlive.
+"""Keep child processes running: start, watch, restart and stop them.
 
-No Flower and no torch: a supervisor is small and imports next to nothing. Its children call
-:func:`hold_lifeline`, so that they end even where their supervisor is killed with SIGKILL.
+A supervisor runs for weeks and stays small, so this module imports neither Flower nor torch.
+Children call :func:`hold_lifeline`, so that they exit even if SIGKILL ends their supervisor.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mamfed_common.runtime.terminal import ENVIRONMENT
 from mamfed_common.runtime.threads import WAITING
 
 LIFELINE = "MAMFED_LIFELINE"
-"""Environment variable: the file descriptor that ends when the supervisor does."""
+"""Environment variable with the file descriptor that closes when the supervisor exits."""
 
 ORPHANED = 70
-"""Exit code of a child whose supervisor is gone."""
+"""Exit code of a child whose supervisor has exited."""
 NOT_STARTED = 127
-"""What a child that could not be started is said to have ended with, as a shell would."""
+"""Exit code reported for a child that could not be started, as in a shell."""
 
 LOOPBACK = ("127.0.0.1", "localhost")
 POLL_SECONDS = 0.1
@@ -37,7 +37,7 @@ GRACEFUL_SECONDS = 20.0
 LONGEST_DELAY_SECONDS = 30.0
 GOOD_LIFE_SECONDS = 60.0
 LAST_WORDS_SECONDS = 1.0
-"""How long the last lines of a child that ended may take into its log."""
+"""Time for the last lines of an exited child to reach its log."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Child:
     """A process to keep running.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
         argv: Its command line.
-        log_path: Where its stdout and stderr are appended (0600, three files of 10 MiB).
-        env: Its whole environment, see :func:`child_environment`.
+        log_path: Log of its stdout and stderr, appended to (0600, three files of 10 MiB).
+        env: Its complete environment, see :func:`child_environment`.
         folder: Its working folder.
     """
 
@@ -60,15 +60,15 @@ class Child:
 
 
 class Change(NamedTuple):
-    """What happened to a child.
+    """An event in the life of a child.
 
     Attributes:
         name: Its name.
         event: ``started``, ``ended`` by itself, or ``stopped`` by the supervisor.
-        pid: Its process id, 0 where it could not be started.
-        code: Its exit code, minus the signal's number where one ended it; None while it lives.
-        delay_seconds: After how long it is started again; None where it is not.
-        how: How it ended, in words that follow its name; empty while it lives.
+        pid: Its process id; 0 if it could not be started.
+        code: Its exit code, or minus the number of the signal that ended it; None while it runs.
+        delay_seconds: Time until it is restarted; None if it is not.
+        how: How it ended, in words that follow its name; empty while it runs.
     """
 
     name: str
@@ -83,10 +83,10 @@ OnChange = Callable[[Change], None]
 
 
 def child_environment(flower_home: Path) -> dict[str, str]:
-    """Return this process's environment as a child may have it.
+    """Return this process's environment, adapted for a child.
 
-    No telemetry, no update check, no threads that spin, no proxy between processes of this machine,
-    and a folder of its own for Flower, which otherwise writes to the user's home.
+    It has no telemetry, no update checks, no spinning threads and no proxy between processes of
+    this machine, and gives Flower its own folder instead of the user's home.
     """
     environment = {
         **WAITING,
@@ -95,16 +95,16 @@ def child_environment(flower_home: Path) -> dict[str, str]:
         "FLWR_HOME": str(private_directory(flower_home)),
     }
     for name in ("NO_PROXY", "no_proxy"):
-        given = [host for host in environment.get(name, "").split(",") if host]
-        environment[name] = ",".join([*given, *(h for h in LOOPBACK if h not in given)])
+        hosts = [host for host in environment.get(name, "").split(",") if host]
+        environment[name] = ",".join([*hosts, *(h for h in LOOPBACK if h not in hosts)])
     return environment
 
 
 def hold_lifeline() -> bool:
-    """End this process as soon as its supervisor ends; return whether there is one.
+    """Exit this process as soon as its supervisor exits; return whether there is a supervisor.
 
-    To be called first thing in a child. It works through SIGKILL, which no handler sees: the
-    kernel closes the supervisor's end of a pipe.
+    A child calls this first. It also works after a SIGKILL, because the kernel then closes the
+    supervisor's end of a pipe.
     """
     text = os.environ.pop(LIFELINE, "")
     if not text:
@@ -130,18 +130,18 @@ def supervise(
     delays: Mapping[int, float] | None = None,
     on_change: OnChange = lambda change: None,
 ) -> int:
-    """Keep children running until told to stop; return the exit code to end with.
+    """Keep children running until ``stopping`` is set; return the exit code for this process.
 
-    A child that ends is started again after 1, 2, 4 ... 30 s, and after 1 s again once it has
-    lived for a minute. SIGTERM and SIGINT set ``stopping`` while this runs in the main thread.
-    Stopping asks with SIGTERM and kills after 20 s.
+    A child that exits is restarted after 1, 2, 4 ... 30 s; the delay is reset to 1 s once it has
+    run for a minute. SIGTERM and SIGINT set ``stopping`` if this runs in the main thread. Children
+    are stopped with SIGTERM, and killed after 20 s.
 
     Args:
-        children: What to run.
-        together: Whether all are stopped and started again when one of them ends.
-        stopping: Set it to end everything.
+        children: Processes to run.
+        together: Whether all are stopped and restarted when one of them exits.
+        stopping: Event that ends everything when set.
         final_codes: Exit codes of a child that end everything.
-        delays: Seconds to wait after certain exit codes instead.
+        delays: Restart delays in seconds after certain exit codes, instead of the default.
         on_change: Called from this thread with every change.
 
     Returns:
@@ -177,7 +177,7 @@ def _watch(units: Sequence[_Unit], stopping: threading.Event, finals: frozenset[
 
 
 class _Unit:
-    """Children that are started and stopped as one."""
+    """Children that are started and stopped together."""
 
     def __init__(
         self,
@@ -201,19 +201,19 @@ class _Unit:
 
     @property
     def running(self) -> list[subprocess.Popen[bytes]]:
-        """Return the processes that have not been seen to end."""
+        """Processes that are not yet known to have exited."""
         return list(self._processes.values())
 
     def look(self) -> int | None:
-        """Start what is due; return the exit code of a child that ended by itself."""
+        """Start children that are due; return the exit code of a child that exited by itself."""
         if not self._processes:
             return self._start() if monotonic() >= self._due else None
         ended = {n: code for n, p in self._processes.items() if (code := p.poll()) is not None}
         return self._end(ended) if ended else None
 
     def close(self) -> None:
-        """Tell what was stopped, and close the logs."""
-        self._tell_stopped(None)
+        """Report the stopped children, and close the logs."""
+        self._report_stopped(None)
         for log in self._logs.values():
             log.close()
 
@@ -222,7 +222,7 @@ class _Unit:
         for child in self._children:
             try:
                 process = _launch(child, self._lifeline)
-            except OSError as error:  # no memory or no process left: weeks are long
+            except OSError as error:  # out of memory or processes; it may pass
                 why = f"could not be started: {os_error_line(error)}"
                 return self._end({child.name: NOT_STARTED}, why)
             self._processes[child.name] = process
@@ -231,7 +231,7 @@ class _Unit:
         return None
 
     def _end(self, ended: Mapping[str, int], why: str = "") -> int:
-        """Stop the rest after a death and plan the next start."""
+        """Stop the remaining children after one exited, and schedule the restart."""
         final = next((code for code in ended.values() if code in self._finals), None)
         code = next(iter(ended.values())) if final is None else final
         delay = None if final is not None else self._next_delay(code)
@@ -243,7 +243,7 @@ class _Unit:
             self._logs[name].note(f"the {name} process {how}")
             self._on_change(Change(name, "ended", pid, number, delay, how))
         _stop(self.running)
-        self._tell_stopped(delay)
+        self._report_stopped(delay)
         self._due = monotonic() + (delay or 0.0)
         return code
 
@@ -254,7 +254,7 @@ class _Unit:
         backoff = 2.0 ** min(self._failures - 1, 10)
         return self._delays.get(code, min(backoff, LONGEST_DELAY_SECONDS))
 
-    def _tell_stopped(self, delay: float | None) -> None:
+    def _report_stopped(self, delay: float | None) -> None:
         for name, process in self._processes.items():
             self._on_change(Change(name, "stopped", process.pid, process.returncode, delay))
         self._processes.clear()
@@ -279,7 +279,7 @@ def _copy(process: subprocess.Popen[bytes], log: ChildLog) -> threading.Thread:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to end, and end them after 20 s, with everything that they started."""
+    """Stop processes with SIGTERM; after 20 s kill them and all their children."""
     for process in processes:
         process.terminate()
     deadline = monotonic() + GRACEFUL_SECONDS
@@ -293,7 +293,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _set_by_signals(stopping: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set an event, where this is the main thread."""
+    """Let SIGTERM and SIGINT set an event, if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

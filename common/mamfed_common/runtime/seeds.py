@@ -1,4 +1,4 @@
-"""Named seeds: every random choice has a name, so it can be drawn again alone."""
+"""Named seeds: every random choice has a name, so that it can be repeated by itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
     Args:
         seed: The plan's seed.
-        names: What the seed is for, from general to particular.
+        names: The purpose of the seed, from general to specific.
 
     Returns:
         An integer in [0, 2**63), the same on every platform and Python version.
@@ -22,5 +22,5 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """Make a NumPy generator for one named purpose (see :func:`derive_seed`)."""
+    """Return a NumPy generator for one named purpose (see :func:`derive_seed`)."""
     return np.random.default_rng(derive_seed(seed, *names))

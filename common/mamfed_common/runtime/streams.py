@@ -1,7 +1,7 @@
-"""Standard streams of a process that may outlive its terminal.
+"""Standard streams for processes that may outlive their terminal.
 
-A run goes on where its terminal is closed, its reader ends (``| head``) or was never there: what
-can no longer be shown is dropped. A console of few letters gets the others escaped.
+A run continues if its terminal closes, its reader exits (``| head``) or never existed; output that
+can no longer be shown is dropped. Characters that the console's encoding lacks are escaped.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import sys
 from typing import Any, TextIO
 
 GONE = frozenset({errno.EIO, errno.EPIPE, errno.ENXIO, errno.EBADF, errno.ENOTCONN})
-"""What the system answers to a write to a terminal, pipe or socket that nobody reads any more."""
+"""Errors of writing to a terminal, pipe or socket that nobody reads any more."""
 
 
 class TolerantStream:
-    """A text stream that drops what can no longer be written; all else is the stream's own."""
+    """A wrapper of a text stream that drops output once nobody reads it."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Write to a stream as long as somebody is there."""
+        """Wrap a stream."""
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the stream itself has of that name."""
+        """Return any other attribute of the stream itself."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write a text; return its length, shown or not."""
+        """Write a text; return its length, whether or not it was shown."""
         try:
             return self._stream.write(text)
         except (OSError, ValueError) as error:
@@ -35,14 +35,14 @@ class TolerantStream:
         return len(text)
 
     def flush(self) -> None:
-        """Bring to the reader what is written."""
+        """Flush the stream."""
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
             self._drop(error)
 
     def _drop(self, error: Exception) -> None:
-        """Lead the stream's descriptor nowhere where its reader is gone, and raise all else."""
+        """Redirect the stream's descriptor to nowhere if its reader is gone; else raise."""
         if isinstance(error, OSError) and error.errno not in GONE:
             raise error
         if isinstance(error, ValueError) and not self._stream.closed:
@@ -54,10 +54,10 @@ class TolerantStream:
 
 
 def tolerate_closed_streams() -> None:
-    """Let stdout and stderr outlive their readers; to be called once, first thing in a command."""
+    """Let stdout and stderr outlive their readers; call this first in a command."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed before we began: 1 and 2 must not become files of ours
+        if stream is None:  # closed at start: descriptors 1 and 2 must not become our own files
             stream = open(os.devnull, "w", encoding="utf-8")
         if isinstance(stream, TolerantStream):
             continue

@@ -1,4 +1,4 @@
-"""What the three commands share: one-line errors, exit codes, version, the environment."""
+"""Shared parts of the three commands: one-line errors, exit codes, version, environment."""
 
 from __future__ import annotations
 
@@ -35,51 +35,51 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Flower and Ray phone home unless told not to, before they are imported."""
+"""Disables the telemetry of Flower and Ray; must be set before they are imported."""
 
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of a shell."""
+"""Exit code after Ctrl-C, as in a shell."""
 
 
 class Format(StrEnum):
-    """How a command prints its result."""
+    """Output format of a command's result."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class Screen(Console):
-    """A console on which a text is shown as it is: no markup is read from it, none is wrapped.
+    """A console that prints texts verbatim, without markup and line wrapping.
 
-    A path may hold brackets, and a line in a log file belongs to one event. What is to be styled
-    says so by ``style``.
+    Paths may contain brackets, and a line in a log file belongs to one event. Use ``style`` for
+    styles.
     """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print objects; texts as they are, tables and the like as Rich lays them out."""
+        """Print texts verbatim, and tables and other objects in Rich's layout."""
         if all(isinstance(each, str) for each in objects):
             options = {"markup": False, "emoji": False, "soft_wrap": True, **options}
         super().print(*objects, **options)
 
 
 def console() -> Screen:
-    """Return the console for people: stderr, so that stdout holds results only."""
+    """Return the console for messages: stderr, so that stdout holds results only."""
     return Screen(stderr=True, highlight=False)
 
 
 def print_lines(notes: Iterable[str]) -> None:
-    """Print sentences for people, each on a line of its own."""
+    """Print messages to stderr, one per line."""
     for note in notes:
         console().print(note)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be taken back.
+    """Ask for confirmation before an irreversible action.
 
     Args:
-        question: What is asked, on stderr.
-        yes: The user has agreed already (``--yes``).
+        question: The question, printed to stderr.
+        yes: The user has already agreed (``--yes``).
 
     Raises:
         MamfedError: The answer was no, or nobody can answer.
@@ -92,38 +92,38 @@ def confirm(question: str, *, yes: bool) -> None:
         if not isinstance(abort.__context__, EOFError):  # Ctrl-C
             raise
         raise MamfedError(
-            "nobody answered, so nothing was changed; --yes answers without asking"
+            "nobody answered, so nothing was changed; --yes skips the question"
         ) from None
     if not agreed:
-        raise MamfedError("not agreed, so nothing was changed")
+        raise MamfedError("not confirmed, so nothing was changed")
 
 
-def contact_of(given: str, question: str) -> str:
-    """Return whom the other side phones: as it was given, or as the person at the terminal says.
+def contact_of(contact: str, question: str) -> str:
+    """Return the contact for the other side, asking for it at a terminal if it is empty.
 
-    Where nobody sits there, none is given, and a line says what that costs.
+    A warning is printed if it remains empty.
     """
-    if not given and sys.stdin.isatty():
-        given = str(typer.prompt(f"{question} (name, number)", default="", err=True)).strip()
-    if not given:
+    if not contact and sys.stdin.isatty():
+        contact = str(typer.prompt(f"{question} (name, number)", default="", err=True)).strip()
+    if not contact:
         console().print(
-            "warning: no --contact: the other side is not told whom to phone to compare "
+            "warning: no --contact: the other side will not know whom to phone to compare "
             "fingerprints"
         )
-    return given
+    return contact
 
 
 Advance = Callable[[int, int], None]
-"""Takes how many more files are done, and how many of them were rejected."""
+"""Called with the number of files newly done, and how many of them were rejected."""
 
 
 @contextmanager
 def reading_progress(description: str, total: int) -> Iterator[Advance]:
-    """Show files done, their rate, the time left and the rejects on stderr.
+    """Show a progress bar on stderr: files done, files/s, time left and rejected files.
 
     Args:
-        description: What the work is called; empty shows nothing.
-        total: How many files there are.
+        description: Label of the bar; empty disables it.
+        total: Total number of files.
     """
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -137,9 +137,9 @@ def reading_progress(description: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=console(), disable=not description) as bar:
         task = bar.add_task(description, total=total, rejected=0, rate="")
 
-        def advance(done: int, refused: int) -> None:
+        def advance(done: int, newly_rejected: int) -> None:
             nonlocal rejected, first
-            rejected += refused
+            rejected += newly_rejected
             first = bar.tasks[task].completed + done if first is None else first
             fresh = bar.tasks[task].completed + done - first
             rate = f"{fresh / max(monotonic() - started, 1e-3):.1f} files/s"
@@ -149,16 +149,16 @@ def reading_progress(description: str, total: int) -> Iterator[Advance]:
 
 
 def set_environment() -> None:
-    """Switch off telemetry and update checks, and spinning threads where the user has not chosen.
+    """Disable telemetry and update checks, and spinning threads unless the user set them.
 
-    To be called before Flower, Ray or torch is imported: they look once.
+    Call this before importing Flower, Ray or torch, which read the environment once.
     """
     os.environ.update(ENVIRONMENT)
     wait_without_spinning()
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and end, where ``--version`` was given."""
+    """Print the version and exit, if ``--version`` was given."""
     if wanted:
         typer.echo(f"mamfed {__version__}")
         raise typer.Exit
@@ -170,26 +170,26 @@ VERSION_OPTION = typer.Option(
 
 
 def _check_folder() -> None:
-    """Refuse to begin in a folder that is gone: MKL and others end the process without a reason."""
+    """Refuse to start in a removed folder: MKL and others would exit without a message."""
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise MamfedError("the folder you are in was removed; change to another one") from None
+        raise MamfedError("the current folder was removed; change to another one") from None
 
 
-def _leave_reading_to_us(command: click.Command) -> None:
-    """Let unreadable paths through to who reads them: click's own words name no owner."""
+def _accept_unreadable_paths(command: click.Command) -> None:
+    """Let unreadable paths pass click, whose own message does not name the owner."""
     for parameter in command.params:
         if isinstance(parameter.type, click.Path):
             parameter.type.readable = False
-    for below in getattr(command, "commands", {}).values():
-        _leave_reading_to_us(below)
+    for subcommand in getattr(command, "commands", {}).values():
+        _accept_unreadable_paths(subcommand)
 
 
 def _call(app: typer.Typer) -> None:
-    """Call a command; typer ends an interrupted one without a word."""
+    """Call a command; raise KeyboardInterrupt on Ctrl-C, for which typer exits silently."""
     command = typer.main.get_command(app)
-    _leave_reading_to_us(command)
+    _accept_unreadable_paths(command)
     try:
         command()
     except SystemExit as end:
@@ -199,11 +199,11 @@ def _call(app: typer.Typer) -> None:
 
 
 def run(app: typer.Typer, role: str) -> None:
-    """Run a command: a mistake is one line on stderr and the exit code of its kind.
+    """Run a command; an error is one line on stderr and an exit code of its own.
 
     Args:
         app: The command.
-        role: The extra that brings the packages of its role (``extras.OF_ROLE``).
+        role: The extra with the packages of its role (``optional_packages.OF_ROLE``).
 
     Exit codes: 0 success, 2 a mistake on the command line, 130 interrupted, and those of
     :mod:`mamfed_common.errors`.

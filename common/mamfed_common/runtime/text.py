@@ -1,7 +1,7 @@
-"""The one reader of text that people and other machines have written.
+"""Read text files that people and other programs wrote.
 
-Editors and spreadsheets put a byte order mark in front (Unicode 16.0, 23.8), PowerShell writes
-UTF-16, and cells copied from a web page or a PDF hold spaces and marks that nobody sees.
+Editors and spreadsheets add a byte order mark (Unicode 16.0, 23.8), PowerShell writes UTF-16, and
+cells copied from a web page or a PDF contain unusual spaces and invisible characters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-_MARKS = (  # UTF-32's little-endian mark begins like UTF-16's
+_MARKS = (  # UTF-32 first: its little-endian mark starts with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -23,11 +23,11 @@ _SPACES = re.compile(r"\s+")
 
 
 class NotTextError(ValueError):
-    """Bytes are no text; the message says where, and how to save the file, and quotes nothing."""
+    """Bytes are not text; the message gives the line and the remedy, and quotes no content."""
 
 
 def encoding_of(data: bytes) -> str:
-    """Tell the encoding of a text by the mark that it begins with; without one it is UTF-8."""
+    """Return the encoding of a text by its byte order mark; UTF-8 if it has none."""
     return next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
 
 
@@ -35,7 +35,7 @@ def decode_text(data: bytes) -> str:
     """Decode UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one.
 
     Raises:
-        NotTextError: It is another encoding, such as Windows-1252, or no text.
+        NotTextError: The bytes are in another encoding, such as Windows-1252, or not text.
     """
     encoding = encoding_of(data)
     try:
@@ -46,7 +46,7 @@ def decode_text(data: bytes) -> str:
         raise NotTextError(f"not UTF-8 text{where}; save the file as UTF-8") from None
     if "\0" in text:
         raise NotTextError("not UTF-8 text (UTF-16 without its mark?); save the file as UTF-8")
-    return text.removeprefix("\ufeff")  # a second mark, where a file with one was saved anew
+    return text.removeprefix("\ufeff")  # a second mark, from saving a file that had one
 
 
 def read_text(path: Path, limit: int | None = None) -> str:
@@ -54,11 +54,11 @@ def read_text(path: Path, limit: int | None = None) -> str:
 
     Args:
         path: The file.
-        limit: The most bytes that it may have; None: any number.
+        limit: Maximum size in bytes; None means no limit.
 
     Raises:
         OSError: It cannot be read.
-        NotTextError: It is larger, of another encoding, or no text.
+        NotTextError: It is too large, in another encoding, or not text.
     """
     with path.open("rb") as file:
         data = file.read(-1 if limit is None else limit + 1)
@@ -68,16 +68,16 @@ def read_text(path: Path, limit: int | None = None) -> str:
 
 
 def typed_blanks(text: str) -> str:
-    """Make blanks of the spaces that word processors and web pages put in their place."""
+    """Replace the unusual spaces of word processors and web pages by plain ones."""
     return _ODD_BLANKS.sub(" ", text)
 
 
 def plain(text: str) -> str:
-    """Spell a text as one would type it: full-width letters narrow, one blank between words.
+    """Normalise a text to what one would type, with single spaces between words.
 
-    Unicode's compatibility form (NFKC, UAX #15) also makes blanks of no-break spaces; what has no
-    width (category Cf: zero-width spaces, direction marks, soft hyphens) and control characters
-    are dropped.
+    Unicode's compatibility form (NFKC, UAX #15) narrows full-width letters and turns no-break
+    spaces into plain ones. Characters without width (category Cf: zero-width spaces, direction
+    marks, soft hyphens) and control characters are removed.
     """
     spaced = _SPACES.sub(" ", unicodedata.normalize("NFKC", text))
     return "".join(c for c in spaced if unicodedata.category(c) not in ("Cf", "Cc")).strip()

@@ -1,19 +1,19 @@
-"""How torch's threads wait for each other."""
+"""Waiting behaviour of torch's threads."""
 
 from __future__ import annotations
 
 import os
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""OpenMP's threads sleep at a barrier, where they would spin for as long as they are let."""
+"""Makes OpenMP threads sleep at a barrier instead of spinning."""
 
 
 def wait_without_spinning() -> None:
-    """Let threads sleep while they wait, in this process and in those that it starts.
+    """Let OpenMP threads sleep while they wait, in this process and its children.
 
-    To be called before torch is imported: libgomp reads its settings once, when it is loaded. What
-    the user has set stands. Beside two busy processes a training step at 512 x 512 takes a tenth of
-    the time so (``docs/decisions/0031-arms-side-by-side.md``).
+    Call this before importing torch: libgomp reads its settings once, when it is loaded. The user's
+    own settings take precedence. With two other busy processes, this cuts a training step at
+    512 x 512 to a tenth of the time (``docs/decisions/0031-arms-side-by-side.md``).
     """
     for name, value in WAITING.items():
         os.environ.setdefault(name, value)

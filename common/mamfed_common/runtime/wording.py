@@ -1,28 +1,28 @@
-"""Numbers in sentences: how many of what, how much, and how long."""
+"""Counts, sizes and durations for sentences."""
 
 from __future__ import annotations
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return ``1 site``, ``2 sites``, ``1,204 images``; ``plural`` where an ``s`` does not make it.
+    """Return ``1 site``, ``2 sites`` or ``1,204 images``; pass ``plural`` if it is irregular.
 
-    Where a verb follows, ``noun`` and ``plural`` hold it: ``counted(n, "site is", "sites are")``.
+    A verb can be part of both: ``counted(n, "site is", "sites are")``.
     """
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def size(count: int) -> str:
-    """Say how much data there is: ``437 bytes``, ``23.9 kB``, ``1,024.0 MB``; of 1,000 each."""
+    """Return a size as ``437 bytes``, ``23.9 kB`` or ``1,024.0 MB`` (powers of 1,000)."""
     if count < 1000:
         return counted(count, "byte")
     return f"{count / 1e3:.1f} kB" if count < 999_950 else f"{count / 1e6:,.1f} MB"
 
 
 def span(seconds: float) -> str:
-    """Say how long something takes, as people do: ``0.3 seconds``, ``15 minutes``, ``12 hours``.
+    """Return a duration such as ``0.3 seconds``, ``15 minutes`` or ``12 hours``.
 
-    Two units at most, the smaller left out where it is 0; seconds are told up to 100, and beside
-    minutes up to ten of those.
+    It has at most two units, and the smaller one is omitted if it is 0. Durations below 100 seconds
+    are given in seconds, and below ten minutes in minutes and seconds.
     """
     if seconds < 9.95 and seconds != round(seconds):
         return f"{seconds:.1f} seconds" if seconds >= 0.05 else "less than 0.1 seconds"

@@ -1,8 +1,8 @@
-"""What a site's certificate says, and whether it holds (X.509, RFC 5280).
+"""Contents and validity of a site's certificate (X.509, RFC 5280).
 
-The common name is the site's, a URI ``urn:mamfed:node:SHA256`` names the key by which Flower knows
-its node. So a certificate without its node's key, or a node's key with another site's certificate,
-is of no use.
+The common name is the site's name; a URI ``urn:mamfed:node:SHA256`` identifies the key by which
+Flower knows the site's node. A certificate without its node key, or a node key with another site's
+certificate, is therefore useless.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ URI_PREFIX = "urn:mamfed:node:"
 
 
 def node_uri(public_key: EllipticCurvePublicKey) -> str:
-    """Return the URI by which a certificate names its node's key."""
+    """Return the URI that identifies a node's key in a certificate."""
     return f"{URI_PREFIX}{node_fingerprint(public_key)}"
 
 
@@ -34,7 +34,7 @@ def parse_certificate(pem: str, origin: str) -> x509.Certificate:
     """Read a certificate from PEM; ``origin`` names it in errors.
 
     Raises:
-        SetupError: It is none.
+        SetupError: It is not a certificate.
     """
     try:
         return x509.load_pem_x509_certificate(pem.encode())
@@ -46,7 +46,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     """Read a certificate's PEM file.
 
     Raises:
-        SetupError: It cannot be read, or is none.
+        SetupError: It cannot be read, or is not a certificate.
     """
     try:
         pem = read_text(path)
@@ -56,7 +56,7 @@ def read_certificate(path: Path) -> x509.Certificate:
 
 
 def pair_reason(path: Path, error: OSError) -> str:
-    """Say why a certificate and its key cannot be taken into a TLS context.
+    """Return why a certificate and its key cannot be loaded into a TLS context.
 
     An ``ssl.SSLError`` is an OSError too, but its number is OpenSSL's own.
     """
@@ -68,7 +68,7 @@ def pair_reason(path: Path, error: OSError) -> str:
 def p384_key(
     document: x509.Certificate | x509.CertificateSigningRequest, origin: str
 ) -> EllipticCurvePublicKey:
-    """Return the public key that a certificate, or a request for one, is about.
+    """Return the public key in a certificate or a certificate request.
 
     Raises:
         SetupError: It is not EC P-384; ``origin`` names the document.
@@ -78,14 +78,14 @@ def p384_key(
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP384R1):
-        raise SetupError(f"{origin}: a key of another kind, expected EC P-384")
+        raise SetupError(f"{origin}: a key of another type, expected EC P-384")
     return key
 
 
 def names_in(
     document: x509.Certificate | x509.CertificateSigningRequest, origin: str
 ) -> tuple[str, str]:
-    """Return the site's name and the node URI of a certificate, or of a request for one.
+    """Return the site's name and the node URI in a certificate or a certificate request.
 
     Raises:
         SetupError: It does not hold exactly one of each; ``origin`` names the document.
@@ -100,16 +100,16 @@ def names_in(
 
 
 def common_name(certificate: x509.Certificate) -> str:
-    """Return a certificate's common name, empty where it has none."""
+    """Return a certificate's common name; empty if it has none."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else ""
 
 
 def check_validity(certificate: x509.Certificate, now: datetime, whose: str) -> None:
-    """Refuse a certificate outside its dates; ``whose`` names it in the error.
+    """Refuse a certificate outside its validity period; ``whose`` names it in the error.
 
     Raises:
-        SetupError: It is not valid yet, which a wrong clock may say too, or not any more.
+        SetupError: It has expired, or is not valid yet (possibly because of a wrong clock).
     """
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     clock = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC"
@@ -122,10 +122,10 @@ def check_validity(certificate: x509.Certificate, now: datetime, whose: str) -> 
 def check_chain(
     authority: x509.Certificate, certificate: x509.Certificate, now: datetime, origin: str
 ) -> None:
-    """Check that a site's certificate was made by an authority, for a client, and is valid.
+    """Check that an authority issued a site's certificate for a client, and that it is valid.
 
     Raises:
-        SetupError: It was not, or one of the two is outside its dates.
+        SetupError: It did not, or one of the two is outside its validity period.
     """
     check_validity(authority, now, f"{origin}: its authority")
     check_validity(certificate, now, f"{origin}: its certificate")
@@ -133,4 +133,4 @@ def check_chain(
     try:
         verifier.verify(certificate, [])
     except VerificationError:
-        raise SetupError(f"{origin}: its certificate was not made by its authority") from None
+        raise SetupError(f"{origin}: its certificate was not issued by its authority") from None

@@ -1,7 +1,7 @@
-"""How a site becomes part of a federation: its request, and the coordinator's welcome.
+"""Enrolment of a site: its request, and the coordinator's welcome.
 
-A request carries public keys only and is signed by the node's key; a welcome holds no secret.
-Each has a fingerprint that both sides compare by phone, since the files travel by mail.
+A request carries public keys only and is signed by the node's key; a welcome holds no secret. The
+files travel by mail, so each has a fingerprint that both sides compare by phone.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ SITE = Annotated[str, Field(pattern=SITE_NAME)]
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():  # it is shown in a terminal: no escape sequences
-        raise ValueError("holds characters that cannot be printed")
+    if not text.isprintable():  # terminals show it: no escape sequences
+        raise ValueError("contains unprintable characters")
     return text
 
 
@@ -52,17 +52,17 @@ FederationName = Annotated[str, Field(min_length=1, max_length=64), AfterValidat
 
 
 class EnrolmentRequest(Config):
-    """What a site sends to its coordinator, once and before its certificate expires.
+    """A site's request to its coordinator, to enrol and again before its certificate expires.
 
     Attributes:
-        format: Names the format and its version.
-        site: What the site wants to be called.
-        node_public_key: The key by which Flower knows the node: EC P-384, OpenSSH.
+        format: Name and version of the format.
+        site: The name that the site asks for.
+        node_public_key: The key by which Flower knows the node: EC P-384, OpenSSH format.
         certificate_request: PKCS10 in PEM with the TLS key, the site's name as common name and
             the node key's fingerprint as URI.
-        contact: Whom to phone.
-        mamfed_version: The site's mamfed.
-        flower_version: The site's Flower.
+        contact: Person to phone.
+        mamfed_version: The site's version of mamfed.
+        flower_version: The site's version of Flower.
         signature: ECDSA with SHA-384 by the node key over :meth:`signed_bytes`, base64.
     """
 
@@ -76,7 +76,7 @@ class EnrolmentRequest(Config):
     signature: str = Field(default="", max_length=256)
 
     def signed_bytes(self) -> bytes:
-        """Return what the signature is over: the other fields as canonical JSON."""
+        """Return the bytes that are signed: the other fields as canonical JSON."""
         values = self.model_dump(mode="json", exclude={"signature"})
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
@@ -84,7 +84,7 @@ class EnrolmentRequest(Config):
         """Return the node's public key.
 
         Raises:
-            SetupError: It is not EC P-384 in OpenSSH's format.
+            SetupError: It is not EC P-384 in OpenSSH format.
         """
         return parse_openssh(self.node_public_key, EllipticCurvePublicKey, "request's node key")
 
@@ -100,7 +100,7 @@ class EnrolmentRequest(Config):
             raise SetupError("request: its certificate request is damaged") from None
 
     def tls_key(self) -> EllipticCurvePublicKey:
-        """Return the key that a certificate is asked for.
+        """Return the key for which a certificate is requested.
 
         Raises:
             SetupError: It is not EC P-384.
@@ -108,23 +108,23 @@ class EnrolmentRequest(Config):
         return p384_key(self.csr(), "request's TLS key")
 
     def fingerprint(self) -> str:
-        """Return what to read over the phone: it covers the name and both keys."""
+        """Return the fingerprint to compare by phone; it covers the name and both keys."""
         keys = spki(self.node_key()) + spki(self.tls_key())
         return fingerprint(self.site.encode() + keys)
 
 
 class Welcome(Config):
-    """What the coordinator answers. It holds no secret.
+    """The coordinator's answer to a request. It holds no secret.
 
     Attributes:
-        format: Names the format and its version.
+        format: Name and version of the format.
         federation: The federation's name, which is its authority's common name.
-        site: What the federation calls the site.
+        site: The site's name in the federation.
         server: ``host:port``, IPv6 addresses in brackets.
         ca_certificate: The certificate of the federation's authority, PEM.
         certificate: The site's certificate, PEM.
-        plan_key: The key that signs plans: Ed25519, OpenSSH.
-        contact: Whom to phone.
+        plan_key: The key that signs plans: Ed25519, OpenSSH format.
+        contact: Person to phone.
     """
 
     format: Literal["mamfed welcome 1"] = "mamfed welcome 1"
@@ -145,7 +145,7 @@ class Welcome(Config):
         """Return the key that signs plans.
 
         Raises:
-            SetupError: It is not Ed25519 in OpenSSH's format.
+            SetupError: It is not Ed25519 in OpenSSH format.
         """
         return parse_openssh(self.plan_key, Ed25519PublicKey, "welcome's plan key")
 
@@ -166,17 +166,17 @@ class Welcome(Config):
         return parse_certificate(self.certificate, "welcome's certificate")
 
     def fingerprint(self) -> str:
-        """Return what to read over the phone: it covers the authority and the plan key."""
+        """Return the fingerprint to compare by phone; it covers the authority and the plan key."""
         return federation_fingerprint(self.authority(), self.plan_public_key())
 
 
 def federation_fingerprint(authority: x509.Certificate, plan_key: Ed25519PublicKey) -> str:
-    """Return what both sides compare by phone: it covers the authority and the plan key."""
+    """Return the fingerprint to compare by phone; it covers the authority and the plan key."""
     return fingerprint(authority.public_bytes(Encoding.DER) + spki(plan_key))
 
 
 def check_request(request: EnrolmentRequest) -> None:
-    """Check all that a request says of itself.
+    """Check that a request is consistent and its signatures are valid.
 
     Raises:
         SetupError: A signature does not verify, or the certificate request names another site or
@@ -188,14 +188,16 @@ def check_request(request: EnrolmentRequest) -> None:
         raise SetupError("request: its certificate request is not signed by its TLS key")
     site, uri = names_in(csr, "request")
     if site != request.site:
-        raise SetupError(f"request: of {request.site}, but its certificate request is of {site!r}")
+        raise SetupError(
+            f"request: from {request.site}, but its certificate request is for {site!r}"
+        )
     if uri != node_uri(node_key):
         raise SetupError("request: its certificate request names another node key")
     try:
         signature = base64.b64decode(request.signature, validate=True)
         node_key.verify(signature, request.signed_bytes(), ECDSA(SHA384()))
     except (binascii.Error, ValueError, InvalidSignature):
-        raise SetupError("request: changed after it was signed; ask for it again") from None
+        raise SetupError("request: altered after it was signed; ask for it again") from None
 
 
 def check_welcome(
@@ -204,56 +206,56 @@ def check_welcome(
     node_key: EllipticCurvePublicKey,
     now: datetime | None = None,
 ) -> None:
-    """Check that a welcome is for this site's keys and holds together.
+    """Check that a welcome is consistent and meant for this site's keys.
 
     Args:
         welcome: The welcome.
         tls_key: This site's public TLS key.
         node_key: This site's public node key.
-        now: The time to check at; None: now.
+        now: Time of the check; None means the current time.
 
     Raises:
-        SetupError: Its certificate is for other keys or another site, not of its authority, or
-            not valid now.
+        SetupError: Its certificate is for other keys or another site, was not issued by its
+            authority, or is not valid now.
     """
     welcome.plan_public_key()
     authority, certificate = welcome.authority(), welcome.site_certificate()
     site, uri = names_in(certificate, "welcome")
     if p384_key(certificate, "welcome") != tls_key or uri != node_uri(node_key):
         raise SetupError(
-            "welcome: its certificate is for other keys than this site's; send the newest "
-            "request.json and join its answer"
+            "welcome: its certificate is not for this site's keys; send the newest request.json "
+            "and join with the answer to it"
         )
     if site != welcome.site:
-        raise SetupError(f"welcome: for {welcome.site}, but its certificate is of {site!r}")
-    # The name is shown beside the fingerprint, so it must be the one that the fingerprint covers.
+        raise SetupError(f"welcome: for {welcome.site}, but its certificate is for {site!r}")
+    # The name is shown with the fingerprint, so it must be the one that the fingerprint covers.
     if common_name(authority) != welcome.federation:
-        raise SetupError("welcome: its authority is of another federation than it says")
+        raise SetupError("welcome: its authority belongs to another federation than it states")
     check_chain(authority, certificate, now or datetime.now(UTC), "welcome")
 
 
 def read_request(path: Path) -> EnrolmentRequest:
-    """Read a request file, unchecked.
+    """Read a request file without checking its signatures.
 
     Raises:
-        SetupError: It cannot be read or is no request.
+        SetupError: It cannot be read or is not a request.
     """
     with expecting(FileKind.REQUEST, path):
         return read_json(EnrolmentRequest, path)
 
 
 def read_welcome(path: Path) -> Welcome:
-    """Read a welcome file, unchecked.
+    """Read a welcome file without checking its certificates.
 
     Raises:
-        SetupError: It cannot be read or is no welcome.
+        SetupError: It cannot be read or is not a welcome.
     """
     with expecting(FileKind.WELCOME, path):
         return read_json(Welcome, path)
 
 
 def write_document(path: Path, document: EnrolmentRequest | Welcome) -> None:
-    """Write a request or a welcome as JSON that people can read."""
+    """Write a request or a welcome as indented JSON."""
     write_atomic(path, document.model_dump_json(indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Private keys on disk: made once, never overwritten, readable by their owner only."""
+"""Private keys on disk: created once, never overwritten, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 
 
 def new_ec_key() -> EllipticCurvePrivateKey:
-    """Make an EC P-384 key, the curve that Flower's node keys have."""
+    """Create an EC P-384 key, the curve of Flower's node keys."""
     return generate_private_key(SECP384R1())
 
 
@@ -47,21 +47,21 @@ def write_key(path: Path, key: PrivateKey, *, openssh: bool = False) -> None:
     """Write a private key (0600, in a folder of 0700) as PKCS8 PEM, or as OpenSSH.
 
     Raises:
-        SetupError: There is a file already: a key is never overwritten.
+        SetupError: The file exists; keys are never overwritten.
     """
     if path.exists():
-        raise SetupError(f"{path}: a key is here already and is never overwritten")
+        raise SetupError(f"{path}: a key exists already and is never overwritten")
     form = PrivateFormat.OpenSSH if openssh else PrivateFormat.PKCS8
     private_directory(path.parent)
     write_atomic(path, key.private_bytes(Encoding.PEM, form, NoEncryption()))
 
 
 def read_key(path: Path, kind: Callable[..., Kind]) -> Kind:
-    """Read a private key that nobody but its owner may read.
+    """Read a private key that only its owner may read.
 
     Raises:
-        SetupError: It is missing, open to others, damaged or of another kind. Nothing of the
-            file's content is in the message.
+        SetupError: It is missing, readable by others, damaged or of another type. The message never
+            quotes the file's content.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -84,15 +84,16 @@ def openssh_text(public_key: PublicKey) -> str:
 
 
 def parse_openssh(text: str, kind: Callable[..., PublicKind], origin: str) -> PublicKind:
-    """Read a public key from OpenSSH's one line.
+    """Read a public key from one line in OpenSSH format.
 
     Raises:
-        SetupError: It is none, or one of another kind or curve; ``origin`` names its source.
+        SetupError: It is not a public key, or of another type or curve; ``origin`` names its
+            source.
     """
     try:
         key = load_ssh_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise SetupError(f"{origin}: not a public key in OpenSSH's format") from None
+        raise SetupError(f"{origin}: not a public key in OpenSSH format") from None
     return _of_kind(key, kind, origin)
 
 
@@ -101,16 +102,18 @@ def _checked(path: Path, content: bytes, kind: Callable[..., Kind]) -> Kind:
     try:
         key = load(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise SetupError(f"{path}: not a key without password; restore it from backup") from None
+        raise SetupError(
+            f"{path}: damaged, or protected by a password; restore it from backup"
+        ) from None
     return _of_kind(key, kind, str(path))
 
 
 def _of_kind(key: object, kind: Callable[..., Found], origin: str) -> Found:
-    """Check a key's class and curve; mypy takes an abstract class for a callable only."""
+    """Check a key's class and curve; ``kind`` is a callable because mypy refuses abstract types."""
     expected: Any = kind
     elliptic = issubclass(expected, EllipticCurvePrivateKey | EllipticCurvePublicKey)
     if not isinstance(key, expected) or (elliptic and not isinstance(key.curve, SECP384R1)):
         name = "EC P-384" if elliptic else "Ed25519"
-        raise SetupError(f"{origin}: a key of another kind, expected {name}")
-    found: Found = key
-    return found
+        raise SetupError(f"{origin}: a key of another type, expected {name}")
+    checked: Found = key
+    return checked

@@ -1,7 +1,7 @@
-"""Plans signed by their coordinator, and fingerprints of keys to read over the phone.
+"""Signatures of plans, and fingerprints of keys that people compare over the phone.
 
-The signature is Ed25519 (RFC 8032) over a line that names its purpose and the plan's SHA-256, so
-that it can be taken for nothing else.
+The signature is Ed25519 (RFC 8032) over a line that states its purpose and the plan's SHA-256, so
+that it cannot be reused for anything else.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ PURPOSE = b"mamfed plan v1\n"
 
 
 def sign_plan(key: Ed25519PrivateKey, plan: TrainingPlan) -> str:
-    """Sign a plan; return the 64-byte signature as base64."""
+    """Sign a plan; return the 64-byte signature in base64."""
     return base64.b64encode(key.sign(_signed_bytes(plan))).decode()
 
 
 def is_signed(plan: TrainingPlan, signature: str, public_keys: Iterable[Ed25519PublicKey]) -> bool:
-    """Tell whether one of the keys signed the plan; anything but base64 is no signature."""
+    """Return whether one of the keys signed the plan; False if the signature is not base64."""
     try:
-        given = base64.b64decode(signature, validate=True)
+        decoded = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError):
         return False
-    return any(_verifies(key, given, _signed_bytes(plan)) for key in public_keys)
+    return any(_verifies(key, decoded, _signed_bytes(plan)) for key in public_keys)
 
 
 def fingerprint(der: bytes) -> str:
-    """Return the first 128 bits of the SHA-256 of a key or certificate, to read over the phone.
+    """Return the first 128 bits of the SHA-256 of a key or certificate, to compare by phone.
 
     Args:
-        der: The key's or the certificate's DER bytes.
+        der: The DER bytes of the key or certificate.
 
     Returns:
         Eight groups of four hex digits, in capitals.
@@ -52,7 +52,7 @@ def fingerprint(der: bytes) -> str:
 
 
 def node_fingerprint(public_key: EllipticCurvePublicKey) -> str:
-    """Name a node by its key: SHA-256 of its DER SubjectPublicKeyInfo, 64 hex digits."""
+    """Return a node's identifier: the SHA-256 of its key's DER SubjectPublicKeyInfo, in hex."""
     return hashlib.sha256(spki(public_key)).hexdigest()
 
 

@@ -1,1 +1,1 @@
-"""Both training stages on one machine, without any federation."""
+"""Training and inference of one site, without federation."""

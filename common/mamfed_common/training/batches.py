@@ -1,9 +1,9 @@
-"""What a site trains on in one round: seeded batches, made on the fly, ahead of the steps.
+"""A site's batches of one round: seeded, built on the fly and ahead of the steps.
 
-Order, augmentation and corruption come from generators named after site, stage, round, epoch and
-image, so nothing depends on what was drawn before. Where a round counts steps, images come in laps
-that run on from round to round: an order is named after its lap, all else after the position in the
-whole stage.
+Order, augmentation and corruption come from generators seeded with site, stage, round, epoch and
+image, so no draw depends on an earlier one. Where a round counts steps, the site passes through its
+images in laps that continue from round to round: the seed of an order holds its lap, and every
+other seed holds the position within the whole stage.
 """
 
 from __future__ import annotations
@@ -26,38 +26,37 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 Pair = tuple[np.ndarray, np.ndarray]
 Draw = tuple[int, tuple[str | int, ...]]
-"""Which image, and the names of the generator that it is moved by."""
+"""Index of an image, and the seed names of the generator that transforms it."""
 
 
 class RoundContext(NamedTuple):
-    """Whose turn it is: the site, and the round within the stage, counted from 1."""
+    """The site that trains, and the round within the stage, from 1."""
 
     site: str
     server_round: int
 
 
 class BatchShard(NamedTuple):
-    """Which images of every batch a process makes: every ``world_size``-th from ``rank`` on."""
+    """A process's images of every batch: each ``world_size``-th, starting at ``rank``."""
 
     rank: int = 0
     world_size: int = 1
 
 
 class Batch(NamedTuple):
-    """One step's images, each ``(N, 1, S, S)`` float32 in 0..1.
+    """The images of one step, each tensor ``(N, 1, S, S)`` float32 in 0..1.
 
-    ``N`` is 0 where a process has no share of a small batch.
+    ``N`` is 0 if the batch has too few images for every process.
 
     Attributes:
-        inputs: What the network is given.
-        targets: What it should make of it: the clean image in stage 1, the mask in stage 2.
-        benign: Images without malignancy beside them in stage 2, half as many as in a full batch;
-            None where the plan asks for none or the site has none.
-        benign_breast_mask: 1 inside the breast on each of those, 0 outside; None where the plan
-            has no use for it (``losses.empty``).
-        total_images: Images of the whole batch, over all shares; 0 where there are only benign
-            ones.
-        total_benign: Benign images of the whole batch, over all shares.
+        inputs: The network's input.
+        targets: The desired output: the clean image in stage 1, the mask in stage 2.
+        benign: Companion images without malignancy in stage 2, half as many as in a full batch;
+            None if the plan uses none or the site has none.
+        benign_breast_mask: 1 inside the breast of each companion image, 0 outside; None if the
+            plan does not need it (``losses.empty``).
+        total_images: Images of the batch over all processes; 0 if it has companion images only.
+        total_benign: Companion images of the batch over all processes.
     """
 
     inputs: Tensor
@@ -69,12 +68,12 @@ class Batch(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """Return what the batch's loss counts in a mean over batches: its images."""
+        """Return the batch's weight in a mean over batches: its number of images."""
         return self.total_images or self.total_benign
 
 
 class Batches:
-    """A site's batches of one round of a stage."""
+    """The batches of one round of a stage at one site."""
 
     def __init__(
         self,
@@ -85,16 +84,16 @@ class Batches:
         benign: Sequence[Sample] = (),
         share: BatchShard = BatchShard(),  # noqa: B008 - a tuple
     ) -> None:
-        """Read nothing yet.
+        """Describe the batches; no sample is read yet.
 
         Args:
-            samples: The site's training images of the stage; in stage 2 perhaps none.
-            plan: What to do.
+            samples: The site's training images of the stage; in stage 2 possibly none.
+            plan: The training plan.
             stage: The stage.
-            round_context: Whose turn it is.
-            benign: In stage 2, the site's training images that stand beside.
-            share: Which images of every batch to make. The shares of a batch, put together, are
-                the batch of one process, bit for bit.
+            round_context: The site and the round.
+            benign: Stage 2 only: the site's companion images.
+            share: Which images of every batch to build. The shares of all processes add up to the
+                batch of a single process, bit for bit.
         """
         self.samples = samples
         self.benign = benign if plan.beside(stage) else ()
@@ -106,7 +105,7 @@ class Batches:
 
     @property
     def num_examples(self) -> dict[Purpose, int]:
-        """Count the images of each kind that the round uses."""
+        """Return the number of images of each purpose that the round uses."""
         counts = {TRAINED_ON[self.stage]: len(self.samples)}
         if beside := self.plan.beside(self.stage):
             counts[beside] = len(self.benign)
@@ -114,73 +113,74 @@ class Batches:
 
     @property
     def epochs(self) -> int:
-        """Count the round's passes over the images; one that counts steps is a single one."""
+        """Return the round's passes over the images; 1 if the round counts steps."""
         return self.stage_plan.local_epochs or 1
 
     @property
     def steps_per_epoch(self) -> int:
-        """Count the batches of one pass over the images, or of a round that counts them."""
+        """Return the batches of one pass over the images, or of the round if it counts steps."""
         return self.plan.steps(self.stage, self.num_examples) // self.epochs
 
     @property
     def weight_per_epoch(self) -> int:
-        """Add up what the batches of one pass weigh."""
+        """Return the sum of the weights of one pass's batches."""
         if len(self.samples) and self.stage_plan.local_steps is None:
             return len(self.samples)
         own, beside = self.stage_plan.batch_size, self.stage_plan.beside_size
         return self.steps_per_epoch * (own if len(self.samples) else beside)
 
     def epoch(self, epoch: int, first_step: int = 0, threads: int = 1) -> Iterator[Batch]:
-        """Yield the batches of one pass over the images, from a step on.
+        """Yield the batches of one pass over the images, starting at ``first_step``.
 
-        The next ones are made in the background while a step runs; how many threads make them
-        changes no bit of any.
+        Background threads build the next batches while a step runs. The number of threads does not
+        change any bit of the batches.
 
         Args:
-            epoch: Which pass of the round, counted from 0.
-            first_step: The step to begin with.
-            threads: How many batches are made ahead, each in a thread; see :func:`loader_threads`.
+            epoch: Pass of the round, from 0.
+            first_step: First step to yield, from 0.
+            threads: Batches built ahead, one per thread; see :func:`loader_threads`.
         """
         steps = range(first_step, self.steps_per_epoch)
         return prefetch((partial(self._batch, epoch, step) for step in steps), threads)
 
     def _batch(self, epoch: int, step: int) -> Batch:
-        """Make the share of one batch of an epoch."""
-        whole = self._own(epoch, step) if len(self.samples) else []
-        pairs = [self._pair(i, names) for i, names in whole[self._shared]]
-        inputs = self._tensor([given for given, _ in pairs])
-        targets = self._tensor([wanted for _, wanted in pairs])
+        """Build this process's share of one batch."""
+        images = self._draw_images(epoch, step) if len(self.samples) else []
+        pairs = [self._pair(i, names) for i, names in images[self._shared]]
+        inputs = self._tensor([source for source, _ in pairs])
+        targets = self._tensor([target for _, target in pairs])
         if not len(self.benign):
-            return Batch(inputs, targets, None, None, len(whole), 0)
-        drawn = self._beside(epoch, step)
-        moved = [self._moved(i, names) for i, names in drawn[self._shared]]
-        benign = self._tensor([sample.image for sample in moved])
-        asked = self.plan.losses.empty
-        breast_mask = self._tensor([sample.breast_mask for sample in moved]) if asked else None
-        return Batch(inputs, targets, benign, breast_mask, len(whole), len(drawn))
+            return Batch(inputs, targets, None, None, len(images), 0)
+        companions = self._draw_companions(epoch, step)
+        varied = [self._companion(i, names) for i, names in companions[self._shared]]
+        benign = self._tensor([sample.image for sample in varied])
+        needs_mask = self.plan.losses.empty
+        breast_mask = (
+            self._tensor([sample.breast_mask for sample in varied]) if needs_mask else None
+        )
+        return Batch(inputs, targets, benign, breast_mask, len(images), len(companions))
 
-    def _own(self, epoch: int, step: int) -> list[Draw]:
-        """Draw a step's images of the stage: the next of a seeded order, each once an epoch."""
+    def _draw_images(self, epoch: int, step: int) -> list[Draw]:
+        """Draw a step's images of the stage: the next in a seeded order, each once an epoch."""
         size = self.stage_plan.batch_size
         if self.stage_plan.local_steps is not None:
-            return self._running("image", len(self.samples), size, step)
+            return self._draw_lap("image", len(self.samples), size, step)
         names = self._names(epoch)
         order = self._order(len(self.samples), "order", *names)
-        whole = order[step * size : (step + 1) * size]
-        return [(i, ("image", *names, i)) for i in whole]
+        return [(i, ("image", *names, i)) for i in order[step * size : (step + 1) * size]]
 
-    def _beside(self, epoch: int, step: int) -> list[Draw]:
-        """Draw a step's benign images: the next of a seeded order, again and again."""
+    def _draw_companions(self, epoch: int, step: int) -> list[Draw]:
+        """Draw a step's companion images: the next in a seeded order that repeats."""
         size, count = self.stage_plan.beside_size, len(self.benign)
         if self.stage_plan.local_steps is not None:
-            return self._running("benign image", count, size, step)
+            return self._draw_lap("benign image", count, size, step)
         names = self._names(epoch)
         order = self._order(count, "benign order", *names)
         places = range(step * size, (step + 1) * size)
         return [(order[p % count], ("benign image", *names, p)) for p in places]
 
-    def _running(self, what: str, count: int, size: int, step: int) -> list[Draw]:
-        """Draw a step's images from laps that run on over all rounds of the stage."""
+    def _draw_lap(self, what: str, count: int, size: int, step: int) -> list[Draw]:
+        """Draw a step's images from laps that continue over all rounds of the stage."""
         assert self.stage_plan.local_steps is not None
         names = (self.stage, self.round_context.site)
         steps_before = (self.round_context.server_round - 1) * self.stage_plan.local_steps + step
@@ -199,7 +199,7 @@ class Batches:
         return order
 
     def _tensor(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Stack a share's images, of which there may be none."""
+        """Stack images, of which there may be none."""
         if not images:
             return torch.empty(0, 1, self.plan.image_size, self.plan.image_size)
         return to_tensor(images)
@@ -209,7 +209,7 @@ class Batches:
         return slice(self.share.rank, None, self.share.world_size)
 
     def progress(self, epoch: int, step: int) -> float:
-        """Return how far through the whole stage a step of this round is, 0..1."""
+        """Return the position of a step of this round within the whole stage, 0..1."""
         in_round = (epoch + step / self.steps_per_epoch) / self.epochs
         return (self.round_context.server_round - 1 + in_round) / self.stage_plan.rounds
 
@@ -222,18 +222,18 @@ class Batches:
         varied = vary_intensity(moved, self.plan.augmentation, rng)
         return varied.image, varied.mask
 
-    def _moved(self, index: int, names: tuple[str | int, ...]) -> Sample:
-        """Return a benign image as a step sees it."""
+    def _companion(self, index: int, names: tuple[str | int, ...]) -> Sample:
+        """Return a companion image after augmentation."""
         rng = generator(self.plan.seed, *names)
         moved = apply_geometry(self.benign[index], self.plan.augmentation, rng)
         return vary_intensity(moved, self.plan.augmentation, rng)
 
 
 def loader_threads(device: torch.device) -> int:
-    """Return how many threads make batches for a device.
+    """Return the number of threads that build batches for a device.
 
-    A CPU's own step takes a hundred times as long as its images, so one is enough there; a GPU is
-    kept busy by up to four.
+    On a CPU a step takes a hundred times as long as building its images, so one thread is enough; a
+    GPU needs up to four to stay busy.
     """
     return 1 if device.type == "cpu" else max(1, min(4, torch.get_num_threads()))
 

@@ -1,4 +1,4 @@
-"""Where training runs, and in which number format."""
+"""The device that training runs on, and its number format."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
+    """Return the device called ``name``; ``auto`` prefers CUDA, then MPS, then the CPU.
 
     Raises:
-        PlanError: The device is unknown or not on this machine.
+        PlanError: The device is unknown, or this machine does not have it.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -40,16 +40,16 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_devices(name: str = "auto", count: int | Literal["auto"] = 1) -> list[torch.device]:
-    """Return the devices on which one round is trained together.
+    """Return the devices that train one round together.
 
     Args:
-        name: As for :func:`choose_device`. A GPU that it names by number is the only one.
-        count: How many; ``auto``: all GPUs, or the one device of another kind. On a CPU each is a
-            process on some of its cores.
+        name: As for :func:`choose_device`. A GPU named by number is used alone.
+        count: Number of devices; ``auto`` means all GPUs, or one device of any other type. On a CPU
+            each device is a process on some of its cores.
 
     Raises:
-        PlanError: The device is unknown or not on this machine.
-        SetupError: There are not so many.
+        PlanError: The device is unknown, or this machine does not have it.
+        SetupError: This machine has fewer devices than requested.
     """
     first = choose_device(name)
     if first.type == "cuda" and first.index is None:
@@ -60,8 +60,8 @@ def choose_devices(name: str = "auto", count: int | Literal["auto"] = 1) -> list
         count = available if first.type == "cuda" else 1
     if count > available:
         raise SetupError(
-            f"devices: found {count}, device {name!r} is {available} on this machine; ask for "
-            f"{available} or fewer, or auto"
+            f"devices: {count} requested, but this machine has {available} {name!r} "
+            f"device{'' if available == 1 else 's'}; request {available} or fewer, or auto"
         )
     if count == 1:
         return [first]
@@ -73,8 +73,8 @@ def choose_devices(name: str = "auto", count: int | Literal["auto"] = 1) -> list
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Return the context in which the network runs: bfloat16 autocast, or plain float32.
 
-    ``auto`` means bfloat16 on a CUDA device that has it. A CPU stays at float32 unless the plan
-    says otherwise, and even then where it has no units for bfloat16, which is logged once: see
+    ``auto`` means bfloat16 on a CUDA device that supports it. A CPU uses float32 unless the plan
+    requests bfloat16 and the CPU has units for it; a fallback to float32 is logged once. See
     ``docs/decisions/0004-precision.md``.
     """
     if instead := float32_instead(device, precision):
@@ -89,20 +89,20 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def float32_instead(device: torch.device, precision: Precision) -> str:
-    """Say that a device runs in float32 though the plan asks for bfloat16; empty where not so."""
+    """Return why a device uses float32 where the plan requests bfloat16; empty if it does not."""
     if precision != "bfloat16" or device.type != "cpu" or _cpu_has_bfloat16():
         return ""
     return (
-        "precision: bfloat16 runs in float32 here: this CPU has no units for bfloat16 "
-        "(AVX-512 BF16 or AMX), and would take some twenty times as long"
+        "precision: float32 is used instead of bfloat16: this CPU has no units for bfloat16 "
+        "(AVX-512 BF16 or AMX), and would take about twenty times as long"
     )
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Tell whether the CPU multiplies bfloat16 itself.
+    """Return whether the CPU multiplies bfloat16 in hardware.
 
-    oneDNN's own test is true on every AVX-512 CPU, where it widens each number first. On another
-    kind of CPU, such as Arm, it asks for the units.
+    oneDNN's own test is true on every AVX-512 CPU, where it widens each number first. On other
+    CPUs, such as Arm, it does test for the units.
     """
     if platform.machine() in ("x86_64", "AMD64"):
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -33,20 +33,19 @@ def evaluate(
     painter: State | None = None,
     on_step: OnStep | None = None,
 ) -> list[ImageScore]:
-    """Score the malignancy map of every sample, in their order, one image at a time.
+    """Score the malignancy map of every sample, in order, one image at a time.
 
     Args:
         state: Weights of the plan's network.
-        samples: What to score, of any kind.
-        plan: Of it, network, precision and threshold matter.
-        device: Where to do it.
-        spacing_mm: Distance of the grid's pixel centres by image, where it is known.
-        painter: Weights at the end of stage 1, which redraw found lesions to be judged; None:
-            there are none, and no lesion is.
+        samples: Images to score, with malignancy or without.
+        plan: The plan, for its network, precision and threshold.
+        device: Device to run on.
+        spacing_mm: Distance in mm between pixel centres of the grid, by image, where known.
+        painter: Weights at the end of stage 1, which redraw the lesions found; None skips that.
         on_step: Called after each image.
 
     Raises:
-        WeightsError: ``state`` or ``painter`` is not of the plan's network.
+        WeightsError: ``state`` or ``painter`` does not fit the plan's network.
     """
     network = load_network(state, plan, device)
     scores = score_samples(
@@ -57,12 +56,12 @@ def evaluate(
         spacing_mm=spacing_mm,
         painter=None if painter is None else load_network(painter, plan, device),
     )
-    found = []
+    results = []
     for score in scores:
-        found.append(score)
+        results.append(score)
         if on_step:
             on_step()
-    return found
+    return results
 
 
 def score_samples(
@@ -74,7 +73,7 @@ def score_samples(
     spacing_mm: Mapping[str, float] | None = None,
     painter: MalignancyNetwork | None = None,
 ) -> Iterator[ImageScore]:
-    """Yield the score of every sample by a network that gives logits, as :func:`evaluate` does."""
+    """Yield the score of every sample, as :func:`evaluate` does, for any network with logits."""
     for sample in samples:
         probability = malignancy_of(network, sample, plan, device)
         redrawn = None
@@ -92,14 +91,14 @@ def score_samples(
 
 
 class Prediction(NamedTuple):
-    """What a network makes of one image: ``(S, S)`` float32 arrays.
+    """A network's results for one image, ``(S, S)`` float32 arrays.
 
     Attributes:
-        reconstruction: What the backbone draws and the head subtracts, about 0..1: darker than
-            tissue where something is marked. None of a network that subtracts nothing.
+        reconstruction: The backbone's output, which the head subtracts, about 0..1; darker than
+            tissue in marked regions. None if the network subtracts nothing.
         malignancy: Probability of malignancy, 0..1; 0 outside the breast.
-        healthy: The image with healthy tissue where something is marked, 0..1; None without a
-            painter, and where nothing is marked.
+        healthy: The image with its marked regions repainted as healthy tissue, 0..1; None without a
+            painter or a marked region.
     """
 
     reconstruction: np.ndarray | None
@@ -111,9 +110,9 @@ class Prediction(NamedTuple):
 def malignancy_of(
     network: nn.Module, sample: Sample, plan: TrainingPlan, device: torch.device
 ) -> np.ndarray:
-    """Return the probability of malignancy by a network that gives logits: ``(S, S)`` float32.
+    """Return the probability of malignancy, ``(S, S)`` float32, from a network with logits.
 
-    Nothing outside the breast is ever malignant.
+    The probability is 0 outside the breast.
     """
     network.eval()
     image = to_tensor([sample.image]).to(device)
@@ -130,15 +129,14 @@ def predict(
     device: torch.device,
     painter: MalignancyNetwork | None = None,
 ) -> list[Prediction]:
-    """Run a network that gives logits on samples of one size, and show why it says what it says.
+    """Run a network with logits on samples of equal size, and explain what it marks.
 
     Args:
         network: The network, on ``device``.
         samples: The images.
-        plan: Of it, precision and threshold matter.
-        device: Where to do it.
-        painter: The network as stage 1 left it, which draws healthy tissue where something is
-            marked.
+        plan: The plan, for its precision and threshold.
+        device: Device to run on.
+        painter: The network with the weights at the end of stage 1, which repaints marked regions.
     """
     network.eval()
     images = to_tensor([sample.image for sample in samples]).to(device)
@@ -164,7 +162,7 @@ def predict(
 def load_network(state: State, plan: TrainingPlan, device: torch.device) -> MalignancyNetwork:
     """Build the plan's network with the given weights on a device.
 
-    On a CPU the process keeps freed memory from now on (:mod:`mamfed_common.model.malloc`).
+    On a CPU the process keeps freed memory from then on (:mod:`mamfed_common.model.malloc`).
 
     Raises:
         WeightsError: A name, shape or dtype differs, or a value is not finite.

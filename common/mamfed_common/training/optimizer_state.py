@@ -1,8 +1,8 @@
-"""AdamW's moments from round to round, on the site's own disk (``optimizer_state: kept``).
+"""Keep AdamW's moments between rounds, on the site's own disk (``optimizer_state: kept``).
 
-A file a round in a folder of the plan and the run: a round begins with the moments of the last one
-before it that this site trained in the stage, so one that is asked again begins as it did before.
-They never leave the site.
+Each round has a file in a folder of its plan and run. A round starts with the moments of the last
+earlier round that this site trained in the stage, so a repeated round starts exactly as before. The
+moments never leave the site.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from mamfed_common.training.round_checkpoint import moments_of, set_moments
 logger = logging.getLogger(__name__)
 
 KEPT_ROUNDS = 3
-"""A server whose latest checkpoint is damaged asks for that round again, while a site may have
-trained the next one: it then needs the moments from before both."""
+"""Number of rounds kept. If its latest checkpoint is damaged, the server repeats that round, and a
+site may already have trained the next one: it then needs the moments from before both."""
 KEPT_RUNS = 2
-"""Of a run before this one the moments stay, for it may be resumed."""
+"""Number of runs kept, because an earlier run may be resumed."""
 RUN_FOLDER = re.compile(r"[0-9a-f]{16}")
 FILE = re.compile(r"(\d)-(\d{4,})\.safetensors")
 
 
 class OptimizerStateStore:
-    """One site's moments before and after one round."""
+    """One site's AdamW moments before and after one round."""
 
     def __init__(
         self, folder: Path, plan: TrainingPlan, run: str, stage: Stage, server_round: int
     ) -> None:
-        """Open the site's folder, which is made if missing (0700).
+        """Open the site's folder, creating it if necessary (0700).
 
         Args:
-            folder: Where the site keeps the moments of all its runs.
-            plan: The plan that the run follows.
-            run: What the coordinator calls the run.
+            folder: Folder of the moments of all the site's runs.
+            plan: The run's plan.
+            run: The coordinator's name for the run.
             stage: The stage.
-            server_round: The round, counted from 1 within the stage.
+            server_round: The round within the stage, from 1.
         """
         self._what = f"{plan.sha256()} {run}"
         name = hashlib.sha256(self._what.encode()).hexdigest()[:16]
@@ -52,17 +52,17 @@ class OptimizerStateStore:
         self._here = (list(Stage).index(stage), server_round)
 
     def restore(self, optimizer: Optimizer) -> None:
-        """Give a fresh optimizer the moments that the round begins with, if there are any."""
+        """Load the moments that the round starts with, if there are any, into a fresh optimizer."""
         stage, server_round = self._here
         before = [here for here in self._kept() if here[0] == stage and here < self._here]
         kept = before and read_checked(self._path(before[-1]), self._of(before[-1]), FileFacts)
         if kept:
             set_moments(kept[1], optimizer)
         elif server_round > 1:
-            logger.warning("no moments of an earlier round can be used: AdamW starts afresh")
+            logger.warning("no usable moments of an earlier round: AdamW starts fresh")
 
     def keep(self, optimizer: Optimizer) -> None:
-        """Keep the moments that the round ends with; remove what no round can ask for any more."""
+        """Save the moments at the end of the round; remove those that no round can need."""
         facts = FileFacts(what=self._of(self._here))
         if not write_checked(self._path(self._here), facts, moments_of(optimizer)):
             return
@@ -74,7 +74,7 @@ class OptimizerStateStore:
         self._remove_old_runs()
 
     def _kept(self) -> list[tuple[int, int]]:
-        """Return the stages and rounds of which there is a file, in their order."""
+        """Return the stages and rounds that have a file, in order."""
         found = map(FILE.fullmatch, (path.name for path in self._folder.glob("*.safetensors")))
         return sorted((int(name[1]), int(name[2])) for name in found if name)
 

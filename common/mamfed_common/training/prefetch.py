@@ -1,4 +1,4 @@
-"""Doing what comes next in the background, while the caller works on what came before."""
+"""Run the next calls in background threads while the caller works on earlier results."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ T = TypeVar("T")
 
 
 def prefetch(calls: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
-    """Yield what calls return, in their order, with the next ones under way in threads.
+    """Yield the results of calls in order, with the next calls already running in threads.
 
-    Nothing begins before the first result is asked for. From then on ``threads`` calls are under
-    way or done and not yet taken, never more. An exception of a call comes out in its turn. When
-    the iterator is closed, or dropped, no other call begins and no thread is left.
+    Nothing starts before the first result is requested. From then on at most ``threads`` calls are
+    running or finished and not yet yielded. An exception in a call is raised when its result is
+    due. When the iterator is closed or dropped, no further call starts and no thread remains.
 
     Args:
-        calls: What to do; no call may depend on another.
-        threads: How many at once, at least 1.
+        calls: Callables that do not depend on each other.
+        threads: Number of concurrent calls, at least 1.
     """
-    coming = iter(calls)
+    remaining = iter(calls)
     with ThreadPoolExecutor(threads, "ahead", initializer=_leave_cores_alone) as pool:
-        waiting = deque(pool.submit(call) for call in islice(coming, threads))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(call) for call in islice(coming, 1))
+        pending = deque(pool.submit(call) for call in islice(remaining, threads))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(call) for call in islice(remaining, 1))
             yield result
 
 
 def _leave_cores_alone() -> None:
-    """Keep cv2, in the whole process, from using every core for calls that run side by side."""
+    """Limit cv2 to one thread in this process, because the calls already run concurrently."""
     cv2.setNumThreads(1)

@@ -1,9 +1,10 @@
-"""What healthy tissue would look like: found regions cut out and painted anew by the painter.
+"""Repaint marked regions as healthy tissue, to explain what the network marks.
 
-Stage 1 taught the network to draw healthy tissue into holes; stage 2 turns that drawing into
-darkness wherever it marks. So the explanation is drawn afterwards, by the painter, the weights at
-the end of stage 1 (``mamfed_common.checkpoint``). Nothing here is random. What each step brings is
-in ``docs/decisions/0032-explanations-that-are-tissue.md``.
+Stage 1 trains the network to fill holes with healthy tissue. Stage 2 makes its reconstruction dark
+wherever it marks, so that reconstruction explains nothing. A second network therefore repaints the
+marked regions: the painter, with the weights at the end of stage 1 (``mamfed_common.checkpoint``).
+Nothing here is random. ``docs/decisions/0032-explanations-that-are-tissue.md`` measures what each
+step contributes.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from mamfed_common.training.device import autocast
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 RIM = 1 / 64
-"""How far a cut reaches beyond what is marked, and what is fine enough to be texture, which the
-painter cannot draw; as a share of the image's side."""
+"""Margin of a cut around a marked region, as a fraction of the image's side. Detail finer than this
+counts as texture, which the painter cannot draw."""
 RELAXATIONS = 20
 """Passes of a 3 x 3 mean at each scale of :func:`fill_smoothly`."""
 REACH = 4
-"""How far texture is fetched, in sides of the piece that needs it."""
+"""Maximum distance at which texture is copied, in sides of the piece that needs it."""
 SMALLEST_TILE = 4
-"""Pixels of side below which a piece of a cut is not divided further in search of texture."""
+"""Side in pixels below which a piece of a cut is not divided further in search of texture."""
 
 
 def repaint(
@@ -36,17 +37,17 @@ def repaint(
     plan: TrainingPlan,
     device: torch.device,
 ) -> Pixels:
-    """Return an image with the tissue that should be where something is marked.
+    """Return an image whose marked regions are replaced by healthy tissue.
 
     Args:
-        painter: The network as stage 1 left it, on ``device``.
+        painter: The network with the weights at the end of stage 1, on ``device``.
         sample: The image.
-        marked: ``(S, S)`` bool: what was found.
-        plan: Of it, the precision matters.
-        device: Where to do it.
+        marked: ``(S, S)`` bool, true in marked regions.
+        plan: The plan, for its precision.
+        device: Device of the painter.
 
     Returns:
-        ``(S, S)`` float32 in 0..1: beyond a rim of ``S / 64`` around what is marked, the image.
+        ``(S, S)`` float32 in 0..1, equal to the image except within ``S / 64`` of a marked region.
     """
     image = np.asarray(sample.image, np.float32) / np.float32(FULL_SCALE)
     cut = dilated(marked, round(len(image) * RIM)) & sample.breast_mask
@@ -61,20 +62,20 @@ def repaint(
 
 
 def dilated(mask: BoolImage, pixels: int) -> BoolImage:
-    """Return a ``(H, W)`` mask and all that lies within a distance of it."""
+    """Return a ``(H, W)`` mask widened by a number of pixels in every direction."""
     side = 2 * pixels + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     return np.asarray(cv2.dilate(mask.astype(np.uint8), disc), np.bool_)
 
 
 def fill_smoothly(values: Pixels, known: BoolImage) -> Pixels:
-    """Fill what is not known as a membrane would that is held where it is: almost harmonic.
+    """Fill unknown pixels with an almost harmonic interpolation of the known ones.
 
-    From coarse to fine, each scale starts from the one before it and is relaxed a little.
+    Works from coarse to fine: each scale starts from the coarser one and is relaxed a little.
 
     Args:
         values: ``(H, W)`` float32.
-        known: ``(H, W)`` bool, true somewhere: where ``values`` holds.
+        known: ``(H, W)`` bool, true where ``values`` is valid; at least one pixel must be.
     """
     if known.all():
         return values
@@ -99,27 +100,28 @@ def _draw(
     painter: MalignancyNetwork, image: Pixels, plan: TrainingPlan, device: torch.device
 ) -> Pixels:
     painter.eval()
-    given = torch.from_numpy(np.asarray(image, np.float32))[None, None].to(device)
+    tensor = torch.from_numpy(np.asarray(image, np.float32))[None, None].to(device)
     with autocast(device, plan.precision):
-        drawn = painter.reconstruct(given).float()
+        drawn = painter.reconstruct(tensor).float()
     return np.asarray(drawn[0, 0].cpu().numpy(), np.float32)
 
 
 def _blurred(values: Pixels, where: BoolImage) -> Pixels:
-    """Take out of ``(S, S)`` values what is fine, which the painter cannot draw; 0 elsewhere."""
-    side = 2 * max(1, round(2.5 * len(values) * RIM)) + 1  # a triangle of deviation RIM
+    """Remove fine detail from ``(S, S)`` values inside ``where``; return 0 outside."""
+    side = 2 * max(1, round(2.5 * len(values) * RIM)) + 1  # a triangular kernel of deviation RIM
     weight = cv2.stackBlur(where.astype(np.float32), (side, side))
     total = cv2.stackBlur(np.where(where, values, np.float32(0)), (side, side))
     return np.where(where, total / np.maximum(weight, np.float32(1e-6)), np.float32(0))
 
 
 def _texture(image: Pixels, cut: BoolImage, tissue: BoolImage) -> Pixels:
-    """Return what is fine in tissue nearby, for a cut.
+    """Return texture for a cut, copied from nearby tissue.
 
     Args:
         image: ``(S, S)`` float32.
-        cut: ``(S, S)`` bool: where texture is wanted.
-        tissue: ``(S, S)`` bool: where it may be taken from, but for a rim: skin is no texture.
+        cut: ``(S, S)`` bool, true where texture is needed.
+        tissue: ``(S, S)`` bool, true where texture may come from. A margin at its edge is excluded,
+            because skin is not texture.
     """
     fine = np.where(tissue, image - _blurred(image, tissue), np.float32(0))
     inner = tissue & ~dilated(~(tissue | cut), max(1, round(len(image) * RIM)))
@@ -137,9 +139,9 @@ def _borrow(
     tissue: BoolImage,
     box: tuple[int, int, int, int],
 ) -> None:
-    """Copy into a box of ``texture`` that of the nearest place where its cut lies all in tissue.
+    """Copy texture into a box from the nearest place where the shape of its cut is all tissue.
 
-    It is looked for within :data:`REACH` sides. A box that has no such place is divided.
+    The search covers :data:`REACH` sides in every direction. A box without such a place is divided.
     """
     left, top, width, height = box
     piece = cut[top : top + height, left : left + width]

@@ -1,10 +1,9 @@
-"""The round that a site is training, kept on its own disk: a kill costs minutes, not the round.
+"""Save the round in progress on the site's disk, so that a crash loses minutes, not the round.
 
-Two safetensors files at most in a folder, named after the round they belong to: how far it is
-(weights, AdamW's moments, position) and, once it is over, its result for a server that asks again.
-No random state is kept: every draw of training is named (``mamfed_common.runtime.seeds``) and
-torch's own generator is never drawn from. On a CPU a round that was cut short ends with the same
-bits.
+A folder holds at most two safetensors files, named after their round: the progress (weights,
+AdamW's moments, position) and, once the round is finished, its result, in case the server asks
+again. No random state is saved: every draw has a named seed (``mamfed_common.runtime.seeds``) and
+training never uses torch's own generator. On a CPU an interrupted round ends with the same bits.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from mamfed_common.runtime.files import private_directory
 logger = logging.getLogger(__name__)
 
 NETWORK_PREFIX, OPTIMIZER_PREFIX = "network.", "optimiser."
-"""How the names of a file's tensors begin."""
+"""Prefixes of the tensor names in a progress file."""
 KEPT_FILE = re.compile(r"\.?([0-9a-f]{16})\.(?:progress|result)\.safetensors(?:\..+\.draft)?")
 
 
 class TrainingResult(NamedTuple):
-    """What one site's share of one round gives.
+    """The result of one round at one site.
 
     Attributes:
         state: The trained weights, float32 on the CPU.
-        num_examples: Images of each kind that the site used.
+        num_examples: Images that the site used, by purpose.
         loss: Mean training loss over the last local epoch, or over the round's steps.
     """
 
@@ -48,12 +47,12 @@ class TrainingResult(NamedTuple):
 
 
 class RoundPosition(NamedTuple):
-    """How far a round is.
+    """The position within a round.
 
     Attributes:
-        epoch: The local epoch under way, counted from 0.
-        step: Its next step, counted from 0; the number of its steps where the last one is done.
-        loss_sum: The loss of each of the epoch's images so far, added up.
+        epoch: The current local epoch, from 0.
+        step: Its next step, from 0; equal to its number of steps after the last one.
+        loss_sum: Sum of the losses of the epoch's images so far.
     """
 
     epoch: int = 0
@@ -62,7 +61,7 @@ class RoundPosition(NamedTuple):
 
 
 class _Facts(FileFacts):
-    """What a file of a round says of itself."""
+    """Facts in the header of a round's file."""
 
     num_examples: Examples
 
@@ -78,15 +77,15 @@ class _ResultFacts(_Facts):
 
 
 class RoundCheckpointer:
-    """Keeps one round of one site in a folder; the files of other rounds there are removed."""
+    """Save one round of one site in a folder, removing the files of other rounds there."""
 
     def __init__(self, folder: Path, what: str, every_seconds: float = 60.0) -> None:
-        """Open the folder (made if missing, 0700) for a round.
+        """Open the folder for a round, creating it if necessary (0700).
 
         Args:
-            folder: Where the files lie.
-            what: All that decides the round: plan, stage, round, starting weights, site.
-            every_seconds: How much training a kill may cost; 0 keeps every step.
+            folder: Folder of the files.
+            what: Everything that determines the round: plan, stage, round, global weights, site.
+            every_seconds: Time between saves, which is what a crash may lose; 0 saves every step.
         """
         self._folder = private_directory(folder)
         self._what = what
@@ -98,25 +97,25 @@ class RoundCheckpointer:
     def resume(
         self, network: nn.Module, optimizer: Optimizer, num_examples: dict[Purpose, int]
     ) -> RoundPosition:
-        """Put a fresh network and optimizer where the round was last kept.
+        """Load the last saved progress into a fresh network and optimizer.
 
         Args:
-            network: The round's network; its weights are replaced if something was kept.
+            network: The round's network; saved weights replace its own.
             optimizer: A fresh optimizer over ``network.parameters()``.
-            num_examples: Images of the round. With other numbers than before it starts anew.
+            num_examples: Images of the round. If they differ from the saved ones, it restarts.
 
         Returns:
-            Where to go on: the start where nothing usable was kept.
+            The position to resume from; the start of the round if there is no usable save.
         """
         kept = self._read("progress", _ProgressFacts)
         if kept is None:
             return RoundPosition()
         facts, tensors = kept
         if facts.num_examples != num_examples:
-            logger.warning("the round starts anew: the number of images has changed")
+            logger.warning("the round restarts: the number of images has changed")
             return RoundPosition()
         unpack_progress(tensors, network, optimizer)
-        logger.info("the round goes on at epoch %d, step %d", facts.epoch, facts.step)
+        logger.info("the round resumes at epoch %d, step %d", facts.epoch, facts.step)
         return RoundPosition(facts.epoch, facts.step, facts.loss_sum)
 
     def step(
@@ -126,7 +125,7 @@ class RoundCheckpointer:
         position: RoundPosition,
         num_examples: dict[Purpose, int],
     ) -> None:
-        """Keep the round as it is between two steps, if it is time."""
+        """Save the progress between two steps if ``every_seconds`` have passed."""
         if monotonic() - self._kept_at < self._every_seconds:
             return
         facts = _ProgressFacts(what=self._what, num_examples=num_examples, **position._asdict())
@@ -134,13 +133,13 @@ class RoundCheckpointer:
         self._kept_at = monotonic()
 
     def finish(self, result: TrainingResult) -> None:
-        """Keep the result of the whole round, and no longer the way to it."""
+        """Save the round's result and remove its progress."""
         facts = _ResultFacts(what=self._what, num_examples=result.num_examples, loss=result.loss)
         if self._write("result", facts, result.state):
             self._path("progress").unlink(missing_ok=True)
 
     def result(self) -> TrainingResult | None:
-        """Return the kept result; None where the round is not over, or its file is damaged."""
+        """Return the saved result; None if the round is unfinished or its file is damaged."""
         kept = self._read("result", _ResultFacts)
         return kept and TrainingResult(kept[1], kept[0].num_examples, kept[0].loss)
 
@@ -161,13 +160,13 @@ class RoundCheckpointer:
 
 
 def pack_progress(network: nn.Module, optimizer: Optimizer) -> State:
-    """Return all that training changes, by name: weights, and the optimizer's moments."""
+    """Return everything that training changes, by name: weights and the optimizer's moments."""
     weights = {f"{NETWORK_PREFIX}{name}": value for name, value in state_of(network).items()}
     return weights | moments_of(optimizer)
 
 
 def unpack_progress(tensors: State, network: nn.Module, optimizer: Optimizer) -> None:
-    """Put a network and an optimizer over its parameters where :func:`pack_progress` found them."""
+    """Load what :func:`pack_progress` returned into a network and its optimizer."""
     network.load_state_dict(_below(NETWORK_PREFIX, tensors))
     set_moments(tensors, optimizer)
 
@@ -182,7 +181,7 @@ def moments_of(optimizer: Optimizer) -> State:
 
 
 def set_moments(tensors: State, optimizer: Optimizer) -> None:
-    """Give an optimizer over the same parameters what :func:`moments_of` found."""
+    """Load what :func:`moments_of` returned into an optimizer over the same parameters."""
     groups = optimizer.state_dict()["param_groups"]
     moments = _by_parameter(_below(OPTIMIZER_PREFIX, tensors))
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
@@ -197,7 +196,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> State:
 
 
 def _by_parameter(moments: Mapping[str, Tensor]) -> dict[int, State]:
-    """Turn ``{"3.exp_avg": tensor}`` into ``{3: {"exp_avg": tensor}}``, as torch has it."""
+    """Turn ``{"3.exp_avg": tensor}`` into torch's form ``{3: {"exp_avg": tensor}}``."""
     parameters: dict[int, State] = {}
     for name, tensor in moments.items():
         index, _, key = name.partition(".")

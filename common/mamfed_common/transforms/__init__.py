@@ -1,1 +1,1 @@
-"""One training sample, and what augmentation and corruption make of it."""
+"""The training sample, its augmentation and its corruption."""

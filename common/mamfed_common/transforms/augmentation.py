@@ -1,4 +1,4 @@
-"""Random geometry and intensity, the same geometry on the image, its breast and its mask."""
+"""Augmentation: random geometry, the same for image, breast mask and mask, and intensity."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
 BAND = 64
-"""Rows of an image that are moved at once: few, so that their window is little but breast."""
+"""Rows of an image that are transformed at once; few, so that their window holds mostly breast."""
 
 
 class AugmentationConfig(Config):
-    """How far training images are moved.
+    """Strength of the augmentation of training images.
 
     Attributes:
-        flip: Chance of a vertical flip, and, drawn apart, of a horizontal one.
-        max_rotation_degrees: Rotation is uniform within this, either way.
-        max_log_scale: Magnification is ``exp(u)`` with ``u`` uniform within this of 0.
-        gamma: Chance of a gamma curve (stage 2 only; stage 1 has it as a corruption).
-        max_log_gamma: Its exponent is ``exp(u)`` with ``u`` uniform within this of 0.
+        flip: Probability of a vertical flip and, drawn separately, of a horizontal one.
+        max_rotation_degrees: The rotation is uniform between minus and plus this angle.
+        max_log_scale: The magnification is ``exp(u)``, ``u`` uniform between minus and plus this.
+        gamma: Probability of a gamma curve (stage 2 only; in stage 1 it is a corruption).
+        max_log_gamma: The exponent is ``exp(u)``, ``u`` uniform between minus and plus this.
     """
 
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -41,7 +41,7 @@ class AugmentationConfig(Config):
 
 
 def apply_geometry(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
-    """Flip, rotate and scale a sample about its centre; image, field and mask alike."""
+    """Flip, rotate and scale a sample about its centre: image, breast mask and mask alike."""
     upside_down, mirrored = rng.random() < config.flip, rng.random() < config.flip
     angle = rng.uniform(-config.max_rotation_degrees, config.max_rotation_degrees)
     scale = float(np.exp(rng.uniform(-config.max_log_scale, config.max_log_scale)))
@@ -56,7 +56,7 @@ def apply_geometry(sample: Sample, config: AugmentationConfig, rng: np.random.Ge
 
 
 def vary_intensity(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
-    """Apply a random gamma curve to the image, as another exposure would."""
+    """Apply a random gamma curve to the image, which simulates another exposure."""
     if rng.random() >= config.gamma:
         return sample
     log_gamma = rng.uniform(-config.max_log_gamma, config.max_log_gamma)
@@ -64,16 +64,16 @@ def vary_intensity(sample: Sample, config: AugmentationConfig, rng: np.random.Ge
 
 
 def _flip(sample: Sample, upside_down: bool, mirrored: bool) -> Sample:
-    way = slice(None, None, -1 if upside_down else 1), slice(None, None, -1 if mirrored else 1)
+    order = slice(None, None, -1 if upside_down else 1), slice(None, None, -1 if mirrored else 1)
     return sample._replace(
-        image=sample.image[way], breast_mask=sample.breast_mask[way], mask=sample.mask[way]
+        image=sample.image[order], breast_mask=sample.breast_mask[order], mask=sample.mask[order]
     )
 
 
 def _matrix(
     shape: tuple[int, int], angle_degrees: float, scale: float, upside_down: bool, mirrored: bool
 ) -> Matrix:
-    """Return where flipped, then turned and scaled pixels land: ``(2, 3)``, x before y."""
+    """Return the ``(2, 3)`` matrix (x before y) that flips, then rotates and scales."""
     height, width = shape
     flip = np.eye(3)
     if mirrored:
@@ -86,7 +86,7 @@ def _matrix(
 
 
 def _moved(plane: Mask, matrix: Matrix) -> Mask:
-    """Move a bool array; only the window where its true pixels land is drawn."""
+    """Transform a bool array, drawing only the window where its true pixels land."""
     moved = np.zeros_like(plane)
     landing = _landing(window_of(plane), matrix, plane.shape)
     if moved[landing].size:
@@ -96,7 +96,7 @@ def _moved(plane: Mask, matrix: Matrix) -> Mask:
 
 
 def _moved_image(image: Grey, matrix: Matrix, breast_mask: Mask) -> Grey:
-    """Move an image, band by band, into the breast moved before; all around it stays 0."""
+    """Transform an image band by band, inside its transformed breast mask; the rest stays 0."""
     moved = np.zeros_like(image)
     for top in range(0, len(moved), BAND):
         rows, columns = window_of(breast_mask[top : top + BAND])
@@ -111,7 +111,7 @@ def _moved_image(image: Grey, matrix: Matrix, breast_mask: Mask) -> Grey:
 def _drawn(
     source: npt.NDArray[Any], matrix: Matrix, window: Window, interpolation: int
 ) -> npt.NDArray[Any]:
-    """Draw one window of a moved image, not empty."""
+    """Draw one window, not empty, of a transformed image."""
     rows, columns = window
     here = matrix - [[0, 0, columns.start], [0, 0, rows.start]]
     size = columns.stop - columns.start, rows.stop - rows.start
@@ -120,7 +120,7 @@ def _drawn(
 
 
 def _landing(window: Window, matrix: Matrix, shape: tuple[int, ...]) -> Window:
-    """Return the window that holds all of another one when it has moved, cut at the edges."""
+    """Return the window that holds a transformed window, cut at the image's edges."""
     (top, bottom), (left, right) = ((side.start - 1, side.stop) for side in window)
     corners = [[left, left, right, right], [top, bottom, top, bottom], [1, 1, 1, 1]]
     across, down = matrix @ np.array(corners)

@@ -1,11 +1,11 @@
 """Stage 1's corruptions (paper, section 2, "Self-supervised training").
 
-Those of Models Genesis (Zhou et al., 2019), for whole mammograms: a gamma curve instead of a
-non-linear one, in-painting with ellipses, polygons and blobs beside rectangles, out-painting, and
-no local shuffling. Everything happens inside the breast; the background stays as it is.
+They follow Models Genesis (Zhou et al., 2019), adapted to whole mammograms: a gamma curve replaces
+the non-linear intensity curve, in-painting adds ellipses, polygons and blobs to rectangles,
+out-painting stays, and local shuffling is dropped. Only pixels inside the breast change.
 
-Images are uint16, so that a gamma curve is one look-up table, and shapes are painted only inside
-their bounding boxes: at 1536 x 1536 both matter (``docs/benchmarks.md``).
+Images are uint16, so that a gamma curve is a single look-up table, and shapes are painted only
+inside their bounding boxes. Both matter for speed at 1536 x 1536 (``docs/benchmarks.md``).
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ Fill = Literal["noise", "constant", "tissue"]
 
 SHAPES = ("rectangle", "ellipse", "polygon", "blob")
 INPAINT_SIDE = (1 / 6, 1 / 3)
-"""Side of an in-painted shape, as a share of the image's (Models Genesis)."""
+"""Side of an in-painted shape, as a fraction of the image's side (Models Genesis)."""
 KEPT_SIDE = (3 / 7, 4 / 7)
-"""Side of a shape that out-painting keeps: it removes 3/7 to 4/7 of each (Models Genesis)."""
+"""Side of a shape that out-painting preserves; it removes 3/7 to 4/7 (Models Genesis)."""
 MAX_SHAPES = 5
 ANOTHER_SHAPE = 0.95
-"""Chance of each further shape, up to five (Models Genesis)."""
+"""Probability of each further shape, up to five (Models Genesis)."""
 
 
 class CorruptionConfig(Config):
-    """How often each corruption is drawn. Probabilities are those of Models Genesis.
+    """Probabilities of the corruptions; the defaults are those of Models Genesis.
 
     Attributes:
-        clean: Chance that the image is left as it is; 0 in Models Genesis. Some clean inputs
-            teach the network to leave healthy tissue alone, which the subtraction relies on.
-        gamma: Chance of a gamma curve.
-        max_log_gamma: The exponent is ``exp(u)`` with ``u`` uniform within this of 0.
-        paint: Chance of painting at all, in or out.
-        outpaint: Chance that painting is out-painting; otherwise it is in-painting.
-        fills: What painted pixels hold, one drawn a shape: uniform ``noise`` (Models Genesis), a
-            ``constant`` grey, or noise with the ``tissue``'s own mean and deviation.
+        clean: Probability that the image is not changed; 0 in Models Genesis. Clean inputs teach
+            the network to reproduce healthy tissue, which the subtraction relies on.
+        gamma: Probability of a gamma curve.
+        max_log_gamma: The exponent is ``exp(u)``, ``u`` uniform between minus and plus this.
+        paint: Probability of in-painting or out-painting.
+        outpaint: Probability that painting is out-painting; otherwise it is in-painting.
+        fills: Contents of painted pixels, one drawn per shape: uniform ``noise`` (Models Genesis),
+            a ``constant`` grey, or noise with the ``tissue``'s own mean and deviation.
     """
 
     clean: float = Field(default=0.2, ge=0, le=1)
@@ -68,8 +68,8 @@ def corrupt(
 
     Args:
         image: ``(H, W)`` uint16, 0..65535.
-        breast_mask: ``(H, W)`` bool, the breast. Pixels outside it are never changed.
-        config: How often each corruption is drawn.
+        breast_mask: ``(H, W)`` bool, true inside the breast. Pixels outside never change.
+        config: Probabilities of the corruptions.
         rng: Source of every random choice.
     """
     corrupted = image.copy()
@@ -88,7 +88,7 @@ def corrupt(
 
 
 def apply_gamma(image: Grey, gamma: float) -> Grey:
-    """Raise intensities of a uint16 image, ``(H, W)`` and 0..65535 for 0..1, to a power."""
+    """Raise the intensities of a ``(H, W)`` uint16 image, 0..65535 for 0..1, to a power."""
     levels = np.linspace(0.0, 1.0, FULL_SCALE + 1, dtype=np.float32) ** np.float32(gamma)
     corrected: Grey = cv2.LUT(image, np.rint(levels * FULL_SCALE).astype(np.uint16))
     return corrected
@@ -97,13 +97,13 @@ def apply_gamma(image: Grey, gamma: float) -> Grey:
 def inpaint(
     tissue: Grey, breast: Mask, size: Size, config: CorruptionConfig, rng: np.random.Generator
 ) -> Grey:
-    """Return a copy in which one to five shapes are replaced.
+    """Return a copy in which one to five shapes are painted over.
 
     Args:
-        tissue: ``(h, w)`` uint16: the window of an image that holds its breast.
-        breast: ``(h, w)`` bool: the breast.
-        size: Height and width of the image, which the shapes' sides are shares of.
-        config: What painted pixels hold.
+        tissue: ``(h, w)`` uint16, the window of an image that holds its breast.
+        breast: ``(h, w)`` bool, true inside the breast.
+        size: Height and width of the image, of which the shapes' sides are fractions.
+        config: Contents of painted pixels.
         rng: Source of every random choice.
     """
     painted = tissue.copy()
@@ -117,7 +117,7 @@ def inpaint(
 def outpaint(
     tissue: Grey, breast: Mask, size: Size, config: CorruptionConfig, rng: np.random.Generator
 ) -> Grey:
-    """Return a copy in which all but one to five shapes is replaced; as :func:`inpaint`."""
+    """Return a copy painted over except for one to five shapes; arguments as :func:`inpaint`."""
     statistics = _tissue_statistics(tissue, breast)
     painted = _filler(rng, config.fills, tissue.shape, statistics)
     for _ in range(_number_of_shapes(rng)):
@@ -134,7 +134,7 @@ def _number_of_shapes(rng: np.random.Generator) -> int:
 
 
 def _tissue_statistics(image: Grey, breast_mask: Mask) -> tuple[float, float]:
-    """Return mean and deviation of the breast, from every eighth row and column at large sizes."""
+    """Return mean and deviation of the breast, subsampled if the window is large."""
     step = max(1, min(image.shape) // 192)
     tissue = image[::step, ::step][breast_mask[::step, ::step]]
     if not tissue.size:
@@ -148,7 +148,7 @@ def _filler(
     shape: tuple[int, ...],
     tissue: tuple[float, float],
 ) -> Grey:
-    """Draw what painted pixels hold: a uint16 array of ``shape``."""
+    """Draw the contents of painted pixels, a uint16 array of ``shape``."""
     fill = fills[rng.integers(len(fills))]
     if fill == "constant":
         return np.full(shape, rng.integers(FULL_SCALE + 1), np.uint16)
@@ -162,7 +162,7 @@ def _filler(
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Grey:
-    """Draw uniform grey levels, four of them from each 64 bits of the generator."""
+    """Draw uniform grey levels, four from each 64 bits of the generator."""
     count = math.prod(shape)
     bits = rng.integers(0, 2**64, -(-count // 4), np.uint64)
     return bits.view(np.uint16)[:count].reshape(shape)
@@ -170,9 +170,9 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Grey:
 
 @cache
 def _standard_normal() -> npt.NDArray[np.float64]:
-    """Return the middles of 65,536 equally likely slices of the normal distribution.
+    """Return the median of each of 65,536 equally likely slices of the normal distribution.
 
-    What a uniform grey level is looked up to: a table costs a hundredth of drawing Gaussians.
+    The table turns uniform grey levels into Gaussian ones, a hundred times faster than drawing.
     """
     quantile = NormalDist().inv_cdf
     return np.array([quantile((k + 0.5) / (FULL_SCALE + 1)) for k in range(FULL_SCALE + 1)])
@@ -185,13 +185,13 @@ def _draw_shape(
 
     Args:
         rng: Source of every random choice.
-        breast: ``(h, w)`` bool, the breast.
+        breast: ``(h, w)`` bool, true inside the breast.
         size: Height and width of the image.
-        side: Smallest and largest height and width, as a share of the image's.
+        side: Minimum and maximum height and width, as a fraction of the image's.
 
     Returns:
-        The shape, 1 in a uint8 array, and the window of ``breast`` that it covers, cut at the
-        edges.
+        The shape, as ones in a uint8 array, and the window of ``breast`` that it covers, both cut
+        at the edges.
     """
     rows, columns = breast.shape
     height = max(1, round(rng.uniform(*side) * size[0]))
@@ -210,7 +210,7 @@ def _draw_shape(
 
 
 def _point_inside(rng: np.random.Generator, breast_mask: Mask) -> tuple[int, int]:
-    """Draw a pixel of the breast: by trial, and by a full count where the breast is tiny."""
+    """Draw a pixel of the breast by rejection; list all pixels if the breast is tiny."""
     rows, columns = breast_mask.shape
     for _ in range(64):
         row, column = int(rng.integers(rows)), int(rng.integers(columns))
@@ -222,7 +222,7 @@ def _point_inside(rng: np.random.Generator, breast_mask: Mask) -> tuple[int, int
 
 
 def _paint_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
-    """Paint one of :data:`SHAPES` as 1 into a ``(height, width)`` uint8 array."""
+    """Paint one of :data:`SHAPES` as ones into a ``(height, width)`` uint8 array."""
     canvas = np.zeros((height, width), np.uint8)
     kind = SHAPES[rng.integers(len(SHAPES))]
     if kind == "rectangle":

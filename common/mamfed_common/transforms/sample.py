@@ -1,4 +1,4 @@
-"""What training sees of one mammogram, whichever file it came from."""
+"""One mammogram as the network sees it, whatever file it came from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 FULL_SCALE = 65535
-"""The stored grey level that stands for an intensity of 1."""
+"""Stored grey level of intensity 1."""
 
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
@@ -19,11 +19,11 @@ class Sample(NamedTuple):
     """One prepared mammogram: cropped to the breast, oriented, on the plan's square grid.
 
     Attributes:
-        image: ``(S, S)`` uint16; 0..65535 stands for intensities 0..1, tissue bright; 0 outside
-            the breast.
+        image: ``(S, S)`` uint16, 0..65535 for intensities 0..1; tissue is bright, and pixels
+            outside the breast are 0.
         breast_mask: ``(S, S)`` bool, true inside the breast.
-        mask: ``(S, S)`` bool, true on malignant findings; all false where there are none.
-        name: What the site calls the image. It stays at the site.
+        mask: ``(S, S)`` bool, true on malignant findings; all false if there are none.
+        name: The site's name for the image. It never leaves the site.
     """
 
     image: npt.NDArray[np.uint16]
@@ -33,6 +33,6 @@ class Sample(NamedTuple):
 
 
 def window_of(plane: npt.NDArray[np.bool_]) -> Window:
-    """Return the smallest window of a ``(H, W)`` bool array that holds all that is true in it."""
+    """Return the smallest window that holds all true pixels of a ``(H, W)`` bool array."""
     left, top, width, height = cv2.boundingRect(plane.view(np.uint8))
     return slice(top, top + height), slice(left, left + width)

@@ -108,11 +108,11 @@ def test_init_makes_private_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("../x", ["."], "--name '../x': a name has"),
+        ("../x", ["."], "--name '../x': expected letters"),
         ("a", ["nowhere"], "--data nowhere: no such folder"),
         ("a", [".", "."], "expected NAME=FOLDER"),
         ("a", ["x=.", "x=."], "found the name 'x' twice"),
-        ("a", ["x y=.", "z=."], "--data 'x y': a name has"),
+        ("a", ["x y=.", "z=."], "--data 'x y': expected letters"),
     ],
 )
 def test_init_refuses_wrong_options_and_leaves_nothing(tmp_path, name, data, words, monkeypatch):
@@ -147,7 +147,7 @@ def test_init_writes_the_request_with_its_contact_and_keeps_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("contact", "words"),
-    [("\x1b[0m", "holds characters that cannot be printed"), ("x" * 201, "200 characters at most")],
+    [("\x1b[0m", "contains unprintable characters"), ("x" * 201, "200 characters at most")],
 )
 def test_a_contact_that_cannot_be_shown_is_refused_in_one_line(site, contact, words):
     result = _client("enroll", "--home", site.path, "--contact", contact)

@@ -254,12 +254,12 @@ def test_new_names_of_runs_do_not_fill_the_disk(tmp_path, tiny_plan):
 
 def test_a_personal_model_is_asked_for_at_the_end_only(guarded, tiny_plan):
     for more in ({"part": "val"}, {"stage": Stage.PRETRAINING}):
-        with pytest.raises(ValueError, match="at the end of a run"):
+        with pytest.raises(ValueError, match="for the final test only"):
             EvaluateTask(plan=tiny_plan, model="personal", **{**TEST, **more})
     record = pack(EvaluateTask(plan=tiny_plan, **TEST))
     text = record["body"]["json"]
     record["body"]["json"] = text.replace('"shared"', '"personal"').replace('"test"', '"val"')
-    with pytest.raises(WeightsError, match="at the end of a run"):
+    with pytest.raises(WeightsError, match="for the final test only"):
         unpack_body(record, EvaluateTask)
 
 

@@ -86,7 +86,7 @@ def test_the_step_is_tried_on_as_many_devices_as_the_site_has(call, home, monkey
     assert all(said.startswith("2 x cpu: ") for said in words)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     outcome, said = call(code=9)["finetuning step"]
-    assert (outcome, "devices: found 2" in said) == ("fail", True)
+    assert (outcome, "devices: 2 requested" in said) == ("fail", True)
 
 
 def test_each_thing_that_is_wrong_fails_by_its_name_and_the_others_are_checked_on(

@@ -174,7 +174,7 @@ def test_a_disk_that_is_not_mounted_does_not_empty_the_prepared_folder(
 
 def test_the_output_is_not_written_into_the_data_set(call, prepare, mixed, tmp_path):
     result = call("prepare", mixed, "--out", mixed / "out", code=1)
-    assert "which is read; choose a place outside" in str(result.exception)
+    assert "choose a place outside of it" in str(result.exception)
     prepare(mixed, tmp_path / "out")
     result = call("check", tmp_path / "out", code=1)
     assert "a prepared folder" in str(result.exception)
@@ -280,4 +280,4 @@ def test_two_preparations_of_one_folder_keep_out_of_each_others_way(call, mixed,
     with (tmp_path / "out/.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         result = call("prepare", mixed, "--out", tmp_path / "out", "--size", 64, code=1)
-    assert "another command runs here already" in str(result.exception)
+    assert "another command is already running here" in str(result.exception)

@@ -110,7 +110,7 @@ def test_a_request_whose_certificate_request_is_of_other_names_is_refused(site, 
     key, uri = identity.load_node_key(site), node_uri(request_.node_key())
     other = f"urn:mamfed:node:{'0' * 64}"
     cases = {
-        "of a, but its certificate request is of 'b'": _csr(new_ec_key(), ["b"], [uri]),
+        "from a, but its certificate request is for 'b'": _csr(new_ec_key(), ["b"], [uri]),
         "another node key": _csr(new_ec_key(), ["a"], [other]),
         "one common name and one node URI": _csr(new_ec_key(), ["a"], [uri, other]),
         "one common name": _csr(new_ec_key(), ["a", "b"], [uri]),

@@ -90,14 +90,14 @@ def test_a_welcome_for_other_keys_is_refused(tmp_path, site, welcome):
         (identity.load_tls_key(other), node),
         (tls, identity.load_node_key(other)),
     ]:
-        with pytest.raises(SetupError, match="for other keys than this site's"):
+        with pytest.raises(SetupError, match="not for this site's keys"):
             check_welcome(welcome, *(key.public_key() for key in keys))
 
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("site", "b", "for b, but its certificate is of 'a'"),
+        ("site", "b", "for b, but its certificate is for 'a'"),
         ("federation", "South", "another federation"),
         ("plan_key", openssh_text(new_ec_key().public_key()), "expected Ed25519"),
         ("plan_key", "ssh-ed25519 AAAA", "not a public key"),
@@ -112,7 +112,7 @@ def test_a_welcome_with_a_field_changed_is_refused(site, welcome, field, value, 
 
 def test_a_welcome_with_another_authority_of_the_same_name_is_refused(tmp_path, site, welcome):
     forged = _coordinator(tmp_path / "forged").ca.read_text()
-    with pytest.raises(SetupError, match="not made by its authority"):
+    with pytest.raises(SetupError, match="not issued by its authority"):
         _check(site, welcome.model_copy(update={"ca_certificate": forged}))
 
 
@@ -134,7 +134,7 @@ def test_a_certificate_of_this_site_by_another_site_is_refused(site, request_, w
         .sign(key, SHA384())
     )
     pem = forged.public_bytes(Encoding.PEM).decode()
-    with pytest.raises(SetupError, match="not made by its authority"):
+    with pytest.raises(SetupError, match="not issued by its authority"):
         _check(site, welcome.model_copy(update={"certificate": pem}))
 
 

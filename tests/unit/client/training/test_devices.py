@@ -277,13 +277,13 @@ from pathlib import Path
 from mamfed_common.plan import read_plan
 from tests.unit.client.training.test_devices import *
 
-from mamfed_common.training import data_parallel
+from mamfed_common.training import worker_processes
 
 def joins(place):
     print(*partners(), flush=True)
     signal.pause()
 
-data_parallel._joined = joins  # so that the partner waits in a call that no death of a peer ends
+worker_processes.joined_group = joins  # the worker then waits in a call that no crash ends
 plan = read_plan(Path(sys.argv[1]))
 samples = OnDisk(Path(sys.argv[2]), [blob_sample(seed) for seed in range(5)])
 start = state_of(build_network(plan.network, 0))

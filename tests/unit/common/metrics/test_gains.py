@@ -42,7 +42,7 @@ def test_won_lost_and_mixed(values, words):
 
 def test_what_may_be_chance_is_said():
     lines = said(at("a", -0.01), at("b", 0.3), at("c", 0.02))
-    assert lines[1:] == ["May be chance at a, c: the interval holds 0."]
+    assert lines[1:] == ["May be chance at a, c: the interval contains 0."]
 
 
 @pytest.mark.parametrize(("images", "patients"), [(9, 9), (40, 3), (3, None)])

@@ -5,8 +5,8 @@ from mamfed_common.metrics.small_numbers import cautions, few_patients, is_few
 
 def test_a_mean_over_unlike_sites_says_what_it_counts_alike():
     assert cautions({"cesm": 41, "mias": 3, "none": 0}) == [
-        "Fewer than 10 images stand behind the figure of mias (3 images).",
-        "The mean over sites counts mias with 3 images as much as cesm with 41 images.",
+        "Results over fewer than 10 images: mias (3 images).",
+        "The mean over sites gives mias with 3 images the same weight as cesm with 41 images.",
     ]
 
 

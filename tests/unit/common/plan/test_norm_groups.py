@@ -139,7 +139,10 @@ def test_a_model_taken_for_one_group_can_be_kept_and_read_again(path, tmp_path):
 
 @pytest.mark.parametrize(
     ("norms", "said"),
-    [(None, "say with --norms"), ("ct", "expected one of digital, film, average")],
+    [
+        (None, "choose those for these images with --norms"),
+        ("ct", "expected one of digital, film, average"),
+    ],
 )
 def test_the_group_must_be_named(path, norms, said):
     with pytest.raises(CheckpointError, match=said):

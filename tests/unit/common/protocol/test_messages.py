@@ -72,7 +72,7 @@ def test_weights_that_do_not_fit_are_refused_in_both_directions(state, reason):
 
 
 def test_unknown_arrays_are_counted_not_named():
-    with pytest.raises(WeightsError, match=r"^sends 1 arrays that the network does not have$"):
+    with pytest.raises(WeightsError, match=r"^has 1 arrays that the network does not have$"):
         unpack_state(pack(REPORT, changed(patient=torch.ones(1))), STATE)
 
 
@@ -225,7 +225,7 @@ def test_a_painter_of_another_network_is_refused(tiny_plan):
 def test_a_painter_comes_with_the_final_test_only(tiny_plan):
     content = pack(final_test(tiny_plan, painter=True))
     text = content[BODY][JSON].replace('"part":"test"', '"part":"val"')
-    with pytest.raises(WeightsError, match="with the final test, not with part 'val'"):
+    with pytest.raises(WeightsError, match="for the final test only, not for part 'val'"):
         unpack_body(RecordDict({BODY: ConfigRecord({JSON: text})}), EvaluateTask)
     with pytest.raises(WeightsError, match="2 arrays"):
         unpack_update(pack_task(final_test(tiny_plan, painter=True), STATE, PAINTER), STATE)

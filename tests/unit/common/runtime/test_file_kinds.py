@@ -137,7 +137,7 @@ def test_the_settings_of_the_other_role_are_named(files):
 )
 def test_a_name_that_cannot_be_one_is_answered_with_one_that_can(tmp_path, name, better):
     (tmp_path / "data").mkdir()
-    sentence = f"a name has letters, digits and hyphens: try {better}"
+    sentence = f"expected letters, digits and hyphens: try {better}"
     where = ("init", tmp_path / "home", "--data", tmp_path / "data")
     assert run(client, *where, "--name", name)[1] == f"--name {name!r}: {sentence}"
     data = f"{name}={tmp_path / 'data'}"

@@ -37,7 +37,7 @@ def other(tmp_path):
 
 
 def test_a_second_process_is_refused_and_told_who_runs(tmp_path, other):
-    message = rf"a server runs here already \(process {other.pid}, since 20"
+    message = rf"a server is already running here \(process {other.pid}, since 20"
     with pytest.raises(SetupError, match=message), exclusive_lock(tmp_path / "lock", "a server"):
         pytest.fail("held twice")
 
@@ -133,7 +133,7 @@ def no_locks(monkeypatch):
 @pytest.mark.parametrize("take", [lambda path: exclusive_lock(path, "a server"), short_lock])
 def test_a_file_system_without_locks_is_named(tmp_path, no_locks, take):
     with (
-        pytest.raises(SetupError, match="lock: its file system has no locks"),
+        pytest.raises(SetupError, match="lock: its file system does not support locks"),
         take(tmp_path / "lock"),
     ):
         pytest.fail("locked nothing")

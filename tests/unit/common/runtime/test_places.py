@@ -68,5 +68,5 @@ def test_temporary_files_go_where_they_may_or_it_is_one_line(tmp_path):
     assert said(tmp_path / "mine") == str(tmp_path / "mine")
     assert Path(said(tmp_path / "not there")).is_dir()
     refused = said(tmp_path / "mine", "nothing")
-    assert refused.startswith("refused: no folder for temporary files may be written")
+    assert refused.startswith("refused: no writable folder for temporary files")
     assert "set TMPDIR" in refused

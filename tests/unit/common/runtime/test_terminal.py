@@ -42,4 +42,4 @@ def test_a_folder_that_was_removed_is_named(tmp_path, command):
         ["sh", "-c", words], cwd=tmp_path / "gone", capture_output=True, text=True, timeout=60
     )
     assert found.returncode == 1
-    assert found.stderr == "error: the folder you are in was removed; change to another one\n"
+    assert found.stderr == "error: the current folder was removed; change to another one\n"

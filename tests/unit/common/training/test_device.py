@@ -49,7 +49,7 @@ def test_float32_instead_is_logged_once(has_units, caplog):
             with autocast(CPU, "bfloat16"):
                 pass
     assert [record.message for record in caplog.records] == [float32_instead(CPU, "bfloat16")]
-    assert "runs in float32 here" in caplog.text
+    assert "float32 is used instead of bfloat16" in caplog.text
 
 
 def test_nothing_is_said_where_nothing_is_changed(has_units):

@@ -364,7 +364,9 @@ def test_devices_that_are_not_there_are_one_clear_line(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert choose_devices("cpu") == choose_devices("cpu", "auto") == [CPU]
     assert choose_devices("cpu", 2) == [CPU, CPU]
-    with pytest.raises(SetupError, match=r"devices: found 3, device 'cpu' is 2 on this machine"):
+    with pytest.raises(
+        SetupError, match=r"devices: 3 requested, but this machine has 2 'cpu' devices"
+    ):
         choose_devices("cpu", 3)
 
 

@@ -170,7 +170,7 @@ def test_no_certificate_outlives_its_authority(home, request_):
 
 
 def test_a_request_that_does_not_hold_gets_no_certificate(home, request_):
-    with pytest.raises(SetupError, match="changed after it was signed"):
+    with pytest.raises(SetupError, match="altered after it was signed"):
         issue_site(home, request_.model_copy(update={"contact": "x"}))
 
 

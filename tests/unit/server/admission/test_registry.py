@@ -140,7 +140,7 @@ def test_names_that_differ_in_capitals_only_are_refused(home, site, tmp_path):
 
 def test_a_request_that_does_not_hold_is_not_approved(home, site):
     for step in (consider, approve):
-        with pytest.raises(SetupError, match="changed after it was signed"):
+        with pytest.raises(SetupError, match="altered after it was signed"):
             step(home, _request(site).model_copy(update={"contact": "x"}))
     assert load_sites(home) == {}
 

@@ -82,7 +82,7 @@ def test_init_of_another_federation_in_the_same_home_is_refused(tmp_path):
         (["--host", "-x"], "expected a host name"),
         (["--port", "0"], "port: found 0"),
         (["--bind", "localhost"], "expected an IP address of this machine"),
-        (["--contact", "\x1b[0m"], "cannot be printed"),
+        (["--contact", "\x1b[0m"], "unprintable characters"),
     ],
 )
 def test_init_refuses_wrong_options_and_leaves_nothing(tmp_path, options, words):

@@ -115,10 +115,10 @@ def test_revoke_says_so_and_a_wrong_name_is_an_error(home, site):
     result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)], input="n\n")
     assert (result.exit_code, load_sites(home)["a"].status) == (1, "active")
     assert "Revoke a? It can return only with new keys." in result.output
-    assert str(result.exception) == "not agreed, so nothing was changed"
+    assert str(result.exception) == "not confirmed, so nothing was changed"
     result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)], input="")
     assert load_sites(home)["a"].status == "active"
-    assert "--yes answers without asking" in str(result.exception)
+    assert "--yes skips the question" in str(result.exception)
     result = runner.invoke(app, ["sites", "revoke", "a", "--yes", "--home", str(home.path)])
     assert "a: revoked" in result.output
     assert load_sites(home)["a"].revoked_at is not None

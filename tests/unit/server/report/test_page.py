@@ -304,8 +304,8 @@ def test_a_site_whose_test_result_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_figures_with_fewer_than_ten_images_are_flagged(page: Page) -> None:
     for words in (
-        "Fewer than 10 images stand behind the figure of beta (2 images).",
-        "The mean over sites counts beta with 2 images as much as alpha with 12 images.",
+        "Results over fewer than 10 images: beta (2 images).",
+        "The mean over sites gives beta with 2 images the same weight as alpha with 12 images.",
         "The shared model scored higher than local training at the one site: alpha +0.11 (12",
     ):
         assert words in page.text

@@ -106,7 +106,7 @@ def test_a_worker_that_died_three_times_is_left_out_of_the_round(tmp_path, tiny_
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (2, "the site failed; its own log says why"),
+        (2, "the site failed; see its own log"),
         (104, "the site does not train at this hour"),
         (1, "the site failed (Flower error 1)"),
         (999, "the site failed (Flower error 999)"),

@@ -202,7 +202,7 @@ def test_an_unknown_array_is_refused_and_its_name_goes_nowhere(tmp_path, tiny_pl
         return reply(message, {**state, "Jane Doe": torch.ones(2)})
 
     assert refused_with(answer, tmp_path, tiny_plan) == (
-        "sends 1 arrays that the network does not have"
+        "has 1 arrays that the network does not have"
     )
 
 
@@ -386,7 +386,7 @@ def test_a_failed_site_is_named_without_its_words(tmp_path, tiny_plan):
         return Message(Error(2, "/data/patient-12345.dcm exploded"), reply_to=message)
 
     reason = refused_with(answer, tmp_path, tiny_plan)
-    assert reason == "the site failed; its own log says why"
+    assert reason == "the site failed; see its own log"
     assert "12345" not in (tmp_path / "run" / "events.jsonl").read_text()
 
 

@@ -78,7 +78,9 @@ def test_two_runs_never_work_in_one_folder(tmp_path):
     first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "other" / ".." / "run")
     with (
         first.alone(),
-        pytest.raises(SetupError, match=r"another run runs here already \(process \d+, since"),
+        pytest.raises(
+            SetupError, match=r"another run is already running here \(process \d+, since"
+        ),
         second.alone(),
     ):
         pytest.fail("two at once")

@@ -175,7 +175,8 @@ def test_a_child_that_is_killed_is_one_line(tmp_path, sites, tiny_plan):
     out, _ = process.communicate(timeout=300)
     assert out.startswith("RunError ")
     assert out.endswith(
-        "its process was killed; the system does that where memory is short; take fewer --workers\n"
+        "its process was killed, probably by the system because memory ran out; "
+        "take fewer --workers\n"
     )
     assert out.count("\n") == 1
     assert not any(command_of(pid) for pid in pids)

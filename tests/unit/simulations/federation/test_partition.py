@@ -284,12 +284,12 @@ def test_a_dry_run_writes_nothing(cohort, tmp_path):
 
 def test_it_writes_into_no_folder_but_its_own(cohort, pictures, tmp_path):
     for out in (pictures, pictures / "below"):
-        refused(partition(pictures, out), "which is read; choose a place outside", OutputError)
+        refused(partition(pictures, out), "choose a place outside of it", OutputError)
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("years")
     refused(partition(pictures, other), "holds other files", OutputError)
-    refused(partition(pictures, other / "thesis.txt"), "is no folder", OutputError)
+    refused(partition(pictures, other / "thesis.txt"), "is not a folder", OutputError)
     assert partition(pictures, tmp_path / "own").exit_code == 0
     refused(partition(pictures, tmp_path / "own", "--seed", "1"), "another partition", OutputError)
     refused(partition(cohort, tmp_path / "own"), "another partition", OutputError)

@@ -1,4 +1,4 @@
-"""What becomes of a team whose partners do not come, or leave; rounds are in test_devices."""
+"""Groups whose workers do not join, or crash; rounds are in test_devices."""
 
 import os
 import subprocess
@@ -11,23 +11,23 @@ import torch
 
 from mamfed_common.errors import RunError
 from mamfed_common.runtime.child_processes import how_it_ended
-from mamfed_common.training.data_parallel import STUCK, launch
+from mamfed_common.training.worker_processes import STUCK, launch
 
 TWO = [torch.device("cpu")] * 2
 
 
 @pytest.mark.parametrize(("module", "code"), [("no_such_module", 1), ("this", 0)])
 @pytest.mark.parametrize("order", ["short", "long " * 2**18], ids=["short", "longer than a pipe"])
-def test_a_partner_that_does_not_come_is_one_line(module, code, order):
+def test_a_worker_that_does_not_come_is_one_line(module, code, order):
     started = time.monotonic()
     with pytest.raises(RunError) as caught, launch(module, TWO, lambda place: order):
-        pytest.fail("there is no team")
+        pytest.fail("there is no group")
     assert str(caught.value) == f"cpu: its process {how_it_ended(code)}"
     assert time.monotonic() - started < 60, "it was noticed, not waited for"
     assert not torch.distributed.is_initialized()
 
 
-def test_an_order_goes_to_each_partner_through_a_pipe_and_its_folder_is_private():
+def test_an_order_goes_to_each_worker_through_a_pipe_and_its_folder_is_private():
     places = []
 
     def order(place):
@@ -48,17 +48,17 @@ def test_an_order_goes_to_each_partner_through_a_pipe_and_its_folder_is_private(
 WAITING = """
 import time
 import torch
-from mamfed_common.training import data_parallel
+from mamfed_common.training import worker_processes
 
-data_parallel.END_SECONDS = data_parallel.STUCK_SECONDS = 0.1
-order = data_parallel.ProcessRank.model_dump_json
-module = "tests.unit.common.training.test_data_parallel"
-with data_parallel.launch(module, [torch.device("cpu")] * 2, order):
+worker_processes.END_SECONDS = worker_processes.STUCK_SECONDS = 0.1
+order = worker_processes.ProcessRank.model_dump_json
+module = "tests.unit.common.training.test_worker_processes"
+with worker_processes.launch(module, [torch.device("cpu")] * 2, order):
     time.sleep(600)  # as NCCL does
 """
 
 
-def test_a_leader_that_waits_for_a_dead_partner_for_ever_is_ended():
+def test_a_leader_that_waits_for_a_crashed_worker_for_ever_is_ended():
     root = Path(__file__).parents[4]
     child = subprocess.run(
         [sys.executable, "-c", WAITING],
@@ -69,10 +69,12 @@ def test_a_leader_that_waits_for_a_dead_partner_for_ever_is_ended():
         check=False,
     )
     assert child.returncode == STUCK
-    assert "cpu: its process ended with code 3, and this process with it" in child.stderr
+    assert (
+        "cpu: its process ended with code 3; this process hangs and exits as well" in child.stderr
+    )
 
 
-if __name__ == "__main__":  # a partner that comes, and dies
+if __name__ == "__main__":  # a worker that joins, then crashes
     from mamfed_common.training.data_parallel import ProcessRank, join_group
 
     with join_group(ProcessRank.model_validate_json(sys.stdin.read())):
