@@ -122,9 +122,7 @@ def test_changes_too_small_for_a_scale_are_none():
 def test_a_weight_that_float16_cannot_hold_is_refused_by_name(value):
     state = drawn(0)
     state[WEIGHT][2, 1] = value
-    with pytest.raises(
-        WeightsError, match=r"'conv.weight' holds NaN or .*wire must be float32"
-    ):
+    with pytest.raises(WeightsError, match=r"'conv.weight' holds NaN or .*wire must be float32"):
         weights_to_send(state, "compact")
 
 
