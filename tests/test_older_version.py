@@ -158,4 +158,4 @@ class TestData:
         data = ("--checkpoint", old / CHECKPOINT, "--data", old / "prepared")
         error = refused_by(client, "evaluate", *data, "--out", tmp_path / "e.json")
         assert isinstance(error, DataError)
-        assert "made by another version of mamfed; prepare the folder again" in str(error)
+        assert "written by another version of mamfed; prepare the folder again" in str(error)

@@ -1,4 +1,4 @@
-"""Where things lie in public data sets and plain folders, one small reader a layout -> manifest."""
+"""List the images of public data sets and plain folders; each layout has its own small reader."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mamfed_common.errors import DataError
 
 
 class Layout(Protocol):
-    """What a module of a layout offers.
+    """The interface of a layout module.
 
     Attributes:
         LAYOUT: The layout's name.
-        HOLDS: What it is recognised by, in words.
+        HOLDS: The files by which it is recognised, for messages.
     """
 
     LAYOUT: str
     HOLDS: str
 
     def is_here(self, folder: Path) -> bool:
-        """Tell whether a folder is laid out so."""
+        """Tell whether a folder has this layout."""
 
     def read(self, folder: Path) -> Manifest:
-        """Read a folder that is laid out so, without opening an image."""
+        """List a folder with this layout, without opening an image."""
 
 
 _TABLED: tuple[Layout, ...] = (plain, inbreast, cbis, vindr, cesm, mias)
@@ -36,35 +36,34 @@ LAYOUTS: dict[str, Layout] = {layout.LAYOUT: layout for layout in (*_TABLED, _BA
 
 
 def read_folder(folder: Path, layout: str | None = None) -> Manifest:
-    """List a folder's images with what is said of them.
+    """List a folder's images with what its tables say about them.
 
     Args:
-        folder: A data set as it downloads, a folder with ``labels.csv``, or one of image files.
-        layout: A name in ``LAYOUTS``; None recognises it.
+        folder: A data set as downloaded, a folder with ``labels.csv``, or a folder of image files.
+        layout: A name in ``LAYOUTS``; None detects it.
 
     Raises:
-        DataError: There is no such folder or layout, none or several layouts fit, or a table as a
-            whole makes no sense.
+        DataError: The folder or layout does not exist, no layout or several layouts match, or a
+            table as a whole is not valid.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     if layout is not None and layout not in LAYOUTS:
-        raise DataError(f"layout {layout!r} is not known; known are {', '.join(LAYOUTS)}")
-    return LAYOUTS[layout or _recognised(folder)].read(folder)
+        raise DataError(f"layout {layout!r} is unknown; expected one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[layout or _detected(folder)].read(folder)
 
 
-def _recognised(folder: Path) -> str:
-    """Find the one layout that fits. Image files alone count only where no table is known."""
-    fitting = [layout for layout in _TABLED if layout.is_here(folder)]
-    if len(fitting) > 1:
-        holds = " and ".join(layout.HOLDS for layout in fitting)
-        names = " or ".join(layout.LAYOUT for layout in fitting)
-        raise DataError(f"{folder}: holds {holds}; say which layout is meant, {names}")
-    if fitting:
-        return fitting[0].LAYOUT
+def _detected(folder: Path) -> str:
+    """Return the one layout that matches; a layout without a table counts only if no other does."""
+    matching = [layout for layout in _TABLED if layout.is_here(folder)]
+    if len(matching) > 1:
+        holds = " and ".join(layout.HOLDS for layout in matching)
+        names = " or ".join(layout.LAYOUT for layout in matching)
+        raise DataError(f"{folder}: holds {holds}; choose one with --layout, {names}")
+    if matching:
+        return matching[0].LAYOUT
     if _BARE.is_here(folder):
         return _BARE.LAYOUT
     holds = "; ".join(f"{layout.HOLDS} ({layout.LAYOUT})" for layout in LAYOUTS.values())
-    beside = count_other_files(folder, (), ())
-    also = "".join(f"; {note}" for note in describe(beside))
-    raise DataError(f"{folder}: no data set in this folder{also}; looked for {holds}")
+    notes = "".join(f"; {note}" for note in describe(count_other_files(folder, (), ())))
+    raise DataError(f"{folder}: no data set in this folder{notes}; looked for {holds}")

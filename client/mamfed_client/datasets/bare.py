@@ -1,4 +1,4 @@
-"""A folder of DICOM files or pictures without a table -> manifest. The files know the rest."""
+"""List a folder of DICOM files or pictures without a table; everything else is in the files."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ HOLDS = "DICOM files or pictures"
 
 
 def is_here(folder: Path) -> bool:
-    """Tell whether any file may be DICOM, whose names often have no suffix, or a picture."""
-    return next(_offered(folder), None) is not None
+    """Tell whether any file may be a picture or DICOM, whose file names often have no suffix."""
+    return next(_candidates(folder), None) is not None
 
 
 def read(folder: Path) -> Manifest:
     """List the files below a folder.
 
     Raises:
-        DataError: There is none that may be an image, or a folder cannot be listed.
+        DataError: No file may be an image, or a folder cannot be listed.
     """
     rows, rejected = [], []
-    offered = list(_offered(folder))
-    for number, path in enumerate(offered, start=1):
+    candidates = list(_candidates(folder))
+    for number, path in enumerate(candidates, start=1):
         image = path.relative_to(folder).as_posix()
         try:
             rows.append(Row(number, image, _inside(folder, path), (), "", Label(None, ())))
-        except FileRejected as refusal:
-            rejected.append(rejection(number, image, refusal))
+        except FileRejected as error:
+            rejected.append(rejection(number, image, error))
     if not rows and not rejected:
         raise DataError(f"{folder}: no {HOLDS} in this folder")
-    return Manifest(folder, LAYOUT, rows, rejected, [], set(offered))
+    return Manifest(folder, LAYOUT, rows, rejected, [], set(candidates))
 
 
-def _offered(folder: Path) -> Iterator[Path]:
+def _candidates(folder: Path) -> Iterator[Path]:
     for path in files_below(folder):
         if is_sidecar(path):
             continue
@@ -54,10 +54,10 @@ def _inside(folder: Path, path: Path) -> Path:
     """Return a file's path.
 
     Raises:
-        Refusal: It is a link that leads out of the folder or nowhere.
+        FileRejected: The path is a link that leads out of the folder or to no file.
     """
     if not is_below(path, folder):
-        raise FileRejected(Reason.PATH_LEAVES_FOLDER, "a link to outside the folder")
+        raise FileRejected(Reason.PATH_LEAVES_FOLDER, "a link that leads out of the folder")
     if not path.is_file():
-        raise FileRejected(Reason.MISSING_IMAGE, "a link to no file")
+        raise FileRejected(Reason.MISSING_IMAGE, "a link to a file that does not exist")
     return path

@@ -1,7 +1,8 @@
-"""CBIS-DDSM as TCIA gives it -> manifest: four tables, one row an abnormality, and DICOM folders.
+"""List CBIS-DDSM as distributed by TCIA: four tables, one row per abnormality, and DICOM folders.
 
-Only the first part of a path in the tables is true, ``Mass-Training_P_00001_LEFT_CC``: downloads
-name the folders and files below it anew, and crop and mask of an abnormality swap places.
+Only the first component of a path in the tables, ``Mass-Training_P_00001_LEFT_CC``, matches the
+download: folders and files below it have other names, and the crop and the mask of an abnormality
+may be swapped.
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ NEEDED = (
 )
 
 PART = "part of the split"
-"""A column that the tables do not have: each is for one part."""
+"""An added column: the tables have none, as each table holds one part."""
 
 HEADER_BYTES = 16384
-"""More than the headers of two of these files differ by."""
+"""Upper limit of the size difference between the headers of two of these files."""
 
 Folders = dict[str, list[Path]]
 
@@ -79,13 +80,13 @@ def is_here(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Manifest:
-    """Read the tables that are there, row numbers going on from one to the next.
+    """Read the tables that exist; row numbers continue from one table to the next.
 
-    The official split is taken unless it puts a patient in two parts, as mass and calcification
-    tables together do: then it is left aside and nothing is declared.
+    The official split is used unless it puts a patient in two parts, as the mass and calcification
+    tables together do; in that case no split is declared.
 
     Raises:
-        DataError: There is no table, or one makes no sense.
+        DataError: There is no table, or a table is not valid.
     """
     tables = [table for name in TABLES if (table := table_in(folder, name))]
     if not tables:
@@ -93,23 +94,23 @@ def read(folder: Path) -> Manifest:
     records = concatenated(_records(table) for table in tables)
     files = _files(folder)
     first = _first_folders(records, files)
-    listed = by_image(records, lambda record: first[_place(record, IMAGE)])
+    listed = by_image(records, lambda record: first[_folder_name(record, IMAGE)])
     split = _split(listed)
     with Decoder() as decoder:
-        understand = partial(_row, files=files, split=split, decoder=decoder)
-        said = partial(_statement, split=split)
-        return assemble(folder, LAYOUT, listed, understand, said, partial(_files_of, files=files))
+        parse = partial(_row, files=files, split=split, decoder=decoder)
+        statement = partial(_statement, split=split)
+        return assemble(folder, LAYOUT, listed, parse, statement, partial(_files_of, files=files))
 
 
 def _records(table: Path) -> list[TableRow]:
-    """Read a table and add to each row the part that the table is for."""
+    """Read a table and add its part of the split to each row."""
     part = "train" if "train" in table.name.lower() else "test"
     records = read_table(table, needed=NEEDED)
     return [record._replace(cells=record.cells | {PART: part}) for record in records]
 
 
 def _files(folder: Path) -> Folders:
-    """Find the DICOM files below each folder that a table may name, wherever it lies."""
+    """Find the DICOM files of each folder that a table may name, wherever that folder is."""
     files: defaultdict[str, list[Path]] = defaultdict(list)
     for path in files_below(folder):
         named_folders = [p for p in path.relative_to(folder).parts[:-1] if _FOLDER.fullmatch(p)]
@@ -118,20 +119,20 @@ def _files(folder: Path) -> Folders:
     return dict(files)
 
 
-def _place(record: TableRow, column: str) -> str:
-    """Return the first part of a path cell: the rest is not as downloads name it."""
+def _folder_name(record: TableRow, column: str) -> str:
+    """Return the first component of a path cell; the others differ from the download."""
     return re.split(r"[/\\]", record.cells[column])[0]
 
 
 def _first_folders(records: Sequence[TableRow], files: Folders) -> dict[str, str]:
-    """Return folder of an image -> the first folder that holds the same picture, mostly itself.
+    """Map each image folder to the first folder with the same picture, which is usually itself.
 
-    A breast with a mass and with calcifications has a folder for each. Taken for two images, one
-    would be left out as a duplicate, and with it a malignant finding's mask.
+    A breast with both a mass and calcifications has a folder for each. If they counted as two
+    images, one would be rejected as a duplicate, and the mask of a malignant finding with it.
     """
     first: dict[str, str] = {}
     shown: dict[str, str] = {}
-    for name in dict.fromkeys(_place(record, IMAGE) for record in records):
+    for name in dict.fromkeys(_folder_name(record, IMAGE) for record in records):
         match = _FOLDER.fullmatch(name)
         earlier = shown.setdefault(match["picture"], name) if match else name
         first[name] = earlier if _hold_one_image(files, name, earlier) else name
@@ -139,18 +140,18 @@ def _first_folders(records: Sequence[TableRow], files: Folders) -> dict[str, str
 
 
 def _hold_one_image(files: Folders, *names: str) -> bool:
-    """Tell whether each folder has one file, of the same size but for the header."""
-    found = [files.get(name, []) for name in names]
-    if any(len(paths) != 1 for paths in found):
+    """Tell whether each folder has exactly one file, equal in size apart from the header."""
+    paths_by_folder = [files.get(name, []) for name in names]
+    if any(len(paths) != 1 for paths in paths_by_folder):
         return False
-    sizes = [paths[0].stat().st_size for paths in found]
+    sizes = [paths[0].stat().st_size for paths in paths_by_folder]
     return max(sizes) - min(sizes) <= HEADER_BYTES
 
 
 def _split(listed: Sequence[ListedImage]) -> dict[str, str]:
-    """Return patient -> official part, or nothing where a patient is in two."""
+    """Return the official part of each patient; empty if any patient is in two parts."""
     parts: dict[str, str] = {}
-    for cells in (record.cells for one in listed for record in one.records):
+    for cells in (record.cells for image in listed for record in image.records):
         if parts.setdefault(cells["patient_id"], cells[PART]) != cells[PART]:
             return {}
     return parts
@@ -179,66 +180,66 @@ def _row(listed: ListedImage, files: Folders, split: dict[str, str], decoder: De
 
 
 def _files_of(listed: ListedImage, files: Folders) -> Files:
-    """List the image, the images of folders that hold the same one, and masks with their crops."""
-    places = [[_place(r, column) for r in listed.records] for column in (IMAGE, MASK)]
-    images, outlines = ([p for place in some for p in files.get(place, ())] for some in places)
+    """List the files of all image folders with this picture, and the masks with their crops."""
+    images, outlines = (
+        [path for r in listed.records for path in files.get(_folder_name(r, column), ())]
+        for column in (IMAGE, MASK)
+    )
     return Files(tuple(images), tuple(outlines))
 
 
-def _image(found: Sequence[Path]) -> Path:
-    if len(found) != 1:
-        detail = f"{len(found)} files in the folder that the table names; one is expected"
+def _image(paths: Sequence[Path]) -> Path:
+    if len(paths) != 1:
+        detail = f"{len(paths)} files in the folder that the table names; expected one"
         raise FileRejected(Reason.MISSING_IMAGE, detail)
-    return found[0]
+    return paths[0]
 
 
 def _annotations(
     records: Sequence[TableRow], image_path: Path, files: Folders, decoder: Decoder
 ) -> tuple[Annotation, ...]:
-    """Find the masks of the malignant abnormalities; without any, those of all that are there.
+    """Find the masks of the malignant abnormalities or, if there are none, all available masks.
 
     Raises:
-        Refusal: The mask of a malignant abnormality is missing: what is left would be a target
-            with a hole.
+        FileRejected: The mask of a malignant abnormality is missing; the remaining masks would
+            mark that lesion as healthy.
     """
     malignant = [r for r in records if _one_label(r).pathology is Pathology.MALIGNANT]
     masks = []
     for record in malignant or records:
         try:
-            found = files.get(_place(record, MASK), [])
-            masks.append(_mask(found, image_path, decoder))
+            candidates = files.get(_folder_name(record, MASK), [])
+            masks.append(_mask(candidates, image_path, decoder))
         except FileRejected:
             if malignant:
                 raise
     return tuple(Annotation(mask, image_path.name) for mask in masks)
 
 
-def _mask(found: Sequence[Path], image_path: Path, decoder: Decoder) -> Path:
-    """Tell the mask from the crop by its size where that is clear, else by its content."""
-    if not found:
-        raise FileRejected(
-            Reason.MISSING_MASK, "no files in the mask's folder that the table names"
-        )
+def _mask(candidates: Sequence[Path], image_path: Path, decoder: Decoder) -> Path:
+    """Distinguish the mask from the crop by size if possible, otherwise by content."""
+    if not candidates:
+        raise FileRejected(Reason.MISSING_MASK, "no files in the mask folder that the table names")
     image_bytes = image_path.stat().st_size
-    sized = [path for path in found if _has_size_of_mask(path.stat().st_size, image_bytes)]
-    if len(found) == 1 or len(sized) == 1:
-        return [*sized, *found][0]
-    by_size = sorted(found, key=lambda path: path.stat().st_size)
+    sized = [path for path in candidates if _has_size_of_mask(path.stat().st_size, image_bytes)]
+    if len(candidates) == 1 or len(sized) == 1:
+        return [*sized, *candidates][0]
+    by_size = sorted(candidates, key=lambda path: path.stat().st_size)
     mask = next((path for path in by_size if _is_mask(path, decoder)), None)
     if mask is None:
-        raise FileRejected(Reason.UNREADABLE_MASK, f"none of the {len(found)} files is a mask")
+        raise FileRejected(Reason.UNREADABLE_MASK, f"none of the {len(candidates)} files is a mask")
     return mask
 
 
 def _is_mask(path: Path, decoder: Decoder) -> bool:
     try:
         return decoder.is_mask(path)
-    except FileRejected:  # another file may be whole
+    except FileRejected:  # another file may be readable
         return False
 
 
 def _has_size_of_mask(mask_bytes: int, image_bytes: int) -> bool:
-    """Tell whether a file holds one or two bytes for each two bytes of an uncompressed image."""
+    """Tell whether a file is as large as the uncompressed 16-bit image, or half as large."""
     return any(abs(mask_bytes * n - image_bytes) <= HEADER_BYTES for n in (1, 2))
 
 

@@ -1,6 +1,6 @@
-"""CDD-CESM as TCIA gives it -> manifest. Of its contrast pairs the low-energy images are used.
+"""List CDD-CESM as distributed by TCIA; only the low-energy image of each contrast pair is used.
 
-A low-energy image is what a mammogram would be; the subtracted one shows contrast medium.
+A low-energy image corresponds to a mammogram; the subtracted image shows the contrast medium.
 """
 
 from __future__ import annotations
@@ -51,35 +51,35 @@ SUBTRACTED = "CM"
 
 
 def is_here(folder: Path) -> bool:
-    """Tell whether the folder has the table of annotations, in either form."""
+    """Tell whether the folder has the annotation table, as CSV or workbook."""
     return bool(_named(folder, "annotation", ".csv") or _named(folder, "annotation", ".xlsx"))
 
 
 def read(folder: Path) -> Manifest:
-    """Read the tables of annotations and of regions. Subtracted images speak for patients only.
+    """Read the annotation and region tables; subtracted images only state facts about patients.
 
     Raises:
-        DataError: A table or the images are missing, or a table makes no sense.
+        DataError: A table or the images are missing, or a table is not valid.
     """
     if not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: no folder {IMAGES!r}")
     records = read_table(_table(folder), needed=(*NEEDED, PATHOLOGY, DENSITY))
     listed = by_image(records, lambda record: record.cells["image_name"])
-    low_energy = [one for one in listed if not _is_subtracted(one)]
+    low_energy = [image for image in listed if not _is_subtracted(image)]
     files = {_key(path.name): path for path in files_below(folder / IMAGES)}
-    understand = partial(_row, files=files, regions=_regions(folder))
+    parse = partial(_row, files=files, regions=_regions(folder))
     manifest = assemble(
-        folder, LAYOUT, low_energy, understand, _statement, partial(_files_of, files=files)
+        folder, LAYOUT, low_energy, parse, _statement, partial(_files_of, files=files)
     )
-    said = [_statement(one) for one in listed if _is_subtracted(one)]
-    manifest.statements.extend(statement for statement in said if statement.patient_id)
+    statements = [_statement(image) for image in listed if _is_subtracted(image)]
+    manifest.statements.extend(statement for statement in statements if statement.patient_id)
     return manifest
 
 
 def _named(folder: Path, word: str, suffix: str) -> list[Path]:
-    """Find files like ``Radiology-manual-annotations``, whose dashes vary with its versions."""
-    found = [path for path in folder.glob("[Rr]adiology*") if path.suffix.lower() == suffix]
-    return sorted(path for path in found if word in path.name.lower() and path.is_file())
+    """Find files like ``Radiology-manual-annotations``; the dashes differ between versions."""
+    tables = [path for path in folder.glob("[Rr]adiology*") if path.suffix.lower() == suffix]
+    return sorted(path for path in tables if word in path.name.lower() and path.is_file())
 
 
 def _table(folder: Path) -> Path:
@@ -87,33 +87,33 @@ def _table(folder: Path) -> Path:
     if len(tables) == 1:
         return tables[0]
     if tables:
-        raise DataError(f"{folder}: {len(tables)} tables of annotations; keep that of sheet 'all'")
+        raise DataError(f"{folder}: {len(tables)} annotation tables; keep only that of sheet 'all'")
     hint = f"open the workbook and save its sheet 'all' as {TABLE}, 'CSV UTF-8'"
     raise DataError(f"{folder}: no {TABLE} in this folder; {hint}")
 
 
 def _key(name: str) -> str:
-    """Compare names without what varies: capitals, suffix, a blank before it as in ``CC .jpg``."""
+    """Normalise what varies in names: capitals, suffix, a blank before it as in ``CC .jpg``."""
     name = name.strip().lower()
     return PurePath(name).stem.strip() if name.endswith(".jpg") else name
 
 
 class _Regions(NamedTuple):
-    """Outlines by image, and the images of which one is not understood."""
+    """Outlines by image, and the images with an outline that cannot be parsed."""
 
     shapes: dict[str, tuple[Shape, ...]]
     bad: frozenset[str]
 
 
 def _regions(folder: Path) -> _Regions:
-    """Read the outlines; an image may be listed under several spellings of its name."""
+    """Read the outlines; an image may be listed under several spellings of its file name."""
     regions: defaultdict[str, tuple[Shape, ...]] = defaultdict(tuple)
     bad: set[str] = set()
     for path in _named(folder, "segmentation", ".csv"):
         try:
             table = table_shapes(path)
-        except FileRejected as refusal:
-            raise DataError(f"{path}: {refusal.detail}") from None
+        except FileRejected as error:
+            raise DataError(f"{path}: {error.detail}") from None
         for name, outlines in table.shapes.items():
             regions[_key(name)] += outlines
         bad |= {_key(name) for name in table.bad}
@@ -154,15 +154,19 @@ def _files_of(listed: ListedImage, files: dict[str, Path]) -> Files:
 
 
 def _outlines(image: str, regions: _Regions) -> tuple[Shape, ...]:
-    """Return an image's outlines. Without one of them the rest would be a target with a hole."""
+    """Return an image's outlines.
+
+    Raises:
+        FileRejected: One of them cannot be parsed; the others would mark that lesion as healthy.
+    """
     if _key(image) in regions.bad:
-        raise FileRejected(Reason.UNREADABLE_MASK, "a region of the image is not understood")
+        raise FileRejected(Reason.UNREADABLE_MASK, "a region of the image cannot be parsed")
     return regions.shapes.get(_key(image), ())
 
 
 def _label(listed: ListedImage) -> Label:
-    cells = [record.cells for record in listed.records]
-    return unite(parse_label(one[PATHOLOGY], one["birads"]) for one in cells)
+    rows = [record.cells for record in listed.records]
+    return unite(parse_label(cells[PATHOLOGY], cells["birads"]) for cells in rows)
 
 
 def _statement(listed: ListedImage) -> PatientStatement:

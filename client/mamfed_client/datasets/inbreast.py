@@ -1,6 +1,6 @@
-"""INbreast as it downloads -> manifest: ``INbreast.csv``, ``AllDICOMs/`` and ``AllXML/``.
+"""List INbreast as downloaded: ``INbreast.csv``, ``AllDICOMs/`` and ``AllXML/``.
 
-The patient is known only from a hash in the name of the image,
+The patient is identified only by a hash in the image's file name,
 ``20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm``.
 """
 
@@ -50,7 +50,7 @@ _NAME = re.compile(r"(\d+)_([0-9a-f]+)_MG_([LR])_([A-Z]+)_ANON\.dcm", re.IGNOREC
 
 
 class _File(NamedTuple):
-    """An image and what its name says."""
+    """An image and the parts of its file name."""
 
     path: Path
     image_id: str
@@ -60,15 +60,15 @@ class _File(NamedTuple):
 
 
 def is_here(folder: Path) -> bool:
-    """Tell whether the folder has the table, in either form."""
+    """Tell whether the folder has the table, as CSV or workbook."""
     return any(table_in(folder, name) for name in (TABLE, WORKBOOK))
 
 
 def read(folder: Path) -> Manifest:
-    """Read the table and list the images. Those that the table lacks are rejected by name.
+    """Read the table and list the images; images without a row are rejected individually.
 
     Raises:
-        DataError: The table or the images are missing, or the table makes no sense.
+        DataError: The table or the images are missing, or the table is not valid.
     """
     table = table_in(folder, TABLE)
     if table is None:
@@ -77,8 +77,8 @@ def read(folder: Path) -> Manifest:
     if not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: no folder {IMAGES} beside {TABLE}")
     records = read_table(table, needed=NEEDED)
-    found = _files(folder / IMAGES)
-    files = {file.image_id: file for file in found}
+    present = _files(folder / IMAGES)
+    files = {file.image_id: file for file in present}
     listed = by_image(records, lambda record: record.cells["file name"])
     manifest = assemble(
         folder,
@@ -88,14 +88,14 @@ def read(folder: Path) -> Manifest:
         partial(_statement, files=files),
         partial(_files_of, files=files),
     )
-    known = {one.image for one in listed}
-    unlisted = [file for file in found if file.image_id not in known]
+    known = {image.image for image in listed}
+    unlisted = [file for file in present if file.image_id not in known]
     _reject(manifest, unlisted, after=records[-1].row_number)
     return manifest
 
 
 def _files(images: Path) -> list[_File]:
-    """Take image names apart. One of another form becomes an image id of its own."""
+    """Parse image file names; a name of another form becomes an image id itself."""
     files = []
     for path in files_below(images):
         match = _NAME.fullmatch(path.name)
@@ -114,7 +114,7 @@ def _row(listed: ListedImage, files: dict[str, _File]) -> Row:
     if file is None:
         raise FileRejected(Reason.MISSING_IMAGE, f"no file in {IMAGES} begins with this number")
     if file.laterality != (parse_laterality(cells["laterality"]) or file.laterality):
-        raise FileRejected(Reason.BAD_LATERALITY, "the table and the name of the file disagree")
+        raise FileRejected(Reason.BAD_LATERALITY, "the table and the file name disagree")
     outline = _outline(file)
     return Row(
         row_number=listed.row_number,
@@ -124,14 +124,14 @@ def _row(listed: ListedImage, files: dict[str, _File]) -> Row:
         patient_id=file.patient_id,
         label=label,
         laterality=file.laterality,
-        view=file.view,  # the table says MLO of images whose names say ML or FB
+        view=file.view,  # the table says MLO for images whose file names say ML or FB
         density=parse_density(cells["acr"]),
         allow=allowed(file.laterality),
     )
 
 
 def _outline(file: _File) -> Path:
-    """Say where an image's outlines lie; normal images have none."""
+    """Return the path of an image's outlines; normal images have no such file."""
     return file.path.parents[1] / OUTLINES / f"{file.image_id}.xml"
 
 
@@ -150,7 +150,7 @@ def _statement(listed: ListedImage, files: dict[str, _File]) -> PatientStatement
 
 
 def _reject(manifest: Manifest, unlisted: Sequence[_File], after: int) -> None:
-    """Reject images that the table lacks. Of their patients something is not known."""
+    """Reject images without a row; their patients get a statement without a label."""
     for number, file in enumerate(unlisted, start=after + 1):
         detail = f"{TABLE} has no row for this file"
         manifest.images.add(file.path)

@@ -1,4 +1,4 @@
-"""A folder -> the files below it."""
+"""List the files below a folder."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from mamfed_common.runtime.files import refusal_words
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List files and symbolic links below a folder, sorted; links to folders are not entered.
+    """List files and symbolic links below a folder, sorted; links to folders are not followed.
 
-    Hidden files and what macOS adds to archives, ``__MACOSX`` and ``._*``, are left out.
+    Hidden files and those that macOS adds to archives, ``__MACOSX`` and ``._*``, are omitted.
 
     Raises:
         DataError: A folder cannot be listed, so files would be missed.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_stop):
         folders[:] = [name for name in folders if not is_hidden_name(name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        found += [Path(parent, name) for name in [*files, *links] if not is_hidden_name(name)]
-    return sorted(found)
+        paths += [Path(parent, name) for name in [*files, *links] if not is_hidden_name(name)]
+    return sorted(paths)
 
 
 def table_in(folder: Path, name: str) -> Path | None:
-    """Find a folder's table, however its name is capitalised: ``Labels.csv`` is one too.
+    """Find a folder's table regardless of upper and lower case, such as ``Labels.csv``.
 
     Raises:
-        DataError: Several names differ from it in capitals alone.
+        DataError: Several names differ only in upper and lower case.
     """
     if (folder / name).is_file():
         return folder / name
@@ -45,7 +45,7 @@ def table_in(folder: Path, name: str) -> Path | None:
 
 
 def _stop(error: OSError) -> None:
-    # The folder's name may be a patient's, so only the system's words are repeated.
+    # The folder may be named after a patient, so only the system's message is shown.
     raise DataError(
         f"a folder below the data set cannot be listed: {refusal_words(error)}"
     ) from None

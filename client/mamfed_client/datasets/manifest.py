@@ -1,6 +1,6 @@
-"""What a folder offers: rows that can be tried, rows that cannot, and what all say of patients.
+"""The manifest of a folder: the rows to read, the rejected rows, and statements about patients.
 
-``datasets`` reads folders; here is what its layouts have in common.
+This module holds what all layouts have in common.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,26 +24,26 @@ _ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image that the data set's table, or its folder, offers; nothing has been opened yet.
+    """An image listed in the data set's table or folder; its files have not been opened yet.
 
     Attributes:
-        row_number: Its line in the table as a text editor counts, or its place in the listing of
-            a folder without a table, from 1.
-        image: The image as the site calls it: the table's cell, or the path below the folder.
-        image_path: Where the image lies.
-        annotations: What outlines its findings; their union is its mask.
-        patient_id: Whom the image shows; empty where only the file knows. It stays at the site,
-            out of logs and messages too.
-        label: Its pathology and BI-RADS.
-        laterality: Which breast, if the table says so.
-        view: The view in capitals, likewise.
-        spacing_mm: Distance of pixel centres in millimetres, likewise.
-        vendor: Who made the unit, likewise.
-        density: BI-RADS density ``A`` to ``D``, or what else the table says.
-        kind: Kind of its findings (``cells.parse_kind``).
-        split: The part of the split that the table puts it in, as written.
-        allow: Reasons for which files of this data set are not refused.
-        reviewed: Whether somebody has looked at image and mask, and found them right.
+        row_number: Its line in the table as a text editor counts them or, in a folder without a
+            table, its position in the listing, from 1.
+        image: The site's name for the image: the table's cell, or the path below the folder.
+        image_path: The path of the image file.
+        annotations: The annotations of its findings; their union is the mask.
+        patient_id: The patient; empty if only the file names one. It never leaves the site, and
+            never appears in logs or messages.
+        label: Its pathology and BI-RADS assessment.
+        laterality: Which breast; None if the table does not say.
+        view: The view in capitals; None if the table does not say.
+        spacing_mm: Distance between pixel centres in millimetres; None if the table does not say.
+        vendor: The unit's manufacturer; None if the table does not say.
+        density: BI-RADS density ``A`` to ``D``, or the table's own term.
+        kind: Kind of its findings (``field_parsers.parse_kind``).
+        split: The table's split cell as written.
+        allow: Reasons for which files of this data set are not rejected.
+        reviewed: Whether somebody has confirmed that image and mask are correct.
     """
 
     row_number: int
@@ -64,16 +65,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PatientStatement:
-    """What a row says of its patient, whether the row can be used or not.
+    """What a row states about its patient, whether or not its image can be used.
 
-    A patient whose malignant image cannot be read has a malignancy all the same.
+    A patient whose malignant image cannot be read still has a malignancy.
 
     Attributes:
         row_number: Its line in the table.
         patient_id: The patient.
-        label: None where the row's label is not understood.
+        label: The row's label; None if it cannot be parsed.
         split: The split cell as written.
-        patient_checked: Whether the table says that its patient is as written, and nobody else.
+        patient_checked: Whether the table confirms that its patient is as written and no other.
     """
 
     row_number: int
@@ -85,16 +86,16 @@ class PatientStatement:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder offers.
+    """The images that a folder lists.
 
     Attributes:
-        folder: Where it lies.
-        layout: How it is laid out: a name in ``datasets.LAYOUTS``.
-        rows: The rows that can be tried, in the table's order.
-        rejected: The others, likewise.
-        statements: What all of them say of their patients.
-        images: The image files that the rows name, also those of rejected rows.
-        outlines: The other files that they name.
+        folder: The folder.
+        layout: Its layout: a name in ``datasets.LAYOUTS``.
+        rows: The rows to read, in table order.
+        rejected: The rejected rows, in table order.
+        statements: What all rows state about their patients.
+        images: The image files named by all rows, including rejected ones.
+        outlines: The other files named by all rows.
     """
 
     folder: Path
@@ -107,10 +108,10 @@ class Manifest:
 
 
 class Files(NamedTuple):
-    """The files that a table names for one image, as far as they are there.
+    """The existing files that a table names for one image.
 
     Attributes:
-        images: The image; several where it cannot be told which.
+        images: The image file, or several candidates if it is ambiguous.
         outlines: Masks, crops and outlines of its findings.
     """
 
@@ -119,12 +120,12 @@ class Files(NamedTuple):
 
 
 class ListedImage(NamedTuple):
-    """All that a table says of one image.
+    """All rows of a table about one image.
 
     Attributes:
-        row_number: The line of the first of its rows.
-        image: The image as the site calls it; empty where no cell names it.
-        records: Its rows, one a finding.
+        row_number: The line of its first row.
+        image: The site's name for the image; empty if no cell names it.
+        records: Its rows, one per finding.
     """
 
     row_number: int
@@ -133,7 +134,7 @@ class ListedImage(NamedTuple):
 
 
 def by_image(records: Iterable[TableRow], name: Callable[[TableRow], str]) -> list[ListedImage]:
-    """Bring the rows of an image together; rows that name none stay by themselves."""
+    """Group rows by image; rows that name no image form groups of their own."""
     groups: defaultdict[str | int, list[TableRow]] = defaultdict(list)
     for record in records:
         groups[name(record) or record.row_number].append(record)
@@ -144,27 +145,36 @@ def assemble(
     folder: Path,
     layout: str,
     listed: Iterable[ListedImage],
-    understand: Callable[[ListedImage], Row],
-    statement: Callable[[ListedImage], PatientStatement],
-    files: Callable[[ListedImage], Files],
+    parse: Callable[[ListedImage], Row],
+    statement_of: Callable[[ListedImage], PatientStatement],
+    files_of: Callable[[ListedImage], Files],
 ) -> Manifest:
-    """Understand the images of a table one by one; a refusal costs only its own image."""
+    """Parse the images of a table one by one; an error rejects only its own image.
+
+    Args:
+        folder: The data set.
+        layout: The layout's name.
+        listed: The images of the table.
+        parse: Parses an image; raises ``FileRejected`` if it cannot be used.
+        statement_of: Returns what an image's rows state about the patient.
+        files_of: Returns the existing files of an image.
+    """
     rows, rejected, statements = [], [], []
     images: set[Path] = set()
     outlines: set[Path] = set()
-    for one in listed:
-        named_files = files(one)
-        images.update(named_files.images)
-        outlines.update(named_files.outlines)
+    for image in listed:
+        files = files_of(image)
+        images.update(files.images)
+        outlines.update(files.outlines)
         try:
-            if not all(record.complete for record in one.records):
+            if not all(record.complete for record in image.records):
                 raise FileRejected(Reason.WRONG_CELLS, "more or fewer cells than the header")
-            rows.append(understand(one))
-        except FileRejected as refusal:
-            rejected.append(rejection(one.row_number, one.image, refusal))
-        said = statement(one)
-        if said.patient_id:
-            statements.append(said)
+            rows.append(parse(image))
+        except FileRejected as error:
+            rejected.append(rejection(image.row_number, image.image, error))
+        statement = statement_of(image)
+        if statement.patient_id:
+            statements.append(statement)
     duplicates = _duplicates(rows)
     rejected = sorted([*rejected, *duplicates.values()], key=lambda r: r.row_number)
     rows = [row for row in rows if row.row_number not in duplicates]
@@ -174,69 +184,71 @@ def assemble(
 def state(
     listed: ListedImage, patient_id: str, label: Callable[[ListedImage], Label], split: str = ""
 ) -> PatientStatement:
-    """Take what is said of an image; of incomplete rows, whose cells may have shifted, no label."""
-    understood = None
+    """Return what an image's rows state about the patient.
+
+    The label is None if it cannot be parsed or if a row is incomplete: its cells may have shifted.
+    """
+    parsed = None
     if all(record.complete for record in listed.records):
-        try:
-            understood = label(listed)
-        except FileRejected:
-            understood = None
-    return PatientStatement(listed.row_number, patient_id, understood, split)
+        with suppress(FileRejected):
+            parsed = label(listed)
+    return PatientStatement(listed.row_number, patient_id, parsed, split)
 
 
 def named(patient_id: str, column: str) -> str:
-    """Return the patient.
+    """Return the patient if the cell is valid.
 
     Raises:
-        Refusal: The cell is empty, or a spreadsheet has made ``1.23457E+12`` of it: so would it
-            of other patients' numbers.
+        FileRejected: The cell is empty, or a spreadsheet has rounded it to something like
+            ``1.23457E+12``, which may also stand for other patients.
     """
     if not patient_id:
         raise FileRejected(Reason.NO_PATIENT, f"the {column} cell is empty")
     if _ROUNDED.fullmatch(patient_id):
-        detail = f"the {column} cell is a number that a spreadsheet has rounded; make it text"
+        detail = f"the {column} cell is a number rounded by a spreadsheet; format it as text"
         raise FileRejected(Reason.NO_PATIENT, detail)
     return patient_id
 
 
 def allowed(laterality: Laterality | None, *reasons: Reason) -> frozenset[Reason]:
-    """Say what files need not tell: where the table names the breast, the file need not."""
+    """Return the reasons to ignore: the given ones, and no laterality if the table names it."""
     return frozenset(reasons) | ({Reason.NO_LATERALITY} if laterality else set())
 
 
 def some_rows(row_numbers: Iterable[int], most: int = 8) -> str:
-    """Name some rows and count the others: a folder may hold thousands of one picture."""
+    """List the first ``most`` rows and count the others, of which there may be thousands."""
     numbers = list(row_numbers)
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(map(str, numbers[:most])) + more
 
 
 def linked_patients(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Find patients who must stay in one part of the split, as they share images.
+    """Find patients who must stay in one part of the split because they share images.
 
     Args:
-        pairs: Two patients each who share an image.
+        pairs: Pairs of patients who share an image.
 
     Returns:
-        Each of these patients -> the smallest of all whom a chain of pairs links to them.
+        For each of these patients, the first in alphabetical order of all patients linked to them
+        by a chain of pairs.
     """
-    above: dict[str, str] = {}
+    parent: dict[str, str] = {}
 
     def root(patient: str) -> str:
-        above.setdefault(patient, patient)
-        while above[patient] != patient:
-            above[patient] = above[above[patient]]  # halves the chain for the next search
-            patient = above[patient]
+        parent.setdefault(patient, patient)
+        while parent[patient] != patient:
+            parent[patient] = parent[parent[patient]]  # halves the chain for the next search
+            patient = parent[patient]
         return patient
 
     for pair in pairs:
         small, large = sorted(root(patient) for patient in pair)
-        above[large] = small
-    return {patient: root(patient) for patient in sorted(above)}
+        parent[large] = small
+    return {patient: root(patient) for patient in sorted(parent)}
 
 
 def _duplicates(rows: list[Row]) -> dict[int, Rejection]:
-    """Find rows that name an image again: all but the first, or all where they disagree."""
+    """Find rows that repeat an image: all but the first, or all of them if they disagree."""
     by_path: defaultdict[Path, list[Row]] = defaultdict(list)
     for row in rows:
         by_path[row.image_path].append(row)
@@ -245,6 +257,6 @@ def _duplicates(rows: list[Row]) -> dict[int, Rejection]:
         agree = len({(row.patient_id, row.label, row.annotations) for row in same}) == 1
         numbers = some_rows(row.row_number for row in same)
         for row in same[1:] if agree else same:
-            refusal = FileRejected(Reason.DUPLICATE_IMAGE, f"rows {numbers} name the same image")
-            duplicates[row.row_number] = rejection(row.row_number, row.image, refusal)
+            error = FileRejected(Reason.DUPLICATE_IMAGE, f"rows {numbers} name the same image")
+            duplicates[row.row_number] = rejection(row.row_number, row.image, error)
     return duplicates

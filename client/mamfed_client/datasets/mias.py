@@ -1,8 +1,8 @@
-"""mini-MIAS as it downloads -> manifest: ``Info.txt`` and ``mdb001.pgm`` to ``mdb322.pgm``.
+"""List mini-MIAS as downloaded: ``Info.txt`` and ``mdb001.pgm`` to ``mdb322.pgm``.
 
-A line is a finding, like ``mdb001 G CIRC B 535 425 197``: tissue, abnormality, severity, centre and
-radius. Images come in pairs of one patient, the odd one the right breast, the even one the left;
-all are MLO.
+Each line is a finding, such as ``mdb001 G CIRC B 535 425 197``: tissue, abnormality, severity,
+centre and radius. Two consecutive images show one patient, the odd number the right breast and the
+even number the left; all are MLO views.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ from mamfed_common.runtime.text import NotTextError, decode_text
 
 LAYOUT = "mini-mias"
 NOTHING = "NORM"
-"""What stands for an abnormality where there is none."""
+"""Replaces the abnormality in images without one."""
 TABLE = "Info.txt"
 HOLDS = f"{TABLE} with lines like 'mdb001 G CIRC B 535 425 197'"
 
 HEIGHT = 1024
-"""Of all its images, in pixels; y counts from the bottom."""
+"""Height of all its images in pixels; y is counted from the bottom."""
 
 SPACING_MM = 0.2
-"""mini-MIAS is MIAS reduced to 200 micrometres a pixel."""
+"""mini-MIAS is MIAS reduced to 200 micrometres per pixel."""
 
 TISSUES = {"F": "fatty", "G": "fatty-glandular", "D": "dense-glandular"}
-"""Spelled out: dense-glandular is not the D of BI-RADS."""
+"""Spelled out because dense-glandular is not the D of BI-RADS."""
 
 _IMAGE = re.compile(r"mdb(\d{3})", re.IGNORECASE)
 _SEVERITIES = {"B": Pathology.BENIGN, "M": Pathology.MALIGNANT}
 
 
 def is_here(folder: Path) -> bool:
-    """Tell whether the folder has a file of that name with such lines in it."""
+    """Tell whether the folder has an ``Info.txt`` with such lines."""
     table = table_in(folder, TABLE)
     return table is not None and bool(_records(table))
 
 
 def read(folder: Path) -> Manifest:
-    """Read the lines about images; prose and header around them is skipped.
+    """Read the lines about images, skipping the prose and header around them.
 
     Raises:
-        DataError: The file is missing or has no such line.
+        DataError: The file is missing or has no such lines.
     """
     table = table_in(folder, TABLE)
     records = _records(table) if table else []
     if not records:
         raise DataError(f"{folder}: no {HOLDS} in this folder")
     listed = by_image(records, lambda record: record.cells["image"])
-    found = [path for path in files_below(folder) if path.suffix.lower() == ".pgm"]
-    files = {path.stem.lower(): path for path in found}
+    paths = [path for path in files_below(folder) if path.suffix.lower() == ".pgm"]
+    files = {path.stem.lower(): path for path in paths}
     return assemble(
         folder,
         LAYOUT,
@@ -81,7 +81,7 @@ def read(folder: Path) -> Manifest:
 
 
 def _records(path: Path) -> list[TableRow]:
-    """Take lines about images apart, ``place`` being what follows the severity."""
+    """Parse the lines about images; ``place`` is everything after the severity."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -105,7 +105,7 @@ def _row(listed: ListedImage, files: dict[str, Path]) -> Row:
     if listed.image not in files:
         raise FileRejected(Reason.MISSING_IMAGE, "no such .pgm file in the folder")
     tissue = listed.records[0].cells["tissue"]
-    found = {record.cells["abnormality"] for record in listed.records}
+    abnormalities = {record.cells["abnormality"] for record in listed.records}
     laterality: Laterality = "R" if _number(listed) % 2 else "L"
     return Row(
         row_number=listed.row_number,
@@ -118,7 +118,7 @@ def _row(listed: ListedImage, files: dict[str, Path]) -> Row:
         view="MLO",
         spacing_mm=SPACING_MM,
         density=TISSUES.get(tissue, tissue) or None,
-        kind=parse_kind(" ".join(found - {NOTHING})),
+        kind=parse_kind(" ".join(abnormalities - {NOTHING})),
         allow=allowed(laterality),
     )
 
@@ -128,16 +128,16 @@ def _files_of(listed: ListedImage, files: dict[str, Path]) -> Files:
 
 
 def _annotations(listed: ListedImage, label: Label) -> tuple[Annotation, ...]:
-    """Draw circles around the findings as severe as the image; none if one has no place."""
+    """Return circles around the findings of the image's severity; none if one has no position."""
     severe = [r for r in listed.records if _one_label(r).pathology is label.pathology]
     circles = [_circle(record) for record in severe]
     shapes = tuple(circle for circle in circles if circle)
-    # A target that lacks one of its lesions would call that lesion healthy.
+    # A mask without one of the lesions would mark that lesion as healthy.
     return (Annotation(shapes=shapes),) if shapes and len(shapes) == len(circles) else ()
 
 
 def _circle(record: TableRow) -> Shape | None:
-    """Return the circle, or None where notes or nothing stand for it."""
+    """Return the circle, or None if the line has a note or nothing in its place."""
     match = re.fullmatch(r"(\d{1,4}) (\d{1,4}) (\d{1,4})", record.cells["place"].strip())
     if match is None:
         return None

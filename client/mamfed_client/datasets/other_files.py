@@ -1,4 +1,4 @@
-"""What else lies in a data set's folder: each file that is no image of it falls into one count."""
+"""Count the other files in a data set's folder: every file that is not one of its images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mamfed_common.runtime.files import refusal_words
 from mamfed_common.runtime.output_checks import is_below
 
 PREAMBLE = 128
-"""Bytes before a DICOM file's magic word (PS3.10 7.1)."""
+"""Number of bytes before the "DICM" prefix of a DICOM file (PS3.10 7.1)."""
 
 
 class OtherFile(StrEnum):
-    """What a file is that is counted neither as accepted nor as rejected."""
+    """The kind of a file that is neither accepted nor rejected."""
 
     OUTLINE = "mask or outline"
-    """A row names it."""
+    """Named by a row."""
     UNUSED_IMAGE = "image that no row names"
     ARCHIVE = "archive"
-    """Not read, whatever it holds."""
+    """Not read, whatever it contains."""
     TABLE = "table"
     OTHER = "other file"
     HIDDEN = "hidden file"
@@ -43,50 +43,50 @@ DOCUMENTS = frozenset(
     " .tmp .part .crdownload .bak .ps1 .mat .npy .npz .nii .mha .nrrd".split()
 )
 SIDECARS = ARCHIVES | TABLES | DOCUMENTS
-"""What lies beside images, also on the discs that hospitals burn."""
+"""Suffixes of files found next to images, including on discs that hospitals burn."""
 
 SIDECAR_NAMES = frozenset({"README", "LICENSE", "LICENCE", "COPYING", "MD5SUMS", "SHA256SUMS"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".dic"})
 
 
 def is_sidecar(path: PurePath) -> bool:
-    """Tell by its name whether a file is no image."""
+    """Tell by its name whether a file is not an image."""
     return path.suffix.lower() in SIDECARS or path.name.upper() in SIDECAR_NAMES
 
 
 def count_other_files(
     folder: Path, images: Collection[Path], outlines: Collection[Path]
 ) -> Counter[OtherFile]:
-    """Count all files below a folder that are not among its images, each once.
+    """Count the files below a folder that are not among its images, each once.
 
     Args:
         folder: The data set.
         images: The image files that its rows name, usable or not.
-        outlines: The other files that they name.
+        outlines: The other files that its rows name.
 
     Raises:
         DataError: A folder cannot be listed, so files would be missed.
     """
-    entered = {parent for path in (*images, *outlines) for parent in path.parents}
-    found = (path for path in _everything(folder) if path not in images)
-    return Counter(_kind(folder, path, outlines) for path in found if path not in entered)
+    parents = {parent for path in (*images, *outlines) for parent in path.parents}
+    others = (path for path in _everything(folder) if path not in images)
+    return Counter(_kind(folder, path, outlines) for path in others if path not in parents)
 
 
 def describe(counts: Counter[OtherFile]) -> Iterator[str]:
-    """Say what somebody may have taken for a part of the data set, and what to do."""
+    """Report files that a user may expect to be part of the data set, and what to do."""
     if archives := counts[OtherFile.ARCHIVE]:
-        what = "1 archive is" if archives == 1 else f"{archives} archives are"
-        yield f"{what} not read (zip, tar, 7z, dcm.gz and the like): unpack into the folder"
+        subject = "1 archive is" if archives == 1 else f"{archives} archives are"
+        yield f"{subject} not read (zip, tar, 7z, dcm.gz and similar); unpack into the folder"
     if unused := counts[OtherFile.UNUSED_IMAGE]:
-        what = "1 image is" if unused == 1 else f"{unused} images are"
-        yield f"{what} named by no row of the table and not used"
+        subject = "1 image is" if unused == 1 else f"{unused} images are"
+        yield f"{subject} not named by any row of the table, and not used"
 
 
 def _everything(folder: Path) -> Iterator[Path]:
-    """Yield files and links below a folder, hidden ones too; links to folders are not entered."""
+    """Yield all files and links below a folder, even hidden ones; do not follow folder links."""
 
     def stop(error: OSError) -> None:
-        # The folder's name may be a patient's, so only the system's words are repeated.
+        # The folder may be named after a patient, so only the system's message is shown.
         if not _is_hidden(folder, Path(error.filename)):
             raise DataError(f"a folder below the data set cannot be listed: {refusal_words(error)}")
 
@@ -124,7 +124,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def is_hidden_name(name: str) -> bool:
-    """Tell hidden files, and what macOS adds to archives: ``__MACOSX`` and ``._*``."""
+    """Tell whether a file is hidden or added to an archive by macOS (``__MACOSX``, ``._*``)."""
     return name.startswith(".") or name == "__MACOSX"
 
 

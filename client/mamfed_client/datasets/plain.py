@@ -1,6 +1,6 @@
-"""A folder with ``labels.csv`` -> manifest.
+"""List a folder with ``labels.csv``.
 
-``docs/`` describes the table for its authors; ``COLUMNS`` is the list that the code goes by.
+``docs/data.md`` describes the table for its authors; ``COLUMNS`` lists the columns that are read.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ def is_here(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Manifest:
-    """Read the table. No image is opened.
+    """Read the table without opening an image.
 
     Raises:
-        DataError: The table is missing, or as a whole makes no sense.
+        DataError: The table is missing, or as a whole is not valid.
     """
     table = table_in(folder, TABLE)
     if table is None:
         raise DataError(f"{folder}: no {TABLE} in this folder")
     records = read_table(table, COLUMNS, needed=("image", "patient_id"))
     if not {"pathology", "birads"} & records[0].cells.keys():
-        raise DataError(f"{table}: needs a column 'pathology' or 'birads', it has neither")
+        raise DataError(f"{table}: needs a column 'pathology' or 'birads', but has neither")
     listed = [ListedImage(r.row_number, r.cells["image"], (r,)) for r in records]
     return assemble(
         folder,
@@ -95,8 +95,8 @@ def read(folder: Path) -> Manifest:
 
 
 def _row(listed: ListedImage, folder: Path) -> Row:
-    """Understand one row; the first trouble in the order of these lines is the one reported."""
-    cells = _only(listed).cells
+    """Parse one row; the checks run in this order, and the first that fails is reported."""
+    cells = _record(listed).cells
     patient_id = named(cells["patient_id"], "patient_id")
     label = _label(listed)
     laterality = parse_laterality(cells.get("laterality", ""))
@@ -107,11 +107,12 @@ def _row(listed: ListedImage, folder: Path) -> Row:
         raise FileRejected(Reason.MISSING_IMAGE, "the image cell is empty")
     image_path = parse_path(folder, listed.image, Reason.MISSING_IMAGE)
     if image_path.suffix.lower() in ARCHIVES:
-        detail = "an archive; unpack it and name the file that was in it"
+        detail = "an archive; unpack it and name the image file inside it"
         raise FileRejected(Reason.UNREADABLE_IMAGE, detail)
-    words = (tuple(_names(cells.get(column, ""))) for column in ("classes", "mask_values"))
-    take = MalignantClasses(*words)
-    annotations = _annotations(folder, cells.get("mask", ""), image_path.name, take)
+    malignant = MalignantClasses(
+        *(tuple(_names(cells.get(column, ""))) for column in ("classes", "mask_values"))
+    )
+    annotations = _annotations(folder, cells.get("mask", ""), image_path.name, malignant)
     if any(annotation.path == image_path for annotation in annotations):
         raise FileRejected(Reason.UNREADABLE_MASK, "the mask cell names the image itself")
     return Row(
@@ -134,42 +135,42 @@ def _row(listed: ListedImage, folder: Path) -> Row:
 
 
 def _files(listed: ListedImage, folder: Path) -> Files:
-    """Find what a row names, whether the row can be used or not."""
-    masks = _names(_only(listed).cells.get("mask", ""))
+    """Find the existing files that a row names, whether or not the row can be used."""
+    masks = _names(_record(listed).cells.get("mask", ""))
     images = [listed.image] if listed.image else []
-    return Files(_there(folder, images), _there(folder, masks))
+    return Files(_existing(folder, images), _existing(folder, masks))
 
 
-def _there(folder: Path, cells: list[str]) -> tuple[Path, ...]:
-    found = []
+def _existing(folder: Path, cells: list[str]) -> tuple[Path, ...]:
+    paths = []
     for cell in cells:
         with suppress(FileRejected):
-            found.append(parse_path(folder, cell, Reason.MISSING_IMAGE))
-    return tuple(found)
+            paths.append(parse_path(folder, cell, Reason.MISSING_IMAGE))
+    return tuple(paths)
 
 
 def _names(cell: str) -> list[str]:
-    """Take the names in a mask cell, several joined by ``|``."""
+    """Split a cell that holds several names separated by ``|``."""
     return [name.strip() for name in cell.split("|") if cell]
 
 
 def _annotations(
-    folder: Path, cell: str, image_name: str, take: MalignantClasses
+    folder: Path, cell: str, image_name: str, malignant: MalignantClasses
 ) -> tuple[Annotation, ...]:
-    """Find the files of a mask cell, of any format."""
+    """Find the annotation files of a mask cell, in any format."""
     paths = [parse_path(folder, name, Reason.MISSING_MASK) for name in _names(cell)]
-    return tuple(Annotation(path, image_name, malignant=take) for path in paths)
+    return tuple(Annotation(path, image_name, malignant=malignant) for path in paths)
 
 
 def _label(listed: ListedImage) -> Label:
-    cells = _only(listed).cells
+    cells = _record(listed).cells
     return parse_label(cells.get("pathology", ""), cells.get("birads", ""))
 
 
 def _statement(listed: ListedImage) -> PatientStatement:
-    cells = _only(listed).cells
-    said = state(listed, cells["patient_id"], _label, cells.get("split", ""))
-    return replace(said, patient_checked=_only(listed).complete and _is_checked(cells))
+    record = _record(listed)
+    statement = state(listed, record.cells["patient_id"], _label, record.cells.get("split", ""))
+    return replace(statement, patient_checked=record.complete and _is_checked(record.cells))
 
 
 def _is_checked(cells: Mapping[str, str]) -> bool:
@@ -179,6 +180,6 @@ def _is_checked(cells: Mapping[str, str]) -> bool:
         return False
 
 
-def _only(listed: ListedImage) -> TableRow:
-    """Return the row: rows that name an image again are compared, not joined."""
+def _record(listed: ListedImage) -> TableRow:
+    """Return the only row of an image; in this layout, rows of the same image are not joined."""
     return listed.records[0]

@@ -1,4 +1,4 @@
-"""VinDr-Mammo as PhysioNet gives it -> manifest. A study is a patient; findings have boxes only."""
+"""List VinDr-Mammo as distributed by PhysioNet: each study is a patient; findings are boxes."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ Images = dict[tuple[str, str], Path]
 
 
 def is_here(folder: Path) -> bool:
-    """Tell whether the folder has the table of findings."""
+    """Tell whether the folder has the findings table."""
     return table_in(folder, FINDINGS) is not None
 
 
 def read(folder: Path) -> Manifest:
-    """Read the table of findings and, if it is there, the one of breasts below it.
+    """Read the findings table followed by the breast table, if there is one.
 
-    An image is labelled by its breast's assessment, which all its rows repeat.
+    An image's label is the assessment of its breast, which all of its rows repeat.
 
     Raises:
-        DataError: The table or the images are missing, or a table makes no sense.
+        DataError: The findings table or the images are missing, or a table is not valid.
     """
     findings = table_in(folder, FINDINGS)
     if findings is None:
@@ -110,15 +110,15 @@ def _files_of(listed: ListedImage, files: Images) -> Files:
 
 
 def _boxes(record: TableRow) -> list[Shape]:
-    """Return the box of a finding, which may reach past the edges; rows without one have none.
+    """Return the box of a finding, which may extend past the image; empty if the row has none.
 
     Raises:
-        Refusal: Some of its corners are not numbers.
+        FileRejected: Some corners are not numbers.
     """
-    written = [record.cells.get(name, "") for name in CORNERS]
-    if not any(written):
+    cells = [record.cells.get(name, "") for name in CORNERS]
+    if not any(cells):
         return []
-    left, top, right, bottom = (parse_number(cell) for cell in written)
+    left, top, right, bottom = (parse_number(cell) for cell in cells)
     if not all(math.isfinite(corner) for corner in (left, top, right, bottom)):
         raise FileRejected(Reason.UNREADABLE_MASK, f"{', '.join(CORNERS)} are not four numbers")
     return [Shape("box", ((left, top), (right, bottom)))]

@@ -24,7 +24,7 @@ def images_sha256(placed: Sequence[SplitImage], *, facts: bool = False) -> str:
     for image in placed:
         case = image.case
         patient = numbers.setdefault(case.row.patient_id, len(numbers))
-        line = [case.outcome.digest, image.part, sorted(case.purposes), patient]
+        line = [case.result.digest, image.part, sorted(case.purposes), patient]
         if facts:
             row = case.row
             line += [row.vendor, row.density, row.kind, row.view, row.laterality, row.spacing_mm]
@@ -34,4 +34,4 @@ def images_sha256(placed: Sequence[SplitImage], *, facts: bool = False) -> str:
 
 def site_sha256(data: SiteData) -> str:
     """Hash all images of a site on which a training or its results depend."""
-    return sha256_of([[cohort.name, images_sha256(cohort.placed)] for cohort in data.cohorts])
+    return sha256_of([[cohort.name, images_sha256(cohort.images)] for cohort in data.cohorts])

@@ -1,4 +1,4 @@
-"""``mamfed-client evaluate``: a checkpoint's result on one folder of mammograms."""
+"""``mamfed-client evaluate``: score a checkpoint on one folder of mammograms."""
 
 from __future__ import annotations
 
@@ -53,61 +53,64 @@ def evaluate_folder(
         data: A data set in one of the known layouts, or a prepared folder.
         out: JSON file to write.
         part: ``all``, or ``train``, ``val`` or ``test`` of the run's own split.
-        site: What the run called this data; needed to find its split again.
-        threshold: Probability from which a pixel is marked; None: the checkpoint's, which
-            validation chose, or else its plan's.
-        norms: The group of sites whose norms to use, where the checkpoint holds those of groups.
-        min_images: Images without which a stratum is withheld; None: a policy's default.
-        device: Where to run the network.
-        cache_dir: Where prepared images are kept.
-        key_path: Key of a prepared folder that is encrypted.
+        site: The name of this data in the run; needed to reproduce its split.
+        threshold: Probability from which a pixel is marked; None uses the threshold that
+            validation chose for the checkpoint or, if there is none, the plan's.
+        norms: The group of sites whose norms to use, if the checkpoint holds norms by group.
+        min_images: Strata with fewer images are withheld; None uses a policy's default.
+        device: The device to run the network on.
+        cache_dir: Where to store prepared images.
+        key_path: Key of an encrypted prepared folder.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
-        DataError: The folder cannot be used, or no image is left to score.
-        OutputError: ``out`` cannot be written, or is a file of something else.
+        DataError: The folder cannot be used, or there is no image to score.
+        OutputError: ``out`` cannot be written, or is not an evaluation.
         PlanError: ``threshold`` is not between 0 and 1.
     """
     if part != "all" and part not in PARTS:
         raise DataError(f"--part {part!r}: expected one of all, {', '.join(PARTS)}")
     if part != "all" and not site:
-        raise DataError(f"--part {part} needs --site, the name that this data had in the run")
+        raise DataError(f"--part {part} needs --site, the name of this data in the run")
     check_folder_of(out)
     state, checkpoint, painter = load_model(checkpoint_path, norms)
     plan, threshold_from = checkpoint.plan_at(threshold)
     name = site or data.resolve().name
-    here = Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path)
-    cohort = load_site(here, plan, progress=True).cohorts[0]
+    site_data = load_site(
+        Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path), plan, progress=True
+    )
+    cohort = site_data.cohorts[0]
     if part != "all":
         print_lines(check_division(checkpoint, cohort, data))
-    placed = _placed(cohort, part)
-    if not placed:
+    images = _scorable(cohort, part)
+    if not images:
         raise DataError(f"{data}: no image to score in part {part!r}")
-    least, where = min_images or Policy().min_cases_to_report, choose_device(device)
+    min_images = min_images or Policy().min_cases_to_report
+    torch_device = choose_device(device)
     question = Fingerprint.of(
         made_by=MAKER,
         mamfed_version=__version__,
-        images=images_sha256(placed, facts=True),
+        images=images_sha256(images, facts=True),
         part=part,
         weights_sha256=checkpoint.weights_sha256,
         painter_sha256=checkpoint.painter_sha256,
         plan_sha256=checkpoint.plan_sha256,
         threshold=plan.evaluation.threshold,
-        min_images=least,
-        device=where.type,
+        min_images=min_images,
+        device=torch_device.type,
         threads=torch.get_num_threads(),
     )
     print_lines(what_is_replaced(out, question))
-    facts = {image.case.row.image: _facts_of(image) for image in _shown(placed, "looking")}
+    facts = {i.case.row.image: _facts_of(i) for i in _with_progress(images, "measuring")}
     scores = evaluate(
         state,
-        _shown(StoredSamples(placed), "scoring"),
+        _with_progress(StoredSamples(images), "scoring"),
         plan,
-        device=where,
+        device=torch_device,
         painter=painter,
         spacing_mm={image: f.spacing_mm for image, f in facts.items() if f.spacing_mm},
     )
-    evaluated = Evaluated(scores, facts, least)
+    evaluated = Evaluated(scores, facts, min_images)
     result = {
         **document_of(evaluated),
         "part": part,
@@ -115,7 +118,7 @@ def evaluate_folder(
         "threshold_from": threshold_from,
         **_origin(checkpoint, cohort),
         "rows": cohort.counts.rows,
-        "of_other_parts": len(cohort.placed) - len(placed),
+        "of_other_parts": len(cohort.images) - len(images),
         "question": question.parts,
     }
     try:
@@ -126,43 +129,43 @@ def evaluate_folder(
 
 
 def check_division(checkpoint: CheckpointFacts, cohort: Cohort, data: Path) -> tuple[str, ...]:
-    """Hold a folder's division into parts against that of the checkpoint's run.
+    """Check that a folder is split into parts as it was in the checkpoint's run.
 
     Returns:
-        A note where the checkpoint does not say how this data was divided.
+        A note if the checkpoint does not record how this data was split.
 
     Raises:
-        DataError: The run divided no such data: what it trained on may be in any part.
+        DataError: The run's split differs, so any part may contain images it trained on.
     """
     known = {digest for splits in checkpoint.splits.values() for digest in splits}
     if cohort.split_sha256() in known:
         return ()
-    silent = set(checkpoint.expected) - checkpoint.splits.keys()
-    if not known or (silent and cohort.name not in checkpoint.splits):
+    unreported = set(checkpoint.expected) - checkpoint.splits.keys()
+    if not known or (unreported and cohort.name not in checkpoint.splits):
         return (
-            "the checkpoint does not say how this data was divided (it is older, or its site keeps "
-            "'split' to itself): that its run held these images out is not checked",
+            "the checkpoint does not record how this data was split (it is older, or the site's "
+            "policy withholds 'split'), so whether the run held these images out cannot be checked",
         )
     sites = ", ".join(sorted({*checkpoint.expected, *checkpoint.splits}))
     raise DataError(
-        f"{data}: as {cohort.name!r} it is not what the checkpoint's run divided (sites {sites}): "
-        "another folder, name or split column, or images added, removed or changed since; name it "
-        "as the run had it, or score --part all of images that no site trained on"
+        f"{data}: under the name {cohort.name!r} its split is not one of the checkpoint's run "
+        f"(sites {sites}); the folder, name, split column or images differ from those of the run; "
+        "use the run's name for it, or score --part all of images that no site trained on"
     )
 
 
-def _placed(cohort: Cohort, part: str) -> list[SplitImage]:
-    """Return a part's images that can be scored, in the table's order."""
+def _scorable(cohort: Cohort, part: str) -> list[SplitImage]:
+    """Return a part's images that can be scored, in table order."""
     parts = PARTS if part == "all" else [cast(Part, part)]
     return [
         image
-        for image in cohort.placed
+        for image in cohort.images
         if image.part in parts and not image.case.purposes.isdisjoint(EVALUATED_ON)
     ]
 
 
 def _facts_of(image: SplitImage) -> ImageFacts:
-    """Gather what is known of an image beside its pixels; its pixel size is of the plan's grid."""
+    """Return the facts about an image; the pixel size refers to the plan's grid."""
     row = image.case.row
     spacing_mm = None
     if row.spacing_mm is not None:
@@ -182,7 +185,7 @@ def _facts_of(image: SplitImage) -> ImageFacts:
 
 
 def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
-    """Say which model this is, and what of the folder was not scored."""
+    """Return the facts about the model, and counts of the images that were not scored."""
     personal = checkpoint.personal
     return {
         **({"personal_of": personal.site} if personal else {}),
@@ -191,11 +194,11 @@ def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
         "rejected": dict(cohort.counts.rejected),
         "left_out": {
             reason: count
-            for reason, count in cohort.counts.left_out.items()
-            if ExclusionReason(reason).bars_from_all  # the others are scored, or of another part
+            for reason, count in cohort.counts.excluded.items()
+            if ExclusionReason(reason).bars_from_all  # others are scored, or in another part
         },
         "masks_drawn_as": tally(
-            i.case.outcome.drawn_as for i in cohort.placed if i.case.outcome.drawn_as
+            i.case.result.drawn_as for i in cohort.images if i.case.result.drawn_as
         ),
         "plan_sha256": checkpoint.plan_sha256,
         "weights_sha256": checkpoint.weights_sha256,
@@ -205,5 +208,5 @@ def _origin(checkpoint: CheckpointFacts, cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def _shown(images: Sequence[Image], doing: str) -> Iterable[Image]:
-    return track(images, doing, console=console(), transient=True)
+def _with_progress(images: Sequence[Image], title: str) -> Iterable[Image]:
+    return track(images, title, console=console(), transient=True)

@@ -1,4 +1,4 @@
-"""What an evaluation says: its JSON document, and the lines that a person reads of it."""
+"""The results of an evaluation: its JSON document, and the lines printed from it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Evaluated(NamedTuple):
     """A folder's scored images.
 
     Attributes:
-        scores: Each image's score, in the table's order.
-        facts: What is known of each, by its name.
-        min_images: Images without which a stratum is withheld.
+        scores: The score of each image, in table order.
+        facts: The facts about each image, by its name.
+        min_images: Strata with fewer images are withheld.
     """
 
     scores: Sequence[ImageScore]
@@ -40,16 +40,16 @@ class Evaluated(NamedTuple):
         values: np.ndarray,
         statistic: Statistic = mean,
     ) -> dict[str, Any] | None:
-        """Return a figure over some of the images, ``(..., images)``, with its interval."""
+        """Return a statistic with its interval; ``values`` is ``(..., images)``."""
         patients = [self.facts[score.image].patient for score in scores]
         if not patients:
             return None
-        found = patient_bootstrap(patients, values, statistic)
-        return None if np.isnan(found.value) else _told(found)
+        interval = patient_bootstrap(patients, values, statistic)
+        return None if np.isnan(interval.value) else _interval_json(interval)
 
 
 def document_of(evaluated: Evaluated) -> dict[str, Any]:
-    """Lay out figures, the counts behind them, strata, then all images in their order."""
+    """Return the document: figures, the counts behind them, strata, then all images in order."""
     scores = evaluated.scores
     summary = summarise(scores)
     malignant = [score for score in scores if score.lesion_pixels]
@@ -73,7 +73,11 @@ def document_of(evaluated: Evaluated) -> dict[str, Any]:
         "dice_at": summary.dice_at
         and {str(at): dice for at, dice in zip(THRESHOLDS, summary.dice_at, strict=True)},
         "strata": [
-            {**s._asdict(), "dice": _told(s.dice), "sensitivity": _told(s.sensitivity)}
+            {
+                **s._asdict(),
+                "dice": _interval_json(s.dice),
+                "sensitivity": _interval_json(s.sensitivity),
+            }
             for s in strata.shown
         ],
         "strata_withheld": [withheld._asdict() for withheld in strata.withheld],
@@ -82,19 +86,19 @@ def document_of(evaluated: Evaluated) -> dict[str, Any]:
     }
 
 
-def _told(interval: Interval) -> dict[str, Any]:
-    """Return an interval for JSON, and whether it is over too few patients to say much."""
+def _interval_json(interval: Interval) -> dict[str, Any]:
+    """Return an interval as JSON, with a flag if it covers too few patients to be meaningful."""
     return {**interval._asdict(), "few_patients": few_patients(interval.patients)}
 
 
 def what_is_replaced(out: Path, question: Fingerprint) -> tuple[str, ...]:
-    """Look at the file that an evaluation is to be written to.
+    """Check the file that an evaluation will be written to.
 
     Returns:
-        A note where it holds the evaluation of another question, or of the same.
+        A note if the file holds an evaluation, saying how its question differs.
 
     Raises:
-        OutputError: It holds something else.
+        OutputError: The file holds something else.
     """
     if not out.exists():
         return ()
@@ -106,59 +110,55 @@ def what_is_replaced(out: Path, question: Fingerprint) -> tuple[str, ...]:
         ours = False
     if not ours:
         raise OutputError(f"{out}: exists and is not an evaluation; choose another --out")
-    different = question.differences(kept)
-    if not different:
-        return (f"{out}: held the same evaluation, which is made anew",)
-    return (
-        f"{out}: replaces the evaluation of another question: {describe_differences(different)}",
-    )
+    differences = question.differences(kept)
+    if not differences:
+        return (f"{out}: the same evaluation exists and will be repeated",)
+    return (f"{out}: replaces a different evaluation: {describe_differences(differences)}",)
 
 
 def without_images(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may be printed of a document: a terminal's output may be kept as a log."""
+    """Return a document without its images, for printing: terminal output may end up in logs."""
     return {key: value for key, value in document.items() if not key.startswith("per_image")}
 
 
 def sentences(document: Mapping[str, Any]) -> list[str]:
-    """Return the lines that a person reads of a document."""
+    """Return the lines to print for a document."""
     intervals, curve = document["intervals"], document["froc"]
     lines = [
         *_scored(document),
         _line("Dice", intervals["dice"]),
         _line("IoU", intervals["iou"]),
         _line(f"sensitivity ({document['lesions']} lesions)", intervals["sensitivity"]),
-        _line("false-positive pixels an image", intervals["false_positive_pixels"]),
+        _line("false-positive pixels per image", intervals["false_positive_pixels"]),
         _line("AUROC", intervals["auroc"]),
         _line("Hausdorff 95 in mm", intervals["hausdorff95_mm"]),
     ]
     if curve:
         at = ", ".join(f"{share:.2f} at {rate}" for rate, share in curve["sensitivity_at"].items())
         lines.append(
-            f"sensitivity by false positives an image: {at} "
+            f"sensitivity by false positives per image: {at} "
             f"({counted(curve['lesions'], 'lesion')}, {counted(curve['images'], 'image')})"
         )
     lines.append(_redrawn(document))
-    lines.append(f"marked from {document['threshold']:g}, by {document['threshold_from']}")
+    lines.append(f"threshold: {document['threshold']:g}, from {document['threshold_from']}")
     if document["threshold"] != HALF and document["dice_at"]:
         lines.append(f"Dice at {HALF}: {document['dice_at'][str(HALF)]:.3f}")
     return lines
 
 
 def _scored(document: Mapping[str, Any]) -> list[str]:
-    """Say how many rows stand behind all figures, and what became of each other one."""
+    """Return how many rows the figures cover, and why the others are not covered."""
     scored = document["images"] + document["images_without_malignancy"]
     rows = counted(document["rows"], "row")
     lines = [f"scored: {counted(scored, 'image')} of {rows}, {document['images']} with malignancy"]
-    for word, counts in (("rejected", "rejected"), ("left out", "left_out")):
+    for word, counts in (("rejected", "rejected"), ("excluded", "left_out")):
         lines += [f"not scored: {count} {word}: {why}" for why, count in document[counts].items()]
     if document["of_other_parts"]:
-        lines.append(f"not scored: {document['of_other_parts']} of other parts or uses")
+        lines.append(f"not scored: {document['of_other_parts']} in other parts or for other uses")
     if withheld := document["strata_withheld"]:
-        lines.append(f"withheld: {len(withheld)} strata of too few images")
+        lines.append(f"withheld: {len(withheld)} strata with too few images")
     distances = document["hausdorff95_left_out"].items()
-    lines += [
-        f"without a Hausdorff distance: {counted(n, 'image')}: {why}" for why, n in distances if n
-    ]
+    lines += [f"no Hausdorff distance: {counted(n, 'image')}: {why}" for why, n in distances if n]
     return lines
 
 
@@ -166,16 +166,16 @@ def _redrawn(document: Mapping[str, Any]) -> str:
     lesions, minus_ring = document["lesions_redrawn"], document["redrawn_minus_ring"]
     what = "found lesions redrawn as tissue"
     if not lesions:
-        none = "the model has no painter" if lesions is None else "no found lesion could be judged"
-        return f"{what}: n/a, {none}"
+        why = "the model has no painter" if lesions is None else "no found lesion could be judged"
+        return f"{what}: n/a, {why}"
     return (
         f"{what}: {document['redrawn_as_tissue']} of {lesions}, "
-        f"{minus_ring:+.3f} against the tissue around them"
+        f"{minus_ring:+.3f} compared with the surrounding tissue"
     )
 
 
 def _intervals(evaluated: Evaluated, malignant: Sequence[ImageScore]) -> dict[str, Any]:
-    """Return every figure with its interval over patients; None where no image stands behind."""
+    """Return every figure with its interval over patients; None for a figure without images."""
     other = [score for score in evaluated.scores if not score.lesion_pixels]
     measured = [score for score in malignant if score.hausdorff95_mm is not None]
 
@@ -197,7 +197,7 @@ def _intervals(evaluated: Evaluated, malignant: Sequence[ImageScore]) -> dict[st
 def _without_distance(
     malignant: Sequence[ImageScore], facts: Mapping[str, ImageFacts]
 ) -> dict[str, int]:
-    """Count the images with malignancy that have no Hausdorff distance, by reason."""
+    """Count the malignant images without a Hausdorff distance, by reason."""
     unknown = sum(facts[score.image].spacing_mm is None for score in malignant)
     without = sum(score.hausdorff95_mm is None for score in malignant)
     return {"no pixel size": unknown, "nothing marked": without - unknown}
@@ -218,18 +218,20 @@ def _froc(scores: Sequence[ImageScore]) -> dict[str, Any] | None:
 
 def _line(name: str, interval: Mapping[str, Any] | None) -> str:
     if interval is None:
-        return f"{name}: n/a, over no image"
-    found = Interval(**{key: interval[key] for key in Interval._fields})
-    ends = "n/a for one patient" if found.low is None else f"{found.low:.3g} to {found.high:.3g}"
-    few = few_patients(found.patients) and found.low is not None
+        return f"{name}: n/a, no images"
+    figure = Interval(**{key: interval[key] for key in Interval._fields})
+    ends = "n/a for one patient"
+    if figure.low is not None:
+        ends = f"{figure.low:.3g} to {figure.high:.3g}"
+    few = few_patients(figure.patients) and figure.low is not None
     return (
-        f"{name}: {found.value:.3g} (95 % interval {ends}; {counted(found.images, 'image')}, "
-        f"{counted(found.patients, 'patient')}{': so few that the interval says little' * few})"
+        f"{name}: {figure.value:.3g} (95 % interval {ends}; {counted(figure.images, 'image')}, "
+        f"{counted(figure.patients, 'patient')}{': too few for a meaningful interval' * few})"
     )
 
 
 def _row(score: ImageScore) -> dict[str, Any]:
-    """Return an image's result as JSON holds it; overlap without a lesion is no figure."""
+    """Return an image's result as JSON; without a lesion, its overlap figures are None."""
     row = score._asdict()
     row["lesion_scores"] = [lesion._asdict() for lesion in score.lesion_scores]
     if score.redrawn is not None:

@@ -181,18 +181,18 @@ def _list_prepared(folder: Path, selection: Selection) -> FoundSources:
             "use the original files instead"
         )
     store = open_store(folder, selection.key_path, encrypted=encrypted)
-    wanted = selection.rows or {case.row.row_number for case in intake.cases}
+    wanted = selection.rows or {case.row.row_number for case in intake.accepted}
     rejected = [r for r in intake.rejected if not selection.rows or r.row_number in wanted]
     sources = []
-    for case in (case for case in intake.cases if case.row.row_number in wanted):
-        entry = store.find(case.outcome.digest) if case.outcome.digest else None
+    for case in (case for case in intake.accepted if case.row.row_number in wanted):
+        entry = store.find(case.result.digest) if case.result.digest else None
         if entry is None:
             detail = "no stage uses it, so it has no sample; use its file instead"
             name = case.row.image
             rejected.append(Rejection(case.row.row_number, name, Reason.MISSING_IMAGE, detail))
         else:
             name = f"{folder}: {case.row.image}"
-            sources.append(Source(name, case.row, entry, case.outcome))
+            sources.append(Source(name, case.row, entry, case.result))
     known = {*(s.row.row_number for s in sources), *(r.row_number for r in rejected)}
     if unknown := sorted(wanted - known):
         raise DataError(f"{folder}: no row {unknown[0]} in this folder")

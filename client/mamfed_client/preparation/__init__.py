@@ -1,1 +1,1 @@
-"""A folder of mammograms -> training samples, patients in parts, and one account of every file."""
+"""Turn a folder of mammograms into training samples, split by patient, accounting for each file."""

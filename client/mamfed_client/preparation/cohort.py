@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ class CohortCounts:
         images: Usable images, by purpose and part.
         patients: Patients of these images, by purpose and part.
         rejected: Images that cannot be used, by reason.
-        left_out: Readable images excluded from the stages, by reason.
+        excluded: Readable images excluded from the stages, by reason.
         vendors: Usable images, by vendor.
     """
 
@@ -62,7 +61,7 @@ class CohortCounts:
     images: dict[Purpose, dict[Part, int]]
     patients: dict[Purpose, dict[Part, int]]
     rejected: dict[str, int]
-    left_out: dict[str, int]
+    excluded: dict[str, int]
     vendors: dict[str, int]
 
 
@@ -72,19 +71,19 @@ class Cohort:
 
     Attributes:
         name: Its name, which seeds its split.
-        placed: The usable images, in table order.
+        images: The usable images, in table order.
         intake: The result of reading the folder.
         counts: Its counts.
     """
 
     name: str
-    placed: tuple[SplitImage, ...]
+    images: tuple[SplitImage, ...]
     intake: Intake
     counts: CohortCounts
 
     def samples(self, purpose: Purpose, part: Part) -> StoredSamples:
         """Return the samples of one purpose and part; each is read when it is accessed."""
-        return StoredSamples(_chosen(self.placed, purpose, part))
+        return StoredSamples(_chosen(self.images, purpose, part))
 
     def split_sha256(self) -> str:
         """Return the SHA-256 that identifies this data set and its split in a checkpoint.
@@ -92,44 +91,36 @@ class Cohort:
         It covers the name and, for every image, its part and the SHA-256 of its file. It changes
         if a file is added, removed or changed, and with the name, seed, fold or split column.
         """
-        images = sorted(f"{image.part} {image.case.outcome.image_sha256}" for image in self.placed)
+        images = sorted(f"{image.part} {image.case.result.image_sha256}" for image in self.images)
         text = "\n".join(["mamfed split 1", self.name, *images])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class LazySamples(Sequence[Sample]):
-    """Samples that stay on disk until one is looked at, by this process or another one."""
+class StoredSamples(Sequence[Sample]):
+    """Samples that stay on disk until they are accessed, by this process or another one."""
 
-    @abstractmethod
-    def entry(self, index: int) -> tuple[str, StoredSample]:
-        """Return what the site calls an image, and where its sample lies; nothing is read."""
-
-
-class StoredSamples(LazySamples):
-    """Samples of some images."""
-
-    def __init__(self, placed: Sequence[SplitImage]) -> None:
-        """Stand for the samples of these images."""
-        self.placed = placed
+    def __init__(self, images: Sequence[SplitImage]) -> None:
+        """Refer to the samples of these images, without reading any."""
+        self.images = images
 
     def __len__(self) -> int:
-        """Count the samples without reading any."""
-        return len(self.placed)
+        """Return the number of samples."""
+        return len(self.images)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload
     def __getitem__(self, index: slice) -> StoredSamples: ...
     def __getitem__(self, index: int | slice) -> Sample | StoredSamples:
-        """Read one sample, or stand for some of them."""
+        """Read one sample, or select some without reading them."""
         if isinstance(index, slice):
-            return StoredSamples(self.placed[index])
-        name, entry = self.entry(index)
-        return entry.load(name)
+            return StoredSamples(self.images[index])
+        name, stored = self.entry(index)
+        return stored.load(name)
 
     def entry(self, index: int) -> tuple[str, StoredSample]:
-        """Return an image's name and its prepared sample."""
-        image = self.placed[index]
+        """Return the site's name for an image and its sample on disk, without reading it."""
+        image = self.images[index]
         return image.case.row.image, image.entry
 
 
@@ -169,7 +160,7 @@ def load_cohort(
     else:
         intake, store = _ingest_raw(name, folder, size, cache_dir, progress)
     print_lines([f"{name}: {note}" for note in intake.notes] if progress else ())
-    usable = [case for case in intake.cases if case.purposes]
+    usable = [case for case in intake.accepted if case.purposes]
     if not usable:
         raise DataError(_nothing_usable(folder, intake))
 
@@ -191,8 +182,8 @@ def load_cohort(
         split_key = f"{name} {seed} {val_fraction} {held_out}"
         parts = remembered_parts(folder, split_key, patients, draw)
     parts = parts or draw(patients)
-    placed = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
-    return Cohort(name, tuple(placed), intake, _counts(intake, placed))
+    images = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
+    return Cohort(name, tuple(images), intake, _counts(intake, images))
 
 
 def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Intake, SampleStore]:
@@ -223,7 +214,7 @@ def _ingest_raw(
 
 def _warn_of_doubtful_masks(name: str, folder: Path, intake: Intake) -> None:
     """Warn of doubtful masks, which are used here but would be rejected by ``data prepare``."""
-    doubtful = sum(any(d.doubt.about_mask for d in case.doubts) for case in intake.cases)
+    doubtful = sum(any(d.doubt.about_mask for d in case.doubts) for case in intake.accepted)
     if doubtful:
         masks = "1 doubtful mask is" if doubtful == 1 else f"{doubtful} doubtful masks are"
         command = f"mamfed-client data check {folder} --html check.html"
@@ -231,7 +222,7 @@ def _warn_of_doubtful_masks(name: str, folder: Path, intake: Intake) -> None:
 
 
 def _entry(store: SampleStore, case: AcceptedImage, folder: Path) -> StoredSample:
-    entry = store.find(case.outcome.digest)
+    entry = store.find(case.result.digest)
     if entry is None:
         raise DataError(
             f"{folder}: the sample of {case.row.image} is missing; prepare the folder again"
@@ -248,11 +239,11 @@ def patient_strata(cases: Sequence[AcceptedImage]) -> list[set[str]]:
     )
 
 
-def _counts(intake: Intake, placed: Sequence[SplitImage]) -> CohortCounts:
+def _counts(intake: Intake, all_images: Sequence[SplitImage]) -> CohortCounts:
     images: dict[Purpose, dict[Part, int]] = {}
     patients: dict[Purpose, dict[Part, int]] = {}
     for purpose in PURPOSES:
-        by_part = {part: _chosen(placed, purpose, part) for part in PARTS}
+        by_part = {part: _chosen(all_images, purpose, part) for part in PARTS}
         images[purpose] = {part: len(chosen) for part, chosen in by_part.items()}
         patients[purpose] = {
             part: len({image.case.row.patient_id for image in chosen})
@@ -263,13 +254,13 @@ def _counts(intake: Intake, placed: Sequence[SplitImage]) -> CohortCounts:
         images=images,
         patients=patients,
         rejected=tally(r.reason for r in intake.rejected),
-        left_out=tally(intake.left_out.elements()),
-        vendors=tally(p.case.row.vendor or "unknown" for p in placed),
+        excluded=tally(intake.excluded.elements()),
+        vendors=tally(p.case.row.vendor or "unknown" for p in all_images),
     )
 
 
-def _chosen(placed: Sequence[SplitImage], purpose: Purpose, part: Part) -> list[SplitImage]:
-    return [image for image in placed if purpose in image.case.purposes and image.part == part]
+def _chosen(all_images: Sequence[SplitImage], purpose: Purpose, part: Part) -> list[SplitImage]:
+    return [image for image in all_images if purpose in image.case.purposes and image.part == part]
 
 
 def tally(words: Iterable[str]) -> dict[str, int]:
@@ -280,7 +271,7 @@ def tally(words: Iterable[str]) -> dict[str, int]:
 
 def _nothing_usable(folder: Path, intake: Intake) -> str:
     counts: Mapping[str, int] = tally(
-        [*(r.reason for r in intake.rejected), *intake.left_out.elements()]
+        [*(r.reason for r in intake.rejected), *intake.excluded.elements()]
     )
     reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
     return f"{folder}: no image can be used: {reasons}"

@@ -159,7 +159,7 @@ def prepare_folder(
         _check_loss(out, intake)
         journal.finish(task.key(row) for row in manifest.rows)
         save_intake(out, intake, kind, secret)
-        store.keep_only({case.outcome.digest for case in intake.cases})
+        store.keep_only({case.result.digest for case in intake.accepted})
     return intake, summarise_intake(intake)
 
 
@@ -177,7 +177,7 @@ def _check_loss(out: Path, intake: Intake) -> None:
     if not is_prepared(out):
         return
     judged = sum(rejected.reason in JUDGED for rejected in intake.rejected)
-    before, now = prepared_images(out), len(intake.cases)
+    before, now = prepared_images(out), len(intake.accepted)
     if 2 * (now + judged) < before:
         raise DataError(
             f"{out}: only {now} of {before} images are left; is a disk missing? The prepared "

@@ -19,9 +19,9 @@ TABLE = "table"
 _PLAIN_VIEW = re.compile(r"(?:(?:LEFT|RIGHT|L|R)[ _-]?)?(CC|MLO)")
 
 
-def contradictions(outcome: RowResult) -> Doubts:
+def contradictions(result: RowResult) -> Doubts:
     """List the contradictions between table and file in side and view."""
-    return tuple(_contradictions(outcome))
+    return tuple(_contradictions(result))
 
 
 def rejection_for(doubts: Doubts) -> FileRejected | None:
@@ -32,12 +32,12 @@ def rejection_for(doubts: Doubts) -> FileRejected | None:
     return FileRejected(Reason.OTHER_IMAGE, f"{details}; correct the row, or set reviewed to 'yes'")
 
 
-def _contradictions(outcome: RowResult) -> Iterator[Doubtful]:
-    side, file_side = outcome.laterality, outcome.file_laterality
-    if outcome.laterality_source == TABLE and file_side and side != file_side:
+def _contradictions(result: RowResult) -> Iterator[Doubtful]:
+    side, file_side = result.laterality, result.file_laterality
+    if result.laterality_source == TABLE and file_side and side != file_side:
         yield Doubtful(Doubt.SIDE_DISAGREES, f"{side} in the table, {file_side} in the file")
-    view, file_view = _plain_view(outcome.view), _plain_view(outcome.file_view)
-    if outcome.view_source == TABLE and view and file_view and view != file_view:
+    view, file_view = _plain_view(result.view), _plain_view(result.file_view)
+    if result.view_source == TABLE and view and file_view and view != file_view:
         yield Doubtful(Doubt.VIEW_DISAGREES, f"{view} in the table, {file_view} in the file")
 
 

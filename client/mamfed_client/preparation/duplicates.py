@@ -1,4 +1,4 @@
-"""The same picture twice: in two files, under two names, perhaps of two patients."""
+"""Find pictures that occur more than once: in two files, under two names or for two patients."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mamfed_client.tables.field_parsers import Label
 
 
 class Picture(NamedTuple):
-    """What tells whether two rows show the same.
+    """The properties by which two rows are compared.
 
     Attributes:
         row_number: The row.
-        patient: Whom it is said to show.
-        label: What it is said to show.
+        patient: The patient that the row names.
+        label: The row's label.
         outlined: Whether its findings are outlined.
-        instance: Pseudonym of its SOP Instance UID; empty where unknown.
+        instance: Pseudonym of its SOP Instance UID; empty if unknown.
         pixels: Hash of its grey levels.
-        marked: Share of its pixels that its outlines mark.
+        marked: Share of its pixels that its outlines mark, 0..1.
     """
 
     row_number: int
@@ -38,37 +38,36 @@ class Picture(NamedTuple):
 def find_duplicates(
     pictures: Sequence[Picture],
 ) -> tuple[dict[int, FileRejected], list[tuple[str, str]]]:
-    """Choose one row of each picture, known by its pixels.
+    """Choose one row for each picture; pictures are compared by their pixels.
 
-    The most suspicious row of a picture is kept, of equal ones the first. Where one row says
-    malignant and another, of another patient, says not, none is believed; nor where two rows
-    outline different lesions, which one row with both outlines should.
+    The most suspicious row of a picture is kept; among equals, the first. No row is kept if rows of
+    different patients contradict each other on malignancy, or if rows outline different lesions,
+    which belong in a single row.
 
     Returns:
-        The rows to refuse, and pairs of patients who share a picture: a split that parted them
-        would test on what it trained on.
+        The rows to reject, and pairs of patients who share a picture. Such patients must stay in
+        one part of the split, or testing would use training images.
     """
-    refused: dict[int, FileRejected] = {}
+    rejected: dict[int, FileRejected] = {}
     pairs: list[tuple[str, str]] = []
     for same in _groups(pictures, lambda picture: picture.pixels):
         numbers = some_rows(picture.row_number for picture in same)
-        refusal = FileRejected(Reason.DUPLICATE_IMAGE, f"rows {numbers} have the same pixels")
+        detail = f"rows {numbers} have the same pixels"
         kept = _chosen(same)
         if kept is None and _outline_different_lesions(same):
-            more = "; outlines differ: name all in one row"
-            refusal = FileRejected(refusal.reason, refusal.detail + more)
+            detail += "; their outlines differ: name all of them in one row"
         for picture in same:
             if picture is not kept:
-                refused[picture.row_number] = refusal
+                rejected[picture.row_number] = FileRejected(Reason.DUPLICATE_IMAGE, detail)
         pairs += [(a.patient, b.patient) for a, b in pairwise(same) if a.patient != b.patient]
-    return refused, pairs
+    return rejected, pairs
 
 
 def identifier_notes(pictures: Sequence[Picture]) -> tuple[str, ...]:
-    """Say where one SOP Instance UID stands on different pictures, as anonymisers leave it.
+    """Report SOP Instance UIDs that occur on different pictures, as some anonymisers leave them.
 
-    It ought to name one image only (PS3.3 C.12.1), so one of two images would be lost if it were
-    believed: the pixels decide.
+    A UID should identify a single image (PS3.3 C.12.1). Trusting a repeated one would lose an
+    image, so the pixels decide.
     """
     groups = [
         same
@@ -78,11 +77,11 @@ def identifier_notes(pictures: Sequence[Picture]) -> tuple[str, ...]:
     if not groups:
         return ()
     rows = some_rows(picture.row_number for same in groups for picture in same)
-    return (f"rows {rows}: one SOP Instance UID on different pictures, which are all used",)
+    return (f"rows {rows}: different pictures share a SOP Instance UID; all of them are used",)
 
 
 def _groups(pictures: Iterable[Picture], key: Callable[[Picture], str]) -> Iterator[list[Picture]]:
-    """Yield the pictures that share what is known of them."""
+    """Yield groups of two or more pictures with the same non-empty key."""
     groups: defaultdict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         if value := key(picture):
@@ -94,7 +93,7 @@ def _chosen(same: list[Picture]) -> Picture | None:
     patients = {picture.patient for picture in same}
     malignant = any(is_malignant(picture.label) for picture in same)
     if _outline_different_lesions(same):
-        return None  # one of the two would be taught as healthy
+        return None  # training would learn one of the lesions as healthy tissue
     if len(patients) > 1 and malignant and any(is_without_malignancy(p.label) for p in same):
         return None
     return max(same, key=lambda p: (is_malignant(p.label), p.outlined, -p.row_number))

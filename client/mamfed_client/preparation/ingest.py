@@ -21,7 +21,7 @@ from mamfed_client.preparation.mask_shapes import drawn_notes
 from mamfed_client.preparation.patient_grouping import check_split, join_patients
 from mamfed_client.preparation.patient_split import declared_parts
 from mamfed_client.preparation.patients import JoinedPatients
-from mamfed_client.preparation.prepare_row import Task, is_outlined, label_of, read_row, stat_of
+from mamfed_client.preparation.prepare_row import Task, completed, is_outlined, read_row, stat_of
 from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.sandbox.decoder_pool import DecoderPool, open_decoder_pool
 from mamfed_common.domain import Purpose
@@ -35,13 +35,13 @@ class AcceptedImage:
     Attributes:
         row: Its row; values missing from the table are taken from the file.
         purposes: The purposes it serves; may be empty.
-        outcome: What was read from its files.
+        result: What was read from its files.
         doubts: Possible problems; empty if the row is marked as reviewed.
     """
 
     row: Row
     purposes: frozenset[Purpose]
-    outcome: RowResult
+    result: RowResult
     doubts: Doubts = ()
 
 
@@ -51,30 +51,31 @@ class Intake:
 
     Attributes:
         layout: The folder's layout.
-        cases: The accepted images, in table order.
+        accepted: The accepted images, in table order.
         rejected: The rejected images, in table order.
-        left_out: Number of accepted images excluded from the stages, by reason.
+        excluded: Number of accepted images excluded from the stages, by reason.
         statements: What every row states about its patient.
-        linked: Number of patients who share a picture, and therefore a part, with another patient.
-        beside: Number of other files in the folder, by kind.
+        linked_patients: Number of patients who share a picture, and therefore their part of the
+            split, with another patient.
+        other_files: Number of other files in the folder, by kind.
         notes: Remarks about the folder as a whole, in sentences that name no patient.
-        refused: Rows that were read and rejected, by row number; empty for a prepared folder.
+        rejected_rows: Rows that were read and rejected, by row number; empty for a prepared folder.
     """
 
     layout: str
-    cases: tuple[AcceptedImage, ...]
+    accepted: tuple[AcceptedImage, ...]
     rejected: tuple[Rejection, ...]
-    left_out: Counter[ExclusionReason]
+    excluded: Counter[ExclusionReason]
     statements: tuple[PatientStatement, ...]
-    linked: int
-    beside: Counter[OtherFile] = field(default_factory=Counter)
+    linked_patients: int
+    other_files: Counter[OtherFile] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
-    refused: Mapping[int, Row] = field(default_factory=dict)
+    rejected_rows: Mapping[int, Row] = field(default_factory=dict)
 
     @property
     def files(self) -> int:
         """Number of images that the folder lists."""
-        return len(self.cases) + len(self.rejected)
+        return len(self.accepted) + len(self.rejected)
 
 
 def ingest(
@@ -99,51 +100,53 @@ def ingest(
         OutputError: The journal or the sample store cannot be written.
     """
     check_split(manifest, task.secret)
-    beside = count_other_files(manifest.folder, manifest.images, manifest.outlines)
-    outcomes = _outcomes(manifest.rows, task, journal, progress)
-    accepted = [row for row in manifest.rows if outcomes[row.row_number].reason is None]
-    rows = [_completed(row, outcomes[row.row_number]) for row in accepted]
-    refused = {number: o for number, o in outcomes.items() if o.reason is not None}
-    pictures = [_picture(row, outcomes[row.row_number]) for row in rows]
+    other_files = count_other_files(manifest.folder, manifest.images, manifest.outlines)
+    results = _outcomes(manifest.rows, task, journal, progress)
+    readable = [row for row in manifest.rows if results[row.row_number].reason is None]
+    rows = [completed(row, results[row.row_number]) for row in readable]
+    unreadable = {number: r for number, r in results.items() if r.reason is not None}
+    pictures = [_picture(row, results[row.row_number]) for row in rows]
     duplicates, pairs = find_duplicates(pictures)
-    joined = join_patients(manifest, rows, outcomes, task.secret)
+    joined = join_patients(manifest, rows, results, task.secret)
     without_patient = {row.row_number: _NO_PATIENT for row in rows if not row.patient_id}
     representative = linked_patients([*pairs, *joined.pairs])
     unusable = duplicates | without_patient
-    doubts = _doubts([row for row in rows if row.row_number not in unusable], outcomes)
+    doubts = _doubts([row for row in rows if row.row_number not in unusable], results)
     unusable |= _rejected_for_doubts(doubts, accept_doubts=accept_doubts)
     usable = [_linked(row, representative) for row in rows if row.row_number not in unusable]
     statements = _statements(manifest, rows, representative)
     declared_parts(statements)
-    purposes, left_out = assign_purposes(usable, statements)
-    cases = tuple(_case(row, purposes, outcomes, doubts) for row in usable)
+    purposes, excluded = assign_purposes(usable, statements)
+    accepted = tuple(_accepted(row, purposes, results, doubts) for row in usable)
     return Intake(
         layout=manifest.layout,
-        cases=cases,
-        rejected=_rejected(manifest, refused, unusable),
-        left_out=left_out,
+        accepted=accepted,
+        rejected=_rejected(manifest, unreadable, unusable),
+        excluded=excluded,
         statements=tuple(statements),
-        linked=len(linked_patients(pairs)),
-        beside=beside,
-        notes=tuple(_notes(manifest, cases, joined, pictures, beside)),
-        refused={r.row_number: r for r in manifest.rows if r.row_number in {*refused, *unusable}},
+        linked_patients=len(linked_patients(pairs)),
+        other_files=other_files,
+        notes=tuple(_notes(manifest, accepted, joined, pictures, other_files)),
+        rejected_rows={
+            r.row_number: r for r in manifest.rows if r.row_number in {*unreadable, *unusable}
+        },
     )
 
 
 def _notes(
     manifest: Manifest,
-    cases: Sequence[AcceptedImage],
+    accepted: Sequence[AcceptedImage],
     joined: JoinedPatients,
     pictures: Sequence[Picture],
-    beside: Counter[OtherFile],
+    other_files: Counter[OtherFile],
 ) -> Iterator[str]:
     """Yield remarks about the folder as a whole."""
     yield from joined.notes
     yield from identifier_notes(pictures)
-    yield from drawn_notes(case.outcome.drawn_as for case in cases)
-    yield from describe(beside)
+    yield from drawn_notes(image.result.drawn_as for image in accepted)
+    yield from describe(other_files)
     if manifest.layout == bare.LAYOUT and (
-        beside[OtherFile.TABLE] or list(manifest.folder.glob("[Ll]abels.*"))
+        other_files[OtherFile.TABLE] or list(manifest.folder.glob("[Ll]abels.*"))
     ):
         yield f"this layout reads no table; to use a table of labels, name it {plain.TABLE}"
 
@@ -157,16 +160,16 @@ def _rejected_for_doubts(
     return other_image if accept_doubts else other_image | _doubtful_masks(remaining)
 
 
-def _doubts(rows: Sequence[Row], outcomes: Mapping[int, RowResult]) -> dict[int, Doubts]:
+def _doubts(rows: Sequence[Row], results: Mapping[int, RowResult]) -> dict[int, Doubts]:
     """Collect the doubts about each unreviewed row, from the row itself and from its cohort."""
-    by_cohort = judge_cohort([member_of(row, outcomes[row.row_number]) for row in rows])
-    unreviewed = ((row.row_number, outcomes[row.row_number]) for row in rows if not row.reviewed)
+    by_cohort = judge_cohort([member_of(row, results[row.row_number]) for row in rows])
+    unreviewed = ((row.row_number, results[row.row_number]) for row in rows if not row.reviewed)
     return {n: (*contradictions(o), *o.doubts, *by_cohort.get(n, ())) for n, o in unreviewed}
 
 
-def member_of(row: Row, outcome: RowResult) -> CohortMember:
+def member_of(row: Row, result: RowResult) -> CohortMember:
     """Return the properties of one image by which a whole cohort is judged."""
-    return CohortMember(row.row_number, row.vendor, row.laterality, outcome.measures, row.reviewed)
+    return CohortMember(row.row_number, row.vendor, row.laterality, result.measures, row.reviewed)
 
 
 def _about_other_images(doubts: Mapping[int, Doubts]) -> dict[int, FileRejected]:
@@ -183,14 +186,14 @@ def _doubtful_masks(doubts: Mapping[int, Doubts]) -> dict[int, FileRejected]:
     }
 
 
-def _case(
+def _accepted(
     row: Row,
     purposes: Mapping[int, frozenset[Purpose]],
-    outcomes: Mapping[int, RowResult],
+    results: Mapping[int, RowResult],
     doubts: Mapping[int, Doubts],
 ) -> AcceptedImage:
     number = row.row_number
-    return AcceptedImage(row, purposes[number], outcomes[number], doubts.get(number, ()))
+    return AcceptedImage(row, purposes[number], results[number], doubts.get(number, ()))
 
 
 _NO_PATIENT = FileRejected(Reason.NO_PATIENT, "neither the table nor the file names a patient")
@@ -206,15 +209,15 @@ def _outcomes(
 ) -> dict[int, RowResult]:
     """Read rows in parallel threads: hashing, OpenCV and the decoders release the GIL."""
     known = {} if task.verify else {r.row_number: _remembered(r, task, journal) for r in rows}
-    outcomes = {number: outcome for number, outcome in known.items() if outcome is not None}
-    unread = [row for row in rows if row.row_number not in outcomes]
+    results = {number: result for number, result in known.items() if result is not None}
+    unread = [row for row in rows if row.row_number not in results]
     with open_decoder_pool(len(unread)) as pool, reading_progress(progress, len(rows)) as advance:
-        advance(len(outcomes), sum(o.reason is not None for o in outcomes.values()))
-        results = pool.pool.map(partial(_read, task, journal, pool), unread)
-        for row, outcome in zip(unread, results, strict=True):
-            outcomes[row.row_number] = outcome
-            advance(1, int(outcome.reason is not None))
-    return outcomes
+        advance(len(results), sum(o.reason is not None for o in results.values()))
+        pending = pool.pool.map(partial(_read, task, journal, pool), unread)
+        for row, result in zip(unread, pending, strict=True):
+            results[row.row_number] = result
+            advance(1, int(result.reason is not None))
+    return results
 
 
 def _remembered(row: Row, task: Task, journal: Journal) -> RowResult | None:
@@ -222,48 +225,35 @@ def _remembered(row: Row, task: Task, journal: Journal) -> RowResult | None:
     if record is None:
         return None
     try:
-        outcome = RowResult.from_json(record)
+        result = RowResult.from_json(record)
     except (KeyError, TypeError, ValueError):
         return None
-    is_complete = task.store is None or not outcome.digest or task.store.find(outcome.digest)
-    return outcome if is_complete else None
+    is_complete = task.store is None or not result.digest or task.store.find(result.digest)
+    return result if is_complete else None
 
 
 def _read(task: Task, journal: Journal, pool: DecoderPool, row: Row) -> RowResult:
     """Read one row with the next free decoder, and record the result."""
     stat = stat_of(row)
     with pool.decoder() as decoder:
-        outcome = read_row(row, task, decoder)
-    journal.add(task.key(row), stat, outcome.to_json())
-    return outcome
-
-
-def _completed(row: Row, outcome: RowResult) -> Row:
-    """Fill in values that the table leaves empty with those read from the file."""
-    return replace(
-        row,
-        patient_id=row.patient_id or outcome.patient,
-        label=label_of(row, outcome.birads),
-        laterality=outcome.laterality,
-        view=outcome.view,
-        spacing_mm=outcome.spacing_mm,
-        vendor=outcome.vendor,
-    )
+        result = read_row(row, task, decoder)
+    journal.add(task.key(row), stat, result.to_json())
+    return result
 
 
 def _linked(row: Row, representative: Mapping[str, str]) -> Row:
     return replace(row, patient_id=representative.get(row.patient_id, row.patient_id))
 
 
-def _picture(row: Row, outcome: RowResult) -> Picture:
+def _picture(row: Row, result: RowResult) -> Picture:
     return Picture(
         row_number=row.row_number,
         patient=row.patient_id,
         label=row.label,
         outlined=is_outlined(row),
-        instance=outcome.instance,
-        pixels=outcome.pixels,
-        marked=outcome.lesion_share,
+        instance=result.instance,
+        pixels=result.pixels,
+        marked=result.lesion_share,
     )
 
 
@@ -283,14 +273,14 @@ def _statements(
 
 
 def _rejected(
-    manifest: Manifest, refused: Mapping[int, RowResult], refusals: Mapping[int, FileRejected]
+    manifest: Manifest, unreadable: Mapping[int, RowResult], unusable: Mapping[int, FileRejected]
 ) -> tuple[Rejection, ...]:
     """Combine rejections by the table, by the files and by comparing files, in row order."""
     rejected = list(manifest.rejected)
     for row in manifest.rows:
         number = row.row_number
-        if (outcome := refused.get(number)) is not None and outcome.reason is not None:
-            rejected.append(Rejection(number, row.image, outcome.reason, outcome.detail))
-        elif number in refusals:
-            rejected.append(rejection(number, row.image, refusals[number]))
+        if (result := unreadable.get(number)) is not None and result.reason is not None:
+            rejected.append(Rejection(number, row.image, result.reason, result.detail))
+        elif number in unusable:
+            rejected.append(rejection(number, row.image, unusable[number]))
     return tuple(sorted(rejected, key=lambda r: r.row_number))

@@ -1,8 +1,8 @@
-"""What became of each file, written down as it happens: a killed preparation goes on from here.
+"""Record each file's result as soon as it is read, so that an interrupted preparation can resume.
 
-One JSON object a line, in the order in which files were done; when all are done the lines are
-sorted and rewritten, so that an interrupted run leaves what an undisturbed one does. Files are
-known by a keyed hash of their names and by their sizes and times.
+The journal holds one JSON object per line, in the order in which files were finished. At the end
+the lines are rewritten in table order, so that an interrupted run leaves the same journal as an
+undisturbed one. Files are identified by a keyed hash of their names, and by their sizes and times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mamfed_common.runtime.files import (
     write_atomic,
 )
 
-TRIED_AGAIN = frozenset(
+RETRIED = frozenset(
     {
         Reason.TOO_SLOW,
         Reason.DECODER_CRASHED,
@@ -33,14 +33,14 @@ TRIED_AGAIN = frozenset(
         Reason.MISSING_MASK,
     }
 )
-"""Not remembered: an idle machine, a decoder, a file or a permission may be there next time."""
+"""Not recorded: an idle machine, a decoder, a file or a permission may be available next time."""
 
 
 class Journal:
-    """The record of one folder's files; safe to share between threads."""
+    """The results of one folder's files; safe to share between threads."""
 
     def __init__(self, path: Path) -> None:
-        """Read what an earlier run left; a line cut off by a kill is skipped.
+        """Read the journal of an earlier run, skipping a line that a crash cut short.
 
         Raises:
             OutputError: The file cannot be read.
@@ -58,15 +58,15 @@ class Journal:
                 self._known[record["key"]] = record
 
     def find(self, key: str, stat: list[int]) -> dict[str, Any] | None:
-        """Return the outcome of a file that has kept its size and time since."""
+        """Return the result of a file whose size and times are unchanged, else None."""
         record = self._known.get(key)
-        if record is None or record["stat"] != stat or _is_tried_again(record):
+        if record is None or record["stat"] != stat or _is_retried(record):
             return None
         outcome: dict[str, Any] = record["outcome"]
         return outcome
 
     def add(self, key: str, stat: list[int], outcome: dict[str, Any]) -> None:
-        """Write an outcome down at once.
+        """Append a result to the file immediately.
 
         Raises:
             OutputError: The file cannot be written.
@@ -80,19 +80,19 @@ class Journal:
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 with os.fdopen(descriptor, "ab") as file:
                     give_to_owner(descriptor, self.path.parent)
-                    # A line of its own, even after one that a kill has cut off.
+                    # The leading newline separates this line from one that a crash cut short.
                     file.write(b"\n" + line)
             except OSError as error:
                 raise cannot_write(self.path, error) from None
 
     def finish(self, keys: Iterable[str]) -> None:
-        """Keep the records of these files only, in this order.
+        """Keep only the records of these files, in this order.
 
         Raises:
             OutputError: The file cannot be written.
         """
         kept = [self._known[key] for key in keys if key in self._known]
-        lasting = [record for record in kept if not _is_tried_again(record)]
+        lasting = [record for record in kept if not _is_retried(record)]
         try:
             private_directory(self.path.parent)
             write_atomic(self.path, b"".join(_line(record) for record in lasting))
@@ -100,8 +100,8 @@ class Journal:
             raise cannot_write(self.path, error) from None
 
 
-def _is_tried_again(record: dict[str, Any]) -> bool:
-    return record["outcome"].get("reason") in TRIED_AGAIN
+def _is_retried(record: dict[str, Any]) -> bool:
+    return record["outcome"].get("reason") in RETRIED
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -111,8 +111,9 @@ def _line(record: dict[str, Any]) -> bytes:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        whole = record.keys() == {"key", "stat", "outcome"}
-        sound = whole and isinstance(record["key"], str) and isinstance(record["outcome"], dict)
-        return record if sound else None
+        is_complete = record.keys() == {"key", "stat", "outcome"}
+        if not is_complete or not isinstance(record["key"], str):
+            return None
+        return record if isinstance(record["outcome"], dict) else None
     except (ValueError, AttributeError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""``labels.csv`` for a folder that has none: what the files say, and cells for a radiologist."""
+"""Write a ``labels.csv`` template: filled in as far as the files go, the rest for a radiologist."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ TO_FILL = ("pathology", "birads", "density", "mask")
 
 
 def write_blank_table(out: Path, intake: Intake) -> int:
-    """Write one row an accepted image; patients are pseudonyms, labels and masks are left open.
+    """Write one row per accepted image, with pseudonyms for patients and empty labels and masks.
 
     Args:
-        out: The table, which must not exist: labels that someone has filled in are not replaced.
-        intake: What the folder gave.
+        out: The table; it must not exist, so that labels someone has filled in are never replaced.
+        intake: The result of reading the folder.
 
     Returns:
-        How many images are left out since a table cannot hold their names.
+        The number of images omitted because a table cannot hold their file names.
 
     Raises:
-        OutputError: It exists, or cannot be written.
+        OutputError: The file exists or cannot be written.
     """
     check_free(out)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FILLED, *TO_FILL], restval="", lineterminator="\n")
     writer.writeheader()
-    rows = [case.row for case in intake.cases if _can_be_named(case.row.image)]
+    rows = [case.row for case in intake.accepted if _can_be_named(case.row.image)]
     for row in rows:
-        said = {name: getattr(row, name) for name in FILLED}
-        writer.writerow({name: "" if value is None else value for name, value in said.items()})
+        cells = {name: getattr(row, name) for name in FILLED}
+        writer.writerow({name: "" if value is None else value for name, value in cells.items()})
     try:
         write_atomic(out, text.getvalue(), replace=False)
-    except FileExistsError:  # made while we read the images
-        raise OutputError(f"{out}: exists; name another file") from None
+    except FileExistsError:  # created while the images were read
+        raise OutputError(f"{out}: already exists; name another file") from None
     except OSError as error:
         raise cannot_write(out, error) from None
-    return len(intake.cases) - len(rows)
+    return len(intake.accepted) - len(rows)
 
 
 def _can_be_named(image: str) -> bool:
-    """Tell whether a table's cell can hold a file name and lead back to the file."""
+    """Tell whether a table's cell can hold a file name unchanged."""
     odd = image != image.strip() or "\\" in image or ":" in image or image[:1] in "=+-@"
     return image.isprintable() and not odd
 
 
 def check_free(out: Path) -> None:
-    """Refuse before the work, which may take hours.
+    """Check the path before starting work that may take hours.
 
     Raises:
         OutputError: The file exists, or its folder does not.
     """
     check_folder_of(out)
     if os.path.lexists(out):
-        raise OutputError(f"{out}: exists; name another file")
+        raise OutputError(f"{out}: already exists; name another file")

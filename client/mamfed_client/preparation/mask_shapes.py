@@ -1,8 +1,9 @@
-"""How a mask was drawn: by hand, or as the box or ellipse of a reader's mark.
+"""Tell how a mask was drawn: as a contour by hand, or as the box or ellipse of a reader's mark.
 
-A box says where a finding is, not how far it reaches. Data sets hand out ellipses in such boxes,
-too; one in the box of a hand-drawn contour has a Dice of some 0.76 with it, so a score against
-them is no score against contours. What a mask is says itself, whatever its data set's notes say.
+A box shows where a finding is, not how far it extends. Some data sets distribute ellipses inscribed
+in such boxes; an ellipse in the box of a hand-drawn contour has a Dice of about 0.76 with that
+contour, so a score against ellipses is not comparable to a score against contours. The kind is
+determined from the mask itself, regardless of the data set's documentation.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from mamfed_client.imaging.mammogram import Mask
 DrawnAs = Literal["outline", "ellipse", "box"]
 
 SMALLEST_SIDE = 16
-"""A smaller piece could be any of these, in pixels."""
+"""In pixels. A smaller piece could be any of the three kinds."""
 STRAY = 1.5
-"""How far a drawn ellipse strays from the true one, in pixels: programs round differently."""
-FEWEST = 5
-"""Of fewer masks nothing is said; small findings may well be round."""
+"""Tolerated distance of a drawn ellipse from the exact one, in pixels: programs round differently.
+"""
+MIN_MASKS = 5
+"""With fewer masks no note is given; small findings may well be round."""
 FULL = 0.97
-"""Share of its box that a box fills."""
+"""Share of its bounding box that a piece must fill to count as a box."""
 
 
 def drawn_as(mask: Mask) -> DrawnAs:
-    """Say what the pieces of a mask ``(H, W)`` are; of pieces of several kinds, ``outline``.
+    """Return the kind of the pieces of a mask ``(H, W)``; ``outline`` if the kinds are mixed.
 
-    A circle is an ellipse; an ellipse that is turned against the image's sides is an outline.
+    A circle counts as an ellipse; an ellipse that is rotated against the image axes counts as an
+    outline.
     """
     box = Box.around(mask)
     if box is None:
@@ -47,35 +50,40 @@ def drawn_as(mask: Mask) -> DrawnAs:
 
 
 def drawn_notes(drawn: Iterable[str]) -> Iterator[str]:
-    """Say where most masks of a data set, by what they are drawn as, are no contours."""
+    """Warn if most masks of a data set are not contours.
+
+    Args:
+        drawn: The result of :func:`drawn_as` for each mask; empty for images without a mask.
+    """
     counts = Counter(kind for kind in drawn if kind)
     marks = counts["ellipse"] + counts["box"]
-    if counts.total() >= FEWEST and 2 * marks > counts.total():
+    if counts.total() >= MIN_MASKS and 2 * marks > counts.total():
         yield (
-            f"{marks} of {counts.total()} masks are ellipses or boxes around a finding, no "
-            "contours: compare Dice within this data set only, and look at FROC and hits"
+            f"{marks} of {counts.total()} masks are ellipses or boxes around a finding, not "
+            "contours: compare Dice only within this data set, and consider FROC and hits"
         )
 
 
 def _pieces(mask: Mask) -> Iterator[Sequence[int]]:
-    """Yield left, top, width and height of each piece; outlines are quicker found than pieces."""
-    found, nested = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for outline, (_, _, _, around) in zip(found, nested[0], strict=True):
-        if around < 0:  # no hole
+    """Yield left, top, width and height of each piece; contours are faster to find than pieces."""
+    outlines, nested = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for outline, (_, _, _, parent) in zip(outlines, nested[0], strict=True):
+        if parent < 0:  # not a hole
             yield cv2.boundingRect(outline)
 
 
 def _piece(piece: Mask) -> DrawnAs:
-    """Compare a piece, cut out along its sides, with its box and the ellipse in it.
+    """Compare a piece, cropped to its bounding box, with the box and its inscribed ellipse.
 
-    A drawn ellipse has the true one's area but for what it strays along its line, which is shorter
-    than the box's: most outlines need no ellipse to be told by.
+    The area of a drawn ellipse can differ from the exact one only by the tolerated distance along
+    its perimeter, which is shorter than the box's. This test settles most outlines without drawing
+    an ellipse.
     """
     area = np.count_nonzero(piece)
     if area >= FULL * piece.size:
         return "box"
-    strayed = (math.pi / 2 * STRAY + 1) * sum(piece.shape) + SMALLEST_SIDE
-    if abs(area - math.pi / 4 * piece.size) > strayed:
+    tolerance = (math.pi / 2 * STRAY + 1) * sum(piece.shape) + SMALLEST_SIDE
+    if abs(area - math.pi / 4 * piece.size) > tolerance:
         return "outline"
     if (piece & ~_ellipse(piece.shape, STRAY)).any():
         return "outline"
@@ -83,7 +91,7 @@ def _piece(piece: Mask) -> DrawnAs:
 
 
 def _ellipse(shape: tuple[int, ...], grown: float) -> Mask:
-    """Draw the ellipse in a box, each of its half axes longer by some pixels."""
+    """Draw the ellipse inscribed in a box, with both semi-axes longer by ``grown`` pixels."""
     height, width = shape
     y, x = np.ogrid[:height, :width]
     down, across = y - (height - 1) / 2, x - (width - 1) / 2

@@ -1,8 +1,8 @@
-"""The same pictures in two data sets that train together, known by their pixels.
+"""Find pictures that two data sets trained together share, by comparing their pixels.
 
-Each data set is split by its own name, so what one trains on another may test: the result would be
-of images that the network has seen. Sites of a real federation cannot compare their pictures; of a
-simulation, and of one site's own data sets, they are compared here.
+Each data set is split by its own name, so one may test on pictures that another trains on, and the
+result would cover images that the network has seen. Sites of a real federation cannot compare their
+pictures; the data sets of a simulation, or of a single site, are compared here.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import NamedTuple
 from mamfed_client.preparation.cohort import Cohort
 from mamfed_common.domain import Part
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.wording import counted
 
 
 class Overlap(NamedTuple):
     """Pictures that two data sets share.
 
     Attributes:
-        names: What the two are called.
-        pictures: How many.
-        divided: How many of them are in different parts of the split.
+        names: The names of the two data sets.
+        pictures: The number of shared pictures.
+        divided: The number of shared pictures that are in different parts of the split.
     """
 
     names: tuple[str, str]
@@ -30,20 +31,19 @@ class Overlap(NamedTuple):
     divided: int
 
     def __str__(self) -> str:
-        """Say it in a sentence that names no picture."""
+        """Describe the overlap in a sentence that names no picture."""
         first, second = self.names
-        what = "picture" if self.pictures == 1 else "pictures"
-        return f"{first} and {second} hold {self.pictures} of the same {what}"
+        return f"{first} and {second} share {counted(self.pictures, 'picture')}"
 
 
 def check_apart(cohorts: Mapping[str, Cohort]) -> tuple[str, ...]:
-    """Refuse data sets of which one trains on what another holds out.
+    """Refuse data sets if one trains on pictures that another holds out.
 
     Args:
-        cohorts: Each data set by what it is called in messages.
+        cohorts: The data sets by the names used in messages.
 
     Returns:
-        A note on each two that share pictures, all of them in the same part of both splits.
+        A note on each pair of data sets that share pictures, all in the same part of both splits.
 
     Raises:
         DataError: Some shared pictures are in different parts.
@@ -53,10 +53,10 @@ def check_apart(cohorts: Mapping[str, Cohort]) -> tuple[str, ...]:
         if overlap.divided:
             raise DataError(
                 f"{overlap}, {overlap.divided} of them in different parts of the split: one trains "
-                "on what the other tests; leave one of the two out, or take the pictures out of "
-                "one, or declare both splits in a split column"
+                "on what the other tests; omit one of the two, remove the pictures from one, or "
+                "declare both splits in a split column"
             )
-    return tuple(f"{overlap}, which are trained on twice" for overlap in overlaps)
+    return tuple(f"{overlap}, which are used twice in training" for overlap in overlaps)
 
 
 def _overlaps(cohorts: Mapping[str, Cohort]) -> Iterator[Overlap]:
@@ -69,4 +69,4 @@ def _overlaps(cohorts: Mapping[str, Cohort]) -> Iterator[Overlap]:
 
 
 def _parts(cohort: Cohort) -> dict[str, Part]:
-    return {image.case.outcome.pixels: image.part for image in cohort.placed}
+    return {image.case.result.pixels: image.part for image in cohort.images}

@@ -1,4 +1,4 @@
-"""A folder's patients, joined by what rows and files say of them (``patients`` has the rules)."""
+"""Apply the rules of ``patients`` to a folder: find rows that belong to the same patient."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mamfed_client.preparation.row_result import RowResult
 
 
 def join_patients(
-    manifest: Manifest, rows: Sequence[Row], outcomes: Mapping[int, RowResult], secret: bytes
+    manifest: Manifest, rows: Sequence[Row], results: Mapping[int, RowResult], secret: bytes
 ) -> JoinedPatients:
-    """Find patients who may be one by how they are spelled, or by what their files say.
+    """Find patients who may be the same, by their spelling or by their files' Patient ID.
 
     Args:
-        manifest: What the folder offers.
-        rows: Its rows that can be read, completed by what their files say.
-        outcomes: What became of each row.
-        secret: The site's, for pseudonyms.
+        manifest: The images that the folder lists.
+        rows: The readable rows, completed with values from their files.
+        results: The result of each row, by row number.
+        secret: The site's secret, for pseudonyms.
     """
-    mentions = _mentions(manifest, rows, outcomes, secret)
+    mentions = _mentions(manifest, rows, results, secret)
     placeholders = {patient_key(secret, word) for word in PLACEHOLDERS}
     spelled = spelled_alike(mentions)
     by_files = named_alike(mentions, placeholders.__contains__)
@@ -41,28 +41,29 @@ def join_patients(
 
 
 def check_split(manifest: Manifest, secret: bytes) -> None:
-    """Refuse a split column that divides a patient, before any image is read.
+    """Check the split column before any image is read.
 
     Raises:
-        DataError: It does, or holds something unknown.
+        DataError: The column divides a patient, or holds an unknown value.
     """
-    one = linked_patients(spelled_alike(_mentions(manifest, (), {}, secret)).pairs)
-    statements = manifest.statements
-    declared_parts([replace(s, patient_id=one.get(s.patient_id, s.patient_id)) for s in statements])
+    same = linked_patients(spelled_alike(_mentions(manifest, (), {}, secret)).pairs)
+    declared_parts(
+        [replace(s, patient_id=same.get(s.patient_id, s.patient_id)) for s in manifest.statements]
+    )
 
 
 def _mentions(
-    manifest: Manifest, rows: Sequence[Row], outcomes: Mapping[int, RowResult], secret: bytes
+    manifest: Manifest, rows: Sequence[Row], results: Mapping[int, RowResult], secret: bytes
 ) -> list[PatientMention]:
-    """Say of every row, usable or not, whom it and its file name."""
-    said = {
+    """Return how every row, usable or not, and its file identify the patient."""
+    mentions = {
         s.row_number: PatientMention(
             s.row_number, s.patient_id, patient_key(secret, s.patient_id), "", s.patient_checked
         )
         for s in manifest.statements
     }
     for row in rows:
-        number, outcome = row.row_number, outcomes[row.row_number]
-        by_file = PatientMention(number, row.patient_id, outcome.alike, in_table=False)
-        said[number] = said.get(number, by_file)._replace(by_file=outcome.alike)
-    return [mention for _, mention in sorted(said.items())]
+        number, result = row.row_number, results[row.row_number]
+        by_file = PatientMention(number, row.patient_id, result.alike, in_table=False)
+        mentions[number] = mentions.get(number, by_file)._replace(by_file=result.alike)
+    return [mention for _, mention in sorted(mentions.items())]

@@ -119,6 +119,19 @@ def label_of(row: Row, birads: str | None) -> Label:
         return row.label
 
 
+def completed(row: Row, result: RowResult) -> Row:
+    """Fill in values that the table leaves empty with those read from the file."""
+    return replace(
+        row,
+        patient_id=row.patient_id or result.patient,
+        label=label_of(row, result.birads),
+        laterality=result.laterality,
+        view=result.view,
+        spacing_mm=result.spacing_mm,
+        vendor=result.vendor,
+    )
+
+
 def _accepted(row: Row, task: Task, decoder: Decoder) -> RowResult:
     mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
     file_facts = mammogram.facts

@@ -1,6 +1,7 @@
-"""A prepared folder: samples and what training needs to know of them, without the original files.
+"""Read and write a prepared folder: samples with the data that training needs about them.
 
-``manifest.json`` holds pseudonyms only; without the site's secret nobody finds a patient in it.
+``manifest.json`` holds pseudonyms only; without the site's secret they cannot be traced to a
+patient.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mamfed_client.imaging.preprocess import PREPARE_VERSION
 from mamfed_client.imaging.rejections import Reason, Rejection
 from mamfed_client.preparation.eligibility import ExclusionReason
 from mamfed_client.preparation.ingest import AcceptedImage, Intake
-from mamfed_client.preparation.prepare_row import READING_VERSION
+from mamfed_client.preparation.prepare_row import READING_VERSION, completed
 from mamfed_client.preparation.pseudonyms import pseudonym, read_key
 from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.preparation.sample_store import SampleStore
@@ -40,19 +41,19 @@ Parts = dict[str, Part]
 
 
 def is_prepared(folder: Path) -> bool:
-    """Tell whether a folder is one that ``mamfed-client data prepare`` has made."""
+    """Tell whether ``mamfed-client data prepare`` has written this folder."""
     return (folder / MANIFEST).is_file()
 
 
 class PreparedKind(NamedTuple):
-    """What a prepared folder was made of, and how.
+    """The source and settings of a prepared folder.
 
     Attributes:
-        source: Pseudonym of the folder that its images came from.
-        size: Side of its samples in pixels.
-        encrypted: Whether they are encrypted.
-        key: Pseudonym of the key, empty without.
-        secret: Pseudonym of the site's secret, which all other pseudonyms come from.
+        source: Pseudonym of the original folder.
+        size: Side of the samples in pixels.
+        encrypted: Whether the samples are encrypted.
+        key: Pseudonym of the encryption key; empty if not encrypted.
+        secret: Pseudonym of the site's secret, from which all other pseudonyms derive.
     """
 
     source: str
@@ -78,16 +79,16 @@ def save_intake(folder: Path, intake: Intake, kind: PreparedKind, secret: bytes)
         "reading_version": READING_VERSION,
         **kind._asdict(),
         "layout": intake.layout,
-        "linked": intake.linked,
-        "beside": {str(kind): count for kind, count in sorted(intake.beside.items())},
+        "linked": intake.linked_patients,
+        "beside": {str(kind): count for kind, count in sorted(intake.other_files.items())},
         "notes": list(intake.notes),
-        "left_out": {str(reason): count for reason, count in sorted(intake.left_out.items())},
+        "left_out": {str(reason): count for reason, count in sorted(intake.excluded.items())},
         "rejected": [[r.row_number, r.reason] for r in intake.rejected],
         "statements": [
             [s.row_number, patient(s.patient_id), _label_json(s.label), s.split]
             for s in intake.statements
         ],
-        "cases": [_case_json(case, patient(case.row.patient_id)) for case in intake.cases],
+        "cases": [_case_json(case, patient(case.row.patient_id)) for case in intake.accepted],
     }
     try:
         write_atomic(private_directory(folder) / MANIFEST, json.dumps(content, indent=1) + "\n")
@@ -96,7 +97,7 @@ def save_intake(folder: Path, intake: Intake, kind: PreparedKind, secret: bytes)
 
 
 def prepared_as(folder: Path) -> PreparedKind:
-    """Return what a prepared folder was made of.
+    """Return the source and settings of a prepared folder.
 
     Raises:
         DataError: The manifest is damaged.
@@ -115,15 +116,15 @@ def prepared_images(folder: Path) -> int:
 
 
 def load_intake(folder: Path) -> tuple[Intake, int, bool]:
-    """Read a prepared folder: what it holds, the size of its samples, whether it is encrypted.
+    """Return the intake of a prepared folder, its sample size, and whether it is encrypted.
 
     Raises:
-        DataError: It was not made by this version of mamfed, or is damaged.
+        DataError: Another version of mamfed wrote the folder, or its manifest is damaged.
     """
     content = _content(folder)
     versions = (content["format"], content["prepare_version"], content.get("reading_version"))
     if versions != (FORMAT, PREPARE_VERSION, READING_VERSION):
-        raise DataError(f"{folder}: made by another version of mamfed; prepare the folder again")
+        raise DataError(f"{folder}: written by another version of mamfed; prepare the folder again")
     try:
         return _intake(content), content["size"], content["encrypted"]
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
@@ -134,25 +135,25 @@ def open_store(folder: Path, key_path: Path | None, *, encrypted: bool) -> Sampl
     """Open the samples of a prepared folder.
 
     Raises:
-        DataError: They are encrypted and no key is named, or the file is no key.
+        DataError: The samples are encrypted and no key, or no valid key, is given.
     """
     if not encrypted:
         return SampleStore(folder / SAMPLES)
     if key_path is None:
-        raise DataError(f"{folder}: its samples are encrypted; name the key file with --key")
+        raise DataError(f"{folder}: the samples are encrypted; name the key file with --key")
     return SampleStore(folder / SAMPLES, read_key(key_path, "key", make=False))
 
 
 def remembered_parts(
-    folder: Path, what: str, patients: frozenset[str], draw: Callable[[frozenset[str]], Parts]
+    folder: Path, split_key: str, patients: frozenset[str], draw: Callable[[frozenset[str]], Parts]
 ) -> Parts:
-    """Return the split of a prepared folder; patients who came later are added to it.
+    """Return the stored split of a prepared folder, extended by patients who are new.
 
     Args:
-        folder: The prepared folder, which keeps its splits in ``splits.json``.
-        what: Everything that the split is drawn from.
-        patients: Whom it has to place.
-        draw: Draws a split of the patients whom it is given.
+        folder: The prepared folder, which stores its splits in ``splits.json``.
+        split_key: All settings that determine the split, as the key it is stored under.
+        patients: The patients to assign.
+        draw: Draws a split for a set of patients.
 
     Raises:
         DataError: The file is damaged.
@@ -161,13 +162,13 @@ def remembered_parts(
     path = folder / SPLITS
     try:
         splits = json.loads(path.read_bytes()) if path.exists() else {}
-        parts: Parts = {p: part for p, part in splits.get(what, {}).items() if part in PARTS}
+        parts: Parts = {p: part for p, part in splits.get(split_key, {}).items() if part in PARTS}
     except (OSError, ValueError, AttributeError):
         raise DataError(f"{path}: damaged; remove it to draw a new split") from None
-    fresh = patients - parts.keys()
-    if fresh:
-        parts |= draw(fresh)
-        splits[what] = parts
+    new_patients = patients - parts.keys()
+    if new_patients:
+        parts |= draw(new_patients)
+        splits[split_key] = parts
         try:
             write_atomic(path, json.dumps(splits, indent=1, sort_keys=True) + "\n")
         except OSError as error:
@@ -177,10 +178,10 @@ def remembered_parts(
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a folder; a kill leaves no lock behind.
+    """Lock a folder against a second process; a crash leaves no lock behind.
 
     Raises:
-        SetupError: Another process works in it, or its file system has no locks.
+        SetupError: Another process is using the folder, or its file system has no locks.
         OutputError: The folder cannot be written.
     """
     try:
@@ -194,7 +195,9 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _content(folder: Path) -> dict[str, Any]:
     if not is_prepared(folder):
-        raise DataError(f"{folder}: not a prepared folder; mamfed-client data prepare makes one")
+        raise DataError(
+            f"{folder}: not a prepared folder; create one with mamfed-client data prepare"
+        )
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         if not {"format", "prepare_version", *PreparedKind._fields} <= content.keys():
@@ -219,31 +222,31 @@ def _case_json(case: AcceptedImage, patient: str) -> dict[str, Any]:
         "annotated": bool(case.row.annotations),
         "purposes": sorted(case.purposes),
         "doubts": to_json(case.doubts),
-        "outcome": {**case.outcome.to_json(), "patient": "", "alike": ""},
+        "outcome": {**case.result.to_json(), "patient": "", "alike": ""},
     }
 
 
 def _intake(content: dict[str, Any]) -> Intake:
     return Intake(
         layout=content["layout"],
-        cases=tuple(_case(case) for case in content["cases"]),
+        accepted=tuple(_case(case) for case in content["cases"]),
         rejected=tuple(
             Rejection(number, _name(number), Reason(reason), "")
             for number, reason in content["rejected"]
         ),
-        left_out=Counter({ExclusionReason(reason): n for reason, n in content["left_out"].items()}),
+        excluded=Counter({ExclusionReason(reason): n for reason, n in content["left_out"].items()}),
         statements=tuple(
             PatientStatement(number, patient, _label(label), split)
             for number, patient, label, split in content["statements"]
         ),
-        linked=content["linked"],
-        beside=Counter({OtherFile(kind): n for kind, n in content.get("beside", {}).items()}),
+        linked_patients=content["linked"],
+        other_files=Counter({OtherFile(kind): n for kind, n in content.get("beside", {}).items()}),
         notes=tuple(content.get("notes", ())),
     )
 
 
 def _case(content: dict[str, Any]) -> AcceptedImage:
-    outcome = RowResult.from_json(content["outcome"])
+    result = RowResult.from_json(content["outcome"])
     label = _label(content["label"])
     assert label is not None
     row = Row(
@@ -253,16 +256,12 @@ def _case(content: dict[str, Any]) -> AcceptedImage:
         annotations=(Annotation(),) if content["annotated"] else (),
         patient_id=content["patient"],
         label=label,
-        laterality=outcome.laterality,
-        view=outcome.view,
-        spacing_mm=outcome.spacing_mm,
-        vendor=outcome.vendor,
         density=content["density"],
         kind=content.get("kind"),
         split=content["split"],
     )
-    doubts = from_json(content.get("doubts", ()))  # an older version had none
-    return AcceptedImage(row, frozenset(content["purposes"]), outcome, doubts)
+    doubts = from_json(content.get("doubts", ()))  # older versions stored none
+    return AcceptedImage(completed(row, result), frozenset(content["purposes"]), result, doubts)
 
 
 def _name(row_number: int) -> str:

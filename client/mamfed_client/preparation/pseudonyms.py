@@ -1,4 +1,4 @@
-"""Names that tell patients and files apart at a site without saying who or what they are."""
+"""Pseudonyms that distinguish a site's patients and files without revealing their names."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def default_secret_path() -> Path:
 
 
 def site_secret(path: Path | None = None) -> bytes:
-    """Read the site's secret, 32 random bytes; make it where there is none.
+    """Read the site's secret of 32 random bytes; create it if absent.
 
     Raises:
-        DataError: The file is no secret, or others may read it.
-        OutputError: It cannot be made.
+        DataError: The file is not a secret, or other users can read it.
+        OutputError: The file cannot be read or created.
     """
     return read_key(path or default_secret_path(), "site secret")
 
@@ -38,34 +38,38 @@ def read_key(path: Path, what: str, *, make: bool = True) -> bytes:
 
     Args:
         path: The file.
-        what: What the key is, for messages.
-        make: Whether to make the file where there is none.
+        what: What to call the key in messages.
+        make: Whether to create the file if it is absent.
 
     Raises:
-        DataError: The file has another length or mode, or is not there.
-        OutputError: It cannot be made.
+        DataError: The file is absent, or has the wrong length or mode.
+        OutputError: The file cannot be read or created.
     """
     if not make and not path.is_file():
-        raise DataError(f"{path}: no {what} there")
+        raise DataError(f"{path}: no such {what} file")
     try:
         _make(path)
         mode = stat.S_IMODE(path.stat().st_mode)
         key = path.read_bytes()
     except OSError as error:
-        raise OutputError(f"{path}: {what} cannot be read or made: {reason(path, error)}") from None
+        raise OutputError(
+            f"{path}: the {what} cannot be read or created: {reason(path, error)}"
+        ) from None
     if mode & 0o077:
-        raise DataError(f"{path}: the {what} has mode {mode:04o}, others may read it; chmod 600 it")
+        raise DataError(
+            f"{path}: the {what} has mode {mode:04o}, so other users can read it; run chmod 600"
+        )
     if len(key) != SECRET_BYTES:
         raise DataError(
-            f"{path}: {len(key)} bytes, a {what} has {SECRET_BYTES}; is it another file?"
+            f"{path}: {len(key)} bytes, but a {what} has {SECRET_BYTES}; is this the right file?"
         )
     return key
 
 
 def pseudonym(secret: bytes, *words: str) -> str:
-    """Return 32 hexadecimal digits of HMAC-SHA256 over words, the first of which says what it is.
+    """Return 32 hexadecimal digits of an HMAC-SHA256 over words, the first of which is the kind.
 
-    Without the secret nobody can try names out until one fits.
+    Without the secret, nobody can find a name by trying candidates.
     """
     message = b"".join(
         len(data).to_bytes(8) + data
@@ -75,7 +79,7 @@ def pseudonym(secret: bytes, *words: str) -> str:
 
 
 def _make(path: Path) -> None:
-    """Write the file under another name first: a second process sees all of it or nothing."""
+    """Create the file under a temporary name first, so that no process sees a partial file."""
     if path.exists():
         return
     draft = private_directory(path.parent) / f".{path.name}.{secrets.token_hex(8)}"

@@ -1,8 +1,8 @@
-"""Prepared samples on disk, found by the content of the files they were made of.
+"""Store prepared samples on disk, addressed by the content of the files they were made from.
 
-One safetensors file a sample: ``image`` uint16 and ``flags`` uint8, both ``(S, S)``, memory-mapped
-when looked at. Its name is a hash and nothing inside it names a patient or a file. A site that asks
-for encryption has the same bytes under AES-256-GCM, authenticated with their name.
+Each sample is one safetensors file with ``image`` uint16 and ``flags`` uint8, both ``(S, S)``,
+memory-mapped on access. The file name is a hash, and nothing in the file names a patient or a file.
+With encryption, the same bytes are stored under AES-256-GCM, authenticated with the file name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LARGEST_HEADER = 65536
 
 
 class _Layout(NamedTuple):
-    """Where things lie in a safetensors file: offsets in bytes."""
+    """Offsets in a safetensors file, in bytes, and its metadata."""
 
     side: int
     image: int
@@ -54,8 +54,8 @@ class StoredSample:
 
     Attributes:
         path: The file.
-        key: The key of an encrypted one.
-        sound: Whether its checksum has been seen to fit in this process.
+        key: The encryption key; None if the sample is not encrypted.
+        sound: Whether this process has verified the checksum.
     """
 
     path: Path
@@ -63,14 +63,14 @@ class StoredSample:
     sound: bool = field(default=False, compare=False)
 
     def load(self, name: str) -> Sample:
-        """Read the sample; its checksum is looked at the first time.
+        """Read the sample; the checksum is verified on the first read.
 
         Args:
-            name: What the site calls the image.
+            name: The site's name for the image.
 
         Raises:
-            DataError: The file has vanished, is damaged or encrypted under another key. A damaged
-                one is removed, so that the next preparation makes it anew.
+            DataError: The file is missing, damaged or encrypted with another key. A damaged file
+                is deleted, so that the next preparation creates it again.
         """
         try:
             content = self._content()
@@ -81,18 +81,23 @@ class StoredSample:
             if not self.sound:
                 raise ValueError
         except OSError:
-            raise DataError(f"{self.path}: cached sample is gone; prepare it again") from None
+            raise DataError(
+                f"{self.path}: the stored sample is missing; prepare the folder again"
+            ) from None
         except InvalidTag:
-            raise DataError(f"{self.path}: not encrypted under this key, or damaged") from None
+            raise DataError(
+                f"{self.path}: encrypted with another key, or damaged; check the key file"
+            ) from None
         except (ValueError, KeyError, TypeError):
             self.path.unlink(missing_ok=True)
             raise DataError(
-                f"{self.path}: cached sample was damaged and is removed; prepare it again"
+                f"{self.path}: the stored sample was damaged and has been deleted; prepare the "
+                "folder again"
             ) from None
         return Sample(image, flags & FIELD != 0, flags & MASK != 0, name)
 
     def is_sound(self) -> bool:
-        """Tell whether the sample can be read; remove it where it is damaged."""
+        """Tell whether the sample can be read; a damaged file is deleted."""
         try:
             self.load("")
         except DataError:
@@ -100,7 +105,7 @@ class StoredSample:
         return True
 
     def transform(self) -> Transform:
-        """Return the way from the image file's pixels to the sample's.
+        """Return the transform from the image file's pixels to the sample's.
 
         Raises:
             DataError: As :meth:`load`.
@@ -121,12 +126,12 @@ class SampleStore:
     """A folder of samples."""
 
     def __init__(self, folder: Path, key: bytes | None = None) -> None:
-        """Stand for a folder; with a key, its samples are encrypted."""
+        """Open a sample folder; ``key`` enables encryption."""
         self.folder = folder
         self.key = key
 
     def find(self, digest: str) -> StoredSample | None:
-        """Return the sample of a content, if a file of the right length is there."""
+        """Return the sample with this digest if its file exists and has the right length."""
         path = self._path(digest)
         try:
             if self.key is not None:
@@ -137,7 +142,7 @@ class SampleStore:
         return StoredSample(path)
 
     def add(self, digest: str, sample: Sample, transform: Transform) -> StoredSample:
-        """Write the sample of a content.
+        """Write a sample under its digest.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -154,7 +159,7 @@ class SampleStore:
         return StoredSample(path, self.key)
 
     def keep_only(self, digests: Container[str]) -> None:
-        """Remove all other samples, and those of the other kind, encrypted or in the clear."""
+        """Delete all other samples, and all that do not match the store's encryption setting."""
         for path in self.folder.glob("??/*"):
             if path.stem not in digests or path != self._path(path.stem):
                 path.unlink(missing_ok=True)
@@ -178,14 +183,14 @@ def digest(
     size: int,
     reading_version: int,
 ) -> str:
-    """Hash everything that a sample depends on.
+    """Hash everything that determines a sample.
 
     Args:
-        image_sha256: Of the image file's content.
-        mask_sha256: Of what its annotations hold; empty without.
+        image_sha256: SHA-256 of the image file.
+        mask_sha256: SHA-256 of the annotations; empty if there are none.
         laterality: Which breast.
         size: Side of the sample in pixels.
-        reading_version: Of the code that reads the files.
+        reading_version: Version of the code that reads the files.
     """
     words = [image_sha256, mask_sha256, str(laterality), str(size), str(PREPARE_VERSION)]
     words.append(str(reading_version))
@@ -193,7 +198,7 @@ def digest(
 
 
 def _packed(sample: Sample, transform: Transform) -> bytes:
-    """Lay a sample out; all facts stand under one key, because safetensors shuffles several."""
+    """Serialise a sample; all metadata is under one key, as safetensors does not order keys."""
     flags = sample.breast_mask * np.uint8(FIELD) | sample.mask * np.uint8(MASK)
     facts = {"transform": transform.to_json(), "crc32": _checksum(sample.image, flags)}
     metadata = {METADATA: json.dumps(facts, sort_keys=True)}
@@ -204,7 +209,7 @@ def _layout(content: npt.NDArray[np.uint8]) -> _Layout:
     """Read the header: 8 bytes of length, then JSON.
 
     Raises:
-        ValueError, KeyError, TypeError: This is no whole sample.
+        ValueError, KeyError, TypeError: The content is not a complete sample.
     """
     length = int.from_bytes(content[:8].tobytes(), "little")
     if not 0 < length <= LARGEST_HEADER:

@@ -22,27 +22,27 @@ STAGES: dict[str, Purpose] = {
 
 def summarise_intake(intake: Intake) -> dict[str, Any]:
     """Count a folder's images by every property that may affect training."""
-    cases = intake.cases
+    cases = intake.accepted
     return {
         "layout": intake.layout,
         "files": intake.files,
         "accepted": len(cases),
         "rejected": tally(r.reason for r in intake.rejected),
-        "other_files": tally(intake.beside.elements()),
-        "left_out": tally(intake.left_out.elements()),
+        "other_files": tally(intake.other_files.elements()),
+        "left_out": tally(intake.excluded.elements()),
         "patients": _patients(cases),
-        "patients_sharing_a_picture": intake.linked,
+        "patients_sharing_a_picture": intake.linked_patients,
         "vendors": tally(c.row.vendor or "unknown" for c in cases),
         "views": tally(_word(c.row.view) for c in cases),
         "lateralities": tally(c.row.laterality or "unknown" for c in cases),
-        "laterality_from": tally(c.outcome.laterality_source or "nowhere" for c in cases),
-        "view_from": tally(c.outcome.view_source or "nowhere" for c in cases),
+        "laterality_from": tally(c.result.laterality_source or "nowhere" for c in cases),
+        "view_from": tally(c.result.view_source or "nowhere" for c in cases),
         "densities": tally(_word(c.row.density) for c in cases),
         "labels": tally(_label(c) for c in cases),
         "without_spacing": sum(c.row.spacing_mm is None for c in cases),
-        "masks_resampled": sum(c.outcome.resampled for c in cases),
-        "masks_drawn_as": tally(c.outcome.drawn_as for c in cases if c.outcome.drawn_as),
-        "regions_of_other_classes": sum(c.outcome.others for c in cases),
+        "masks_resampled": sum(c.result.resampled for c in cases),
+        "masks_drawn_as": tally(c.result.drawn_as for c in cases if c.result.drawn_as),
+        "regions_of_other_classes": sum(c.result.others for c in cases),
         "doubtful_images": sum(bool(c.doubts) for c in cases),
         "doubts": tally(kind for c in cases for kind in {d.doubt for d in c.doubts}),
         "notes": list(intake.notes),
@@ -52,7 +52,7 @@ def summarise_intake(intake: Intake) -> dict[str, Any]:
 
 def list_items(intake: Intake) -> list[dict[str, Any]]:
     """List every file with its status. The list must not leave the site."""
-    items = [(case.row.row_number, _accepted_item(case)) for case in intake.cases]
+    items = [(case.row.row_number, _accepted_item(case)) for case in intake.accepted]
     items += [(r.row_number, _rejected_item(r)) for r in intake.rejected]
     return [{"row": number, **item} for number, item in sorted(items, key=itemgetter(0))]
 

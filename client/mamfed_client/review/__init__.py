@@ -1,1 +1,1 @@
-"""What people look at before they trust prepared data: the page of ``data check``, one row."""
+"""Views for reviewing data before training: the page of ``data check`` and single images."""

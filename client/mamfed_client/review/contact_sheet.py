@@ -1,4 +1,4 @@
-"""The pictures on the page of a check: which are chosen, and how they are drawn."""
+"""The contact sheet of a check: choose the images and draw them."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from mamfed_common.runtime.terminal import reading_progress
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 SIDE = 256
-"""Side of a picture in pixels, a little more than it is shown at."""
+"""Side of a picture in pixels, slightly larger than it is displayed."""
 LEVELS = 32
-"""Bins of the grey levels."""
+"""Number of bins of the grey-level histogram."""
 JPEG = (
     *(cv2.IMWRITE_JPEG_QUALITY, 88),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
-"""Colour keeps its full resolution, or outlines of one pixel smear."""
+"""Colour keeps its full resolution; otherwise outlines of one pixel would blur."""
 
 Item = TypeVar("Item")
 
 ORDER: tuple[Purpose, ...] = ("malignant", "benign", "without_malignancy")
-"""By what an image is listed that serves several purposes."""
+"""Order of precedence for listing an image that serves several purposes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class ImagePicture:
 
     Attributes:
         case: The image.
-        jpeg: The sample with its outlines, ``SIDE`` square; of a doubtful one the file's image.
-        mirrored: Whether left and right are swapped against the file.
+        jpeg: The sample with its outlines, ``SIDE`` square; the whole image if it is doubtful.
+        mirrored: Whether left and right are swapped compared with the file.
         outlined: Whether a lesion is outlined.
-        breast_share: Share of the file's image that is breast.
+        breast_share: Share of the file's image that is breast, 0..1.
         levels: ``(LEVELS,)`` float64, shares of the breast's pixels by grey level, black to white.
     """
 
@@ -71,10 +71,10 @@ class ImagePicture:
 
 
 def choose(cases: Sequence[AcceptedImage], most: int) -> list[AcceptedImage]:
-    """Choose doubtful images, then others in turn from every vendor, view and purpose.
+    """Choose doubtful images first, then others evenly from every vendor, view and purpose.
 
-    Of doubtful ones each doubt has its turn, of the others malignant ones come first. Within these
-    the choice is random, but always the same: it depends on row numbers alone.
+    Doubtful images are taken from each doubt in turn; among the others, malignant ones come first.
+    Within a group the choice is random but reproducible: it depends on row numbers alone.
 
     Returns:
         At most ``most`` images: the doubtful ones by doubt and row, then the others by purpose,
@@ -92,7 +92,7 @@ def choose(cases: Sequence[AcceptedImage], most: int) -> list[AcceptedImage]:
 def round_robin(
     items: Sequence[Item], group: Callable[[Item], Any], row: Callable[[Item], int], most: int
 ) -> list[Item]:
-    """Take one of each group in turn, at most so many, in an order drawn by row numbers alone."""
+    """Take at most ``most`` items from all groups in turn, in an order seeded by row numbers."""
     groups: defaultdict[Any, list[Item]] = defaultdict(list)
     for item in sorted(items, key=lambda i: derive_seed(0, "contact sheet", row(i))):
         groups[group(item)].append(item)
@@ -105,12 +105,12 @@ def _row(case: AcceptedImage) -> int:
 
 
 def main_category(case: AcceptedImage) -> Purpose | None:
-    """Say what an image is listed by; None where it serves nothing."""
+    """Return the purpose that an image is listed under; None if it serves none."""
     return next((purpose for purpose in ORDER if purpose in case.purposes), None)
 
 
 def draw(cases: Sequence[AcceptedImage]) -> tuple[list[ImagePicture], list[int]]:
-    """Read images once more and draw them, behind a progress bar on stderr.
+    """Read images again and draw them, with a progress bar on stderr.
 
     Returns:
         The pictures in the order of ``cases``, and the rows that can no longer be read.
@@ -119,13 +119,13 @@ def draw(cases: Sequence[AcceptedImage]) -> tuple[list[ImagePicture], list[int]]
         return [], []
     drawn: list[ImagePicture] = []
     failed: list[int] = []
-    with Decoder() as decoder, reading_progress("drawing", len(cases)) as done:
+    with Decoder() as decoder, reading_progress("drawing", len(cases)) as advance:
         for case in cases:
             try:
                 drawn.append(_draw(case, decoder))
             except FileRejected:
                 failed.append(case.row.row_number)
-            done(1, int(case.row.row_number in failed))
+            advance(1, int(case.row.row_number in failed))
     return drawn, failed
 
 
@@ -146,11 +146,11 @@ def _draw(case: AcceptedImage, decoder: Decoder) -> ImagePicture:
     mask: Mask | None = None
     if "malignant" in case.purposes:
         mask = decoder.mask(annotations_of(row, mammogram), *mammogram.grey.shape)[0].mask
-    look = analyse(mammogram)
-    sample, transform = prepare(mammogram, mask, SIDE, analysis=look)
+    analysis = analyse(mammogram)
+    sample, transform = prepare(mammogram, mask, SIDE, analysis=analysis)
     return ImagePicture(
         case=case,
-        jpeg=jpeg_of(whole(mammogram, mask, look) if case.doubts else sample),
+        jpeg=jpeg_of(whole_image(mammogram, mask, analysis) if case.doubts else sample),
         mirrored=transform.flipped and not case.doubts,
         outlined=bool(sample.mask.any()),
         breast_share=_breast_share(sample, transform),
@@ -158,9 +158,9 @@ def _draw(case: AcceptedImage, decoder: Decoder) -> ImagePicture:
     )
 
 
-def whole(mammogram: Mammogram, mask: Mask | None, look: ImageAnalysis) -> Sample:
-    """Show all of the file's image as it lies: what is cropped or turned hides what is wrong."""
-    grey, breast = mammogram.grey, look.view.breast
+def whole_image(mammogram: Mammogram, mask: Mask | None, analysis: ImageAnalysis) -> Sample:
+    """Return the file's whole image, unrotated; cropping or turning could hide what is wrong."""
+    grey, breast = mammogram.grey, analysis.view.breast
     rows, columns = grey.shape
     transform = Transform(rows, columns, 0, rows, 0, columns, flipped=False, size=SIDE)
     levels = intensity_range(grey, mammogram.valid, breast)

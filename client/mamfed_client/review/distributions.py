@@ -1,4 +1,4 @@
-"""Bars and histograms of what a folder holds, as numbers that a page draws."""
+"""Compute the bar charts and histograms of a folder's images for a page to draw."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from mamfed_common.runtime.wording import counted
 
 BINS = 24
-"""About as many as a histogram of linear bins gets."""
-A_DECADE = 4
+"""Approximate number of bins of a linear histogram."""
+BINS_PER_DECADE = 4
 """Bins of a logarithmic histogram per power of ten."""
 SMALLEST_POWER = -4
-"""A logarithmic axis begins here at the least; what is smaller is in its first bin."""
-MOST_BARS = 9
-"""What is rarer is joined in one more bar: vendors may be spelled in many ways."""
+"""Lower limit of a logarithmic axis, as a power of ten; smaller values fall in the first bin."""
+MAX_BARS = 9
+"""Rarer names are combined in one more bar, as vendors may be spelled in many ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Bars:
 
     Attributes:
         title: What is counted.
-        rows: Name, count, and length of the bar in 0..1 of all that is counted.
+        rows: Name, count, and share of the total, 0..1.
         note: What the names mean.
     """
 
@@ -39,13 +39,13 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often a quantity has which value.
+    """The distribution of a quantity.
 
     Attributes:
         title: The quantity.
-        caption: How many values there are, their middle and their extremes.
-        heights: One a bin, in 0..1 of the tallest; none where all values are the same.
-        ticks: Place on the axis in 0..1, and what stands there.
+        caption: The number of values, their median and their extremes.
+        heights: One per bin, relative to the tallest, 0..1; empty if all values are equal.
+        ticks: Positions on the axis, 0..1, and their labels.
     """
 
     title: str
@@ -55,25 +55,25 @@ class Histogram:
 
 
 def bars(title: str, counts: Mapping[str, int], note: str = "") -> Bars:
-    """Compare counts with their sum; those after the first ``MOST_BARS`` are joined."""
+    """Return counts as shares of their sum; those after the first ``MAX_BARS`` are combined."""
     total = max(1, sum(counts.values()))
     rows = list(counts.items())
-    rest = rows[MOST_BARS:]
+    rest = rows[MAX_BARS:]
     if len(rest) > 1:
-        rows = [*rows[:MOST_BARS], (f"{len(rest)} others", sum(count for _, count in rest))]
+        rows = [*rows[:MAX_BARS], (f"{len(rest)} others", sum(count for _, count in rest))]
     return Bars(title, [(name, count, count / total) for name, count in rows], note)
 
 
 def histogram(title: str, values: Mapping[int, float], unit: str = "") -> Histogram | None:
-    """Count values in equal bins.
+    """Count values in bins of equal width.
 
     Args:
         title: What is measured.
-        values: Row number -> value; the caption says which rows are the extremes.
-        unit: Follows every number, as `` mm`` or ``%``.
+        values: Values by row number; the caption names the rows of the extremes.
+        unit: Suffix of every number, such as `` mm`` or ``%``.
 
     Returns:
-        None where there is no value.
+        The histogram, or None if there are no values.
     """
     if not values:
         return None
@@ -91,27 +91,27 @@ def log_histogram(title: str, values: Mapping[int, float], unit: str = "") -> Hi
 
     Args:
         title: What is measured.
-        values: Row number -> value.
-        unit: Follows every number.
+        values: Values by row number.
+        unit: Suffix of every number.
 
     Returns:
-        None where there is no value.
+        The histogram, or None if there are no values.
     """
     if not values:
         return None
     first = max(SMALLEST_POWER, math.floor(math.log10(min(values.values()))))
     last = max(first + 1, math.ceil(math.log10(max(values.values()))))
-    edges = np.logspace(first, last, (last - first) * A_DECADE + 1)
+    edges = np.logspace(first, last, (last - first) * BINS_PER_DECADE + 1)
     powers = range(first, last + 1, math.ceil((last - first) / 4))
     ticks = [((p - first) / (last - first), _number(10.0**p) + unit) for p in powers]
     return _counted(title, values, unit, edges, ticks)
 
 
 def grey_histograms(levels: Mapping[str, Sequence[npt.NDArray[np.float64]]]) -> list[Histogram]:
-    """Average each vendor's images, on one scale for all vendors.
+    """Average the grey levels of each vendor's images, on one scale for all vendors.
 
     Args:
-        levels: Vendor -> shares of the breast's pixels by grey level, one array an image.
+        levels: Shares of the breast's pixels by grey level, one array per image, by vendor.
     """
     means = {vendor: np.mean(images, axis=0) for vendor, images in levels.items()}
     tallest = max((float(mean.max()) for mean in means.values()), default=1.0)
@@ -140,7 +140,7 @@ def _counted(
 
 
 def _caption(values: Mapping[int, float], unit: str) -> str:
-    """Say what is in the middle and which rows are the extremes: there is what went wrong."""
+    """Describe the median and the rows of the extremes, which are the most likely errors."""
     low, high = (pick(values, key=lambda row: values[row]) for pick in (min, max))
     images = counted(len(values), "image")
     if _number(values[low]) == _number(values[high]):
@@ -149,7 +149,7 @@ def _caption(values: Mapping[int, float], unit: str) -> str:
         f"{_number(values[row])}{unit} (row\N{NO-BREAK SPACE}{row})" for row in (low, high)
     )
     middle = f"{_number(median(values.values()))}{unit}"
-    return f"{images}, median {middle}; from {smallest} to {largest}"
+    return f"{images}, median {middle}, range {smallest} to {largest}"
 
 
 def _number(value: float) -> str:
@@ -157,7 +157,7 @@ def _number(value: float) -> str:
 
 
 def _round_edges(low: float, high: float) -> npt.NDArray[np.float64]:
-    """Choose edges that are multiples of 1, 2 or 5 times a power of ten, around all values."""
+    """Return bin edges at multiples of 1, 2 or 5 times a power of ten that enclose all values."""
     span = high - low
     power = 10.0 ** math.floor(math.log10(span / BINS))
     step = next(m * power for m in (1, 2, 5, 10) if m * power * BINS >= span)

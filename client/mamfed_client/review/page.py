@@ -1,10 +1,10 @@
-"""The page that a radiologist signs off: what a folder holds, and whether it was read rightly."""
+"""Write the page that a radiologist signs off: a folder's contents, and whether they look right."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -12,18 +12,10 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mamfed_client.datasets.mias import TISSUES
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.preparation.ingest import AcceptedImage, Intake
+from mamfed_client.review.charts import counts_by_property, distributions, grey_levels
 from mamfed_client.review.contact_sheet import ImagePicture, choose, draw, main_category
-from mamfed_client.review.distributions import (
-    Bars,
-    Histogram,
-    bars,
-    grey_histograms,
-    histogram,
-    log_histogram,
-)
 from mamfed_client.review.explanations import EXPLANATIONS
 from mamfed_client.review.refused import RefusedPicture, draw_refused
 from mamfed_client.review.show import BREAST, LESION
@@ -35,10 +27,7 @@ from mamfed_common.runtime.output_checks import check_file, is_page
 from mamfed_common.runtime.wording import counted
 
 ROWS_NAMED = 8
-"""Of the rows that share a trouble, so many are named."""
-
-SMALLEST_MM, LARGEST_MM = 1e-6, 1e6
-"""Spacings beyond are nonsense, which these show as well."""
+"""Maximum rows listed per rejection reason."""
 
 SERVES: dict[Purpose, str] = {
     "malignant": "stage 2",
@@ -46,27 +35,19 @@ SERVES: dict[Purpose, str] = {
     "without_malignancy": "false alarms",
 }
 SHEETS: dict[Purpose | None, str] = {
-    "malignant": "Malignant, with an outline: stage 2",
-    "benign": "Nothing suspicious known of the patient: stage 1",
-    "without_malignancy": "Not malignant, but not for stage 1: false alarms are counted on them",
-    None: "Readable, but of no use to any stage",
+    "malignant": "Malignant with an outline: stage 2",
+    "benign": "Patients without any suspicious finding: stage 1",
+    "without_malignancy": "Not malignant, but excluded from stage 1: used to count false alarms",
+    None: "Readable, but not used by any stage",
 }
 
 
-BIRADS_DENSITY = "A to D are the densities of BI-RADS, A almost all fat, D extremely dense."
-MIAS_DENSITY = (
-    "fatty, fatty-glandular and dense-glandular are the three classes of MIAS (its F, G and D), "
-    "which are not those of BI-RADS: MIAS' D is not BI-RADS' D."
-)
-OTHER_DENSITY = "Other words are the table's own."
-
-
 class CheckSummary(NamedTuple):
-    """What was checked, as it stands beside the signature.
+    """What was checked and when, as shown in the sign-off.
 
     Attributes:
         folder: The folder's name.
-        when: When, in UTC.
+        when: Time of the check, in UTC.
     """
 
     folder: str
@@ -83,43 +64,43 @@ def write_check_page(
     most: int = 48,
     now: datetime | None = None,
 ) -> None:
-    """Write one HTML file that needs nothing else, readable by its owner only.
+    """Write one self-contained HTML file that only its owner can read.
 
-    No patient is named. It shows images: it belongs where the images may be.
+    It names no patient, but shows images: keep it only where the images may be kept.
 
     Args:
-        out: The file to write; an earlier page of a check is replaced, nothing else.
-        document: What :func:`mamfed_client.preparation.summary.summarise_intake` counted.
-        intake: What was counted.
-        folder: The folder that was checked; its name stands beside the signature.
-        names: Whether file names are shown.
-        most: Number of images on the contact sheet, which are read again; of refused ones there
-            are at most half as many more.
-        now: When the folder was checked; None: now.
+        out: The file to write; only an earlier page of a check is replaced.
+        document: The counts of :func:`mamfed_client.preparation.summary.summarise_intake`.
+        intake: The intake that was counted.
+        folder: The folder that was checked; the sign-off shows its name.
+        names: Whether to show file names.
+        most: Maximum images on the contact sheet, which are read again; up to half as many
+            rejected images are added.
+        now: Time of the check; None uses the current time.
 
     Raises:
         OutputError: The file cannot be written.
     """
     check_place(out)
-    drawn, failed = draw(choose(intake.cases, most))
+    drawn, failed = draw(choose(intake.accepted, most))
     refused = draw_refused(intake, most // 2)
     checked = CheckSummary(folder.resolve().name, f"{now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     page = _render(document, intake, drawn, failed, refused, checked, names=names)
     try:
-        write_atomic(out, page.encode(errors="replace"))  # names may hold bytes that are no UTF-8
+        write_atomic(out, page.encode(errors="replace"))  # file names may not be valid UTF-8
     except OSError as error:
         raise cannot_write(out, error) from None
 
 
 def check_place(out: Path) -> None:
-    """Refuse before the work, which may take hours.
+    """Check the path before starting work that may take hours.
 
     Raises:
-        OutputError: The file cannot be written there, or is somebody else's.
+        OutputError: The file cannot be written, or is not a page of mamfed's.
     """
     check_file(out, is_page, "page of mamfed's")
     if out.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"{out}: the page is HTML; name a file like check.html")
+        raise OutputError(f"{out}: not an .html file; use a name like check.html")
 
 
 def _render(
@@ -146,12 +127,12 @@ def _render(
         points=_points(document, failed),
         explanations=EXPLANATIONS,
         rejected_rows=_rejected_rows(intake),
-        counts=_counts(document, intake.cases),
-        grey=_grey(drawn),
-        histograms=_histograms(intake.cases, drawn),
+        counts=counts_by_property(document, intake.accepted),
+        grey=grey_levels(drawn),
+        histograms=distributions(intake.accepted, drawn),
         refused=refused,
         doubtful=[picture for picture in drawn if picture.case.doubts],
-        doubted=_doubted(intake.cases),
+        doubted=_doubted(intake.accepted),
         sheets=[
             (SHEETS[purpose], list(group))
             for purpose, group in groupby(
@@ -168,32 +149,32 @@ def _render(
 
 
 def _points(document: dict[str, Any], failed: Sequence[int]) -> list[tuple[str, str]]:
-    """List what is to be known, or looked at, before the folder is used; and of how many."""
+    """List the points to consider before using the folder, with the number of images affected."""
     counts = [
-        ("Doubtful: to be looked at first", document["doubtful_images"], "image"),
-        ("Cannot be used", sum(document["rejected"].values()), "image"),
-        ("Kept out of a stage by a rule", sum(document["left_out"].values()), "image"),
-        ("Side of the breast not known", document["lateralities"].get("unknown", 0), "image"),
-        ("Vendor not known", document["vendors"].get("unknown", 0), "image"),
-        ("No pixel spacing: sizes in mm not known", document["without_spacing"], "image"),
-        ("Outline of another size than its image, resampled", document["masks_resampled"], "mask"),
+        ("Doubtful, to be reviewed first", document["doubtful_images"], "image"),
+        ("Rejected, cannot be used", sum(document["rejected"].values()), "image"),
+        ("Excluded from a stage by a rule", sum(document["left_out"].values()), "image"),
+        ("Laterality unknown", document["lateralities"].get("unknown", 0), "image"),
+        ("Vendor unknown", document["vendors"].get("unknown", 0), "image"),
+        ("Pixel spacing unknown, so no sizes in mm", document["without_spacing"], "image"),
+        ("Mask of another size than its image, resampled", document["masks_resampled"], "mask"),
         ("Same picture under several patients", document["patients_sharing_a_picture"], "patient"),
-        (f"Could not be drawn again ({_rows(failed)})", len(failed), "image"),
+        (f"Could not be read again ({_rows(failed)})", len(failed), "image"),
     ]
     return [(text, counted(count, noun)) for text, count, noun in counts if count]
 
 
 def _doubted(cases: Iterable[AcceptedImage]) -> list[tuple[Doubt, int, str]]:
-    """Name rows by doubt, in the order of pictures."""
+    """List the rows of each doubt, in the order of the pictures."""
     rows: defaultdict[Doubt, list[int]] = defaultdict(list)
     for case in cases:
-        for doubt in dict.fromkeys(found.doubt for found in case.doubts):
+        for doubt in dict.fromkeys(doubtful.doubt for doubtful in case.doubts):
             rows[doubt].append(case.row.row_number)
     return [(doubt, len(rows[doubt]), _rows(rows[doubt])) for doubt in Doubt if doubt in rows]
 
 
 def _rejected_rows(intake: Intake) -> dict[str, str]:
-    """Name rows by reason: a number says where to look, and nothing of a patient."""
+    """List the rows of each rejection reason; row numbers reveal nothing about a patient."""
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for rejected in intake.rejected:
         rows[str(rejected.reason)].append(rejected.row_number)
@@ -206,88 +187,6 @@ def _rows(numbers: Sequence[int]) -> str:
     return f"{'row' if len(numbers) == 1 else 'rows'} {shown}" + (
         f" and {more:,} more" if more > 0 else ""
     )
-
-
-def _counts(document: dict[str, Any], cases: Sequence[AcceptedImage]) -> list[Bars]:
-    without = document["without_spacing"]
-    groups = {
-        "Vendor": document["vendors"],
-        "View": document["views"],
-        "View read from": document["view_from"],
-        "Side": document["lateralities"],
-        "Side read from": document["laterality_from"],
-        "Breast density": document["densities"],
-        "Label": document["labels"],
-        "Pixel spacing": {"known": len(cases) - without, "unknown": without},
-        "Lesion outlined": _outlines(cases),
-    }
-    notes = {"Breast density": _density_note(document["densities"])}
-    return [bars(title, counts, notes.get(title, "")) for title, counts in groups.items()]
-
-
-def _density_note(counts: Mapping[str, int]) -> str:
-    """Explain the scales of the densities that were counted."""
-    words = counts.keys() - {"unknown"}
-    scales = {
-        BIRADS_DENSITY: words & set("ABCD"),
-        MIAS_DENSITY: words & {*TISSUES.values(), "F", "G"},
-    }
-    others = words - set().union(*scales.values())
-    said = [text for text, found in scales.items() if found]
-    return " ".join([*said, OTHER_DENSITY] if others else said)
-
-
-def _outlines(cases: Iterable[AcceptedImage]) -> dict[str, int]:
-    counts = {"on the image's grid": 0, "on another, resampled": 0, "not outlined": 0}
-    as_drawn, resampled, none = counts
-    for case in cases:
-        outlined = as_drawn if not case.outcome.resampled else resampled
-        counts[outlined if case.outcome.lesion_share > 0 else none] += 1
-    return counts
-
-
-def _grey(drawn: Iterable[ImagePicture]) -> list[Histogram]:
-    levels = defaultdict(list)
-    for picture in sorted(drawn, key=lambda d: d.case.row.vendor or "unknown"):
-        levels[picture.case.row.vendor or "unknown"].append(picture.levels)
-    return grey_histograms(levels)
-
-
-def _histograms(cases: Sequence[AcceptedImage], drawn: Sequence[ImagePicture]) -> list[Histogram]:
-    """Measure all images, but for the breast, which only those that were drawn tell."""
-    shares, spacings_mm = _lesion_shares(cases), _spacings_mm(cases)
-    areas_mm2 = {
-        row: shares[row] * c.outcome.rows * c.outcome.columns * spacings_mm[row] ** 2
-        for c in cases
-        if (row := c.row.row_number) in shares and row in spacings_mm
-    }
-    found = [
-        histogram("Height of the image", {c.row.row_number: c.outcome.rows for c in cases}, " px"),
-        histogram("Pixel spacing", spacings_mm, " mm"),
-        histogram(
-            "Share of the image that is breast",
-            {d.case.row.row_number: 100 * d.breast_share for d in drawn},
-            "%",
-        ),
-        log_histogram(
-            "Share of the image that is lesion", {r: 100 * s for r, s in shares.items()}, "%"
-        ),
-        log_histogram("Area of the lesion", areas_mm2, " mm²"),
-    ]
-    return [drawing for drawing in found if drawing is not None]
-
-
-def _lesion_shares(cases: Iterable[AcceptedImage]) -> dict[int, float]:
-    return {c.row.row_number: c.outcome.lesion_share for c in cases if c.outcome.lesion_share > 0}
-
-
-def _spacings_mm(cases: Iterable[AcceptedImage]) -> dict[int, float]:
-    """Take spacings as they are said, but none whose square is no number."""
-    return {
-        c.row.row_number: min(max(c.row.spacing_mm, SMALLEST_MM), LARGEST_MM)
-        for c in cases
-        if c.row.spacing_mm is not None
-    }
 
 
 def _listed_by(drawn: ImagePicture) -> Purpose | None:

@@ -1,4 +1,4 @@
-"""Pictures of refused images, as far as they decode: the fault is seen beside its reason."""
+"""Draw the rejected images that can be decoded, so that the fault is visible next to its reason."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mamfed_client.imaging.rejections import FileRejected, Reason, Rejection
 from mamfed_client.imaging.tone_evidence import stretched_tones
 from mamfed_client.preparation.ingest import Intake
 from mamfed_client.preparation.prepare_row import annotations_of, is_outlined
-from mamfed_client.review.contact_sheet import jpeg_of, round_robin, whole
+from mamfed_client.review.contact_sheet import jpeg_of, round_robin, whole_image
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_common.runtime.terminal import reading_progress
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 SIDE = 256
 NEVER_SHOWN = frozenset({Reason.BURNED_IN, Reason.SECONDARY_CAPTURE})
-"""Pixels of these may name the patient."""
+"""The pixels of these images may name the patient."""
 
 
 class RefusedPicture(NamedTuple):
-    """A picture of a refused image.
+    """A picture of a rejected image.
 
     Attributes:
-        rejection: Which row, and why.
-        jpeg: All of the file's image as it lies, with what outlines it, ``SIDE`` square.
+        rejection: The row and the reason.
+        jpeg: The file's whole image, unrotated, with its outlines, ``SIDE`` square.
         outlined: Whether a lesion is outlined.
     """
 
@@ -40,23 +40,23 @@ class RefusedPicture(NamedTuple):
 
 
 def draw_refused(intake: Intake, most: int) -> list[RefusedPicture]:
-    """Draw refused images, at most so many, each reason in its turn, behind a progress bar.
+    """Draw at most ``most`` rejected images, from each reason in turn, with a progress bar.
 
-    What is refused for what a header says of it, or for pixels that contradict it, is shown here as
-    its header says, unless text may be in it. An image that does not decode has no picture.
+    Images rejected for their header, or for pixels that contradict it, are shown as the header
+    says, unless they may contain text. An image that cannot be decoded has no picture.
     """
-    tried = [r for r in intake.rejected if r.row_number in intake.refused]
+    readable = [r for r in intake.rejected if r.row_number in intake.rejected_rows]
     order = list(Reason)
-    chosen = round_robin(tried, lambda r: order.index(r.reason), lambda r: r.row_number, most)
+    chosen = round_robin(readable, lambda r: order.index(r.reason), lambda r: r.row_number, most)
     chosen.sort(key=lambda r: (order.index(r.reason), r.row_number))
     if not chosen:
         return []
     drawn = []
-    with Decoder() as decoder, reading_progress("drawing", len(chosen)) as done:
+    with Decoder() as decoder, reading_progress("drawing", len(chosen)) as advance:
         for rejection in chosen:
             with suppress(FileRejected):
-                drawn.append(_draw(rejection, intake.refused[rejection.row_number], decoder))
-            done(1, 0)
+                drawn.append(_draw(rejection, intake.rejected_rows[rejection.row_number], decoder))
+            advance(1, 0)
     return drawn
 
 
@@ -78,9 +78,9 @@ def _mask(row: Row, mammogram: Mammogram, decoder: Decoder) -> Mask | None:
 
 
 def _sample(mammogram: Mammogram, mask: Mask | None) -> Sample:
-    """Show the image with what is known of it; without a breast, from darkest to brightest."""
+    """Return the image as analysed or, if no breast is found, scaled from darkest to brightest."""
     with suppress(FileRejected):
-        return whole(mammogram, mask, analyse(mammogram))
+        return whole_image(mammogram, mask, analyse(mammogram))
     rows, columns = mammogram.grey.shape
     transform = Transform(rows, columns, 0, rows, 0, columns, flipped=False, size=SIDE)
     tones = stretched_tones(transform.apply(mammogram.grey))

@@ -1,4 +1,4 @@
-"""``mamfed-client data show``: one prepared image as a picture."""
+"""``mamfed-client data show``: draw one prepared image as a picture."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Picture = npt.NDArray[np.uint8]
 Draw = Callable[[Sample], npt.NDArray[Any]]
 
 BREAST, LESION = (230, 159, 0), (213, 94, 0)
-"""Okabe and Ito's orange and vermilion, which colour-blind readers tell from grey."""
+"""Okabe and Ito's orange and vermilion, which colour-blind readers can distinguish from grey."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MARK = b"tEXtSoftware\0mamfed-client data show"
-"""Type and content of a chunk by which our own pictures are known."""
+"""Type and content of the PNG chunk that identifies our own pictures."""
 PANEL = 768
 """Longest side of a panel in pixels."""
 
@@ -39,51 +39,51 @@ def show_row(
     *,
     key_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Write a PNG of a sample; return what is known of it.
+    """Write a PNG of a sample; return the facts about it.
 
     Args:
         folder: A prepared folder.
-        row_number: The image's row in the table or listing that it came from.
-        out: The picture to write, over an earlier picture of ours; None: a name here that tells
-            row and kind of picture, where another picture is not replaced.
+        row_number: The image's row in the original table or listing.
+        out: The picture to write, which may replace an earlier one of ours. None uses a default
+            name in the current folder, where no other picture is replaced.
         draw: What the picture shows: :func:`panels` or :func:`sample_alone`.
         key_path: Key of an encrypted folder.
 
     Raises:
-        DataError: There is no such folder, row or sample.
-        OutputError: Another picture or file is there, or it cannot be written.
+        DataError: The folder, row or sample does not exist.
+        OutputError: Another picture or file exists, or the picture cannot be written.
     """
-    is_named, out = out is not None, out or Path(f"row-{row_number}{NAMED_BY[draw]}.png")
+    is_named, out = out is not None, out or Path(f"row-{row_number}{NAME_SUFFIX[draw]}.png")
     check_file(out, _is_picture, "picture of mamfed's")
     if out.suffix.lower() != ".png":
-        raise OutputError(f"{out}: the picture is PNG; name a file like row-{row_number}.png")
+        raise OutputError(f"{out}: not a .png file; use a name like row-{row_number}.png")
     intake, size, encrypted = load_intake(folder)
-    case = next((c for c in intake.cases if c.row.row_number == row_number), None)
+    case = next((c for c in intake.accepted if c.row.row_number == row_number), None)
     if case is None:
         raise DataError(f"{folder}: row {row_number} {_why_not(intake.rejected, row_number)}")
     store = open_store(folder, key_path, encrypted=encrypted)
-    entry = store.find(case.outcome.digest) if case.outcome.digest else None
+    entry = store.find(case.result.digest) if case.result.digest else None
     if entry is None:
-        raise DataError(f"{folder}: row {row_number} serves no stage, so it has no sample")
+        raise DataError(f"{folder}: row {row_number} serves no stage and has no sample")
     sample = entry.load(case.row.image)
     picture = draw(sample)
     _, encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])
-    _keep(out, _marked(encoded.tobytes()), replace=is_named)
+    _write(out, _marked(encoded.tobytes()), replace=is_named)
     return _facts(case, sample, size) | {"picture": str(out)}
 
 
-def _keep(out: Path, content: bytes, *, replace: bool) -> None:
-    """Write a picture; under a name that nobody chose it is written over nothing."""
+def _write(out: Path, content: bytes, *, replace: bool) -> None:
+    """Write a picture; a default file name never replaces another picture."""
     try:
         if not replace and out.exists() and out.read_bytes() not in (b"", content):
-            raise OutputError(f"{out}: another picture is there; name a new file by --out")
+            raise OutputError(f"{out}: another picture exists; name a new file with --out")
         write_atomic(out, content)
     except OSError as error:
         raise cannot_write(out, error) from None
 
 
 def _marked(png: bytes) -> bytes:
-    """Say in a PNG who made it: a chunk behind the header (PNG 11.2.1, 11.3.3.2)."""
+    """Insert a chunk that names mamfed after a PNG's header (PNG 11.2.1, 11.3.3.2)."""
     end = len(PNG_SIGNATURE) + 25
     check = zlib.crc32(MARK).to_bytes(4, "big")
     chunk = (len(MARK) - 4).to_bytes(4, "big") + MARK + check
@@ -95,7 +95,7 @@ def _is_picture(head: bytes) -> bool:
 
 
 def sample_alone(sample: Sample) -> npt.NDArray[np.uint16]:
-    """Return what the network is shown, ``(S, S)`` uint16: an image for an exported network."""
+    """Return the network's input, ``(S, S)`` uint16, for use with an exported network."""
     return sample.image
 
 
@@ -115,18 +115,18 @@ def panels(sample: Sample) -> Picture:
     return np.concatenate([image, outlined, black], axis=1)
 
 
-NAMED_BY: dict[Draw, str] = {panels: "", sample_alone: "-sample"}
-"""What the name of a picture has behind its row, by what it shows."""
+NAME_SUFFIX: dict[Draw, str] = {panels: "", sample_alone: "-sample"}
+"""Suffix of a picture's default file name, by what it shows."""
 
 
 def outline(picture: Picture, flags: Mask, colour: tuple[int, int, int]) -> None:
-    """Draw around what is true, into an RGB picture of the same height and width."""
-    found, _ = cv2.findContours(flags.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, found, -1, colour, max(1, picture.shape[0] // 400))
+    """Outline the true pixels in an RGB picture of the same height and width, in place."""
+    lines, _ = cv2.findContours(flags.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, lines, -1, colour, max(1, picture.shape[0] // 400))
 
 
 def thickened(flags: Mask, reach: int) -> Mask:
-    """Let an outline of two pixels run around a finding: a calcification is no wider itself."""
+    """Dilate a finding so that its outline stays clear of it: a calcification may be tiny."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     wide: Mask = cv2.dilate(flags.astype(np.uint8), kernel) > 0
     return wide
@@ -141,21 +141,21 @@ def shrunk(flags: Mask, size: tuple[int, int]) -> Mask:
 
 def _why_not(rejected: Any, row_number: int) -> str:
     reasons = [r.reason for r in rejected if r.row_number == row_number]
-    return f"was rejected: {reasons[0]}" if reasons else "is not one of this folder's rows"
+    return f"was rejected: {reasons[0]}" if reasons else "is not a row of this folder"
 
 
 def _facts(case: AcceptedImage, sample: Sample, size: int) -> dict[str, Any]:
-    outcome = case.outcome
+    result = case.result
     return {
         "row": case.row.row_number,
-        "laterality": outcome.laterality,
-        "laterality_from": outcome.laterality_source,
-        "view": outcome.view,
-        "view_from": outcome.view_source,
-        "vendor": outcome.vendor,
-        "model": outcome.model,
-        "spacing_mm": outcome.spacing_mm,
-        "file_size": [outcome.columns, outcome.rows],
+        "laterality": result.laterality,
+        "laterality_from": result.laterality_source,
+        "view": result.view,
+        "view_from": result.view_source,
+        "vendor": result.vendor,
+        "model": result.model,
+        "spacing_mm": result.spacing_mm,
+        "file_size": [result.columns, result.rows],
         "size": size,
         "serves": sorted(case.purposes),
         "breast_share": round(float(sample.breast_mask.mean()), 4),

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from mamfed_client.preparation.cohort import LazySamples
+from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.sample_store import StoredSample
 from mamfed_client.site.hardware import Hardware
 from mamfed_common.config import Config
@@ -64,11 +64,11 @@ def train_on(
     hardware: Hardware,
     stage: Stage,
     state: State,
-    samples: LazySamples,
+    samples: StoredSamples,
     plan: TrainingPlan,
     round_context: RoundContext,
     *,
-    benign: LazySamples,
+    benign: StoredSamples,
     on_step: OnStep | None = None,
     checkpointer: RoundCheckpointer | None = None,
     optimizer_state: OptimizerStateStore | None = None,
@@ -114,7 +114,7 @@ def train_on(
         return train_here(process_group=process_group)
 
 
-def _stored(samples: LazySamples) -> tuple[StoredImage, ...]:
+def _stored(samples: StoredSamples) -> tuple[StoredImage, ...]:
     entries = map(samples.entry, range(len(samples)))
     return tuple(
         StoredImage(name=name, path=entry.path, key=entry.key.hex() if entry.key else None)

@@ -55,8 +55,8 @@ def try_step(
     if hardware.threads is not None:
         torch.set_num_threads(hardware.threads)
     devices, batch_size = hardware.choose(), plan.stage(stage).batch_size
-    device, batch = devices[0], samples.first(batch_size)
-    beside = benign if len(samples) else benign.first(plan.stage(stage).beside_size)
+    device, batch = devices[0], samples[:batch_size]
+    beside = benign if len(samples) else benign[: plan.stage(stage).beside_size]
     # A round of several steps prepares the next batch during training, as in a real round.
     steps = {"rounds": 1, "local_epochs": None, "local_steps": 1 + MEASURED_STEPS}
     short = plan.stage(stage).model_copy(update=steps)

@@ -204,7 +204,7 @@ def _scored(model: Model, site: Site, device: str) -> SiteScores:
 
 def tested(site: Site, plan: TrainingPlan) -> list[SplitImage]:
     """Return a site's test images, those with malignancy first."""
-    placed = [image for c in load_site(site, plan).cohorts for image in c.placed]
+    placed = [image for c in load_site(site, plan).cohorts for image in c.images]
     return [
         image
         for purpose in EVALUATED_ON

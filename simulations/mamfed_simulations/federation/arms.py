@@ -181,9 +181,9 @@ def describe_sites(
     notes = check_apart(dict(reversed(cohorts.values())))
     members = {
         site.name: [
-            member_of(placed.case.row, placed.case.outcome)
+            member_of(placed.case.row, placed.case.result)
             for cohort in data[site.name].cohorts
-            for placed in cohort.placed
+            for placed in cohort.images
         ]
         for site in sites
     }

@@ -260,7 +260,7 @@ def measure(experiment: Experiment, checkpoint: Path) -> HeldOutResult:
         network = load_network(state, plan, device)
         painter = None if painted_by is None else load_network(painted_by, plan, device)
         samples = data.samples(["malignant"], "test")
-        rows = {i.case.row.image: i.case.row for c in data.cohorts for i in c.placed}
+        rows = {i.case.row.image: i.case.row for c in data.cohorts for i in c.images}
         scores = evaluate(state, samples, plan, device=device)
         own = [_note(site.name, score, rows[score.image].vendor) for score in scores]
         for index in _best_median_worst(scores):

@@ -96,7 +96,7 @@ class _Cohort:
     def __init__(self, dealt: DealtCohort) -> None:
         self.seed, self.folder = dealt.partition.seed, dealt.partition.data
         self.layout = dealt.intake.layout
-        self.cases = {case.row.row_number: case for case in dealt.intake.cases}
+        self.cases = {case.row.row_number: case for case in dealt.intake.accepted}
         self.statements = dealt.intake.statements
         self.written: dict[int, Cells] = {}
         if self.layout == plain.LAYOUT:
@@ -178,7 +178,7 @@ def _write_masks(folder: Path, case: AcceptedImage, cohort: _Cohort, decoder: De
         return {"mask": "|".join(map(str, names))}
     no_mask = dict.fromkeys(OF_FILES[1:], "")
     try:
-        marked, _ = decoder.mask(row.annotations, case.outcome.rows, case.outcome.columns)
+        marked, _ = decoder.mask(row.annotations, case.result.rows, case.result.columns)
     except FileRejected:  # boxes only, or a benign finding's outline, which nothing needs
         return no_mask
     name = PurePosixPath("masks") / f"{row.row_number:05d}.png"

@@ -96,7 +96,7 @@ class DealtCohort(NamedTuple):
     def _sha256(self) -> str:
         """Name the images and what the table says of them."""
         said = [(s.row_number, str(s.label), s.split) for s in self.intake.statements]
-        images = [(c.row.row_number, c.outcome.image_sha256) for c in self.intake.cases]
+        images = [(c.row.row_number, c.result.image_sha256) for c in self.intake.accepted]
         return hashlib.sha256(json.dumps([said, images]).encode()).hexdigest()
 
 
@@ -108,7 +108,7 @@ def deal(partition: Partition) -> DealtCohort:
     """
     intake, _ = check(Source(partition.data))
     assert intake is not None, "only a dry run takes nothing in"
-    usable = [case for case in intake.cases if case.purposes]
+    usable = [case for case in intake.accepted if case.purposes]
     if not usable:
         raise DataError(f"{partition.data}: no image can be used; see mamfed-client data check")
     places = deal_patients(patient_strata(usable), partition.shares, partition.seed)
@@ -162,7 +162,7 @@ def _left_out(intake: Intake, usable: Sequence[AcceptedImage]) -> dict[str, int]
     idle = {s.patient_id for s in intake.statements} - served
     counts = {
         **{f"rejected: {k}": n for k, n in tally(r.reason for r in intake.rejected).items()},
-        **{f"left out: {k}": n for k, n in tally(intake.left_out.elements()).items()},
+        **{f"left out: {k}": n for k, n in tally(intake.excluded.elements()).items()},
         "patients without a usable image": len(idle),
     }
     return {reason: count for reason, count in counts.items() if count}

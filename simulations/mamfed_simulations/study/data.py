@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mamfed_client.disclosure.evaluation_question import images_sha256
 from mamfed_client.preparation.cohort import Cohort, SplitImage, StoredSamples, patient_strata
 from mamfed_client.preparation.patient_split import draw_fold
-from mamfed_client.preparation.site_data import JoinedSamples, Site, load_site
+from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common.domain import PARTS, Part
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.row_account import RowAccount
@@ -93,22 +93,23 @@ def load_study_data(
     cohort = _cohort(data, plan, cache)
     others = [_cohort(folder, plan, cache) for folder in pretraining]
     more = [benign_of(other, PARTS) for other in others]
-    numbers = {p: i for i, p in enumerate(dict.fromkeys(_patient(p) for p in cohort.placed))}
+    numbers = {p: i for i, p in enumerate(dict.fromkeys(_patient(p) for p in cohort.images))}
     if folds is None:
-        divisions: list[Parts] = [{_patient(p): p.part for p in cohort.placed}]
+        divisions: list[Parts] = [{_patient(p): p.part for p in cohort.images}]
     else:
         divisions = _cross(cohort, plan, folds)
-    made = tuple(_fold(cohort.placed, parts, numbers, more) for parts in divisions)
+    made = tuple(_fold(cohort.images, parts, numbers, more) for parts in divisions)
     for number, fold in enumerate(made):
         _check(fold, number, data)
     left_out = [*_accounts(cohort, made, divisions), *(_pretrained_on(other) for other in others)]
     left_out += [line for c in (cohort, *others) for line in _left_out(c)]
-    return StudyData(made, tuple(left_out), _sha256(cohort.placed, divisions, others))
+    return StudyData(made, tuple(left_out), _sha256(cohort.images, divisions, others))
 
 
-def benign_of(cohort: Cohort, parts: Sequence[Part]) -> JoinedSamples:
+def benign_of(cohort: Cohort, parts: Sequence[Part]) -> StoredSamples:
     """Return a cohort's benign images of some parts."""
-    return JoinedSamples(cohort.samples("benign", part) for part in parts)
+    samples = (cohort.samples("benign", part) for part in parts)
+    return StoredSamples([image for stored in samples for image in stored.images])
 
 
 def _cohort(folder: Path, plan: TrainingPlan, cache: Path) -> Cohort:
@@ -122,7 +123,7 @@ def _patient(image: SplitImage) -> str:
 
 def _cross(cohort: Cohort, plan: TrainingPlan, folds: int) -> list[Parts]:
     """Divide the patients once a fold."""
-    groups = patient_strata([image.case for image in cohort.placed])
+    groups = patient_strata([image.case for image in cohort.images])
     evaluation = plan.evaluation
     return [
         draw_fold(
@@ -141,7 +142,7 @@ def _fold(
     placed: Sequence[SplitImage],
     parts: Parts,
     numbers: Mapping[str, int],
-    more: Sequence[JoinedSamples],
+    more: Sequence[StoredSamples],
 ) -> Fold:
     def chosen(purpose: str, part: Part) -> list[SplitImage]:
         return [i for i in placed if purpose in i.case.purposes and parts[_patient(i)] == part]
@@ -152,7 +153,9 @@ def _fold(
         validation=StoredSamples(chosen("malignant", "val")),
         test=StoredSamples(test),
         test_patients=tuple(numbers[_patient(image)] for image in test),
-        benign=JoinedSamples([StoredSamples(chosen("benign", "train")), *more]),
+        benign=StoredSamples(
+            [*chosen("benign", "train"), *(image for stored in more for image in stored.images)]
+        ),
     )
 
 
@@ -168,7 +171,7 @@ def _sha256(
     placed: Sequence[SplitImage], divisions: Sequence[Parts], others: Sequence[Cohort]
 ) -> str:
     own = [[parts[_patient(image)] for parts in divisions] for image in placed]
-    more = [images_sha256(other.placed) for other in others]
+    more = [images_sha256(other.images) for other in others]
     return sha256_of([images_sha256(placed), own, more])
 
 
@@ -177,7 +180,7 @@ def _accounts(cohort: Cohort, folds: Sequence[Fold], divisions: Sequence[Parts])
     for number, (fold, parts) in enumerate(zip(folds, divisions, strict=True)):
         benign = sum(
             "benign" in image.case.purposes and parts[_patient(image)] == "train"
-            for image in cohort.placed
+            for image in cohort.images
         )
         held_out = (len(fold.validation), len(fold.test))
         account = _account(cohort, len(fold.training) + benign, *held_out)
@@ -201,6 +204,6 @@ def _left_out(cohort: Cohort) -> list[str]:
     counts = cohort.counts
     return [
         f"{cohort.name}: {count} {word}: {reason}"
-        for word, reasons in (("rejected", counts.rejected), ("left out", counts.left_out))
+        for word, reasons in (("rejected", counts.rejected), ("left out", counts.excluded))
         for reason, count in reasons.items()
     ]

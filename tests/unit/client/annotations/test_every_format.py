@@ -82,7 +82,7 @@ def outcomes(tmp_path_factory):
         environment.setenv("MAMFED_SECRET", str(own / "secret"))
         intake, _ = check(Source(folder))
     found = {cells[r.row_number - 2]: f"{r.reason}: {r.detail}" for r in intake.rejected}
-    return found | {cells[c.row.row_number - 2]: judged(c) for c in intake.cases}
+    return found | {cells[c.row.row_number - 2]: judged(c) for c in intake.accepted}
 
 
 def judged(case):
@@ -90,7 +90,7 @@ def judged(case):
     own = [doubt for doubt in own if not doubt.name.startswith("MASKS_")]
     if own:
         return ", ".join(own)
-    marked, true = case.outcome.measures, filled(LESION, (ROWS, COLUMNS)).sum()
+    marked, true = case.result.measures, filled(LESION, (ROWS, COLUMNS)).sum()
     close = abs(marked.mask_pixels / true - 1) < 0.06 and abs(marked.mask_rows - 50) <= 3
     return RIGHT if close else f"{marked.mask_pixels} pixels for {true}"
 

@@ -155,7 +155,7 @@ def test_the_workbook_alone_is_an_error_that_says_what_to_do(tmp_path):
 
 def test_two_tables_are_an_error(read, tmp_path):
     (tmp_path / "Radiology-manual-annotations-calc.csv").touch()
-    with pytest.raises(DataError, match="2 tables"):
+    with pytest.raises(DataError, match="2 annotation tables"):
         read([row_of("P3_L_DM_CC")], [])
 
 

@@ -81,7 +81,7 @@ def test_a_layout_asked_for_by_name_must_be_there(tmp_path, layout):
 
 
 def test_an_unknown_layout_is_an_error_that_lists_the_known(tmp_path):
-    with pytest.raises(DataError, match=r"'ddsm' is not known; known are labels, inbreast"):
+    with pytest.raises(DataError, match=r"'ddsm' is unknown; expected one of labels, inbreast"):
         read_folder(tmp_path, "ddsm")
 
 

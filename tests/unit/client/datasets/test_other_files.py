@@ -147,7 +147,7 @@ def test_check_counts_what_lies_beside_and_says_what_to_do(check, call, folder):
     }
     said = call("check", folder.path).stderr
     assert "1 archive is not read" in said
-    assert "1 image is named by no row" in said
+    assert "1 image is not named by any row" in said
 
 
 def test_a_row_that_names_an_archive_says_what_to_do(check, folder):
@@ -163,7 +163,7 @@ def test_a_row_that_names_an_archive_says_what_to_do(check, folder):
 @pytest.mark.parametrize("name", ["findings.xlsx", "labels.tsv", "labels.csv.txt", "Labels.json"])
 def test_a_table_that_is_not_read_is_said(check, export, name):
     (export / name).touch()
-    assert any("is called labels.csv" in note for note in check(export)["notes"])
+    assert any("name it labels.csv" in note for note in check(export)["notes"])
 
 
 def test_a_folder_of_archives_alone_says_so(tmp_path):
@@ -177,5 +177,5 @@ def test_a_prepared_folder_remembers_what_lay_beside(prepare, folder, tmp_path):
     (folder.path / "a.zip").touch()
     prepare(folder.path, tmp_path / "out")
     intake, *_ = load_intake(tmp_path / "out")
-    assert intake.beside[OtherFile.ARCHIVE] == 1
+    assert intake.other_files[OtherFile.ARCHIVE] == 1
     assert "1 archive is not read" in intake.notes[0]

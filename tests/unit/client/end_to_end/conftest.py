@@ -140,7 +140,7 @@ def take_in(tmp_path_factory):
         names = {item["row"]: name for name, item in items.items()}
         intake, _, _ = load_intake(out)
         store = SampleStore(out / SAMPLES)
-        digests = {names[case.row.row_number]: case.outcome.digest for case in intake.cases}
+        digests = {names[case.row.row_number]: case.result.digest for case in intake.accepted}
         return TakenIn(found, items, {name: store.find(d) for name, d in digests.items() if d})
 
     return run

@@ -86,7 +86,7 @@ def test_the_terminal_says_what_stands_behind_a_figure_and_what_does_not(
     assert "not scored: 1 rejected: missing mask" in said
     assert "not scored: 1 rejected: unreadable image" in said
     part = evaluate(checkpoint, data, tmp_path / "part.json", "--part", "all", "--site", "here")
-    assert "of other parts" not in part.output
+    assert "in other parts" not in part.output
 
 
 class TestQuestion:
@@ -106,9 +106,9 @@ class TestQuestion:
     ):
         out = tmp_path / "result.json"
         evaluate(checkpoint, data, out)
-        assert "held the same evaluation" in evaluate(checkpoint, data, out).output
+        assert "the same evaluation exists" in evaluate(checkpoint, data, out).output
         said = " ".join(evaluate(checkpoint, data, out, *options).output.split())
-        assert "replaces the evaluation of another question" in said
+        assert "replaces a different evaluation" in said
         assert f"{named} was" in said
 
     def test_of_other_weights_too(self, checkpoint, data, tmp_path, tiny_plan):
@@ -279,7 +279,7 @@ def test_the_result_is_printed_with_counts_and_without_naming_an_image(checkpoin
     printed = evaluate(checkpoint, data, out).stdout
     assert "Dice:" in printed
     assert "5 images, 5 patients" in printed
-    assert "Hausdorff 95 in mm: n/a, over no image" in printed
+    assert "Hausdorff 95 in mm: n/a, no images" in printed
     as_json = evaluate(checkpoint, data, out, "--format", "json").stdout
     assert json.loads(as_json)["mean_dice"] == json.loads(out.read_text())["mean_dice"]
     assert "images/" not in printed + as_json
@@ -346,8 +346,9 @@ def test_a_part_of_anything_else_is_refused_by_name(divided, data, tmp_path, cha
     out = tmp_path / "r.json"
     failed = evaluate(divided, changed, out, "--part", part, "--site", site)
     assert isinstance(failed.exception, DataError)
-    assert f"as {site!r} it is not what the checkpoint's run divided (sites far, here)" in str(
-        failed.exception
+    assert (
+        f"the name {site!r} its split is not one of the checkpoint's run (sites far, here)"
+        in str(failed.exception)
     )
     assert not out.exists()
     assert evaluate(divided, changed, out, "--part", "all").exit_code == 0

@@ -78,7 +78,7 @@ def test_a_prepared_folder_keeps_its_doubts_and_one_without_them_is_still_read(
     def doubts():
         options = {"size": 64, "seed": 0, "val_fraction": 0, "test_fraction": 0}
         cohort = load_cohort("here", tmp_path / "out", cache_dir=tmp_path, **options)
-        return [len(image.case.doubts) for image in cohort.placed]
+        return [len(image.case.doubts) for image in cohort.images]
 
     prepare(doubtful.write(), tmp_path / "out", "--accept-doubts")
     assert doubts() == [0, 1]

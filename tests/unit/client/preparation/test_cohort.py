@@ -50,7 +50,7 @@ def test_samples_come_by_purpose_and_part(load, mixed):
 
 def test_a_patients_images_are_in_one_part(load, mixed):
     parts = {}
-    for image in load(mixed).placed:
+    for image in load(mixed).images:
         parts.setdefault(image.case.row.patient_id, set()).add(image.part)
     assert all(len(part) == 1 for part in parts.values())
 
@@ -63,17 +63,17 @@ def test_patients_who_share_a_picture_are_in_one_part(load, mixed):
         cohort = load(mixed, seed=seed)
         parts = {
             image.part
-            for image in cohort.placed
+            for image in cohort.images
             if mixed.rows[image.case.row.row_number - 2]["patient_id"] in ("B0", "B1")
         }
         assert len(parts) == 1
-        assert cohort.intake.linked == 2
+        assert cohort.intake.linked_patients == 2
 
 
 def test_the_order_of_rows_changes_neither_split_nor_samples(load, mixed):
-    first = {image.case.row.image: image.part for image in load(mixed).placed}
+    first = {image.case.row.image: image.part for image in load(mixed).images}
     mixed.rows.reverse()
-    assert {image.case.row.image: image.part for image in load(mixed).placed} == first
+    assert {image.case.row.image: image.part for image in load(mixed).images} == first
 
 
 def test_every_purpose_is_split_by_itself(load, folder):
@@ -85,7 +85,7 @@ def test_every_purpose_is_split_by_itself(load, folder):
     for purpose in ("malignant", "benign"):
         assert cohort.counts.images[purpose] == {"train": 1, "val": 0, "test": 1}
     assert cohort.counts.images["without_malignancy"]["test"] == 5
-    assert cohort.counts.left_out == {"patient has BI-RADS 3-6 or malignant row": 20}
+    assert cohort.counts.excluded == {"patient has BI-RADS 3-6 or malignant row": 20}
 
 
 def test_a_split_column_is_obeyed(load, folder):
@@ -103,7 +103,7 @@ def test_a_folder_is_divided_by_fold(load, folder):
     for number in range(6):
         folder.benign(f"P{number}")
     cohorts = [load(folder, fold=(fold, 3)) for fold in range(3)]
-    tested = [{i.case.row.image for i in c.placed if i.part == "test"} for c in cohorts]
+    tested = [{i.case.row.image for i in c.images if i.part == "test"} for c in cohorts]
     assert [len(some) for some in tested] == [2, 2, 2]
     assert len(set().union(*tested)) == 6
 
@@ -196,7 +196,7 @@ def test_samples_are_the_same_from_the_cache(load, mixed):
 
 def test_a_damaged_cache_entry_is_remade(load, mixed):
     first = load(mixed)
-    path = first.placed[0].entry.path
+    path = first.images[0].entry.path
     content = path.read_bytes()
     path.write_bytes(content[:100])
     load(mixed)

@@ -108,7 +108,7 @@ def test_a_patient_keeps_his_part_of_the_split_when_others_come(prepare, folder,
     def parts():
         options = {"size": 64, "seed": 3, "val_fraction": 0.2, "test_fraction": 0.3}
         cohort = load_cohort("here", tmp_path / "out", cache_dir=tmp_path, **options)
-        return {p.case.row.patient_id: p.part for p in cohort.placed}
+        return {p.case.row.patient_id: p.part for p in cohort.images}
 
     before = parts()
     for number in range(12, 20):
@@ -150,7 +150,7 @@ def test_another_key_or_another_secret_is_refused_before_anything_is_read(
     prepare(mixed, out, "--key", tmp_path / "key")
     before = content_of(out)
     result = call(*words, "--key", tmp_path / "typo", code=1)
-    assert "no key there" in str(result.exception)
+    assert "no such key file" in str(result.exception)
     (tmp_path / "typo").write_bytes(bytes(32))
     (tmp_path / "typo").chmod(0o600)
     result = call(*words, "--key", tmp_path / "typo", code=1)
@@ -230,7 +230,7 @@ def test_show_writes_a_picture_and_says_what_is_known(call, prepare, mixed, tmp_
     result = call("show", tmp_path / "out", 6, code=1)
     assert "row 6 was rejected: missing mask" in str(result.exception)
     result = call("show", tmp_path / "out", 99, code=1)
-    assert "not one of this folder's rows" in str(result.exception)
+    assert "is not a row of this folder" in str(result.exception)
     result = call("show", tmp_path / "out", 4, "--out", mixed / "images/4.dcm", code=1)
     assert "the picture is PNG" in str(result.exception)
     result = call("show", mixed, 4, code=1)
@@ -247,7 +247,7 @@ def test_picture_and_sample_have_names_of_their_own_and_say_where_they_are(
     assert cv2.imread("row-4.png").shape != cv2.imread("row-4-sample.png").shape
     prepare(mixed, tmp_path / "other", "--size", 96)
     result = call("show", "other", 4, code=1)
-    assert "row-4.png: another picture is there; name a new file by --out" in str(result.exception)
+    assert "row-4.png: another picture exists; name a new file with --out" in str(result.exception)
     assert cv2.imread("row-4.png").shape == (64, 192, 3)
     call("show", "out", 4)
 

@@ -40,7 +40,7 @@ def keep(folder, *images, split=None):
 
 def test_a_copy_under_another_sites_name_is_refused(twelve, copy, tmp_path, tiny_plan):
     sites = [site("a", twelve, cache=tmp_path), site("b", copy, cache=tmp_path)]
-    with pytest.raises(DataError, match=r"a and b hold 12 of the same pictures, \d+ of them"):
+    with pytest.raises(DataError, match=r"a and b share 12 pictures, \d+ of them"):
         describe_sites(sites, tiny_plan)
 
 
@@ -50,16 +50,16 @@ def test_a_dry_run_refuses_one_folder_under_two_names(twelve, tmp_path, tiny_pla
     words += ["--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(app, [*words, "--cache", str(tmp_path / "cache")])
     assert isinstance(result.exception, DataError)
-    assert "the same pictures" in str(result.exception)
+    assert "share 12 pictures" in str(result.exception)
 
 
 def test_data_sets_that_overlap_in_part_are_refused(twelve, copy, tmp_path, tiny_plan):
     keep(twelve, *range(1, 10), split="train")
     keep(copy, 9, 10, split="test")
     both = [site("a", twelve, cache=tmp_path), site("b", copy, cache=tmp_path)]
-    with pytest.raises(DataError, match=r"hold 1 of the same picture, 1 of them"):
+    with pytest.raises(DataError, match=r"share 1 picture, 1 of them"):
         describe_sites(both, tiny_plan)
-    with pytest.raises(DataError, match="a and a1 hold 1 of the same"):
+    with pytest.raises(DataError, match="a and a1 share 1 picture"):
         load_site(site("a", twelve, copy, cache=tmp_path), tiny_plan)
 
 
@@ -68,9 +68,7 @@ def test_pictures_in_the_same_part_are_said(twelve, copy, tmp_path, tiny_plan):
     keep(copy, 8, 9, split="train")
     sites = [site("a", twelve, cache=tmp_path), site("b", copy, cache=tmp_path)]
     cohorts = {one.name: load_site(one, tiny_plan).cohorts[0] for one in sites}
-    assert check_apart(cohorts) == (
-        "a and b hold 2 of the same pictures, which are trained on twice",
-    )
+    assert check_apart(cohorts) == ("a and b share 2 pictures, which are used twice in training",)
 
 
 def test_a_pool_of_all_sites_is_no_site_that_shares_their_pictures(

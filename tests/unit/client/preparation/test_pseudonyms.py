@@ -40,7 +40,7 @@ def test_another_file_is_not_taken_for_a_key(tmp_path):
 
 
 def test_a_key_that_must_be_there_is_not_made(tmp_path):
-    with pytest.raises(DataError, match="no key there"):
+    with pytest.raises(DataError, match="no such key file"):
         read_key(tmp_path / "key", "key", make=False)
     assert not (tmp_path / "key").exists()
 

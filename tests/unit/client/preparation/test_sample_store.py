@@ -88,12 +88,12 @@ def test_the_same_sample_encrypted_twice_differs(tmp_path):
 
 def test_another_key_or_another_name_opens_nothing(tmp_path):
     path = SampleStore(tmp_path, KEY).add(NAME, draw_sample(), TRANSFORM).path
-    with pytest.raises(DataError, match="not encrypted under this key"):
+    with pytest.raises(DataError, match="encrypted with another key"):
         SampleStore(tmp_path, b"x" * 32).find(NAME).load("")
     other = digest("b" * 64, "", "L", 64, 1)
     (tmp_path / other[:2]).mkdir()
     (tmp_path / other[:2] / f"{other}.aes").write_bytes(path.read_bytes())
-    with pytest.raises(DataError, match="not encrypted under this key"):
+    with pytest.raises(DataError, match="encrypted with another key"):
         SampleStore(tmp_path, KEY).find(other).load("")
 
 

@@ -12,7 +12,7 @@ def test_a_histogram_has_round_edges_and_names_the_extremes():
     assert drawn.heights == [0.5, 0, 1, *[0] * 13, 0.5]  # from 1 to 9.5 by 0.5
     assert drawn.ticks == [(0, "1 px"), (8 / 17, "5 px"), (1, "9.5 px")]
     caption = drawn.caption.replace("\N{NO-BREAK SPACE}", " ")
-    assert caption == "4 images, median 2 px; from 1 px (row 11) to 9 px (row 14)"
+    assert caption == "4 images, median 2 px, range 1 px (row 11) to 9 px (row 14)"
 
 
 def test_equal_values_need_no_drawing():

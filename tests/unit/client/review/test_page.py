@@ -156,13 +156,13 @@ def test_the_page_says_what_the_folder_holds_and_what_it_can_be_used_for(intake,
     shown = page(intake, most=0)
 
     assert "7 images of 6 patients can be read: 2 for stage 1, 3 for stage 2." in shown.text
-    assert "Read as labels : 8 images offered, 7 accepted, 1 rejected." in shown.text
+    assert "Layout labels : 8 images listed, 7 accepted, 1 rejected." in shown.text
     stages = {row[0]: row[2:] for row in shown.rows if row and len(row) == 4}
     assert stages["Stage 1"] == ["2", "2"]
     assert stages["Stage 2"] == ["3", "3"]
     assert stages["False alarms"] == ["3", "3"]
     because = {row[0]: row[1:] for row in shown.rows if row and len(row) == 3}
-    explained = "The file is broken, or of a format that is not known."
+    explained = "The file is damaged, or its format is not supported."
     assert because["unreadable image"] == [f"{explained} row 7", "1"]
     assert because["patient has BI-RADS 3-6 or malignant row"][1] == "1"
     assert because["no pathology and no BI-RADS category"][1] == "1"
@@ -172,11 +172,11 @@ def test_the_page_says_what_the_folder_holds_and_what_it_can_be_used_for(intake,
     assert because["on the image's grid"] == ["", "2"]
     assert because["on another, resampled"] == ["", "1"]
     for point in (
-        "Cannot be used: 1 image",
-        "Kept out of a stage by a rule: 2 images",
-        "No pixel spacing: sizes in mm not known: 4 images",
-        "Outline of another size than its image, resampled: 1 mask",
-        "Vendor not known: 1 image",
+        "Rejected, cannot be used: 1 image",
+        "Excluded from a stage by a rule: 2 images",
+        "Pixel spacing unknown, so no sizes in mm: 4 images",
+        "Mask of another size than its image, resampled: 1 mask",
+        "Vendor unknown: 1 image",
     ):
         assert point in shown.text
 
@@ -185,7 +185,7 @@ def test_a_page_says_what_lies_beside_the_images_and_what_to_know_of_the_folder(
     shown = page(replace(intake, notes=("rows 2, 3: one patient",)), most=0)
     assert ["mask or outline", "3"] in shown.rows
     assert ["table", "1"] in shown.rows
-    assert "What to know of the folder rows 2, 3: one patient" in shown.text
+    assert "Remarks about this folder rows 2, 3: one patient" in shown.text
 
 
 def test_refused_images_are_shown_first_beside_their_reason(site, tmp_path):
@@ -200,8 +200,8 @@ def test_refused_images_are_shown_first_beside_their_reason(site, tmp_path):
 
     spoken = [image["alt"] for image in shown.named("img")]
     assert spoken[:2] == [
-        "Row 4, refused: implausible mask, lesion outlined",
-        "Row 2, refused: no breast found",
+        "Row 4, rejected: implausible mask, lesion outlined",
+        "Row 2, rejected: no breast found",
     ]
     assert not any("Row 7" in words for words in spoken), "it does not decode"
     assert shown.html.index('id="refused"') < shown.html.index('id="folder"')
@@ -231,9 +231,9 @@ def test_a_picture_whose_pixels_contradict_it_is_shown_as_it_lies(site, tmp_path
 
     spoken = [image["alt"] for image in shown.named("img")]
     assert {
-        "Row 3, refused: inverted grey levels",
-        "Row 8, refused: header contradicts pixels",
-        "Row 9, refused: unsupported image",
+        "Row 3, rejected: inverted grey levels",
+        "Row 8, rejected: header contradicts pixels",
+        "Row 9, rejected: unsupported image",
     } < set(spoken)
     pictures = shown.pictures()
     assert pictures[3][:, 150:170].mean() > 200, "its air is bright, as in the file"
@@ -284,7 +284,7 @@ def test_a_refused_image_that_may_hold_text_is_not_shown(tmp_path):
 
     reasons = {str(r.reason) for r in intake.rejected}
     assert reasons == {"burned-in annotation", "wrong modality"}
-    refused = [i["alt"] for i in shown.named("img") if "refused" in i["alt"]]
+    refused = [i["alt"] for i in shown.named("img") if "rejected" in i["alt"]]
     assert [words.split(": ")[1] for words in refused] == ["wrong modality"]
 
 
@@ -315,11 +315,11 @@ def test_a_page_names_no_patient_and_files_only_when_asked(discreet, intake, pag
     for shown in (discreet, naming):
         assert "P-" not in shown.text
         assert str(site) not in shown.html
-        assert intake.cases[0].outcome.image_sha256 not in shown.html
+        assert intake.accepted[0].result.image_sha256 not in shown.html
     assert ".png" not in discreet.text
     assert "keep it at the site" not in discreet.text
     assert "4.png" in naming.text
-    assert "It names files: keep it at the site." in naming.text
+    assert "It lists file names: keep it at the site." in naming.text
     assert "2<img src=x>.png" in naming.text
     assert all(image["src"] != "x" for image in naming.named("img"))
 
@@ -330,10 +330,10 @@ def test_markup_in_a_vendor_is_only_text(discreet):
 
 
 def test_a_file_name_that_is_no_unicode_does_not_end_the_page(intake, page):
-    case = intake.cases[0]
+    case = intake.accepted[0]
     odd = replace(case, row=replace(case.row, image="\udcff.png"))
 
-    assert "?.png" in page(replace(intake, cases=(odd,)), names=True).text
+    assert "?.png" in page(replace(intake, accepted=(odd,)), names=True).text
 
 
 def test_pictures_show_the_prepared_image_with_breast_and_lesion_around(discreet):
@@ -364,7 +364,7 @@ def test_only_a_mirrored_image_is_marked_so(discreet):
 
 
 def test_grey_levels_and_the_share_of_breast_are_those_of_the_image(intake):
-    (drawn,), failed = draw([c for c in intake.cases if c.row.row_number == 4])
+    (drawn,), failed = draw([c for c in intake.accepted if c.row.row_number == 4])
 
     assert failed == []
     assert drawn.breast_share == pytest.approx(np.pi * 76 * 92 / 2 / (181 * 131), rel=0.03)
@@ -377,7 +377,7 @@ def test_files_that_are_gone_since_are_counted_and_the_others_drawn(intake, page
     gone = tmp_path / "gone.png"
     cases = [
         replace(c, row=replace(c.row, image_path=gone)) if c.row.row_number == 3 else c
-        for c in intake.cases
+        for c in intake.accepted
     ]
     cases = [
         replace(c, row=replace(c.row, annotations=(Annotation(gone),)))
@@ -386,14 +386,14 @@ def test_files_that_are_gone_since_are_counted_and_the_others_drawn(intake, page
         for c in cases
     ]
 
-    shown = page(replace(intake, cases=tuple(cases)))
+    shown = page(replace(intake, accepted=tuple(cases)))
 
-    assert "Could not be drawn again (rows 4, 3): 2 images" in shown.text
+    assert "Could not be read again (rows 4, 3): 2 images" in shown.text
     assert len(shown.named("img")) == 5
 
 
 def test_a_folder_without_a_usable_image_gets_a_page_that_says_so(intake, page):
-    shown = page(replace(intake, cases=()))
+    shown = page(replace(intake, accepted=()))
 
     assert "No image can be read." in shown.text
     assert "Contact sheet" not in shown.text
@@ -402,29 +402,29 @@ def test_a_folder_without_a_usable_image_gets_a_page_that_says_so(intake, page):
 
 
 def test_a_folder_whose_images_serve_no_stage_is_not_called_usable(intake, page):
-    unlabelled = [c for c in intake.cases if not c.purposes]
+    unlabelled = [c for c in intake.accepted if not c.purposes]
 
-    shown = page(replace(intake, cases=tuple(unlabelled)), most=0)
+    shown = page(replace(intake, accepted=tuple(unlabelled)), most=0)
 
     assert "1 image of 1 patient can be read: 0 for stage 1, 0 for stage 2." in shown.text
-    assert "Nothing here can be trained on" in shown.text
+    assert "No image here can be used for training" in shown.text
 
 
 def test_a_folder_that_is_all_right_is_said_to_be(intake, page):
-    good = replace(intake, cases=intake.cases[:3], rejected=(), left_out=Counter())
+    good = replace(intake, accepted=intake.accepted[:3], rejected=(), excluded=Counter())
 
     shown = page(good, most=0)
 
-    assert "Nothing stands out in the counts" in shown.text
+    assert "The counts show nothing unusual" in shown.text
 
 
 def test_absurd_spacings_do_not_end_the_page(intake, page):
     cases = [
         replace(c, row=replace(c.row, spacing_mm=spacing_mm))
-        for c, spacing_mm in zip(intake.cases, [1e308, 1e-323, 5e-324, 1e200], strict=False)
+        for c, spacing_mm in zip(intake.accepted, [1e308, 1e-323, 5e-324, 1e200], strict=False)
     ]
 
-    assert "to 1,000,000 mm (row" in page(replace(intake, cases=tuple(cases)), most=0).text
+    assert "to 1,000,000 mm (row" in page(replace(intake, accepted=tuple(cases)), most=0).text
 
 
 def test_the_same_folder_gives_the_same_page(discreet, intake, page):
@@ -446,9 +446,9 @@ def test_a_name_that_no_disk_takes_is_an_output_error(intake, tmp_path):
 def test_folder_and_date_stand_beside_the_signature(page, intake):
     found = page(intake)
     signing = found.html[found.html.index('id="signing"') :]
-    for words in ("north-2026", "2026-11-29 18:00 UTC", "Looked at by", "Date of signature"):
+    for words in ("north-2026", "2026-11-29 18:00 UTC", "Reviewed by", "Date of signature"):
         assert words in signing
-    assert "Folder north-2026, read on 2026-11-29 18:00 UTC" in found.text
+    assert "Folder north-2026, checked on 2026-11-29 18:00 UTC" in found.text
 
 
 def test_a_page_replaces_an_earlier_page_and_no_other_file(tmp_path, intake):
@@ -467,14 +467,14 @@ def test_a_page_replaces_an_earlier_page_and_no_other_file(tmp_path, intake):
         ("AD", ["A almost all fat"], ["MIAS", "own"]),
         (("fatty", "dense-glandular"), ["its F, G and D", "MIAS' D is not BI-RADS' D"], ["own"]),
         (("F", "D"), ["A almost all fat", "its F, G and D"], ["own"]),
-        (("scattered",), ["Other words are the table's own"], ["MIAS", "BI-RADS"]),
+        (("scattered",), ["Other terms are the table's own"], ["MIAS", "BI-RADS"]),
         ((None,), [], ["MIAS", "own", "almost all fat"]),
     ],
 )
 def test_the_scale_of_breast_density_is_explained(page, intake, densities, said, unsaid):
-    first, *_ = intake.cases
+    first, *_ = intake.accepted
     cases = [replace(first, row=replace(first.row, density=density)) for density in densities]
-    html = page(replace(intake, cases=tuple(cases)), most=0).html
+    html = page(replace(intake, accepted=tuple(cases)), most=0).html
     caption = html[html.index("<caption>Breast density") :]
     caption = caption[: caption.index("</caption>")].replace("&#39;", "'")
     for words in said:
@@ -498,7 +498,7 @@ def test_doubtful_images_come_first_as_they_lie_in_their_files(folder, drawing, 
     found = page(check(Source(folder.write()))[0])
 
     assert [image["alt"][:5] for image in found.named("img")] == ["Row 3", "Row 2"]
-    assert "Look at these first" in found.text
+    assert "Review these first" in found.text
     assert [Doubt.MASK_LARGE, Doubt.MASK_LARGE.sentence + " row 3", "1"] in found.rows
     assert found.text.index("74% of the breast 3") < found.text.index("Contact sheet")
     doubtful, sound = found.pictures()[3], found.pictures()[2]

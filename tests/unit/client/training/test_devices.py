@@ -13,7 +13,7 @@ import torch
 from tests.conftest import blob_sample
 
 from mamfed_client.imaging.geometry import Transform
-from mamfed_client.preparation.cohort import LazySamples
+from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.sample_store import SampleStore, digest
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.training.devices import StoredImage, WorkerTask, train_on
@@ -36,7 +36,7 @@ WHERE = Transform(rows=32, columns=32, top=0, bottom=32, left=0, right=32, flipp
 WAIT_SECONDS = 30
 
 
-class OnDisk(LazySamples):
+class OnDisk(StoredSamples):
     """Samples in a site's cache, which this process has read already."""
 
     def __init__(self, folder, samples, key=None):
@@ -237,7 +237,7 @@ def test_a_partner_that_cannot_read_its_samples_says_why(round_of, tmp_path, cap
 
     with pytest.raises(RunError, match=r"its process ended with code 4"):
         round_of(TWO, Stage.PRETRAINING, images=50, on_step=remove)
-    assert "cached sample is gone" in capfd.readouterr().err
+    assert "stored sample is missing" in capfd.readouterr().err
     assert not partners()
 
 

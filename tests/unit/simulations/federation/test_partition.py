@@ -144,7 +144,7 @@ def test_a_dicom_with_a_look_is_a_16_bit_picture_of_which_the_table_knows_the_re
             k: v for k, v in original.items() if k != "image"
         }
     intake, _ = check(Source(out / "site-2"))
-    assert len(intake.cases) == len(own)
+    assert len(intake.accepted) == len(own)
     assert not intake.rejected
 
 
@@ -230,7 +230,7 @@ def test_a_row_that_cannot_be_used_still_speaks_for_its_patient(pictures, tmp_pa
     }
     for hospital in found["hospitals"]:
         intake, _ = check(Source(out / hospital["name"]))
-        served = {p: sum(p in c.purposes for c in intake.cases) for p in hospital["images"]}
+        served = {p: sum(p in c.purposes for c in intake.accepted) for p in hospital["images"]}
         assert served == hospital["images"]
 
 
@@ -272,8 +272,8 @@ def test_a_map_of_classes_is_dealt_as_the_mask_that_its_row_chose(pictures, tmp_
     assert partition(pictures, tmp_path / "out", "--sites", "2").exit_code == 0
     taken = [check(Source(tmp_path / "out" / site))[0] for site in ("site-1", "site-2")]
     assert not any(intake.rejected for intake in taken)
-    shares = sorted(c.outcome.lesion_share for intake in taken for c in intake.cases)
-    assert shares == sorted(c.outcome.lesion_share for c in before.cases)
+    shares = sorted(c.result.lesion_share for intake in taken for c in intake.accepted)
+    assert shares == sorted(c.result.lesion_share for c in before.accepted)
 
 
 def test_a_dry_run_writes_nothing(cohort, tmp_path):
@@ -369,4 +369,4 @@ def test_a_public_data_set_as_it_downloads_becomes_plain_folders(cohort, tmp_pat
         assert mask[1023 - 524, 300]
         assert mask.sum() == pytest.approx(np.pi * 20**2, rel=0.02)
         intake, _ = check(Source(out / site))
-        assert len(intake.cases) == len(own) == 10
+        assert len(intake.accepted) == len(own) == 10

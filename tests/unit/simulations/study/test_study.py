@@ -263,7 +263,7 @@ def study_data(root, folds):
 def test_a_patient_is_in_one_part_only(root, folds):
     for fold in study_data(root, folds).folds:
         parts = [
-            {image.case.row.patient_id for image in part.placed}
+            {image.case.row.patient_id for image in part.images}
             for part in (fold.training, fold.validation, fold.test)
         ]
         assert all(parts)
@@ -275,7 +275,7 @@ def test_a_patient_is_in_one_part_only(root, folds):
 def test_cross_validation_tests_every_patient_once(root):
     data = study_data(root, 4)
     tested = [p for fold in data.folds for p in set(fold.test_patients)]
-    names = [i.case.row.image for fold in data.folds for i in fold.test.placed]
+    names = [i.case.row.image for fold in data.folds for i in fold.test.images]
     assert len(tested) == len(set(tested))
     assert len(names) == len(set(names)) == 22
 
