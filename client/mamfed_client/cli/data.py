@@ -175,8 +175,8 @@ def prepare(
     if doubtful:
         masks = counted(doubtful, "doubtful mask was", "doubtful masks were")
         raise DoubtError(
-            f"{out}: {masks} rejected; review the page of 'data check --html', then set reviewed "
-            "to 'yes' in labels.csv, correct the masks, or use --accept-doubts"
+            f"{out}: {masks} rejected; review the page of 'data check --html', then set "
+            "reviewed: yes in labels.csv, correct the masks, or use --accept-doubts"
         )
     _finish(intake, document)
 

@@ -29,7 +29,7 @@ def rejection_for(doubts: Doubts) -> FileRejected | None:
     if not {Doubt.SIDE_DISAGREES, Doubt.VIEW_DISAGREES} <= {doubt.doubt for doubt in doubts}:
         return None
     details = " and ".join(doubt.detail for doubt in doubts)
-    return FileRejected(Reason.OTHER_IMAGE, f"{details}; correct the row, or set reviewed to 'yes'")
+    return FileRejected(Reason.OTHER_IMAGE, f"{details}; correct the row, or set reviewed: yes")
 
 
 def _contradictions(result: RowResult) -> Iterator[Doubtful]:

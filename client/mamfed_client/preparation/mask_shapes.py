@@ -24,8 +24,7 @@ DrawnAs = Literal["outline", "ellipse", "box"]
 SMALLEST_SIDE = 16
 """In pixels. A smaller piece could be any of the three kinds."""
 STRAY = 1.5
-"""Tolerated distance of a drawn ellipse from the exact one, in pixels: programs round differently.
-"""
+"""Tolerance for the line of a drawn ellipse, in pixels: programs round differently."""
 MIN_MASKS = 5
 """With fewer masks no note is given; small findings may well be round."""
 FULL = 0.97

@@ -70,8 +70,8 @@ class PatientMention(NamedTuple):
         row_number: The row.
         patient: The patient as written in the table, or a pseudonym of the file's patient if the
             table names none; empty if neither does.
-        meant: The patient's :func:`canonical_id`, possibly as a pseudonym; rows with equal values
-            may show the same patient.
+        canonical: The patient's :func:`canonical_id`, possibly as a pseudonym; rows with equal
+            values may show the same patient.
         by_file: The same for the file's own Patient ID; empty if unknown.
         checked: Whether the table confirms that its patient is as written and no other.
         in_table: Whether the table names the patient.
@@ -79,7 +79,7 @@ class PatientMention(NamedTuple):
 
     row_number: int
     patient: str
-    meant: str
+    canonical: str
     by_file: str = ""
     checked: bool = False
     in_table: bool = True
@@ -100,13 +100,13 @@ class JoinedPatients(NamedTuple):
 def spelled_alike(mentions: Sequence[PatientMention]) -> JoinedPatients:
     """Find patients whose identifiers are spellings of the same one."""
     checked = _checked(mentions)
-    groups = _groups(mentions, lambda m: m.meant if m.patient not in checked else "")
+    groups = _groups(mentions, lambda m: m.canonical if m.patient not in checked else "")
     several = [rows for rows in groups if _patients(rows) > 1]
     if not several:
         return JoinedPatients([])
     note = (
         f"patient_id has several spellings that are treated as one patient: rows {_some(several)}; "
-        "use one spelling, or set patient_checked to 'yes' where a spelling is another patient"
+        "use one spelling, or set patient_checked: yes where a spelling is another patient"
     )
     return JoinedPatients(_pairs(several), (note,))
 
@@ -162,7 +162,7 @@ def _file_notes(
         yield (
             "the table names different patients whose files carry the same Patient ID; they are "
             f"treated as one patient: rows {_some(joined)}; correct patient_id, or set "
-            "patient_checked to 'yes' where the table is right"
+            "patient_checked: yes where the table is right"
         )
     if untrusted:
         count = sum(len(rows) for rows in untrusted)
@@ -178,8 +178,8 @@ def _divided_note(mentions: Sequence[PatientMention]) -> list[str]:
     This applies only if table and files mostly use the same identifiers: files with a separate
     pseudonym for each examination do not contradict the table.
     """
-    same = sum(m.meant == m.by_file for m in mentions)
-    others = [m.row_number for m in mentions if m.meant != m.by_file]
+    same = sum(m.canonical == m.by_file for m in mentions)
+    others = [m.row_number for m in mentions if m.canonical != m.by_file]
     if not others or same < len(others):
         return []
     return [

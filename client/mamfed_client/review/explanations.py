@@ -46,7 +46,7 @@ EXPLANATIONS: dict[str, str] = {
     Reason.EMPTY_MASK: "The image is malignant, but its annotation outlines nothing.",
     Reason.IMPLAUSIBLE_IMAGE: "Not plausible as a mammogram: an icon, one grey level, or inverted.",
     Reason.IMPLAUSIBLE_MASK: "It covers the whole breast, its surroundings or nearly everything.",
-    Reason.DOUBTFUL_MASK: "Review it; then set reviewed to 'yes' in the table, or correct it.",
+    Reason.DOUBTFUL_MASK: "Review it; then set reviewed: yes in the table, or correct it.",
     Reason.NO_BREAST: "No breast can be distinguished from the background.",
     ExclusionReason.SUSPICIOUS_PATIENT: "Stage 1 uses only patients without suspicious findings.",
     ExclusionReason.UNCLEAR_PATIENT: "Another image of the patient has a label that cannot be "

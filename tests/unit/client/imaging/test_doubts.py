@@ -51,7 +51,7 @@ def test_preparing_leaves_doubtful_masks_out_and_says_what_to_do(call, doubtful,
     assert (found["accepted"], found["rejected"]) == (1, {"doubtful mask": 1})
     assert (result.exception.exit_code, "\n" in str(result.exception)) == (12, False)
     assert "1 doubtful mask was rejected" in str(result.exception)
-    assert "set reviewed to 'yes'" in str(result.exception)
+    assert "set reviewed: yes" in str(result.exception)
     assert "--accept-doubts" in str(result.exception)
 
 

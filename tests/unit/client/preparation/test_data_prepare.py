@@ -232,7 +232,7 @@ def test_show_writes_a_picture_and_says_what_is_known(call, prepare, mixed, tmp_
     result = call("show", tmp_path / "out", 99, code=1)
     assert "is not a row of this folder" in str(result.exception)
     result = call("show", tmp_path / "out", 4, "--out", mixed / "images/4.dcm", code=1)
-    assert "the picture is PNG" in str(result.exception)
+    assert "not a .png file" in str(result.exception)
     result = call("show", mixed, 4, code=1)
     assert "not a prepared folder" in str(result.exception)
 

@@ -75,4 +75,4 @@ def test_rows_that_outline_different_lesions_of_a_picture_leave_no_lesion_out():
     assert refused(outlined(1, 0.1), outlined(2, 0.2)) == ([1, 2], [])
     assert refused(outlined(1, 0.1), outlined(2, 0.1)) == ([2], [])
     found, _ = find_duplicates([outlined(1, 0.1), outlined(2, 0.2)])
-    assert "name all in one row" in found[1].detail
+    assert "name all of them in one row" in found[1].detail
