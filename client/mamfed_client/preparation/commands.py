@@ -44,13 +44,13 @@ class Source:
         folder: The data set.
         layout: Its layout; None detects it.
         allow: Reasons for which its files are not rejected.
-        take: Classes that count as malignant if neither the annotation file nor the table says so.
+        malignant: Classes that count as malignant unless the annotation file or the table says so.
     """
 
     folder: Path
     layout: str | None = None
     allow: frozenset[Reason] = frozenset()
-    take: MalignantClasses = field(default_factory=MalignantClasses)
+    malignant: MalignantClasses = field(default_factory=MalignantClasses)
 
     def manifest(self) -> Manifest:
         """List the images in the folder.
@@ -68,7 +68,7 @@ class Source:
     def _with_options(self, row: Row) -> Row:
         """Apply the user's options to a row; values in its table take precedence."""
         annotations = tuple(
-            replace(a, malignant=a.malignant.or_else(self.take)) for a in row.annotations
+            replace(a, malignant=a.malignant.or_else(self.malignant)) for a in row.annotations
         )
         return replace(row, allow=row.allow | self.allow, annotations=annotations)
 
@@ -238,6 +238,6 @@ def _disk(samples: int, out: Path, size: int) -> dict[str, int]:
 
 def _folder_key(source: Source, task: Task) -> str:
     words = [str(source.folder.resolve()), str(source.layout), *sorted(source.allow)]
-    if source.take != MalignantClasses():
-        words.append(str(source.take))
+    if source.malignant != MalignantClasses():
+        words.append(str(source.malignant))
     return pseudonym(task.secret, "folder", *words)
