@@ -1,7 +1,7 @@
 """Checks of an image by itself.
 
-What is measured on 1,709 images of eight film and digital data sets and three phantom vendors, and
-on the same ones cropped, turned, saturated and joined, is in docs/decisions/0040.
+The thresholds come from 1,709 images of eight film and digital data sets and three phantom vendors,
+and from the same images cropped, rotated, saturated and joined; see docs/decisions/0040.
 """
 
 from __future__ import annotations
@@ -10,122 +10,122 @@ from collections.abc import Callable
 
 from mamfed_client.imaging.doubts import Doubt, Doubtful
 from mamfed_client.imaging.rejections import FileRejected, Reason
-from mamfed_client.plausibility.picture import Picture
+from mamfed_client.plausibility.image_features import ImageFeatures
 
-Check = Callable[[Picture], Doubtful | None]
+Check = Callable[[ImageFeatures], Doubtful | None]
 
 ICON = 64
-"""Longest side in pixels below which nothing of a breast can be seen: 4 mm a pixel."""
+"""An image whose longest side is below this shows nothing of a breast: a pixel is 4 mm wide."""
 THUMBNAIL = 150
-"""Below this a pixel is 1.6 mm wide: no margin of a mass, no calcification."""
+"""Below this a pixel is 1.6 mm wide, too coarse for the margin of a mass or a calcification."""
 ALL_PLAIN, MUCH_PLAIN = 0.8, 0.35
-"""Share of the breast at one grey level; 0.19 at most in real images."""
+"""Shares of the breast at one grey level; the maximum in real images is 0.19."""
 TOUCHED = 0.2
-"""Share of each border that is breast where the picture is a piece of one; none has 0.1 on all."""
+"""Minimum share of breast on every border of a cropped breast; no complete image has 0.1 on all."""
 SMOOTH, ROUGH = 0.003, 0.12
-"""Texture, which is 0.0056 to 0.061 in real images; 0 in a ramp, and noise has 0.15 or more."""
+"""Limits of texture: 0.0056 to 0.061 in real images, 0 in a ramp, and at least 0.15 in noise."""
 WIDE, STRAIGHTER = 0.85, 0.1
-"""A lying breast's box is wider than high (0.89 at least for standing ones), and it ends
-straighter at its top or bottom than at either side, or at one of the two than at the other."""
+"""A lying breast has a box wider than high (aspect at least 0.89 if upright), and is straighter at
+the top or bottom than at either side, or at one of the two than at the other."""
 SECOND = 0.25
-"""Size of a second body that is no muscle, tape or label: 0.23 at most in real images."""
+"""Minimum relative area of a second breast; muscle, tape and labels reach 0.23 in real images."""
 TIP, BROAD = 0.3, 1.35
-"""A body that ends in a tip on both sides, and is broad, is no standing breast."""
+"""A broad body that ends in a tip on both sides is not an upright breast."""
 BLUNT = 0.36
-"""What counts as a tip of a body that is wider than a standing breast."""
+"""Limit of a tip in a body that is wider than an upright breast."""
 EVEN = 0.66
-"""Two breasts that touch along their chest walls are much alike above and below; a lying one, whose
-wall is at one end, is not: this parts 97 of 100 pairs from 99 of 100 lying ones."""
+"""Two breasts that touch along their chest walls are vertically symmetric; a lying breast, whose
+chest wall is at one end, is not. This separates 97 of 100 pairs from 99 of 100 lying breasts."""
 TWO_WALLS, WAIST = 0.6, 0.85
-"""Two breasts whose tips touch end straight on both sides (0.36 at most in real images), and are
-lower where they touch."""
+"""Two breasts whose tips touch end straight on both sides (the maximum in real images is 0.36), and
+have a waist where they touch."""
 MUSCLE_BELOW = 0.45
-"""How much straighter an MLO ends below than above; 0.42 at most where it stands upright."""
+"""Minimum difference of the bottom and top strips; upright MLO images reach 0.42."""
 
 
-def is_tiny(picture: Picture) -> Doubtful | None:
-    """Refuse an icon, doubt a thumbnail."""
-    longest = max(picture.rows, picture.columns)
-    found = f"{picture.columns} x {picture.rows} pixels"
+def is_tiny(image: ImageFeatures) -> Doubtful | None:
+    """Reject icons, doubt thumbnails."""
+    longest = max(image.rows, image.columns)
+    detail = f"{image.columns} x {image.rows} pixels"
     if longest < ICON:
-        raise FileRejected(Reason.IMPLAUSIBLE_IMAGE, f"{found}, an icon")
-    return Doubtful(Doubt.IMAGE_SMALL, found) if longest < THUMBNAIL else None
+        raise FileRejected(Reason.IMPLAUSIBLE_IMAGE, f"{detail}, an icon")
+    return Doubtful(Doubt.IMAGE_SMALL, detail) if longest < THUMBNAIL else None
 
 
-def is_plain(picture: Picture) -> Doubtful | None:
-    """Refuse a breast that is all one grey, doubt one that is much of one."""
-    found = f"{picture.plain_share:.0%} of the breast at one grey level"
-    if picture.plain_share >= ALL_PLAIN:
-        raise FileRejected(Reason.IMPLAUSIBLE_IMAGE, found)
-    return Doubtful(Doubt.SATURATED, found) if picture.plain_share >= MUCH_PLAIN else None
+def is_plain(image: ImageFeatures) -> Doubtful | None:
+    """Reject a breast of uniform grey, doubt one that is largely uniform."""
+    detail = f"{image.plain_share:.0%} of the breast at one grey level"
+    if image.plain_share >= ALL_PLAIN:
+        raise FileRejected(Reason.IMPLAUSIBLE_IMAGE, detail)
+    return Doubtful(Doubt.SATURATED, detail) if image.plain_share >= MUCH_PLAIN else None
 
 
-def is_piece(picture: Picture) -> Doubtful | None:
-    """Doubt a picture that is breast on all four borders: a crop, or something else."""
-    if min(picture.borders) < TOUCHED:
+def is_piece(image: ImageFeatures) -> Doubtful | None:
+    """Doubt an image with breast on all four borders: a crop, or not a breast."""
+    if min(image.borders) < TOUCHED:
         return None
-    return Doubtful(Doubt.NO_BACKGROUND, f"{min(picture.borders):.0%} of each border or more")
+    return Doubtful(Doubt.NO_BACKGROUND, f"at least {min(image.borders):.0%} of each border")
 
 
-def is_smooth(picture: Picture) -> Doubtful | None:
+def is_smooth(image: ImageFeatures) -> Doubtful | None:
     """Doubt a breast without texture."""
-    return Doubtful(Doubt.SMOOTH) if picture.texture < SMOOTH else None
+    return Doubtful(Doubt.SMOOTH) if image.texture < SMOOTH else None
 
 
-def is_noise(picture: Picture) -> Doubtful | None:
-    """Doubt a breast of grains, as bytes in a wrong order make it."""
-    return Doubtful(Doubt.NOISE) if picture.texture > ROUGH else None
+def is_noise(image: ImageFeatures) -> Doubtful | None:
+    """Doubt a breast that is noise, as bytes in the wrong order produce."""
+    return Doubtful(Doubt.NOISE) if image.texture > ROUGH else None
 
 
-def is_lying(picture: Picture) -> Doubtful | None:
-    """Doubt a breast whose chest wall is at the top or at the bottom."""
-    return Doubtful(Doubt.LYING) if _lies(picture) else None
+def is_lying(image: ImageFeatures) -> Doubtful | None:
+    """Doubt a breast whose chest wall is at the top or bottom."""
+    return Doubtful(Doubt.LYING) if _has_chest_wall_above_or_below(image) else None
 
 
-def _lies(picture: Picture) -> bool:
-    left, right, top, bottom = picture.strips
-    if _is_face_to_face(picture):
+def _has_chest_wall_above_or_below(image: ImageFeatures) -> bool:
+    left, right, top, bottom = image.strips
+    if _is_face_to_face(image):
         return False
-    if _has_two_tips(picture):
-        return picture.evenness < EVEN
+    if _has_two_tips(image):
+        return image.evenness < EVEN
     straighter = max(top, bottom) - max(left, right) > STRAIGHTER
-    return picture.aspect < WIDE and (straighter or abs(top - bottom) >= MUSCLE_BELOW)
+    return image.aspect < WIDE and (straighter or abs(top - bottom) >= MUSCLE_BELOW)
 
 
-def is_two_breasts(picture: Picture) -> Doubtful | None:
-    """Doubt two bodies of similar size, and one with two tips, or with two chest walls."""
-    if _has_second(picture):
+def is_two_breasts(image: ImageFeatures) -> Doubtful | None:
+    """Doubt two bodies of similar size, or a body with two tips or two chest walls."""
+    if _has_second(image):
         return Doubtful(
-            Doubt.TWO_BREASTS, f"the second is {picture.look.view.second:.0%} of the first"
+            Doubt.TWO_BREASTS, f"the second is {image.analysis.view.second:.0%} of the first"
         )
-    if _is_face_to_face(picture):
+    if _is_face_to_face(image):
         return Doubtful(Doubt.TWO_BREASTS, "face to face")
-    return Doubtful(Doubt.TWO_BREASTS, "back to back") if _is_back_to_back(picture) else None
+    return Doubtful(Doubt.TWO_BREASTS, "back to back") if _is_back_to_back(image) else None
 
 
-def _has_second(picture: Picture) -> bool:
-    return picture.look.view.second >= SECOND
+def _has_second(image: ImageFeatures) -> bool:
+    return image.analysis.view.second >= SECOND
 
 
-def _is_face_to_face(picture: Picture) -> bool:
-    return min(picture.strips.left, picture.strips.right) >= TWO_WALLS and picture.waist < WAIST
+def _is_face_to_face(image: ImageFeatures) -> bool:
+    return min(image.strips.left, image.strips.right) >= TWO_WALLS and image.waist < WAIST
 
 
-def _is_back_to_back(picture: Picture) -> bool:
-    return _has_two_tips(picture) and picture.evenness >= EVEN
+def _is_back_to_back(image: ImageFeatures) -> bool:
+    return _has_two_tips(image) and image.evenness >= EVEN
 
 
-def _has_two_tips(picture: Picture) -> bool:
-    blunter = max(picture.strips.left, picture.strips.right)
-    return blunter < (BLUNT if picture.aspect < WIDE else TIP) and picture.aspect < BROAD
+def _has_two_tips(image: ImageFeatures) -> bool:
+    blunter = max(image.strips.left, image.strips.right)
+    return blunter < (BLUNT if image.aspect < WIDE else TIP) and image.aspect < BROAD
 
 
-def is_upside_down(picture: Picture) -> Doubtful | None:
-    """Doubt an oblique view whose muscle is at the bottom, if it is one breast and stands."""
-    below = picture.strips.bottom - picture.strips.top >= MUSCLE_BELOW
-    if picture.view != "MLO" or not below or _lies(picture):
+def is_upside_down(image: ImageFeatures) -> Doubtful | None:
+    """Doubt an MLO view with the muscle at the bottom, if it shows a single, upright breast."""
+    below = image.strips.bottom - image.strips.top >= MUSCLE_BELOW
+    if image.view != "MLO" or not below or _has_chest_wall_above_or_below(image):
         return None
-    several = _has_second(picture) or _is_face_to_face(picture) or _is_back_to_back(picture)
+    several = _has_second(image) or _is_face_to_face(image) or _is_back_to_back(image)
     return None if several else Doubtful(Doubt.UPSIDE_DOWN)
 
 

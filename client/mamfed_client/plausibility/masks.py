@@ -1,7 +1,7 @@
 """Checks of a mask against its image.
 
-What is measured on 1,234 masks of ten data sets, and on masks made wrong from their images, is in
-docs/decisions/0040.
+The thresholds come from 1,234 masks of ten data sets, and from wrong masks derived from their
+images; see docs/decisions/0040.
 """
 
 from __future__ import annotations
@@ -14,101 +14,102 @@ import numpy as np
 from mamfed_client.imaging.doubts import Doubt, Doubtful
 from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.imaging.rejections import FileRejected, Reason
-from mamfed_client.plausibility.pair import Pair
+from mamfed_client.plausibility.mask_features import MaskFeatures
 
-Check = Callable[[Pair], Doubtful | None]
+Check = Callable[[MaskFeatures], Doubtful | None]
 
 MOST_OF_IMAGE = 0.6
-"""Share of the image; 0.39 at most in real masks."""
+"""Marked share of the image; the maximum in real masks is 0.39."""
 OUTLINE = 0.85
-"""Overlap (IoU) of mask and breast; 0.76 at most in real masks."""
+"""Overlap (IoU) of mask and breast; the maximum in real masks is 0.76."""
 AROUND = 0.9
-"""Share of what lies around the breast."""
+"""Marked share of the background."""
 LARGE = 0.6
-"""Share of the breast: above it are 2 of 1,234 real masks, one of them of the whole gland."""
+"""Marked share of the breast; 2 of 1,234 real masks exceed it, one of them of the whole gland."""
 BESIDE = 0.2
-"""Share of the mask that lies clearly beside the breast; 0.002 at most in real masks."""
+"""Share of the mask clearly outside the breast; the maximum in real masks is 0.002."""
 FOLLOWS = 0.85
-"""Overlap (IoU) of the mask with what is brighter than some grey level."""
+"""Overlap (IoU) of the mask with a threshold of the grey levels."""
 RAGGED, SCATTERED = 0.75, 4
-"""Area by convex hull, and pieces on the view: grey levels make ragged or scattered masks. Two of
-1,234 real masks follow a level as well, but both in one round piece."""
+"""Area divided by that of the convex hull, and number of pieces on the view: thresholds produce
+ragged or scattered masks. Two of 1,234 real masks also follow a threshold, but as one round piece.
+"""
 SPECKS = 100
-"""Pieces; 31 at most in real masks."""
+"""Number of pieces; the maximum in real masks is 31."""
 HOLLOW = 2.0
-"""Area of its holes by its own; 0.15 at most in real masks."""
+"""Area of the holes divided by that of the mask; the maximum in real masks is 0.15."""
 BOX = 0.95
-"""Area by that of its upright box; 0.91 at most in real masks."""
+"""Area divided by that of the upright bounding box; the maximum in real masks is 0.91."""
 BOX_PIXELS = 25
-"""On the view; the corners of smaller pieces cannot be told."""
+"""Minimum area in pixels of the view; smaller pieces have no recognisable corners."""
 
 
-def check_image_share(pair: Pair) -> None:
-    """Refuse a mask that marks most of the image: an inverted one, or one without background."""
-    if pair.of_image >= MOST_OF_IMAGE:
-        found = f"it marks {pair.of_image:.0%} of the image"
-        raise FileRejected(Reason.IMPLAUSIBLE_MASK, f"{found}; is it inverted?")
+def check_image_share(mask: MaskFeatures) -> None:
+    """Reject a mask that marks most of the image, because it is inverted or has no background."""
+    if mask.of_image >= MOST_OF_IMAGE:
+        detail = f"it marks {mask.of_image:.0%} of the image; is it inverted?"
+        raise FileRejected(Reason.IMPLAUSIBLE_MASK, detail)
 
 
-def check_outline(pair: Pair) -> None:
-    """Refuse a mask that is the breast's."""
-    breast = pair.look.view.breast
-    if np.count_nonzero(pair.core) < OUTLINE * np.count_nonzero(breast):
-        return  # the overlap is at most the one by the other
-    overlap = np.count_nonzero(pair.core & breast) / np.count_nonzero(pair.core | breast)
+def check_outline(mask: MaskFeatures) -> None:
+    """Reject a mask of the breast itself."""
+    breast = mask.analysis.view.breast
+    if np.count_nonzero(mask.core) < OUTLINE * np.count_nonzero(breast):
+        return  # the overlap cannot exceed the ratio of the areas
+    overlap = np.count_nonzero(mask.core & breast) / np.count_nonzero(mask.core | breast)
     if overlap >= OUTLINE:
         raise FileRejected(Reason.IMPLAUSIBLE_MASK, "it outlines the breast")
 
 
-def check_surroundings(pair: Pair) -> None:
-    """Refuse a mask of what lies around the breast."""
-    around = ~pair.look.view.breast
-    if around.any() and pair.beside >= 0.5 and pair.shares[around].mean() >= AROUND:
+def check_surroundings(mask: MaskFeatures) -> None:
+    """Reject a mask of the background around the breast."""
+    around = ~mask.analysis.view.breast
+    if around.any() and mask.beside >= 0.5 and mask.shares[around].mean() >= AROUND:
         raise FileRejected(Reason.IMPLAUSIBLE_MASK, "it marks what lies around the breast")
 
 
-def is_large(pair: Pair) -> Doubtful | None:
-    """Doubt a mask that marks much of the breast."""
-    if pair.of_breast < LARGE:
+def is_large(mask: MaskFeatures) -> Doubtful | None:
+    """Doubt a mask that covers much of the breast."""
+    if mask.of_breast < LARGE:
         return None
-    return Doubtful(Doubt.MASK_LARGE, f"{pair.of_breast:.0%} of the breast")
+    return Doubtful(Doubt.MASK_LARGE, f"{mask.of_breast:.0%} of the breast")
 
 
-def is_beside(pair: Pair) -> Doubtful | None:
-    """Doubt a mask that lies beside the breast."""
-    if pair.beside < BESIDE:
+def is_beside(mask: MaskFeatures) -> Doubtful | None:
+    """Doubt a mask of which a notable part lies outside the breast."""
+    if mask.beside < BESIDE:
         return None
-    return Doubtful(Doubt.MASK_OUTSIDE, f"{pair.beside:.0%} of it")
+    return Doubtful(Doubt.MASK_OUTSIDE, f"{mask.beside:.0%} of it")
 
 
-def follows_levels(pair: Pair) -> Doubtful | None:
-    """Doubt a ragged or scattered mask of all that is brighter than some level."""
-    if pair.fit < FOLLOWS or not (
-        _solidity(pair.solid) < RAGGED or _pieces(pair.solid) >= SCATTERED
+def follows_levels(mask: MaskFeatures) -> Doubtful | None:
+    """Doubt a ragged or scattered mask that is a threshold of the grey levels."""
+    if mask.fit < FOLLOWS or not (
+        _solidity(mask.solid) < RAGGED or _pieces(mask.solid) >= SCATTERED
     ):
         return None
     return Doubtful(Doubt.MASK_THRESHOLD)
 
 
-def is_specks(pair: Pair) -> Doubtful | None:
-    """Doubt a mask of many more pieces than it was drawn as."""
-    if pair.pieces - pair.outlines < SPECKS:
+def is_specks(mask: MaskFeatures) -> Doubtful | None:
+    """Doubt a mask with many more pieces than outlines it was drawn from."""
+    if mask.pieces - mask.outlines < SPECKS:
         return None
-    return Doubtful(Doubt.MASK_SPECKS, f"{pair.pieces} pieces")
+    return Doubtful(Doubt.MASK_SPECKS, f"{mask.pieces} pieces")
 
 
-def is_ring(pair: Pair) -> Doubtful | None:
+def is_ring(mask: MaskFeatures) -> Doubtful | None:
     """Doubt an outline that was not filled."""
-    least = HOLLOW * float(pair.shares.sum())
-    if np.count_nonzero(~pair.touched) < least:  # all of which would have to be holes
+    min_holes = HOLLOW * float(mask.shares.sum())
+    if np.count_nonzero(~mask.touched) < min_holes:  # not enough, even if all were holes
         return None
-    holes = np.count_nonzero(_filled(pair.touched) & ~pair.touched)
-    return Doubtful(Doubt.MASK_RING) if holes >= least else None
+    holes = np.count_nonzero(_filled(mask.touched) & ~mask.touched)
+    return Doubtful(Doubt.MASK_RING) if holes >= min_holes else None
 
 
-def is_box(pair: Pair) -> Doubtful | None:
+def is_box(mask: MaskFeatures) -> Doubtful | None:
     """Doubt a mask whose largest piece is an upright rectangle."""
-    _, _, stats, _ = cv2.connectedComponentsWithStats(pair.solid.view(np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.solid.view(np.uint8))
     if len(stats) < 2:
         return None
     _, _, width, height, area = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]
@@ -117,8 +118,8 @@ def is_box(pair: Pair) -> Doubtful | None:
 
 
 def _outlines(flags: Mask) -> list[np.ndarray]:
-    found, _ = cv2.findContours(flags.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return list(found)
+    contours, _ = cv2.findContours(flags.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return list(contours)
 
 
 def _pieces(flags: Mask) -> int:
@@ -126,7 +127,7 @@ def _pieces(flags: Mask) -> int:
 
 
 def _solidity(flags: Mask) -> float:
-    """Compare the largest piece with its convex hull; 1 where it is too small to tell."""
+    """Return the largest piece's area divided by its convex hull's; 1 if it is too small."""
     largest = max(_outlines(flags), key=cv2.contourArea, default=None)
     if largest is None or not (hull := cv2.contourArea(cv2.convexHull(largest))):
         return 1.0
@@ -139,7 +140,7 @@ def _filled(flags: Mask) -> Mask:
     return filled.view(np.bool_)
 
 
-REFUSALS: tuple[Callable[[Pair], None], ...] = (
+CERTAIN_CHECKS: tuple[Callable[[MaskFeatures], None], ...] = (
     check_image_share,
     check_outline,
     check_surroundings,

@@ -1,4 +1,4 @@
-"""What a site is judged by as a whole, remembered of each image."""
+"""Measurements kept for each image, for checks across all images of a site."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from mamfed_client.imaging.mammogram import Laterality
 
 
 class Measures(NamedTuple):
-    """Measures of an image and of its mask; JSON can hold them as a list.
+    """Measurements of an image and its mask, serialisable in JSON as a list.
 
     Attributes:
         plain_share: Share of the breast at one grey level, 0..1.
-        chest_wall: On which side of the picture the chest wall clearly is; None where not.
-        mask_of_breast: Share of the breast that the mask marks, 0..1; 0 without a mask.
-        mask_pixels: How many pixels the mask marks.
-        mask_rows: Height of the box around them.
-        mask_columns: Its width.
-        mask_fit: Best overlap of the mask with all that is brighter than some grey level, 0..1.
+        chest_wall: Side of the picture on which the chest wall is; None if unclear.
+        mask_of_breast: Share of the breast that the mask covers, 0..1; 0 without a mask.
+        mask_pixels: Number of pixels in the mask.
+        mask_rows: Height of the mask's bounding box.
+        mask_columns: Width of the mask's bounding box.
+        mask_fit: Best overlap (IoU) of the mask with a threshold of the grey levels, 0..1.
     """
 
     plain_share: float = 0.0

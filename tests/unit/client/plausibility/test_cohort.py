@@ -103,8 +103,7 @@ def test_a_site_whose_masks_cover_twenty_times_what_others_do_is_said_with_the_f
     (note,) = compare_sites(sites)
 
     assert note.startswith(
-        "a: its masks cover 30.0% of the breast (the middle one of 6), "
-        "those of the other sites 1.5%: "
+        "a: its masks cover 30.0% of the breast (median of 6), those of the other sites 1.5%; "
     )
     assert compare_sites(sites | {"a": members(6, mask_of_breast=0.29)}) == ()
     assert compare_sites(sites | {"a": members(4, mask_of_breast=0.9)}) == ()
