@@ -1,7 +1,7 @@
-"""The federated table: ways to train over several sites, measured at each site's test patients.
+"""Compare ways to train over several sites, tested on every site's test patients.
 
-Each arm, seed and fold is a federation of its own in a folder of its own, so the same command goes
-on where it was killed. An arm that fails costs that arm, and is said.
+Each arm, seed and fold is a federation with its own folder, so the same command resumes after a
+kill. A failed arm is reported and does not affect the others.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ LOCAL, CENTRALISED, FEDAVG, PERSONAL, FEDPROX, FEDBN, LEAVE_ONE_OUT = ARMS = (
     "leave-one-out",
 )
 MEANINGS = {
-    LOCAL: "each site trains alone and is measured at its own patients",
+    LOCAL: "each site trains alone and is tested on its own patients",
     CENTRALISED: "all data pooled, which hospitals cannot do",
-    FEDAVG: "the federation as it is",
-    PERSONAL: "what each site made of fedavg's model for its own patients; no other training",
-    FEDPROX: "each site's weights are held near the round's start",
+    FEDAVG: "the federation of the plan",
+    PERSONAL: "the fedavg model, fine-tuned by each site for its own patients; no other training",
+    FEDPROX: "each site's weights are held close to the global weights of the round",
     FEDBN: "each site keeps its own instance norms",
-    LEAVE_ONE_OUT: "what a new hospital may expect: the others train, it is measured",
+    LEAVE_ONE_OUT: "what a new hospital can expect: the other sites train, this site is tested",
 }
 
 
@@ -66,8 +66,8 @@ class Repeat(NamedTuple):
     """One repetition of every arm.
 
     Attributes:
-        seed: Its seed's number.
-        fold: Which of the folds it tests; None where patients are divided once.
+        seed: Index of its seed.
+        fold: Index of the fold that it tests; None without cross-validation.
     """
 
     seed: int
@@ -75,27 +75,27 @@ class Repeat(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The end of its folders' names."""
+        """Suffix of its folders' names."""
         return f"seed{self.seed}" if self.fold is None else f"seed{self.seed}-fold{self.fold}"
 
     def __str__(self) -> str:
-        """Name it for people."""
+        """Return its name for people."""
         return f"seed {self.seed}" if self.fold is None else f"seed {self.seed}, fold {self.fold}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to compare.
+    """A comparison to run.
 
     Attributes:
         sites: The sites.
-        plan: The plan; each repetition replaces its seed. Who is held out depends on the fold only.
+        plan: The plan; each repetition replaces its seed. Only the fold decides who is held out.
         out: Folder of the comparison.
         arms: Some of ``ARMS``.
-        seeds: One federation an arm and seed, or one an arm, seed and fold.
-        proximal_mu: FedProx's weight where the plan has none.
-        machine: What federations are trained with.
-        folds: Every patient is tested once in so many folds; None divides patients once.
+        seeds: Seeds; each arm trains once per seed, or once per seed and fold.
+        proximal_mu: FedProx weight if the plan sets none.
+        machine: Engine, device, threads and workers.
+        folds: Number of cross-validation folds, which test every patient once; None: one split.
     """
 
     sites: tuple[Site, ...]
@@ -109,21 +109,21 @@ class Comparison:
 
     @property
     def repeats(self) -> list[Repeat]:
-        """All repetitions, the folds of a seed one after the other."""
+        """All repetitions, ordered by seed, then fold."""
         folds = [None] if self.folds is None else range(self.folds)
         return [Repeat(seed, fold) for seed in self.seeds for fold in folds]
 
     def plan_of(self, repeat: Repeat, arm: str = FEDAVG) -> TrainingPlan:
-        """Return the plan that an arm follows: only what the arm is about differs.
+        """Return the plan of an arm; it differs from the base plan only in what defines the arm.
 
-        Every fold has a training seed of its own: more seeds are tried for the same computing.
+        Every fold has its own training seed, which covers more seeds at no extra cost.
         """
         mu = self.plan.federation.proximal_mu or self.proximal_mu
         update: dict[str, object] = {
             "proximal_mu": mu if arm == FEDPROX else 0.0,
             "local_norms": arm == FEDBN,
         }
-        if arm == FEDBN:  # each site is a group of its own
+        if arm == FEDBN:  # each site is its own group
             update["norm_groups"] = {}
         federation = self.plan.federation.model_copy(update=update)
         personal = self.plan.personal
@@ -141,23 +141,23 @@ class Comparison:
         """Prepare every site's images for a repetition, and count them.
 
         Raises:
-            DataError: A site has no usable image, or too few patients for so many folds.
+            DataError: A site has no usable image, or too few patients for the number of folds.
         """
         return describe_sites(self.sites, self.plan_of(repeat), progress=progress)
 
 
 def check_place(comparison: Comparison) -> None:
-    """Refuse a place for a comparison before its images are prepared.
+    """Check that the output folder can be used, before any image is prepared.
 
     Raises:
         OutputError: It lies in a site's data, or holds something else.
-        SetupError: Another process works in it.
+        SetupError: Another process uses it.
     """
     check_outside(comparison.out, [f for site in comparison.sites for _, f in site.cohorts])
     check_folder(
         comparison.out,
         lambda out: (
-            not (out / MARK).exists()  # a run has arms too
+            not (out / MARK).exists()  # a run folder holds arms.json too
             and any((out / name).exists() for name in (ARMS_FILE, LOCK))
         ),
         "comparison",
@@ -166,12 +166,12 @@ def check_place(comparison: Comparison) -> None:
 
 
 class ArmOutcome(NamedTuple):
-    """What came of an arm.
+    """The results of an arm.
 
     Attributes:
-        sites: Its result at each site that was measured.
+        sites: Its result at each tested site.
         missing: The reason for each site, or site and repetition, without a result.
-        failed: Whether a federation of it failed.
+        failed: Whether any of its federations failed.
     """
 
     sites: dict[str, SiteResult]
@@ -185,9 +185,9 @@ class Federation:
 
     Attributes:
         name: The arm that it belongs to.
-        repeat: Which repetition.
-        arm: What to run.
-        measured: The sites where its model counts.
+        repeat: The repetition.
+        arm: The federation to run.
+        measured: The sites on which its model is tested.
     """
 
     name: str
@@ -196,14 +196,16 @@ class Federation:
     measured: tuple[str, ...]
 
     def models(self) -> dict[str, Model]:
-        """Return the model that each site is measured with; a site may have none of its own."""
+        """Return the model to test at each site; sites without a personal model are omitted."""
         job, personal = self.arm.job, self.name == PERSONAL
-        found = {site: Model(job.folder, job.plan, site, personal) for site in self.measured}
-        return {site: model for site, model in found.items() if model.path.exists() or not personal}
+        models = {site: Model(job.folder, job.plan, site, personal) for site in self.measured}
+        return {
+            site: model for site, model in models.items() if model.path.exists() or not personal
+        }
 
 
 def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]:
-    """Train every arm and repetition that is not done yet, side by side, and measure all.
+    """Train every unfinished arm and repetition in parallel, and score all of them.
 
     Returns:
         Outcomes by arm.
@@ -211,8 +213,9 @@ def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]
     Raises:
         OutputError: The folder holds a comparison of other data, plan or options.
     """
-    made, missing = planned(comparison)
-    measured = _measure(comparison, made, _train(comparison, made, progress), progress)
+    planned_federations, missing = planned(comparison)
+    errors = _train(comparison, planned_federations, progress)
+    measured = _measure(comparison, planned_federations, errors, progress)
     return {
         name: _outcome(comparison, {f: m for f, m in measured.items() if f.name == name}, reasons)
         for name, reasons in missing.items()
@@ -220,75 +223,75 @@ def compare(comparison: Comparison, progress: Progress) -> dict[str, ArmOutcome]
 
 
 def planned(comparison: Comparison) -> tuple[list[Federation], dict[str, dict[str, str]]]:
-    """Return all federations, and by arm why some site has none."""
+    """Return all federations and, by arm, why some site has none."""
     missing: dict[str, dict[str, str]] = {}
-    made: list[Federation] = []
+    all_federations: list[Federation] = []
     for name in comparison.arms:
         of_arm, missing[name] = _federations_of(comparison, name)
-        made += of_arm
-    return made, missing
+        all_federations += of_arm
+    return all_federations, missing
 
 
-def arms_of(made: Sequence[Federation]) -> list[Arm]:
-    """Return what is trained, each once: personal models come of fedavg's."""
-    once = {f.arm.job.folder: f.arm for f in made}
-    return [replace(arm, job=replace(arm.job, resume=True)) for arm in once.values()]
+def arms_of(planned_federations: Sequence[Federation]) -> list[Arm]:
+    """Return the arms to train, each once: personal models are made by the fedavg federation."""
+    by_folder = {f.arm.job.folder: f.arm for f in planned_federations}
+    return [replace(arm, job=replace(arm.job, resume=True)) for arm in by_folder.values()]
 
 
 def kept_lines(comparison: Comparison) -> list[str]:
-    """Say what an interrupted comparison has left."""
+    """Describe what an interrupted comparison has saved."""
     folders = [RunFolder(path.parent) for path in sorted(comparison.out.glob(f"**/{MARK}"))]
     finished = sum(folder.is_finished() for folder in folders)
     rounds = sum(len(folder.rounds()) for folder in folders)
     if not folders:
-        return ["kept: the images that are prepared; no training has begun"]
+        return ["kept: the images prepared so far; no training had started"]
     return [
-        f"kept in {comparison.out}: {finished} finished trainings and {len(folders) - finished} "
-        f"begun, {rounds} rounds in all"
+        f"kept in {comparison.out}: {finished} finished and {len(folders) - finished} unfinished "
+        f"trainings, {rounds} rounds in total"
     ]
 
 
 def federations(
     comparison: Comparison, name: str, repeat: Repeat, descriptions: Mapping[str, SiteDescription]
 ) -> tuple[list[Federation], dict[str, str]]:
-    """Return the federations of an arm with a repetition, and why a site has none."""
-    trained = FEDAVG if name == PERSONAL else name
-    sites, folder = comparison.sites, comparison.out / f"{trained}-{repeat.folder}"
+    """Return the federations of an arm in one repetition, and why a site has none."""
+    trained_arm = FEDAVG if name == PERSONAL else name
+    sites, folder = comparison.sites, comparison.out / f"{trained_arm}-{repeat.folder}"
     plan = comparison.plan_of(repeat, name)
     everywhere = tuple(site.name for site in sites)
 
-    def made(arm: Arm, measured: tuple[str, ...]) -> Federation:
+    def federation(arm: Arm, measured: tuple[str, ...]) -> Federation:
         return Federation(name, repeat, arm, measured)
 
     if name == LOCAL:
         arms, reasons = local_arms(sites, descriptions, plan, folder)
-        return [made(a, tuple(a.job.training_sites or ())) for a in arms], reasons
+        return [federation(a, tuple(a.job.training_sites or ())) for a in arms], reasons
     if name == LEAVE_ONE_OUT:
-        left = leave_one_out_arms(sites, descriptions, plan, folder)
-        return [made(a, tuple(a.job.test_sites or ())) for a in left], {}
+        arms = leave_one_out_arms(sites, descriptions, plan, folder)
+        return [federation(a, tuple(a.job.test_sites or ())) for a in arms], {}
     if name == CENTRALISED:
-        return [made(centralised_arm(sites, descriptions, plan, folder), everywhere)], {}
-    return [made(federated_arm(sites, plan, folder), everywhere)], {}
+        return [federation(centralised_arm(sites, descriptions, plan, folder), everywhere)], {}
+    return [federation(federated_arm(sites, plan, folder), everywhere)], {}
 
 
 def _federations_of(comparison: Comparison, name: str) -> tuple[list[Federation], dict[str, str]]:
-    found: list[Federation] = []
+    of_arm: list[Federation] = []
     missing: dict[str, str] = {}
     for repeat in comparison.repeats:
-        made, reasons = federations(comparison, name, repeat, comparison.describe(repeat))
-        found += made
+        of_repeat, reasons = federations(comparison, name, repeat, comparison.describe(repeat))
+        of_arm += of_repeat
         where = "" if repeat.fold is None else f", fold {repeat.fold}"
         missing |= {f"{site}{where}": reason for site, reason in reasons.items()}
-    return found, missing
+    return of_arm, missing
 
 
 def _train(
-    comparison: Comparison, made: Sequence[Federation], progress: Progress
+    comparison: Comparison, planned_federations: Sequence[Federation], progress: Progress
 ) -> dict[Path, MamfedError | None]:
-    """Run federations, or what is left of them; return what each failed by, by its folder."""
-    arms, repeats = arms_of(made), {f.arm.job.folder: f.repeat for f in made}
-    held = check_fingerprints(comparison.out, arms, comparison.machine)
-    held.write(comparison.out)
+    """Run or resume federations; return the error of each, or None, by folder."""
+    arms = arms_of(planned_federations)
+    repeats = {f.arm.job.folder: f.repeat for f in planned_federations}
+    check_fingerprints(comparison.out, arms, comparison.machine).write(comparison.out)
     trained = train_arms(
         arms,
         comparison.machine,
@@ -297,18 +300,18 @@ def _train(
         title=lambda arm: f"{arm.name} {repeats[arm.job.folder].folder}",
     )
     for result in trained:
-        if isinstance(result.error, PlanError):  # the folder holds a comparison of another plan
+        if isinstance(result.error, PlanError):  # the folder holds another plan's comparison
             raise result.error
     return {result.arm.job.folder: result.error for result in trained}
 
 
 def _measure(
     comparison: Comparison,
-    made: Sequence[Federation],
+    planned_federations: Sequence[Federation],
     errors: Mapping[Path, MamfedError | None],
     progress: Progress,
 ) -> dict[Federation, Measured]:
-    """Score the models of federations, as many at once as were trained at once."""
+    """Score the models of federations, with as many threads as there were workers."""
     set_threads(comparison.machine)
 
     def measure(federation: Federation) -> Measured:
@@ -317,55 +320,56 @@ def _measure(
             return error
         try:
             return score_models(federation.models(), comparison.sites, comparison.machine.device)
-        except MamfedError as trouble:
-            return trouble
+        except MamfedError as scoring_error:
+            return scoring_error
 
     with ThreadPoolExecutor(comparison.machine.workers) as pool:
-        found = dict(zip(made, pool.map(measure, made), strict=True))
-    results = [result for result in found.values() if isinstance(result, Mapping)]
-    kept = [one.kept for result in results for one in result.values()]
+        results = pool.map(measure, planned_federations)
+        measured = dict(zip(planned_federations, results, strict=True))
+    scored = [result for result in measured.values() if isinstance(result, Mapping)]
+    kept = [site_scores.kept for result in scored for site_scores in result.values()]
     if any(kept):
-        progress.say(f"{sum(kept)} of {len(kept)} models scored before, on the same images")
-    for federation, result in found.items():
+        progress.say(f"{sum(kept)} of {len(kept)} models already scored on the same images")
+    for federation, result in measured.items():
         if isinstance(result, MamfedError):
             progress.say(f"{federation.name}, {federation.arm.name}, {federation.repeat}: {result}")
-    return found
+    return measured
 
 
 def _outcome(
     comparison: Comparison, measured: Mapping[Federation, Measured], missing: dict[str, str]
 ) -> ArmOutcome:
-    """Gather an arm's results; a seed counts at a site where every fold of it was measured."""
+    """Collect an arm's results; a seed counts at a site only if all its folds were scored."""
     scored: dict[str, dict[Repeat, SiteScores]] = {}
     failed = False
-    for federation, found in measured.items():
-        if isinstance(found, MamfedError):
+    for federation, result in measured.items():
+        if isinstance(result, MamfedError):
             failed = True
-            missing |= {f"{s}, {federation.repeat}": str(found) for s in federation.measured}
+            missing |= {f"{s}, {federation.repeat}": str(result) for s in federation.measured}
             continue
         for site in federation.measured:
-            if site in found:
-                scored.setdefault(site, {})[federation.repeat] = found[site]
+            if site in result:
+                scored.setdefault(site, {})[federation.repeat] = result[site]
             else:
                 missing[f"{site}, {federation.repeat}"] = _why_no_model(federation, site)
     results = {}
-    for site, found_at in sorted(scored.items()):
+    for site, by_repeat in sorted(scored.items()):
         by_seed = {
-            seed: [found_at.get(r) for r in comparison.repeats if r.seed == seed]
+            seed: [by_repeat.get(r) for r in comparison.repeats if r.seed == seed]
             for seed in comparison.seeds
         }
-        whole = {
+        complete = {
             seed: [fold for fold in folds if fold is not None]
             for seed, folds in by_seed.items()
             if None not in folds
         }
-        if whole:
-            results[site] = result_of(whole)
+        if complete:
+            results[site] = result_of(complete)
     return ArmOutcome(results, missing, failed)
 
 
 def _why_no_model(federation: Federation, site: str) -> str:
-    """Return why a site has made no model of its own, as the federation's summary tells it."""
+    """Return why a site has no personal model, from the federation's summary."""
     summary = RunFolder(federation.arm.job.folder).read_summary()
     reasons = summary["arms"].get(PERSONAL, {}).get("not_trained", {})
-    return str(reasons.get(site, "no personal model there"))
+    return str(reasons.get(site, "the site has no personal model"))

@@ -1,4 +1,4 @@
-"""The picture of a comparison: each arm's Dice at each site."""
+"""Draw a comparison: each arm's Dice at each site."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mamfed_simulations.comparison.results import Outcomes, dice_of
 
 
 def draw_dice(outcomes: Outcomes, sites: Sequence[str]) -> bytes:
-    """Draw each arm's Dice at 0.5 at each site with its interval, as PNG bytes."""
+    """Return a chart of each arm's Dice at 0.5 per site, with intervals, as PNG bytes."""
     rated = [
         s for s in sites if any(s in o.sites and o.sites[s].patients for o in outcomes.values())
     ]

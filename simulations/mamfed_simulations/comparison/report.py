@@ -1,4 +1,4 @@
-"""What a comparison of federations has to say: one table for all, then the details."""
+"""Report a comparison of federations: one summary table, then the details."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def account_of(
             Picture(
                 "dice.png",
                 "Dice by site and arm",
-                "Mean Dice of each arm at each site with its interval; the table has the numbers",
-                "At 0.5. Bars: 95 % over test patients. A site without malignant test images is "
-                "not drawn.",
+                "Mean Dice of each arm at each site with its interval; numbers are in the table",
+                "At threshold 0.5. Bars: 95 % intervals over test patients. Sites without "
+                "malignant test images are omitted.",
                 draw_dice(outcomes, sites),
             )
         ],
@@ -63,16 +63,16 @@ def account_of(
 
 
 def verdicts(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
-    """Say in words where a federation scored lower than staying alone, and where higher."""
+    """Return sentences on where federating scored lower or higher than training alone."""
     lines = []
     for arm in OURS:
-        found = {site: difference(outcomes, arm, LOCAL, site) for site in sites}
+        differences = {site: difference(outcomes, arm, LOCAL, site) for site in sites}
         lines += compared(
             arm,
             "local training",
             [
                 Gain(site, d.value, d.low, d.high, d.images, d.patients)
-                for site, d in found.items()
+                for site, d in differences.items()
                 if d is not None
             ],
         )
@@ -80,7 +80,7 @@ def verdicts(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
 
 
 def caution_lines(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
-    """Say what to know of the means over sites."""
+    """Return cautions about the means over sites."""
     behind = {site: min((r.images for r in _dice_at(outcomes, site)), default=0) for site in sites}
     return cautions(behind)
 
@@ -91,7 +91,7 @@ def _dice_at(outcomes: Outcomes, site: str) -> list[Interval]:
 
 
 def _main(outcomes: Outcomes, sites: Sequence[str]) -> Table:
-    """Lay out a row a site, the worst first: every arm's Dice, and what federating changed."""
+    """Return one line per site, the worst first: every arm's Dice and the effect of federating."""
     ours = [arm for arm in OURS if arm in outcomes]
     pairs = [(arm, other) for arm in ours for other in YARDSTICKS if other in outcomes]
     rows = []
@@ -104,8 +104,8 @@ def _main(outcomes: Outcomes, sites: Sequence[str]) -> Table:
     means += [_signed(mean_difference(outcomes, arm, other, sites)) for arm, other in pairs]
     rows.append([f"mean of {_rated(outcomes)} sites", *means, *([""] * len(ours))])
     return Table(
-        "Dice at 0.5 by site, the worst for a federation first (malignant images of patients; "
-        "images without malignancy)",
+        "Dice at 0.5 by site, the federation's worst first (malignant images of patients; images "
+        "without malignancy)",
         [
             "site",
             *outcomes,
@@ -117,7 +117,7 @@ def _main(outcomes: Outcomes, sites: Sequence[str]) -> Table:
 
 
 def _details(outcomes: Outcomes, sites: Sequence[str]) -> Iterator[Table]:
-    """Yield a table a figure, a row an arm."""
+    """Yield one table per figure, with one line per arm."""
     yield _by_arm(outcomes, sites, "Dice at 0.5 [95 % over patients]", _dice)
     yield _by_arm(outcomes, sites, "Dice at the threshold that validation chose", _dice_chosen)
     for other in (name for name in YARDSTICKS if name in outcomes):
@@ -133,7 +133,7 @@ def _details(outcomes: Outcomes, sites: Sequence[str]) -> Iterator[Table]:
     yield _by_arm(outcomes, sites, "Lesions found at 0.5, mean over seeds", _found)
     rates = ", ".join(f"{rate:g}" for rate in RATES)
     yield _by_arm(
-        outcomes, sites, f"Sensitivity at {rates} false positives an image", _sensitivities
+        outcomes, sites, f"Sensitivity at {rates} false positives per image", _sensitivities
     )
     if any(len(r.seeds) > 1 for o in outcomes.values() for r in o.sites.values()):
         yield _by_arm(outcomes, sites, "Dice at 0.5 of each seed", _by_seed)
@@ -152,20 +152,21 @@ def _of(outcomes: Outcomes, arm: str, site: str, cell: Cell) -> str:
 def _notes(comparison: Comparison, outcomes: Outcomes) -> list[str]:
     seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
     if comparison.folds is None:
-        tested = f"{seeds}; the patients held out are the same for all."
+        tested = f"{seeds}; the held-out patients are the same for all."
     else:
         tested = (
-            f"{seeds} in {comparison.folds} folds: every patient is tested once a seed, by a model "
-            "that never saw her; each fold trains with a seed of its own. Figures are over the "
-            "images of all folds; false positives an image are counted at one score for all."
+            f"{seeds} in {comparison.folds} folds: every patient is tested once per seed, by a "
+            "model that never saw her; each fold trains with its own seed. Figures cover the "
+            "images of all folds; false positives per image are counted at one score for all "
+            "folds."
         )
-    budget = "local and centralised training see as many images in all as the federation does: a "
-    budget += "site alone takes the steps that it takes in the federation, the pool those of all."
+    budget = "local and centralised training see as many images in total as the federation: a site "
+    budget += "alone takes the steps that it takes in the federation, the pool those of all sites."
     return [
-        f"{tested} Intervals: 95 %, bootstrap over test patients; they do not hold the seeds' own "
-        "scatter.",
-        "Each arm's best round and threshold are chosen on validation patients of the sites that "
-        "train; leave-one-out never sees the tested site. At 0.5 nothing is chosen.",
+        f"{tested} Intervals: 95 %, bootstrap over test patients; they do not include the "
+        "variation between seeds.",
+        "Each arm's best round and threshold are chosen on validation patients of the training "
+        "sites; leave-one-out never sees the tested site. Figures at 0.5 involve no choice.",
         *([f"Equal budgets: {budget}"] if {LOCAL, CENTRALISED} & outcomes.keys() else []),
         *(f"{name}: {MEANINGS[name]}." for name in outcomes),
         *missing_lines(outcomes),
@@ -173,7 +174,7 @@ def _notes(comparison: Comparison, outcomes: Outcomes) -> list[str]:
 
 
 def missing_lines(outcomes: Outcomes) -> list[str]:
-    """Say, a line each, where an arm has no result, and why."""
+    """Return one line per missing result, with the reason."""
     return [
         f"{name}: {what}: no result: {reason}"
         for name, outcome in outcomes.items()
@@ -182,7 +183,7 @@ def missing_lines(outcomes: Outcomes) -> list[str]:
 
 
 def _counted(outcomes: Outcomes, site: str) -> str:
-    """Name a site with the counts behind its row."""
+    """Return a site's name with the image and patient counts of its row."""
     results = (o.sites[site] for o in outcomes.values() if site in o.sites)
     first = next(results, None)
     if first is None:

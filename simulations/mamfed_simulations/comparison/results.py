@@ -1,4 +1,4 @@
-"""The figures of a comparison: what each arm reached at each site, and what lies between arms."""
+"""Compute the figures of a comparison: each arm's results per site, and differences of arms."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mamfed_simulations.reporting.pages import interval_values
 Outcomes = Mapping[str, ArmOutcome]
 
 OURS = (FEDAVG, PERSONAL)
-"""The arms that must not lose: what a federation gives its sites."""
+"""The arms that a federation offers its sites; they should beat the reference arms."""
 YARDSTICKS = (LOCAL, CENTRALISED)
 
 
@@ -40,12 +40,12 @@ def dice_of(result: SiteResult) -> Interval | None:
 
 
 def dice_chosen_of(result: SiteResult) -> Interval | None:
-    """Return the same at the thresholds that validation chose."""
+    """Return a site's mean Dice at the thresholds that validation chose."""
     return patient_bootstrap(result.patients, result.dice_chosen) if result.patients else None
 
 
 def marked_of(result: SiteResult) -> Interval | None:
-    """Return the mean marked share of the breast without malignancy; None where there is none."""
+    """Return the mean marked share of the breast on images without malignancy, if there are any."""
     if not result.other_patients:
         return None
     return patient_bootstrap(result.other_patients, result.marked)
@@ -54,7 +54,7 @@ def marked_of(result: SiteResult) -> Interval | None:
 def difference(outcomes: Outcomes, arm: str, other: str, site: str) -> Interval | None:
     """Return an arm's mean Dice at 0.5 minus another's at a site, paired by image.
 
-    Only seeds that both have count; None where there is none, or no malignant image.
+    Only seeds that both arms have count. None without a common seed or a malignant image.
     """
     group = _difference(outcomes, arm, other, site)
     if group is None:
@@ -65,35 +65,35 @@ def difference(outcomes: Outcomes, arm: str, other: str, site: str) -> Interval 
 def mean_difference(
     outcomes: Outcomes, arm: str, other: str, sites: Sequence[str]
 ) -> Interval | None:
-    """Return the mean over sites of :func:`difference`, each site counting once."""
-    found = [_difference(outcomes, arm, other, site) for site in sites]
-    groups = [group for group in found if group is not None]
+    """Return the mean over sites of :func:`difference`, with equal weight per site."""
+    by_site = [_difference(outcomes, arm, other, site) for site in sites]
+    groups = [group for group in by_site if group is not None]
     return mean_of_groups(groups) if groups else None
 
 
 def mean_over_sites(outcome: ArmOutcome) -> Interval | None:
-    """Return the mean over sites of their mean Dice at 0.5, each site counting once."""
+    """Return the mean over sites of their mean Dice at 0.5, with equal weight per site."""
     groups = [Group(r.patients, r.dice) for r in outcome.sites.values() if r.patients]
     return mean_of_groups(groups) if groups else None
 
 
 def worst_first(outcomes: Outcomes, sites: Sequence[str]) -> list[str]:
-    """Order sites by what a federation's models lose against local training, the most lost first.
+    """Sort sites by the federation's difference from local training, the largest loss first.
 
-    Those without such a difference come last.
+    Sites without such a difference come last.
     """
 
-    def lost(site: str) -> float:
-        found = [difference(outcomes, arm, LOCAL, site) for arm in OURS]
-        return min((d.value for d in found if d is not None), default=np.inf)
+    def worst_difference(site: str) -> float:
+        differences = [difference(outcomes, arm, LOCAL, site) for arm in OURS]
+        return min((d.value for d in differences if d is not None), default=np.inf)
 
-    return sorted(sites, key=lost)
+    return sorted(sites, key=worst_difference)
 
 
 def results_of(
     comparison: Comparison, outcomes: Outcomes, verdicts: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what ``results.json`` holds; ``verdicts`` are its figures in words."""
+    """Return the content of ``results.json``; ``verdicts`` state its figures in words."""
     sites = [site.name for site in comparison.sites]
     return {
         "mamfed_version": __version__,
@@ -124,10 +124,10 @@ def results_of(
 def _difference(outcomes: Outcomes, arm: str, other: str, site: str) -> Group | None:
     """Return the differences image by image, ``(seeds, images)``."""
     pair = [outcomes[name].sites.get(site) for name in (arm, other) if name in outcomes]
-    found = [result for result in pair if result is not None and result.patients]
-    if arm == other or len(found) < 2:
+    results = [result for result in pair if result is not None and result.patients]
+    if arm == other or len(results) < 2:
         return None
-    mine, theirs = found
+    mine, theirs = results
     seeds = [seed for seed in mine.seeds if seed in theirs.seeds]
     if not seeds:
         return None
@@ -158,7 +158,7 @@ def _site_values(outcomes: Outcomes, arm: str, site: str, result: SiteResult) ->
 
 
 def _deviation(by_seed: Sequence[float]) -> float | None:
-    """Return the standard deviation over seeds; one seed has none."""
+    """Return the standard deviation over seeds; None for a single seed."""
     return round(float(np.std(by_seed, ddof=1)), 4) if len(by_seed) > 1 else None
 
 

@@ -1,7 +1,7 @@
-"""What a comparison measures: every model at a site's test patients, image by image.
+"""Score every model of a comparison on a site's test patients, image by image.
 
-Scores are kept beside the weights, by position, so that the same command need not take them again;
-no name of an image or a patient is written.
+Scores are saved next to the weights, by position, so that a repeated command can reuse them. No
+image or patient name is written.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from mamfed_common.training.inference import evaluate
 from mamfed_simulations.federation.site_models import as_at_site, personal_path, shared_path
 
 HALF = 0.5
-"""The threshold that nobody chooses."""
+"""The fixed threshold, which needs no validation."""
 VERSION = 2
-"""To be raised with every change that makes other scores of the same weights."""
+"""Version of the scoring; increase it with every change that alters scores of the same weights."""
 
 
 class Model(NamedTuple):
-    """The model of a federation that a site is measured with.
+    """The model of a federation that is tested at a site.
 
     Attributes:
         folder: The federation's run folder.
-        plan: Its plan.
-        site: The site.
-        personal: Whether it is the one that the site has made for its own patients.
+        plan: The federation's plan.
+        site: Name of the site.
+        personal: Whether it is the site's personal model.
     """
 
     folder: Path
@@ -54,31 +54,31 @@ class Model(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where its checkpoint lies."""
+        """Path of its checkpoint."""
         if self.personal:
             return personal_path(self.folder, self.site)
         return shared_path(self.folder)
 
     def load(self) -> Checkpoint:
-        """Return it as the site has it."""
-        found = load_checkpoint(self.path)
-        return found if self.personal else as_at_site(found, self.folder, self.site)
+        """Return the model with the site's own norms."""
+        checkpoint = load_checkpoint(self.path)
+        return checkpoint if self.personal else as_at_site(checkpoint, self.folder, self.site)
 
     @property
     def scores_path(self) -> Path:
-        """Where its scores are kept."""
+        """Path of its saved scores."""
         return self.folder / f"{'personal' if self.personal else 'shared'}-scores-{self.site}.json"
 
 
 class SiteScores(NamedTuple):
-    """One model at one site's test images.
+    """Scores of one model on one site's test images.
 
     Attributes:
-        scores: Each image's score at ``HALF``.
-        dice_chosen: Each image's Dice at the threshold that validation chose.
-        patients: Whose each image is; it stays in memory.
-        breast_pixels: Pixels of each image's breast.
-        kept: Whether an earlier call has taken the scores.
+        scores: Score of each image at ``HALF``.
+        dice_chosen: Dice of each image at the threshold that validation chose.
+        patients: Patient of each image; never written to disk.
+        breast_pixels: Number of breast pixels of each image.
+        kept: Whether the scores were read from an earlier call.
     """
 
     scores: list[ImageScore]
@@ -89,19 +89,19 @@ class SiteScores(NamedTuple):
 
 
 class SiteResult(NamedTuple):
-    """One arm's models at one site's test patients, of all folds.
+    """Results of one arm's models on one site's test patients, over all folds.
 
     Attributes:
-        seeds: The seeds of which every fold was measured.
+        seeds: The seeds for which every fold was scored.
         dice: ``(seeds, images)``: Dice at 0.5 of each image with malignancy.
-        dice_chosen: Likewise, at the threshold that validation chose.
-        patients: Whose each of those images is, as a number within the site.
-        marked: ``(seeds, images)``: marked share of the breast at 0.5, on images without.
-        other_patients: Whose each of those is.
-        lesions: Malignant regions of a seed's images.
-        lesions_found: How many of them were found, the mean over seeds.
-        sensitivity_at: Share of lesions hit at each of ``RATES`` false positives an image, the
-            mean over seeds; None without a lesion.
+        dice_chosen: ``(seeds, images)``: the same at the threshold that validation chose.
+        patients: Patient of each image with malignancy, as a number within the site.
+        marked: ``(seeds, images)``: marked share of the breast at 0.5 on images without malignancy.
+        other_patients: Patient of each image without malignancy, likewise.
+        lesions: Number of malignant regions in a seed's images.
+        lesions_found: Number of those found, mean over seeds.
+        sensitivity_at: Share of lesions found at each of ``RATES`` false positives per image, mean
+            over seeds; None without a lesion.
     """
 
     seeds: tuple[int, ...]
@@ -115,45 +115,45 @@ class SiteResult(NamedTuple):
     sensitivity_at: tuple[float, ...] | None
 
     def dice_by_seed(self) -> list[float]:
-        """Return the mean Dice of each seed; empty without an image with malignancy."""
+        """Return the mean Dice of each seed; empty if no image shows malignancy."""
         return self.dice.mean(axis=-1).tolist() if self.patients else []
 
 
 def score_models(
     models: Mapping[str, Model], sites: Sequence[Site], device: str
 ) -> dict[str, SiteScores]:
-    """Score the model of each site on its test images.
+    """Score each site's model on that site's test images.
 
     Raises:
-        MamfedError: A checkpoint cannot be used.
+        MamfedError: A checkpoint is unusable.
     """
     by_name = {site.name: site for site in sites}
     return {name: _scored(model, by_name[name], device) for name, model in models.items()}
 
 
 def result_of(by_seed: Mapping[int, Sequence[SiteScores]]) -> SiteResult:
-    """Gather one site's scores: those of each seed's folds one after the other."""
+    """Combine one site's scores; those of a seed's folds are concatenated."""
     runs = [_joined(folds) for folds in by_seed.values()]
     first = runs[0]
     numbers = {patient: number for number, patient in enumerate(dict.fromkeys(first.patients))}
     malignant = [i for i, score in enumerate(first.scores) if score.lesion_pixels]
     other = [i for i, score in enumerate(first.scores) if not score.lesion_pixels]
 
-    def of(chosen: Sequence[int], value: Callable[[SiteScores, int], float]) -> np.ndarray:
-        return np.array([[value(run, i) for i in chosen] for run in runs], np.float64)
+    def values(indices: Sequence[int], value: Callable[[SiteScores, int], float]) -> np.ndarray:
+        return np.array([[value(run, i) for i in indices] for run in runs], np.float64)
 
-    def whose(chosen: Sequence[int]) -> tuple[int, ...]:
-        return tuple(numbers[first.patients[i]] for i in chosen)
+    def patients_of(indices: Sequence[int]) -> tuple[int, ...]:
+        return tuple(numbers[first.patients[i]] for i in indices)
 
     curves = [froc(run.scores) for run in runs]
     at = [[c.sensitivity_at(rate) for rate in RATES] for c in curves if c is not None]
     return SiteResult(
         seeds=tuple(by_seed),
-        dice=of(malignant, lambda run, i: run.scores[i].dice),
-        dice_chosen=of(malignant, lambda run, i: run.dice_chosen[i]),
-        patients=whose(malignant),
-        marked=of(other, lambda run, i: run.scores[i].predicted_pixels / run.breast_pixels[i]),
-        other_patients=whose(other),
+        dice=values(malignant, lambda run, i: run.scores[i].dice),
+        dice_chosen=values(malignant, lambda run, i: run.dice_chosen[i]),
+        patients=patients_of(malignant),
+        marked=values(other, lambda run, i: run.scores[i].predicted_pixels / run.breast_pixels[i]),
+        other_patients=patients_of(other),
         lesions=sum(score.lesions for score in first.scores),
         lesions_found=float(np.mean([sum(s.lesions_found for s in r.scores) for r in runs])),
         sensitivity_at=tuple(np.mean(at, axis=0).tolist()) if at else None,
@@ -175,24 +175,24 @@ def _scored(model: Model, site: Site, device: str) -> SiteScores:
     checkpoint = model.load()
     threshold = checkpoint.facts.threshold or model.plan.evaluation.threshold
 
-    def take(at: float) -> list[ImageScore]:
+    def score(at: float) -> list[ImageScore]:
         plan = with_threshold(model.plan, at)
         return evaluate(checkpoint.state, samples, plan, device=choose_device(device))
 
     question = Fingerprint.of(
         version=VERSION,
         mamfed_version=__version__,
-        weights_sha256=state_sha256(checkpoint.state),  # a site's own norms are in no facts
+        weights_sha256=state_sha256(checkpoint.state),  # checkpoint facts omit a site's own norms
         plan_sha256=model.plan.sha256(),
         images=images_sha256(placed),
         device=choose_device(device).type,
         threads=torch.get_num_threads(),
     )
-    scores, kept = _kept(model.scores_path, question, lambda: take(HALF))
+    scores, kept = _load_or_score(model.scores_path, question, lambda: score(HALF))
     if threshold in THRESHOLDS:
-        chosen = [score.dice_at[THRESHOLDS.index(threshold)] for score in scores]
+        chosen = [image.dice_at[THRESHOLDS.index(threshold)] for image in scores]
     else:
-        chosen = [score.dice for score in take(threshold)]
+        chosen = [image.dice for image in score(threshold)]
     return SiteScores(
         scores=scores,
         dice_chosen=chosen,
@@ -216,17 +216,21 @@ def tested(site: Site, plan: TrainingPlan) -> list[SplitImage]:
 _SCORES = TypeAdapter(list[ImageScore])
 
 
-def _kept(
-    path: Path, question: Fingerprint, take: Callable[[], list[ImageScore]]
+def _load_or_score(
+    path: Path, question: Fingerprint, score: Callable[[], list[ImageScore]]
 ) -> tuple[list[ImageScore], bool]:
-    """Return scores that were kept of this question, or take and keep them; and which it was."""
+    """Return saved scores with this fingerprint, or compute and save them.
+
+    Returns:
+        The scores, and whether they were saved before.
+    """
     try:
-        found = json.loads(path.read_bytes())
-        if found["of"] == question.sha256:
-            return _SCORES.validate_python(found["scores"]), True
+        saved = json.loads(path.read_bytes())
+        if saved["of"] == question.sha256:
+            return _SCORES.validate_python(saved["scores"]), True
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
-        pass  # not there, cut short, or of another question
-    scores = [score._replace(image="") for score in take()]
+        pass  # missing, truncated or of another fingerprint
+    scores = [image._replace(image="") for image in score()]
     content = {"of": question.sha256, "scores": _SCORES.dump_python(scores, mode="json")}
     write_atomic(path, json.dumps(content) + "\n")
     return scores, False

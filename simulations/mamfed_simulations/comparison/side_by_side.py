@@ -1,4 +1,4 @@
-"""Finished or unfinished runs side by side: what each was, what it reached, and its curves."""
+"""Compare finished or unfinished runs: their plans, results and curves."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Run(NamedTuple):
     """One run.
 
     Attributes:
-        name: What it is called here.
-        folder: Its folder.
-        report: What the folder holds.
-        arms: Its results by arm, the federated one first.
+        name: Name of the run in this comparison.
+        folder: The run folder.
+        report: Content of the folder.
+        arms: Results by arm, the federated one first.
     """
 
     name: str
@@ -50,34 +50,34 @@ class Run(NamedTuple):
 
     @property
     def splits(self) -> dict[str, tuple[str, ...]]:
-        """What each site's images and their division are known by; nothing where it is withheld."""
+        """Hashes of each site's images and their split; sites that withhold them are omitted."""
         sites = read_sites(self.report.summary)
         return {name: site.splits for name, site in sites.items() if site.splits}
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read runs; each is called by its folder's name, by its path where two share that.
+    """Read runs; each is named after its folder, or by its path if two names are equal.
 
     Raises:
-        DataError: A folder is no run, or is damaged.
+        DataError: A folder is not a run folder, or is damaged.
         PlanError: A plan is damaged.
     """
     folders = list(dict.fromkeys(folders))
     names = [folder.resolve().name for folder in folders]
-    found = []
+    runs = []
     for folder, name in zip(folders, names, strict=True):
         if not RunFolder(folder).holds_run():
             raise DataError(
-                f"{folder}: no run folder; expected what run, demo or mamfed-server start writes"
+                f"{folder}: no run folder; expected the output of run, demo or mamfed-server start"
             )
         report = read_run(folder)
-        called = name if names.count(name) == 1 else str(folder)
-        found.append(Run(called, folder, report, tuple(reversed(read_arms(report.summary)))))
-    return found
+        unique_name = name if names.count(name) == 1 else str(folder)
+        runs.append(Run(unique_name, folder, report, tuple(reversed(read_arms(report.summary)))))
+    return runs
 
 
 def account_of(runs: Sequence[Run], command: str) -> Account:
-    """Return the tables, curves and cautions of runs."""
+    """Return the tables, curves and warnings for runs."""
     return Account(
         title=f"mamfed runs: {', '.join(run.name for run in runs)}",
         command=command,
@@ -85,19 +85,19 @@ def account_of(runs: Sequence[Run], command: str) -> Account:
         tables=[_ends(runs), _dice(runs), *_differences(runs)],
         notes=[
             "Dice of held-out images with malignancy at the threshold that validation chose, with "
-            "95 % intervals over patients where a simulation measured image by image.",
-            "Differences between runs have no interval here: mamfed-simulate experiment federation "
-            "measures arms image by image.",
+            "95 % intervals over patients where a simulation scored image by image.",
+            "Differences between runs have no intervals here; mamfed-simulate experiment "
+            "federation compares arms image by image.",
         ],
         verdicts=unlike(runs),
         pictures=[
             Picture(
                 CURVES,
                 "Validation Dice and loss by round",
-                "One line a run: mean validation Dice of stage 2, and mean training loss of each "
+                "One line per run: mean validation Dice of stage 2, and mean training loss of each "
                 "stage",
-                "The mean over each run's sites. Runs that were validated on other patients "
-                "cannot be compared by these curves.",
+                "Mean over each run's sites. Curves of runs with different validation patients "
+                "are not comparable.",
                 draw_runs({run.name: run.report.rounds for run in runs}),
             )
         ],
@@ -105,13 +105,16 @@ def account_of(runs: Sequence[Run], command: str) -> Account:
 
 
 def is_ours(folder: Path) -> bool:
-    """Tell a folder of an earlier call: it has our lock, and nothing but what we write."""
+    """Return whether an earlier call wrote ``folder``: it has our lock and only our files."""
     names = {path.name for path in folder.iterdir() if not path.name.endswith(DRAFT)}
     return LOCK in names <= {LOCK, "results.json", "results.md", "report.html", CURVES}
 
 
 def unlike(runs: Sequence[Run]) -> list[str]:
-    """Say why figures of runs may not be compared: other patients, few images, no end."""
+    """Return warnings about figures that may not be comparable.
+
+    Reasons are different test patients, few images, and unfinished runs.
+    """
     lines = [
         f"{run.name} {run.report.state.clause}{_because(run)}."
         for run in runs
@@ -122,21 +125,20 @@ def unlike(runs: Sequence[Run]) -> list[str]:
         for site in sorted(first.splits.keys() & run.splits.keys()):
             if first.splits[site] != run.splits[site]:
                 lines.append(
-                    f"{site} is divided otherwise in {run.name} than in {first.name}: their test "
-                    "patients differ, so their figures are not comparable."
+                    f"{site} is split differently in {run.name} than in {first.name}: the test "
+                    "patients differ, so figures are not comparable."
                 )
         if only := sorted(_sites(first) ^ _sites(run)):
             lines.append(
-                f"{', '.join(only)}: in one of {first.name} and {run.name} only; means over sites "
-                "are over others."
+                f"{', '.join(only)}: in only one of {first.name} and {run.name}; means over sites "
+                "cover different sites."
             )
-    behind = [_behind(run) for run in runs]
-    found = [line for images in behind for line in cautions(images)]
-    return lines + list(dict.fromkeys(found))
+    small_numbers = [line for run in runs for line in cautions(_image_counts(run))]
+    return lines + list(dict.fromkeys(small_numbers))
 
 
 def results_of(runs: Sequence[Run], verdicts: Sequence[str]) -> dict[str, Any]:
-    """Return what ``results.json`` holds."""
+    """Return the content of ``results.json``."""
     return {
         "mamfed_version": __version__,
         "verdicts": list(verdicts),
@@ -165,7 +167,7 @@ def results_of(runs: Sequence[Run], verdicts: Sequence[str]) -> dict[str, Any]:
 
 
 def draw_runs(rounds: Mapping[str, Sequence[RoundRecord]]) -> bytes:
-    """Draw mean validation Dice of stage 2 and mean losses of both stages, a line a run, as PNG."""
+    """Return a PNG with one line per run: mean validation Dice and the losses of both stages."""
     figure = Figure(figsize=(9, 7.4), layout="constrained")
     panels = figure.subplot_mosaic(
         [[Stage.PRETRAINING, Stage.FINETUNING], ["dice", "dice"]], height_ratios=(1, 1.25)
@@ -206,7 +208,7 @@ def _columns(points: Sequence[tuple[int, float | None]]) -> tuple[list[int], lis
 
 
 def _loss(record: RoundRecord) -> float | None:
-    """Return the mean loss of a round, weighted as its updates are; None where one is withheld."""
+    """Return a round's mean loss, weighted like its updates; None if a site withholds its loss."""
     losses = [(c.share, c.loss) for c in record.accepted.values()]
     known = [share * loss for share, loss in losses if loss is not None]
     return sum(known) if known and len(known) == len(losses) else None
@@ -229,7 +231,7 @@ def _ends(runs: Sequence[Run]) -> Table:
 
 
 def _dice(runs: Sequence[Run]) -> Table:
-    """Lay out a row a run and arm, a column a site."""
+    """Return one line per run and arm, with one column per site."""
     sites = sorted({site for run in runs for arm in run.arms for site in arm.rated})
     rows = []
     for run in runs:
@@ -252,7 +254,7 @@ def _cell(run: Run, arm: ArmResult, site: str) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> list[Table]:
-    """Return the keys in which plans differ; nothing where they are one."""
+    """Return a table of the keys in which the plans differ; no table if all are equal."""
     plans = [dict(flattened(run.report.plan.model_dump(mode="json"))) for run in runs]
     keys = dict.fromkeys(key for plan in plans for key in plan)
     rows = [
@@ -261,13 +263,13 @@ def _differences(runs: Sequence[Run]) -> list[Table]:
         if any(plan.get(key) != plans[0].get(key) for plan in plans)
     ]
     heads = ["key", *(run.name for run in runs)]
-    return [Table("In which the plans differ", heads, rows)] if rows else []
+    return [Table("Differences between the plans", heads, rows)] if rows else []
 
 
 def _sites(run: Run) -> set[str]:
     return {site for arm in run.arms for site in arm.rated}
 
 
-def _behind(run: Run) -> dict[str, int]:
+def _image_counts(run: Run) -> dict[str, int]:
     first = run.arms[0].scores if run.arms else {}
     return {site: score.images or 0 for site, score in first.items() if score.dice is not None}

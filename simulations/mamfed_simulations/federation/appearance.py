@@ -1,7 +1,7 @@
-"""Fixed looks of virtual hospitals: one cohort as other vendors' processing would show it.
+"""Give virtual hospitals distinct looks: one cohort as other vendors' processing would show it.
 
-A look changes grey levels inside the breast only: the air around it, labels and film frames stay
-as they were, and so do masks.
+A look changes grey levels inside the breast only. The air around it, labels, film frames and masks
+do not change.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mamfed_common.runtime.seeds import generator
 from mamfed_common.transforms.sample import FULL_SCALE
 
 GRID = 256
-"""Longest side in pixels of the view that blur and grain are measured on, so that a look is the
-same at whatever size an image is stored, and survives that it is made smaller."""
+"""Longest side in pixels of the grid on which blur and grain are defined, so that a look does not
+depend on the size of the stored image and survives downscaling."""
 EIGHT_BIT_STEP = FULL_SCALE // 255
 
 
 class Appearance(NamedTuple):
-    """What a hospital's processing does to a breast whose grey levels are stretched to 0..1.
+    """A hospital's image processing, applied to a breast with grey levels scaled to 0..1.
 
     Attributes:
-        gamma: Exponent of the curve; below 1 lifts fat, above 1 presses it down.
+        gamma: Exponent of the curve; below 1 brightens fat, above 1 darkens it.
         blur: Standard deviation in pixels of ``GRID``.
         noise: Standard deviation of the grain at black; at white it is 3.5 times as large.
     """
@@ -49,7 +49,7 @@ KNOWN = (
 
 
 def looks_of(sites: int, seed: int) -> list[Appearance]:
-    """Return one look a site: the first keeps the original, those beyond ``KNOWN`` are drawn."""
+    """Return one look per site: original for the first, then ``KNOWN``, then random ones."""
     drawn = [_drawn(generator(seed, "look", site)) for site in range(len(KNOWN), sites)]
     return [*KNOWN[:sites], *drawn]
 
@@ -57,19 +57,19 @@ def looks_of(sites: int, seed: int) -> list[Appearance]:
 def with_look(
     mammogram: Mammogram, look: Appearance, random: np.random.Generator
 ) -> npt.NDArray[Any]:
-    """Return a mammogram's grey levels with a look, and 0 where its file padded.
+    """Return a mammogram's grey levels with a look applied; padding becomes 0.
 
     Args:
         mammogram: ``(H, W)`` uint16.
-        look: What to do to the breast.
-        random: Draws the grain.
+        look: Look to apply to the breast.
+        random: Generator of the grain.
 
     Returns:
-        ``(H, W)``, uint8 where the levels are those of 8 bits spread over 16, else uint16. The
-        breast's black and white levels are those that it had.
+        ``(H, W)``: uint8 if all levels are 8-bit levels spread over 16 bits, otherwise uint16. The
+        breast keeps its black and white levels.
 
     Raises:
-        Refusal: There is no breast.
+        FileRejected: No breast was found.
     """
     grey, valid = mammogram.grey, mammogram.valid
     breast = breast_view(grey, valid)
@@ -89,7 +89,7 @@ def with_look(
 
 
 def _drawn(random: np.random.Generator) -> Appearance:
-    """Draw a look no further from the original than the known ones are."""
+    """Draw a random look within the range of the known ones."""
     return Appearance(
         gamma=float(np.exp(random.uniform(np.log(0.55), np.log(1.8)))),
         blur=float(random.uniform(0, 1.2)),
@@ -100,7 +100,7 @@ def _drawn(random: np.random.Generator) -> Appearance:
 def _processed(
     image: Pixels, breast_mask: Mask, look: Appearance, random: np.random.Generator
 ) -> Pixels:
-    """Blur, bend, add grain, and stretch again as intake would; ``(H, W)`` in 0..1."""
+    """Apply blur, gamma and grain, and rescale as preparation does; ``(H, W)`` in 0..1."""
     if look.blur:
         sigma = look.blur * max(image.shape) / GRID
         share = cv2.GaussianBlur(breast_mask.astype(np.float32), (0, 0), sigma)
@@ -113,7 +113,7 @@ def _processed(
 
 
 def _grain(shape: tuple[int, ...], random: np.random.Generator) -> Pixels:
-    """Draw noise of mean 0 and deviation 1 on ``GRID`` and enlarge it; small images: as it is."""
+    """Draw noise of mean 0 and standard deviation 1 on ``GRID``, upscaled for larger images."""
     scale = max(1.0, max(shape) / GRID)
     height, width = (max(2, round(side / scale)) for side in shape)
     noise = random.standard_normal((height, width)).astype(np.float32)

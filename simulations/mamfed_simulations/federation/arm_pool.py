@@ -1,10 +1,9 @@
-"""Arms side by side, each in a process of its own, and the choice of how many.
+"""Train arms in parallel, each in its own process, and choose how many processes to run.
 
-At the sizes of a demo two processes of one thread do the work of five of two threads on a busy
-machine (``docs/decisions/0031-arms-side-by-side.md``), and their bits do not depend on how many
-cores or how many processes there are. A child is ``python -m
-mamfed_simulations.federation.arm_worker``: it reads its order from stdin, writes a :class:`Report`
-a line to stdout, and ends where this process does.
+At the demo's image sizes, two processes of one thread do as much work on a busy machine as five of
+two threads (``docs/decisions/0031-arms-side-by-side.md``), and results do not depend on the number
+of cores or processes. A child is ``python -m mamfed_simulations.federation.arm_worker``: it reads
+its task from stdin, writes one :class:`Report` per line to stdout, and exits with this process.
 """
 
 from __future__ import annotations
@@ -40,30 +39,30 @@ from mamfed_simulations.reporting.progress import Progress
 
 MODULE = "mamfed_simulations.federation.arm_worker"
 LOG = "worker.log"
-"""In an arm's run folder: what its process wrote to stderr, if anything."""
+"""File in an arm's run folder with the process's stderr, if there was any."""
 LOG_BYTES = 2**20
 SHOWN_LINES = 20
 CALLABLES = frozenset({"names", "stopping", "on_round", "on_event"})
-"""What of a job cannot be sent to another process."""
+"""Fields of a job that cannot be sent to another process."""
 
 SMALL_SIZE = 512
-"""Largest side of images at which arms side by side take one thread each, see 0031."""
+"""Largest image side at which parallel arms use one thread each (decision 0031)."""
 BASE_BYTES = 800 * 2**20
 BYTES_PER_PIXEL = 1100
-"""Memory of a process: its libraries, and what a training step keeps for each pixel of a batch."""
+"""Memory of a process: its libraries, and the bytes of a training step per pixel of a batch."""
 
 
 @dataclass(frozen=True)
 class ArmHardware:
-    """What arms are trained with.
+    """Engine, device and parallelism of the training of arms.
 
     Attributes:
         engine: Where sites run.
-        device: Where sites train.
-        threads: CPU threads of each site; equal numbers give equal bits.
-        workers: Arms side by side, each in a process; with 1 they take turns in this one. No bit
-            depends on it.
-        activation_checkpointing: Whether sites train in less memory, at the cost of time.
+        device: Device on which sites train.
+        threads: CPU threads per site; the same number gives identical results.
+        workers: Arms trained in parallel, each in its own process; with 1, arms train one after
+            the other in this process. Does not affect results.
+        activation_checkpointing: Whether sites use less memory and more time.
     """
 
     engine: Engine = Engine.PROCESS
@@ -74,13 +73,13 @@ class ArmHardware:
 
 
 class ArmTask(Config):
-    """What a child is told, through a pipe."""
+    """The task of a child, sent through a pipe."""
 
     arm: Arm
     machine: ArmHardware
 
     def to_json(self) -> str:
-        """Write it, without what only the process has that wrote it."""
+        """Serialise the task without callables, which only this process can run."""
         return self.model_dump_json(exclude={"arm": {"job": set(CALLABLES)}})
 
 
@@ -91,13 +90,13 @@ class Failure(Config):
     message: str
 
     def error(self) -> MamfedError:
-        """Return the error, as it was raised in the child."""
+        """Return the error as raised in the child."""
         kind: type[MamfedError] = getattr(errors, self.kind)
         return kind(self.message)
 
 
 class Report(Config):
-    """One line of a child: training steps since the last line, a round that ended, or the end."""
+    """One line from a child: training steps since the last line, a finished round, or a failure."""
 
     steps: int = 0
     round: RoundRecord | None = None
@@ -105,11 +104,11 @@ class Report(Config):
 
 
 class Trained(NamedTuple):
-    """What became of an arm.
+    """The outcome of training an arm.
 
     Attributes:
         arm: The arm. Its results are in its run folder.
-        error: Why it has none; None where it has.
+        error: Why it has no results; None on success.
     """
 
     arm: Arm
@@ -125,29 +124,29 @@ def choose_machine(
     threads: int | None = None,
     workers: int | None = None,
 ) -> ArmHardware:
-    """Fill in what the user left open.
+    """Choose the settings that the user did not give.
 
     Args:
-        plan: What the arms follow, more or less.
-        arms: How many there are.
+        plan: Plan that the arms follow, possibly with small changes.
+        arms: Number of arms.
         engine: Where sites run.
-        device: Where sites train.
-        threads: As asked; None: 1 where several arms of small images train on a CPU, whatever
-            ``workers`` is, else all cores.
-        workers: As asked; None: as many as there are arms, cores and memory for, on a CPU.
+        device: Device on which sites train.
+        threads: Requested number. None: 1 if several arms with small images train on a CPU,
+            regardless of ``workers``; otherwise all cores.
+        workers: Requested number. None: as many as arms, cores and memory allow on a CPU.
 
     Raises:
-        PlanError: There is no such device.
-        MamfedError: Arms on Ray cannot be side by side.
+        PlanError: The device does not exist.
+        MamfedError: Parallel arms were requested on Ray.
     """
     cores = os.cpu_count() or 1
     if engine is Engine.RAY and (workers or 1) > 1:
-        raise MamfedError(f"--workers {workers}: arms are side by side with --engine process only")
-    together = arms > 1 and engine is Engine.PROCESS and choose_device(device).type == "cpu"
+        raise MamfedError(f"--workers {workers}: parallel arms need --engine process")
+    parallel = arms > 1 and engine is Engine.PROCESS and choose_device(device).type == "cpu"
     if threads is None:
-        threads = 1 if together and plan.image_size <= SMALL_SIZE else cores
+        threads = 1 if parallel and plan.image_size <= SMALL_SIZE else cores
     if workers is None:
-        workers = min(cores // threads, _fitting(plan)) if together else 1
+        workers = min(cores // threads, _processes_that_fit(plan)) if parallel else 1
     return ArmHardware(engine, device, threads, max(1, min(workers, arms)))
 
 
@@ -159,19 +158,19 @@ def train_arms(
     keep_going: bool = False,
     title: Callable[[Arm], str] = lambda arm: arm.name,
 ) -> list[Trained]:
-    """Train arms behind progress bars, ``machine.workers`` at once, the longest first.
+    """Train arms with progress bars, ``machine.workers`` at once, the longest first.
 
-    The images of all sites are prepared before the first one starts.
+    The images of all sites are prepared before the first arm starts.
 
     Args:
-        arms: What to train. With one worker they take turns in this order.
-        machine: What to train them with.
-        progress: Where their bars are shown.
-        keep_going: Whether an arm that fails leaves the others alone; otherwise it ends them.
-        title: What an arm's bar is called.
+        arms: Arms to train; a single worker trains them in this order.
+        machine: Engine, device, threads and workers.
+        progress: Display of the progress bars.
+        keep_going: Whether the other arms continue when one fails; otherwise they are stopped.
+        title: Returns the label of an arm's bar.
 
     Returns:
-        What became of each arm, in their order.
+        The outcome of each arm, in the order of ``arms``.
 
     Raises:
         MamfedError: An arm failed, and ``keep_going`` is not set.
@@ -181,8 +180,8 @@ def train_arms(
         _Task(arm, title(arm), machine, progress, count)
         for arm, count in zip(arms, steps, strict=True)
     ]
-    together = machine.workers > 1 and len(arms) > 1
-    for task in _side_by_side(tasks, machine.workers) if together else _in_turn(tasks):
+    parallel = machine.workers > 1 and len(arms) > 1
+    for task in _in_parallel(tasks, machine.workers) if parallel else _in_turn(tasks):
         if task.error and not keep_going:
             raise task.error
     return [Trained(task.arm, task.error) for task in tasks]
@@ -207,7 +206,7 @@ def train_here(arm: Arm, machine: ArmHardware, on_step: Callable[[], None]) -> N
 
 @dataclass
 class _Task:
-    """An arm to train, and its error once it has failed."""
+    """An arm to train, and its error if it has failed."""
 
     arm: Arm
     title: str
@@ -218,25 +217,25 @@ class _Task:
 
     @property
     def length(self) -> int:
-        """How many images its whole training shows to the network, about."""
+        """Approximate number of images that the network sees during the whole training."""
         plan = self.arm.job.plan
         return sum(plan.stage(s).rounds * self.steps[s] * plan.stage(s).batch_size for s in Stage)
 
     def show(self) -> tuple[Callable[[], None], Callable[[RoundRecord], None]]:
-        """Add its bar; return what to call after each step and after each round."""
-        on_step, shown = self.progress.start(self.title, self.arm.job.plan, self.steps)
-        told = self.arm.job.on_round
+        """Add its progress bar; return the callbacks for each step and each round."""
+        on_step, show_round = self.progress.start(self.title, self.arm.job.plan, self.steps)
+        job_on_round = self.arm.job.on_round
 
         def on_round(record: RoundRecord) -> None:
-            shown(record)
-            if told:
-                told(record)
+            show_round(record)
+            if job_on_round:
+                job_on_round(record)
 
         return on_step, on_round
 
 
 def _in_turn(tasks: Sequence[_Task]) -> Iterator[_Task]:
-    """Train one after the other in this process; yield each when it has ended."""
+    """Train one arm after the other in this process; yield each when it ends."""
     for task in tasks:
         on_step, on_round = task.show()
         arm = replace(task.arm, job=replace(task.arm.job, on_round=on_round))
@@ -247,10 +246,10 @@ def _in_turn(tasks: Sequence[_Task]) -> Iterator[_Task]:
         yield task
 
 
-def _side_by_side(tasks: Sequence[_Task], workers: int) -> Iterator[_Task]:
-    """Train each in a child, so many at once; yield each when it has ended.
+def _in_parallel(tasks: Sequence[_Task], workers: int) -> Iterator[_Task]:
+    """Train each arm in a child, ``workers`` at once; yield each when it ends.
 
-    Whatever ends this early, an error or Ctrl-C, ends the children that are left.
+    An error or Ctrl-C here also ends the remaining children.
     """
     waiting = deque(sorted(tasks, key=lambda task: -task.length))
     running: set[_Child] = set()
@@ -275,7 +274,7 @@ def _side_by_side(tasks: Sequence[_Task], workers: int) -> Iterator[_Task]:
 
 @contextmanager
 def _lifeline() -> Iterator[int]:
-    """Yield a descriptor for children that ends when this process does, see ``supervision``."""
+    """Yield a pipe for children that closes when this process ends (``process_supervisor``)."""
     lifeline, our_end = os.pipe()
     try:
         yield lifeline
@@ -293,12 +292,12 @@ class _Child:
     """
 
     def __init__(self, task: _Task, lifeline: int) -> None:
-        """Start it, show its bar and give it its order."""
+        """Start the process, show its bar and send its task."""
         self.task = task
         self._log = tempfile.TemporaryFile(dir=temporary_folder())
         self._process = start_process(
             module_command(MODULE),
-            folder=Path.cwd(),  # what is relative in its order is so to this process's
+            folder=Path.cwd(),  # relative paths in the task mean this process's folder
             env={**os.environ, LIFELINE: str(lifeline)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -310,20 +309,20 @@ class _Child:
         self.reports: IO[bytes] = self._process.stdout
         self._unread = b""
         self._on_step, self._on_round = task.show()
-        order = ArmTask(arm=task.arm, machine=task.machine).to_json()
-        with suppress(BrokenPipeError), self._process.stdin as pipe:  # its end tells why
-            pipe.write(order.encode())
+        message = ArmTask(arm=task.arm, machine=task.machine).to_json()
+        with suppress(BrokenPipeError), self._process.stdin as pipe:  # end() reports the cause
+            pipe.write(message.encode())
 
     def read(self) -> bool:
-        """Take what it has written; return False where there will be no more."""
+        """Handle the available reports; return False at the end of the output."""
         data = os.read(self.reports.fileno(), 1 << 16)
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
-            self._take(Report.model_validate_json(line))
+            self._handle(Report.model_validate_json(line))
         return bool(data)
 
     def end(self) -> None:
-        """Wait for its end, keep its log, and say what went wrong, if anything."""
+        """Wait for the process to exit, save its log, and report its error, if any."""
         code = self._process.wait()
         log = self._read_log()
         if code and self.task.error is None:
@@ -334,13 +333,13 @@ class _Child:
         self._close()
 
     def kill(self) -> None:
-        """End it, with everything that it started."""
+        """Kill the process and everything that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._close()
 
-    def _take(self, report: Report) -> None:
+    def _handle(self, report: Report) -> None:
         for _ in range(report.steps):
             self._on_step()
         if report.round:
@@ -349,7 +348,7 @@ class _Child:
             self.task.error = report.failure.error()
 
     def _read_log(self) -> str:
-        """Return the end of what it wrote to stderr, and keep it in the run folder, if any."""
+        """Return the last ``LOG_BYTES`` of its stderr, and append them to the run folder's log."""
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - LOG_BYTES))
         content = self._log.read()
         folder = RunFolder(self.task.arm.job.folder)
@@ -365,13 +364,13 @@ class _Child:
 
 
 def _how(code: int) -> str:
-    """Say how a process ended that did not say so itself, and what helps."""
-    helps = "take fewer --workers" if code == -signal.SIGKILL else "its last lines are above"
-    return f"{how_it_ended(code)}; {helps}"
+    """Describe how a process ended that reported no error, and what to do."""
+    advice = "use fewer --workers" if code == -signal.SIGKILL else "its last lines are above"
+    return f"{how_it_ended(code)}; {advice}"
 
 
-def _fitting(plan: TrainingPlan) -> int:
-    """Return how many processes there is memory for, at least 1."""
+def _processes_that_fit(plan: TrainingPlan) -> int:
+    """Return how many processes fit into the available memory, at least 1."""
     batch = max(plan.stage(stage).batch_size for stage in Stage)
     each = BASE_BYTES + BYTES_PER_PIXEL * batch * plan.image_size**2
     available = available_bytes()
@@ -379,5 +378,5 @@ def _fitting(plan: TrainingPlan) -> int:
 
 
 def set_threads(machine: ArmHardware) -> None:
-    """Let this process compute with the threads that arms have: what it measures has their bits."""
+    """Use the arms' number of threads in this process, so that its measurements match theirs."""
     torch.set_num_threads(machine.threads)

@@ -1,7 +1,7 @@
-"""``python -m`` this module: trains one arm, as stdin orders, see ``arm_pool.py``.
+"""Worker process: run with ``python -m``, train the one arm described on stdin (``arm_pool.py``).
 
-Its stdout is for reports alone: whatever else is printed goes to stderr. It ends at once where the
-process that started it does.
+Its stdout carries reports only; all other output goes to stderr. It exits as soon as the process
+that started it ends.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.process_supervisor import hold_lifeline
 from mamfed_common.runtime.terminal import set_environment
 
-if TYPE_CHECKING:  # torch is loaded once the order has been read
+if TYPE_CHECKING:  # load torch only after the task has been read
     from mamfed_server.run_folder.folder import RoundRecord
     from mamfed_simulations.federation.arm_pool import Report
 
 REPORT_SECONDS = 0.2
-"""How often steps are told: a line a step would cost more than the bar is worth."""
+"""Minimum interval between step reports; one line per step would be too slow."""
 
 
 class Reporter:
-    """Writes reports to the pipe that was stdout."""
+    """Write reports to the pipe that was stdout."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take over a descriptor."""
+        """Take ownership of a file descriptor."""
         self._descriptor = descriptor
         self._steps = 0
-        self._told = monotonic()
+        self._last_report = monotonic()
 
     def on_step(self) -> None:
         """Count a training step."""
         self._steps += 1
-        if monotonic() - self._told >= REPORT_SECONDS:
-            self._tell_steps()
+        if monotonic() - self._last_report >= REPORT_SECONDS:
+            self._report_steps()
 
     def on_round(self, record: RoundRecord) -> None:
-        """Tell of a round that ended."""
+        """Report a finished round."""
         from mamfed_simulations.federation.arm_pool import Report
 
-        self._tell_steps()
+        self._report_steps()
         self._write(Report(round=record))
 
     def failed(self, error: MamfedError) -> None:
-        """Tell why the arm has no result."""
+        """Report why the arm has no result."""
         from mamfed_common import errors
         from mamfed_simulations.federation.arm_pool import Failure, Report
 
@@ -57,10 +57,10 @@ class Reporter:
         failure = Failure(kind=next(kinds).__name__, message=str(error))
         self._write(Report(failure=failure))
 
-    def _tell_steps(self) -> None:
+    def _report_steps(self) -> None:
         from mamfed_simulations.federation.arm_pool import Report
 
-        self._told = monotonic()
+        self._last_report = monotonic()
         if self._steps:
             self._write(Report(steps=self._steps))
         self._steps = 0
@@ -72,20 +72,20 @@ class Reporter:
 
 
 def carry_out(text: bytes, reporter: Reporter) -> None:
-    """Train the arm that an order names.
+    """Train the arm of a serialised task.
 
     Raises:
-        MamfedError: It has no result.
+        MamfedError: The arm failed.
     """
     from mamfed_simulations.federation.arm_pool import ArmTask, train_here
 
-    order = ArmTask.model_validate_json(text)
-    job = replace(order.arm.job, on_round=reporter.on_round)
-    train_here(replace(order.arm, job=job), order.machine, reporter.on_step)
+    task = ArmTask.model_validate_json(text)
+    job = replace(task.arm.job, on_round=reporter.on_round)
+    train_here(replace(task.arm, job=job), task.machine, reporter.on_step)
 
 
 def main() -> None:
-    """Carry out the order on stdin."""
+    """Carry out the task on stdin."""
     hold_lifeline()
     set_environment()
     reporter = Reporter(os.dup(1))

@@ -1,8 +1,8 @@
-"""The arms of a comparison, each a federation of its own: federated, local-only, centralised.
+"""Define the arms of a comparison, each a federation: federated, local-only and centralised.
 
-Local-only is a federation in which one site trains; centralised is one in which a site that holds
-everyone's data trains. So all arms share every line of code, the seeds, the number of epochs, and
-the rule by which the best round is chosen. All are measured on the same held-out patients.
+Local-only is a federation in which one site trains. Centralised is a federation in which a single
+site with everyone's data trains. All arms therefore share the code, the seeds, the number of
+epochs and the rule that chooses the best round, and are tested on the same held-out patients.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Arm:
 
     Attributes:
         name: ``federated``, ``local-NAME`` or ``centralised``.
-        sites: All sites that take part, be it only to be measured on.
-        job: What the server does.
+        sites: All sites that take part, including those that are only tested.
+        job: The server's job.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Arm:
     job: Job
 
     def steps(self, descriptions: Mapping[str, SiteDescription]) -> dict[Stage, int]:
-        """Return the training steps of one round of each stage, over all training sites."""
+        """Return the training steps per round of each stage, over all training sites."""
         plan, training = self.job.plan, self.job.training_sites
         chosen = [d for site, d in descriptions.items() if training is None or site in training]
         return {
@@ -52,7 +52,7 @@ class Arm:
 
 
 def federated_arm(sites: Sequence[Site], plan: TrainingPlan, folder: Path) -> Arm:
-    """Return the federation that the user asked for."""
+    """Return the arm of the requested federation."""
     return Arm(FEDERATED, tuple(sites), Job(plan=plan, folder=folder, num_nodes=len(sites)))
 
 
@@ -62,7 +62,7 @@ def local_arms(
     plan: TrainingPlan,
     folder: Path,
 ) -> tuple[list[Arm], dict[str, str]]:
-    """Return one arm a site that can train alone, and the reason for each that cannot."""
+    """Return one arm per site that can train alone, and the reason for each that cannot."""
     arms, not_trained = [], {}
     for site in sites:
         description = descriptions[site.name]
@@ -88,17 +88,19 @@ def centralised_arm(
     plan: TrainingPlan,
     folder: Path,
 ) -> Arm:
-    """Return the arm that pools everyone's data, which hospitals cannot do: the yardstick.
+    """Return the arm that pools all data, which hospitals cannot do: an upper reference.
 
-    It sees as many images in all as the federation does. Where rounds count steps, the pool takes
-    those of all sites together; epochs of the pool are as many images anyway.
+    It sees as many images in total as the federation. If rounds count steps, the pool takes the
+    steps of all sites together; an epoch over the pool has as many images anyway.
 
     Raises:
-        DataError: A site has the name that the pooled one needs.
+        DataError: A site has the name reserved for the pooled site.
     """
     names = frozenset(site.name for site in sites)
     if CENTRALISED in names:
-        raise DataError(f"a site may not be called {CENTRALISED!r} when arms are compared")
+        raise DataError(
+            f"site name {CENTRALISED!r} is reserved for the pooled arm; rename the site"
+        )
     pooled = Site(CENTRALISED, tuple(c for s in sites for c in s.cohorts), sites[0].cache)
     job = Job(
         plan=_plan_for_all(plan, descriptions),
@@ -118,9 +120,9 @@ def leave_one_out_arms(
     plan: TrainingPlan,
     folder: Path,
 ) -> list[Arm]:
-    """Return one arm a site that has malignant images: all others train and choose.
+    """Return one arm per site with malignant images: all others train and choose the checkpoint.
 
-    In one of several folds there may be none to test, but healthy ones.
+    A single fold may have only images without malignancy to test.
     """
     arms = []
     for site in sites:
@@ -148,8 +150,8 @@ def merge_local(summaries: Mapping[str, dict[str, Any]], not_trained: dict[str, 
         not_trained: Sites that could not train alone, each with the reason.
 
     Returns:
-        ``mean_dice``, ``mean_dice_at_half`` and ``sites`` as of any arm; ``across`` has every model
-        on every site.
+        ``mean_dice``, ``mean_dice_at_half`` and ``sites`` as in any arm; ``across`` holds every
+        model on every site.
     """
     across = {site: s["arms"][LOCAL]["sites"] for site, s in summaries.items()}
     own = {site: results[site] for site, results in across.items() if site in results}
@@ -166,13 +168,13 @@ def merge_local(summaries: Mapping[str, dict[str, Any]], not_trained: dict[str, 
 def describe_sites(
     sites: Sequence[Site], plan: TrainingPlan, *, progress: bool = False
 ) -> dict[str, SiteDescription]:
-    """Prepare every site's data, behind a progress bar if asked, and count it.
+    """Prepare every site's data, with a progress bar if ``progress``, and count it.
 
     Raises:
-        DataError: A site's data cannot be used, or one site trains on what another one tests.
+        DataError: A site's data is unusable, or one site trains on another site's test patients.
     """
     data = {site.name: load_site(site, plan, progress=progress) for site in sites}
-    # A pool of all sites holds their cohorts, each split alike: it is no site of its own here.
+    # The pooled site repeats the cohorts of all sites with the same split, so it is not compared.
     cohorts = {
         cohort: (site.name if len(site.cohorts) == 1 else f"{site.name}: {cohort[0]}", loaded)
         for site in reversed(sites)
@@ -192,7 +194,7 @@ def describe_sites(
 
 
 def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingPlan:
-    """Return the plan as a site alone can follow it: a stage without cases is left out."""
+    """Return the plan for a site that trains alone; a stage without cases is skipped."""
     alone = _without_groups(_with_quorum_of_one(plan))
     if description.images_used(plan, Stage.PRETRAINING):
         return alone
@@ -201,7 +203,7 @@ def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingP
 
 
 def _plan_for_all(plan: TrainingPlan, descriptions: Mapping[str, SiteDescription]) -> TrainingPlan:
-    """Return the plan as a pool of the sites follows it."""
+    """Return the plan for the pool of all sites."""
     pooled = _without_groups(_with_quorum_of_one(plan))
     for stage in Stage:
         part = pooled.stage(stage)
@@ -214,12 +216,12 @@ def _plan_for_all(plan: TrainingPlan, descriptions: Mapping[str, SiteDescription
 
 
 def _without_groups(plan: TrainingPlan) -> TrainingPlan:
-    """Return the plan of an arm in which one trains: it is like itself."""
+    """Return the plan without norm groups, for an arm in which one site trains."""
     federation = plan.federation.model_copy(update={"norm_groups": {}})
     return plan.model_copy(update={"federation": federation})
 
 
 def _with_quorum_of_one(plan: TrainingPlan) -> TrainingPlan:
-    """Return the plan of an arm in which one trains, or which is a yardstick only."""
+    """Return the plan with a quorum of one and no personal models, for a reference arm."""
     stages = {s.value: plan.stage(s).model_copy(update={"quorum": 1}) for s in Stage}
     return plan.model_copy(update={**stages, "personal": PersonalPlan(steps=0)})

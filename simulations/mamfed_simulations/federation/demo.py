@@ -1,4 +1,4 @@
-"""What ``mamfed-simulate demo`` trains on: three phantom sites, and a plan that fits minutes."""
+"""Data and plan of ``mamfed-simulate demo``: three phantom sites and minutes of training."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SITES = tuple(VENDORS)
 
 
 def demo_plan(seed: int = 0, size: int = 128) -> TrainingPlan:
-    """Return the demo's plan: small images and a small network, so that minutes suffice.
+    """Return the demo's plan: small images and a small network, to train within minutes.
 
-    Chosen on the phantoms of other seeds than it reports on (``docs/decisions/0035-demo.md``).
+    It was tuned on phantoms of other seeds (``docs/decisions/0035-demo.md``).
     """
     return TrainingPlan(
         image_size=size,
         seed=seed,
-        # A window of 5 pixels would wipe out lesions that are a few pixels wide.
+        # A smoothing window of 5 pixels would erase lesions that are a few pixels wide.
         network=NetworkConfig(
             channels=(16, 32, 64, 128, 128), first_skip_level=2, stem=1, smoothing=1
         ),
@@ -42,27 +42,27 @@ def demo_plan(seed: int = 0, size: int = 128) -> TrainingPlan:
         ),
         evaluation=EvaluationPlan(validation_fraction=0.05, every=10),
         personal=PersonalPlan(steps=40),
-        # So short a training has no time to learn rotated and scaled breasts too.
+        # Training is too short to learn rotated and scaled breasts as well.
         augmentation=AugmentationConfig(max_rotation_degrees=0, max_log_scale=0),
     )
 
 
 def demo_phantoms(out: Path) -> Path:
-    """Return where the phantoms of a demo lie: beside its run folder."""
-    place = Path(os.path.abspath(out))
-    return (out.parent if out.name else place.parent) / f"{place.name}-phantoms"
+    """Return the folder of a demo's phantoms, next to its run folder."""
+    absolute = Path(os.path.abspath(out))
+    return (out.parent if out.name else absolute.parent) / f"{absolute.name}-phantoms"
 
 
 @contextmanager
 def draw_phantoms(folder: Path, seed: int) -> Iterator[dict[str, Path]]:
-    """Draw the phantoms of a demo, and keep another demo off them while the block runs.
+    """Draw the phantoms of a demo and lock them against other demos while the block runs.
 
     Yields:
-        The folders by the name of the vendor.
+        The cohort folders by vendor name.
 
     Raises:
         OutputError: The folder holds something else, or cannot be written.
-        SetupError: Another demo works there.
+        SetupError: Another demo uses the folder.
     """
     check_folder(folder, _holds_phantoms, "phantoms of a demo")
     try:
@@ -77,14 +77,17 @@ def draw_phantoms(folder: Path, seed: int) -> Iterator[dict[str, Path]]:
 
 
 def _holds_phantoms(folder: Path) -> bool:
-    """Tell phantoms by the source that their tables name; a kill may have left some without."""
+    """Return whether ``folder`` holds phantoms, by the source that their tables name.
+
+    A killed demo may have left cohorts without a table.
+    """
     tables = [folder / name / TABLE for name in VENDORS]
     known = {path.name for path in folder.iterdir()} <= VENDORS.keys()
     return known and all(SOURCE in t.read_text() for t in tables if t.is_file())
 
 
 def write_demo_cohorts(folder: Path, seed: int = 0) -> dict[str, Path]:
-    """Write one phantom cohort a vendor as DICOM; return the folders by the name of the vendor."""
+    """Write one phantom cohort per vendor as DICOM; return the folders by vendor name."""
     folders = {}
     for name, look in VENDORS.items():
         folders[name] = folder / name

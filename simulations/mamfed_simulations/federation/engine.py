@@ -1,4 +1,4 @@
-"""The engines of a simulation; apart from what runs them, so that ``--help`` imports nothing."""
+"""The engines of a simulation, in a module of their own to keep ``--help`` fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One simulated experiment: the federation, its comparison, and the report, in one folder."""
+"""Run one simulated experiment: the federation, its comparison and the report, in one folder."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ WORST_CASES = 10
 
 @dataclass(frozen=True)
 class Experiment:
-    """What to simulate.
+    """A simulation to run.
 
     Attributes:
         sites: The sites.
-        plan: The plan.
+        plan: The training plan.
         out: Run folder; an earlier run there is moved aside.
-        compare: Train local-only and centralised arms too.
-        machine: What to train with.
+        compare: Whether to train local-only and centralised arms too.
+        machine: Engine, device, threads and workers.
         title: Heading of the report.
         command: The command line, for the report.
-        resume: Go on with the run in ``out``, where there is one of the same question.
+        resume: Whether to resume a run in ``out`` that has the same inputs.
     """
 
     sites: tuple[Site, ...]
@@ -87,11 +87,11 @@ def simulate(
     """Run all arms, write ``summary.json`` and ``report.html``, and return the summary.
 
     Raises:
-        RunError: An arm failed; what was reached stays in the run folder.
-        SetupError: Another run works in the folder.
-        OutputError: The folder holds something else, lies in a site's data, or the run to go on
-            with is of other data, options or code.
-        PlanError: It is of another plan.
+        RunError: An arm failed; the results so far stay in the run folder.
+        SetupError: Another run uses the folder.
+        OutputError: The folder holds something else, lies in a site's data, or the run to resume
+            had other data, options or code.
+        PlanError: The run to resume had another plan.
     """
     check_place(experiment)
     with RunFolder(experiment.out).alone():
@@ -99,18 +99,18 @@ def simulate(
 
 
 def check_place(experiment: Experiment) -> None:
-    """Refuse a place for a run before its images are prepared.
+    """Check that the run folder can be used, before any image is prepared.
 
     Raises:
         OutputError: It lies in a site's data, holds something else, or cannot be written.
-        SetupError: Another run works in it.
+        SetupError: Another run uses it.
     """
     out, folder = experiment.out, RunFolder(experiment.out)
     check_outside(out, [f for site in experiment.sites for _, f in site.cohorts])
     is_there = folder.check_ours() if experiment.resume else folder.check_movable()
     if not is_there:
         check_writable(out)
-    check_writable(Path(os.path.abspath(out)).parent)  # for the lock, and an earlier run's new name
+    check_writable(Path(os.path.abspath(out)).parent)  # holds the lock and renamed earlier runs
     check_nobody_works(folder.lock(), out, "another run")
 
 
@@ -119,17 +119,17 @@ def _simulate(
 ) -> dict[str, Any]:
     started = time.monotonic()
     folder = RunFolder(experiment.out)
-    check_stages(experiment.plan, descriptions)  # what cannot start leaves nothing behind
+    check_stages(experiment.plan, descriptions)  # fail before the folder is created
     arms, not_trained = arms_of(experiment, descriptions)
-    goes_on = _open(experiment, arms, progress)
+    resumed = _open(experiment, arms, progress)
     try:
         summary = _train(experiment, arms, not_trained, progress)
     except MamfedError:
-        if folder.holds_run():  # else it failed before it began, and left nothing behind
+        if folder.holds_run():  # otherwise it failed before the run started
             write_notes(experiment.out, _notes(experiment, HeldOutResult()))
             report_run(experiment.out)
         raise
-    if not goes_on:  # else the federation's own, of all its processes
+    if not resumed:  # the summary of a resumed run already adds up all its processes
         summary["seconds"] = round(time.monotonic() - started, 1)
     folder.write_summary(summary)
     progress.say("drawing the report")
@@ -142,21 +142,21 @@ def _simulate(
 
 
 def _open(experiment: Experiment, arms: Sequence[Arm], progress: Progress) -> bool:
-    """Make the run folder, or check that the run in it may go on; return whether it does.
+    """Create the run folder, or check that its run may resume; return whether it resumes.
 
-    The other arms' folders lie in this one's: it stands before any of them begins.
+    The other arms' folders lie inside the run folder, so it must exist before they start.
     """
     out, folder = experiment.out, RunFolder(experiment.out)
-    goes_on = experiment.resume and folder.holds_run()
-    if goes_on:
-        held = check_fingerprints(out, arms, experiment.machine)
+    resumed = experiment.resume and folder.holds_run()
+    if resumed:
+        recorded = check_fingerprints(out, arms, experiment.machine)
     else:
         folder.create(experiment.plan)
-        held = start_with_fingerprints(out, arms, experiment.machine)
-    held.write(out)
-    for note in held.notes:
+        recorded = start_with_fingerprints(out, arms, experiment.machine)
+    recorded.write(out)
+    for note in recorded.notes:
         progress.say(note)
-    return goes_on
+    return resumed
 
 
 def _train(
@@ -165,14 +165,14 @@ def _train(
     not_trained: dict[str, str],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train all arms; return the federation's summary with the results of all."""
+    """Train all arms; return the federation's summary, extended by the results of all arms."""
     plan = experiment.plan
     trained = train_arms(arms, experiment.machine, progress)
     summaries = {arm.name: RunFolder(arm.job.folder).read_summary() for arm, _ in trained}
     summary = summaries.pop(FEDERATED)
     device = choose_device(experiment.machine.device)
-    said = filter(None, [*summary["warnings"], float32_instead(device, plan.precision)])
-    summary["warnings"] = list(dict.fromkeys(said))  # a run that was finished had said it
+    warnings = filter(None, [*summary["warnings"], float32_instead(device, plan.precision)])
+    summary["warnings"] = list(dict.fromkeys(warnings))  # a finished run already has the warning
     if not experiment.compare:
         return summary
     others = [f"{name}: {warning}" for name, s in summaries.items() for warning in s["warnings"]]
@@ -187,7 +187,7 @@ def _train(
 def arms_of(
     experiment: Experiment, descriptions: Mapping[str, SiteDescription]
 ) -> tuple[list[Arm], dict[str, str]]:
-    """Return what is to be trained, the federation first, and why a site has no arm of its own."""
+    """Return the arms to train, the federation first, and why a site has no local-only arm."""
     sites, plan, out = experiment.sites, experiment.plan, experiment.out
     arms, not_trained = [federated_arm(sites, plan, out)], dict[str, str]()
     if experiment.compare:
@@ -197,40 +197,42 @@ def arms_of(
 
 
 def check_resumed(experiment: Experiment, arms: Sequence[Arm]) -> None:
-    """Check, where a run is to go on, that the one in the folder is of the same question.
+    """Check that a run to resume has the same inputs.
 
     Raises:
-        OutputError: It is of other data, options or code; what differs is named.
-        PlanError: It is of another plan.
+        OutputError: It had other data, options or code; the message names the differences.
+        PlanError: It had another plan.
     """
     if experiment.resume:
         check_fingerprints(experiment.out, arms, experiment.machine)
 
 
 def kept_lines(experiment: Experiment) -> list[str]:
-    """Say what an interrupted run has left, and how it goes on."""
+    """Describe what an interrupted run has saved."""
     folder = RunFolder(experiment.out)
     if not folder.holds_run():
-        return ["kept: the images that are prepared; no round has begun"]
+        return ["kept: the images prepared so far; no round had started"]
     folders = [folder, *(RunFolder(arm) for arm in sorted((experiment.out / ARMS).glob("*")))]
-    begun = [found for found in folders if found.holds_run()]
-    rounds = sum(len(found.rounds()) for found in begun)
-    finished = sum(found.is_finished() for found in begun)
-    arms = f", {finished} of {len(begun)} arms begun are finished" if experiment.compare else ""
+    started = [arm for arm in folders if arm.holds_run()]
+    rounds = sum(len(arm.rounds()) for arm in started)
+    finished = sum(arm.is_finished() for arm in started)
+    arms = f", {finished} of {len(started)} started arms finished" if experiment.compare else ""
     total = f" of {experiment.plan.rounds}" if not experiment.compare else ""
-    return [f"kept in {experiment.out}: {rounds}{total} rounds{arms}; report.html is not made"]
+    return [
+        f"kept in {experiment.out}: {rounds}{total} rounds{arms}; report.html is not written yet"
+    ]
 
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """What the chosen checkpoint makes of the held-out images with malignancy.
+    """Results of the chosen checkpoint on the held-out images with malignancy.
 
     Attributes:
-        cases: Each site's best, median and worst, for figure 2.
-        worst: The lowest Dice of all sites, the worst first.
-        intervals: Of each site's mean Dice, over patients.
-        promises: What each site gains by taking part.
-        threshold: Probability from which a pixel was marked.
+        cases: Best, median and worst case of each site, for figure 2.
+        worst: Cases with the lowest Dice over all sites, lowest first.
+        intervals: Interval of each site's mean Dice, over patients.
+        promises: Each site's gain from taking part.
+        threshold: Probability from which a pixel is marked.
     """
 
     cases: Sequence[Case] = ()
@@ -245,7 +247,7 @@ def _note(site: str, score: ImageScore, vendor: str | None) -> CaseNote:
 
 
 def measure(experiment: Experiment, checkpoint: Path) -> HeldOutResult:
-    """Score every site's held-out images with malignancy once more, image by image."""
+    """Score every site's held-out images with malignancy again, image by image."""
     device, plan = choose_device(experiment.machine.device), experiment.plan
     if not plan.finetuning.rounds:
         return HeldOutResult()
@@ -271,8 +273,8 @@ def measure(experiment: Experiment, checkpoint: Path) -> HeldOutResult:
             )
         if scores:
             patients = [rows[score.image].patient_id for score in scores]
-            found = patient_bootstrap(patients, np.array([score.dice for score in scores]))
-            intervals[site.name] = Interval(low=found.low, high=found.high, patients=found.patients)
+            mean = patient_bootstrap(patients, np.array([score.dice for score in scores]))
+            intervals[site.name] = Interval(low=mean.low, high=mean.high, patients=mean.patients)
         notes += own
     worst = sorted(notes, key=lambda note: (note.dice, note.site, note.image))[:WORST_CASES]
     promises = measure_gains(experiment.sites, experiment.out, device)
@@ -280,7 +282,7 @@ def measure(experiment: Experiment, checkpoint: Path) -> HeldOutResult:
 
 
 def _notes(experiment: Experiment, measured: HeldOutResult) -> RunNotes:
-    """Write down what the report tells beside the run's own files."""
+    """Return the notes that the report shows in addition to the run's own files."""
     return RunNotes(
         title=experiment.title,
         command=experiment.command,
@@ -304,7 +306,7 @@ def _notes(experiment: Experiment, measured: HeldOutResult) -> RunNotes:
 
 
 def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow]:
-    """Return every row of every site that could not be used, and why."""
+    """Return every rejected row of every site, with the reason."""
     return [
         RejectedRow(
             site=site.name,
@@ -320,7 +322,7 @@ def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow
 
 
 def _best_median_worst(scores: Sequence[ImageScore]) -> list[int]:
-    """Return up to three positions, from the highest Dice to the lowest."""
+    """Return the indices of up to three scores, from the highest Dice to the lowest."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i].dice)
     if len(order) <= CASES_PER_SITE:
         return order

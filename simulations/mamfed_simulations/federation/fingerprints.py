@@ -1,7 +1,7 @@
-"""What each arm of a comparison depends on, kept beside the arms: none is mixed with another's.
+"""Record what each arm of a comparison depends on, so that unlike arms are never mixed.
 
-``arms.json`` holds a fingerprint an arm's folder. It is written before an arm begins, so that one
-that was killed goes on for the same data alone.
+``arms.json`` holds one fingerprint per arm folder. It is written before an arm starts, so that a
+killed arm resumes only with the same data, plan and options.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mamfed_simulations.federation.arm_pool import ArmHardware
 from mamfed_simulations.federation.arms import Arm
 
 ARMS = "arms.json"
-ADVICE = "choose another --out, give the same options, or remove that folder"
+ADVICE = "choose another --out, use the same options, or remove that folder"
 
 
 def fingerprint_of(arm: Arm, machine: ArmHardware) -> Fingerprint:
-    """Name all that an arm's weights depend on."""
+    """Return the fingerprint of everything that an arm's weights depend on."""
     job = arm.job
     return Fingerprint.of(
         mamfed_version=__version__,
@@ -44,29 +44,29 @@ def fingerprint_of(arm: Arm, machine: ArmHardware) -> Fingerprint:
 
 
 class RecordedFingerprints(NamedTuple):
-    """What a folder's arms are of.
+    """The fingerprints of the arms in a folder.
 
     Attributes:
-        notes: What to say: how many arms are done before, and which cannot be checked.
-        questions: The parts of each arm's fingerprint, by its folder.
+        notes: Lines for the user: how many arms are done, and which cannot be checked.
+        questions: The parts of each arm's fingerprint, by arm folder.
     """
 
     notes: list[str]
     questions: dict[str, Any]
 
     def write(self, out: Path) -> None:
-        """Keep the questions beside the arms."""
+        """Write the fingerprints to ``arms.json`` in ``out``."""
         write_atomic(out / ARMS, json.dumps(self.questions, indent=2) + "\n")
 
 
 def check_fingerprints(
     out: Path, arms: Sequence[Arm], machine: ArmHardware
 ) -> RecordedFingerprints:
-    """Refuse arms that were begun for another question; nothing is written yet.
+    """Check that arms already started match the current request. Write nothing.
 
     Raises:
-        OutputError: An arm here is of other data, options or code; what differs is named.
-        PlanError: One is of another plan.
+        OutputError: An arm was started with other data, options or code; the message names them.
+        PlanError: An arm was started with another plan.
     """
     known = _read(out / ARMS)
     questions = _questions(out, arms, machine)
@@ -78,15 +78,17 @@ def check_fingerprints(
         check_same_plan(folder, arm.job.plan, ADVICE)
         done += folder.is_finished()
         if place in known:
-            where = f"{folder.path}: was begun for another question"
+            where = f"{folder.path}: was started with other inputs"
             questions[place].check(known[place], where, ADVICE)
         else:
             notes.append(
-                f"{place}: begun by an older mamfed that did not note its data; only its plan is "
-                "known to be the same"
+                f"{place}: started by an older mamfed that did not record its data; only its plan "
+                "is known to match"
             )
     if done:
-        notes.append(f"{done} of {len(arms)} arms done before, of the same data, plan and options")
+        notes.append(
+            f"{done} of {len(arms)} arms already done, with the same data, plan and options"
+        )
     return RecordedFingerprints(
         notes, known | {place: question.parts for place, question in questions.items()}
     )
@@ -95,7 +97,7 @@ def check_fingerprints(
 def start_with_fingerprints(
     out: Path, arms: Sequence[Arm], machine: ArmHardware
 ) -> RecordedFingerprints:
-    """Name the questions of arms in a folder in which nothing has begun."""
+    """Return the fingerprints of arms in a folder in which nothing has started."""
     questions = _questions(out, arms, machine)
     return RecordedFingerprints(
         [], {place: dict(question.parts) for place, question in questions.items()}
@@ -115,11 +117,11 @@ def _names(sites: frozenset[str] | None) -> list[str] | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the arms' fingerprints by folder; none where there is no file."""
+    """Return the arms' fingerprints by folder; empty if there is no file."""
     try:
-        found = json.loads(path.read_bytes()) if path.exists() else {}
-        if not isinstance(found, dict):
+        fingerprints = json.loads(path.read_bytes()) if path.exists() else {}
+        if not isinstance(fingerprints, dict):
             raise ValueError
     except (OSError, ValueError):
         raise OutputError(f"{path}: damaged; choose another --out, or remove it") from None
-    return found
+    return fingerprints

@@ -1,9 +1,9 @@
-"""A dealt cohort -> a folder a virtual hospital, in the plain layout that every command reads.
+"""Write a split cohort as one folder per virtual hospital, in the plain layout.
 
 Files are copied, never linked: a link would share permissions and edits with the data set, and an
-image with a look is another image anyway. Rows that cannot be used keep their place in the table,
-without an image, because they still speak for their patient. Whatever else a table says of a row,
-such as that somebody has reviewed it, goes with the row.
+image with a look is a new image anyway. Unusable rows stay in the table without an image, because
+their labels still count for their patient. The table's other columns, such as a review mark, are
+copied too.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from mamfed_simulations.federation.partition import DealtCohort, Hospital
 
 RECORD = "partition.json"
 UNREADABLE = "not understood"
-"""Pathology of a row whose label cannot be read: it bars its patient from stage 1 as before."""
+"""Pathology of a row with an unreadable label; it still keeps its patient out of stage 1."""
 OF_FILES = ("image", "mask", "mask_values", "classes")
-"""Columns about files: a row without an image names none, and a mask drawn anew has no classes."""
+"""Columns about files: empty in a row without an image; a redrawn mask has no classes."""
 PICTURES = SUFFIXES | {".bmp"}
 
 Cells = dict[str, str]
 
 
 def write_hospitals(dealt: DealtCohort, out: Path) -> None:
-    """Write every hospital's folder; the same cohort dealt again gives the same bytes.
+    """Write every hospital's folder; the same split gives the same bytes.
 
     Raises:
         OutputError: ``out`` lies in the data set, holds something else, or cannot be written.
-        SetupError: Another partition is being written there.
+        SetupError: Another process is writing a partition there.
     """
     record = json.dumps(dealt.values(), indent=2) + "\n"
     check_place(out, dealt.partition.data)
@@ -60,7 +60,7 @@ def write_hospitals(dealt: DealtCohort, out: Path) -> None:
     source = _Cohort(dealt)
     try:
         with exclusive_folder(out, "another partition"):
-            _check_record(out, record)  # another one may have ended since
+            _check_record(out, record)  # another process may have finished in the meantime
             write_atomic(out / RECORD, record)
             with Decoder() as decoder:
                 for hospital in dealt.hospitals:
@@ -71,7 +71,7 @@ def write_hospitals(dealt: DealtCohort, out: Path) -> None:
 
 
 def check_place(out: Path, data: Path) -> None:
-    """Refuse a place for a partition before the images are read.
+    """Check that ``out`` can hold a partition, before any image is read.
 
     Raises:
         OutputError: It lies in the data, holds something else, or cannot be written.
@@ -81,7 +81,7 @@ def check_place(out: Path, data: Path) -> None:
 
 
 def _check_record(out: Path, record: str) -> None:
-    """Refuse another partition's folder."""
+    """Check that ``out`` holds no other partition."""
     if (out / RECORD).is_file() and (out / RECORD).read_text(encoding="utf-8") != record:
         raise OutputError(f"{out}: holds another partition; choose a new folder")
 
@@ -91,7 +91,7 @@ def _is_begun(out: Path) -> bool:
 
 
 class _Cohort:
-    """The rows of a cohort as a hospital's table can hold them."""
+    """The rows of a cohort in the form of a hospital's table."""
 
     def __init__(self, dealt: DealtCohort) -> None:
         self.seed, self.folder = dealt.partition.seed, dealt.partition.data
@@ -106,7 +106,7 @@ class _Cohort:
             self.written = {r.row_number: r.cells for r in records if r.complete}
 
     def cells(self, statement: PatientStatement) -> Cells:
-        """Return a row's cells; where it cannot be used, all but the files that they name."""
+        """Return a row's cells; those of an unusable row name no files."""
         case = self.cases.get(statement.row_number)
         own = {k: v for k, v in self.written.get(statement.row_number, {}).items() if v}
         if case is None:
@@ -114,13 +114,13 @@ class _Cohort:
         return {**_cells_of(case.row, self.layout, statement.split), **own}
 
     def mask_name(self, row: Row, path: Path, number: int) -> PurePosixPath:
-        """Name a mask as the table does, or by its row where there was no such table."""
+        """Return a mask's name from the table, or a name made of the row number."""
         if self.layout == plain.LAYOUT:
             return PurePosixPath(path.relative_to(self.folder).as_posix())
         return PurePosixPath("masks") / f"{row.row_number:05d}-{number}{path.suffix.lower()}"
 
     def columns(self) -> list[str]:
-        """Return the table's columns: the known ones, then the site's own."""
+        """Return the table's columns: the known ones, then the data set's own."""
         own = dict.fromkeys(name for cells in self.written.values() for name in cells)
         return [*plain.COLUMNS, *(name for name in own if name not in plain.COLUMNS)]
 
@@ -149,7 +149,7 @@ def _write_image(
     cohort: _Cohort,
     decoder: Decoder,
 ) -> Cells:
-    """Copy an image, or write it with a look; return its cell."""
+    """Copy an image, or write it with a look; return its table cell."""
     path = PurePosixPath(PureWindowsPath(cell).as_posix())
     if look == ORIGINAL:
         _put(folder, path, case.row.image_path.read_bytes())
@@ -162,9 +162,9 @@ def _write_image(
 
 
 def _write_masks(folder: Path, case: AcceptedImage, cohort: _Cohort, decoder: Decoder) -> Cells:
-    """Copy masks that are pictures, draw all others; return their cell.
+    """Copy masks that are pictures and redraw all others; return their table cells.
 
-    Other formats name their image, which may have got another name.
+    Other formats name their image, which may have a new name here.
     """
     row = case.row
     paths = [a.path for a in row.annotations if a.path is not None]
@@ -179,7 +179,7 @@ def _write_masks(folder: Path, case: AcceptedImage, cohort: _Cohort, decoder: De
     no_mask = dict.fromkeys(OF_FILES[1:], "")
     try:
         marked, _ = decoder.mask(row.annotations, case.result.rows, case.result.columns)
-    except FileRejected:  # boxes only, or a benign finding's outline, which nothing needs
+    except FileRejected:  # boxes only, or the outline of a benign finding, which is not used
         return no_mask
     name = PurePosixPath("masks") / f"{row.row_number:05d}.png"
     _put(folder, name, _png(marked.mask.astype(np.uint8) * np.uint8(255)))
@@ -198,7 +198,7 @@ def _png(image: npt.NDArray[Any]) -> bytes:
 
 
 def _cells_of(row: Row, layout: str, split: str) -> Cells:
-    """Return what is known of an image, of its file too: a picture made of it has no header."""
+    """Return an image's cells, including what only its file header says: a PNG copy has none."""
     suffix = row.image_path.suffix.lower()
     return {
         "image": f"images/{row.row_number:05d}{suffix}",

@@ -1,4 +1,4 @@
-"""A federation without a network: the in-process engine of a simulation."""
+"""The in-process engine of a simulation: a federation without network traffic."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flwr.supercore.task_identity import TaskIdentity
 
 
 class InProcessTransport:
-    """Sites are called directly, one at a time, when their replies are pulled."""
+    """Call sites directly, one at a time, when their replies are pulled."""
 
-    window = sys.maxsize  # all share one request
+    window = sys.maxsize  # all nodes share one request
 
     def __init__(self, client_app: ClientApp, num_nodes: int) -> None:
-        """Make ``num_nodes`` nodes, told apart by their ``partition-id``."""
+        """Create ``num_nodes`` nodes, identified by their ``partition-id``."""
         self._client_app = client_app
         self._contexts = {
             node_id: Context(
@@ -30,18 +30,18 @@ class InProcessTransport:
             for node_id in range(1, num_nodes + 1)
         }
         self._waiting: dict[str, Message] = {}
-        # Flower (1.41-1.42) lets a Message be made only where these are known.
+        # Flower (1.41-1.42) creates a Message only if these are set.
         TaskIdentity.run_id = TaskIdentity.task_id = 1
         TaskIdentity.node_id = 0
 
     def online(self) -> Mapping[int, str]:
-        """Return all nodes; none ever restarts."""
+        """Return all nodes; simulated nodes never restart."""
         return dict.fromkeys(self._contexts, "")
 
     def push(
         self, node_id: int, message_type: str, content: RecordDict, ttl_seconds: float
     ) -> str | None:
-        """Keep a request until its reply is pulled."""
+        """Queue a request until its reply is pulled."""
         message = Message(content, dst_node_id=node_id, message_type=message_type, ttl=ttl_seconds)
         message_id = uuid4().hex
         message.metadata.__dict__["_message_id"] = message_id
@@ -49,13 +49,13 @@ class InProcessTransport:
         return message_id
 
     def pull(self, message_id: str) -> Message | None:
-        """Let the addressed site answer now."""
+        """Run the addressed site and return its reply; None for an unknown request."""
         message = self._waiting.pop(message_id, None)
         if message is None:
             return None
         return self._client_app(message, self._contexts[message.metadata.dst_node_id])
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Drop requests that are not answered yet."""
+        """Drop requests that have not been answered."""
         for message_id in message_ids:
             self._waiting.pop(message_id, None)

@@ -1,4 +1,4 @@
-"""One cohort dealt by patients to virtual hospitals of unlike size."""
+"""Split one cohort by patient among virtual hospitals of different sizes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from mamfed_simulations.federation.appearance import ORIGINAL, Appearance, looks
 
 @dataclass(frozen=True)
 class Partition:
-    """How a cohort is dealt.
+    """How to split a cohort.
 
     Attributes:
         data: The data set, in any layout.
-        shares: Per cent of the patients, one a hospital; 100 together.
-        looks: Whether all but the first hospital show their images differently.
-        seed: Draws who goes where, and the looks' grain.
+        shares: Percentage of the patients per hospital, adding up to 100.
+        looks: Whether every hospital but the first gets its own image appearance.
+        seed: Seed of the split and of the looks' grain.
     """
 
     data: Path
@@ -43,11 +43,11 @@ class Hospital(NamedTuple):
     """A virtual hospital.
 
     Attributes:
-        name: ``site-1`` and so on; also its folder.
-        share: Per cent of the patients that it was to get.
-        look: How it shows its images.
-        patients: Whom it has.
-        images: Its usable images by purpose.
+        name: ``site-1`` and so on; also the name of its folder.
+        share: Requested percentage of the patients.
+        look: Appearance of its images.
+        patients: Its patients.
+        images: Number of usable images by purpose.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Hospital(NamedTuple):
     images: Mapping[str, int]
 
     def values(self) -> dict[str, Any]:
-        """Return its counts for JSON; nothing in it names a patient."""
+        """Return its counts for JSON, without patient names."""
         return {
             "name": self.name,
             "share": self.share,
@@ -68,13 +68,13 @@ class Hospital(NamedTuple):
 
 
 class DealtCohort(NamedTuple):
-    """A cohort and who has which part of it.
+    """A cohort that was split among virtual hospitals.
 
     Attributes:
-        partition: How it was dealt.
+        partition: How it was split.
         intake: The cohort.
         hospitals: The virtual hospitals.
-        left_out: What the hospitals do not have or use, with counts.
+        left_out: Rejected, excluded and unused material, with counts.
     """
 
     partition: Partition
@@ -83,7 +83,7 @@ class DealtCohort(NamedTuple):
     left_out: Mapping[str, int]
 
     def values(self) -> dict[str, Any]:
-        """Return what ``partition.json`` and ``--format json`` hold."""
+        """Return the content of ``partition.json`` and of ``--format json``."""
         return {
             "mamfed_version": __version__,
             "seed": self.partition.seed,
@@ -94,23 +94,23 @@ class DealtCohort(NamedTuple):
         }
 
     def _sha256(self) -> str:
-        """Name the images and what the table says of them."""
-        said = [(s.row_number, str(s.label), s.split) for s in self.intake.statements]
+        """Return a hash over the images and their labels."""
+        labels = [(s.row_number, str(s.label), s.split) for s in self.intake.statements]
         images = [(c.row.row_number, c.result.image_sha256) for c in self.intake.accepted]
-        return hashlib.sha256(json.dumps([said, images]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([labels, images]).encode()).hexdigest()
 
 
 def deal(partition: Partition) -> DealtCohort:
-    """Read a cohort and deal its patients; nothing is written but the user's own cache.
+    """Read a cohort and split its patients; write nothing but the user's own cache.
 
     Raises:
         DataError: The folder cannot be used, or a hospital would have too few patients.
     """
     intake, _ = check(Source(partition.data))
-    assert intake is not None, "only a dry run takes nothing in"
+    assert intake is not None, "only a dry run reads no images"
     usable = [case for case in intake.accepted if case.purposes]
     if not usable:
-        raise DataError(f"{partition.data}: no image can be used; see mamfed-client data check")
+        raise DataError(f"{partition.data}: no usable image; see mamfed-client data check")
     places = deal_patients(patient_strata(usable), partition.shares, partition.seed)
     looks = looks_of(len(places), partition.seed) if partition.looks else [ORIGINAL] * len(places)
     hospitals = tuple(
@@ -132,12 +132,12 @@ def deal(partition: Partition) -> DealtCohort:
 def deal_patients(
     strata: Sequence[set[str]], shares: Sequence[float], seed: int
 ) -> list[frozenset[str]]:
-    """Deal each stratum of patients by the shares; what rounding takes, the next stratum gives.
+    """Split each stratum of patients by the shares; rounding errors carry over between strata.
 
     Args:
         strata: Disjoint groups of patients.
-        shares: Of each hospital, in any unit.
-        seed: Draws the order in each stratum.
+        shares: Share of each hospital, in any unit.
+        seed: Seed of the order within each stratum.
     """
     share = np.array(shares) / sum(shares)
     owed = np.zeros(len(share))
@@ -145,7 +145,7 @@ def deal_patients(
     for stratum in strata:
         for patient in sorted(stratum, key=lambda p: derive_seed(seed, "partition", p)):
             owed += share
-            place = int(np.argmax(np.round(owed, 9)))  # equal debts: the first, on any machine
+            place = int(np.argmax(np.round(owed, 9)))  # ties go to the first, on any machine
             owed[place] -= 1
             dealt[place].add(patient)
     return [frozenset(patients) for patients in dealt]
@@ -157,7 +157,7 @@ def _images(usable: Sequence[AcceptedImage], patients: frozenset[str]) -> dict[s
 
 
 def _left_out(intake: Intake, usable: Sequence[AcceptedImage]) -> dict[str, int]:
-    """Count what nobody trains on, by reason."""
+    """Count rejected, excluded and unused material by reason."""
     served = {case.row.patient_id for case in usable}
     idle = {s.patient_id for s in intake.statements} - served
     counts = {

@@ -1,4 +1,4 @@
-"""What a command will need, checked before any work, and what it is going to train."""
+"""Check a command's requirements before any work, and describe what it will train."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mamfed_simulations.federation.runner import check_ray
 
 
 def check_machine(machine: ArmHardware) -> None:
-    """Check that device and engine are there.
+    """Check that the device and the engine are available.
 
     Raises:
         MamfedError: The engine is not installed.
-        PlanError: There is no such device.
-        SetupError: The engine finds no place for its sockets.
+        PlanError: The device does not exist.
+        SetupError: The engine has no usable folder for its sockets.
     """
     choose_device(machine.device)
     if machine.engine is Engine.RAY:
@@ -34,33 +34,33 @@ def check_machine(machine: ArmHardware) -> None:
 
 
 def begin_line(out: Path, *, resume: bool) -> str:
-    """Say whether a run in a folder goes on or begins, and what becomes of an earlier one."""
+    """Describe whether a run starts or resumes in ``out``, and what happens to an earlier one."""
     folder = RunFolder(out)
     if not resume:
         return earlier_run(folder)
     if not folder.holds_run():
-        return f"--resume: no run in {out} yet, one begins"
+        return f"--resume: {out} holds no run yet; starting one"
     if folder.is_finished():
-        return f"--resume: the run in {out} is finished; only its report is made again"
-    return f"--resume: the run in {out} goes on after {counted(len(folder.rounds()), 'round')}"
+        return f"--resume: the run in {out} is finished; only its report is rewritten"
+    return f"--resume: the run in {out} resumes after {counted(len(folder.rounds()), 'round')}"
 
 
 def check_nobody_works(lock: Path, out: Path, what: str) -> None:
     """Check that no other process holds the lock of a folder.
 
     Raises:
-        SetupError: One does.
+        SetupError: Another process holds it.
     """
-    if found := holder(lock):
-        raise SetupError(f"{out}: {what} runs here already ({found.words()}); choose another --out")
+    if owner := holder(lock):
+        raise SetupError(f"{out}: {what} runs here already ({owner.words()}); choose another --out")
 
 
 def training_lines(arms: Sequence[Arm]) -> list[str]:
-    """Say how many federations are to be trained, in how many steps, and which could not be."""
+    """Describe the planned trainings: their number, total steps, and those that would fail."""
     described = [describe_sites(arm.sites, arm.job.plan) for arm in arms]
     steps = sum(_steps(arm, found) for arm, found in zip(arms, described, strict=True))
     done = sum(RunFolder(arm.job.folder).is_finished() for arm in arms if arm.job.resume)
-    lines = [f"{counted(len(arms), 'training')} of {steps:,} steps together, {done} done before"]
+    lines = [f"{counted(len(arms), 'training')} with {steps:,} steps in total, {done} already done"]
     return lines + [
         f"{arm.name} ({arm.job.folder}) would fail: {trouble}"
         for arm, found in zip(arms, described, strict=True)
@@ -69,7 +69,7 @@ def training_lines(arms: Sequence[Arm]) -> list[str]:
 
 
 def _steps(arm: Arm, descriptions: Mapping[str, SiteDescription]) -> int:
-    """Count the optimiser steps of both stages over all sites, and those of personal models."""
+    """Count the optimizer steps of both stages over all sites, and those of personal models."""
     a_round, plan = arm.steps(descriptions), arm.job.plan
     adapting = sum(
         bool(d.images.get("malignant", {}).get("train", 0)) for d in descriptions.values()

@@ -1,7 +1,7 @@
-"""One federation on one machine: the real round loop and ClientApp, in process or on Ray.
+"""Run one federation on one machine: the real round loop and ClientApp, in process or on Ray.
 
-The in-process engine answers each message when its reply is pulled, so memory holds one site's
-work at a time. Ray is Flower's own simulation engine; both give the same bits.
+The in-process engine answers each message when its reply is pulled, so only one site's work is in
+memory at a time. Ray is Flower's own simulation engine. Both give identical results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mamfed_simulations.federation.engine import Engine
 from mamfed_simulations.federation.in_process import InProcessTransport
 
 LONGEST_TMPDIR = 36
-"""Of the 107 characters of a socket's path (``sun_path``, Linux) Ray 2 takes up to 70."""
+"""A socket path may have 107 characters (``sun_path``, Linux), of which Ray 2 uses up to 70."""
 
 
 def run_federation(
@@ -38,16 +38,16 @@ def run_federation(
     activation_checkpointing: bool = False,
     on_step: OnStep | None = None,
 ) -> None:
-    """Run one job over simulated sites; results are in the job's folder.
+    """Run one job over simulated sites and leave the results in the job's folder.
 
     Args:
         sites: The sites, in any order.
-        job: What the server is to do.
-        engine: Where sites run. On Ray sites run in other processes and report no steps.
-        device: Where sites train.
-        threads: CPU threads of each site; equal numbers give equal bits.
-        activation_checkpointing: Whether to train in less memory, at the cost of time.
-        on_step: Called after each training step in process.
+        job: The server's job.
+        engine: Where sites run. On Ray, sites run in other processes and do not report steps.
+        device: Device on which sites train.
+        threads: CPU threads per site; the same number gives identical results.
+        activation_checkpointing: Whether to use less memory and more time in training.
+        on_step: Called after each training step, with the in-process engine only.
 
     Raises:
         RunError: The run failed.
@@ -75,7 +75,7 @@ def run_federation(
 
 
 def models_of(folder: Path) -> ModelsOf:
-    """Return where the sites of a run folder keep their models: ``models/SITE/`` in it."""
+    """Return a function that maps a site to its model folder, ``models/SITE/`` in ``folder``."""
 
     def path_of(site: Site, task: EvaluateTask) -> Path:
         return folder / "models" / site.name
@@ -84,29 +84,27 @@ def models_of(folder: Path) -> ModelsOf:
 
 
 def check_ray() -> Path:
-    """Return a folder for temporary files whose name leaves room for those of Ray's sockets.
+    """Return a writable temporary folder whose path is short enough for Ray's sockets.
 
     Raises:
         MamfedError: Ray is not installed.
         SetupError: There is no such folder.
     """
     check_installed("ray", "ray")
-    asked = Path(os.environ.get("RAY_TMPDIR") or temporary_folder())
-    for folder in (asked, Path("/tmp")):
+    preferred = Path(os.environ.get("RAY_TMPDIR") or temporary_folder())
+    for folder in (preferred, Path("/tmp")):
         if len(str(folder)) <= LONGEST_TMPDIR and os.access(folder, os.W_OK | os.X_OK):
             return folder
-    if len(str(asked)) <= LONGEST_TMPDIR:
-        raise SetupError(
-            f"{asked}: is no folder that may be written: set RAY_TMPDIR to one that is"
-        )
+    if len(str(preferred)) <= LONGEST_TMPDIR:
+        raise SetupError(f"{preferred}: not a writable folder; set RAY_TMPDIR to one that is")
     raise SetupError(
-        f"TMPDIR has {len(str(asked))} characters, Ray's sockets leave room for {LONGEST_TMPDIR}: "
-        "set RAY_TMPDIR to a shorter folder"
+        f"TMPDIR has {len(str(preferred))} characters, Ray's sockets leave room for "
+        f"{LONGEST_TMPDIR}; set RAY_TMPDIR to a shorter folder"
     )
 
 
 def run_on_ray(client_app: ClientApp, job: Job, threads: int) -> None:
-    """Run a job over ``job.num_nodes`` sites on Ray, each with so many threads.
+    """Run a job over ``job.num_nodes`` sites on Ray, with ``threads`` CPU threads per site.
 
     Raises:
         RunError: The run failed.

@@ -1,6 +1,6 @@
-"""What each site gains by taking part, image by image: its shared, personal and local-only models.
+"""Measure each site's gain from taking part: its shared, personal and local-only models.
 
-All are scored on the site's own held-out images, so differences are paired over patients.
+All are scored on the site's own held-out images, so differences are paired by patient.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mamfed_simulations.federation.site_models import as_at_site, personal_path,
 
 
 class SiteScores(NamedTuple):
-    """One model at one site's test images, in the order of the images.
+    """Scores of one model on one site's test images, in image order.
 
     Attributes:
         dice: Dice of each image with malignancy.
-        patients: Whose each of those is.
-        marked: Share of the breast that is marked on each other image, 0..1.
-        other_patients: Whose each of those is.
+        patients: Patient of each image with malignancy.
+        marked: Marked share of the breast on each other image, 0..1.
+        other_patients: Patient of each other image.
     """
 
     dice: list[float]
@@ -40,17 +40,17 @@ class SiteScores(NamedTuple):
 
 
 def measure_gains(sites: Sequence[Site], out: Path, device: torch.device) -> list[SiteGain]:
-    """Score every model that a run folder has of each site, at that site.
+    """Score each site's models in a run folder on that site's test images.
 
     Args:
         sites: The sites.
-        out: The run folder; local-only models, where there are any, are below it.
-        device: Where to run the networks.
+        out: The run folder; local-only models, if any, lie below it.
+        device: Device on which to run the networks.
 
     Returns:
-        A promise for each site that has a test image.
+        The gain of each site that has a test image.
     """
-    found = []
+    gains = []
     for site in sites:
         models = {
             "shared": _shared_at(out, site.name),
@@ -60,20 +60,20 @@ def measure_gains(sites: Sequence[Site], out: Path, device: torch.device) -> lis
         known = {name: model for name, model in models.items() if model is not None}
         data = load_site(site, models["shared"].facts.plan) if models["shared"] else None
         if data is not None and len(data.samples(EVALUATED_ON, "test")):
-            found.append(_promise(data, known, device))
-    return found
+            gains.append(_gain(data, known, device))
+    return gains
 
 
 def _shared_at(folder: Path, site: str) -> Checkpoint | None:
-    found = _model_at(shared_path(folder))
-    return found and as_at_site(found, folder, site)
+    shared = _model_at(shared_path(folder))
+    return shared and as_at_site(shared, folder, site)
 
 
 def _model_at(path: Path) -> Checkpoint | None:
     return load_checkpoint(path) if path.exists() else None
 
 
-def _promise(data: SiteData, models: Mapping[str, Checkpoint], device: torch.device) -> SiteGain:
+def _gain(data: SiteData, models: Mapping[str, Checkpoint], device: torch.device) -> SiteGain:
     scored = {name: _scored(model, data, device) for name, model in models.items()}
     shared = scored["shared"]
     return SiteGain(
@@ -89,22 +89,25 @@ def _promise(data: SiteData, models: Mapping[str, Checkpoint], device: torch.dev
 
 
 def _minus_local(scored: Mapping[str, SiteScores]) -> dict[str, DiceDifference]:
-    """Return the paired differences to the local-only model; none where there is none."""
+    """Return paired differences to the local-only model; empty if there is no such model."""
     if "local" not in scored or not scored["local"].dice:
         return {}
     local = scored["local"]
-    found = {
+    differences = {
         name: paired_difference(local.patients, np.array(local.dice), np.array(own.dice))
         for name, own in scored.items()
         if name != "local"
     }
-    return {n: DiceDifference(value=d.value, low=d.low, high=d.high) for n, d in found.items()}
+    return {
+        name: DiceDifference(value=d.value, low=d.low, high=d.high)
+        for name, d in differences.items()
+    }
 
 
 def _scored(model: Checkpoint, data: SiteData, device: torch.device) -> SiteScores:
     """Score a model on the test images at its own threshold.
 
-    They are split as in ``SiteScore``: by whether the plan's grid still shows malignancy.
+    As in ``SiteScore``, an image is malignant if its mask is not empty at the plan's image size.
     """
     plan = with_threshold(model.facts.plan, model.facts.threshold)
     samples = data.samples(EVALUATED_ON, "test")

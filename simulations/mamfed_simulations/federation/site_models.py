@@ -1,4 +1,4 @@
-"""The models that a simulation's run folder has of a site."""
+"""Find a site's models in a simulation's run folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mamfed_server.run_folder.folder import RunFolder
 
 
 def shared_path(folder: Path) -> Path:
-    """Return where the chosen model of a run folder lies."""
+    """Return the path of a run folder's chosen model."""
     return RunFolder(folder).checkpoint_path("best")
 
 
 def personal_path(folder: Path, site: str) -> Path:
-    """Return where the model lies that a site has made for its own patients."""
+    """Return the path of a site's personal model."""
     return ModelFolder(folder / "models" / site).file(PERSONAL)
 
 

@@ -93,13 +93,13 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(kept, ended):
 def test_a_run_that_goes_on_ends_with_the_same_bits(run, whole, ended):
     result = run(ended, "--resume")
     assert result.exit_code == 0, result.output
-    assert "goes on after 2 rounds" in result.stderr
+    assert "resumes after 2 rounds" in result.stderr
     assert weights(ended) == weights(whole)
     found, expected = (RunFolder(out).read_summary() for out in (ended, whole))
     assert found["arms"] == expected["arms"]
     assert [r.server_round for r in RunFolder(ended).rounds()] == [1, 1, 2]
     again = run(ended, "--resume")
-    assert "is finished; only its report is made again" in again.stderr
+    assert "is finished; only its report is rewritten" in again.stderr
     assert RunFolder(ended).read_summary() == found
     assert not ended.with_name("ended.1").exists()
 
@@ -136,14 +136,14 @@ def test_without_resume_the_earlier_run_is_moved_aside_and_said(run, ended):
 def test_resume_where_there_is_no_run_says_that_one_begins(run, tmp_path):
     result = run(tmp_path / "new", "--resume", "--dry-run")
     assert result.exit_code == 0
-    assert f"no run in {tmp_path}/new yet, one begins" in result.stderr
+    assert f"{tmp_path}/new holds no run yet; starting one" in result.stderr
 
 
 def test_a_dry_run_counts_trainings_and_steps(run, tmp_path):
     result = run(tmp_path / "x", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "1 training of" in result.stderr
-    assert "0 done before" in result.stderr
+    assert "0 already done" in result.stderr
     assert not (tmp_path / "x").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_dry_experiment_refuses_the_folder_of_another_question(
         monkeypatch.setattr(progress, "Progress", Interrupting)
         begun = experiment(kind, folders, cache, plan, out, *only)
         assert begun.exit_code == 130
-        assert "0 finished trainings and 1 begun, 2 rounds in all" in begun.stderr
+        assert "0 finished and 1 unfinished trainings, 2 rounds in total" in begun.stderr
     assert "resume with: " in begun.stderr
     assert "--resume" not in begun.stderr.split("resume with: ")[1]
     again = experiment(kind, folders, cache, plan, out, *only, "--dry-run")
@@ -282,11 +282,11 @@ class TestCompare:
             assert found["runs"][name]["plan_sha256"] == read_plan(folder / "plan.yaml").sha256()
         assert found["plan_differences"]["finetuning.rounds"] == ["2", "1", "2"]
         page, text = (out / "report.html").read_text(), (out / "results.md").read_text()
-        for words in ("In which the plans differ", "Held-out Dice (images)", "whole", "curves"):
+        for words in ("Differences between the plans", "Held-out Dice (images)", "whole", "curves"):
             assert words in page
         assert "ended was interrupted" in text
-        assert "aurora is divided otherwise in other than in whole" in text
-        assert "divided otherwise in ended" not in text
+        assert "aurora is split differently in other than in whole" in text
+        assert "split differently in ended" not in text
         assert page.count("data:image/png;base64,") == 1
         assert (out / "curves.png").stat().st_size > 5_000
         assert runner.invoke(app, command).exit_code == 0, "the same again, in its own folder"

@@ -409,8 +409,8 @@ class TestQuestions:
         assert again.exit_code == 0
         assert kept.stat().st_mtime_ns == before
         said = " ".join(again.stderr.split())
-        assert "1 of 1 arms done before, of the same data, plan and options" in said
-        assert "1 of 1 models scored before" in said
+        assert "1 of 1 arms already done, with the same data, plan and options" in said
+        assert "1 of 1 models already scored" in said
 
     def test_one_pixel_one_row_or_one_option_is_refused_by_name(self, site, plan, tmp_path):
         out = tmp_path / "out"
@@ -441,4 +441,4 @@ class TestQuestions:
         (out / "arms.json").unlink()
         again = self.run(site, plan, out)
         assert again.exit_code == 0
-        assert "did not note its data" in " ".join(again.stderr.split())
+        assert "did not record its data" in " ".join(again.stderr.split())

@@ -176,7 +176,7 @@ def test_a_child_that_is_killed_is_one_line(tmp_path, sites, tiny_plan):
     assert out.startswith("RunError ")
     assert out.endswith(
         "its process was killed, probably by the system because memory ran out; "
-        "take fewer --workers\n"
+        "use fewer --workers\n"
     )
     assert out.count("\n") == 1
     assert not any(command_of(pid) for pid in pids)
