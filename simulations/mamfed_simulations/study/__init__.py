@@ -1,1 +1,1 @@
-"""Studies: several trainings under one budget on one data set, without federation."""
+"""Studies: several trainings under one budget on one data set, without a federation."""

@@ -1,4 +1,4 @@
-"""Test Dice by epoch of every row of a study."""
+"""Draw the test Dice by epoch of every row of a study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mamfed_server.report.figures import DASHES, SITE_COLOURS, frame, to_png
 
 
 def draw_study_curves(rows: Mapping[str, np.ndarray]) -> bytes:
-    """Draw the mean over seeds, and the band from the lowest to the highest seed, as PNG bytes.
+    """Return a PNG of the mean over seeds and the range from the lowest to the highest seed.
 
     Args:
         rows: Mean test Dice ``(seeds, epochs)`` by the label of the row.

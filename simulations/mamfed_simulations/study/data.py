@@ -1,4 +1,4 @@
-"""What a study trains and measures on: one data set in folds of patients, and benign images."""
+"""Load the data of a study: one data set in folds of patients, and benign images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Parts = Mapping[str, Part]
 
 
 class Fold(NamedTuple):
-    """One division of the patients; a patient is in one part only.
+    """One split of the patients; each patient is in exactly one part.
 
     Attributes:
-        training: Malignant images to train on.
+        training: Malignant images for training.
         validation: Malignant images that choose the epoch.
-        test: Malignant images that no training or choice sees.
-        test_patients: Whose each test image is, as a number within the study.
-        benign: Benign training images, of this data set and of those for pretraining.
+        test: Malignant images used neither for training nor for choices.
+        test_patients: Patient of each test image, as a number within the study.
+        benign: Benign training images of this data set and of those for pretraining.
     """
 
     training: Sequence[Sample]
@@ -38,7 +38,7 @@ class Fold(NamedTuple):
     benign: Sequence[Sample]
 
     def counts(self) -> dict[str, int]:
-        """Count images by part, and the patients that are tested."""
+        """Return the number of images per part and of test patients."""
         return {
             "training": len(self.training),
             "validation": len(self.validation),
@@ -49,13 +49,13 @@ class Fold(NamedTuple):
 
 
 class StudyData(NamedTuple):
-    """The folds of a study, and what of its folders was not used.
+    """The folds of a study, and the rows that it does not use.
 
     Attributes:
-        folds: The divisions; one unless cross-validation was asked for.
-        left_out: Lines for people: where every row went, then what was left out or rejected, with
-            counts.
-        sha256: Name of the images and their division.
+        folds: The splits; one without cross-validation.
+        left_out: Lines for the user: how every row is used, then what was excluded or rejected,
+            with counts.
+        sha256: Hash over the images and their split.
     """
 
     folds: tuple[Fold, ...]
@@ -63,7 +63,7 @@ class StudyData(NamedTuple):
     sha256: str
 
     def describe(self) -> dict[str, Any]:
-        """Return the counts for files and reports; nothing in it names a patient."""
+        """Return the counts for files and reports, without patient names."""
         return {
             "folds": [fold.counts() for fold in self.folds],
             "left_out": list(self.left_out),
@@ -77,18 +77,18 @@ def load_study_data(
     folds: int | None,
     cache: Path,
 ) -> StudyData:
-    """Prepare the folders of a study behind progress bars, and divide the patients.
+    """Prepare the folders of a study with progress bars, and split the patients.
 
     Args:
         data: The data set with malignant cases.
-        pretraining: More folders, of which every benign image is pretrained on.
-        plan: Of it, image size and the split's seed and shares matter.
-        folds: None divides once, by the plan's shares or the table's own split column. A number
-            tests every patient once; of the others the plan's validation share chooses the epoch.
-        cache: Where prepared images are kept.
+        pretraining: Further folders whose benign images all serve pretraining.
+        plan: Provides the image size and the seed and shares of the split.
+        folds: None: one split, by the plan's shares or the table's own split column. A number:
+            cross-validation; the plan's validation share of the other patients chooses the epoch.
+        cache: Folder for prepared images.
 
     Raises:
-        DataError: A folder cannot be used, or a fold lacks images for some part.
+        DataError: A folder is unusable, or a fold lacks images for some part.
     """
     cohort = _cohort(data, plan, cache)
     others = [_cohort(folder, plan, cache) for folder in pretraining]
@@ -122,7 +122,7 @@ def _patient(image: SplitImage) -> str:
 
 
 def _cross(cohort: Cohort, plan: TrainingPlan, folds: int) -> list[Parts]:
-    """Divide the patients once a fold."""
+    """Return one split of the patients per fold."""
     groups = patient_strata([image.case for image in cohort.images])
     evaluation = plan.evaluation
     return [
@@ -163,7 +163,7 @@ def _check(fold: Fold, number: int, folder: Path) -> None:
     for part, count in fold.counts().items():
         if not count:
             where = f"fold {number}: " if number else ""
-            advice = "give --pretraining-data" if part == "benign" else "more patients are needed"
+            advice = "add --pretraining-data" if part == "benign" else "more patients are needed"
             raise DataError(f"{folder}: {where}no image for {part}: {advice}")
 
 
@@ -176,7 +176,7 @@ def _sha256(
 
 
 def _accounts(cohort: Cohort, folds: Sequence[Fold], divisions: Sequence[Parts]) -> Iterator[str]:
-    """Say fold by fold where every row of the data set went."""
+    """Describe, fold by fold, how every row of the data set is used."""
     for number, (fold, parts) in enumerate(zip(folds, divisions, strict=True)):
         benign = sum(
             "benign" in image.case.purposes and parts[_patient(image)] == "train"
@@ -189,7 +189,7 @@ def _accounts(cohort: Cohort, folds: Sequence[Fold], divisions: Sequence[Parts])
 
 
 def _pretrained_on(cohort: Cohort) -> str:
-    """Say where every row of a data set went that serves stage 1 alone."""
+    """Describe how every row of a data set for stage 1 only is used."""
     account = _account(cohort, len(benign_of(cohort, PARTS)))
     return f"{cohort.name}: {account.in_words()}"
 
@@ -204,6 +204,6 @@ def _left_out(cohort: Cohort) -> list[str]:
     counts = cohort.counts
     return [
         f"{cohort.name}: {count} {word}: {reason}"
-        for word, reasons in (("rejected", counts.rejected), ("left out", counts.excluded))
+        for word, reasons in (("rejected", counts.rejected), ("excluded", counts.excluded))
         for reason, count in reasons.items()
     ]

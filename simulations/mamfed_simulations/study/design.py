@@ -1,4 +1,4 @@
-"""What a study is, and carrying it out: the same command again goes on where it stopped."""
+"""Define a study and carry it out; the same command resumes it where it stopped."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ from mamfed_simulations.study.trials import StudyTraining, read_epochs, run_unit
 
 DESIGN, LOCK = "study.json", "study.lock"
 KEEP_SECONDS = 60.0
-"""How much training a kill may cost."""
+"""Interval between saves: the most training time that a kill may lose."""
 
 
 class Design(Config):
-    """What decides a study's figures, kept as ``study.json``; rows and seeds may be added later.
+    """The inputs that determine a study's results, saved as ``study.json``.
+
+    Rows and seeds are not part of it and may be added later.
 
     Attributes:
         kind: ``table1`` or ``peers``.
-        plan: Each stage is one round of all its epochs; the seed is the units' own.
-        folds: Cross-validation, or None for one split.
-        data: SHA-256 over the prepared images and their division.
-        threads: CPU threads: other numbers give other bits.
-        device: The kind of device that trains; likewise.
-        mamfed_version: The code that trains; studies of 0.1.0 do not say it.
+        plan: Each stage is one round of all its epochs; each unit sets its own seed.
+        folds: Number of cross-validation folds, or None for one split.
+        data: SHA-256 over the prepared images and their split.
+        threads: CPU threads; other numbers change the results slightly.
+        device: Type of the training device; likewise.
+        mamfed_version: Version of the code; studies of 0.1.0 do not record it.
     """
 
     kind: str
@@ -56,11 +58,11 @@ class Study:
     """A study to carry out.
 
     Attributes:
-        design: What it is.
-        rows: What to train.
-        seeds: The seed of each training of a row.
-        data: What to train on.
-        folder: Where everything goes.
+        design: The inputs that determine its results.
+        rows: The rows to train.
+        seeds: The seeds with which each row is trained.
+        data: The training and test data.
+        folder: The output folder.
         title: Heading of the report.
         command: The command line, for the report.
     """
@@ -74,7 +76,7 @@ class Study:
     command: str
 
     def units(self, row: Row | None = None) -> list[StudyTraining]:
-        """Return the units, of one row or all, seed by seed: early results are comparable."""
+        """Return the units of one row or of all, ordered by seed: early results are comparable."""
         what = hashlib.sha256(self.design.model_dump_json().encode()).hexdigest()
         return [
             StudyTraining(
@@ -86,9 +88,10 @@ class Study:
         ]
 
     def lines(self) -> list[str]:
-        """Say for people what is to be trained, on what, and what is left of it."""
+        """Describe the planned trainings, their data, and how many are already done."""
         units = self.units()
         steps = sum(unit.steps(Stage.FINETUNING) for unit in units)
+        done = sum(unit.done for unit in units)
         folds = [
             f"fold {number}: " + ", ".join(f"{name} {n}" for name, n in fold.counts().items())
             for number, fold in enumerate(self.data.folds)
@@ -97,47 +100,47 @@ class Study:
             *self.data.left_out,
             *folds,
             f"{len(units)} trainings of stage 2 ({len(self.rows)} rows, {len(self.seeds)} seeds, "
-            f"{len(folds)} folds; {steps:,} steps), {sum(unit.done for unit in units)} done before",
+            f"{len(folds)} folds; {steps:,} steps), {done} already done",
         ]
 
 
 def one_round(
     plan: TrainingPlan, epochs: int | None, pretraining_epochs: int | None
 ) -> TrainingPlan:
-    """Return a plan whose stages are one round each, of the given epochs or all of the plan's.
+    """Return a plan with one round per stage, of the given epochs or of all of the plan's epochs.
 
     Raises:
-        PlanError: A stage counts steps, and no number of epochs is given for it.
+        PlanError: A stage counts steps and no number of epochs is given for it.
     """
-    asked = {
+    requested = {
         Stage.FINETUNING: (epochs, "--epochs"),
         Stage.PRETRAINING: (pretraining_epochs, "--pretraining-epochs"),
     }
     stages = {}
-    for stage, (wanted, option) in asked.items():
+    for stage, (count, option) in requested.items():
         old = plan.stage(stage)
-        if wanted is None and old.local_steps is not None:
+        if count is None and old.local_steps is not None:
             raise PlanError(
-                f"{stage}.local_steps is {old.local_steps}, and a study is scored after each "
-                f"epoch: give {option}"
+                f"{stage}.local_steps is {old.local_steps}, but a study is scored after each "
+                f"epoch; set {option}"
             )
-        count = wanted or old.rounds * (old.local_epochs or 1) or 1
+        count = count or old.rounds * (old.local_epochs or 1) or 1
         update = {"rounds": 1, "local_epochs": count, "local_steps": None}
         stages[stage.value] = old.model_copy(update=update)
     return plan.model_copy(update=stages)
 
 
 def with_seed(plan: TrainingPlan, seed: int) -> TrainingPlan:
-    """Return a plan with another seed; the patients stay divided as they are."""
+    """Return the plan with another training seed; the split of the patients does not change."""
     return plan.model_copy(update={"seed": seed})
 
 
 def carry_out(study: Study, device: torch.device) -> None:
-    """Train every unit that is not done yet, behind a progress bar.
+    """Train every unfinished unit, with a progress bar.
 
     Raises:
-        OutputError: The folder holds a study of another design; what differs is named.
-        SetupError: Another process works in the folder.
+        OutputError: The folder holds a study of another design; the message names the differences.
+        SetupError: Another process uses the folder.
     """
     private_directory(study.folder)
     with exclusive_lock(study.folder / LOCK, "this study"):
@@ -147,16 +150,16 @@ def carry_out(study: Study, device: torch.device) -> None:
         write_atomic(study.folder / "plan.yaml", study.design.plan.to_yaml())
         open_units = [unit for unit in study.units() if not unit.done]
         with _progress() as display:
-            for unit, on_step in _told(display, study, open_units):
+            for unit, on_step in _with_progress(display, study, open_units):
                 run_unit(unit, device, on_step, KEEP_SECONDS)
 
 
 def check_place(folder: Path, data: Sequence[Path]) -> None:
-    """Refuse a place for a study before its images are prepared.
+    """Check that the output folder can be used, before any image is prepared.
 
     Raises:
         OutputError: It lies in the data, holds something else, or cannot be written.
-        SetupError: Another process works in it.
+        SetupError: Another process uses it.
     """
     check_outside(folder, data)
     check_folder(folder, lambda out: any((out / n).exists() for n in (DESIGN, LOCK)), "study")
@@ -174,35 +177,35 @@ def check_needs(rows: Sequence[Row], plan: TrainingPlan) -> None:
 
 
 def check_design(folder: Path, design: Design) -> None:
-    """Refuse a folder that holds a study of another design; one without a study will do.
+    """Check that a folder holds no study of another design.
 
     Raises:
-        OutputError: It does; what differs is named.
+        OutputError: It holds one; the message names the differences.
     """
     path = folder / DESIGN
     if not path.exists():
         return
     before = read_json(Design, path).model_dump(mode="json")
     question = Fingerprint.of(**design.model_dump(mode="json"))
-    advice = "choose another --out, or the same data and options"
+    advice = "choose another --out, or use the same data and options"
     question.check(before, f"{path}: holds another study", advice)
 
 
 def kept_lines(study: Study) -> list[str]:
-    """Say what an interrupted study has left."""
+    """Describe what an interrupted study has saved."""
     units = study.units()
     done = sum(unit.done for unit in units)
     epochs = sum(len(read_epochs(unit.path)) for unit in units)
     return [
         f"kept in {study.folder}: {done} of {len(units)} trainings and {epochs} epochs of stage 2 "
-        f"in all; at most {KEEP_SECONDS:.0f} seconds of training are done again"
+        f"in total; at most {KEEP_SECONDS:.0f} seconds of training are repeated"
     ]
 
 
-def _told(
+def _with_progress(
     display: rich.progress.Progress, study: Study, units: Sequence[StudyTraining]
 ) -> Iterator[tuple[StudyTraining, Callable[[], None]]]:
-    """Yield each unit with what to call after a step; the bar is over all units' stage 2."""
+    """Yield each unit with its step callback; the overall bar counts stage 2 of all units."""
     total = sum(unit.steps(Stage.FINETUNING) for unit in study.units())
     done = total - sum(unit.steps(Stage.FINETUNING) for unit in units)
     everything = display.add_task("all units", total=total, completed=done)

@@ -1,7 +1,7 @@
-"""The networks that people would otherwise pick, each one builder: ``experiment peers``' rows.
+"""Build the networks of other projects that ``experiment peers`` compares with mamfed.
 
-All start from random weights, nothing is ever downloaded. Their packages are the extra ``peers``
-and are imported when a network is built.
+All start from random weights; nothing is ever downloaded. Their packages, the extra ``peers``, are
+imported only when a network is built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mamfed_common.model.unet import pad_to_multiple
 from mamfed_common.runtime.optional_packages import missing_line
 
 MIN_FEATURE_MAP = 4
-"""nnU-Net pools while a feature map's edge is at least twice this."""
+"""nnU-Net pools while the side of a feature map is at least twice this."""
 MAX_FEATURES = 512
 
 
@@ -25,10 +25,10 @@ class Peer(NamedTuple):
     """A network of another project.
 
     Attributes:
-        label: What readers know it as.
+        label: Name in reports.
         source: Package and publication.
-        make: Builds the bare network for images of a side, with the process's random state.
-        multiple: What the side of its input must be a multiple of, for images of a side.
+        make: Builds the bare network for a given image side, with the process's random state.
+        multiple: Returns the number of which the input's side must be a multiple.
     """
 
     label: str
@@ -37,14 +37,14 @@ class Peer(NamedTuple):
     multiple: Callable[[int], int]
 
     def build(self, size: int, seed: int) -> nn.Module:
-        """Build the network with the initial weights that ``seed`` stands for.
+        """Build the network with initial weights drawn from ``seed``.
 
         Args:
-            size: Side of the images that it is configured for, in pixels.
-            seed: Origin of its weights. The process's own random state is left as it was.
+            size: Side of the images for which it is configured, in pixels.
+            seed: Seed of its weights; the process's own random state does not change.
 
         Returns:
-            A module that takes ``(N, 1, H, W)`` in 0..1, of any size, to logits of that shape.
+            A module that maps ``(N, 1, H, W)`` in 0..1, of any size, to logits of that shape.
 
         Raises:
             MamfedError: Its package is not installed.
@@ -59,7 +59,7 @@ class Peer(NamedTuple):
 
 
 class _Padded(nn.Module):
-    """Repeats the last row and column up to what a network needs, and crops its logits."""
+    """Pad the input to the required multiple by repeating its edge, and crop the logits."""
 
     def __init__(self, network: nn.Module, multiple: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def _smp_resnet34(size: int) -> nn.Module:
 
 
 def _plain_conv_unet(size: int) -> nn.Module:
-    """Configure as nnU-Net v2 does for 2D patches of a side, without deep supervision."""
+    """Return the network that nnU-Net v2 plans for 2D patches, without deep supervision."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     stages = _poolings(size) + 1
@@ -110,7 +110,7 @@ def _plain_conv_unet(size: int) -> nn.Module:
 
 
 def _poolings(size: int) -> int:
-    """Count nnU-Net's poolings: 6 at 256 pixels, 7 at 512, 8 at 1536."""
+    """Return nnU-Net's number of poolings: 6 at 256 pixels, 7 at 512, 8 at 1536."""
     poolings = 0
     while size / 2**poolings >= 2 * MIN_FEATURE_MAP:
         poolings += 1
@@ -118,10 +118,10 @@ def _poolings(size: int) -> int:
 
 
 def _declare_torchvision_operators() -> None:
-    """Let torchvision import where its compiled operators do not load, as with a CPU torch.
+    """Make torchvision importable if its compiled operators do not load, as with a CPU torch.
 
-    smp needs timm and timm torchvision, whose PyPI wheel (0.28) is linked to CUDA; on import it
-    registers shapes for two operators, which fails if nobody declared them. smp uses neither.
+    smp needs timm, and timm needs torchvision, whose PyPI wheel (0.28) is linked to CUDA. On import
+    it registers shapes for two operators, which fails if they are not declared. smp uses neither.
     """
     try:
         import torchvision  # noqa: F401

@@ -1,4 +1,4 @@
-"""What a study leaves behind: ``results.json``, ``results.md``, pictures and ``report.html``."""
+"""Write a study's ``results.json``, ``results.md``, pictures and ``report.html``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from mamfed_simulations.study.trials import chosen_network
 
 
 def write_report(study: Study, device: torch.device) -> tuple[Account, dict[str, Any]]:
-    """Write everything a finished study has to say.
+    """Write the results and the report of a finished study.
 
     Returns:
-        The account, and what ``results.json`` holds.
+        The account, and the content of ``results.json``.
     """
     scores = [scores_of(row, study.units(row)) for row in study.rows]
     rows = results_of(scores)
@@ -93,14 +93,15 @@ def _notes(study: Study, scores: Sequence[RowScores]) -> list[str]:
     epochs = scores[0].epochs.shape[1]
     notes = [
         f"Images: {'; '.join(counts)}.",
-        f"{len(study.seeds)} trainings a row and fold, {epochs} epochs of stage 2 each. Intervals: "
-        "95 %, bootstrap over test patients; they do not hold the seeds' own scatter.",
-        "All rows: the plan's threshold. Supervised rows see no benign image in stage 2.",
+        f"{len(study.seeds)} trainings per row and fold, {epochs} epochs of stage 2 each. "
+        "Intervals: 95 %, bootstrap over test patients; they do not include the variation between "
+        "seeds.",
+        "All rows use the plan's threshold. Supervised rows see no benign image in stage 2.",
         *(f"{s.label}: {s.meaning}." for s in STATISTICS.values()),
         *study.data.left_out,
     ]
     if epochs < 20:
-        notes.append(f"With {epochs} epochs the first and the last ten overlap.")
+        notes.append(f"With {epochs} epochs, the first and the last ten overlap.")
     return notes
 
 
@@ -110,16 +111,17 @@ def _pictures(study: Study, scores: Sequence[RowScores], device: torch.device) -
         Picture(
             "curves.png",
             "Training",
-            "Mean test Dice by epoch, a line a row",
-            "Line: mean over seeds; band: from the lowest seed to the highest.",
+            "Mean test Dice by epoch, one line per row",
+            "Line: mean over seeds. Band: lowest to highest seed.",
             draw_study_curves({s.row.label: s.epochs.mean(axis=-1) for s in scores}),
         ),
         Picture(
             "figure2.png",
             "Figure 2: best, median and worst test image of each row",
-            "Input, what is subtracted, output, ground truth and contours of three images a row",
-            "At the epoch that validation chose, first seed and fold. A supervised row subtracts "
-            "nothing. The pictures are a site's own: keep this page where the images may be.",
+            "Input, subtracted image, output, ground truth and contours of three images per row",
+            "At the epoch that validation chose, first seed and fold. Supervised rows subtract "
+            "nothing. The pictures show the site's own data: store this page only where the images "
+            "may be stored.",
             draw_figure2(cases, study.design.plan.evaluation.threshold),
         ),
     ]

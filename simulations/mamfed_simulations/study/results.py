@@ -1,4 +1,4 @@
-"""What the units of a study say together: the paper's three figures a row, with intervals."""
+"""Summarise the units of a study: the paper's three figures per row, with intervals."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mamfed_simulations.study.rows import OURS, Row
 from mamfed_simulations.study.trials import StudyTraining, chosen_epoch, read_epochs
 
 WINDOW = 10
-"""Epochs at either end that are averaged ("on 10 eps" in the paper's table 1)."""
+"""Number of first and of last epochs that are averaged ("on 10 eps" in the paper's table 1)."""
 
 
 class Statistic(NamedTuple):
     """One figure of a row.
 
     Attributes:
-        label: Its column.
-        meaning: What it is, and how far to trust it.
+        label: Column heading.
+        meaning: Its definition and limits.
     """
 
     label: str
@@ -31,14 +31,14 @@ class Statistic(NamedTuple):
 STATISTICS = {
     "max": Statistic(
         "Dice, max",
-        "highest mean Dice on the test images over all epochs: chosen on the test images, so "
-        "optimistic, as the paper's maximum presumably is",
+        "highest mean Dice on the test images over all epochs; optimistic, because the epoch is "
+        "chosen on the test images, as presumably in the paper",
     ),
     "first_ten": Statistic("first ten", f"mean test Dice of the first {WINDOW} epochs"),
     "last_ten": Statistic("last ten", f"mean test Dice of the last {WINDOW} epochs"),
     "chosen": Statistic(
         "chosen by validation",
-        "test Dice at the epoch that validation images chose: what a user may expect",
+        "test Dice at the epoch that the validation images chose; what a user can expect",
     ),
 }
 
@@ -50,7 +50,7 @@ class RowScores(NamedTuple):
         row: The row.
         epochs: ``(seeds, epochs, images)``, the images of all folds.
         chosen: ``(seeds, images)``, at each unit's chosen epoch.
-        patients: Whose each image is.
+        patients: Patient of each image.
         validation_epochs: Each unit's chosen epoch, counted from 1.
         cpu_seconds: CPU time of training stage 2, all units together.
     """
@@ -63,7 +63,7 @@ class RowScores(NamedTuple):
     cpu_seconds: float
 
     def values(self, statistic: str) -> np.ndarray:
-        """Return what a statistic is taken of, images on the last axis."""
+        """Return the values behind a statistic, with images on the last axis."""
         return {
             "max": self.epochs,
             "first_ten": self.epochs[:, :WINDOW],
@@ -99,9 +99,9 @@ class RowResult(NamedTuple):
     """A row's figures.
 
     Attributes:
-        scores: What they are of.
+        scores: Scores of the row.
         figures: Each statistic with its interval.
-        ours_minus_this: Our own row minus this one, paired by patient; empty for our own.
+        ours_minus_this: mamfed's own row minus this one, paired by patient; empty for its own row.
     """
 
     scores: RowScores
@@ -124,7 +124,7 @@ class RowResult(NamedTuple):
 
 
 def results_of(scores: Sequence[RowScores]) -> list[RowResult]:
-    """Return every row's figures with intervals, and what it lacks against our own row."""
+    """Return every row's figures with intervals, and its difference from mamfed's own row."""
     ours = next((s for s in scores if s.row.name == OURS), None)
     return [_result(s, ours if ours is not s else None) for s in scores]
 

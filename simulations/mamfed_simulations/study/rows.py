@@ -1,9 +1,9 @@
-"""The rows of a study: which network each trains, and from what.
+"""Define the rows of a study: the network that each row trains, and its initial weights.
 
-All rows of a study share data, batches, augmentation, optimiser and steps. Rows whose head
-subtracts also go on reconstructing benign images in stage 2, as the plan says (``losses.benign``);
-the fully supervised rows are the paper's baseline and never see benign images in stage 2. One row
-more is supervised and sees them against an empty mask: what it lacks is the subtraction alone.
+All rows of a study share data, batches, augmentation, optimizer and steps. Rows with a subtraction
+head continue to reconstruct benign images in stage 2, as the plan says (``losses.benign``). The
+supervised rows are the paper's baseline and never see benign images in stage 2. One additional
+supervised row sees them with an empty mask, so that it lacks only the subtraction.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mamfed_common.runtime.seeds import derive_seed
 from mamfed_simulations.study.peers import PEERS
 
 OURS = "discriminative-pretrained"
-"""The row that others are compared with."""
+"""The row with which all others are compared."""
 EMPTY_WEIGHT = 0.3
-"""Of the cross-entropy against an empty mask: that of the cross-entropy against a full one."""
+"""Weight of the cross-entropy with an empty mask; the same as with a non-empty mask."""
 
 
 class Row(NamedTuple):
     """One way to train.
 
     Attributes:
-        name: Its key in files and options.
-        label: What readers know it as.
-        head: What stage 2 supervises (``NetworkConfig.head``); a peer has a head of its own.
-        pretrained: Whether stage 1 comes first.
+        name: Key in files and options.
+        label: Name in reports.
+        head: Output that stage 2 supervises (``NetworkConfig.head``); a peer has its own head.
+        pretrained: Whether stage 1 runs first.
         empty: Weight of the benign images' cross-entropy against an empty mask
             (``losses.empty``); None: the plan's.
     """
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
     @property
     def sees_benign(self) -> bool:
-        """Whether stage 2 has benign images beside the malignant ones."""
+        """Whether stage 2 uses benign images in addition to malignant ones."""
         return self.head == "subtraction" or bool(self.empty)
 
     def plan(self, plan: TrainingPlan) -> TrainingPlan:
@@ -75,13 +75,13 @@ TABLE1 = (
     Row("discriminative-scratch", "Discriminative, from scratch", "subtraction", False),
     Row(OURS, "Discriminative, pretrained", "subtraction", True),
 )
-"""The rows of the paper's table 1, and the one that tells what the subtraction adds."""
+"""The rows of the paper's table 1, and one that isolates the effect of the subtraction."""
 
 PEER_ROWS = (
     *(Row(name, peer.label, "peer", False) for name, peer in PEERS.items()),
     Row(OURS, "mamfed: discriminative, pretrained", "subtraction", True),
 )
-"""What users would otherwise pick, and the recipe of this project beside it."""
+"""Common networks of other projects, and mamfed's own recipe."""
 
 
 def initial_seed(plan: TrainingPlan) -> int:

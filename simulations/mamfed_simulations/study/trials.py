@@ -1,8 +1,8 @@
-"""Training one unit of a study, a row with a seed on a fold, in a folder where it can go on.
+"""Train one unit of a study (a row with a seed on a fold) in a folder from which it can resume.
 
-Both stages are one round each of the plan's epochs, so AdamW and its schedule live through. After
-each epoch every validation and test image is scored; ``epochs.jsonl`` keeps that, by position: no
-name of an image or a patient is ever written.
+Each stage is one round of all its epochs, so AdamW and its schedule keep their state. After each
+epoch, every validation and test image is scored; ``epochs.jsonl`` records the scores by position.
+No image or patient name is ever written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mamfed_common.transforms.sample import Sample
 from mamfed_simulations.study.data import Fold
 from mamfed_simulations.study.rows import Row, initial_seed
 
-TURN = RoundContext("study", 1)
+CONTEXT = RoundContext("study", 1)
 EPOCHS, CHOSEN = "epochs.jsonl", "chosen.safetensors"
 
 
@@ -40,12 +40,12 @@ class StudyTraining:
     """One training of a study.
 
     Attributes:
-        row: What is trained.
-        fold_number: The fold's number.
-        fold: Its images.
+        row: The row to train.
+        fold_number: Index of the fold.
+        fold: Images of the fold.
         plan: The study's plan with this unit's seed.
         folder: The study's folder.
-        what: What the study is; kept weights of another one are not used.
+        what: Hash of the study's design; saved weights of another design are not reused.
     """
 
     row: Row
@@ -62,7 +62,7 @@ class StudyTraining:
 
     @property
     def path(self) -> Path:
-        """Where the unit keeps its files."""
+        """Folder of the unit's files."""
         return self.folder / "units" / self.name
 
     @property
@@ -79,13 +79,13 @@ class StudyTraining:
 def run_unit(
     unit: StudyTraining, device: torch.device, on_step: OnStep, every_seconds: float
 ) -> None:
-    """Train a unit from where it stopped; what is done is not done again.
+    """Train a unit, resuming where it stopped.
 
     Args:
-        unit: What to train.
-        device: Where to do it.
+        unit: The unit to train.
+        device: Training device.
         on_step: Called after each training step of either stage.
-        every_seconds: How much training a kill may cost.
+        every_seconds: Interval between saves; the most training time that a kill may lose.
     """
     network = unit.row.build(unit.plan)
     if unit.row.pretrained:
@@ -94,7 +94,7 @@ def run_unit(
     network.to(device)
     plan = unit.row.plan(unit.plan)
     benign = unit.fold.benign if unit.row.sees_benign else ()
-    batches = Batches(unit.fold.training, plan, Stage.FINETUNING, TURN, benign)
+    batches = Batches(unit.fold.training, plan, Stage.FINETUNING, CONTEXT, benign)
     checkpointer = RoundCheckpointer(unit.path, f"{unit.what} {unit.name}", every_seconds)
     record = _Record(unit, plan, network, device)
     fit(
@@ -110,18 +110,18 @@ def run_unit(
 def _pretrained(
     unit: StudyTraining, device: torch.device, on_step: OnStep, every_seconds: float
 ) -> State:
-    """Return the backbone after stage 1, which all rows of a seed and fold share."""
+    """Return the backbone after stage 1, shared by all rows of a seed and fold."""
     name = f"pretraining-seed{unit.plan.seed}-fold{unit.fold_number}"
     folder = private_directory(unit.folder / "units" / name)
     checkpointer = RoundCheckpointer(folder, f"{unit.what} {name}", every_seconds)
     network = build_network(unit.plan.network, initial_seed(unit.plan)).to(device)
-    batches = Batches(unit.fold.benign, unit.plan, Stage.PRETRAINING, TURN)
+    batches = Batches(unit.fold.benign, unit.plan, Stage.PRETRAINING, CONTEXT)
     state = fit(network, batches, device=device, on_step=on_step, checkpointer=checkpointer).state
     return {name: value for name, value in state.items() if name.startswith("backbone.")}
 
 
 class _Record:
-    """Scores a unit's network after each epoch and keeps what it made of each image."""
+    """Score a unit's network after each epoch and record the Dice of each image."""
 
     def __init__(
         self, unit: StudyTraining, plan: TrainingPlan, network: nn.Module, device: torch.device
@@ -130,7 +130,7 @@ class _Record:
         self._trained_since = time.process_time()
 
     def epoch(self, epoch: int) -> None:
-        """Add the epoch to the file, and keep its weights if validation likes them best."""
+        """Append the epoch to the file; save its weights if their validation Dice is the best."""
         seconds = time.process_time() - self._trained_since
         fold, path = self._unit.fold, self._unit.path
         line = {
@@ -152,7 +152,7 @@ class _Record:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """Return a unit's epochs so far, in their order."""
+    """Return a unit's recorded epochs in order."""
     path = folder / EPOCHS
     if not path.exists():
         return []
@@ -160,7 +160,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 def chosen_epoch(epochs: Sequence[dict[str, Any]]) -> int:
-    """Return the first epoch with the highest mean Dice on validation images, from 0."""
+    """Return the index, from 0, of the first epoch with the highest mean validation Dice."""
     return int(np.argmax([np.mean(epoch["validation"]) for epoch in epochs]))
 
 

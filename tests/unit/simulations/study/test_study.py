@@ -93,7 +93,7 @@ def test_the_rows_of_table_1_are_trained_and_told(finished):
             assert row[name]["images"] == results["data"]["folds"][0]["test"]
     for file in ("results.md", "report.html", "curves.png", "figure2.png", "plan.yaml"):
         assert (finished / file).stat().st_size > 0
-    assert "first and the last ten overlap" in (finished / "results.md").read_text()
+    assert "the first and the last ten overlap" in (finished / "results.md").read_text()
 
 
 def test_every_figure_follows_from_the_epochs_by_hand(finished):
@@ -290,7 +290,7 @@ def test_all_benign_images_of_the_pretraining_data_are_used_and_no_test_patient_
 def test_a_data_set_without_benign_images_needs_others(root, tmp_path):
     write_cohort(tmp_path / "d", VENDORS["aurora"], benign=0, malignant=9, seed=1, scale=0.05)
     plan = TrainingPlan(image_size=32)
-    with pytest.raises(DataError, match="no image for benign: give --pretraining-data"):
+    with pytest.raises(DataError, match="no image for benign: add --pretraining-data"):
         load_study_data(tmp_path / "d", [], plan, None, tmp_path / "cache")
 
 
