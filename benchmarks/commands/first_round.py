@@ -1,4 +1,4 @@
-"""From ``git clone`` to the demo's first round: how long it takes, how much it prints."""
+"""Measure time and output from ``git clone`` to the demo's first round."""
 
 from __future__ import annotations
 

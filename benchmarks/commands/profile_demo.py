@@ -1,10 +1,10 @@
-"""Where a demo's time goes: ``mamfed-simulate demo`` sampled in its own process, by what it did.
+"""Profile ``mamfed-simulate demo`` in its own process by kind of work.
 
 Usage: python -m benchmarks.commands.profile_demo [--short] [--threads 2] [--top 5]
 
-A thread looks at the main thread's stack fifty times a second and files the look under the first
-rule of which a word stands in it. ``--short`` runs one round of each stage, which shows imports,
-phantoms and report larger than they are. Not a comparison: nothing is recorded.
+A thread samples the main thread's stack fifty times per second and assigns each sample to the first
+rule with a matching word. ``--short`` runs one round of each stage, which overstates imports,
+phantoms and report. This is not a comparison: nothing is recorded.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""How long a command takes to print its help, beside importing torch; each a process of its own.
+"""Measure how long a command takes to print its help, beside importing torch.
 
+Each measurement runs in its own process.
 Usage: python -m benchmarks.commands.startup [--runs 7]
 """
 

@@ -1,17 +1,17 @@
-"""Averaging updates: mamfed's blocks of files beside Flower's ``aggregate_arrayrecords``.
+"""Measure the averaging of updates: mamfed's blocks of files beside Flower's function.
 
 Usage: python -m benchmarks.federation.aggregation [--millions 30] [--replies 10 50] [--runs 5]
 
-Both average replies of as many float32 values in 30 arrays. Ours lie where the server keeps them,
-in files that Linux has in memory; Flower's are ArrayRecords in memory. Needs about twice their
-size of memory: 13 GB for 50 replies of 30 million.
+Both average the same number of float32 values in 30 arrays. Our updates lie where the server keeps
+them, in files in Linux's page cache; Flower's ``aggregate_arrayrecords`` gets ArrayRecords in
+memory. Needs about twice the size of the updates in memory: 13 GB for 50 replies of 30 million.
 
-- Time, in turns in one process, also beside the time in which this machine copies as many bytes as
-  the average must move: every reply read once, the mean written once.
-- Peak memory, each in a process of its own: VmHWM of /proc (mapped file pages count too) less what
-  the process had after its imports. Flower needs all replies at once by design, so its peak beyond
-  them is given as well.
-- The way of one reply: from the wire's bytes, checked, to a file that is kept, beside the same
+- Time, alternating in one process, also beside the time in which this machine copies as many bytes
+  as the average must move: every reply read once, the mean written once.
+- Peak memory, each in its own process: VmHWM of /proc, which includes mapped file pages, minus the
+  memory after imports. Flower needs all replies at once by design, so its peak beyond the replies
+  is given as well.
+- The path of one reply, from the bytes on the wire through the checks to a file, beside the same
   checks written plainly.
 """
 

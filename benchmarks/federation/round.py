@@ -1,15 +1,15 @@
-"""Seconds a round between real processes: ours beside stock Flower, the same bytes, no training.
+"""Measure seconds per round between real processes: mamfed beside stock Flower.
 
 Usage: python -m benchmarks.federation.round [--only mamfed|flower] [--steps N]
 
-Two sites on this machine and about 8 MB of float32 weights. Ours goes by its commands over mutual
-TLS, as hospitals use it, and trains on a few images of 32 x 32. Flower's is ``stock_flower``, whose
-lack of TLS and node keys favours it. They take turns; each turn runs a whole federation, since a
-round between processes cannot be handed over. A round's time is from the end of the one before to
-its own end, seen from outside; the first of each turn is left out.
+Two sites on this machine exchange the same 8 MB of float32 weights, without training. Ours uses its
+own commands over mutual TLS, as hospitals do, and trains on a few images of 32 x 32. The peer is
+``stock_flower``, which has the advantage of neither TLS nor node keys. They alternate; each turn
+runs a whole federation. A round lasts from the end of the previous one to its own end, observed
+from outside; the first round of each turn does not count.
 
-With ``--steps N`` ours alone takes rounds of N steps with kept moments at each site, and what the
-steps of one site take by themselves in this process is measured beside them.
+With ``--steps N``, mamfed alone runs rounds of N steps with kept optimizer state at each site,
+beside the time of the same steps of one site in this process.
 """
 
 from __future__ import annotations

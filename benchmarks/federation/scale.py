@@ -1,14 +1,14 @@
-"""What a round costs against the number of sites: 10, 100 and 1,000, in process and on Ray.
+"""Measure the cost of a round by number of sites: 10, 100 and 1,000, in process and on Ray.
 
 Usage: python -m benchmarks.federation.scale [--sites 10 100 1000] [--ray-sites 10 100 300]
 
-The server is the real one: its round loop, checks, updates on disk, running mean, checkpoints. The
-sites (``scale_sites.py``) answer with weights of the default network, 1.5 million parameters, each
-its own, and train by moving every weight a little. Each measurement is a process of its own, so
-that its peak memory is its own; on Ray it is the server's, without Ray's workers. A round is from
-the end of the one before to its own end; the first is left out. Time and memory are fitted as
-``a + b N``. Ray is capped at 300 sites unless asked, so that all takes under five minutes; a real
-listener's share is in ``scale_link.py``.
+The server is the real one: its round loop, checks, updates on disk, running mean and checkpoints.
+The sites (``scale_sites.py``) answer with weights of the default network, 1.5 million parameters,
+and train by changing every weight a little. Each measurement runs in its own process, so that its
+peak memory is its own; on Ray it is the server's, without Ray's workers. A round lasts from the end
+of the previous one to its own end; the first does not count. Time and memory are fitted as
+``a + b N``. Ray defaults to at most 300 sites, so that everything takes under five minutes;
+``scale_link.py`` measures the share of a real listener.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What more sites cost a coordinator's one port: polls, TLS handshakes, waiting requests.
+"""Measure the load of more sites on a coordinator's port: polls, handshakes, waiting requests.
 
 Usage: python -m benchmarks.federation.scale_link [--sites 10 100 1000]
 
-A site that waits polls at most every 2 s over a connection that it keeps. Measured: the processor
-time that one poll and one new connection (mutual TLS 1.3 and a request) cost the server, and the
-time that Flower's state (1.41-1.42) needs for one poll while ``N`` requests wait, through all of
-which it looks. The last grows with N, so that all polls together grow with its square. From these
-follows how many sites one process, which Python keeps to about one core, can serve. No peer.
+A waiting site polls at most every 2 s over a persistent connection. Measured are the server's
+processor time for one poll and for one new connection (mutual TLS 1.3 and a request), and the time
+that Flower's state (1.41-1.42) needs for one poll while ``N`` requests wait, all of which it scans.
+The latter grows with N, so the cost of all polls grows with its square. Together these give the
+number of sites that one process, limited by Python to about one core, can serve. There is no peer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sites of ``scale.py``, in a module of their own, which Ray's processes import by its name."""
+"""The sites of ``scale.py``, in a separate module that Ray's processes import by name."""
 
 from __future__ import annotations
 

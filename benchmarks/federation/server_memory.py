@@ -1,12 +1,12 @@
-"""The coordinator's memory: by the number of sites, and over many rounds, beside Flower's own.
+"""Measure the coordinator's memory by number of sites and over many rounds, beside Flower's.
 
 Usage: python -m benchmarks.federation.server_memory [--sites 2 5 10] [--rounds 200]
 
-The server process is the real one, behind its command, TLS and guard. The sites are threads of
-this process: they speak to it by Flower's own client (1.41-1.42) and mamfed's link, fetch all that
-they are sent, and answer with an update that was packed once. The peer is Flower's FedAvg
-aggregation alone, over as many replies of the same size, without the SuperLink that a stock
-deployment holds them in as well. Peaks are VmHWM of /proc; MB are millions of bytes.
+The server process is the real one, started by its command, with TLS and request guard. The sites
+are threads of this process: they use Flower's own client (1.41-1.42) and mamfed's connection, fetch
+everything they are sent, and answer with an update that was packed once. The peer is Flower's
+FedAvg aggregation alone, over as many replies of the same size, without the SuperLink that would
+hold them in a stock deployment. Peaks are VmHWM of /proc; MB are millions of bytes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Bytes of a round with ``federation.wire: compact`` beside ``float32``: size, time, rounding.
+"""Compare ``federation.wire: compact`` with ``float32``: bytes of a round, time and rounding.
 
 Usage: python -m benchmarks.federation.wire [--runs 7] [--lossless CHECKPOINT.safetensors]
 
-The network is the default plan's. A round is one task to a site and its answer; both are packed and
-read as server and site do. Rounding is given as a share of the bound that
-``mamfed_common.protocol.quantization`` states. With --lossless, what zlib, bz2 and lzma would make
-of a trained checkpoint's float32 values, as they are and sorted by byte.
+The network is that of the default plan. A round is one task to a site and its answer; both are
+packed and read as server and site do. Rounding errors are given as a share of the bound stated in
+``mamfed_common.protocol.quantization``. --lossless also shows how far zlib, bz2 and lzma compress a
+trained checkpoint's float32 values, as stored and sorted by byte.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A decoded mammogram -> a sample, stage by stage: ours beside plain scikit-image, in one thread.
+"""Measure each stage from a decoded mammogram to a sample, beside plain scikit-image.
 
 The peer finds the breast by Otsu's threshold and the largest region, and rescales with
-``transform.resize(anti_aliasing=True)``; it leaves labels that touch the breast, film frames and
-tiny findings to chance. Both run in turns, A B A B, on one drawn full-size image.
+``transform.resize(anti_aliasing=True)``; it does not handle labels that touch the breast, film
+frames or tiny findings. Both use one thread and alternate (A B A B) on one full-size phantom.
 Usage: python -m benchmarks.intake.chain [--rows 4096] [--columns 3328] [--size 1536]
        [--repeats 5]
 """

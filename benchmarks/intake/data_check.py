@@ -1,9 +1,9 @@
-"""What ``mamfed-client data check --fresh`` costs in processor time, beside another version of it.
+"""Compare the processor time of ``mamfed-client data check --fresh`` with another version's.
 
-Both versions check each folder in turns, every run a process of its own with a cache of its own.
-All that it and the processes that decode take counts, so that other programs disturb little. The
-other version is a checkout, whose code then runs with this Python, or the ``bin`` folder of a
-virtual environment that has it.
+Both versions check each folder alternately, every run in its own process with its own cache. The
+time of the command and of its decoding processes counts, so other programs disturb little. The
+other version is a checkout, which runs with this Python, or the ``bin`` folder of a virtual
+environment that contains it.
 
 Usage: python -m benchmarks.intake.data_check FOLDER... --against PATH [--runs 5]
 """

@@ -1,24 +1,23 @@
-"""A mammogram's way from disk to a sample, beside a plain pydicom + scikit-image script.
+"""Measure the path of a mammogram from disk to a sample, beside a plain script.
 
 One full-size 12-bit phantom is written in each transfer syntax. Ours reads it as ``data prepare``
-does: hashed, decoded in the guarded process, cropped, rescaled, normalised, with its outline. The
-peer is ``intake_peers.plainly``: ``dcmread``, ``pixel_array`` by what pydicom finds installed,
-``apply_voi_lut``, MONOCHROME1 inverted, brought to 0..1, ``threshold_otsu``, ``label``, the largest
-of ``regionprops``, ``resize`` with ``anti_aliasing``. It is warm, and one thread is all that it can
-use. Beside that stand
+does: hashed, decoded in the sandbox, cropped, rescaled and normalised, with its outline. The peer
+is ``peers.plainly``, a pydicom + scikit-image script: ``dcmread``, ``pixel_array`` with whatever
+decoder pydicom finds, ``apply_voi_lut``, MONOCHROME1 inverted, scaled to 0..1, ``threshold_otsu``,
+``label``, the largest of ``regionprops``, ``resize`` with ``anti_aliasing``. It runs warm and can
+use one thread only. Further comparisons:
 
-- same output: the script goes on to all that ours gives: outline, percentiles of the breast, hash;
+- same output: the script also computes our outline, percentiles of the breast and hash;
 - neither process nor hash: ours, in the script's own process;
-- the least: the quickest crop that there is, whatever it looks like: no process, hash, checks,
-  outline or normalisation, the breast looked for on every eighth pixel. It bounds the ratio.
+- the least: the fastest possible crop, without process, hash, checks, outline or normalisation; the
+  breast is located on every eighth pixel. It bounds the ratio.
 
 Last, ``data prepare`` of many uncompressed files on all cores, beside the script in a loop that
-saves its images; starting the processes counts, so that more ``--files`` show more of a gain. 2000
-small files, 1 in 40 of them bad, only on demand.
+saves its images. The time to start processes counts, so more ``--files`` show a larger gain. 2000
+small files, 1 in 40 of them bad, run only on request.
 
 Usage: python -m benchmarks.intake.from_disk [--syntaxes explicit rle jpeg-2000-lossless]
-       [--vendor aurora]
-       [--rows 3328] [--columns 2560] [--size 1536] [--threads 2] [--repeats 5]
+       [--vendor aurora] [--rows 3328] [--columns 2560] [--size 1536] [--threads 2] [--repeats 5]
        [--files 12] [--small-files 0]
 """
 

@@ -1,8 +1,7 @@
-"""What ``from_disk.py`` is measured beside: a plain script, and the least that can be done.
+"""The peers of ``from_disk.py``: a plain script, and the least that can be done.
 
-The script is what the documentation of pydicom and scikit-image leads to. What it leaves undone
-costs it no time: Otsu's largest region is dense tissue, a label or padding in some images, and one
-bad file ends it.
+The script follows the documentation of pydicom and scikit-image. What it skips costs it no time:
+in some images Otsu's largest region is dense tissue, a label or padding, and one bad file ends it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What ``mamfed-client data check`` says of sound phantoms: none refused, at most 1 % doubtful.
+"""Check that ``mamfed-client data check`` rejects no sound phantom and doubts at most 1 %.
 
 Writes a folder of phantoms of each vendor, a third of them malignant, checks it as a site does, and
-prints what was refused and doubted. Exits with 1 where anything was refused, or more doubted.
-Nothing here is timed or recorded: the figures stand in docs/benchmarks.md.
+prints what was rejected or doubted. Exits with 1 if anything was rejected or more was doubted.
+Nothing is timed or recorded; the figures are in docs/benchmarks.md.
 
 Usage: python -m benchmarks.intake.sound_phantoms [--images 300] [--seed 0] [--scale 0.22]
 """

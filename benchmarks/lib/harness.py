@@ -1,14 +1,14 @@
-"""How every benchmark here measures: ours and its peers in turns, in one process, by medians.
+"""Measure mamfed and its peers alternately in one process, and record medians.
 
-Each result is appended to ``results.json``, from which ``page.py`` writes the tables of
+Each result is appended to ``benchmarks/results.json``, from which ``page.py`` writes the tables of
 ``docs/benchmarks.md``:
 
 ``{"name", "ours", "peer", "peer_name", "unit", "ratio", "runs"}``
 
 ``ours`` and ``peer`` are medians of costs (seconds, MiB: less is better) in ``unit``, ``ratio`` is
-ours / peer, and ``runs`` holds what was measured, a pair ``[ours, peer]`` for each turn. A result
-with a ``name`` and a ``peer_name`` that are there already counts instead of the older one. The
-variable ``BENCH_RESULTS`` names another file, for trials.
+ours / peer, and ``runs`` holds the measurements, a pair ``[ours, peer]`` for each turn. A newer
+result replaces an older one with the same ``name`` and ``peer_name``. The environment variable
+``BENCH_RESULTS`` names another file, for trials.
 """
 
 from __future__ import annotations

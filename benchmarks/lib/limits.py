@@ -1,6 +1,6 @@
-"""What a training step costs at least on a machine: bytes over bandwidth, operations over peak.
+"""Compute the least cost of a training step: bytes over bandwidth, operations over peak rate.
 
-Imported by ``cpu.py`` and ``gpu.py``; does nothing when run.
+Imported by ``network/cpu.py`` and ``network/gpu.py``; not a script.
 """
 
 from __future__ import annotations

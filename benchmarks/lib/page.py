@@ -1,9 +1,9 @@
-"""Write the measured tables of ``docs/benchmarks.md`` from ``results.json``.
+"""Write the measured tables of ``docs/benchmarks.md`` from ``benchmarks/results.json``.
 
 Usage: python -m benchmarks.lib.page
 
-What stands between the two marks of that page is replaced; the rest is written by people. Of
-results with the same name and peer the newest counts.
+Replaces the part of the page between the two marks; the rest is written by hand. The newest result
+of each name and peer counts.
 """
 
 from __future__ import annotations

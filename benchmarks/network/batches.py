@@ -1,10 +1,14 @@
-"""From the cache to a training batch: how long a step waits for it, beside the step that it feeds.
+"""Measure how long a training step waits for its batch, beside the step itself.
 
-Phantoms are prepared into a real cache, and an epoch of the default plan is trained from it with
-one image a batch, in float32: forward, backward and the optimizer by training's own functions.
-Recorded for both stages: what a step waits for its batch, made ahead of it in a thread, and what a
-batch costs that nothing else runs beside, each beside the step; and the seconds an image takes with
-one and with two threads making batches and no step at all, which says what more cores would give.
+Phantoms are prepared into a real cache, and an epoch of the default plan is trained from it in
+float32 with one image per batch, using training's own functions for forward, backward and the
+optimizer. For both stages it records
+
+- how long a step waits for its batch, which a thread makes in advance;
+- what a batch costs when nothing else runs, beside the step;
+- seconds per image with one and with two threads that only make batches, which shows what more
+  cores would bring.
+
 Usage: python -m benchmarks.network.batches [--size 1536] [--images 6] [--threads 2]
        [--data PREPARED]
 """

@@ -1,4 +1,4 @@
-"""Samples as training reads them, memory-mapped from a prepared folder: phantoms, or given ones."""
+"""Provide samples as training reads them, memory-mapped: phantoms or a prepared folder."""
 
 from __future__ import annotations
 

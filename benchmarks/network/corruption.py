@@ -1,12 +1,13 @@
-"""Corruption and augmentation of one image, by one thread: ours beside Models Genesis' algorithm.
+"""Measure corruption and augmentation of one image in one thread, beside Models Genesis.
 
-Ours is what a batch is made by: a prepared uint16 image is flipped, turned, scaled and corrupted
-with the default plan's chances, and comes out as two float32 tensors, corrupted and clean. The peer
-(``models_genesis.py``) has float32 before and after, and neither turns nor scales. It runs as
-published and without its local shuffling, which mamfed leaves out; beside the latter also our
-corruption alone. Each turn is the mean over all images, each with a generator of its own. Seconds
-are a core's: time in which other programs had it is left out.
-Then: what one core makes, beside the 150 images a second that issue 7 asks for.
+Ours is what a batch needs: a prepared uint16 image is flipped, rotated, scaled and corrupted with
+the default plan's probabilities and returned as two float32 tensors, corrupted and clean. The peer
+(``models_genesis.py``) takes and returns float32 and neither rotates nor scales. It runs as
+published and without its local shuffling, which mamfed omits; the latter is also compared with our
+corruption alone. Each turn is the mean over all images, each with its own random generator. Times
+are CPU seconds, so other programs do not count. The last figure compares what one core makes with
+the target of 150 images per second.
+
 Usage: python -m benchmarks.network.corruption [--size 1536] [--images 8] [--runs 5]
        [--data PREPARED]
 """

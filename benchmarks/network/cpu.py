@@ -1,12 +1,12 @@
-"""A training step and an inference at full size on a CPU: our network beside the peers, in turns.
+"""Measure a full-size training step and inference on a CPU: mamfed beside the peers.
 
 Usage: python -m benchmarks.network.cpu [--size 1536] [--runs 5] [--threads 2] [--kept]
 
-A step is forward, stage 2's loss, backward, clipping and AdamW on one image. Ours runs as mamfed
-runs it: freed memory is kept (``mamfed_common.model.malloc``), which one untimed step in front of
-each turn sees to. The peers run as a script of their users would, with the C library as it comes;
-``--kept`` gives them our setting too. Peak memory is measured in processes of their own, of two
-steps, less what a process has after its imports. Takes about nine minutes.
+A step is forward, the loss of stage 2, backward, clipping and AdamW on one image. Our network runs
+as in mamfed, which keeps freed memory (``mamfed_common.model.malloc``); one untimed step before
+each turn sets this up. The peers run as in their users' scripts, with the C library's defaults;
+``--kept`` gives them our setting too. Peak memory is measured over two steps in separate processes,
+minus the memory after imports. Takes about nine minutes.
 """
 
 from __future__ import annotations

@@ -1,18 +1,22 @@
-"""Training and inference on a GPU: our network beside the peers, in turns, in one process.
+"""Measure training and inference on a GPU: mamfed beside the peers, alternating in one process.
 
 Usage: python -m benchmarks.network.gpu                  # everything, under 8 minutes on an H100
-       python -m benchmarks.network.gpu --profile        # and the five kernels that take longest
+       python -m benchmarks.network.gpu --profile        # plus the five slowest kernels
        BENCH_RESULTS=/tmp/trial.json OMP_NUM_THREADS=1 \
            python -m benchmarks.network.gpu --device cpu --size 64 --batches 1,2 --runs 2
 
-A training step is forward, stage 2's loss, backward, clipping and AdamW, on images that lie in
-GPU memory. Records, for each variant and batch, seconds an image and the peak of allocated memory
-beside each peer; our seconds beside the limit that the measured copy bandwidth sets (each
-convolution moves its feature maps once, all else is free: see ``limits.work``); our recomputed
-activations beside our own bf16; inference; and the largest batch in a 16 GB card. Convolutions in
-float32 run in TF32, which is torch's default. Compilation is tried at the first batch size only.
-What does not fit, does not compile or has no time left is named and left out. Without CUDA nothing
-is measured; ``--device cpu`` tries the script.
+A training step is forward, the loss of stage 2, backward, clipping and AdamW, on images in GPU
+memory. For each variant and batch size it records
+
+- seconds per image and peak allocated memory, beside each peer;
+- our seconds beside the limit set by the measured copy bandwidth, if each convolution moves its
+  feature maps once and everything else is free (``limits.work``);
+- our recomputed activations beside our own bf16;
+- inference, and the largest batch on a 16 GB card.
+
+Convolutions in float32 use TF32, torch's default. Compilation is tried at the first batch size
+only. Whatever does not fit, does not compile or runs out of time is reported and skipped. Without
+CUDA nothing is measured; ``--device cpu`` tests the script.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Models Genesis' corruptions in two dimensions, written anew from the paper, to be timed.
+"""Models Genesis' corruptions in two dimensions, reimplemented from the paper for timing.
 
 Zhou et al., *Models Genesis: Generic Autodidactic Models for 3D Medical Image Analysis*, MICCAI
 2019: flips, a non-linear intensity curve, local pixel shuffling, in- or out-painting, on float32
 images in 0..1, with the published probabilities and numbers. Noise is drawn as float32, which is
-faster than the float64 that was published.
+faster than the published float64.
 """
 
 from __future__ import annotations

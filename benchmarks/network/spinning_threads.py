@@ -1,7 +1,7 @@
-"""What spinning threads cost: seconds a training step, quiet and beside two busy loops.
+"""Measure what spinning threads cost: seconds per training step, on a quiet and a busy machine.
 
-Each line is a process of its own, for libgomp reads its settings once. On a machine that is not
-quiet the first column is not either.
+Each line comes from its own process, because libgomp reads its settings once. The busy case adds
+two busy loops; the first column is only quiet on an otherwise idle machine.
 Usage: python -m benchmarks.network.spinning_threads [--size 512] [--steps 5]
 """
 

@@ -1,4 +1,4 @@
-"""What ``gpu.py`` measures: a network's training step or inference on a device, waited for."""
+"""Run training steps and inferences of networks on a device, for ``cpu.py`` and ``gpu.py``."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a model marks where the only finding is a benign mass: that mass, or healthy tissue?
+"""Measure what a model marks if the only finding is a benign mass: the mass or healthy tissue?
 
 Every film image without malignancy of ``six_sites.py`` shows a benign mass that was suspicious
-enough to be worked up (BI-RADS 3 or 4), and a mask outlines it. Of the test patients of each of
-these sites this prints what the shared and the personal models of ``--runs``, the output of
-``six_sites.py``, mark of the breast at 0.5, and how much of it lies outside the mass.
-Usage: python -m benchmarks.quality.benign_masses --data ../shared/data --runs DIR
+enough to be worked up (BI-RADS 3 or 4), outlined by a mask. For the test patients of these sites,
+this prints how much of the breast the shared and the personal models mark at 0.5, and how much of
+that lies outside the mass. ``--runs`` is the output folder of ``six_sites.py``.
+Usage: python -m benchmarks.quality.benign_masses --data data --runs DIR
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What choosing a round and a threshold by few validation images costs: decision 0030's table.
+"""Simulate the cost of choosing a round and a threshold by few validation images (decision 0030).
 
-No training. Each trial draws a run: a true curve of Dice over rounds and thresholds, three sites
-that hold 60, 30 and 10 % of the validation images, and every image's Dice around the curve. The
-rules see the sites' means only; what they choose is measured on the true curve. With ``--runs`` the
-curves are those of real runs, smoothed, and images are drawn around them.
+Nothing is trained. Each trial draws a run: a true curve of Dice over rounds and thresholds, three
+sites with 60, 30 and 10 % of the validation images, and every image's Dice around the curve. The
+rules see only the sites' means; their choices are scored on the true curve. With ``--runs`` the
+curves are smoothed curves of real runs, and images are drawn around them.
 Usage: python -m benchmarks.quality.choosing [--trials 300] [--runs FOLDER]
 """
 

@@ -1,18 +1,19 @@
-"""From how many validation images does choosing the share of a personal model pay?
+"""Simulate how many validation images make it worth choosing a personal model's share.
 
 Usage: python -m benchmarks.quality.choosing_share [--trials 40000]
 
-No training: sites are drawn whose true mean Dice at each share is known, then their validation
-images, then what a rule chooses by these; what counts is the true mean at the chosen share minus
-that at one half, and so apart from luck. Two kinds of site:
+Nothing is trained. Each trial draws a site with known true mean Dice at each share, then its
+validation images, then the share that a rule chooses by them. The result is the true mean at the
+chosen share minus that at one half, free of luck. There are two kinds of site:
 
-* *measured*: the six curves of test Dice by share of the scratch runs that the default share comes
-  from (``docs/decisions/0033-personal-model.md``), one half about the best in each;
-* *drawn*: a parabola over the share whose top lies anywhere from 0 to 1, scaled so that the other
+* *measured*: the six curves of test Dice by share of the runs behind the default share
+  (``docs/decisions/0033-personal-model.md``); one half is about the best in each;
+* *drawn*: a parabola over the share with its maximum anywhere from 0 to 1, scaled so that the other
   shares differ from one half by at most 0.01, 0.02 or 0.05.
 
-An image's Dice at the shares 0 and 1 differs by 0.2 (standard deviation), most of it alike for the
-two images of a patient: so far did the validation means of those runs lie from their test means.
+An image's Dice at the shares 0 and 1 differs by 0.2 (standard deviation), most of it shared by the
+two images of a patient. This matches how far those runs' validation means lay from their test
+means.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Stage 2's recipe, trial by trial, on real images: the figures of decision 0003.
+"""Train the trials behind stage 2's recipe on real images: the figures of decision 0003.
 
-Each trial is one training from one seed: stage 1 on benign images of mias and cbis, stage 2 on
+Each trial is one training with one seed: stage 1 on benign images of mias and cbis, stage 2 on
 cesm, and the Dice of cesm's *validation* patients after each epoch. Test patients are never read.
-Usage: python -m benchmarks.quality.recipe --data ../shared/data --cache CACHE [--list | TRIAL ...]
+Usage: python -m benchmarks.quality.recipe --data data --cache CACHE [--list | TRIAL ...]
 """
 
 from __future__ import annotations

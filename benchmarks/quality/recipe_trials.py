@@ -1,4 +1,4 @@
-"""The trials of ``benchmarks/quality/recipe.py``: decision 0003's rows, by name."""
+"""The trials of ``recipe.py``, by name: the rows of decision 0003."""
 
 from __future__ import annotations
 

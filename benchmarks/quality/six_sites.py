@@ -1,6 +1,6 @@
-"""Six unlike sites: one digital unit, film of four scanners, and one tiny site, all of real images.
+"""Compare arms on six unlike sites of real images: digital, film of four scanners, one tiny.
 
-``--data`` holds a folder a site, each with ``labels.csv`` (docs/data.md):
+``--data`` holds one folder per site, each with ``labels.csv`` (docs/data.md):
 
 ==========  =========================================================================
 cesm        CDD-CESM, digital, malignant only (doi 10.7937/29kw-ae92)
@@ -9,9 +9,9 @@ ddsm_a..d   CBIS-DDSM masses by the scanner of the film (doi 10.7937/K9/TCIA.201
 mias        mini-MIAS, 14 malignant images (http://peipa.essex.ac.uk/info/mias.html)
 ==========  =========================================================================
 
-Leave ``cbis`` out: 99 of its images come again in ``ddsm_*``. This checks the folders, prints the
-one command that is the benchmark, and runs it; started again it goes on.
-Usage: python -m benchmarks.quality.six_sites --data ../shared/data [--out DIR] [--seeds N]
+Do not add ``cbis``: 99 of its images are also in ``ddsm_*``. The script checks the folders, prints
+the one command that is the benchmark, and runs it; run it again to resume.
+Usage: python -m benchmarks.quality.six_sites --data data [--out DIR] [--seeds N]
        [--folds K] [--plan FILE] [--dry-run]
 """
 

@@ -1,16 +1,16 @@
-"""Virtual hospitals: one cohort dealt to unlike sites, and what federating brings them.
+"""Split one cohort among unlike virtual hospitals and measure what federating brings them.
 
-Of ``--data`` it takes ``cesm``, which is dealt, and ``mias`` and ``cbis`` as they are: cesm has
-no benign image for stage 1 (``six_sites.py`` says where they are from). Two questions:
+Of ``--data`` it splits ``cesm`` and uses ``mias`` and ``cbis`` as they are, because cesm has no
+benign image for stage 1 (``six_sites.py`` names the sources). Two questions:
 
 - *60/30/10*: three hospitals. Does the smallest gain most?
-- *curve*: cesm dealt evenly to 1, 2, 3 and 5 hospitals. What does a site gain as it gets smaller?
+- *curve*: cesm split evenly among 1, 2, 3 and 5 hospitals. What does a site gain as it shrinks?
 
-The dealt hospitals are digital and the other two film: each kind averages its own norms.
+The virtual hospitals are digital, the other two film; each kind averages its own norms.
 
-Everything lies in ``--out``; ``curve.json`` and ``curve.png`` hold each hospital's size and gain.
-Usage: python -m benchmarks.quality.virtual_hospitals --data ../shared/data [--out DIR] [--seeds N]
-[--counts 1,2,3,5] [--plan FILE] [--dry-run]
+All output goes to ``--out``; ``curve.json`` and ``curve.png`` hold each hospital's size and gain.
+Usage: python -m benchmarks.quality.virtual_hospitals --data data [--out DIR] [--seeds N]
+       [--counts 1,2,3,5] [--plan FILE] [--dry-run]
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the worst test images of a finished ``experiment table1`` on cesm have in common.
+"""Show what the worst test images of a finished ``experiment table1`` on cesm have in common.
 
-Dice at the epoch that validation chose, mean over seeds, beside lesion size, density and finding of
-the table.
-Usage: python -m benchmarks.quality.worst_cases runs/table1-256 --data ../shared/data/cesm
+Prints Dice at the epoch that validation chose, mean over seeds, beside lesion size, density and the
+table's finding.
+Usage: python -m benchmarks.quality.worst_cases runs/table1-256 --data data/cesm
 """
 
 from __future__ import annotations

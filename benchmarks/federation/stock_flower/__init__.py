@@ -1,7 +1,7 @@
-"""A stock Flower deployment (1.41-1.42), run by its own commands: what ``federation_round`` beats.
+"""Run a stock Flower deployment (1.41-1.42) by its own commands, as the peer of ``round.py``.
 
-``flower-superlink``, two ``flower-supernode`` that start a process for each message, FedAvg and a
-ClientApp that imports torch and adds noise (``app/``). It has neither TLS nor node keys.
+``flower-superlink`` and two ``flower-supernode``, which start a process for each message, FedAvg
+and a ClientApp that imports torch and adds noise (``app/``). It has neither TLS nor node keys.
 """
 
 from __future__ import annotations

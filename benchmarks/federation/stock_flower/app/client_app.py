@@ -1,4 +1,4 @@
-"""Training that is none: add noise to every weight."""
+"""A client without training: add noise to every weight."""
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict

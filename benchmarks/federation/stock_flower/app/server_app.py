@@ -1,4 +1,4 @@
-"""FedAvg, first without and then with an evaluation, noting when each round ends."""
+"""Run FedAvg, first without and then with evaluation, and record when each round ends."""
 
 import time
 from pathlib import Path
