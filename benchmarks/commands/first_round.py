@@ -21,13 +21,13 @@ MOST_SECONDS = 3600.0
 
 
 def measure(
-    commit: Annotated[str, typer.Option(help="What to measure.")] = "HEAD",
+    commit: Annotated[str, typer.Option(help="Commit to measure.")] = "HEAD",
 ) -> None:
-    """Print the seconds and lines until the installation is there, and until a round is done.
+    """Print the seconds and output lines until mamfed is installed and until the first round ends.
 
-    Clones this repository into a folder of its own, without the cache of pip, runs ``make demo``
-    and ends it when the first round is done. torch comes as ``make`` finds it: on a machine that
-    holds a CPU wheel (``pip config``), nothing else is downloaded for it.
+    Clones this repository into a new folder, runs ``make demo`` without pip's cache, and stops it
+    after the first round. ``make`` installs torch as usual: on a machine with a configured CPU
+    wheel (``pip config``), no other torch is downloaded.
     """
     place = Path(tempfile.mkdtemp(prefix="mamfed-first-round-"))
     clone, log = place / "mamfed", place / "log"
@@ -56,7 +56,7 @@ def measure(
 
 
 def wait(done: Callable[[], bool], demo: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for something, or say why it cannot come."""
+    """Wait until ``done`` returns true; exit with the log if the demo ends first."""
     deadline = time.monotonic() + MOST_SECONDS
     while not done():
         if demo.poll() is not None or time.monotonic() > deadline:
@@ -65,14 +65,14 @@ def wait(done: Callable[[], bool], demo: subprocess.Popen[bytes], log: Path) -> 
 
 
 def end(demo: subprocess.Popen[bytes]) -> None:
-    """End make and all that it started."""
+    """Stop make and all its child processes."""
     if demo.poll() is None:
         os.killpg(demo.pid, signal.SIGTERM)
     demo.wait()
 
 
 def tell(what: str, started: float, log: Path) -> None:
-    """Print one line."""
+    """Print the elapsed time, the number of output lines and the load."""
     lines = len(log.read_text(errors="replace").splitlines())
     load = os.getloadavg()[0]
     print(

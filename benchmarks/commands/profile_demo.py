@@ -26,7 +26,7 @@ EVERY_SECONDS = 0.02
 
 
 class Rule(NamedTuple):
-    """A kind of work, known by words of which one stands in the stack, as ``file:function``."""
+    """A kind of work, identified by words in the stack's ``file:function`` entries."""
 
     work: str
     words: tuple[str, ...]
@@ -51,13 +51,13 @@ OTHER = "other"
 
 
 def work_of(stack: str) -> str:
-    """Return what a stack is doing: the first rule that fits."""
+    """Return a stack's kind of work, by the first matching rule."""
     fitting = (rule.work for rule in RULES if any(word in stack for word in rule.words))
     return next(fitting, OTHER)
 
 
 def stack_of(frame: FrameType | None) -> list[str]:
-    """Return a stack's functions, the innermost first."""
+    """Return a stack's functions, innermost first."""
     lines = []
     while frame is not None:
         lines.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
@@ -66,7 +66,7 @@ def stack_of(frame: FrameType | None) -> list[str]:
 
 
 class Sampler:
-    """Looks at the main thread's stack until it is stopped."""
+    """Sample the main thread's stack until stopped."""
 
     def __init__(self) -> None:
         self.work: Counter[str] = Counter()
@@ -76,7 +76,7 @@ class Sampler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop sampling."""
         self._over.set()
         self._thread.join()
 
@@ -92,7 +92,7 @@ class Sampler:
 
 
 def run_demo(out: Path, threads: int, *, short: bool) -> None:
-    """Run the command as typed, with a cache of its own so that all images are prepared anew."""
+    """Run the command with an empty cache, so that all images are prepared again."""
     from mamfed_common.runtime import terminal
 
     terminal.set_environment()

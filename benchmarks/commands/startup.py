@@ -18,7 +18,7 @@ IMPORT = "import torch"
 
 
 def process(*command: str) -> Callable[[], object]:
-    """Return a call that runs a command to its end."""
+    """Return a call that runs a command and waits for it."""
     return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

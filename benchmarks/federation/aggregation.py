@@ -40,7 +40,7 @@ from mamfed_server.aggregation.validation import read_update
 
 ARRAYS_OF_A_MODEL = 30
 COPIED = 250_000_000
-"""Values of the copy that measures the machine: 1 GB read and 1 GB written."""
+"""Number of values in the copy that measures the machine: 1 GB read and 1 GB written."""
 FLOWER = "Flower's aggregate_arrayrecords"
 
 
@@ -50,18 +50,18 @@ def drawn(values: int) -> Tensor:
 
 
 def update(values: int, seed: int) -> State:
-    """Make one site's weights."""
+    """Return one site's weights."""
     return in_arrays(drawn(values) * (1 + seed / 100))
 
 
 def in_arrays(flat: Tensor) -> State:
-    """Cut values ``(N,)`` into a model's arrays."""
+    """Split values ``(N,)`` into a model's arrays."""
     parts = flat.tensor_split(ARRAYS_OF_A_MODEL)
     return {f"w{number}": part for number, part in enumerate(parts)}
 
 
 def keep_updates(folder: UpdateFolder, values: int, replies: int) -> dict[str, float]:
-    """Keep updates as the server does; return each site's share."""
+    """Store updates as the server does; return each site's share."""
     folder.clear()
     for seed in range(replies):
         folder.keep(f"site-{seed:02}", update(values, seed))
@@ -70,7 +70,7 @@ def keep_updates(folder: UpdateFolder, values: int, replies: int) -> dict[str, f
 
 
 def shares_of(replies: int) -> dict[str, float]:
-    """Return what sites weigh that have 1, 2, 3 ... examples."""
+    """Return the shares of sites with 1, 2, 3 ... examples."""
     total = replies * (replies + 1) / 2
     return {f"site-{seed:02}": (seed + 1) / total for seed in range(replies)}
 
@@ -117,7 +117,7 @@ def show_memory(folder: Path, values: int, replies: int) -> None:
 
 
 def print_peak(what: str, folder: UpdateFolder, values: int, replies: int) -> None:
-    """Average in this process, which did nothing before; print by how much its peak rose, MiB."""
+    """Average in this fresh process; print by how many MiB its peak memory rose."""
     shares = shares_of(replies)
     like = in_arrays(torch.empty(values, device="meta"))
     before = restart_peak()
@@ -131,7 +131,7 @@ def print_peak(what: str, folder: UpdateFolder, values: int, replies: int) -> No
 
 
 def show_way(folder: UpdateFolder, path: Path, values: int, runs: int) -> None:
-    """Record how long a reply takes from the wire's bytes to a kept file."""
+    """Record how long a reply takes from the bytes on the wire to a stored file."""
     start = update(values, 0)
     content = pack(TrainReport(num_examples={"benign": 7}, loss=1), update(values, 1))
 
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--millions", type=float, default=30)
     parser.add_argument("--replies", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where updates are kept (a temporary one)")
+    parser.add_argument("--folder", type=Path, help="folder for updates; default: a temporary one")
     parser.add_argument("--peak", choices=["ours", "flower", "beyond"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     values = int(given.millions * 1e6)

@@ -53,19 +53,19 @@ NETWORK = NetworkConfig(channels=(32, 64, 128, 256, 320, 384))
 CPU = torch.device("cpu")
 LONGEST_SECONDS = 200.0
 TURNS = ((4, 2), (3, 3))
-"""Rounds of each turn: of one exchange, of which the first is left out, and of two."""
+"""Rounds per turn: with one exchange, of which the first does not count, and with two."""
 ROUNDS = {"train": "a round of training", "two": "a round of training and validation"}
 
 
 class Seconds(NamedTuple):
-    """What rounds took: those of one exchange, and those of two."""
+    """Seconds of rounds with one exchange, and with two."""
 
     train: list[float]
     two: list[float]
 
 
 def small_plan(trained: int, evaluated: int, steps: int | None) -> TrainingPlan:
-    """Return a plan whose training takes no time worth mentioning, or so many steps a round."""
+    """Return a plan with negligible training, or with ``steps`` training steps per round."""
     stage = {"batch_size": 2, "learning_rate": 1e-3, "quorum": 2, "deadline_seconds": 120}
     if steps is not None:
         stage |= {"local_steps": steps, "optimizer_state": "kept"}
@@ -79,7 +79,7 @@ def small_plan(trained: int, evaluated: int, steps: int | None) -> TrainingPlan:
 
 
 def ends_of(count: Callable[[], int], wanted: int, what: str) -> list[float]:
-    """Watch a count grow; return the time at which each of the ``wanted`` was first seen."""
+    """Watch a count grow to ``wanted``; return the time at which each value was first seen."""
     ends: list[float] = []
 
     def all_there() -> bool:
@@ -114,7 +114,7 @@ def our_ends(folder: Path, trained: int, evaluated: int, steps: int | None = Non
 
 
 def training_alone(folder: Path, steps: int) -> Seconds:
-    """Return what one site's steps of a round take in each stage, in this process."""
+    """Return the time of one site's steps of a round in each stage, in this process."""
     plan, found = small_plan(1, 1, steps), Seconds([], [])
     name = next(iter(VENDORS))
     write_cohort(folder / name, VENDORS[name], benign=4, malignant=6, seed=0)
@@ -130,7 +130,7 @@ def training_alone(folder: Path, steps: int) -> Seconds:
 
 
 def split(ends: Sequence[float], trained: int) -> Seconds:
-    """Return the seconds of each round but the first, which has no beginning."""
+    """Return the seconds of each round except the first, whose start is unknown."""
     seconds = [later - sooner for sooner, later in pairwise(ends)]
     return Seconds(seconds[: trained - 1], seconds[trained - 1 :])
 

@@ -41,7 +41,7 @@ from mamfed_simulations.federation.in_process import InProcessTransport  # noqa:
 from mamfed_simulations.federation.runner import run_on_ray  # noqa: E402
 
 ROUNDS = {10: 6, 100: 3}
-"""Rounds of so many sites at most; of more, two."""
+"""Number of rounds by maximum number of sites; two rounds beyond."""
 
 
 class Measured(NamedTuple):
@@ -85,9 +85,9 @@ def in_own_process(engine: Engine, sites: int) -> Measured:
 
 
 def fit(sites: Sequence[int], values: Sequence[float]) -> tuple[float, float, float]:
-    """Return ``a``, ``b`` of ``a + b N`` by least squares of relative errors, and the worst error.
+    """Fit ``a + b N`` by least squares of relative errors; return ``a``, ``b`` and the worst error.
 
-    Relative, since the largest number of sites would else decide alone.
+    With absolute errors, the largest number of sites alone would decide.
     """
     n, y = np.array(sites, dtype=float), np.array(values)
     (a, b), *_ = np.linalg.lstsq(np.stack([1 / y, n / y], axis=1), np.ones(len(y)), rcond=None)
@@ -114,7 +114,7 @@ def main() -> None:
         "--sites", type=int, nargs="+", default=[10, 100, 1000], help="Numbers of sites in process."
     )
     parser.add_argument(
-        "--ray-sites", type=int, nargs="*", default=[10, 100, 300], help="Likewise on Ray."
+        "--ray-sites", type=int, nargs="*", default=[10, 100, 300], help="Numbers of sites on Ray."
     )
     parser.add_argument("--measure", choices=[str(e) for e in Engine], help=argparse.SUPPRESS)
     given = parser.parse_args()

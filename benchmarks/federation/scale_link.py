@@ -40,7 +40,7 @@ POLLS, CONNECTIONS, LOOKS = 400, 200, 20
 
 
 def be_a_site(home: SiteHome) -> None:
-    """Poll, then connect anew again and again: the client's half, in a process of its own."""
+    """Act as the client in a separate process: poll, then open new connections repeatedly."""
     import httpx
 
     server, key = (
@@ -65,7 +65,7 @@ def be_a_site(home: SiteHome) -> None:
 
 
 def port_seconds() -> tuple[float, float]:
-    """Return the server's processor seconds a poll, and a new connection."""
+    """Return the server's processor seconds per poll and per new connection."""
     from tests.unit.client.loopback import Coordinator
 
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def port_seconds() -> tuple[float, float]:
 
 
 def look_seconds(sites: int) -> float:
-    """Return the seconds of one poll in Flower's state while so many requests wait."""
+    """Return the seconds of one poll in Flower's state while ``sites`` requests wait."""
     link = SuperLink()
     transport, nodes = LinkTransport(link, 2**30), []
     for _ in range(sites):

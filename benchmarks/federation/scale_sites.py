@@ -19,12 +19,12 @@ IMAGES = 2
 
 @cache
 def expected() -> State:
-    """Return weights of the network's names and shapes, of the default network."""
+    """Return weights with the names and shapes of the default network."""
     return state_of(MalignancyNetwork(NetworkConfig()))
 
 
 def site_app() -> ClientApp:
-    """Return sites that train by moving every weight a little."""
+    """Return a client app whose sites train by changing every weight a little."""
     app = ClientApp()
 
     @app.query()

@@ -62,12 +62,12 @@ IMAGES = 2
 POLL_SECONDS = 0.05
 LARGE_ROUNDS = 2
 SETTLED = 20
-"""Rounds after which nothing should grow any more."""
+"""Number of rounds after which memory should no longer grow."""
 ALLOWED_GROWTH = 1.05
 
 
 def plan_of(network: NetworkConfig, rounds: int, sites: int) -> TrainingPlan:
-    """Return a plan that starts as soon as so many sites are there."""
+    """Return a plan that starts as soon as ``sites`` sites are online."""
     pretraining = StagePlan(rounds=rounds, learning_rate=1e-3, quorum=sites)
     return TrainingPlan(
         image_size=32,
@@ -83,7 +83,7 @@ def megabytes_of(network: NetworkConfig) -> float:
 
 
 def answers_of(name: str, network: NetworkConfig, seed: int) -> dict[str, RecordDict]:
-    """Return what a light site answers: no other site's parts are the same bytes."""
+    """Return a light site's answers; no two sites share the same bytes."""
     torch.manual_seed(seed)
     images = {"benign": {"train": IMAGES}}
     description = SiteDescription(
@@ -98,7 +98,7 @@ def answers_of(name: str, network: NetworkConfig, seed: int) -> dict[str, Record
 
 @contextmanager
 def light_site(home: SiteHome, answers: dict[str, RecordDict]) -> Iterator[None]:
-    """Be a site, in a thread, until the context ends."""
+    """Run a site in a thread until the context ends."""
     server, over = read_welcome(home.welcome).server, threading.Event()
     key = read_key(home.node_key, EllipticCurvePrivateKey)
     fleet_http_connection.FleetHttpClient = fleet_client(Connection(home, server, sys.exit))
@@ -117,7 +117,7 @@ def light_site(home: SiteHome, answers: dict[str, RecordDict]) -> Iterator[None]
 def answer_all(
     calls: tuple[object, ...], answers: dict[str, RecordDict], over: threading.Event
 ) -> None:
-    """Answer whatever is asked, until the run is over."""
+    """Answer every request until the run ends."""
     _, receive, send, _, _, pull, push, confirm = calls
     while not over.wait(POLL_SECONDS):
         try:
@@ -148,7 +148,7 @@ def send_answer(
 
 
 class Server:
-    """A run under way, and what its process takes."""
+    """A run in progress, with the memory of its process."""
 
     def __init__(self, federation: Deployment, plan: TrainingPlan, run: str) -> None:
         """Start the run."""
@@ -160,7 +160,7 @@ class Server:
         self._pid = int(self._status()["pid"])
 
     def _status(self) -> dict[str, Any]:
-        """Return what the server says of itself; nothing where it is an earlier run's."""
+        """Return the server's status; empty if it belongs to an earlier run."""
         try:
             found = json.loads((self._federation.server_home / "status.json").read_text())
         except FileNotFoundError:
@@ -177,7 +177,7 @@ class Server:
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
     def ended(self) -> bool:
-        """Tell whether the run has ended, and as it should."""
+        """Return whether the run has ended; fail if it did not finish."""
         code = self._federation.processes["server"].poll()
         if code:
             raise RuntimeError(self._federation.story())
@@ -233,12 +233,12 @@ def growth(federation: Deployment, sites: list[str], rounds: int) -> tuple[float
 
 
 def flowers_peak(sites: int) -> float:
-    """Return the peak of a process that averages so many replies by Flower's own function."""
+    """Return the peak of a process that averages ``sites`` replies with Flower's own function."""
     return peak_mib(__spec__.name, "--replies", str(sites))
 
 
 def average_replies(sites: int) -> None:
-    """Average by Flower's own function, in this process; print its peak."""
+    """Average with Flower's own function in this process; print its peak memory."""
     replies = []
     for seed in range(sites):
         torch.manual_seed(seed)
@@ -270,7 +270,7 @@ def main() -> int:
 
 
 def show_peaks(federation: Deployment, names: list[str], counts: list[int]) -> bool:
-    """Print the peaks by the number of sites; tell whether they grow no more than they may."""
+    """Print the peaks by number of sites; return whether their growth stays within the limit."""
     model, peaks = megabytes_of(LARGE), {}
     print(f"{model:.0f} MB of weights, {LARGE_ROUNDS} rounds, load {os.getloadavg()[0]:.1f}")
     for count in counts:
@@ -290,7 +290,7 @@ def show_peaks(federation: Deployment, names: list[str], counts: list[int]) -> b
 
 
 def show_growth(federation: Deployment, sites: list[str], rounds: int) -> bool:
-    """Print what many rounds leave behind; tell whether it is next to nothing."""
+    """Print the memory growth over many rounds; return whether it is negligible."""
     if not rounds:
         return True
     settled, found = growth(federation, sites, rounds)

@@ -36,7 +36,7 @@ from mamfed_common.protocol.tasks import TrainReport, TrainTask
 
 REPORT = TrainReport(num_examples={"benign": 30}, loss=0.5)
 CHANGE = 1e-3
-"""Standard deviation of what training changes; of no weight in bytes or time."""
+"""Standard deviation of the change by training; does not affect bytes or time."""
 
 
 def task_of(wire: Wire) -> TrainTask:
@@ -45,7 +45,7 @@ def task_of(wire: Wire) -> TrainTask:
 
 
 def moved(state: State, seed: int) -> State:
-    """Return weights as a training might leave them."""
+    """Return weights similar to those after training."""
     draw = torch.Generator().manual_seed(seed)
     return {
         name: tensor + CHANGE * torch.randn(tensor.shape, generator=draw)
@@ -68,7 +68,7 @@ def show_bytes(start: State) -> None:
 
 
 def show_time(start: State, runs: int) -> None:
-    """Record what packing and reading a task and its answer takes, both sides together."""
+    """Record the time to pack and read a task and its answer, both sides together."""
 
     def round_trip(wire: Wire) -> None:
         task = task_of(wire)
@@ -88,7 +88,7 @@ def show_time(start: State, runs: int) -> None:
 
 
 def show_rounding(start: State) -> None:
-    """Record the largest rounding of a weight and of a change as a share of its bound."""
+    """Record the largest rounding error of a weight and of a change, as a share of its bound."""
     task = task_of("compact")
     received = unpack_weights(pack_task(task, start), task, start)
     zero = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
@@ -117,7 +117,7 @@ def show_rounding(start: State) -> None:
 
 
 def show_lossless(path: Path) -> None:
-    """Print what general compressors make of trained weights."""
+    """Print how far general-purpose compressors shrink trained weights."""
     state = load_file(path)
     values = np.concatenate([state[name].numpy().ravel() for name in sorted(state)])
     by_byte = np.ascontiguousarray(values.view(np.uint8).reshape(-1, 4).T).tobytes()

@@ -36,14 +36,14 @@ from mamfed_common.transforms.sample import FULL_SCALE
 
 
 class Lap(NamedTuple):
-    """What a stage took, in milliseconds: on the wall clock and on the processor."""
+    """Duration of a stage in milliseconds: wall clock and processor time."""
 
     wall_ms: float
     cpu_ms: float
 
 
 Laps = dict[str, Lap]
-"""Stages in their order."""
+"""Stages in order."""
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def ours(mammogram: Mammogram, mask: np.ndarray, size: int) -> Laps:
 
 
 def plain(mammogram: Mammogram, mask: np.ndarray, size: int) -> Laps:
-    """Do the same as a script with scikit-image would, at full size and in floating point."""
+    """Do the same as a scikit-image script, at full size and in floating point."""
     grey, laps = mammogram.grey, Laps()
     with stage(laps, "view + breast"):
         labels = measure.label(grey > filters.threshold_otsu(grey))
@@ -121,7 +121,7 @@ def total(laps: list[Lap]) -> Lap:
 
 
 def in_turns(chains: dict[str, Callable[[], Laps]], repeats: int) -> dict[str, list[Laps]]:
-    """Run the chains in turns, once to warm up and then ``repeats`` times."""
+    """Run the chains alternately, once to warm up and then ``repeats`` times."""
     runs: dict[str, list[Laps]] = {name: [] for name in chains}
     for turn in range(-1, repeats):
         for name, chain in chains.items():
@@ -132,7 +132,7 @@ def in_turns(chains: dict[str, Callable[[], Laps]], repeats: int) -> dict[str, l
 
 
 def medians(runs: list[Laps]) -> Laps:
-    """Take the medians of each stage."""
+    """Return the medians of each stage."""
     return {
         name: Lap(*(statistics.median(values) for values in zip(*laps, strict=True)))
         for name, laps in ((name, [run[name] for run in runs]) for name in runs[0])

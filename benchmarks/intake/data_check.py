@@ -25,13 +25,13 @@ PACKAGES = ("client", "common", "server", "simulations")
 
 
 def cpu_of_children() -> float:
-    """Return the seconds of processor time of all processes that have ended below this one."""
+    """Return the processor seconds of all finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def of_checkout(path: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the command of a checkout or of an environment's ``bin``, and what it needs set."""
+    """Return the command of a checkout or of an environment's ``bin``, and its variables."""
     if (path / "mamfed-client").is_file():
         return [str(path / "mamfed-client")], {}
     if not (path / "client" / "mamfed_client").is_dir():
@@ -43,7 +43,7 @@ def of_checkout(path: Path) -> tuple[list[str], dict[str, str]]:
 def check(
     command: list[str], folder: Path, own: Path, variables: Mapping[str, str]
 ) -> Callable[[], None]:
-    """Return a call that checks a folder to its end; ``own`` takes cache and secret."""
+    """Return a call that checks a folder; ``own`` receives its cache and secret."""
     own.mkdir(exist_ok=True)
     places = {"MAMFED_CACHE": str(own / "cache"), "MAMFED_SECRET": str(own / "secret")}
     environment = os.environ | places | dict(variables)
@@ -59,10 +59,10 @@ def check(
 
 
 def name_of(path: Path) -> str:
-    """Name a version by its commit, where it is a checkout; else by its path."""
-    asked = ["git", "-C", str(path), "rev-parse", "--short", "HEAD"]
-    said = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-    return f"mamfed {said}" if said else str(path)
+    """Return a version's name: the commit of a checkout, otherwise its path."""
+    command = ["git", "-C", str(path), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return f"mamfed {commit}" if commit else str(path)
 
 
 def main() -> None:

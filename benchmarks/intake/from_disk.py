@@ -61,33 +61,33 @@ from mamfed_simulations.phantoms.vendors import VENDORS, TableRow, write_table
 
 PEER = "pydicom + scikit-image"
 NAMES = {"explicit": "uncompressed", "rle": "RLE", "jpeg-2000-lossless": "JPEG 2000"}
-"""What the results call a syntax; the others go by the names of ``encode.SYNTAXES``."""
+"""Names of syntaxes in results; the others use the names of ``transfer_syntaxes.SYNTAXES``."""
 LEAST = "the least"
 
 
 def ours(path: Path, size: int, decoder: Decoder) -> Sample:
-    """Read and prepare a file as ``data prepare`` does, but for writing the sample."""
+    """Read and prepare a file as ``data prepare`` does, without writing the sample."""
     mammogram, _ = decoder.mammogram(path)
     return prepare(mammogram, None, size)[0]
 
 
 def unguarded(path: Path, size: int) -> Sample:
-    """Do the same in this process, and without the file's hash."""
+    """Do the same in this process and without the file's hash."""
     return prepare(read_dicom(path.read_bytes(), path.name), None, size)[0]
 
 
 class Drawn:
-    """A malignant phantom as a vendor's detector of any size shows it."""
+    """A malignant phantom as a vendor's detector of a given size shows it."""
 
     def __init__(self, look: VendorLook, rows: int, columns: int) -> None:
-        """Draw it."""
+        """Draw the phantom."""
         self.look = replace(look, detector=replace(look.detector, rows=rows, columns=columns))
         rng, shape = np.random.default_rng(0), (rows, columns)
         (self.phantom,) = draw_patient(rng, shape, look.population, malignant=True, views=("CC",))
         self.pixels = apply_look(self.phantom, self.look, rng)
 
     def write(self, path: Path, syntax: str, number: int = 0) -> Path:
-        """Write it as one patient's, shifted by ``number`` rows, which makes it another picture."""
+        """Write it for one patient, shifted by ``number`` rows to make it a different image."""
         write_dicom(
             path,
             np.roll(self.pixels, number, axis=0),
@@ -101,7 +101,7 @@ class Drawn:
 
 
 def compare(path: Path, name: str, arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Time one file in turns, record how ours stands beside the script, and return all seconds."""
+    """Time all ways to read one file alternately; record them and return the seconds."""
     size = arguments.size
     with Decoder(threads=arguments.threads) as decoder:
         calls = {
@@ -140,7 +140,7 @@ def stages(path: Path, size: int, store: SampleStore) -> Laps:
 
 
 def compare_many(drawn: Drawn, folder: Path, arguments: argparse.Namespace) -> None:
-    """Record how long ``data prepare`` of many full-size files takes beside the script's loop."""
+    """Record the time of ``data prepare`` on many full-size files beside the script's loop."""
     (folder / "site" / "images").mkdir(parents=True)
     paths = [
         drawn.write(folder / "site" / "images" / f"{number}.dcm", "explicit", number)
@@ -165,7 +165,7 @@ def compare_many(drawn: Drawn, folder: Path, arguments: argparse.Namespace) -> N
 
 
 def labelled(path: Path) -> TableRow:
-    """Call a file a patient's benign image."""
+    """Return a manifest row that calls a file a patient's benign image."""
     patient = f"SYN{path.stem}"
     image = f"images/{path.name}"
     return TableRow(image, "", patient, "R", "CC", "benign", 2, "b", "", "", "", "synthetic")
@@ -235,7 +235,7 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def show(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """Print a table, a row a syntax."""
+    """Print a table with one line per syntax."""
     grid = Table("syntax", *next(iter(rows.values())), title=title)
     for syntax, row in rows.items():
         grid.add_row(syntax, *(f"{value:.1f}" for value in row.values()))

@@ -24,7 +24,7 @@ Image = npt.NDArray[Any]
 
 
 def least(path: Path, size: int) -> Image:
-    """Make an image of the breast, ``(h, w)`` uint16, the quickest way there is."""
+    """Return an image of the breast, ``(h, w)`` uint16, in the fastest possible way."""
     dataset = pydicom.dcmread(path)
     stored = stored_values(dataset)
     view = to_grey(np.ascontiguousarray(stored[4::8, 4::8]), dataset)[0]
@@ -37,7 +37,7 @@ def least(path: Path, size: int) -> Image:
 
 
 def plainly(path: Path, size: int) -> Image:
-    """Make an image of the breast, ``(h, w)`` float32 in 0..1, as a script does."""
+    """Return an image of the breast, ``(h, w)`` float32 in 0..1, as a plain script does."""
     image, _, region = plain_breast(path)
     top, left, bottom, right = region.bbox
     crop = image[top:bottom, left:right]
@@ -45,7 +45,7 @@ def plainly(path: Path, size: int) -> Image:
 
 
 def plain_sample(path: Path, size: int) -> tuple[Image, Image, str]:
-    """Go on to what ours gives, too: the breast's outline, its percentiles, the file's hash."""
+    """Also compute what mamfed provides: the breast's outline and percentiles, the file's hash."""
     image, labels, region = plain_breast(path)
     top, left, bottom, right = region.bbox
     crop, breast = (a[top:bottom, left:right] for a in (image, labels == region.label))

@@ -24,7 +24,7 @@ MOST_DOUBTFUL = 0.01
 
 
 def checked(folder: Path) -> dict[str, Any]:
-    """Return what ``data check`` counts in a folder, with caches of its own."""
+    """Return the counts of ``data check`` for a folder, with separate caches."""
     command = [sys.executable, "-m", "mamfed_client", "data", "check", str(folder), "--fresh"]
     own = {"MAMFED_CACHE": f"{folder}-cache", "MAMFED_SECRET": f"{folder}-secret"}
     ran = subprocess.run(
@@ -42,9 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=300, help="of each vendor")
+    parser.add_argument("--images", type=int, default=300, help="images per vendor")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=float, default=DEMO_SCALE, help="of the detector's size")
+    parser.add_argument(
+        "--scale", type=float, default=DEMO_SCALE, help="image size, relative to the detector's"
+    )
     arguments = parser.parse_args()
     malignant, wrong = arguments.images // 3, False
     with tempfile.TemporaryDirectory() as name:

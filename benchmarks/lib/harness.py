@@ -36,7 +36,7 @@ def take_turns(
     before: Mapping[str, Callable[[], object]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time calls in turns (A B A B ...) and return the seconds of each, warm-up left out.
+    """Time calls alternately (A B A B ...) and return the seconds of each, without warm-up.
 
     ``before`` holds what is done before each of some calls, untimed.
     """
@@ -67,13 +67,13 @@ def peak_mib(module: str, *arguments: str) -> float:
 
 
 def restart_peak() -> float:
-    """Let the peak of this process begin anew; return its resident memory, MiB."""
+    """Reset the peak memory of this process; return its resident memory in MiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return resident_mib("VmRSS")
 
 
 def resident_mib(field: str) -> float:
-    """Return a field of /proc/self/status; ``ru_maxrss`` would begin with the parent's memory."""
+    """Return a field of /proc/self/status in MiB; ``ru_maxrss`` would include the parent's peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
@@ -122,7 +122,7 @@ def record(
 
 
 def read_results(path: Path = RESULTS) -> list[dict[str, Any]]:
-    """Return all results, oldest first; none where there is no file yet."""
+    """Return all results, oldest first; empty if there is no file yet."""
     if not path.exists():
         return []
     results: list[dict[str, Any]] = json.loads(path.read_text())

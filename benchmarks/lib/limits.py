@@ -19,7 +19,7 @@ MATRIX_SIDE = 4096
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """Copy a network to one whose convolutions are torch's own calls, which can be counted."""
+    """Return a copy of a network with torch's own convolutions, whose calls can be counted."""
     counted = copy.deepcopy(network)
     for module in counted.modules():
         if isinstance(module, ResidualBlock):
@@ -28,7 +28,7 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 class Work(NamedTuple):
-    """What a float32 training step of one image needs at least.
+    """Minimum requirements of a float32 training step of one image.
 
     Attributes:
         moved: Bytes. Each convolution reads its input and writes its output; backward it reads its
@@ -43,7 +43,7 @@ class Work(NamedTuple):
 
 
 def work(network: nn.Module, size: int) -> Work:
-    """Count the work of a network on one image of a side."""
+    """Count the work of a network on one square image of side ``size``."""
     counted, moved, operations = plain(network), 0, 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -60,7 +60,7 @@ def work(network: nn.Module, size: int) -> Work:
 
 
 def peak_operations() -> float:
-    """Measure the operations a second of a large float32 matrix product on this CPU."""
+    """Return the operations per second of a large float32 matrix product on this CPU."""
     left, right = torch.rand(2, MATRIX_SIDE, MATRIX_SIDE)
     seconds = take_turns({"product": lambda: left @ right}, runs=5)["product"]
     return 2 * MATRIX_SIDE**3 / statistics.median(seconds)

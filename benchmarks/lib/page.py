@@ -27,7 +27,7 @@ PACKAGES = ("torch", "flwr", "numpy", "opencv-python-headless", "pydicom", "mona
 
 
 class Aim(NamedTuple):
-    """What was meant to be reached.
+    """A target for results.
 
     Attributes:
         name: The result's name, as a pattern of ``fnmatch``.
@@ -70,7 +70,7 @@ AIMS = (
 
 
 def aim_of(result: dict[str, Any]) -> Aim | None:
-    """Return what a result was meant to reach, the first that fits; None: nothing was said."""
+    """Return the first target that matches a result, or None."""
     return next(
         (
             aim
@@ -90,7 +90,7 @@ def newest(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def row(result: dict[str, Any]) -> str:
-    """Write a result as a row: medians, ratio, spread of the ratio over the turns, aim."""
+    """Format a result as a table row: medians, ratio, spread of the ratio, target."""
     ratios = [ours / peer for ours, peer in result["runs"]]
     spread = f"{min(ratios):.3g}-{max(ratios):.3g}" if len(ratios) > 1 else "one run"
     aim = aim_of(result)
@@ -111,14 +111,14 @@ def row(result: dict[str, Any]) -> str:
 
 
 def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Write all results as one table."""
+    """Yield the lines of one table with all results."""
     yield "| what | ours | peer | peer's | ours / peer | spread | runs | at most | met |"
     yield "|---|---|---|---|---|---|---|---|---|"
     yield from (row(result) for result in newest(results))
 
 
 def machine() -> str:
-    """Say what machine and versions this is."""
+    """Describe this machine and the versions of the packages."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     name = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

@@ -65,9 +65,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=1536)
-    parser.add_argument("--images", type=int, default=6, help="of each kind: steps and one more")
-    parser.add_argument("--threads", type=int, default=2, help="of a step")
-    parser.add_argument("--runs", type=int, default=5, help="of making images alone")
+    parser.add_argument("--images", type=int, default=6, help="images of each kind: steps plus one")
+    parser.add_argument("--threads", type=int, default=2, help="threads of a training step")
+    parser.add_argument("--runs", type=int, default=5, help="runs that only make images")
     parser.add_argument("--data", type=Path, help="a prepared folder, instead of phantoms")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -27,7 +27,7 @@ FLOAT32, BFLOAT16 = "mamfed, float32", "mamfed, bfloat16"
 
 
 def default_memory() -> None:
-    """Put glibc's allocator back to what it does after its first large blocks."""
+    """Reset glibc's allocator to its state after its first large blocks."""
     library = ctypes.CDLL(None)
     for parameter, value in ((-4, 65536), (-3, 32 << 20), (-1, 64 << 20), (-2, 128 << 10)):
         library.mallopt(parameter, value)
@@ -35,7 +35,7 @@ def default_memory() -> None:
 
 
 def settle(step: Callable[[], None]) -> Callable[[], None]:
-    """Return what makes ours ready: memory kept, and one step that fetches it."""
+    """Return a call that prepares our step: keep freed memory, and run one step to allocate it."""
 
     def ready() -> None:
         keep_freed_memory()
@@ -45,13 +45,13 @@ def settle(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def compare(bench: Bench, *, train: bool, kept: bool) -> list[float]:
-    """Measure ours and the peers in turns, record each; return our seconds."""
+    """Measure ours and the peers alternately and record each; return our seconds."""
     steps = {
         label: Step(bench, label, VARIANTS["fp32"], 1, train) for label in (OURS, *bench.peers)
     }
     before = {label: keep_freed_memory if kept else default_memory for label in steps}
     before[OURS] = settle(steps[OURS])
-    # A peer's step of half a minute has no warm-up of its own: its inference came before.
+    # A peer's step takes half a minute; its earlier inference serves as warm-up.
     seconds = take_turns(steps, runs=bench.runs, warm_up=0 if train else 1, before=before)
     what = "training step, float32" if train else "inference"
     for peer in bench.peers:
@@ -76,7 +76,7 @@ def compare_own(bench: Bench) -> None:
 
 
 def compare_limit(bench: Bench, seconds: list[float]) -> None:
-    """Record our step beside what this machine needs for its bytes and for its operations."""
+    """Record our step beside this machine's minimum time for its bytes and its operations."""
     size = bench.size
     needed = work(bench.networks[OURS], size)
     limits = {
@@ -89,7 +89,7 @@ def compare_limit(bench: Bench, seconds: list[float]) -> None:
 
 
 def compare_memory(bench: Bench) -> None:
-    """Record the peak memory of our step beside MONAI's, each in a process of its own."""
+    """Record the peak memory of our step beside MONAI's, each in its own process."""
     module, peer, size = __spec__.name, "MONAI BasicUNet", str(bench.size)
     theirs = peak_mib(module, "--peak", peer, "--size", size)
     for label in (OURS, LIGHTER):
@@ -100,7 +100,7 @@ def compare_memory(bench: Bench) -> None:
 
 
 def print_peak(bench: Bench, label: str) -> None:
-    """Print the MiB that two steps took at most beyond what the imports did."""
+    """Print the peak memory of two steps in MiB, minus the memory after imports."""
     before = restart_peak()
     if label in (OURS, LIGHTER):
         keep_freed_memory()

@@ -43,12 +43,12 @@ from benchmarks.network.steps import (
 )
 
 CARD_BYTES = int(15.5 * 2**30)
-"""What a 16 GB card leaves beside CUDA's own half GiB."""
+"""Memory of a 16 GB card after CUDA's own half GiB."""
 LARGEST_BATCH = 64
 
 
 def compare(bench: Bench, variant: str, batch: int, *, train: bool) -> float:
-    """Measure ours and the peers in turns; return our median seconds a step, FAILED without."""
+    """Measure ours and the peers alternately; return our median seconds per step, or FAILED."""
     what = "training step" if train else "inference"
     how = VARIANTS[variant]
     peaks = {
@@ -73,7 +73,7 @@ def compare(bench: Bench, variant: str, batch: int, *, train: bool) -> float:
 
 
 def compare_limit(bench: Bench, variant: str, batch: int, seconds: float, speed: float) -> None:
-    """Set our step beside the time that the copy bandwidth alone would take."""
+    """Compare our step with the time set by the copy bandwidth alone."""
     if seconds == FAILED:
         return
     moved = work(bench.networks[OURS], bench.size).moved * batch
@@ -84,7 +84,7 @@ def compare_limit(bench: Bench, variant: str, batch: int, seconds: float, speed:
 
 
 def compare_recomputing(bench: Bench, batch: int) -> None:
-    """Set our step with recomputed activations beside our own without, in bf16."""
+    """Compare our step with recomputed activations with our own without them, in bf16."""
     how = VARIANTS["bf16"]
     peaks = [peak_mib_of(bench, label, how, batch, True) for label in (LIGHTER, OURS)]
     seconds = timed(bench, (LIGHTER, OURS), how, batch, train=True)
@@ -98,7 +98,7 @@ def compare_recomputing(bench: Bench, batch: int) -> None:
 
 
 def largest_batch(fits: Callable[[int], bool]) -> int:
-    """Return the largest batch up to 64 that fits, 0 where not one image does."""
+    """Return the largest batch up to 64 that fits; 0 if a single image does not fit."""
     low, high = 0, 1
     while high <= LARGEST_BATCH and fits(high):
         low, high = high, 2 * high
@@ -109,7 +109,7 @@ def largest_batch(fits: Callable[[int], bool]) -> int:
 
 
 def compare_largest_batches(bench: Bench) -> None:
-    """Find how many images a step of each network has room for in a 16 GB card."""
+    """Find the largest batch of each network on a 16 GB card."""
     total = torch.cuda.get_device_properties(bench.device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, CARD_BYTES / total), bench.device)
     how, found = VARIANTS["bf16"], {}
@@ -129,7 +129,7 @@ def compare_largest_batches(bench: Bench) -> None:
 
 
 def profile(bench: Bench, batch: int) -> None:
-    """Print the five kernels (on a CPU, operators) that take most of our bf16 step."""
+    """Print the five slowest kernels (on a CPU: operators) of our bf16 step."""
     from torch.profiler import ProfilerActivity, profile
 
     step = Step(bench, OURS, VARIANTS["bf16"], batch, True)
@@ -149,7 +149,7 @@ def profile(bench: Bench, batch: int) -> None:
 
 
 def run(bench: Bench, variants: Sequence[str], batches: Sequence[int]) -> None:
-    """Measure all, what matters most first, until the time is up."""
+    """Measure everything, the most important first, until the time is up."""
     speed = copy_bandwidth(bench)
     for variant in (name for name in variants if not VARIANTS[name].compile):
         for batch in batches:
@@ -173,8 +173,10 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=_numbers, default=[1, 2, 4, 8])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--variants", type=_variants, default=list(VARIANTS))
-    parser.add_argument("--minutes", type=float, default=5, help="begin nothing later than this")
-    parser.add_argument("--profile", action="store_true", help="the five longest kernels")
+    parser.add_argument(
+        "--minutes", type=float, default=5, help="start no measurement later than this"
+    )
+    parser.add_argument("--profile", action="store_true", help="print the five slowest kernels")
     return parser.parse_args()
 
 

@@ -19,7 +19,7 @@ LIMIT_SECONDS = 120
 
 
 def steps(size: int, count: int, threads: int) -> None:
-    """Train in this process; print the median of the seconds a step, the first left out."""
+    """Train in this process; print the median seconds per step, without the first step."""
     import torch
 
     from mamfed_common.model.malignancy_net import build_network
@@ -43,7 +43,7 @@ def steps(size: int, count: int, threads: int) -> None:
 
 
 def measured(policy: str, options: argparse.Namespace) -> str:
-    """Run one process; return its seconds a step, or that it took too long for them."""
+    """Run one process; return its seconds per step, or a note that it took too long."""
     surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     numbers = [str(options.size), str(options.steps), str(options.threads)]
     try:

@@ -23,7 +23,7 @@ from mamfed_simulations.study.peers import PEERS
 
 OURS, LIGHTER = "mamfed", "mamfed, activations recomputed"
 FAILED = float("inf")
-"""The cost of what could not be measured."""
+"""Cost that stands for a failed measurement."""
 
 
 class Variant(NamedTuple):
@@ -43,7 +43,7 @@ VARIANTS = {
 
 
 class Bench:
-    """One device, the networks that wait for it on the CPU, and the time that is left."""
+    """A device, the networks to measure (kept on the CPU), and the remaining time."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.device = torch.device(arguments.device)
@@ -66,23 +66,23 @@ class Bench:
         self.peers = [peer.label for peer in PEERS.values()]
 
     def name(self, what: str, variant: str, batch: int) -> str:
-        """Name a result."""
+        """Return the name of a result."""
         return f"{what}, {variant}, batch {batch}, {self.size} x {self.size}, {self.place}"
 
     def late(self, what: str) -> bool:
-        """Tell whether the time is up, and say what it leaves out."""
+        """Return whether the time is up, and print what is skipped."""
         if monotonic() > self.deadline:
-            print(f"left out, the time is up: {what}", flush=True)
+            print(f"skipped, the time is up: {what}", flush=True)
             return True
         return False
 
     def finish(self) -> None:
-        """Wait for the device."""
+        """Wait for the device to finish."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
 
     def clear(self) -> None:
-        """Give the memory of what is gone back to the device."""
+        """Return unused memory to the device."""
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()
@@ -101,7 +101,7 @@ class Bench:
 
 
 class Step:
-    """A network on the device, and one step of it, waited for."""
+    """A network on the device; calling it runs one step and waits for the device."""
 
     def __init__(self, bench: Bench, label: str, variant: Variant, batch: int, train: bool) -> None:
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
@@ -119,7 +119,7 @@ class Step:
         )
 
     def __call__(self) -> None:
-        """Take the step."""
+        """Run one step."""
         with torch.set_grad_enabled(self.train):
             with self.bench.autocast(self.variant):
                 logits = self.call(self.images).float()
@@ -130,9 +130,10 @@ class Step:
 
 
 def peak_mib_of(bench: Bench, label: str, variant: Variant, batch: int, train: bool) -> float:
-    """Run a network alone, and return the peak of allocated memory; 0 off a GPU, FAILED without.
+    """Run a network alone and return its peak allocated memory in MiB.
 
-    The second step has the optimizer's moments beside it.
+    Two steps run, because only the second holds the optimizer's moments. Returns 0 without a GPU
+    and FAILED if the network cannot run.
     """
     bench.clear()
     try:
@@ -142,9 +143,9 @@ def peak_mib_of(bench: Bench, label: str, variant: Variant, batch: int, train: b
         return torch.cuda.max_memory_allocated(bench.device) / 2**20 if bench.on_gpu else 0.0
     except torch.OutOfMemoryError:
         print(f"{label}, batch {batch}: out of memory", flush=True)
-    except Exception as error:  # what torch.compile raises is not one kind
+    except Exception as error:  # torch.compile raises many kinds
         why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
-        print(f"{label}, batch {batch}: left out, {why}", flush=True)
+        print(f"{label}, batch {batch}: skipped, {why}", flush=True)
     finally:
         bench.put_back(label)
         torch.compiler.reset()
@@ -154,7 +155,7 @@ def peak_mib_of(bench: Bench, label: str, variant: Variant, batch: int, train: b
 def timed(
     bench: Bench, labels: Sequence[str], variant: Variant, batch: int, *, train: bool
 ) -> dict[str, list[float]]:
-    """Time networks in turns, all of them on the device; nothing where they do not fit together."""
+    """Time networks alternately, all on the device; return nothing if they do not fit together."""
     bench.clear()
     steps: dict[str, Step] = {}
     try:

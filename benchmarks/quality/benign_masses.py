@@ -35,7 +35,7 @@ def of_folder(name: str, folder: Path, plan: TrainingPlan, cache: Path) -> SiteD
 
 
 def masses_as_targets(folder: Path, patients: set[str], out: Path) -> None:
-    """Write a folder whose rows are the benign masses of some patients, as if malignant."""
+    """Write a folder with some patients' benign masses, labelled as malignant."""
     out.mkdir(parents=True)
     for part in ("images", "masks"):
         (out / part).symlink_to((folder / part).absolute())
@@ -50,7 +50,7 @@ def masses_as_targets(folder: Path, patients: set[str], out: Path) -> None:
 
 
 def describe(scores: list[ImageScore], samples: list[Sample]) -> str:
-    """Return what is marked of the breast, in all and outside the mass, as one line."""
+    """Return one line: marked share of the breast, in total and outside the mass."""
     marked = np.array([score.predicted_pixels for score in scores])
     masses = np.array([score.lesion_pixels for score in scores])
     both = np.array([score.dice for score in scores]) * (marked + masses) / 2

@@ -37,21 +37,21 @@ SLOPE = 0.3
 Assumed, not measured, and what the old rule loses hangs on it: see ``--slope``."""
 HALF = THRESHOLDS.index(0.5)
 NOISE = 0.02
-"""A loss below which no one would notice."""
+"""A loss too small to notice."""
 
 Curve = npt.NDArray[np.float64]
 """True mean Dice, ``(rounds, thresholds)``."""
 
 
 class Rule(NamedTuple):
-    """A rule: takes records, returns the places of a round and of a threshold."""
+    """A rule: takes round records and returns the indices of a round and a threshold."""
 
     name: str
     choose: Callable[[Sequence[RoundRecord]], tuple[int, int]]
 
 
 def highest_mean(records: Sequence[RoundRecord]) -> tuple[int, int]:
-    """Choose as mamfed once did: the highest mean over sites, then its best threshold."""
+    """Choose like earlier versions: the highest mean over sites, then its best threshold."""
     best = max(records, key=lambda r: r.mean_validation_dice or 0.0)
     known = [score.dice_at for score in best.validation.values() if score.dice_at]
     means = np.mean(known, axis=0)
@@ -68,7 +68,7 @@ def one_error(records: Sequence[RoundRecord]) -> tuple[int, int]:
 
 
 def last_at_half(records: Sequence[RoundRecord]) -> tuple[int, int]:
-    """Choose nothing."""
+    """Take the last round at 0.5 without choosing."""
     return len(records) - 1, HALF
 
 
@@ -76,22 +76,22 @@ RULES = (Rule("highest mean (old)", highest_mean), Rule("one standard error", on
 
 
 def rising(draw: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Rise and stay."""
+    """A curve that rises and stays."""
     return 0.55 * (1 - np.exp(-np.arange(1, ROUNDS + 1) / 3)) + draw.normal(0, 0.01, ROUNDS)
 
 
 def unsteady(draw: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Rise with a learning rate that is too high: every round is another model."""
+    """A curve that rises with too high a learning rate: every round is a different model."""
     return rising(draw) + draw.normal(0, 0.05, ROUNDS) * np.linspace(1, 0.2, ROUNDS)
 
 
 def overfitting(draw: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Rise, and lose a tenth from the sixth round on."""
+    """A curve that rises and loses a tenth from the sixth round on."""
     return rising(draw) - 0.1 * np.clip((np.arange(ROUNDS) - 5) / 9, 0, 1)
 
 
 def collapsing(draw: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Rise, and fall apart at some round."""
+    """A curve that rises and collapses at some round."""
     return np.where(np.arange(ROUNDS) < draw.integers(6, ROUNDS - 1), rising(draw), 0.1)
 
 
@@ -99,7 +99,7 @@ SHAPES = (rising, unsteady, overfitting, collapsing)
 
 
 def with_thresholds(dice: npt.NDArray[np.float64], draw: np.random.Generator) -> Curve:
-    """Let Dice fall on both sides of a best threshold near 0.5: at .1 and .9 by .03 to .1."""
+    """Lower Dice on both sides of a best threshold near 0.5: at .1 and .9 by .03 to .1."""
     best = np.clip(draw.normal(0.5, 0.15), 0.1, 0.9)
     steepness = draw.uniform(0.2, 0.5)
     curve = dice[:, None] - steepness * (np.array(THRESHOLDS) - best) ** 2
@@ -155,7 +155,7 @@ def _record(number: int, scores: dict[str, SiteScore], mean: float) -> RoundReco
 
 
 def trial(curve: Curve, images: int, draw: np.random.Generator, slope: float) -> list[float]:
-    """Return how much better each rule does than the last round at 0.5, in true Dice."""
+    """Return each rule's gain in true Dice over the last round at 0.5."""
     records = validate(curve, images, draw, slope)
     base = curve[last_at_half(records)]
     return [float(curve[rule.choose(records)] - base) for rule in RULES]

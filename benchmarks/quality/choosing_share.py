@@ -27,13 +27,13 @@ import numpy as np
 SHARES = np.array([0.0, 0.25, 0.5, 1.0])
 HALF = 2
 EASE = 0.22
-"""Standard deviation of an image's Dice that is the same at every share."""
+"""Standard deviation of the part of an image's Dice that does not depend on the share."""
 LIKING = 0.2
-"""That of its difference between the shares 0 and 1; in between in proportion."""
+"""Standard deviation of its difference between the shares 0 and 1; proportional in between."""
 OF_PATIENT = 0.7
-"""Share of both variances that a patient's images have in common."""
+"""Fraction of both variances that is common to a patient's images."""
 OWN = 0.02
-"""Standard deviation of the rest, of each image and share."""
+"""Standard deviation of the remainder, independent for each image and share."""
 A_PATIENT = 2
 IMAGES = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 MEASURED = np.array(
@@ -70,7 +70,7 @@ class Gains(NamedTuple):
 
     @property
     def safe(self) -> bool:
-        """Whether choosing gains wherever it can, and loses little where it cannot."""
+        """Whether choosing gains wherever it can and loses little elsewhere."""
         return min(self.drawn) > 0 and min(self.worst_measured, self.worst_drawn) >= -MOST_LOST
 
 
@@ -94,12 +94,12 @@ def highest(dice: np.ndarray) -> np.ndarray:
 
 
 def one_error(dice: np.ndarray) -> np.ndarray:
-    """Choose one half, unless another is better by a standard error of the paired difference."""
+    """Choose one half unless another share is better by a standard error of the difference."""
     return _unless_better(dice, 1.0)
 
 
 def two_errors(dice: np.ndarray) -> np.ndarray:
-    """Choose one half, unless another is better by two standard errors."""
+    """Choose one half unless another share is better by two standard errors."""
     return _unless_better(dice, 2.0)
 
 
@@ -127,7 +127,7 @@ RULES: dict[str, Rule] = {
 
 
 def gains(rule: Rule, images: int, trials: int) -> Gains:
-    """Return what a rule gains with so many validation images."""
+    """Return a rule's gain for a number of validation images."""
     rng = np.random.default_rng([0, images])
     by_site = np.array([_gain(rule, np.tile(t, (trials, 1)), images, rng)[0] for t in MEASURED])
     drawn, near = [], []
@@ -156,7 +156,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--trials", type=int, default=40000, help="sites drawn, fewer of large ones"
+        "--trials", type=int, default=40000, help="number of sites drawn; fewer for large sites"
     )
     trials = parser.parse_args().trials
     for name, rule in RULES.items():

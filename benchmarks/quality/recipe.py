@@ -38,7 +38,7 @@ PLAN = TrainingPlan(
 
 
 class TrialNetwork(nn.Module):
-    """The U-Net and a trial's head: image ``(N, 1, H, W)`` in 0..1 to logits of that shape."""
+    """The U-Net with a trial's head: image ``(N, 1, H, W)`` in 0..1 to logits of that shape."""
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def autocast() -> torch.autocast:
 
 
 class Descent:
-    """AdamW along the plan's schedule, and where asked an average of the weights."""
+    """AdamW with the plan's schedule and, if the trial asks for it, an average of the weights."""
 
     def __init__(self, network: nn.Module, rate: float, warm_up: float, steps: int) -> None:
         self.network, self.rate, self.warm_up, self.steps, self.done = (
@@ -92,7 +92,7 @@ class Descent:
         self.optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=WEIGHT_DECAY)
 
     def step(self, loss: Tensor) -> None:
-        """Take one step down the clipped gradient."""
+        """Take one step with the clipped gradient."""
         progress, rest = self.done / self.steps, 1 - self.warm_up
         cosine = 0.5 * (1 + float(np.cos(np.pi * (progress - self.warm_up) / rest)))
         rising = progress < self.warm_up
@@ -196,7 +196,7 @@ def finetune(
 
 @torch.no_grad()
 def marked(network: nn.Module, samples: Sequence[Sample]) -> Tensor:
-    """Return what the network marks inside the breasts: ``(N, 1, H, W)`` bool."""
+    """Return the pixels that the network marks inside the breasts: ``(N, 1, H, W)`` bool."""
     with autocast():
         probability = network(to_tensor([sample.image for sample in samples])).sigmoid()
     return (probability >= 0.5) & fields(samples)
@@ -214,7 +214,7 @@ def mean_dice(network: nn.Module, samples: Sequence[Sample]) -> float:
 
 
 class Images:
-    """What every trial reads; each list holds the plan's part of the patients."""
+    """The data of all trials; each list holds one part of the patients, as split by the plan."""
 
     def __init__(self, data: Path, cache: Path) -> None:
         def read(name: str, purpose: Purpose, part: Part) -> Sequence[Sample]:
@@ -248,10 +248,12 @@ def run(trial: Trial, images: Images) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, help="prepared images; made in a minute if absent")
-    parser.add_argument("--list", action="store_true", help="name the trials")
     parser.add_argument(
-        "trials", nargs="*", metavar="TRIAL", help="of --list; all if none is named"
+        "--cache", type=Path, help="folder for prepared images; created in a minute"
+    )
+    parser.add_argument("--list", action="store_true", help="list the trials")
+    parser.add_argument(
+        "trials", nargs="*", metavar="TRIAL", help="names from --list; default: all"
     )
     arguments = parser.parse_args()
     if arguments.list:

@@ -23,7 +23,7 @@ STILL = AugmentationConfig(max_rotation_degrees=0, max_log_scale=0, gamma=0)
 
 @dataclass(frozen=True)
 class Trial:
-    """One training; the defaults are the plan's own recipe but for the benign term."""
+    """One training; the defaults are the plan's recipe except for the benign term."""
 
     head: Literal["subtraction", "direct"] = "subtraction"
     network: str = "stem 2"

@@ -31,12 +31,12 @@ COMMAND = Path(sys.executable).with_name("mamfed-simulate")
 
 
 def check_folders(data: Path, names: Sequence[str]) -> None:
-    """End with one line where a site's folder is missing."""
+    """Exit with one line if a site's folder is missing."""
     missing = [name for name in names if not (data / name / "labels.csv").is_file()]
     if missing:
         sys.exit(
-            f"{data}: no labels.csv in {', '.join(missing)}; the head of {Path(__file__).name} "
-            "says what each folder holds and where it is from"
+            f"{data}: no labels.csv in {', '.join(missing)}; see the docstring of "
+            f"{Path(__file__).name} for the content and source of each folder"
         )
 
 
@@ -48,7 +48,7 @@ def federation(sites: dict[str, Path], plan: Path, out: Path, more: Sequence[str
 
 
 def run(command: Sequence[str]) -> None:
-    """Print a command and run it; end where it fails."""
+    """Print a command and run it; exit if it fails."""
     print(f"$ {shlex.join(command)}", flush=True)
     code = subprocess.run(command).returncode
     if code:
@@ -56,7 +56,7 @@ def run(command: Sequence[str]) -> None:
 
 
 def options(description: str | None, out: str) -> argparse.ArgumentParser:
-    """Return what both benchmarks of unlike sites are told."""
+    """Return the parser of the options that both benchmarks of unlike sites share."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

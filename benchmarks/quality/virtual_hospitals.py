@@ -32,7 +32,7 @@ GAIN = "fedavg"
 
 
 def compare(name: str, deal: Sequence[str], given: Any) -> dict[str, Any]:
-    """Deal the cohort, compare the arms, and return the results by hospital with their sizes."""
+    """Split the cohort, compare the arms, and return sizes and results by hospital."""
     hospitals, out = given.out / f"{name}-hospitals", given.out / name
     looks = ["--looks", "--out", str(hospitals)]
     run([str(COMMAND), "partition", "--data", str(given.data / DEALT), *deal, *looks])
@@ -59,7 +59,7 @@ def compare(name: str, deal: Sequence[str], given: Any) -> dict[str, Any]:
 
 
 def draw(curve: dict[str, dict[str, Any]]) -> bytes:
-    """Draw each hospital's gain over local training against its size, as PNG bytes."""
+    """Return a PNG of each hospital's gain over local training against its size."""
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     frame(
@@ -85,7 +85,7 @@ def draw(curve: dict[str, dict[str, Any]]) -> bytes:
 def main() -> None:
     """Run both comparisons and write the curve."""
     parser = options(__doc__, "runs/virtual-hospitals")
-    parser.add_argument("--counts", default=COUNTS, help="hospitals of the curve, with commas")
+    parser.add_argument("--counts", default=COUNTS, help="numbers of hospitals, comma-separated")
     given = parser.parse_args()
     check_folders(given.data, (DEALT, *BESIDE))
     given.out.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -86,4 +86,4 @@ def test_nothing_begins_when_the_time_is_up(capsys):
     bench = gpu.Bench(Namespace(device="cpu", size=64, runs=1, minutes=0))
     assert gpu.compare(bench, "fp32", 1, train=True) == gpu.FAILED
     said = capsys.readouterr().out
-    assert said.splitlines()[0] == "left out, the time is up: mamfed, fp32, batch 1"
+    assert said.splitlines()[0] == "skipped, the time is up: mamfed, fp32, batch 1"
