@@ -53,7 +53,9 @@ def list_plans(home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As for approve; the newest plan if omitted.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="The plan, as for approve; the newest if omitted.")
+    ] = "",
     home: Home = Path(),
     output: OutputFormat = Format.TEXT,
 ) -> None:

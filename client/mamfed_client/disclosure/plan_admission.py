@@ -1,4 +1,4 @@
-"""Whether a site follows a plan, according to its policy and the decisions of its people."""
+"""Decide whether a site follows a plan, by its policy and the decisions of its people."""
 
 from __future__ import annotations
 

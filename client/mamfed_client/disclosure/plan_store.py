@@ -54,7 +54,7 @@ class PlanStore:
     """A folder of plans and decisions, created when the first plan arrives."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep plans in this folder (0700)."""
+        """Store plans in this folder (0700)."""
         self._folder = folder
 
     def remember(self, plan: TrainingPlan) -> None:

@@ -1,4 +1,4 @@
-"""What a site shows its people while it refuses requests: reason and remedy, in one line."""
+"""The line that a site shows its people while it refuses requests: reason and remedy."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from mamfed_common.security.enrolment import Welcome, check_welcome, read_welcom
 from mamfed_common.security.keys import read_key
 
 MODULES = {"node": "mamfed_client.node.supernode", "worker": "mamfed_client.node.executor"}
-"""What runs in each process of a site, by the name of its log."""
+"""Module of each process of a site; the process's name is also the name of its log."""
 
 REFUSED_SECONDS = 60.0
 """Seconds until a refused site tries again, as it may have been approved meanwhile."""

@@ -16,13 +16,13 @@ from mamfed_client.prediction.lesions import Lesion, MarkedRegions, mark
 from mamfed_client.prediction.model import NOTICE, LoadedModel
 from mamfed_client.prediction.pictures import (
     draw_difference,
+    draw_labels,
     draw_outlines,
     draw_square,
-    hung,
-    labelled,
+    hung_frame,
     to_jpeg,
     to_png,
-    whole,
+    whole_frame,
 )
 from mamfed_client.prediction.segmentation import (
     Encoded,
@@ -210,13 +210,13 @@ def pictures_of(
         drawn[DIFFERENCE], shown_at = draw_difference(
             view.sample, prediction.reconstruction, view.transform
         )
-    frame = hung(view.transform, view.facts.laterality)
+    frame = hung_frame(view.transform, view.facts.laterality)
     on_page = {
         name: frame.show(picture, (view.transform.rows, view.transform.columns))
         for name, picture in drawn.items()
     }
-    for picture, framed in ((drawn[MARKED], whole(view.grey.shape)), (on_page[MARKED], frame)):
-        labelled(picture, marked.lesions, framed)
+    draw_labels(drawn[MARKED], marked.lesions, whole_frame(view.grey.shape))
+    draw_labels(on_page[MARKED], marked.lesions, frame)
     files = {f"{name}.png": to_png(picture) for name, picture in drawn.items()}
     files |= {f"{ON_PAGE}{name}.jpg": to_jpeg(picture) for name, picture in on_page.items()}
     return files, shown_at

@@ -65,12 +65,12 @@ class Frame(NamedTuple):
         return (1 - x if self.mirrored else x), y
 
 
-def whole(shape: tuple[int, ...]) -> Frame:
+def whole_frame(shape: tuple[int, ...]) -> Frame:
     """Return the frame that shows a file's whole image at reading size."""
     return Frame(Box(0, shape[0], 0, shape[1]), False, *reading_size(shape, LONGEST_SIDE))
 
 
-def hung(transform: Transform, laterality: Laterality | None) -> Frame:
+def hung_frame(transform: Transform, laterality: Laterality | None) -> Frame:
     """Return the frame that shows a breast as radiologists hang it, its chest wall to the middle.
 
     The right breast is on the left, with its chest wall on the right. A breast of unknown side is
@@ -99,7 +99,7 @@ def draw_outlines(grey: Grey, mask: Mask) -> Picture:
     return picture
 
 
-def labelled(picture: Picture, lesions: Sequence[Lesion], frame: Frame) -> Picture:
+def draw_labels(picture: Picture, lesions: Sequence[Lesion], frame: Frame) -> Picture:
     """Write number and score beside each lesion in a picture of this frame."""
     height, width = picture.shape[:2]
     letters = max(height / 1600, 0.45)

@@ -74,12 +74,12 @@ class PredictionTask(NamedTuple):
     Attributes:
         source: The image.
         identity: Its pseudonym.
-        said: Pseudonym of its metadata, see :meth:`.Source.said`.
+        metadata_id: Pseudonym of its metadata, see :meth:`.Source.metadata_id`.
     """
 
     source: Source
     identity: str
-    said: str
+    metadata_id: str
 
 
 def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]:
@@ -108,54 +108,54 @@ def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]
     )
     offered = find_sources(request.inputs, selection)
     if dry_run:
-        todo, outcomes = _todo(offered, PredictionFolder(request.out), secret)
-        return forecast(model, offered, len(todo), outcomes)
+        tasks, outcomes = _new_tasks(offered, PredictionFolder(request.out), secret)
+        return forecast(model, offered, len(tasks), outcomes)
     with open_folder(request.out, question) as folder:
-        todo, outcomes = _todo(offered, folder, secret)
-        _forget(folder, outcomes, names_patients=request.names_patients)
-        _predict(request, model, folder, todo, outcomes, secret)
+        tasks, outcomes = _new_tasks(offered, folder, secret)
+        _clean(folder, outcomes, names_patients=request.names_patients)
+        _predict(request, model, folder, tasks, outcomes, secret)
         document = document_of(model, folder, outcomes)
         write_atomic(request.out / SUMMARY, json.dumps(document, indent=2) + "\n")
         write_pages(folder, document)
     return document
 
 
-def _todo(
+def _new_tasks(
     offered: FoundSources, folder: PredictionFolder, secret: bytes
 ) -> tuple[list[PredictionTask], PredictionCounts]:
     """Return the images to predict, without those in the folder and those given twice."""
     outcomes = PredictionCounts(rejected=list(offered.rejected), own=offered.own)
-    todo: dict[str, PredictionTask] = {}
+    tasks: dict[str, PredictionTask] = {}
     known: dict[str, str] = {}
     for source in track(offered.sources, "listing", console=console(), transient=True):
         try:
-            identity, said = source.identity(secret), source.said(secret)
+            identity, metadata_id = source.identity(secret), source.metadata_id(secret)
         except FileRejected as refusal:
             outcomes.rejected.append(rejection(source.row.row_number, source.name, refusal))
             continue
         if identity in known:
             outcomes.duplicates += 1
-            outcomes.contradicted += known[identity] != said
+            outcomes.contradicted += known[identity] != metadata_id
             continue
-        known[identity] = said
+        known[identity] = metadata_id
         record = folder.find(identity)
-        if record is not None and record["said"] == said:
+        if record is not None and record["said"] == metadata_id:
             outcomes.done_before += 1
             outcomes.kept.append((record, source))
             continue
         if record is not None:
             outcomes.outdated.append(record)
-        todo[identity] = PredictionTask(source, identity, said)
+        tasks[identity] = PredictionTask(source, identity, metadata_id)
     names = {s.name for s in offered.sources} | {r.image for r in offered.rejected}
     outcomes.replaced = [
         record
         for record in folder.records()
         if record["image"] not in known and record["source"] in names
     ]
-    return list(todo.values()), outcomes
+    return list(tasks.values()), outcomes
 
 
-def _forget(folder: PredictionFolder, outcomes: PredictionCounts, *, names_patients: bool) -> None:
+def _clean(folder: PredictionFolder, outcomes: PredictionCounts, *, names_patients: bool) -> None:
     """Remove outdated results, and update the source of the images that are kept.
 
     Patient numbers that may no longer be shown are removed from all records.
@@ -174,7 +174,7 @@ def _predict(
     request: Request,
     model: LoadedModel,
     folder: PredictionFolder,
-    todo: Sequence[PredictionTask],
+    tasks: Sequence[PredictionTask],
     outcomes: PredictionCounts,
     secret: bytes,
 ) -> None:
@@ -183,10 +183,10 @@ def _predict(
     Memory holds one batch for each of at most ``MAX_DECODERS`` threads.
     """
     size = request.batch or DEFAULT_BATCH.get(model.device.type, 1)
-    batches = [todo[start : start + size] for start in range(0, len(todo), size)]
+    batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     with (
         open_decoder_pool(len(batches)) as decoders,
-        reading_progress("predicting", len(todo)) as done,
+        reading_progress("predicting", len(tasks)) as done,
     ):
         worker = _Worker(
             model,
@@ -223,15 +223,15 @@ class _Worker:
         Raises:
             MamfedError: The device has too little memory, or the folder cannot be written.
         """
-        said = {todo.identity: todo.said for todo in batch}
-        views = [view for todo in batch if (view := self._view(todo)) is not None]
+        metadata_ids = {task.identity: task.metadata_id for task in batch}
+        views = [view for task in batch if (view := self._view(task)) is not None]
         if not views:
             return
         with self.network:
             predictions = _in_memory(self.model, [view.sample for view in views])
         for view, prediction in zip(views, predictions, strict=True):
             files, record = answer(view, prediction, self.model, self.encoding)
-            record |= {"said": said[view.identity]}
+            record |= {"said": metadata_ids[view.identity]}
             if self.names_patients and view.patient:
                 record |= {"patient": view.patient}
             self.folder.keep(view.identity, files, record)
@@ -239,12 +239,12 @@ class _Worker:
                 self.outcomes.predicted += 1
                 self.done(1, 0)
 
-    def _view(self, todo: PredictionTask) -> View | None:
+    def _view(self, task: PredictionTask) -> View | None:
         """Read an image; record it as rejected if it cannot be used."""
-        source, size = todo.source, self.model.plan.image_size
+        source, size = task.source, self.model.plan.image_size
         try:
             with self.readers.decoder() as decoder:
-                return view_of(source, todo.identity, size, decoder, self.secret)
+                return view_of(source, task.identity, size, decoder, self.secret)
         except FileRejected as refusal:
             reason = refusal
         except DataError as error:  # a prepared sample is damaged

@@ -43,7 +43,7 @@ class Source:
     outcome: RowResult | None = None
     lone_studies: bool = False
 
-    def said(self, secret: bytes) -> str:
+    def metadata_id(self, secret: bytes) -> str:
         """Return a pseudonym of the image's metadata from its row, file name and preparation.
 
         It covers everything besides the image's bytes on which the results depend, and reveals no

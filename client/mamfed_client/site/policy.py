@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # reading settings must not load torch
 logger = logging.getLogger(__name__)
 
 COUNTS = "counts"
-"""What a site has for a plan: all of a ``SiteDescription`` except its splits."""
+"""All of a ``SiteDescription`` except its splits: counts of the site's data for a plan."""
 SPLIT = "split"
 """Digests of how its data sets are divided (``SiteDescription.splits``)."""
 NUM_EXAMPLES = "num_examples"

@@ -9,7 +9,7 @@ import pytest
 
 from mamfed_client.imaging.geometry import Box, Transform
 from mamfed_client.prediction.lesions import Lesion
-from mamfed_client.prediction.pictures import hung, labelled, whole
+from mamfed_client.prediction.pictures import draw_labels, hung_frame, whole_frame
 from mamfed_client.prediction.study_page import HungImage, hang
 
 
@@ -46,7 +46,7 @@ def test_chest_walls_meet_in_the_middle_however_the_file_is(side, flipped):
     image = np.zeros((100, 100), np.uint8)
     chest_wall = 95 if flipped else 5
     image[10:90, chest_wall - 5 : chest_wall + 5] = 200
-    shown = hung(way, side).show(image, (100, 100))
+    shown = hung_frame(way, side).show(image, (100, 100))
     half = shown.shape[1] // 2
     bright = "right" if shown[:, half:].mean() > shown[:, :half].mean() else "left"
     assert bright == {"R": "right", "L": "left"}[side]
@@ -54,13 +54,13 @@ def test_chest_walls_meet_in_the_middle_however_the_file_is(side, flipped):
 
 def test_a_breast_of_unknown_side_is_shown_as_it_is():
     for flipped in (False, True):
-        assert not hung(transform(flipped=flipped), None).mirrored
+        assert not hung_frame(transform(flipped=flipped), None).mirrored
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_labels_stand_beside_their_lesion_also_in_a_mirrored_picture(mirrored):
     way = transform(flipped=False)
-    frame = hung(way, "R" if mirrored else "L")
+    frame = hung_frame(way, "R" if mirrored else "L")
     assert frame.mirrored == mirrored
     x, y = frame.place(Box(30, 40, 10, 20))
     assert (x, y) == (pytest.approx(0.8 if mirrored else 0.4), pytest.approx(0.25))
@@ -70,7 +70,7 @@ def test_a_label_at_the_edge_stays_in_the_picture():
     shape = (400, 300)
     picture = np.zeros((*shape, 3), np.uint8)
     lesion = Lesion(2, 298, Box(0, 5, 295, 300), 25, None, 0.5, 0.6)
-    drawn = labelled(picture, [lesion], whole(shape)) > 128
+    drawn = draw_labels(picture, [lesion], whole_frame(shape)) > 128
     rows, columns = np.nonzero(drawn.any(axis=2))
     assert len(rows) > 50
     assert rows.min() >= 0
@@ -81,7 +81,7 @@ def test_a_label_at_the_edge_stays_in_the_picture():
 def test_a_label_is_read_on_bright_tissue_too():
     lesion = Lesion(2, 298, Box(200, 205, 100, 105), 25, None, 0.5, 0.6)
     bright = np.full((400, 300, 3), 255, np.uint8)
-    drawn = labelled(bright, [lesion], whole((400, 300)))
+    drawn = draw_labels(bright, [lesion], whole_frame((400, 300)))
     rows, columns = np.nonzero((drawn < 50).all(axis=2))
     plate = drawn[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     assert 0.4 < (plate < 50).mean() < 0.95
@@ -89,7 +89,7 @@ def test_a_label_is_read_on_bright_tissue_too():
 
 def lit(boxes):
     lesions = [Lesion(0, 0, box, 25, None, 0.5, 0.6) for box in boxes]
-    drawn = labelled(np.zeros((400, 300, 3), np.uint8), lesions, whole((400, 300)))
+    drawn = draw_labels(np.zeros((400, 300, 3), np.uint8), lesions, whole_frame((400, 300)))
     return (drawn > 128).any(axis=2).sum()
 
 
