@@ -1,7 +1,7 @@
-"""The breast of a synthetic mammogram before any finding: outline, tissue, muscle, skin.
+"""Draw the breast of a synthetic mammogram without findings: outline, tissue, muscle, skin.
 
-Drawn as a left breast, chest wall at the left edge. Lengths are fractions of the breast's
-height until they meet the pixel grid, so a scene looks the same at any resolution.
+It is drawn as a left breast with the chest wall at the left edge. Lengths are fractions of the
+breast's height until rasterisation, so a scene looks the same at any resolution.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Density = Literal["A", "B", "C", "D"]
 FAT = 0.25
 """Attenuation of plain fatty tissue at full compression."""
 GLAND = 0.36
-"""What fully glandular tissue adds to it."""
+"""Additional attenuation of fully glandular tissue."""
 PECTORAL = 0.60
 """Attenuation of the pectoral muscle."""
 GLAND_EXTENT: dict[Density, float] = {"A": 0.22, "B": 0.5, "C": 0.82, "D": 1.15}
-"""How far glandular tissue fills the cone behind the nipple, by ACR density class."""
+"""Extent of glandular tissue in the cone behind the nipple, by ACR density class."""
 
 _Floats = npt.NDArray[np.float32]
 _Flags = npt.NDArray[np.bool_]
@@ -31,18 +31,18 @@ _Flags = npt.NDArray[np.bool_]
 
 @dataclass
 class Scene:
-    """A left breast being drawn; findings are added to it one after the other.
+    """A left breast, to which findings are added one after the other.
 
     Attributes:
         attenuation: ``(H, W)`` float32, fat about 0.25, muscle about 0.6.
         breast_mask: ``(H, W)`` bool, the breast.
         muscle: ``(H, W)`` bool, the pectoral muscle; all false in a CC view.
         room: ``(H, W)`` float32, pixels to the nearest skin, muscle or image edge; 0 outside.
-        nipple: Its x and y in pixels.
+        nipple: x and y of the nipple in pixels.
         size: Height of the breast in pixels, the unit of a finding's lengths.
-        depth: Chest wall to nipple in pixels.
-        mask: ``(H, W)`` bool, what is malignant.
-        taken: Circles (x, y, radius in pixels) that hold a finding already.
+        depth: Distance from chest wall to nipple in pixels.
+        mask: ``(H, W)`` bool, malignant pixels.
+        taken: Circles (x, y, radius in pixels) that already hold a finding.
     """
 
     attenuation: _Floats
@@ -76,7 +76,7 @@ def draw_breast(
         depth: Chest wall to nipple as a fraction of the breast's height.
 
     Returns:
-        The scene to add findings to.
+        The scene, ready for findings.
     """
     size = height * shape[0]
     reach = min(depth * size, 0.85 * shape[1])
@@ -104,7 +104,7 @@ def draw_breast(
 def _silhouette(
     width: _Floats, nipple: tuple[float, float], size: float, shape: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
-    """Fill the breast with 1, its nipple in profile."""
+    """Return the breast as 1 and the rest as 0, with the nipple in profile."""
     breast = (np.arange(shape[1], dtype=np.float32) < width[:, None]).astype(np.uint8)
     center = (round(nipple[0] - 0.006 * size), round(nipple[1]))
     cv2.ellipse(breast, center, (round(0.024 * size), round(0.02 * size)), 0, 0, 360, 1, -1)
@@ -112,7 +112,7 @@ def _silhouette(
 
 
 def _room(free: npt.NDArray[np.uint8]) -> _Floats:
-    """Measure the distance in pixels to what is not free, the image's edges included."""
+    """Return the distance in pixels to the nearest pixel that is not free, or to the image edge."""
     framed = cv2.copyMakeBorder(free, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return cast(_Floats, cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1])
 
@@ -120,7 +120,7 @@ def _room(free: npt.NDArray[np.uint8]) -> _Floats:
 def _outline(
     rng: np.random.Generator, view: View, shape: tuple[int, int], size: float, depth: float
 ) -> tuple[_Floats, tuple[float, float]]:
-    """Give the breast's width in pixels at every row, and the nipple's x and y."""
+    """Return the breast's width in pixels at every row, and the nipple's x and y."""
     rows = np.arange(shape[0], dtype=np.float32)
     if view == "CC":
         nipple_row = shape[0] * rng.uniform(0.46, 0.54)
@@ -152,7 +152,7 @@ def _parenchyma(
     size: float,
     depth: float,
 ) -> _Floats:
-    """Draw fat and fibroglandular tissue: a cone of lobules and ducts behind the nipple."""
+    """Return fat and fibroglandular tissue: a cone of lobules and ducts behind the nipple."""
     shape = (skin.shape[0], skin.shape[1])
     x = (np.arange(shape[1], dtype=np.float32) - nipple[0]) / np.float32(depth)
     y = (np.arange(shape[0], dtype=np.float32) - nipple[1]) / np.float32(size)
@@ -171,13 +171,13 @@ def _parenchyma(
 
 
 def _strands(rng: np.random.Generator, x: _Floats, y: _Floats, size: float) -> _Floats:
-    """Draw ducts that run to the nipple and the net of ligaments, 0..1.
+    """Return ducts that run to the nipple and the net of ligaments, 0..1.
 
-    ``x`` ``(W,)`` and ``y`` ``(H,)`` are pixels from the nipple.
+    ``x`` ``(W,)`` and ``y`` ``(H,)`` are distances from the nipple in pixels.
     """
     shape = (len(y), len(x))
     grid_x, grid_y = np.meshgrid(-x, y)
-    # Measured from the vertical, so that the jump of the angle lies in front of the nipple.
+    # Angles are measured from the vertical, so that their jump lies in front of the nipple.
     radius, angle = cv2.cartToPolar(grid_y, grid_x)
     bend = smooth_noise(rng, shape, 7)
     sheet = rng.standard_normal((160, 12), dtype=np.float32)
@@ -196,7 +196,7 @@ def _strands(rng: np.random.Generator, x: _Floats, y: _Floats, size: float) -> _
 
 
 def _pectoral(rng: np.random.Generator, shape: tuple[int, int], top_width: float) -> _Floats:
-    """Give the pectoral muscle's cover, 0..1: a slightly bulging wedge at the chest wall."""
+    """Return the pectoral muscle's coverage, 0..1: a slightly bulging wedge at the chest wall."""
     rows = np.arange(shape[0], dtype=np.float32)
     reach = np.clip(rows / (shape[0] * rng.uniform(0.55, 0.78)), 0, 1)
     edge = top_width * rng.uniform(0.72, 0.9) * (1 - reach ** rng.uniform(1.0, 1.35))
@@ -216,7 +216,7 @@ def _muscle_fibres(rng: np.random.Generator, shape: tuple[int, int]) -> _Floats:
 
 
 def _compress(attenuation: _Floats, skin: _Floats) -> _Floats:
-    """Thin the breast towards its edge, where the paddle no longer presses, and add the skin."""
+    """Thin the breast towards its edge, where the paddle does not press, and add the skin."""
     inside = 1 - np.clip(skin / 0.09, 0, 1)
     thickness = np.sqrt(1 - inside**2)
     line = np.exp(-(((skin - 0.006) / 0.005) ** 2))
@@ -225,14 +225,14 @@ def _compress(attenuation: _Floats, skin: _Floats) -> _Floats:
 
 
 def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], beta: float) -> _Floats:
-    """Draw noise of zero mean and unit variance whose power falls as 1 / frequency ** beta.
+    """Return noise of zero mean and unit variance whose power falls as 1 / frequency ** beta.
 
-    Mammograms have beta near 3 (Burgess 1999). It is drawn on a grid of half the side and
+    Mammograms have beta near 3 (Burgess 1999). The noise is drawn on a grid of half the side and
     enlarged; the detector's own noise fills the finest scale.
 
     Args:
         rng: Source of the noise.
-        shape: Rows and columns wanted.
+        shape: Rows and columns of the result.
         beta: Exponent of the power spectrum.
 
     Returns:
@@ -250,7 +250,7 @@ def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], beta: float)
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> _Floats:
-    """Draw smooth noise ``shape`` with about ``cells`` bumps along the rows' axis."""
+    """Return smooth noise of ``shape`` with about ``cells`` bumps along the rows' axis."""
     grid = (cells, max(2, round(cells * shape[1] / shape[0])))
     bumps = rng.standard_normal(grid, dtype=np.float32)
     return cast(_Floats, cv2.resize(bumps, shape[::-1], interpolation=cv2.INTER_CUBIC))

@@ -1,4 +1,4 @@
-"""Folders with bad files among good ones; why each bad one is refused is known beforehand."""
+"""Write folders with bad files among good ones, each with a known reason for rejection."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from mamfed_simulations.phantoms.vendor_rendering import VendorLook, apply_look
 from mamfed_simulations.phantoms.vendors import VENDORS, TableRow, write_mask, write_table
 
 KINDS: dict[str, tuple[Reason, Maker]] = {**BROKEN, **UNWANTED, **DUPLICATES}
-"""All kinds of bad files: why they are refused, and what makes one of a sound mammogram."""
+"""All kinds of bad files: the rejection reason, and the function that makes one."""
 
 INTAKE_SCALE = 0.065
 """Images of about 150 to 215 rows."""
 SCENES = 8
-"""Patients drawn for each vendor, half of them malignant; they are taken again and again."""
+"""Patients drawn per vendor, half of them malignant; they are reused in turn."""
 
 
 class _Image(NamedTuple):
-    """A mammogram to be written; its number seeds noise and exposure."""
+    """A mammogram to write; its number seeds noise and exposure."""
 
     number: int
     phantom: Phantom
@@ -40,7 +40,7 @@ class _Image(NamedTuple):
     patient_id: str
 
     def dataset(self, seed: int, scale: float) -> Dataset:
-        """Take the image; the same one each time."""
+        """Return the mammogram's data set; every call returns the same."""
         return mammogram_dataset(
             apply_look(self.phantom, self.look, generator(seed, "image", self.number)),
             self.phantom,
@@ -51,7 +51,7 @@ class _Image(NamedTuple):
         )
 
     def file(self, kind: str, seed: int, scale: float) -> bytes:
-        """Return the file that it makes, a bad one where a kind is named."""
+        """Return its file content; ``kind`` names a kind of bad file, or is empty."""
         dataset = self.dataset(seed, scale)
         if kind:
             return KINDS[kind][1](dataset)
@@ -64,12 +64,12 @@ def write_bad_files(
     """Write one file of each kind in ``KINDS``, and ``00-good.dcm``, which the duplicates repeat.
 
     Args:
-        folder: Made if missing.
-        seed: Names the images.
+        folder: Created if missing.
+        seed: Seed of the images.
         scale: Size of the images, as a fraction of the detector's.
 
     Returns:
-        The bad files' names in their order, and why each is to be refused.
+        The names of the bad files in order, with the expected rejection reasons.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -94,18 +94,18 @@ def write_intake_folder(
     *,
     table: bool = True,
 ) -> dict[Reason, int]:
-    """Write a hospital's folder of which some files are bad, of every kind in turn.
+    """Write a hospital's folder in which some files are bad, cycling through the kinds.
 
     Args:
-        folder: Made if missing; files of the same names are replaced.
+        folder: Created if missing; files of the same names are replaced.
         images: Number of files in ``images/``.
-        bad: How many of them are bad; fewer than ``images``, for the first is not.
-        seed: Names the folder.
+        bad: Number of bad files; below ``images``, because the first file is always good.
+        seed: Seed of the folder.
         scale: Size of the images, as a fraction of the detector's.
-        table: Whether to write ``labels.csv`` and masks; without, the folder is bare DICOM.
+        table: Whether to write ``labels.csv`` and masks; otherwise the folder holds DICOM only.
 
     Returns:
-        How many files are to be refused, by reason.
+        The expected number of rejected files by reason.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -139,7 +139,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _images(seed: int, scale: float) -> Iterator[_Image]:
-    """Give images without end: two views a patient, the vendors in turn."""
+    """Yield images endlessly: two views per patient, cycling through the vendors."""
     scenes = {look.name: list(_scenes(look, seed, scale)) for look in VENDORS.values()}
     for patient, look in enumerate(cycle(VENDORS.values())):
         patient_id = f"SYN{derive_seed(seed, 'intake', patient) % 10**10:010d}"
@@ -159,9 +159,9 @@ def _scenes(look: VendorLook, seed: int, scale: float) -> Iterator[list[Phantom]
 
 
 def _shown(image: _Image, kind: str, good: _Image) -> _Image:
-    """Choose what a file is made of: a duplicate of the good image before it, others of their own.
+    """Return the image behind a file: for a duplicate, the preceding good image.
 
-    Bad files have patients of their own, so that no good image is judged by them.
+    Other bad files get their own patients, so that they do not affect good images.
     """
     if kind in DUPLICATES:
         return good
@@ -169,7 +169,7 @@ def _shown(image: _Image, kind: str, good: _Image) -> _Image:
 
 
 def _row(image: _Image, number: int, scale: float, *, sound: bool) -> TableRow:
-    """Describe an image; of a bad one the table knows no side, and nothing malignant."""
+    """Return an image's table row; bad images have no laterality and no malignancy."""
     phantom = image.phantom
     malignant = sound and bool(phantom.finding)
     return TableRow(

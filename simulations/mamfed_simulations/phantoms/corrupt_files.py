@@ -1,6 +1,6 @@
-"""Files that no reader gets a whole image out of: cut short, corrupt, or not DICOM at all.
+"""Make unreadable files: truncated, corrupt, or not DICOM at all.
 
-Each function takes a sound mammogram, uncompressed, which it may change, and returns a file.
+Each function takes a sound uncompressed mammogram, which it may modify, and returns a file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEVC_SYNTAX = "1.2.840.10008.1.2.4.107"
 
 
 def saved(dataset: Dataset, syntax: str = "explicit") -> bytes:
-    """Return the file that an uncompressed data set makes in a transfer syntax."""
+    """Return an uncompressed data set as a file in a transfer syntax."""
     encode(dataset, syntax)
     return _written(dataset)
 
@@ -34,7 +34,7 @@ def _written(dataset: Dataset) -> bytes:
 
 
 def _recoded(dataset: Dataset, syntax: str, change: Callable[[bytes], bytes]) -> bytes:
-    """Change the codestream, in a container that stays sound."""
+    """Change the codestream and keep its container sound."""
     encode(dataset, syntax)
     encapsulate_frame(dataset, change(_codestream(dataset)))
     return _written(dataset)
@@ -53,7 +53,7 @@ def _cut_codestream(syntax: str) -> Maker:
 
 
 def _cut_pixels(dataset: Dataset) -> bytes:
-    """End the pixel data early in a file that is whole otherwise."""
+    """Truncate the pixel data in an otherwise complete file."""
     dataset["PixelData"].value = dataset.PixelData[: len(dataset.PixelData) // 4 * 2]
     return saved(dataset)
 
@@ -64,7 +64,7 @@ def _cut_before_pixels(dataset: Dataset) -> bytes:
 
 
 def _cut_file(syntax: str) -> Maker:
-    """Break a transfer off amid the pixels, which come last."""
+    """Truncate the file within the pixel data, its last element."""
 
     def make(dataset: Dataset) -> bytes:
         data = saved(dataset, syntax)
@@ -74,7 +74,7 @@ def _cut_file(syntax: str) -> Maker:
 
 
 def _overwrite(marker: bytes, offset: int, garbage: bytes) -> Callable[[bytes], bytes]:
-    """Overwrite what follows a marker of a codestream."""
+    """Overwrite the bytes that follow a marker of a codestream."""
 
     def change(codestream: bytes) -> bytes:
         start = codestream.index(marker) + offset
@@ -84,12 +84,12 @@ def _overwrite(marker: bytes, offset: int, garbage: bytes) -> Callable[[bytes], 
 
 
 def _corrupt_jpeg_2000(dataset: Dataset) -> bytes:
-    """Spoil the coding style default segment (ISO 15444-1 A.6.1)."""
+    """Corrupt the coding style default segment (ISO 15444-1 A.6.1)."""
     return _recoded(dataset, "jpeg-2000-lossless", _overwrite(b"\xff\x52", 4, b"\xee" * 10))
 
 
 def _corrupt_jpeg_lossless(dataset: Dataset) -> bytes:
-    """Let the Huffman table have more codes than there are (ISO 10918-1 B.2.4.2)."""
+    """Give the Huffman table more codes than possible (ISO 10918-1 B.2.4.2)."""
     return _recoded(dataset, "jpeg-lossless-sv1", _overwrite(b"\xff\xc4", 5, b"\xff" * 16))
 
 
@@ -99,7 +99,7 @@ def _corrupt_rle(dataset: Dataset) -> bytes:
 
 
 def _corrupt_deflate(dataset: Dataset) -> bytes:
-    """Begin the data set with a block of the type that is reserved (RFC 1951 3.2.3)."""
+    """Start the data set with a block of the reserved type (RFC 1951 3.2.3)."""
     data = bytearray(saved(dataset, "deflated"))
     start = 144 + int.from_bytes(data[140:144], "little")  # after the file meta information
     data[start] |= 0b110
@@ -112,7 +112,7 @@ def _huge_header(dataset: Dataset) -> bytes:
 
 
 def _huge_codestream(dataset: Dataset) -> bytes:
-    """Let header and frame header (ISO 10918-1 B.2.2) agree on four gigapixels."""
+    """Claim four gigapixels in both the header and the frame header (ISO 10918-1 B.2.2)."""
     encode(dataset, "jpeg-lossless-sv1")
     dataset.Rows = dataset.Columns = 65535
     encapsulate_frame(dataset, _overwrite(b"\xff\xc3", 5, b"\xff" * 4)(_codestream(dataset)))
@@ -149,7 +149,7 @@ def _wrong_magic(dataset: Dataset) -> bytes:
 
 
 def _noise(dataset: Dataset) -> bytes:
-    """Lose the preamble and the header, keep the pixels' bytes."""
+    """Return the pixel bytes without preamble and header."""
     return bytes(dataset.PixelData)
 
 

@@ -1,4 +1,4 @@
-"""Synthetic mammograms as files: Digital Mammography X-Ray Image Storage - For Presentation."""
+"""Write phantoms as Digital Mammography X-Ray Image Storage - For Presentation files."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def write_dicom(
 ) -> None:
     """Write one mammogram.
 
-    The same arguments give the same bytes: identifiers follow from ``patient_id`` and
-    ``instance``, dates are fixed.
+    The same arguments give the same bytes: identifiers are derived from ``patient_id`` and
+    ``instance``, and dates are fixed.
 
     Args:
         path: The file to write.
         pixels: ``(H, W)`` uint16 from ``vendor_rendering.apply_look``.
-        phantom: What was imaged.
+        phantom: The imaged scene.
         look: The vendor.
-        patient_id: Pseudonym; names the study, too.
+        patient_id: Pseudonym, from which the study's identifier is derived, too.
         spacing_mm: Side of a pixel.
         instance: Number of the image within the patient's study, from 1.
-        syntax: Transfer syntax, a name in ``encode.SYNTAXES``; the vendor's own by default.
+        syntax: Transfer syntax, a name in ``transfer_syntaxes.SYNTAXES``; default: vendor's own.
     """
     dataset = mammogram_dataset(
         pixels, phantom, look, patient_id=patient_id, spacing_mm=spacing_mm, instance=instance
@@ -77,7 +77,7 @@ def mammogram_dataset(
     spacing_mm: float,
     instance: int = 1,
 ) -> Dataset:
-    """Describe one mammogram, uncompressed, as :func:`write_dicom` stores it."""
+    """Return one mammogram's uncompressed data set, as :func:`write_dicom` stores it."""
     dataset = Dataset()
     _describe_study(dataset, patient_id, instance)
     _describe_machine(dataset, look, spacing_mm)
@@ -96,25 +96,25 @@ def mammogram_dataset(
 
 
 def file_meta(dataset: Dataset) -> FileMetaDataset:
-    """Head a file with what its data set says of itself, uncompressed (PS3.10 clause 7.1)."""
+    """Return the file meta information of an uncompressed data set (PS3.10 clause 7.1)."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    # Named here, or pydicom writes its own version and the bytes change with it.
+    # Otherwise pydicom writes its own version, and the bytes would change with it.
     meta.ImplementationClassUID = make_uid("mamfed", "implementation")
     meta.ImplementationVersionName = "MAMFED"
     return meta
 
 
 def make_uid(*names: str) -> UID:
-    """Make the identifier that these names always give."""
+    """Return an identifier derived from names; the same names give the same identifier."""
     uid: UID = generate_uid(entropy_srcs=list(names))
     return uid
 
 
 def _describe_study(dataset: Dataset, patient_id: str, instance: int) -> None:
-    """Fill the patient, study and series modules, and what identifies the instance."""
+    """Fill the patient, study and series modules and the instance's identifiers."""
     dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
     dataset.SOPInstanceUID = make_uid(patient_id, "instance", str(instance))
     dataset.StudyInstanceUID = make_uid(patient_id, "study")
@@ -170,7 +170,7 @@ def _describe_breast(dataset: Dataset, phantom: Phantom) -> None:
 
 
 def code(value: str, meaning: str) -> Dataset:
-    """Make the item of a code sequence, of SNOMED CT (PS3.3 8.8)."""
+    """Return a SNOMED CT item of a code sequence (PS3.3 8.8)."""
     item = Dataset()
     item.CodeValue = value
     item.CodingSchemeDesignator = "SCT"
@@ -179,7 +179,7 @@ def code(value: str, meaning: str) -> Dataset:
 
 
 def _describe_pixels(dataset: Dataset, look: VendorLook, pixels: npt.NDArray[np.uint16]) -> None:
-    """Fill the image pixel and grey scale attributes, and the pixels."""
+    """Fill the image pixel and grey scale attributes and the pixel data."""
     inverted = look.display.photometric == "MONOCHROME1"
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel = 1
@@ -206,7 +206,7 @@ def _describe_pixels(dataset: Dataset, look: VendorLook, pixels: npt.NDArray[np.
 
 
 def _describe_windows(dataset: Dataset, look: VendorLook) -> None:
-    """Turn the look's windows into stored values, which MONOCHROME1 counts from the top."""
+    """Convert the look's windows to stored values, which are inverted in MONOCHROME1."""
     levels = 2**look.detector.bits_stored
     inverted = look.display.photometric == "MONOCHROME1"
     centers = [1 - center if inverted else center for center, _ in look.display.windows]
@@ -217,7 +217,7 @@ def _describe_windows(dataset: Dataset, look: VendorLook) -> None:
 
 
 def _linear_lut(look: VendorLook, center: float, width: float) -> Dataset:
-    """Tabulate what a linear window of these fractions does (PS3.3 C.11.2.1.2.1)."""
+    """Return the lookup table of a linear window, given as fractions (PS3.3 C.11.2.1.2.1)."""
     levels = 2**look.detector.bits_stored
     center, width = round(center * levels), round(width * levels)
     curve = (np.arange(levels) - (center - 0.5)) / (width - 1) + 0.5
@@ -227,11 +227,11 @@ def _linear_lut(look: VendorLook, center: float, width: float) -> Dataset:
 
 
 def voi_lut(curve: npt.NDArray[np.float64], first: int = 0) -> Dataset:
-    """Make the item of a VOI LUT Sequence (PS3.3 C.11.2.1.1).
+    """Return an item of a VOI LUT Sequence (PS3.3 C.11.2.1.1).
 
     Args:
         curve: ``(n,)`` displayed tone of ``n`` stored values, clipped to 0..1.
-        first: The first of these values; lower ones look like it, higher ones like the last.
+        first: The first of these values; lower values map to its tone, higher ones to the last.
     """
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [len(curve), first, 16])
@@ -241,7 +241,7 @@ def voi_lut(curve: npt.NDArray[np.float64], first: int = 0) -> Dataset:
 
 
 def _describe_overlay(dataset: Dataset) -> None:
-    """Lay a frame of annotation over the lower right corner and beyond (PS3.3 C.9.2)."""
+    """Add an overlay frame across the lower right corner and beyond it (PS3.3 C.9.2)."""
     rows, columns = 48, 64
     marks = np.zeros((rows, columns), np.uint8)
     marks[[0, -1]] = marks[:, [0, -1]] = 1

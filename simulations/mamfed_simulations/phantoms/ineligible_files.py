@@ -1,7 +1,7 @@
-"""Sound DICOM files that are no screening mammogram, as they lie among those that are.
+"""Make sound DICOM files that are not screening mammograms, as found in real exports.
 
-Each function takes a sound mammogram, uncompressed, changes what makes it another object, and
-leaves the rest. A single fact gives each away.
+Each function turns a sound uncompressed mammogram into another kind of object by changing only the
+attributes that define that kind.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _lose_pixels(dataset: Dataset) -> None:
 
 
 def _lose_mammography(dataset: Dataset) -> None:
-    """Leave nothing that speaks of a breast."""
+    """Remove every attribute that mentions a breast."""
     _lose(dataset, "PositionerType", "ViewCodeSequence", "AnatomicRegionSequence")
     _lose(dataset, "OrganExposed", "BreastImplantPresent", "PresentationIntentType")
     dataset.BodyPartExamined = "CHEST"
@@ -81,7 +81,7 @@ def _presentation_state(dataset: Dataset) -> None:
 
 
 def _segmentation(dataset: Dataset) -> None:
-    """One bit a pixel (PS3.3 C.8.20.2)."""
+    """Turn it into a segmentation with one bit per pixel (PS3.3 C.8.20.2)."""
     pixels = stored_pixels(dataset)
     marks = np.packbits(pixels > np.median(pixels), bitorder="little").tobytes()
     _become(dataset, SegmentationStorage, "SEG")
@@ -154,7 +154,7 @@ def _specimen(dataset: Dataset) -> None:
 
 
 def _scout(dataset: Dataset) -> None:
-    """The stereotactic unit's 512 x 512 view, whose spacings contradict each other."""
+    """Turn it into a stereotactic unit's 512 x 512 view with contradictory pixel spacings."""
     pixels = cv2.resize(stored_pixels(dataset), (512, 512), interpolation=cv2.INTER_AREA)
     dataset.Rows = dataset.Columns = 512
     dataset.PixelData = pixels.astype("<u2").tobytes()
@@ -162,7 +162,7 @@ def _scout(dataset: Dataset) -> None:
 
 
 def _stereotactic(dataset: Dataset) -> None:
-    """One of a pair, as Siemens writes it."""
+    """Turn it into one image of a stereotactic pair, as written by Siemens."""
     dataset.ImageType = ["DERIVED", "PRIMARY", "STEREO", dataset.ImageLaterality]
 
 
@@ -171,7 +171,7 @@ def _biopsy_by_name(dataset: Dataset) -> None:
 
 
 def _screen_as_mammogram(dataset: Dataset) -> None:
-    """A capture that took over the class of what it shows."""
+    """Turn it into a screen capture with the SOP class of the captured image."""
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
 
@@ -181,7 +181,7 @@ def _test_object(dataset: Dataset) -> None:
 
 
 def _modifier(name: str) -> Change:
-    """Say how the view was taken (PS3.16 CID 4015)."""
+    """Add a view modifier (PS3.16 CID 4015)."""
     found = getattr(codes.cid4015, name)
 
     def change(dataset: Dataset) -> None:
@@ -209,7 +209,7 @@ def _no_laterality(dataset: Dataset) -> None:
 
 
 def _even_grey(level: float) -> Change:
-    """Show nothing but one grey, without padding; the size makes it another picture mostly."""
+    """Fill the image with one grey, without padding; varying sizes avoid most duplicates."""
 
     def change(dataset: Dataset) -> None:
         _lose(dataset, "PixelPaddingValue")
@@ -224,20 +224,20 @@ def _even_grey(level: float) -> Change:
 
 
 def _inverted(dataset: Dataset) -> None:
-    """Turn the pixels about and leave the header as it is."""
+    """Invert the pixels and keep the header."""
     _lose(dataset, "PixelPaddingValue")
     stored = np.frombuffer(dataset.PixelData, "<u2")
     dataset.PixelData = (2**dataset.BitsStored - 1 - stored).astype("<u2").tobytes()
 
 
 def _too_few_bits(dataset: Dataset) -> None:
-    """Say fewer bits than the pixels have."""
+    """Declare fewer bits than the pixels use."""
     dataset.BitsStored -= 2
     dataset.HighBit = dataset.BitsStored - 1
 
 
 def _renamed(dataset: Dataset) -> None:
-    """The pixels of the first under another identifier."""
+    """Store the same pixels under another identifier."""
     other = make_uid(dataset.SOPInstanceUID, "again")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = other
 
@@ -301,4 +301,4 @@ UNWANTED: dict[str, tuple[Reason, Maker]] = {
 DUPLICATES: dict[str, tuple[Reason, Maker]] = _kinds(
     Reason.DUPLICATE_IMAGE, copy=_unchanged, same_pixels=_renamed
 )
-"""Made of an image that stands beside them; they have its patient and its label."""
+"""Duplicates of another image in the folder, with its patient and label."""

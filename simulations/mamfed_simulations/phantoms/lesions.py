@@ -1,8 +1,8 @@
-"""Findings drawn into a synthetic breast: what is malignant, and what only looks like it.
+"""Draw findings into a synthetic breast: malignant ones and benign look-alikes.
 
 A malignant mass has an irregular margin and spicules; a benign one is smooth, fainter and
-ringed by a thin lucent halo. Malignant calcifications are fine, pleomorphic and clustered;
-benign ones coarse, round and alone. Lengths are fractions of the breast's height.
+surrounded by a thin lucent halo. Malignant calcifications are fine, pleomorphic and clustered;
+benign ones are coarse, round and isolated. Lengths are fractions of the breast's height.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mamfed_simulations.phantoms.anatomy import Scene
 _Floats = npt.NDArray[np.float32]
 _Bytes = npt.NDArray[np.uint8]
 
-_SUBPIXEL = 4  # cv2 draws at 1/16 of a pixel when told to shift by 4 bits
+_SUBPIXEL = 4  # fractional bits of cv2's coordinates: 1/16 of a pixel
 
 
 class _Patch(NamedTuple):
-    """A square part of the scene: its slices and each pixel's offset from the centre."""
+    """A square region of the scene: its slices and each pixel's offset from the centre."""
 
     window: tuple[slice, slice]
     x: _Floats
@@ -45,17 +45,16 @@ def find_place(
     *,
     behind_nipple: float | None = None,
 ) -> tuple[float, float]:
-    """Choose where a finding lies: in the breast, off the muscle, apart from the others.
+    """Choose a finding's position: in the breast, off the muscle, apart from other findings.
 
     Args:
         rng: Source of the choice.
-        scene: The breast; the place is marked as taken.
-        radius: Of the finding, as a fraction of the breast's height.
-        behind_nipple: How far behind the nipple, as a fraction of the breast's depth; any
-            distance where not given.
+        scene: The breast; the position is marked as taken.
+        radius: Radius of the finding, as a fraction of the breast's height.
+        behind_nipple: Distance behind the nipple, as a fraction of the breast's depth; None: any.
 
     Returns:
-        x and y in pixels. Where nothing fits, the place that is least tight.
+        x and y in pixels; if nothing fits, the position with the least overlap.
     """
     rows, columns = scene.attenuation.shape
     depths = rng.uniform(0.08, 0.95, size=80)
@@ -89,8 +88,8 @@ def draw_mass(
         scene: The breast to draw into.
         place: Centre, x and y in pixels.
         radius: Mean radius of the body, as a fraction of the breast's height.
-        contrast: Attenuation relative to the usual.
-        spiculation: Length of the spicules relative to the usual.
+        contrast: Attenuation relative to the default.
+        spiculation: Length of the spicules relative to the default.
     """
     pixels = radius * scene.size
     patch = _patch(scene, place, pixels * (1.5 + 1.5 * spiculation))
@@ -107,7 +106,7 @@ def draw_mass(
 
 
 def _irregular(rng: np.random.Generator, patch: _Patch) -> _Floats:
-    """Give a mass's radius in every direction, 1 on average: lobes and a jagged margin."""
+    """Return a mass's radius in every direction, 1 on average, with lobes and a jagged margin."""
     angles = np.linspace(0, 2 * np.pi, 257, dtype=np.float32)[:-1]
     turns = np.concatenate([np.arange(2, 6), np.arange(8, 17)])
     heights = np.where(turns < 6, 0.11, 0.025) * rng.uniform(0.3, 1, size=turns.size)
@@ -123,7 +122,7 @@ def _irregular(rng: np.random.Generator, patch: _Patch) -> _Floats:
 def _spicules(
     rng: np.random.Generator, patch: _Patch, pixels: float, spiculation: float
 ) -> _Floats:
-    """Draw thin, tapering, slightly bent lines that radiate from the mass; 0..1."""
+    """Return thin, tapering, slightly bent lines that radiate from the mass; 0..1."""
     canvas = np.zeros(patch.x.shape, np.uint8)
     origin = np.array([-patch.x[0, 0], -patch.y[0, 0]])
     count = int(rng.integers(18, 30))
@@ -147,14 +146,14 @@ def draw_cluster(
     radius: float,
     contrast: float,
 ) -> None:
-    """Draw a cluster of fine pleomorphic calcifications; the mask is its hull, a bit wider.
+    """Draw a cluster of fine pleomorphic calcifications; the mask is its slightly wider hull.
 
     Args:
         rng: Source of every random choice.
         scene: The breast to draw into.
         place: Centre, x and y in pixels.
-        radius: Of the cluster, as a fraction of the breast's height.
-        contrast: Attenuation relative to the usual.
+        radius: Radius of the cluster, as a fraction of the breast's height.
+        contrast: Attenuation relative to the default.
     """
     pixels = radius * scene.size
     patch = _patch(scene, place, 1.5 * pixels)
@@ -175,7 +174,7 @@ def draw_cluster(
 def _speck(
     rng: np.random.Generator, canvas: _Bytes, center: npt.NDArray[np.float64], size: float
 ) -> None:
-    """Draw one calcification: a crumb, or a short bent rod as in a duct."""
+    """Draw one calcification: a grain, or a short bent rod as in a duct."""
     grey = int(rng.integers(130, 256))
     length, turn = rng.uniform(0.0035, 0.0065) * size, rng.uniform(0, 180)
     if rng.random() < 0.3:
@@ -200,7 +199,7 @@ def _hull(
 
 
 def draw_cyst(rng: np.random.Generator, scene: Scene, radius: float) -> None:
-    """Draw a benign mass: round or oval, sharply outlined, even, inside a lucent halo."""
+    """Draw a benign mass: round or oval, sharply outlined, homogeneous, with a lucent halo."""
     place = find_place(rng, scene, radius)
     patch = _patch(scene, place, 1.6 * radius * scene.size)
     reach = _oval(rng, patch, radius * scene.size, rng.uniform(0.75, 1.0))
@@ -227,7 +226,7 @@ def draw_lymph_node(rng: np.random.Generator, scene: Scene, *, axillary: bool) -
 
 
 def draw_vessel(rng: np.random.Generator, scene: Scene) -> None:
-    """Draw a vessel: a long, faint, evenly wide band that winds from the chest wall."""
+    """Draw a vessel: a long, faint band of constant width that winds from the chest wall."""
     start = scene.nipple[1] + rng.uniform(-0.35, 0.35) * scene.size
     x = np.linspace(0, rng.uniform(0.45, 0.85) * scene.depth, 24)
     drift = rng.uniform(-0.35, 0.35) * x
@@ -253,7 +252,7 @@ def draw_coarse_calcification(rng: np.random.Generator, scene: Scene) -> None:
 
 
 def _oval(rng: np.random.Generator, patch: _Patch, radius: float, aspect: float) -> _Floats:
-    """Measure the distance from the patch's centre, 1 on a turned ellipse."""
+    """Return the relative distance from the patch's centre, 1 on a rotated ellipse."""
     turn = rng.uniform(0, np.pi)
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     along, across = cos * patch.x + sin * patch.y, cos * patch.y - sin * patch.x
@@ -261,14 +260,14 @@ def _oval(rng: np.random.Generator, patch: _Patch, radius: float, aspect: float)
 
 
 def _displace(scene: Scene, patch: _Patch, core: _Floats) -> None:
-    """Even out the tissue that a mass has pushed aside; ``core`` is 0..1."""
+    """Smooth the tissue that a mass displaces; ``core`` is 0..1."""
     under = scene.attenuation[patch.window]
     level = (under * core).sum() / max(float(core.sum()), 1.0)
     scene.attenuation[patch.window] = under + np.float32(0.7) * core * (level - under)
 
 
 def _brighten(scene: Scene, patch: _Patch, added: _Floats) -> None:
-    """Add attenuation; less where it is dense already, as film and detectors saturate."""
+    """Add attenuation, less in dense tissue, because film and detectors saturate."""
     under = scene.attenuation[patch.window]
     scene.attenuation[patch.window] = under + added * np.clip(1.25 - 0.75 * under, 0.3, 1.1)
 

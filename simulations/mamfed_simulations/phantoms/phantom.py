@@ -1,13 +1,12 @@
-"""Synthetic mammograms: the scene of one breast, before any vendor's look.
+"""Synthetic mammograms: the scene of one breast, before any vendor's rendering.
 
-Everything is drawn as a left breast, chest wall at the left edge; a right breast is its
-mirror image. Lengths are fractions of the breast's height until they meet the pixel grid,
-so a scene looks the same at any resolution. Micro-calcifications are drawn a few times too
-large on purpose: they have to survive the demo's down-scaling to about 160 pixels.
+Everything is drawn as a left breast with the chest wall at the left edge; a right breast is its
+mirror image. Lengths are fractions of the breast's height until rasterisation, so a scene looks the
+same at any resolution. Micro-calcifications are deliberately drawn a few times too large, so that
+they survive the demo's downscaling to about 160 pixels.
 
-What keeps brightness from giving the lesion away is what keeps it from doing so in a
-clinic: glandular tissue, the pectoral muscle, lymph nodes and coarse calcifications are as
-bright as what is malignant.
+As in the clinic, brightness alone does not reveal a lesion: glandular tissue, the pectoral muscle,
+lymph nodes and coarse calcifications are as bright as malignant findings.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ class Phantom(NamedTuple):
 
     Attributes:
         attenuation: ``(H, W)`` float32 in [0, 1], dense tissue bright, air 0.
-        mask: ``(H, W)`` bool, true on malignant findings; all false where there are none.
+        mask: ``(H, W)`` bool, true on malignant findings; all false if there are none.
         breast_mask: ``(H, W)`` bool, true inside the breast.
         laterality: Which breast; a right one has its chest wall at the right edge.
         view: The projection.
         density: ACR density class.
-        finding: ``""``, ``"mass"``, ``"calcification"`` or ``"mass|calcification"``; what is
-            malignant, never the benign look-alikes.
-        look_alikes: How many benign findings (cysts, lymph nodes, coarse calcifications)
-            are in the image.
+        finding: ``""``, ``"mass"``, ``"calcification"`` or ``"mass|calcification"``; malignant
+            findings only, never benign look-alikes.
+        look_alikes: Number of benign findings (cysts, lymph nodes, coarse calcifications) in the
+            image.
     """
 
     attenuation: npt.NDArray[np.float32]
@@ -55,14 +54,14 @@ class Phantom(NamedTuple):
 
 @dataclass(frozen=True)
 class Population:
-    """Whom a hospital sees: what differs between its patients and another's.
+    """The patient population of a hospital, as far as hospitals differ.
 
     Attributes:
         densities: Shares of the density classes A to D; they sum to 1.
         calcification_share: Share of malignant patients with micro-calcifications only.
         both_share: Share of malignant patients with a mass and micro-calcifications.
-        spiculation: Length of a mass's spicules relative to the usual, 0 or more.
-        contrast: Attenuation of lesions relative to the usual, above 0.
+        spiculation: Length of a mass's spicules relative to the default, 0 or more.
+        contrast: Attenuation of lesions relative to the default, above 0.
     """
 
     densities: tuple[float, float, float, float] = (0.12, 0.38, 0.38, 0.12)
@@ -73,16 +72,16 @@ class Population:
 
 
 class Patient(NamedTuple):
-    """What the views of one patient share; lengths are fractions of the breast's height.
+    """Properties that all views of a patient share; lengths are fractions of the breast's height.
 
     Attributes:
-        laterality: Which breast is imaged.
+        laterality: The imaged breast.
         density: ACR density class.
         height: Breast height as a fraction of the image's rows, 0.68..0.86.
         depth: Chest wall to nipple.
         finding: As in :class:`Phantom`.
-        lesion_depth: How far behind the nipple the lesion lies, as a fraction of ``depth``;
-            the same in both views, as a reader expects.
+        lesion_depth: Distance of the lesion behind the nipple, as a fraction of ``depth``; equal in
+            both views, as a reader expects.
         mass_radius: Mean radius of the malignant mass.
         cluster_radius: Radius of the cluster of micro-calcifications.
         cyst_radii: One per benign mass.
@@ -114,19 +113,19 @@ def draw_patient(
     Args:
         rng: Source of every random choice.
         shape: Rows and columns of the images; at least about 128 rows.
-        population: Whom the patient is drawn from.
+        population: Population from which the patient is drawn.
         malignant: Whether there is a malignant finding.
-        views: The projections wanted.
+        views: The projections to draw.
 
     Returns:
-        One phantom a view, in the order of ``views``.
+        One phantom per view, in the order of ``views``.
     """
     patient = invent_patient(rng, population, malignant=malignant)
     return [draw_view(rng, shape, population, patient, view) for view in views]
 
 
 def invent_patient(rng: np.random.Generator, population: Population, *, malignant: bool) -> Patient:
-    """Draw what the views of one patient share."""
+    """Draw the properties that all views of a patient share."""
     return Patient(
         laterality="L" if rng.random() < 0.5 else "R",
         density=cast(Density, "ABCD"[rng.choice(4, p=population.densities)]),
@@ -157,13 +156,13 @@ def draw_view(
     patient: Patient,
     view: View,
 ) -> Phantom:
-    """Draw one projection of a patient, its own geometry and texture.
+    """Draw one projection of a patient, with its own geometry and texture.
 
     Args:
         rng: Source of every random choice.
         shape: Rows and columns of the image.
-        population: Gives the contrast and spiculation of lesions.
-        patient: What the views share.
+        population: Determines the contrast and spiculation of lesions.
+        patient: The properties shared by all views.
         view: The projection.
 
     Returns:
@@ -196,7 +195,7 @@ def draw_view(
 
 
 def _add_benign(rng: np.random.Generator, scene: Scene, patient: Patient, view: View) -> int:
-    """Add vessels, cysts, lymph nodes and coarse calcifications; count all but the vessels."""
+    """Add vessels, cysts, nodes and coarse calcifications; return the number of look-alikes."""
     for _ in range(rng.integers(1, 4)):
         lesions.draw_vessel(rng, scene)
     for radius in patient.cyst_radii:
@@ -212,7 +211,7 @@ def _add_benign(rng: np.random.Generator, scene: Scene, patient: Patient, view: 
 def _add_malignant(
     rng: np.random.Generator, scene: Scene, patient: Patient, population: Population
 ) -> None:
-    """Add what ``patient.finding`` names; a mass and its micro-calcifications touch."""
+    """Add the findings in ``patient.finding``; a mass and its micro-calcifications touch."""
     radius = patient.mass_radius if "mass" in patient.finding else patient.cluster_radius
     x, y = lesions.find_place(rng, scene, radius, behind_nipple=patient.lesion_depth)
     if "mass" in patient.finding:

@@ -1,7 +1,7 @@
-"""Transfer syntaxes: how the pixel data of a DICOM file are encoded (PS3.5 clause 10 and annex A).
+"""Encode DICOM pixel data in each transfer syntax (PS3.5 clause 10 and annex A).
 
-The encoders are imagecodecs' (libjpeg-turbo, CharLS, OpenJPEG), with one thread, so that the same
-image gives the same bytes.
+The encoders are those of imagecodecs (libjpeg-turbo, CharLS, OpenJPEG) with one thread, so that the
+same image gives the same bytes.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ LOSSY: dict[str, str] = {
     "jpeg-ls-near": "ISO_14495_1",
     "jpeg-2000": "ISO_15444_1",
 }
-"""Lossy Image Compression Method (0028,2114) of those that change pixels."""
+"""Lossy Image Compression Method (0028,2114) of the lossy syntaxes."""
 
 JPEG_QUALITY = 95
 NEAR = 2
-"""Largest change of a stored value that near-lossless JPEG-LS may make."""
+"""Maximum change of a stored value by near-lossless JPEG-LS."""
 JPEG_2000_DECIBELS = 60
 """Peak signal to noise ratio of lossy JPEG 2000."""
 JPEG_LOSSLESS_PREDICTOR = 4
-"""Selection value where any is allowed; .70 demands 1 (PS3.5 A.4.1)."""
+"""Selection value if any is allowed; transfer syntax .70 requires 1 (PS3.5 A.4.1)."""
 
 
 def encode(dataset: Dataset, syntax: str) -> None:
-    """Put an uncompressed data set into a transfer syntax, ready to be saved.
+    """Encode an uncompressed data set in a transfer syntax, ready to be saved.
 
     Args:
-        dataset: One frame of unsigned grey in little endian, with file meta information; changed in
-            place.
+        dataset: One frame of unsigned grey values in little endian, with file meta information;
+            modified in place.
         syntax: A name in ``SYNTAXES``.
 
     Raises:
-        ValueError: More than 8 bits allocated for ``jpeg-baseline``, which has 8 (PS3.5 A.4.1).
+        ValueError: ``jpeg-baseline`` with more than 8 bits allocated (PS3.5 A.4.1).
     """
     if syntax in _ENCODERS:
         native = stored_pixels(dataset)
@@ -94,26 +94,26 @@ def stored_pixels(dataset: Dataset) -> Stored:
 
 
 def encapsulate_frame(dataset: Dataset, codestream: bytes) -> None:
-    """Make a codestream the only frame, in one fragment of undefined length (PS3.5 A.4)."""
+    """Set a codestream as the only frame, in one fragment of undefined length (PS3.5 A.4)."""
     dataset.add_new("PixelData", "OB", encapsulate([codestream]))
     dataset["PixelData"].is_undefined_length = True
 
 
 def _admit_loss(dataset: Dataset, method: str, ratio: float) -> None:
-    """Say that pixels were changed, and how (PS3.3 C.7.6.1.1.5)."""
+    """Record that the pixels were compressed with loss, and how (PS3.3 C.7.6.1.1.5)."""
     dataset.LossyImageCompression = "01"
     dataset.LossyImageCompressionRatio = f"{ratio:.3g}"
     dataset.LossyImageCompressionMethod = method
 
 
 def _swap_words(_: Dataset, element: DataElement) -> None:
-    """Swap what pydicom does not when it writes big endian: the words of OW."""
+    """Swap the words of OW values, which pydicom does not when it writes big endian."""
     if element.VR == "OW":
         element.value = np.frombuffer(element.value, "<u2").astype(">u2").tobytes()
 
 
 def _rle(pixels: Stored, bits: int) -> bytes:
-    """Write one PackBits segment a byte plane, the most significant first (PS3.5 annex G).
+    """Return one PackBits segment per byte plane, most significant first (PS3.5 annex G).
 
     pydicom's own encoder takes 40 times as long.
     """
@@ -127,14 +127,14 @@ def _rle(pixels: Stored, bits: int) -> bytes:
 
 
 def _packbits(plane: npt.NDArray[np.uint8]) -> bytes:
-    """Pack row by row: no run crosses the end of a row (PS3.5 G.3.1), segments have even length."""
+    """Pack row by row: no run crosses the end of a row (PS3.5 G.3.1); pad to an even length."""
     packed = bytes(imagecodecs.packbits_encode(plane, axis=-1))
     return packed + b"\0" * (len(packed) % 2)
 
 
 def _jpeg_baseline(pixels: Stored, bits: int) -> bytes:
     if pixels.dtype != np.uint8:
-        raise ValueError("baseline JPEG has 8 bits, the image has more")
+        raise ValueError("baseline JPEG supports 8 bits, the image has more")
     return bytes(imagecodecs.jpeg8_encode(pixels, level=JPEG_QUALITY))
 
 

@@ -1,4 +1,4 @@
-"""What a vendor's machine makes of a scene: the detector, its response, how it is shown."""
+"""Render a scene as a vendor's unit would: detector, response and display settings."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Detector:
     noise: float
 
     def shape(self, scale: float) -> tuple[int, int]:
-        """Give rows and columns of an image reduced to ``scale`` of the full size."""
+        """Return rows and columns of an image at ``scale`` times the full size."""
         return round(self.rows * scale), round(self.columns * scale)
 
 
 @dataclass(frozen=True)
 class Response:
-    """How attenuation becomes grey, tissue bright; levels are fractions of the grey range.
+    """The mapping of attenuation to grey, tissue bright; levels are fractions of the grey range.
 
     Attributes:
-        gamma: Exponent of the curve; below 1 lifts fat, above 1 presses it down.
-        steepness: Of an S-shaped curve laid over it; 0 for none.
+        gamma: Exponent of the curve; below 1 brightens fat, above 1 darkens it.
+        steepness: Steepness of an additional S-shaped curve; 0 for none.
         floor: Grey level of no attenuation inside the breast.
         ceiling: Grey level of full attenuation.
         background: Grey level of air.
@@ -58,18 +58,18 @@ class Response:
 
 @dataclass(frozen=True)
 class Display:
-    """How the file asks to be shown.
+    """Display settings of a file.
 
     Attributes:
         photometric: MONOCHROME1 stores air as the largest values (PS3.3 C.7.6.3.1.2).
         windows: Centre and width as fractions of the grey range, tissue bright; the first
             is the one to use.
-        voi_function: VOI LUT Function (PS3.3 C.11.2.1.3); empty leaves the attribute out.
+        voi_function: VOI LUT Function (PS3.3 C.11.2.1.3); empty omits the attribute.
         padded: Whether the collimated margin holds Pixel Padding Value, the largest pixel.
         unused_padding: Pixel Padding Value and Pixel Padding Range Limit that no pixel has.
-        pixel_spacing: Whether Pixel Spacing stands beside Imager Pixel Spacing.
-        voi_luts: Centre and width, likewise, of the linear curves that the items of a VOI LUT
-            Sequence hold; where there are any, they are preferred to the windows.
+        pixel_spacing: Whether Pixel Spacing is present in addition to Imager Pixel Spacing.
+        voi_luts: Centre and width, likewise, of the linear curves in a VOI LUT Sequence; if there
+            are any, they take precedence over the windows.
     """
 
     photometric: Literal["MONOCHROME1", "MONOCHROME2"]
@@ -83,17 +83,17 @@ class Display:
 
 @dataclass(frozen=True)
 class Storage:
-    """How the files are stored.
+    """Storage settings of a vendor's files.
 
     Attributes:
-        syntax: Name of the transfer syntax, in ``encode.SYNTAXES``.
-        overlay: Whether an overlay reaches outside the image (PS3.3 C.9.2).
-        nameless: Share of the patients whose files carry no Manufacturer.
-        stripped: Share of the patients whose files lost Modality, Image Type and Presentation LUT
-            Shape, as a public export of Hologic files did.
+        syntax: Name of the transfer syntax, in ``transfer_syntaxes.SYNTAXES``.
+        overlay: Whether an overlay extends beyond the image (PS3.3 C.9.2).
+        nameless: Share of the patients whose files have no Manufacturer.
+        stripped: Share of the patients whose files lack Modality, Image Type and Presentation LUT
+            Shape, as in a public export of Hologic files.
         image_type: Image Type (PS3.3 C.8.11.7.1.4).
-        conversion_type: Conversion Type (PS3.3 C.8.6.1), which means nothing in a mammogram; empty
-            leaves the attribute out.
+        conversion_type: Conversion Type (PS3.3 C.8.6.1), which has no meaning in a mammogram; empty
+            omits the attribute.
     """
 
     syntax: str = "explicit"
@@ -106,7 +106,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class VendorLook:
-    """A fictional vendor: its machine, its files and the patients of who bought it."""
+    """A fictional vendor: its unit, its files and the patients of hospitals that use it."""
 
     name: str
     manufacturer: str
@@ -121,7 +121,7 @@ class VendorLook:
 def apply_look(
     phantom: Phantom, look: VendorLook, rng: np.random.Generator
 ) -> npt.NDArray[np.uint16]:
-    """Take the scene with a vendor's machine.
+    """Render a scene as a vendor's unit would.
 
     Args:
         phantom: The scene, ``(H, W)``.
@@ -129,14 +129,14 @@ def apply_look(
         rng: Source of the noise and of the exposure, which varies by image.
 
     Returns:
-        ``(H, W)`` uint16 below ``2 ** bits_stored``, as the file stores it: inverted where
-        the look is MONOCHROME1.
+        ``(H, W)`` uint16 below ``2 ** bits_stored``, as stored in the file: inverted for
+        MONOCHROME1.
     """
     largest = 2**look.detector.bits_stored - 1
     seen = _expose(phantom, look.detector, rng)
     tone = _respond(seen, look.response)
     tone = np.where(phantom.breast_mask, tone, look.response.background + 0.3 * (seen - 0.02))
-    # The largest value is kept for padding, so that no tissue is ever taken for it.
+    # The extreme values are reserved for padding, so that tissue is never mistaken for it.
     grey = np.clip(np.rint(tone * largest), 1, largest - 1)
     if look.display.photometric == "MONOCHROME1":
         grey = largest - grey
@@ -146,14 +146,14 @@ def apply_look(
 
 
 def padding_value(look: VendorLook) -> int:
-    """Give the value of pixels outside the collimated field: black, whatever the photometric."""
+    """Return the value of pixels outside the collimated field; it always displays as black."""
     return 2**look.detector.bits_stored - 1 if look.display.photometric == "MONOCHROME1" else 0
 
 
 def _expose(
     phantom: Phantom, detector: Detector, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Blur the scene and add the noise of the photons, stronger where fewer come through."""
+    """Blur the scene and add quantum noise, stronger where fewer photons pass."""
     shape = phantom.attenuation.shape
     sharp = phantom.attenuation * np.float32(rng.uniform(0.94, 1.06))
     soft = cv2.GaussianBlur(sharp, (0, 0), max(0.3, detector.blur * shape[0]))
@@ -162,7 +162,7 @@ def _expose(
 
 
 def _respond(attenuation: npt.NDArray[np.float32], response: Response) -> npt.NDArray[np.float32]:
-    """Turn attenuation into grey, as a fraction of the grey range."""
+    """Map attenuation to grey, as a fraction of the grey range."""
     tone = np.clip(attenuation, 0, 1) ** np.float32(response.gamma)
     if response.steepness:
         tone = 1 / (1 + np.exp(np.float32(-response.steepness) * (tone - np.float32(0.45))))
@@ -172,7 +172,7 @@ def _respond(attenuation: npt.NDArray[np.float32], response: Response) -> npt.ND
 
 
 def collimated(phantom: Phantom) -> npt.NDArray[np.bool_]:
-    """Mark the frame that the collimator covers, ``(H, W)``; never any of the breast."""
+    """Return the frame covered by the collimator, ``(H, W)``; it never includes the breast."""
     rows = phantom.breast_mask.shape[0]
     frame = np.ones(phantom.breast_mask.shape, bool)
     wide = max(1, round(0.02 * rows))

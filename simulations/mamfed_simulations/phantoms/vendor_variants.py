@@ -1,7 +1,8 @@
-"""One scene in every vendor's file habits and every transfer syntax, to be displayed the same.
+"""Write one scene in every vendor's file format variant and every transfer syntax.
 
-Each vendor stores other values of the scene's tone, and its window or table undoes that. A reader
-that applies the wrong window, inverts too early or takes padding for tissue shows another image.
+All variants must display the same image. Each vendor stores different values, which its window or
+lookup table maps back. A reader that applies the wrong window, inverts too early or takes padding
+for tissue displays a different image.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from mamfed_simulations.phantoms.vendors import VENDORS
 Tone = npt.NDArray[np.float64]
 
 DARKEST, BRIGHTEST = 0.04, 0.96
-"""Tones of air and of full attenuation: a SIGMOID window never gets to 0 or 1."""
+"""Tones of air and of full attenuation; a SIGMOID window never reaches 0 or 1."""
 WIDTH = 0.55
-"""Of the windows, as a fraction of the grey range; a SIGMOID takes 1.6 times as much."""
+"""Width of the windows as a fraction of the grey range; a SIGMOID covers 1.6 times as much."""
 GAMMA = 0.8
-"""Exponent by which a vendor with a VOI LUT Sequence stores tones."""
+"""Exponent with which a vendor with a VOI LUT Sequence stores tones."""
 
 
 class Variant(NamedTuple):
     """One file.
 
     Attributes:
-        path: Where it lies.
-        vendor: Whose habits it has.
+        path: Path of the file.
+        vendor: Name of the vendor.
         syntax: Its transfer syntax, a name in ``SYNTAXES``.
-        lossless: Whether the stored values came through unchanged.
+        lossless: Whether the syntax preserves the stored values.
     """
 
     path: Path
@@ -48,28 +49,28 @@ class Variant(NamedTuple):
 
 
 def displayed_tone(phantom: Phantom) -> Tone:
-    """Return what every variant displays: ``(H, W)`` in 0..1, tissue bright."""
+    """Return the tone that every variant displays: ``(H, W)`` in 0..1, tissue bright."""
     return DARKEST + (BRIGHTEST - DARKEST) * phantom.attenuation.astype(np.float64)
 
 
 def padding(phantom: Phantom, look: VendorLook) -> npt.NDArray[np.bool_]:
-    """Return where a variant of this vendor is padded instead, ``(H, W)``."""
+    """Return where this vendor's variant has padding instead, ``(H, W)``."""
     return collimated(phantom) if look.display.padded else np.zeros(phantom.breast_mask.shape, bool)
 
 
 def write_variants(
     folder: Path, phantom: Phantom, syntaxes: Sequence[str] = tuple(SYNTAXES)
 ) -> Iterator[Variant]:
-    """Write a scene by every vendor in every transfer syntax, without noise, blur or exposure.
+    """Write a scene for every vendor and transfer syntax, without noise, blur or exposure.
 
     Args:
-        folder: Made if missing.
+        folder: Created if missing.
         phantom: The scene.
         syntaxes: Names in ``SYNTAXES``. ``jpeg-baseline`` is written with 8 bits, the others with
             the vendor's.
 
     Yields:
-        Each file when it is written.
+        Each variant once its file is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for look in VENDORS.values():
@@ -83,7 +84,7 @@ def write_variants(
 
 
 def variant_dataset(phantom: Phantom, look: VendorLook, bits: int) -> Dataset:
-    """Describe a scene with a vendor's habits, uncompressed, stored in so many bits."""
+    """Return a scene's data set in a vendor's style, uncompressed, with ``bits`` stored bits."""
     look = replace(look, detector=replace(look.detector, bits_stored=bits))
     stored = _store(displayed_tone(phantom), look)
     stored[padding(phantom, look)] = padding_value(look)
@@ -95,7 +96,7 @@ def variant_dataset(phantom: Phantom, look: VendorLook, bits: int) -> Dataset:
 
 
 def _store(tone: Tone, look: VendorLook) -> npt.NDArray[np.uint16]:
-    """Undo what :func:`_display` lets a reader do; MONOCHROME1 is inverted last, so first here."""
+    """Invert the mapping of :func:`_display`; readers invert MONOCHROME1 last, so do it first."""
     levels = 2**look.detector.bits_stored
     shown = 1 - tone if look.display.photometric == "MONOCHROME1" else tone
     center, width = levels / 2, round(WIDTH * levels)
@@ -109,7 +110,7 @@ def _store(tone: Tone, look: VendorLook) -> npt.NDArray[np.uint16]:
 
 
 def _display(dataset: Dataset, look: VendorLook) -> None:
-    """Make the first window or table the one that shows the tone; the others are the vendor's."""
+    """Make the first window or table display the tone; the others stay the vendor's own."""
     levels = 2**look.detector.bits_stored
     centers, widths = [levels // 2], [round(WIDTH * levels)]
     for center, width in look.display.windows[1:]:

@@ -1,7 +1,7 @@
-"""Three fictional vendors and the synthetic cohorts that hospitals with them would hold.
+"""Define three fictional vendors and write synthetic cohorts of hospitals that use them.
 
-Each vendor imitates habits seen in real files. A cohort is a folder that a client can read
-as if it came from a picture archive: DICOM images, PNG masks and a table.
+Each vendor imitates properties of real files. A cohort is a folder that a client can read as if it
+came from a picture archive: DICOM images, PNG masks and a table.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["DEMO_SCALE", "VENDORS", "VendorLook", "apply_look", "write_cohort", 
 
 TABLE, SOURCE = "labels.csv", "synthetic"
 DEMO_SCALE = 0.22
-"""Images of about 500 to 730 rows: quick to draw, more than the demo's networks see."""
+"""Gives images of about 500 to 730 rows: fast to draw, and larger than the demo's networks use."""
 
 _AURORA = VendorLook(
-    # After GE: 12 bits, linear, MONOCHROME2, three windows with SIGMOID and a VOI LUT Sequence
-    # of three items that is to be preferred, each from its first to its last level; a padding range
-    # below all pixels, only Imager Pixel Spacing, Conversion Type WSD, JPEG Lossless.
+    # Like GE: 12 bits, linear, MONOCHROME2, three windows with SIGMOID and a preferred VOI LUT
+    # Sequence of three items, each from its first to its last level; a padding range below all
+    # pixels, only Imager Pixel Spacing, Conversion Type WSD, JPEG Lossless.
     name="aurora",
     manufacturer="Aurora Imaging",
     model="Aurora 2D",
@@ -57,8 +57,8 @@ _AURORA = VendorLook(
     population=Population(),
 )
 _BOREALIS = VendorLook(
-    # After Hologic: MONOCHROME1, padding of the largest value, three windows with SIGMOID,
-    # JPEG 2000, in some files neither Modality nor Image Type; sharp and noisy, fat lifted, denser
+    # Like Hologic: MONOCHROME1, padding with the largest value, three windows with SIGMOID,
+    # JPEG 2000, in some files neither Modality nor Image Type; sharp and noisy, bright fat, denser
     # breasts, more calcifications.
     name="borealis",
     manufacturer="Borealis Medical",
@@ -81,9 +81,9 @@ _BOREALIS = VendorLook(
     ),
 )
 _CIRRUS = VendorLook(
-    # After Siemens: uncompressed, with an overlay that reaches outside the image, some files
-    # without Manufacturer; an S-shaped response that presses fat down and lets dense tissue
-    # saturate; soft, a raised background, fattier breasts, blunter and mostly masses.
+    # Like Siemens: uncompressed, with an overlay that extends beyond the image, some files without
+    # Manufacturer; an S-shaped response that darkens fat and saturates dense tissue; soft, a raised
+    # background, fattier breasts, mostly masses with short spicules.
     name="cirrus",
     manufacturer="Cirrus Health",
     model="Cirrus Inspire",
@@ -130,16 +130,16 @@ def write_cohort(
 ) -> None:
     """Write the mammograms of one hospital: ``images/``, ``masks/`` and ``labels.csv``.
 
-    A patient has a CC and an MLO view of one breast; the last of an odd number has only
-    the CC. The same arguments give the same bytes, and a larger cohort of the same seed
-    holds the patients of a smaller one.
+    A patient has a CC and an MLO view of one breast; with an odd number of images, the last patient
+    has only the CC. The same arguments give the same bytes, and a larger cohort with the same seed
+    contains the patients of a smaller one.
 
     Args:
-        folder: Made if missing; files of the same names are replaced.
+        folder: Created if missing; files of the same names are replaced.
         look: The hospital's vendor.
-        benign: Number of images without a malignant finding, normal ones included.
-        malignant: Number of images with one, and with its mask.
-        seed: Names the cohort.
+        benign: Number of images without a malignant finding, including normal ones.
+        malignant: Number of images with a malignant finding and its mask.
+        seed: Seed of the cohort.
         scale: Size of the images, as a fraction of the detector's.
 
     Raises:
@@ -166,7 +166,7 @@ def write_cohort(
 
 
 def _patients(benign: int, malignant: int) -> Iterator[tuple[str, int, tuple[View, ...]]]:
-    """Give each patient's kind, number and views."""
+    """Yield each patient's kind, number and views."""
     for kind, images in (("benign", benign), ("malignant", malignant)):
         for first in range(0, images, 2):
             yield kind, first // 2, ("CC", "MLO") if first + 1 < images else ("CC",)
@@ -181,7 +181,7 @@ def _write_patient(
     scale: float,
     rng: np.random.Generator,
 ) -> list[TableRow]:
-    """Write one patient's images and masks, numbered on from ``written``."""
+    """Write one patient's images and masks, numbered from ``written`` + 1."""
     pathology, birads = _assess(phantoms, rng)
     spacing_mm = look.detector.spacing_mm / scale
     rows = []
@@ -220,7 +220,7 @@ def _write_patient(
 
 
 def _assess(phantoms: list[Phantom], rng: np.random.Generator) -> tuple[str, int]:
-    """Give the patient's pathology and BI-RADS category, as a radiologist would have."""
+    """Return the patient's pathology and BI-RADS category, as a radiologist would assign them."""
     if phantoms[0].finding:
         return "malignant", 5 if "mass" in phantoms[0].finding and rng.random() < 0.7 else 4
     if any(phantom.look_alikes for phantom in phantoms):
