@@ -82,12 +82,12 @@ EXCEPT: dict[str, dict[str, Outcome]] = {
     "mamfed-client evaluate": {NO_HOME: NO_CACHE},
     "mamfed-server init": {
         OF_OTHERS: WORKS,
-        CHANGED: Outcome(9, "of another federation than 'Other'"),
+        CHANGED: Outcome(9, "another federation than 'Other'"),
     },
     "mamfed-server sites approve": {READ_ONLY: FOLDER_DENIED},
     "mamfed-server sites revoke": {
-        TWICE: Outcome(9, "revoked already"),
-        CHANGED: Outcome(9, "revoked already"),
+        TWICE: Outcome(9, "already revoked"),
+        CHANGED: Outcome(9, "already revoked"),
     },
     "mamfed-server start": {CHANGED: Outcome(3, "plan")},
     "mamfed-server report of a run": {OF_OTHERS: Outcome(7, "no run folder")},

@@ -1,8 +1,8 @@
-"""A MONAI bundle, by MONAI's Bundle Specification. It needs MONAI and no mamfed.
+"""Export as a MONAI bundle, following MONAI's Bundle Specification; it runs without mamfed.
 
-``models/model.ts`` is the network that ``configs/inference.json`` loads; it holds its own code.
-``models/model.pt`` is there because the specification asks for it: tensors by name, and nothing
-that unpickling could run (``torch.load(..., weights_only=True)`` reads it).
+``configs/inference.json`` loads ``models/model.ts``, which contains its own code. The specification
+also requires ``models/model.pt``: tensors by name, without anything that unpickling could execute
+(readable with ``torch.load(..., weights_only=True)``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = {
 
 
 def write(folder: Path, model: ExportModel) -> None:
-    """Write the folders ``configs``, ``models`` and ``docs``, and the licence."""
+    """Write the folders ``configs``, ``models`` and ``docs``, and the licence file."""
     configs, models, docs = (private_directory(folder / n) for n in ("configs", "models", "docs"))
     write_atomic(configs / "metadata.json", json.dumps(_metadata(model), indent=2) + "\n")
     write_atomic(configs / "inference.json", json.dumps(_inference(model), indent=2) + "\n")
@@ -46,7 +46,7 @@ def write(folder: Path, model: ExportModel) -> None:
 
 
 def load(folder: Path) -> Predictor:
-    """Run the network that ``configs/inference.json`` names, by MONAI's own parser."""
+    """Load the network named in ``configs/inference.json`` with MONAI's own parser."""
     from monai.bundle import ConfigParser
 
     parser = ConfigParser(json.loads((folder / "configs" / "inference.json").read_text()))
@@ -62,7 +62,7 @@ def load(folder: Path) -> Predictor:
 
 
 def _inference(model: ExportModel) -> dict[str, object]:
-    """Return the configuration: PNG of prepared images in, malignancy as ``.npy`` out."""
+    """Return the configuration: it reads prepared PNG images and writes malignancy as ``.npy``."""
     return {
         "imports": ["$import glob", "$import os", "$import torch", "$import numpy"],
         "bundle_root": ".",
@@ -77,7 +77,7 @@ def _inference(model: ExportModel) -> dict[str, object]:
             "transforms": [
                 {
                     "_target_": "LoadImage",
-                    # MONAI reads a PNG as (W, H) unless told not to.
+                    # By default, MONAI reads a PNG as (W, H).
                     "reader": {"_target_": "PILReader", "reverse_indexing": False},
                     "image_only": True,
                     "ensure_channel_first": True,
@@ -113,9 +113,10 @@ FULL_SCALE = (
     ".get(open(path, 'rb').read(26)[24:]) or (_ for _ in ()).throw("
     "ValueError(path + ': expected a grey PNG of 8 or 16 bits'))"
 )
-"""Which level of a file is white, by its header (PNG 11.2.2: bits in byte 24, grey is a 0 in 25).
+"""Return a file's white level from its header (PNG 11.2.2: bit depth in byte 24, grey = 0 in 25).
 
-``export --images`` does the same. The levels do not tell: a dark image of 16 bits has those of 8.
+``export --images`` does the same. The pixel values would not do: those of a dark 16-bit image may
+all fit in 8 bits.
 """
 
 
@@ -179,8 +180,8 @@ def _versions() -> dict[str, str]:
 
 
 def _licence() -> str:
-    """Return mamfed's licence text, which the installed package brings."""
+    """Return mamfed's licence text from the installed package."""
     for path in distribution("mamfed").files or ():
         if path.name == "LICENSE":
             return path.read_text()
-    raise OutputError("mamfed's LICENSE is not in its installed package; install mamfed anew")
+    raise OutputError("the installed package mamfed has no LICENSE file; reinstall mamfed")

@@ -1,7 +1,7 @@
-"""``MODEL_CARD.md``, as Hugging Face's model cards are laid out, and the ``README.md`` beside it.
+"""Write ``MODEL_CARD.md``, in the layout of Hugging Face's model cards, and ``README.md``.
 
-Every figure comes with its count, from the run's summary; what the run did not keep, or a site did
-not allow, is said to be missing.
+Every figure comes from the run's summary and is given with its count. Figures that the run did not
+keep or a site did not release are marked as missing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write_card(path: Path, source: Source, model: ExportModel, record: Mapping[s
 
 
 def write_readme(path: Path, target: str, model: ExportModel, record: Mapping[str, Any]) -> None:
-    """Write how the files of one format are used."""
+    """Write the instructions for the files of one format."""
     template = ENVIRONMENT.get_template(f"{target}.README.md.jinja")
     preprocessing = model.preprocessing
     text = template.render(
@@ -76,7 +76,7 @@ def write_readme(path: Path, target: str, model: ExportModel, record: Mapping[st
 
 
 def _main_arm(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return the arm that a run's own checkpoints are of, and its test results."""
+    """Return the arm of the run's own checkpoints, and its test results."""
     arms = summary.get("arms", {})
     name = "federated" if "federated" in arms else next(iter(arms), "")
     return name, arms.get(name, {})
@@ -89,19 +89,17 @@ def _scores(arm: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _site_row(name: str, site: Mapping[str, Any]) -> dict[str, str]:
-    """Return a site's counts of images (patients), as far as it told them."""
+    """Return a site's counts of images (patients), as far as it released them."""
     row = {"site": _cell(name)}
     for kind in ("benign", "malignant"):
         images, patients = (site.get(what, {}).get(kind, {}) for what in ("images", "patients"))
         counts = [f"{_count(images.get(p))} ({_count(patients.get(p))})" for p in PARTS]
         row[kind] = " / ".join(counts)
     vendors = site.get("vendors") or {}
-    told = [f"{_cell(vendor)} {_count(count)}" for vendor, count in sorted(vendors.items())]
-    row["vendors"] = ", ".join(told) or MISSING
-    left_out = sum((site.get("rejected") or {}).values()) + sum(
-        (site.get("left_out") or {}).values()
-    )
-    row["left_out"] = str(left_out)
+    counts = [f"{_cell(vendor)} {_count(count)}" for vendor, count in sorted(vendors.items())]
+    row["vendors"] = ", ".join(counts) or MISSING
+    unused = ((site.get(key) or {}).values() for key in ("rejected", "left_out"))
+    row["unused"] = str(sum(map(sum, unused)))
     return row
 
 
@@ -138,12 +136,12 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _settings(plan: TrainingPlan) -> dict[str, object]:
-    """Return the settings that matter to someone who is handed the network."""
+    """Return the settings that matter to users of the network."""
     network, federation = plan.network, plan.federation
-    trained = {
-        stage: f"{one.rounds} rounds of {one.in_words()}, batch {one.batch_size}, "
-        f"learning rate {one.learning_rate:g}"
-        for stage, one in (("stage 1", plan.pretraining), ("stage 2", plan.finetuning))
+    training = {
+        name: f"{stage.rounds} rounds of {stage.in_words()}, batch {stage.batch_size}, "
+        f"learning rate {stage.learning_rate:g}"
+        for name, stage in (("stage 1", plan.pretraining), ("stage 2", plan.finetuning))
     }
     return {
         "image size": f"{plan.image_size} x {plan.image_size}",
@@ -152,7 +150,7 @@ def _settings(plan: TrainingPlan) -> dict[str, object]:
         "first level with a long skip": network.first_skip_level,
         "head": network.head,
         "smoothing of the difference": f"{network.smoothing} pixels",
-        **trained,
+        **training,
         "precision": plan.precision,
         "server optimiser": federation.server_optimiser,
         "FedProx mu": f"{federation.proximal_mu:g}",
@@ -172,5 +170,5 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep a site's own words within their cell of a table."""
+    """Return a site's text without anything that would break a Markdown table cell."""
     return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")

@@ -1,7 +1,7 @@
-"""Does an export say what PyTorch says? On the images that are given, or on a drawn one.
+"""Compare an export with PyTorch, on given images or on a generated one.
 
-The reference is the checkpoint's own network in double precision, the same on every machine. How
-far the export is from float32, by which mamfed predicts, is told beside it.
+The reference is the checkpoint's own network in double precision, which is the same on every
+machine. The difference from float32, which mamfed uses for prediction, is reported as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_server.export.network import ExportModel
 
 TOLERANCE = 1e-4
-"""Largest absolute difference from PyTorch that an export may have, in any output."""
+"""Maximum absolute difference from PyTorch in any output of an export."""
 SEED = 20261124
 
 Images = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ OnBatch = Callable[[], None]
 
 
 class OutputDifference(NamedTuple):
-    """How far an export is from PyTorch: largest absolute differences over all outputs.
+    """The largest absolute differences between an export and PyTorch over all outputs.
 
     Attributes:
         float64: From the network in double precision.
@@ -46,11 +46,11 @@ class OutputDifference(NamedTuple):
 
 
 def batches_of(model: ExportModel, images: Sequence[Images]) -> list[Images]:
-    """Return what to compare on: each image, and the first two sizes smaller, twice in one batch.
+    """Return the batches to compare: each image, and a batch of two reduced copies of the first.
 
     Args:
-        model: What is exported.
-        images: ``(H, W)`` each.
+        model: The model to export.
+        images: Each ``(H, W)``.
     """
     multiple = model.multiple
     singles = [padded(image, multiple)[None, None] for image in images]
@@ -60,10 +60,10 @@ def batches_of(model: ExportModel, images: Sequence[Images]) -> list[Images]:
 
 
 def padded(image: Images, multiple: int) -> Images:
-    """Repeat the last row and column of ``(H, W)`` until both sides are multiples, two at least."""
-    wanted = [max(2, -(-side // multiple)) * multiple for side in image.shape]
-    missing = [(0, to - side) for to, side in zip(wanted, image.shape, strict=True)]
-    return np.pad(image, missing, mode="edge")
+    """Repeat the last row and column of ``(H, W)`` to multiples of ``multiple``, at least two."""
+    sides = [max(2, -(-side // multiple)) * multiple for side in image.shape]
+    padding = [(0, to - side) for to, side in zip(sides, image.shape, strict=True)]
+    return np.pad(image, padding, mode="edge")
 
 
 def compare(
@@ -80,17 +80,18 @@ def compare(
     double = copy.deepcopy(model.network).double()
     worst = np.zeros(2)
     for batch in batches:
-        found = [np.asarray(output) for output in predict(batch)]
-        expected = (_run(double, batch.astype(np.float64)), _run(model.network, batch))
-        worst = np.maximum(worst, [_largest(found, one) for one in expected])  # NaN stays NaN
+        actual = [np.asarray(output) for output in predict(batch)]
+        references = (_run(double, batch.astype(np.float64)), _run(model.network, batch))
+        largest = [_largest_difference(actual, expected) for expected in references]
+        worst = np.maximum(worst, largest)  # NaN stays NaN
         if on_batch:
             on_batch()
     shapes = tuple(batch.shape for batch in batches)
     difference = OutputDifference(float(worst[0]), float(worst[1]), shapes)
     if not difference.float64 <= TOLERANCE:
         raise OutputError(
-            f"the export differs from PyTorch by {difference.float64:.1e}, allowed are "
-            f"{TOLERANCE:.0e}; nothing was written. Other images? See --images"
+            f"the export differs from PyTorch by {difference.float64:.1e}, expected at most "
+            f"{TOLERANCE:.0e}; nothing was written. Try other images with --images"
         )
     return difference
 
@@ -102,22 +103,22 @@ def _run(network: MalignancyNetwork, batch: npt.NDArray[np.floating]) -> list[np
     return [output.numpy() for output in outputs]
 
 
-def _largest(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    if [one.shape for one in found] != [one.shape for one in expected]:
+def _largest_difference(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    if [array.shape for array in actual] != [array.shape for array in expected]:
         return float("nan")
-    pairs = zip(found, expected, strict=True)
-    return float(np.max([np.abs(one.astype(np.float64) - two).max() for one, two in pairs]))
+    pairs = zip(actual, expected, strict=True)
+    return float(np.max([np.abs(one.astype(np.float64) - other).max() for one, other in pairs]))
 
 
 def read_images(folder: Path) -> list[Images]:
-    """Read every PNG of a folder: prepared images, 8 or 16 bits grey, as ``(H, W)`` in 0..1.
+    """Read all PNG files of a folder, prepared images in 8- or 16-bit grey, as ``(H, W)`` in 0..1.
 
     Raises:
-        DataError: There is none, or one is no grey PNG.
+        DataError: There is no PNG file, or one is not grey.
     """
     paths = sorted(folder.glob("*.png"))
     if not paths:
-        raise DataError(f"{folder}: no *.png there; expected prepared images, 8 or 16 bits grey")
+        raise DataError(f"{folder}: found no *.png, expected prepared images in 8- or 16-bit grey")
     return [_read(path) for path in paths]
 
 
@@ -133,7 +134,7 @@ def _read(path: Path) -> Images:
 
 
 def drawn_image(size: int, seed: int = SEED) -> Images:
-    """Draw something like a breast, ``(size, size)``: tissue of several scales, and one mass."""
+    """Generate a breast-like image, ``(size, size)``: tissue of several scales and one mass."""
     rng = np.random.default_rng(seed)
     row, column = np.mgrid[:size, :size].astype(np.float32) / size
     tissue = np.zeros((size, size), np.float32)

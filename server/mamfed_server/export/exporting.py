@@ -1,11 +1,11 @@
-"""One export from start to end: write into a draft, load it back, compare, and only then keep it.
+"""Export a network: write a draft, load it back, compare it with PyTorch, then put it in place.
 
 ==========================  ===================================================================
 ``model.*``                 the network, see the module of each format
-``preprocessing.json``      what to do to an image first
-``MODEL_CARD.md``           where the weights come from, what they can do, what they must not
-``README.md``               how to use it
-``export.json``             which weights these are, and how far the file is from PyTorch
+``preprocessing.json``      how to prepare an image
+``MODEL_CARD.md``           origin, performance and limits of the weights
+``README.md``               how to use the export
+``export.json``             which weights these are, and their difference from PyTorch
 ==========================  ===================================================================
 """
 
@@ -52,7 +52,7 @@ RECORD, PREPROCESSING, CARD, README = (
 
 
 class ExportTarget(StrEnum):
-    """What a network can be exported to."""
+    """The formats that a network can be exported to."""
 
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
@@ -61,14 +61,14 @@ class ExportTarget(StrEnum):
 
 
 class ExportFormat(NamedTuple):
-    """How one target is written.
+    """How one format is written.
 
     Attributes:
-        module: What does it.
-        files: What it writes.
-        needs: What it imports.
-        painter: The file of the painter's weights, where the checkpoint has them; empty: they are
-            left out.
+        module: The module in this package that writes it.
+        files: The files that it writes.
+        needs: The optional packages that it imports.
+        painter: The file for the painter's weights, if the checkpoint has them; empty: the format
+            omits them.
     """
 
     module: str
@@ -77,7 +77,7 @@ class ExportFormat(NamedTuple):
     painter: str = ""
 
 
-FORMS = {
+FORMATS = {
     ExportTarget.ONNX: ExportFormat(
         "onnx_file", ("model.onnx",), ("jinja2", "onnx", "onnxscript", "onnxruntime")
     ),
@@ -100,13 +100,13 @@ FORMS = {
 
 
 class Request(NamedTuple):
-    """What is to be exported where.
+    """A request for one export.
 
     Attributes:
         source: The checkpoint.
         target: The format.
-        out: The folder to make, or to replace where it holds this export already.
-        images: ``(H, W)`` in 0..1 to compare on; None draws one.
+        out: The output folder; one that already holds this export is replaced.
+        images: Images for the comparison, ``(H, W)`` in 0..1; None: one is generated.
     """
 
     source: Source
@@ -116,7 +116,7 @@ class Request(NamedTuple):
 
     @property
     def question(self) -> Fingerprint:
-        """All that an export depends on; the same one again replaces it."""
+        """Everything that the export depends on; an export with the same values is replaced."""
         facts = self.source.checkpoint.facts
         _, threshold_from = facts.plan_at(None)
         return Fingerprint.of(
@@ -134,51 +134,51 @@ class Request(NamedTuple):
     @property
     def network_files(self) -> list[str]:
         """The names of the files that hold the network."""
-        form = FORMS[self.target]
-        painter = form.painter if self.source.checkpoint.painter is not None else ""
-        return sorted(filter(None, (*form.files, painter)))
+        target_format = FORMATS[self.target]
+        painter = target_format.painter if self.source.checkpoint.painter is not None else ""
+        return sorted(filter(None, (*target_format.files, painter)))
 
     @property
     def files(self) -> list[Path]:
-        """What will be there."""
+        """All files of the export."""
         names = {*self.network_files, PREPROCESSING, CARD, README, RECORD}
         return [self.out / name for name in sorted(names)]
 
 
 def check_request(request: Request) -> None:
-    """Refuse before the work what could not be finished.
+    """Refuse a request that could not be completed, before any work is done.
 
     Raises:
         MamfedError: A package is missing.
-        OutputError: The folder holds something else, another export, or files of others.
+        OutputError: The folder holds something else, another export, or unknown files.
     """
-    check_installed("export", *FORMS[request.target].needs)
+    check_installed("export", *FORMATS[request.target].needs)
     out = request.out
     check_folder(out, lambda folder: _is_ours(folder, request), f"export to {request.target}")
-    held = _record_of(out)
-    if held is None:  # nothing is there, or what a kill has left
+    record = _record_of(out)
+    if record is None:  # an empty folder, or one left by a crash
         return
-    kept = held.get("question", {"weights_sha256": held.get("weights_sha256")})
+    earlier = record.get("question", {"weights_sha256": record.get("weights_sha256")})
     question = request.question
-    if "question" not in held:  # mamfed 0.1.0 wrote the weights alone
+    if "question" not in record:  # mamfed 0.1.0 recorded only the weights
         question = Fingerprint.of(weights_sha256=question.parts["weights_sha256"])
-    advice = "choose another folder by --out, or remove it"
-    question.check(kept, f"{out}: holds another export", advice)
-    ours = {*request.files, *(out / str(name) for name in held.get("files", ()))}
-    if others := _others(out, ours):
-        raise OutputError(f"{others[0]}: no file of the export to be replaced; move it away")
+    advice = "choose another folder with --out, or remove this one"
+    question.check(earlier, f"{out}: holds another export", advice)
+    ours = {*request.files, *(out / str(name) for name in record.get("files", ()))}
+    if unknown := _unknown_files(out, ours):
+        raise OutputError(f"{unknown[0]}: does not belong to the export to be replaced; move it")
 
 
 def _is_ours(out: Path, request: Request) -> bool:
-    """Tell whether a folder holds an export to this target, or what a kill has left of one."""
-    held = _record_of(out)
-    if held is None:
-        return (out / LOCK).exists() and not _others(out, set(request.files))
-    return held.get("target") == request.target
+    """Return whether a folder holds an export to this format, complete or left by a crash."""
+    record = _record_of(out)
+    if record is None:
+        return (out / LOCK).exists() and not _unknown_files(out, set(request.files))
+    return record.get("target") == request.target
 
 
-def _others(out: Path, ours: set[Path]) -> list[Path]:
-    """Return the files in a folder that are not the export's."""
+def _unknown_files(out: Path, ours: set[Path]) -> list[Path]:
+    """Return the files in a folder that do not belong to the export."""
     known = {*ours, out / LOCK}
     files = (p for p in out.rglob("*") if p.is_file() or p.is_symlink())
     return sorted(p for p in files if p not in known and not _in_draft(p.relative_to(out)))
@@ -189,22 +189,22 @@ def _in_draft(path: Path) -> bool:
 
 
 def export(request: Request, on_step: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Write an export that agrees with PyTorch; return what ``export.json`` says.
+    """Write an export that agrees with PyTorch; return the contents of ``export.json``.
 
     Args:
-        request: What is asked.
-        on_step: Called with what is done next.
+        request: The request.
+        on_step: Called with a description of each step before it begins.
 
     Raises:
         MamfedError: A package is missing.
-        OutputError: The folder is taken, cannot be written, or the export disagrees.
-        SetupError: Another export works in the folder.
+        OutputError: The folder is in use or cannot be written, or the export differs from PyTorch.
+        SetupError: Another export is writing to the folder.
     """
     check_request(request)
     with exclusive_folder(request.out, "another export") as out:
-        check_request(request)  # another one may have ended since
-        for left in out.glob(f".*{DRAFT}"):
-            shutil.rmtree(left, ignore_errors=True)
+        check_request(request)  # another export may have finished before the lock was taken
+        for stale in out.glob(f".*{DRAFT}"):
+            shutil.rmtree(stale, ignore_errors=True)
         draft = Path(mkdtemp(prefix=".", suffix=DRAFT, dir=out.absolute()))
         try:
             record = _fill(draft, request, on_step)
@@ -217,11 +217,10 @@ def export(request: Request, on_step: Callable[[str], None] = lambda _: None) ->
 def _fill(draft: Path, request: Request, on_step: Callable[[str], None]) -> dict[str, Any]:
     from mamfed_server.export.card import write_card, write_readme
 
-    model, form = request.source.model(), FORMS[request.target]
-    module = _module(form)
+    model, module = request.source.model(), _module(FORMATS[request.target])
     on_step(f"writing {request.target}")
     module.write(draft, model)
-    difference = _compared(draft, module, model, request, on_step)
+    difference = _compare(draft, module, model, request, on_step)
     record = _record(request, model, difference)
     write_atomic(draft / PREPROCESSING, json.dumps(model.preprocessing, indent=2) + "\n")
     write_card(draft / CARD, request.source, model, record)
@@ -233,7 +232,7 @@ def _fill(draft: Path, request: Request, on_step: Callable[[str], None]) -> dict
     return record
 
 
-def _compared(
+def _compare(
     draft: Path,
     module: ModuleType,
     model: ExportModel,
@@ -247,7 +246,7 @@ def _compared(
     def on_batch() -> None:
         nonlocal done
         done += 1
-        on_step(f"compared with PyTorch: {done} of {len(batches)}")
+        on_step(f"comparing with PyTorch: {done} of {len(batches)} batches done")
 
     on_step("loading it back")
     return compare(model, module.load(draft), batches, on_batch)
@@ -262,7 +261,7 @@ def _record(request: Request, model: ExportModel, difference: OutputDifference) 
         "files": request.network_files,
         "checkpoint": request.source.path.name,
         "weights_sha256": facts.weights_sha256,
-        "painter_sha256": facts.painter_sha256 if FORMS[request.target].painter else "",
+        "painter_sha256": facts.painter_sha256 if FORMATS[request.target].painter else "",
         "plan_sha256": facts.plan_sha256,
         "stage": facts.stage,
         "server_round": facts.server_round,
@@ -278,8 +277,8 @@ def _record(request: Request, model: ExportModel, difference: OutputDifference) 
     }
 
 
-def _module(form: ExportFormat) -> ModuleType:
-    return importlib.import_module(f"mamfed_server.export.{form.module}")
+def _module(target_format: ExportFormat) -> ModuleType:
+    return importlib.import_module(f"mamfed_server.export.{target_format.module}")
 
 
 def _record_of(out: Path) -> dict[str, Any] | None:
@@ -291,13 +290,13 @@ def _record_of(out: Path) -> dict[str, Any] | None:
 
 
 def _put_in_place(draft: Path, request: Request) -> None:
-    """Move a finished export to its place, its record last; an older one of the same goes.
+    """Move a finished export into place, its record last, and replace an earlier one.
 
-    File by file: the folder may be a mount, or the one that somebody is in.
+    Files are moved one by one: the folder may be a mount point or somebody's current folder.
     """
-    out, held = request.out, _record_of(request.out) or {}
+    out, earlier = request.out, _record_of(request.out) or {}
     (out / RECORD).unlink(missing_ok=True)
-    for name in held.get("files", ()):
+    for name in earlier.get("files", ()):
         (out / str(name)).unlink(missing_ok=True)
     for path in sorted(request.files, key=lambda path: path.name == RECORD):
         name = path.relative_to(out)

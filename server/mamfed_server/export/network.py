@@ -1,4 +1,4 @@
-"""The network as it is exported: probabilities instead of logits, and norms that any runtime sums.
+"""The network in its exported form: it returns probabilities and uses numerically robust norms.
 
 The weights and their names are those of the checkpoint.
 """
@@ -22,13 +22,14 @@ IMAGE, MALIGNANCY, RECONSTRUCTION = "image", "malignancy", "reconstruction"
 class TwoStepNorm(nn.Module):
     """Instance normalisation that averages along each row first, then over the rows.
 
-    A runtime that adds 1536 x 1536 float32 values one after the other loses digits: onnxruntime's
-    InstanceNormalization and its ReduceMean over both axes gave probabilities that were 3e-3 off on
-    real images at 1536 x 1536, this one 4e-6, in the same time (``docs/benchmarks.md``).
+    A runtime that sums 1536 x 1536 float32 values one by one loses precision: with onnxruntime's
+    InstanceNormalization, or its ReduceMean over both axes, probabilities on real images of
+    1536 x 1536 were off by 3e-3; with this module by 4e-6, in the same time
+    (``docs/benchmarks.md``).
     """
 
     def __init__(self, norm: InstanceNorm) -> None:
-        """Take the weights of ``norm``; they are shared."""
+        """Share the weights of ``norm``."""
         super().__init__()
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
@@ -44,13 +45,13 @@ def _mean(x: Tensor) -> Tensor:
 
 
 class ExportNetwork(nn.Module):
-    """``(N, 1, H, W)`` in 0..1 -> probability of malignancy, and the reconstruction if it is drawn.
+    """Map ``(N, 1, H, W)`` in 0..1 to the probability of malignancy and any reconstruction.
 
-    H and W are multiples of :attr:`multiple`, and at least two of them: nothing is padded inside.
+    H and W must be multiples of :attr:`multiple`, two at least: nothing is padded inside.
     """
 
     def __init__(self, network: MalignancyNetwork) -> None:
-        """Copy ``network``; what is made of it changes nothing in the original."""
+        """Copy ``network``, which stays unchanged."""
         super().__init__()
         self.network = copy.deepcopy(network).eval()
         for module in list(self.network.modules()):
@@ -58,11 +59,11 @@ class ExportNetwork(nn.Module):
                 if isinstance(child, InstanceNorm):
                     setattr(module, name, TwoStepNorm(child))
             if isinstance(module, ResidualBlock):
-                module.streams = False  # a graph of plain operations
+                module.streams = False  # export a graph of plain operations
 
     @property
     def multiple(self) -> int:
-        """What height and width must be multiples of, in pixels."""
+        """The number of pixels that height and width must be multiples of."""
         return self.network.backbone.multiple
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -73,7 +74,7 @@ class ExportNetwork(nn.Module):
 
 
 class StackedNetwork(nn.Module):
-    """The same with one output, ``(N, channels, H, W)``, as MONAI's bundles expect it."""
+    """The exported network with a single output, ``(N, channels, H, W)``, for MONAI bundles."""
 
     def __init__(self, network: ExportNetwork) -> None:
         """Wrap a network; the weights are shared."""
@@ -81,19 +82,19 @@ class StackedNetwork(nn.Module):
         self.export = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return malignancy as channel 0 and the reconstruction, if it is drawn, as channel 1."""
+        """Return malignancy as channel 0 and the reconstruction, if there is one, as channel 1."""
         outputs = self.export(image)
         return outputs if isinstance(outputs, Tensor) else torch.cat(outputs, dim=1)
 
 
 class ExportModel(NamedTuple):
-    """What an export is made of.
+    """The model to export.
 
     Attributes:
-        network: As the checkpoint has it, float32, on the CPU.
-        facts: What the checkpoint says of it.
-        preprocessing: What ``preprocessing.json`` says.
-        painter: The weights at the end of stage 1, which draw healthy tissue; None: there was none.
+        network: The checkpoint's network, float32, on the CPU.
+        facts: The checkpoint's facts.
+        preprocessing: The contents of ``preprocessing.json``.
+        painter: The weights at the end of stage 1, which draw healthy tissue; None: no stage 1.
     """
 
     network: MalignancyNetwork
@@ -103,12 +104,12 @@ class ExportModel(NamedTuple):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the outputs, in their order."""
+        """The names of the outputs, in order."""
         return (MALIGNANCY,) if self.network.subtraction is None else (MALIGNANCY, RECONSTRUCTION)
 
     @property
     def multiple(self) -> int:
-        """What height and width must be multiples of, in pixels."""
+        """The number of pixels that height and width must be multiples of."""
         return self.network.backbone.multiple
 
     def example(self) -> Tensor:

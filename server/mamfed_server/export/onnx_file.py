@@ -1,4 +1,4 @@
-"""``model.onnx``: for onnxruntime and whatever else reads ONNX. It needs no mamfed."""
+"""Export as ``model.onnx``, for onnxruntime and other ONNX readers; it runs without mamfed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ METADATA_KEY = "mamfed"
 
 
 def write(folder: Path, model: ExportModel) -> None:
-    """Write the graph with batch, height and width left open, checked by ONNX's own checker."""
+    """Write the graph with dynamic batch, height and width; verify it with ONNX's own checker."""
     multiple = model.multiple
     batch, height, width = (
         torch.export.Dim(name, min=least) for name, least in (("n", 1), ("h", 2), ("w", 2))
     )
-    program = _quietly_exported(
+    program = _export_quietly(
         model,
         {0: batch, 2: multiple * height, 3: multiple * width},
     )
-    _name_sizes(program)
-    _forget_the_machine(program)
+    _name_dimensions(program)
+    _strip_local_paths(program)
     onnx.helper.set_model_props(program, _metadata(model))
     program.producer_name, program.producer_version = "mamfed", model.facts.mamfed_version
     onnx.checker.check_model(program, full_check=True)
@@ -39,7 +39,7 @@ def write(folder: Path, model: ExportModel) -> None:
 
 
 def load(folder: Path) -> Predictor:
-    """Run the file under onnxruntime, which an export's own check needs."""
+    """Load the file with onnxruntime, for the comparison with PyTorch."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
@@ -50,8 +50,8 @@ def load(folder: Path) -> Predictor:
     return predict
 
 
-def _quietly_exported(model: ExportModel, sizes: dict[int, object]) -> onnx.ModelProto:
-    """Export without what torch says about it on stdout and in the log, which helps no user."""
+def _export_quietly(model: ExportModel, sizes: dict[int, object]) -> onnx.ModelProto:
+    """Export without torch's output on stdout and in the log, which does not concern users."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -72,15 +72,15 @@ def _quietly_exported(model: ExportModel, sizes: dict[int, object]) -> onnx.Mode
     return program.model_proto
 
 
-def _name_sizes(program: onnx.ModelProto) -> None:
-    """Call the open sizes what they are, and not by the exporter's arithmetic."""
+def _name_dimensions(program: onnx.ModelProto) -> None:
+    """Replace the exporter's expressions for dynamic dimensions with plain names."""
     for value in (*program.graph.input, *program.graph.output):
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
 
 
-def _forget_the_machine(program: onnx.ModelProto) -> None:
-    """Take out stack traces and names of classes: they hold the coordinator's paths."""
+def _strip_local_paths(program: onnx.ModelProto) -> None:
+    """Remove stack traces and class names, which contain the coordinator's paths."""
     del program.metadata_props[:]
     del program.graph.metadata_props[:]
     graph = program.graph
@@ -88,12 +88,12 @@ def _forget_the_machine(program: onnx.ModelProto) -> None:
     for part in parts:
         part.doc_string = ""
         del part.metadata_props[:]
-    # Of no use, and named by the exporter's arithmetic.
+    # Unused, and named by the exporter's expressions.
     del graph.value_info[:]
 
 
 def _metadata(model: ExportModel) -> dict[str, str]:
-    """Return flat texts, and all of it as JSON under one key."""
+    """Return all facts as JSON under one key, and the main ones as separate texts."""
     flat = ("use", "threshold", "multiple", "image_size", "plan_sha256", "weights_sha256")
     texts = {f"{METADATA_KEY}.{key}": str(model.preprocessing[key]) for key in flat}
     return {METADATA_KEY: json.dumps(model.preprocessing)} | texts

@@ -1,11 +1,11 @@
-"""``model.safetensors``: the weights alone, and ``network.json``: the network they belong to.
+"""Export as ``model.safetensors``, only the weights, and ``network.json``, their network.
 
-``painter.safetensors``, of a run with stage 1, holds weights of the same network: those that draw
+After a run with stage 1, ``painter.safetensors`` contains the weights of the same network that draw
 healthy tissue (``mamfed_common.training.repaint``).
 
-A checkpoint holds more than another tool wants: in its header lie the whole plan, the names of the
-sites, whom a round refused and why, and each site's validation. Here is none of that, so that it
-may go where a site's name should not; names and values of the weights are the checkpoint's.
+A checkpoint's header also contains the plan, the names of the sites, refused sites with reasons,
+and each site's validation. This export omits them, so that it can be shared where the sites' names
+must not be. Names and values of the weights are those of the checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAINTER_FILE = "painter.safetensors"
 
 
 def write(folder: Path, model: ExportModel) -> None:
-    """Write the weights and what :class:`NetworkConfig` needs."""
+    """Write the weights and the arguments of :class:`NetworkConfig`."""
     save_file(state_of(model.network), folder / FILE)
     if model.painter is not None:
         save_file(model.painter, folder / PAINTER_FILE)
@@ -39,7 +39,7 @@ def write(folder: Path, model: ExportModel) -> None:
 
 
 def load(folder: Path) -> Predictor:
-    """Build the network from the two files alone."""
+    """Build the network from only these two files."""
     config = NetworkConfig(**json.loads((folder / NETWORK_FILE).read_text()))
     original = MalignancyNetwork(config)
     original.load_state_dict(load_file(folder / FILE))
@@ -48,6 +48,7 @@ def load(folder: Path) -> Predictor:
     @torch.no_grad()
     def predict(images: Images) -> list[np.ndarray]:
         outputs = network(torch.from_numpy(images))
-        return [one.numpy() for one in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+        arrays = [outputs] if isinstance(outputs, Tensor) else outputs
+        return [array.numpy() for array in arrays]
 
     return predict

@@ -1,4 +1,4 @@
-"""What must be done to a mammogram before the network sees it, and to what comes out.
+"""How to prepare a mammogram for the network, and how to read its outputs.
 
 ``mamfed_client.imaging.preprocess`` does it. The coordinator has no client code, so that its
 constants are repeated here; a test compares them.
@@ -17,7 +17,7 @@ USE = "Research use only. Not a medical device; not for diagnosis or treatment."
 
 
 def preprocessing_of(facts: CheckpointFacts) -> dict[str, object]:
-    """Return what ``preprocessing.json`` and the ONNX metadata hold: numbers, and the steps."""
+    """Return the contents of ``preprocessing.json`` and the ONNX metadata: numbers and steps."""
     plan = facts.plan
     multiple = UNet(plan.network).multiple
     chosen, origin = facts.plan_at(None)

@@ -1,4 +1,4 @@
-"""Which checkpoint is exported, and what the run around it knows."""
+"""Read the checkpoint to export, and the facts of its run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mamfed_server.run_folder.folder import RunFolder
 
 
 class Source(NamedTuple):
-    """A checkpoint that marks something, and its run.
+    """A fine-tuned checkpoint and its run.
 
     Attributes:
         path: The checkpoint's file.
         checkpoint: Weights and facts.
-        summary: How the run ended; None of a bare checkpoint, or a run that goes on.
-        notes: What the run noted beside; a simulation has intervals.
+        summary: The run's summary; None: a checkpoint without a run, or a run that has not ended.
+        notes: The run's notes for the report; those of a simulation have intervals.
     """
 
     path: Path
@@ -44,10 +44,11 @@ def read_source(place: Path, name: str, norms: str | None = None) -> Source:
     Args:
         place: The file or the folder.
         name: ``best``, ``final`` or ``latest``.
-        norms: The group of sites whose norms to take, where the checkpoint holds those of groups.
+        norms: The norm group to use, if the checkpoint has norm groups.
 
     Raises:
-        CheckpointError: It is missing, damaged, of stage 1, or the group is not named or unknown.
+        CheckpointError: The checkpoint is missing, damaged or of stage 1, or the norm group is
+            missing or unknown.
         DataError: The run's notes are damaged.
     """
     is_run = place.is_dir()

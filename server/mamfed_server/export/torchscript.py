@@ -1,4 +1,4 @@
-"""``model.ts``: for libtorch and PyTorch. It needs no mamfed."""
+"""Export as ``model.ts``, for libtorch and PyTorch; it runs without mamfed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from mamfed_server.export.network import ExportModel, ExportNetwork
 
 FILE = "model.ts"
 METADATA_FILE = "preprocessing.json"
-"""Also inside ``model.ts``, among its extra files."""
+"""Name of an extra file inside ``model.ts`` with the same contents."""
 
 
 def write(folder: Path, model: ExportModel) -> None:
-    """Write a trace with batch, height and width left open."""
+    """Write a trace with dynamic batch, height and width."""
     save_trace(ExportNetwork(model.network), folder / FILE, model)
 
 
 def load(folder: Path) -> Predictor:
-    """Run the file by PyTorch."""
+    """Load the file with PyTorch."""
     network = torch.jit.load(str(folder / FILE), map_location="cpu")  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def predict(images: Images) -> list[np.ndarray]:
         outputs = network(torch.from_numpy(images))
-        return [one.numpy() for one in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+        arrays = [outputs] if isinstance(outputs, Tensor) else outputs
+        return [array.numpy() for array in arrays]
 
     return predict
 
@@ -39,7 +40,7 @@ def load(folder: Path) -> Predictor:
 def save_trace(network: nn.Module, path: Path, model: ExportModel) -> None:
     """Trace a network and save it with its preprocessing."""
     with warnings.catch_warnings():
-        # That sides are multiples is decided while tracing, as it should be.
+        # Tracing fixes the check that sides are multiples, as intended.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             network.eval(), model.example(), check_trace=False

@@ -25,19 +25,15 @@ from mamfed_server.aggregation.pooled_scores import pool
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, RunNotes, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
 from mamfed_server.report.participation import RoundMark, participation
+from mamfed_server.report.result_tables import Measure, Row, across_rows, measures, rows_of
 from mamfed_server.report.results import (
     ArmResult,
-    Measure,
-    Row,
     Sites,
-    across_rows,
     common_sites,
     comparable,
     dice_text,
-    measures,
     read_arms,
     read_sites,
-    rows_of,
     verdict,
 )
 from mamfed_server.report.site_gains import gain_rows, gain_sentences, gains_of

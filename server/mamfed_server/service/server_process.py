@@ -84,15 +84,8 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         duplicates.seen(site, instance, address)
 
     closing = ClosingMessage(run)
-    listener = TlsListener(
-        RequestGuard(link, registry, limits, on_contact, closing),
-        settings.bind,
-        settings.port,
-        ca=home.ca,
-        certificate=home.server_certificate,
-        key=home.server_key,
-        limits=limits,
-    )
+    guard = RequestGuard(link, registry, limits, on_contact, closing)
+    listener = _listener(home, settings, guard, limits)
     status.set(state="listening", address=f"{settings.bind}:{listener.start()}")
     logger.info("listening on %s:%s", settings.bind, settings.port)
     threading.Thread(
@@ -111,7 +104,30 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         on_event=status.event,
     )
     try:
-        summary = run_job(job, LinkTransport(link, limits.answer_bytes))
+        _run(job, LinkTransport(link, limits.answer_bytes), status, closing)
+    finally:
+        link.close()
+        listener.stop()
+
+
+def _listener(
+    home: ServerHome, settings: ServerSettings, guard: RequestGuard, limits: Limits
+) -> TlsListener:
+    return TlsListener(
+        guard,
+        settings.bind,
+        settings.port,
+        ca=home.ca,
+        certificate=home.server_certificate,
+        key=home.server_key,
+        limits=limits,
+    )
+
+
+def _run(job: Job, transport: LinkTransport, status: StatusFile, closing: ClosingMessage) -> None:
+    """Run a job; record in the status file and tell the sites how it ended."""
+    try:
+        summary = run_job(job, transport)
         status.set(state=summary["status"])
         closing.end(RunState(summary["status"]))
     except MamfedError as error:
@@ -119,9 +135,6 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         status.set(state=state, reason=str(error))
         closing.end(state)
         raise
-    finally:
-        link.close()
-        listener.stop()
 
 
 def main() -> None:

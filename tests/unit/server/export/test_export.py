@@ -102,8 +102,8 @@ def test_the_painter_goes_with_the_weights_and_is_told_missing_elsewhere(
         assert state_sha256(found) == checkpoint.facts.painter_sha256 == sha256
     other, _ = exported(model, "torchscript")
     assert not list(other.glob("painter*"))
-    reason = "`mamfed-client predict` draws it" if painter else "the run had no stage 1"
-    assert "No picture of what healthy tissue" in (other / "README.md").read_text()
+    reason = "`mamfed-client predict` does" if painter else "the run had no stage 1"
+    assert "cannot draw what healthy tissue" in (other / "README.md").read_text()
     assert reason in (other / "README.md").read_text()
 
 
@@ -256,8 +256,8 @@ class TestCard:
     def test_of_a_bare_checkpoint_says_what_is_missing(self, tmp_path, tiny_plan, exported):
         folder, _ = exported(save(tmp_path / "best.safetensors", tiny_plan), "safetensors")
         card = (folder / "MODEL_CARD.md").read_text()
-        assert "each site's counts and the vendors\nare missing" in card
-        assert "No test results: a checkpoint alone holds none." in card
+        assert "the sites' counts and vendors are\nmissing" in card
+        assert "No test results: a checkpoint alone contains none." in card
 
 
 class TestRefusals:

@@ -17,7 +17,8 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import FinetuningPlan, Stage, StagePlan, TrainingPlan
 from mamfed_server.report.data import CaseNote, RejectedRow, ReportData, RunNotes
 from mamfed_server.report.page import write_report
-from mamfed_server.report.results import measures, read_arms, read_sites, rows_of, verdict
+from mamfed_server.report.result_tables import measures, rows_of
+from mamfed_server.report.results import read_arms, read_sites, verdict
 from mamfed_server.run.state import KeptCheckpoint
 from mamfed_server.run_folder.folder import Contribution, RoundRecord
 
