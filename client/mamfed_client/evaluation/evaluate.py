@@ -22,6 +22,7 @@ from mamfed_common.checkpoint import CheckpointFacts, load_model
 from mamfed_common.domain import EVALUATED_ON, PARTS, Part
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.strata import ImageFacts
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.runtime.files import cannot_write, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.runtime.output_checks import check_folder_of
@@ -87,19 +88,7 @@ def evaluate_folder(
         raise DataError(f"{data}: no image to score in part {part!r}")
     min_images = min_images or Policy().min_cases_to_report
     torch_device = choose_device(device)
-    question = Fingerprint.of(
-        made_by=MAKER,
-        mamfed_version=__version__,
-        images=images_sha256(images, facts=True),
-        part=part,
-        weights_sha256=checkpoint.weights_sha256,
-        painter_sha256=checkpoint.painter_sha256,
-        plan_sha256=checkpoint.plan_sha256,
-        threshold=plan.evaluation.threshold,
-        min_images=min_images,
-        device=torch_device.type,
-        threads=torch.get_num_threads(),
-    )
+    question = _question(checkpoint, plan, images, part, min_images, torch_device)
     print_lines(what_is_replaced(out, question))
     facts = {i.case.row.image: _facts_of(i) for i in _with_progress(images, "measuring")}
     scores = evaluate(
@@ -126,6 +115,30 @@ def evaluate_folder(
     except OSError as error:
         raise cannot_write(out, error) from None
     return result
+
+
+def _question(
+    checkpoint: CheckpointFacts,
+    plan: TrainingPlan,
+    images: Sequence[SplitImage],
+    part: str,
+    min_images: int,
+    device: torch.device,
+) -> Fingerprint:
+    """Return everything that determines the result, to compare with an earlier evaluation."""
+    return Fingerprint.of(
+        made_by=MAKER,
+        mamfed_version=__version__,
+        images=images_sha256(images, facts=True),
+        part=part,
+        weights_sha256=checkpoint.weights_sha256,
+        painter_sha256=checkpoint.painter_sha256,
+        plan_sha256=checkpoint.plan_sha256,
+        threshold=plan.evaluation.threshold,
+        min_images=min_images,
+        device=device.type,
+        threads=torch.get_num_threads(),
+    )
 
 
 def check_division(checkpoint: CheckpointFacts, cohort: Cohort, data: Path) -> tuple[str, ...]:

@@ -163,6 +163,22 @@ def load_cohort(
     usable = [case for case in intake.accepted if case.purposes]
     if not usable:
         raise DataError(_nothing_usable(folder, intake))
+    parts = _parts(name, folder, intake, usable, seed, val_fraction, test_fraction, fold)
+    images = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
+    return Cohort(name, tuple(images), intake, _counts(intake, images))
+
+
+def _parts(
+    name: str,
+    folder: Path,
+    intake: Intake,
+    usable: Sequence[AcceptedImage],
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    fold: tuple[int, int] | None,
+) -> dict[str, Part]:
+    """Return each patient's part: declared in the table, stored with the folder, or drawn."""
 
     def draw(patients: frozenset[str]) -> dict[str, Part]:
         groups = [group & patients for group in patient_strata(usable)]
@@ -181,9 +197,7 @@ def load_cohort(
         held_out = test_fraction if fold is None else f"fold {fold[0]} of {fold[1]}"
         split_key = f"{name} {seed} {val_fraction} {held_out}"
         parts = remembered_parts(folder, split_key, patients, draw)
-    parts = parts or draw(patients)
-    images = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
-    return Cohort(name, tuple(images), intake, _counts(intake, images))
+    return parts or draw(patients)
 
 
 def _open_prepared(folder: Path, size: int, key_path: Path | None) -> tuple[Intake, SampleStore]:

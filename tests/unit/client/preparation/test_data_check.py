@@ -93,7 +93,7 @@ def test_odd_names_and_texts_cost_nothing(call, export, drawing, tmp_path):
 
 def test_a_page_does_not_replace_an_image(call, export):
     result = call("check", export, "--html", export / "b.dcm", code=1)
-    assert "no page of mamfed" in str(result.exception)
+    assert "is not a page of mamfed" in str(result.exception)
     assert (export / "b.dcm").read_bytes()[128:132] == b"DICM"
 
 
