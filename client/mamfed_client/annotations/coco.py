@@ -1,4 +1,4 @@
-"""COCO files (instance segmentation, JSON) -> outlines."""
+"""Read outlines from COCO files (instance segmentation, JSON)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from mamfed_client.annotations.shapes import Shape
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mask
 
 POINT_OFFSET = 0.5
-"""COCO's (0, 0) is the corner of the first pixel, ours its centre."""
+"""In COCO, (0, 0) is the corner of the first pixel; here it is the centre."""
 
 
 def is_coco(document: Any) -> bool:
-    """Tell a COCO file from VIA's by its keys."""
+    """Return whether a JSON document has the keys of a COCO file."""
     return isinstance(document, dict) and {"images", "annotations"} <= document.keys()
 
 
 def read(document: Any, image_name: str) -> Outlines:
-    """Take one image's polygons, run-length masks and boxes, named by their categories.
+    """Read an image's polygons, run-length masks and boxes, named by their categories.
 
-    Crowds (``iscrowd``) are taken as any other. A box counts where there is no segmentation.
+    Crowds (``iscrowd``) are treated like any other region. A box is used only if there is no
+    segmentation.
 
     Raises:
         FileRejected: Several entries match the image, or one of its outlines cannot be parsed.
@@ -35,8 +36,8 @@ def read(document: Any, image_name: str) -> Outlines:
     entries = [image for image in images if image["file_name"] == wanted]
     if len(entries) > 1:
         raise unreadable(f"{len(entries)} entries match the image; expected one")
-    found = [a for a in document["annotations"] if a["image_id"] == entries[0]["id"]]
-    named = [(a, _category(a, document)) for a in found]
+    regions = [a for a in document["annotations"] if a["image_id"] == entries[0]["id"]]
+    named = [(a, _category(a, document)) for a in regions]
     shapes = tuple(shape for a, name in named for shape in _shapes(a, name))
     runs = [(a["segmentation"], name) for a, name in named if _is_runs(a.get("segmentation"))]
     masks = tuple(NamedMask(_runs_mask(segmentation), name) for segmentation, name in runs)
@@ -45,7 +46,7 @@ def read(document: Any, image_name: str) -> Outlines:
 
 
 def _category(annotation: dict[str, Any], document: Any) -> str:
-    """Return a region's class; its supercategory too, where the name alone is not known."""
+    """Return a region's class, preceded by its supercategory if only that is meaningful."""
     wanted = annotation.get("category_id")
     entries = [c for c in document.get("categories") or () if c.get("id") == wanted]
     if wanted is None or not entries:
@@ -77,16 +78,16 @@ def _shapes(annotation: dict[str, Any], name: str) -> tuple[Shape, ...]:
 
 
 def _pairs(flat: Any) -> tuple[tuple[float, float], ...]:
-    """Pair x and y, and move the origin to the first pixel's centre."""
+    """Pair x and y, with the origin moved to the centre of the first pixel."""
     numbers = [float(number) - POINT_OFFSET for number in flat]
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _runs_mask(segmentation: dict[str, Any]) -> Mask:
-    """Lay out run lengths, in turn unmarked and marked, column after column.
+    """Decode run lengths, alternately unmarked and marked, column by column.
 
     Raises:
-        FileRejected: They do not fill the size they claim, or that is too large.
+        FileRejected: The run lengths do not match the declared size, or it is too large.
     """
     height, width = (int(side) for side in segmentation["size"])
     counts = segmentation["counts"]
@@ -102,20 +103,20 @@ def _runs_mask(segmentation: dict[str, Any]) -> Mask:
 
 
 def _unpacked(text: str) -> list[int]:
-    """Unpack run lengths from COCO's text.
+    """Unpack run lengths from COCO's compressed text.
 
-    A character less 48 holds five bits, the lowest first, and a sixth that says whether more
-    follow; the last of the five gives the sign. From the fourth run on it is the difference to the
-    run two before (``rleToString`` in cocoapi's ``maskApi.c``).
+    Each character minus 48 holds five bits, the lowest first, and a sixth that says whether more
+    follow; the last of the five is the sign. From the fourth run on, values are differences from
+    the run two before (``rleToString`` in cocoapi's ``maskApi.c``).
     """
     runs: list[int] = []
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
-            raise unreadable("compressed run lengths with a character that has no meaning")
+            raise unreadable("compressed run lengths with an invalid character")
         if shift > 60:
-            raise unreadable("a compressed run length without end")
+            raise unreadable("a compressed run length that is too long")
         value |= (bits & 0x1F) << shift
         shift += 5
         if bits & 0x20:
@@ -125,5 +126,5 @@ def _unpacked(text: str) -> list[int]:
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     if shift:
-        raise unreadable("compressed run lengths that are cut short")
+        raise unreadable("truncated compressed run lengths")
     return runs

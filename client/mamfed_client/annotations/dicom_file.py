@@ -1,4 +1,4 @@
-"""DICOM objects that outline findings -> outlines, by their SOP Class."""
+"""Read outlines from DICOM objects, choosing the reader by SOP Class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read(data: bytes, image: TargetImage) -> Outlines:
     """Read a segmentation, a presentation state, a structured report or a mask image.
 
     Raises:
-        FileRejected: It is broken, or none of them.
+        FileRejected: The file is corrupt, or none of them.
     """
     dataset = dicom_mask.parse(data)
     return _reader(str(dataset.get("SOPClassUID", "")))(dataset, image)
@@ -32,7 +32,7 @@ def _reader(sop_class: str) -> Callable[[Dataset, TargetImage], Outlines]:
     if sop_class.startswith(PRESENTATION_STATES):
         return presentation.read_graphics
     if sop_class == MammographyCADSRStorage:
-        raise unreadable("marks of computer-aided detection, which nobody confirmed")
+        raise unreadable("marks of computer-aided detection, which no reader has confirmed")
     if sop_class.startswith(REPORTS):
         return presentation.read_report
     return dicom_mask.read

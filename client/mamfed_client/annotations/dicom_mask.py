@@ -1,4 +1,4 @@
-"""Masks stored as DICOM images, as CBIS-DDSM's -> masks."""
+"""Read masks stored as DICOM images, as in CBIS-DDSM."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ FILE_LIMIT = 512 << 20
 
 
 def read(dataset: Dataset, _: TargetImage | None = None) -> Outlines:
-    """Read a mask image, or a map of classes, by the value that its pixels are shown at.
+    """Read a mask image or class map; regions are named by displayed pixel value.
 
     Raises:
-        FileRejected: It cannot be decoded or is an image: CBIS-DDSM's crops and masks swap places.
+        FileRejected: The file cannot be decoded or is an image: in CBIS-DDSM, crops and masks are
+            sometimes swapped.
     """
     values = stored_values(dataset)
     darkest, brightest = values.min(), values.max()
@@ -36,12 +37,12 @@ def read(dataset: Dataset, _: TargetImage | None = None) -> Outlines:
 
 
 def looks_like_mask(path: Path) -> bool:
-    """Tell a mask from the crop of an image: it has at most two grey levels.
+    """Return whether the file is a mask rather than an image crop: it has at most two grey levels.
 
-    The file is decoded: this is for the few that their names do not tell apart.
+    The file must be decoded, so this is only for files whose names do not tell.
 
     Raises:
-        FileRejected: It cannot be read or decoded.
+        FileRejected: The file cannot be read or decoded.
     """
     data = read_bytes(path, FILE_LIMIT)
     with errors_as_unreadable():
@@ -49,10 +50,10 @@ def looks_like_mask(path: Path) -> bool:
 
 
 def parse(data: bytes) -> Dataset:
-    """Parse a DICOM file, once it is known not to inflate without end.
+    """Parse a DICOM file after checking how far it inflates.
 
     Raises:
-        FileRejected: It inflates too far.
+        FileRejected: It inflates beyond the limit.
     """
     check_deflated(data)
     return pydicom.dcmread(BytesIO(data))

@@ -1,4 +1,4 @@
-"""INbreast's XML files, Apple property lists as OsiriX exports them -> outlines."""
+"""Read outlines from INbreast's XML files: Apple property lists exported by OsiriX."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ POINT = re.compile(rf"\s*\({NUMBER},{NUMBER}\)\s*")
 
 
 def read(data: bytes, image_name: str = "") -> Outlines:
-    """Read every region of the file's first image; its ``Name`` is its class.
+    """Read every region of the file's first image; ``Name`` is its class.
 
-    Masses, calcifications, clusters, distortions, asymmetries and spiculated regions stand side by
-    side in one file. x and y of ``Point_px`` count from the top left. Regions of one or two points
-    are single calcifications: each point marks its pixel.
+    A file may mix masses, calcifications, clusters, distortions, asymmetries and spiculated
+    regions. x and y of ``Point_px`` count from the top left. Regions of one or two points are
+    single calcifications: each point marks its pixel.
 
     Raises:
-        FileRejected: It is no such list, or a point is not understood.
+        FileRejected: The file is not such a list, or a point cannot be parsed.
     """
     try:
-        # plistlib refuses entity declarations, so that none can blow up
-        document = plistlib.loads(_unmarked(data), fmt=plistlib.FMT_XML)
+        # plistlib rejects entity declarations, so entity expansion attacks are impossible.
+        document = plistlib.loads(_without_mark(data), fmt=plistlib.FMT_XML)
     except MemoryError:
         raise
-    except Exception:  # expat's errors and whatever plistlib trips over
+    except Exception:  # expat's errors, and any other exception from plistlib
         raise unreadable("not an Apple property list") from None
     try:
         regions = document["Images"][0]["ROIs"]
@@ -39,10 +39,10 @@ def read(data: bytes, image_name: str = "") -> Outlines:
     return Outlines(shapes=tuple(shape for region in regions for shape in _shapes(region)))
 
 
-def _unmarked(data: bytes) -> bytes:
-    """Bring what an editor saved with a mark to UTF-8: the mark decides, whatever XML declares."""
+def _without_mark(data: bytes) -> bytes:
+    """Convert a file with a byte order mark to UTF-8; the mark overrides the XML declaration."""
     if encoding_of(data) == "utf-8":
-        return data  # expat knows by the declaration
+        return data  # expat honours the declaration
     return DECLARATION.sub("", text_of(data), count=1).encode()
 
 

@@ -1,4 +1,4 @@
-"""Pixels of a mask picture -> one mask a value; what is an image or a blend is told apart."""
+"""Split a mask picture into one mask per pixel value, detecting soft edges and non-masks."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from mamfed_client.annotations.outlines import NamedMask, unreadable
 from mamfed_client.imaging.mammogram import Mask
 
 MOST_VALUES = 32
-"""A map of classes has fewer values, a picture more."""
+"""A class map has at most this many values; a picture has more."""
 CONTINUUM = 16
-"""From so many values on, edges may be as wide as an enlarged mask's are."""
+"""With more values than this, edges may be as wide as those of an enlarged mask."""
 NARROW, WIDE = 2, 16
-"""Pixels beside an edge between which a mask may be blended: drawn smoothly, or enlarged."""
+"""Width in pixels of the soft edge of a smoothly drawn mask, and of an enlarged mask."""
 LOSSY_REACH = 8
-"""JPEG smears an edge over its blocks of 8 pixels."""
+"""JPEG spreads an edge over its blocks of 8 pixels."""
 HALF = 128
-"""A JPEG without a brighter pixel marks nothing: it is never quite black."""
+"""A JPEG without pixels of this level marks nothing; JPEG is never entirely black."""
 BLEND = (0.25, 0.75)
+"""In a JPEG, pixels between these fractions of the range count as blended."""
 STRAY, LOSSY_STRAY = 0.01, 0.1
-"""Share of blended pixels that may lie elsewhere: a JPEG's edges ring."""
+"""Share of blended pixels that may lie away from edges; a JPEG's edges ring."""
 COLOURFUL = 64
-"""Between the strongest and the weakest channel of what is drawn over a grey picture."""
+"""Minimum difference between the strongest and weakest channel of what is drawn on a grey picture.
+"""
 
 
 def regions(
     stored: npt.NDArray[Any], *, lossy: bool = False, soft: bool = True
 ) -> tuple[NamedMask, ...]:
-    """Part a picture by the value of its pixels.
+    """Split a picture by pixel value.
 
     Args:
         stored: ``(H, W)`` grey, or ``(H, W, 3)`` blue, green, red.
-        lossy: Whether it was compressed as a JPEG.
+        lossy: Whether it was JPEG-compressed.
         soft: Whether a mask may have soft edges.
 
     Returns:
-        A mask a value, named ``0``, ``255`` or ``#ff0000``. A mask with soft edges has two. Of a
-        grey picture that is drawn on, ``picture`` stands for the grey.
+        A mask for each value, named like ``0``, ``255`` or ``#ff0000``; two for a mask with soft
+        edges. If the regions are drawn on a grey picture, ``picture`` names the rest.
 
     Raises:
-        FileRejected: It is an image: its values are no classes.
+        FileRejected: It is an image: its values are not classes.
     """
     if stored.ndim == 3:
         lit = [n for n in range(3) if stored[..., n].any()]
@@ -73,7 +75,7 @@ def _grey(stored: npt.NDArray[Any], lossy: bool, soft: bool) -> tuple[NamedMask,
 
 
 def _values(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """List the values that occur, the smallest first."""
+    """Return the values that occur, in ascending order."""
     if stored.dtype not in (np.uint8, np.uint16):
         return np.unique(stored)
     every = int(np.iinfo(stored.dtype).max) + 1
@@ -82,7 +84,7 @@ def _values(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _blended(stored: npt.NDArray[Any], values: npt.NDArray[Any], lossy: bool) -> Mask | None:
-    """Take a mask with soft edges for one of two values; None where more than edges is between."""
+    """Reduce a mask with soft edges to two values; None if blended pixels lie beyond edges."""
     low, high = float(values[0]), float(values[-1])
     start, end = (low + part * (high - low) for part in BLEND)
     marked: Mask = np.asarray(stored >= (low + high) / 2)
@@ -100,7 +102,7 @@ def _blended(stored: npt.NDArray[Any], values: npt.NDArray[Any], lossy: bool) ->
 
 
 def _beside(lit: Mask, full: Mask) -> Mask:
-    """Leave the pieces that hold a pixel of full value: one that has none is a class of its own."""
+    """Keep pieces that contain a pixel of full value; others are classes of their own."""
     count, pieces = cv2.connectedComponents(lit.view(np.uint8))
     kept = np.zeros(count, np.bool_)
     kept[pieces[full]] = True
@@ -109,9 +111,9 @@ def _beside(lit: Mask, full: Mask) -> Mask:
 
 
 def _colours(stored: npt.NDArray[Any]) -> tuple[NamedMask, ...]:
-    """Part a map of colours; of a grey picture that is drawn on, what is drawn."""
+    """Split a colour map, or the coloured drawing on a grey picture."""
     if stored.dtype != np.uint8:
-        raise unreadable("a coloured mask of 16 bits; 8 are read")
+        raise unreadable("a 16-bit coloured mask; save it with 8 bits")
     blue, green, red = (stored[..., n].astype(np.uint32) for n in range(3))
     packed = red << 16 | green << 8 | blue
     colours = np.unique(packed)

@@ -1,4 +1,4 @@
-"""PNG, TIFF, JPEG and BMP files -> masks."""
+"""Read masks from PNG, TIFF, JPEG and BMP files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mamfed_client.imaging.picture_headers import is_picture, read_picture_heade
 
 
 def read(data: bytes, image_name: str = "") -> Outlines:
-    """Read a mask, or a map of classes, by the value of its pixels. Transparency does not count.
+    """Read a mask or class map by pixel value, ignoring transparency.
 
     Raises:
         FileRejected: The picture is corrupt, truncated, an image rather than a mask, rotated,

@@ -1,7 +1,7 @@
-"""Graphics of presentation states and regions of structured reports -> outlines.
+"""Read outlines from the graphics of presentation states and regions of structured reports.
 
-Both count from the top left corner of the first pixel: its centre is at (0.5, 0.5) (PS3.3 table
-C.10-5, Graphic Annotation Units PIXEL, and table C.18.6-1, Graphic Data).
+Both use coordinates from the top left corner of the first pixel, whose centre is at (0.5, 0.5)
+(PS3.3 table C.10-5, Graphic Annotation Units PIXEL, and table C.18.6-1, Graphic Data).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mamfed_client.annotations.shapes import Shape
 
 CORNER = 0.5
 FOUND = re.compile("finding|patholog|segmented property|impression|abnormality")
-POINTS_NEEDED = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
+POINT_COUNTS = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
 
 
 class Graphic(NamedTuple):
@@ -29,8 +29,8 @@ class Graphic(NamedTuple):
 
     Attributes:
         item: The item.
-        images: SOP Instance UIDs of the images it lies on; empty means all.
-        name: Its class: of a presentation state the layer, of a report what was found.
+        images: SOP Instance UIDs of the images it applies to; empty means all.
+        name: Its class: the layer of a presentation state, or the finding of a report.
     """
 
     item: Dataset
@@ -42,13 +42,13 @@ def read_graphics(dataset: Dataset, image: TargetImage) -> Outlines:
     """Read the graphics of a Softcopy Presentation State (PS3.3 C.10.5).
 
     Raises:
-        FileRejected: Graphics are placed on the display instead of the image, are not understood,
-            or lie on several images, none of which is named like the image's file.
+        FileRejected: Graphics are placed on the display rather than the image, cannot be parsed, or
+            apply to several images, none of which is named like the image's file.
     """
     for annotation in dataset.get("GraphicAnnotationSequence") or ():
         for item in annotation.get("GraphicObjectSequence") or ():
             if item.get("GraphicAnnotationUnits") != "PIXEL":
-                raise unreadable("graphics placed on the display; those in pixels are read")
+                raise unreadable("graphics placed on the display; expected units of PIXEL")
     series = dataset.get("ReferencedSeriesSequence") or ()
     shown = referenced(one for item in series for one in item.get("ReferencedImageSequence") or ())
     return _outlines(list(_graphics(dataset)), shown, image)
@@ -58,12 +58,12 @@ def read_report(dataset: Dataset, image: TargetImage) -> Outlines:
     """Read the spatial coordinates of a Structured Report's content tree (PS3.3 C.18.6).
 
     Raises:
-        FileRejected: They are not understood, use the coordinates of a slide's total matrix, or lie
-            on several images, none of which is named like the image's file.
+        FileRejected: Regions cannot be parsed, use the coordinates of a slide's total matrix, or
+            apply to several images, none of which is named like the image's file.
     """
     regions = list(_regions(dataset))
     if any(region.item.get("PixelOriginInterpretation") == "VOLUME" for region in regions):
-        raise unreadable("coordinates in a total pixel matrix; those of one frame are read")
+        raise unreadable("coordinates in a total pixel matrix; expected those of a frame")
     return _outlines(regions, frozenset(), image)
 
 
@@ -80,13 +80,13 @@ def _graphics(dataset: Dataset) -> Iterator[Graphic]:
 
 
 def _layer_name(layer: str, description: str) -> str:
-    """Take a layer's name (0070,0002), or where that is vague its description (0070,0068)."""
+    """Return a layer's name (0070,0002) or, if only that says more, its description (0070,0068)."""
     vague = (ClassMeaning.UNKNOWN, ClassMeaning.PLAIN)
     return description if kind_of(layer) in vague and kind_of(description) not in vague else layer
 
 
 def _regions(root: Dataset) -> Iterator[Graphic]:
-    """Walk the content tree, in its order."""
+    """Yield the regions of the content tree in document order."""
     items = [(root, "")]
     while items:
         item, found = items.pop()
@@ -99,15 +99,15 @@ def _regions(root: Dataset) -> Iterator[Graphic]:
 
 
 def _found(children: list[Dataset]) -> str:
-    """Join what coded items say was found: their concept is a finding or a pathology, no site."""
+    """Join the meanings of coded items that name a finding or a pathology rather than a site."""
     coded = [child for child in children if child.get("ValueType") == "CODE"]
-    said = [
+    meanings = [
         _meaning(item, "ConceptCodeSequence")
         for item in coded
         if FOUND.search(concept := _meaning(item, "ConceptNameCodeSequence").casefold())
         and "site" not in concept
     ]
-    return " ".join(said)
+    return " ".join(meanings)
 
 
 def _meaning(item: Dataset, keyword: str) -> str:
@@ -115,7 +115,7 @@ def _meaning(item: Dataset, keyword: str) -> str:
 
 
 def _selected_from(children: list[Dataset], root: Dataset) -> frozenset[str]:
-    """Collect the images that coordinates are selected from, by value or by reference."""
+    """Collect the images that coordinates refer to, by value or by reference."""
     targets = [_target(child, root) for child in children]
     return referenced(
         reference for target in targets for reference in target.get("ReferencedSOPSequence") or ()
@@ -123,18 +123,18 @@ def _selected_from(children: list[Dataset], root: Dataset) -> frozenset[str]:
 
 
 def _target(item: Dataset, root: Dataset) -> Dataset:
-    """Follow Referenced Content Item Identifier (0040,DB73): places from 1, the root first."""
-    places = item.get("ReferencedContentItemIdentifier")
-    if places is None:
+    """Follow Referenced Content Item Identifier (0040,DB73): positions from 1, the root first."""
+    positions = item.get("ReferencedContentItemIdentifier")
+    if positions is None:
         return item
     target = root
-    for place in list(places)[1:]:
-        target = target.ContentSequence[place - 1]
+    for position in list(positions)[1:]:
+        target = target.ContentSequence[position - 1]
     return target
 
 
 def _outlines(graphics: list[Graphic], shown: frozenset[str], image: TargetImage) -> Outlines:
-    """Take the graphics that lie on the image."""
+    """Return the outlines of the graphics that apply to the image."""
     uid = shown_image(shown.union(*(graphic.images for graphic in graphics)), image)
     ours = [graphic for graphic in graphics if not graphic.images or uid in graphic.images]
     shapes = (replace(s, name=g.name) for g in ours for s in _shapes(g.item))
@@ -146,15 +146,15 @@ def _outlines(graphics: list[Graphic], shown: frozenset[str], image: TargetImage
 
 
 def _shapes(item: Dataset) -> tuple[Shape, ...]:
-    """Turn a graphic into shapes (PS3.3 C.10.5.1.2, C.18.6.1.2).
+    """Convert a graphic to shapes (PS3.3 C.10.5.1.2, C.18.6.1.2).
 
-    Straight lines stand for an INTERPOLATED curve. An open line, as of a measurement or an arrow,
-    outlines nothing.
+    An INTERPOLATED curve is approximated by straight lines. An open line, such as a measurement or
+    an arrow, outlines nothing.
     """
     kind = item.get("GraphicType")
     points = _points(item.get("GraphicData"))
-    if len(points) != POINTS_NEEDED.get(kind, len(points)):
-        raise unreadable(f"a {kind} of {len(points)} points, {POINTS_NEEDED[kind]} are needed")
+    if len(points) != POINT_COUNTS.get(kind, len(points)):
+        raise unreadable(f"a {kind} of {len(points)} points; expected {POINT_COUNTS[kind]}")
     if kind in ("POINT", "MULTIPOINT"):
         return tuple(Shape("point", (point,)) for point in points)
     if kind == "CIRCLE":
@@ -170,7 +170,7 @@ def _shapes(item: Dataset) -> tuple[Shape, ...]:
 
 
 def _ellipse(points: tuple[tuple[float, float], ...]) -> Shape:
-    """Take the ends of the major axis, then those of the minor one."""
+    """Build an ellipse from the ends of its major axis and then of its minor axis."""
     (x, y), (end_x, end_y) = points[:2]
     radii = math.dist(*points[:2]) / 2, math.dist(*points[2:]) / 2
     centre = ((x + end_x) / 2, (y + end_y) / 2)
@@ -178,7 +178,7 @@ def _ellipse(points: tuple[tuple[float, float], ...]) -> Shape:
 
 
 def _points(flat: Any) -> tuple[tuple[float, float], ...]:
-    """Pair columns and rows, and move the origin to the first pixel's centre."""
+    """Pair columns and rows, with the origin moved to the centre of the first pixel."""
     numbers = [float(number) - CORNER for number in flat or ()]
     if not numbers or len(numbers) % 2:
         raise unreadable("a graphic without an even number of coordinates")

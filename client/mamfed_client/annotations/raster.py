@@ -1,7 +1,7 @@
-"""Outlines -> masks, and masks of another size -> the image's pixels.
+"""Draw outlines into masks, and resample masks to the image's size.
 
-A pixel belongs to an outline if its centre lies inside. OpenCV's ``fillPoly`` also takes every
-pixel that the edge touches: 49 % too much for a disk of 3 pixels' radius, 13 % for one of 8.
+A pixel belongs to an outline if its centre lies inside. OpenCV's ``fillPoly`` also fills every
+pixel that the edge touches: 49 % too many for a disk with a radius of 3 pixels, 13 % for 8.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from mamfed_client.imaging.rejections import FileRejected, Reason
 Points = npt.NDArray[np.float64]
 
 FAR = 1e9
-"""Coordinates are clipped to this many pixels, where they still convert to integers."""
+"""Coordinates are clipped to this many pixels, so that they can be converted to integers."""
 GAP = 0.25
-"""A line whose ends are at most this part of its length apart outlines an area."""
+"""A line outlines an area if its ends are at most this fraction of its length apart."""
 ASPECT_TOLERANCE = 0.01
 
 
 def draw(shapes: Sequence[Shape], rows: int, columns: int) -> Mask:
-    """Unite outlines into one mask ``(rows, columns)`` bool.
+    """Draw outlines into a single mask ``(rows, columns)`` bool.
 
-    Boxes are left out. What lies outside is cut off. An outline inside the image that is too small
-    or thin to hold a pixel's centre marks the pixels that its edge passes.
+    Boxes are not drawn, and parts outside the image are clipped. An outline too small or thin to
+    contain a pixel's centre marks the pixels along its edge.
 
     Raises:
         FileRejected: A shape has no points, a wrong number of radii, or a value that is not finite.
@@ -49,7 +49,7 @@ def draw(shapes: Sequence[Shape], rows: int, columns: int) -> Mask:
 
 
 def scale(shape: Shape, row_factor: float, column_factor: float) -> Shape:
-    """Stretch a shape about the image's top left corner, half a pixel off the first centre."""
+    """Scale a shape about the image's top left corner, half a pixel from the first centre."""
     points = tuple(
         ((x + 0.5) * column_factor - 0.5, (y + 0.5) * row_factor - 0.5) for x, y in shape.points
     )
@@ -58,10 +58,10 @@ def scale(shape: Shape, row_factor: float, column_factor: float) -> Shape:
 
 
 def check_aspect(grid: tuple[int, int], rows: int, columns: int) -> None:
-    """Refuse a grid whose aspect is more than 1 % off the image's.
+    """Check that a grid's aspect ratio is within 1 % of the image's.
 
     Raises:
-        FileRejected: It is off, empty or too large.
+        FileRejected: The aspect ratio differs, or the grid is empty or too large.
     """
     height, width = grid
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
@@ -76,7 +76,7 @@ def fit(mask: Mask, rows: int, columns: int) -> Mask:
     A finding too small for that marks every pixel it touches.
 
     Raises:
-        FileRejected: The aspects differ by more than 1 %.
+        FileRejected: The aspect ratios differ by more than 1 %.
     """
     height, width = mask.shape
     if (height, width) == (rows, columns):
@@ -102,7 +102,7 @@ def _draw_polygon(shape: Shape, mask: Mask) -> None:
 
 
 def _draw_polyline(shape: Shape, mask: Mask) -> None:
-    """Fill a line that comes back to where it began, roughly; draw another one pixel wide."""
+    """Fill a line that roughly returns to its start; draw any other line one pixel wide."""
     points = _points(shape)
     length = np.hypot(*np.diff(points, axis=0).T).sum()
     gap = math.dist(points[0], points[-1])
@@ -148,7 +148,7 @@ _DRAW: dict[Kind, Callable[[Shape, Mask], None]] = {
 
 
 def _points(shape: Shape) -> Points:
-    """Take a shape's points as ``(N, 2)``, x and y."""
+    """Return a shape's points as ``(N, 2)``, x and y."""
     points = np.asarray(shape.points, dtype=np.float64).reshape(-1, 2)
     if not len(points) or not np.isfinite([*points.ravel(), *shape.radii, shape.angle]).all():
         raise unreadable(f"a {shape.kind} without points or with a value that is not finite")
@@ -163,10 +163,10 @@ def _radii(shape: Shape) -> tuple[float, float]:
 
 
 def _part(points: Points, mask: Mask) -> tuple[int, int, Mask]:
-    """Cut out the rows and columns whose pixel centres lie within the points' extent.
+    """Crop the mask to the pixels whose centres lie within the points' extent.
 
     Returns:
-        Top row, left column, and the view of the mask from there on.
+        Top row, left column, and the cropped view of the mask.
     """
     left, top = np.ceil(points.min(axis=0)).clip(0, mask.shape[::-1]).astype(int)
     right, bottom = np.floor(points.max(axis=0) + 1).clip((left, top), mask.shape[::-1]).astype(int)
@@ -174,13 +174,13 @@ def _part(points: Points, mask: Mask) -> tuple[int, int, Mask]:
 
 
 def _fill(points: Points, mask: Mask) -> bool:
-    """Mark the pixel centres that an outline winds around, in either sense.
+    """Mark the pixels whose centres an outline winds around, in either direction.
 
-    Of centres on the edge those to its right and below belong to the outline, so that outlines
-    that share an edge share no pixel.
+    A centre on a left or top edge is inside and one on a right or bottom edge outside, so that
+    outlines with a common edge share no pixel.
 
     Returns:
-        Whether it winds around any.
+        Whether any pixel was marked.
     """
     top, left, part = _part(points, mask)
     height, width = part.shape
@@ -204,7 +204,7 @@ def _fill(points: Points, mask: Mask) -> bool:
 
 
 def _trace(points: Points, mask: Mask) -> None:
-    """Draw a line one pixel wide: a pixel for each step along the longer axis of a piece."""
+    """Draw a line one pixel wide: one pixel per step along the longer axis of each segment."""
     _dot(points, mask)
     for start, end in pairwise(points):
         axis = int(np.argmax(np.abs(end - start)))
@@ -212,14 +212,14 @@ def _trace(points: Points, mask: Mask) -> None:
         last = mask.shape[1 - axis] - 1
         steps = np.arange(max(math.ceil(low), 0), min(math.floor(high), last) + 1)
         slope = (end - start)[1 - axis] / ((end - start)[axis] or 1)
-        places = np.empty((len(steps), 2))
-        places[:, axis] = steps
-        places[:, 1 - axis] = start[1 - axis] + (steps - start[axis]) * slope
-        _dot(places, mask)
+        positions = np.empty((len(steps), 2))
+        positions[:, axis] = steps
+        positions[:, 1 - axis] = start[1 - axis] + (steps - start[axis]) * slope
+        _dot(positions, mask)
 
 
 def _dot(points: Points, mask: Mask) -> None:
-    """Mark the pixels that points ``(N, 2)`` lie in, those within the image."""
+    """Mark the pixels in the image that contain the points ``(N, 2)``."""
     x, y = np.floor(points + 0.5).astype(int).T
     inside = (x >= 0) & (x < mask.shape[1]) & (y >= 0) & (y < mask.shape[0])
     mask[y[inside], x[inside]] = True

@@ -1,4 +1,4 @@
-"""DICOM Segmentation objects -> masks (PS3.3 C.8.20)."""
+"""Read masks from DICOM Segmentation objects (PS3.3 C.8.20)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MAX_TOTAL_PIXELS = 10 * MAX_PIXELS
 
 
 def read(dataset: Dataset, image: TargetImage) -> Outlines:
-    """Unite the frames of each segment that lie on the image; segments are classes.
+    """Combine the frames of each segment that refer to the image; segments are classes.
 
-    A FRACTIONAL frame marks the pixels of at least half of Maximum Fractional Value (0062,000E).
+    A FRACTIONAL frame marks pixels of at least half of Maximum Fractional Value (0062,000E).
 
     Raises:
-        FileRejected: Its pixel data is compressed, cut short, too large or of another type, or it
-            segments several images of which none is named as the image's file.
+        FileRejected: The pixel data are compressed, truncated, too large or of another type, or
+            the object segments several images, none of which is named like the image's file.
     """
     frames, rows, columns = int(dataset.get("NumberOfFrames") or 1), dataset.Rows, dataset.Columns
     if frames < 1 or not 0 < frames * rows * columns <= MAX_TOTAL_PIXELS:
         raise unreadable(f"a segmentation of {frames} x {rows} x {columns} pixels")
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        raise unreadable("a compressed segmentation; uncompressed ones are read")
+        raise unreadable("a compressed segmentation; save it uncompressed")
     names = {int(s.get("SegmentNumber") or 0): _name(s) for s in _segments(dataset)}
     numbers = _segment_numbers(dataset, frames, names)
     masks: dict[str, Mask] = {}
@@ -54,7 +54,7 @@ def _segments(dataset: Dataset) -> Sequence[Dataset]:
 
 
 def _name(segment: Dataset) -> str:
-    """Take the label (0062,0005), or where that is vague the coded type or category."""
+    """Return the label (0062,0005) or, if that says nothing, the coded type or category."""
     label = str(segment.get("SegmentLabel") or "")
     coded = [
         str(item.get("CodeMeaning") or "")
@@ -71,7 +71,7 @@ def _name(segment: Dataset) -> str:
 
 
 def _segment_numbers(dataset: Dataset, frames: int, names: Collection[int]) -> list[int]:
-    """Say which segment each frame is of (PS3.3 C.8.20.3.1); of one segment, all are."""
+    """Return the segment number of each frame (PS3.3 C.8.20.3.1); a single segment has them all."""
     if len(names) < 2:
         return list(names or (0,)) * frames
     shared = _segment_of(next(iter(dataset.get("SharedFunctionalGroupsSequence") or ()), None))
@@ -88,7 +88,7 @@ def _segment_of(group: Dataset | None) -> int:
 
 
 def _frames_on(dataset: Dataset, frames: int, image: TargetImage) -> tuple[str | None, list[int]]:
-    """Return the image's UID, and the frames, from 0, that lie on it or name no image."""
+    """Return the image's UID and the frames, from 0, that refer to it or to no image."""
     shared = _sources(dataset, "SharedFunctionalGroupsSequence")
     own = _sources(dataset, "PerFrameFunctionalGroupsSequence")
     sources = [*own, *[frozenset[str]()] * (frames - len(own))]
@@ -119,7 +119,7 @@ def _frame(dataset: Dataset, number: int, size: int) -> npt.NDArray[np.bool_]:
 
 
 def _bits(data: bytes, first: int, size: int) -> npt.NDArray[np.bool_]:
-    """Unpack bits, a byte's lowest first; a frame may start within a byte (PS3.5 8.1.1)."""
+    """Unpack bits, lowest first; a frame may start within a byte (PS3.5 8.1.1)."""
     packed = _bytes(data, first // 8, -(-(first + size) // 8))
     bits = np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + size]
     return bits.astype(np.bool_)
@@ -127,5 +127,5 @@ def _bits(data: bytes, first: int, size: int) -> npt.NDArray[np.bool_]:
 
 def _bytes(data: bytes, start: int, stop: int) -> npt.NDArray[np.uint8]:
     if len(data) < stop:
-        raise unreadable("a segmentation that is cut short")
+        raise unreadable("a truncated segmentation")
     return np.frombuffer(data[start:stop], dtype=np.uint8)

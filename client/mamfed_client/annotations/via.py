@@ -1,4 +1,4 @@
-"""Files of the VGG Image Annotator (VIA 1 and 2), JSON and CSV -> outlines."""
+"""Read outlines from files of the VGG Image Annotator (VIA 1 and 2), JSON or CSV."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CLASS_COLUMN = "region_attributes"
 
 
 class Table(NamedTuple):
-    """A whole VIA table.
+    """The outlines of all images in a VIA table.
 
     Attributes:
-        shapes: File name as written -> its outlines; none where the image has no region.
-        bad: File names with a row that is not understood, and left out.
+        shapes: Mapping from file name as written to its outlines; empty if it has no region.
+        bad: File names with a row that could not be parsed and was skipped.
     """
 
     shapes: dict[str, tuple[Shape, ...]]
@@ -40,7 +40,7 @@ class Table(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """Cells of one region as written."""
+    """The cells of a region as written."""
 
     image: str
     shape: str
@@ -48,58 +48,58 @@ class _Row(NamedTuple):
 
 
 def table_shapes(path: Path) -> Table:
-    """Read a VIA table for all its images at once.
+    """Read the outlines of all images in a VIA table.
 
     Raises:
-        FileRejected: The file cannot be read or is no VIA table.
+        FileRejected: The file cannot be read or is not a VIA table.
     """
     shapes: dict[str, tuple[Shape, ...]] = {}
     bad: set[str] = set()
     for row in _rows(read_bytes(path, TEXT_LIMIT)):
         try:
-            found = _cell_shapes(row)
+            row_shapes = _cell_shapes(row)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
             bad.add(row.image)
             continue
-        shapes[row.image] = shapes.get(row.image, ()) + found
+        shapes[row.image] = shapes.get(row.image, ()) + row_shapes
     return Table(shapes, frozenset(bad))
 
 
 def read_csv(data: bytes, image_name: str) -> Outlines:
-    """Read one image's rows of a VIA table.
+    """Read an image's rows of a VIA table.
 
     Raises:
-        FileRejected: It is no VIA table, or a row of the image is not understood.
+        FileRejected: The file is not a VIA table, or a row of the image cannot be parsed.
     """
     rows = list(_rows(data))
     wanted = find_name((row.image for row in rows), image_name)
-    found = [shape for row in rows if row.image == wanted for shape in _cell_shapes(row)]
+    shapes = [shape for row in rows if row.image == wanted for shape in _cell_shapes(row)]
     declared = frozenset(_row_class(row) for row in rows if row.shape not in ("", "{}"))
-    return Outlines(tuple(found), listed=wanted is not None, declared=declared)
+    return Outlines(tuple(shapes), listed=wanted is not None, declared=declared)
 
 
-def is_csv(start: str) -> bool:
-    """Tell a VIA table by its beginning."""
-    delimiter, _, text = dialect(start)
+def is_csv(head: str) -> bool:
+    """Return whether a text begins like a VIA table."""
+    delimiter, _, text = dialect(head)
     return text.partition(delimiter)[0].strip('"') in NAME_COLUMNS
 
 
 def read_json(document: Any, image_name: str) -> Outlines:
-    """Take one image's regions of a VIA project or of an export of its annotations.
+    """Read an image's regions from a VIA project or an annotation export.
 
     Raises:
-        FileRejected: It is neither of them.
+        FileRejected: The document is neither.
     """
     entries = _entries(document)
     wanted = find_name((entry["filename"] for entry in entries), image_name)
-    found = [region for entry in entries if entry["filename"] == wanted for region in _of(entry)]
-    shapes = tuple(_shape(region["shape_attributes"], _region_class(region)) for region in found)
-    declared = frozenset(_region_class(region) for entry in entries for region in _of(entry))
+    regions = [r for entry in entries if entry["filename"] == wanted for r in _regions(entry)]
+    shapes = tuple(_shape(region["shape_attributes"], _region_class(region)) for region in regions)
+    declared = frozenset(_region_class(region) for entry in entries for region in _regions(entry))
     return Outlines(shapes, listed=wanted is not None, declared=declared)
 
 
 def _rows(data: bytes) -> list[_Row]:
-    """Take the file name, and shape and attributes as JSON, of each row."""
+    """Return the file name of each row, with shape and attributes as JSON text."""
     delimiter, _, text = dialect(_text(data))
     former = csv.field_size_limit(LONGEST_CELL)
     try:
@@ -117,7 +117,7 @@ def _rows(data: bytes) -> list[_Row]:
 
 
 def _text(data: bytes) -> str:
-    """Decode a table; only three columns count, so a byte that is not UTF-8 costs no row."""
+    """Decode a table, replacing bytes that are not UTF-8: they rarely affect the columns read."""
     if encoding_of(data).startswith("utf-8") and b"\0" not in data:
         return data.decode(errors="replace").lstrip("\ufeff")
     return text_of(data)
@@ -131,14 +131,14 @@ def _entries(document: Any) -> list[Any]:
     return entries
 
 
-def _of(entry: dict[str, Any]) -> list[Any]:
-    """List an entry's regions: VIA 1 numbers them in an object, VIA 2 has a list."""
+def _regions(entry: dict[str, Any]) -> list[Any]:
+    """Return an entry's regions: VIA 1 numbers them in an object, VIA 2 has a list."""
     regions = entry.get("regions") or []
     return list(regions.values()) if isinstance(regions, dict) else regions
 
 
 def _cell_shapes(row: _Row) -> tuple[Shape, ...]:
-    """Read a row's shape; ``{}`` stands for an image without a region."""
+    """Parse a row's shape; ``{}`` means that the image has no region."""
     attributes = json.loads(row.shape)
     return (_shape(attributes, _row_class(row)),) if attributes else ()
 
@@ -155,7 +155,7 @@ def _region_class(region: Any) -> str:
 
 
 def _class(attributes: Any) -> str:
-    """Join what a region's attributes say: texts, the names of ticked boxes and of what is yes."""
+    """Join a region's attributes: texts, ticked options, and names whose value is yes."""
     if not isinstance(attributes, dict):
         return str(attributes)
     words = (_attribute(str(key), value) for key, value in attributes.items())
@@ -191,14 +191,14 @@ def _unnamed(attributes: Any) -> Shape:
     if kind == "circle":
         return Shape("circle", (centre,), _values(attributes, "r", "r"))
     if kind == "ellipse":
-        # Radians from x towards y, as the canvas turns; VIA 1 does not turn ellipses.
+        # Radians from x towards y, as on an HTML canvas; VIA 1 has no rotated ellipses.
         angle = float(attributes.get("theta") or 0)
         return Shape("ellipse", (centre,), _values(attributes, "rx", "ry"), angle)
     raise ValueError("unknown kind of shape")
 
 
 def _values(attributes: Any, *keys: str) -> Any:
-    """Take numbers as a tuple as long as the keys."""
+    """Return the numbers for the keys as a tuple."""
     return _numbers(attributes[key] for key in keys)
 
 

@@ -105,7 +105,7 @@ def read(folder: Path) -> Manifest:
 def _records(table: Path) -> list[TableRow]:
     """Read a table and add its part of the split to each row."""
     part = "train" if "train" in table.name.lower() else "test"
-    records = read_table(table, needed=NEEDED)
+    records = read_table(table, required=NEEDED)
     return [record._replace(cells=record.cells | {PART: part}) for record in records]
 
 

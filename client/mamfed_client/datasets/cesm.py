@@ -63,7 +63,7 @@ def read(folder: Path) -> Manifest:
     """
     if not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: no folder {IMAGES!r}")
-    records = read_table(_table(folder), needed=(*NEEDED, PATHOLOGY, DENSITY))
+    records = read_table(_table(folder), required=(*NEEDED, PATHOLOGY, DENSITY))
     listed = by_image(records, lambda record: record.cells["image_name"])
     low_energy = [image for image in listed if not _is_subtracted(image)]
     files = {_key(path.name): path for path in files_below(folder / IMAGES)}

@@ -76,7 +76,7 @@ def read(folder: Path) -> Manifest:
         raise DataError(f"{folder}: no {TABLE} in this folder; {hint}")
     if not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: no folder {IMAGES} beside {TABLE}")
-    records = read_table(table, needed=NEEDED)
+    records = read_table(table, required=NEEDED)
     present = _files(folder / IMAGES)
     files = {file.image_id: file for file in present}
     listed = by_image(records, lambda record: record.cells["file name"])

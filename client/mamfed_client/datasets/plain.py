@@ -80,7 +80,7 @@ def read(folder: Path) -> Manifest:
     table = table_in(folder, TABLE)
     if table is None:
         raise DataError(f"{folder}: no {TABLE} in this folder")
-    records = read_table(table, COLUMNS, needed=("image", "patient_id"))
+    records = read_table(table, COLUMNS, required=("image", "patient_id"))
     if not {"pathology", "birads"} & records[0].cells.keys():
         raise DataError(f"{table}: needs a column 'pathology' or 'birads', but has neither")
     listed = [ListedImage(r.row_number, r.cells["image"], (r,)) for r in records]

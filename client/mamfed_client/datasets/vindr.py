@@ -64,9 +64,9 @@ def read(folder: Path) -> Manifest:
         raise DataError(f"{folder}: no {FINDINGS} in this folder")
     if not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: no folder {IMAGES} beside {FINDINGS}")
-    tables = [read_table(findings, needed=(*NEEDED, *CORNERS))]
+    tables = [read_table(findings, required=(*NEEDED, *CORNERS))]
     if breasts := table_in(folder, BREASTS):
-        tables.append(read_table(breasts, needed=NEEDED))
+        tables.append(read_table(breasts, required=NEEDED))
     listed = by_image(concatenated(tables), lambda record: record.cells["image_id"])
     files = {(p.parent.name, p.stem): p for p in files_below(folder / IMAGES)}
     return assemble(

@@ -1,1 +1,1 @@
-"""CSV tables as hospitals write them -> typed fields."""
+"""Read CSV tables as hospitals write them, and parse their cells into typed fields."""

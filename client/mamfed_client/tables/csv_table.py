@@ -1,4 +1,4 @@
-"""A CSV table as hospitals write them -> records, each with its line number."""
+"""Read a CSV table as hospitals write them into rows with their line numbers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mamfed_common.runtime.files import reason
 from mamfed_common.runtime.text import NotTextError, plain, read_text
 
 IGNORED_PREFIX = "x_"
-"""Columns of a site's own, as ``x_comment``, are skipped; every other unknown one is an error."""
+"""Prefix of a site's own columns, such as ``x_comment``; other unknown columns are an error."""
 
 DELIMITERS = ",;\t"
-"""Of two that a header holds equally often the first is taken."""
+"""Supported delimiters; the first wins if a header holds several equally often."""
 
 _DECLARED = re.compile(r'"?sep=([,;|:\t])"?[,;\t]*(?:\r\n|\r|\n)', re.IGNORECASE)
-"""The line by which Excel and PowerShell say what separates cells; Excel itself hides it."""
+"""The line in which Excel and PowerShell declare the delimiter; Excel itself hides it."""
 
 
 class TableRow(NamedTuple):
     """One row of a table.
 
     Attributes:
-        row_number: The line it starts on as a text editor counts; the header is line 1.
-        cells: Name of each of the table's columns -> text without blanks around it.
-        complete: Whether it has as many cells as the header, those without a column being empty.
+        row_number: Line on which the row starts, as a text editor counts; the header is line 1.
+        cells: Mapping from column name to the cell's stripped text.
+        complete: Whether the row has as many cells as the header; extra cells must be empty.
     """
 
     row_number: int
@@ -40,21 +40,20 @@ class TableRow(NamedTuple):
 
 
 def read_table(
-    path: Path, known: Collection[str] | None = None, needed: Collection[str] = ()
+    path: Path, known: Collection[str] | None = None, required: Collection[str] = ()
 ) -> list[TableRow]:
-    """Read a table of text, cells separated by ``,``, ``;`` or tabs; empty lines are skipped.
+    """Read a table with cells separated by ``,``, ``;`` or tabs; empty lines are skipped.
 
-    A first line ``sep=;`` is obeyed. Columns without a name at the right, as spreadsheets leave
-    them, are no columns.
+    A first line such as ``sep=;`` sets the delimiter. Unnamed columns at the right, which
+    spreadsheets leave behind, are ignored.
 
     Args:
         path: The CSV file.
-        known: The column names that have a meaning, in small letters; None lets any stand.
-        needed: Those that must be there.
+        known: Accepted column names in lower case; None accepts any.
+        required: Column names that must be present.
 
     Raises:
-        DataError: The file cannot be read, is empty, or its header lacks a column or has an
-            unknown or repeated one.
+        DataError: The file cannot be read or is empty, or a column is missing, unknown or repeated.
     """
     delimiter, start, text = dialect(_text(path))
     try:
@@ -65,11 +64,11 @@ def read_table(
         raise DataError(f"{path}: the table is empty")
     width = len(lines[0][1])
     if width == 1 and any(mark in lines[0][1][0] for mark in DELIMITERS):
-        raise DataError(f"{path}: each line is one quoted cell; save the table as CSV once more")
+        raise DataError(f"{path}: each line is a single quoted cell; save the table as CSV again")
     header = [plain(name).lower() for name in lines[0][1]]
     while header and not header[-1]:
         header.pop()
-    _check_header(path, header, known, needed)
+    _check_header(path, header, known, required)
     records = [_record(number, cells, header, width) for number, cells in lines[1:]]
     if not records:
         raise DataError(f"{path}: the table has a header but no rows")
@@ -86,9 +85,10 @@ def _text(path: Path) -> str:
 
 
 def dialect(text: str) -> tuple[str, int, str]:
-    """Return what separates cells of a CSV, the line that the table starts on, and the table.
+    """Return a CSV's delimiter, the line on which the table starts, and the table's text.
 
-    Where no ``sep=`` says it, it is what the header holds most of, outside of quotes.
+    Without a ``sep=`` line, the delimiter is the one that occurs most often in the header, outside
+    of quotes.
     """
     if declared := _DECLARED.match(text):
         return declared[1], 2, text[declared.end() :]
@@ -97,7 +97,7 @@ def dialect(text: str) -> tuple[str, int, str]:
 
 
 def _numbered(text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield non-empty rows with the line that they start on: quoted cells may hold newlines."""
+    """Yield non-empty rows with the line they start on; quoted cells may contain newlines."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     first = start
     for cells in reader:
@@ -107,23 +107,23 @@ def _numbered(text: str, delimiter: str, start: int) -> Iterator[tuple[int, list
 
 
 def concatenated(tables: Iterable[list[TableRow]]) -> list[TableRow]:
-    """Put tables one below the other: row numbers go on where the table before ended."""
-    stack: list[TableRow] = []
+    """Concatenate tables; row numbers continue from one table to the next."""
+    rows: list[TableRow] = []
     for table in tables:
-        above = stack[-1].row_number if stack else 0
-        stack += [record._replace(row_number=above + record.row_number) for record in table]
-    return stack
+        last = rows[-1].row_number if rows else 0
+        rows += [row._replace(row_number=last + row.row_number) for row in table]
+    return rows
 
 
 def _check_header(
-    path: Path, header: list[str], known: Collection[str] | None, needed: Collection[str]
+    path: Path, header: list[str], known: Collection[str] | None, required: Collection[str]
 ) -> None:
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
         raise DataError(f"{path}: column {repeated[0]!r} appears twice")
     if known is not None:
         _check_known(path, header, known)
-    for name in needed:
+    for name in required:
         if name not in header:
             raise DataError(f"{path}: column {name!r} is missing")
 
@@ -133,15 +133,16 @@ def _check_known(path: Path, header: list[str], known: Collection[str]) -> None:
     if unknown:
         close = get_close_matches(unknown[0], known, n=1)
         hint = f", did you mean {close[0]!r}?" if close else ";"
-        # Without a header the first row is a patient's: what resembles no column is not quoted.
-        found = repr(unknown[0]) if close else f"in place {header.index(unknown[0]) + 1}"
-        own = f"name a column of your own {IGNORED_PREFIX}..."
+        # If the header is missing, the first row is a patient's: do not quote it unless it
+        # resembles a column name.
+        column = repr(unknown[0]) if close else f"number {header.index(unknown[0]) + 1}"
+        advice = f"name columns of your own {IGNORED_PREFIX}..."
         names = ", ".join(known)
-        raise DataError(f"{path}: unknown column {found}{hint} known are {names}; {own}")
+        raise DataError(f"{path}: unknown column {column}{hint} known are {names}; {advice}")
 
 
 def _record(row_number: int, cells: list[str], header: list[str], width: int) -> TableRow:
-    """Name a row's cells; ``width`` is that of the header with its columns without a name."""
+    """Map a row's cells to columns; ``width`` is the header's, including unnamed columns."""
     padded = cells + [""] * len(header)
     named = {name: cell.strip() for name, cell in zip(header, padded, strict=False)}
     unnamed = any(plain(cell) for cell in cells[len(header) :])

@@ -1,4 +1,4 @@
-"""One cell of the table -> its meaning. What is not understood is refused, never guessed."""
+"""Parse the cells of a table. A cell that cannot be understood is rejected, never guessed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mamfed_common.runtime.text import plain
 
 
 class Pathology(StrEnum):
-    """What the tissue was found to be."""
+    """The pathology result."""
 
     NORMAL = "normal"
     BENIGN = "benign"
@@ -25,11 +25,11 @@ class Pathology(StrEnum):
 
 
 class Label(NamedTuple):
-    """What a row says of its image.
+    """The label of an image.
 
     Attributes:
-        pathology: None where the cell is empty.
-        birads: BI-RADS assessments, 0..6; several findings may have one each.
+        pathology: The pathology; None if the cell is empty.
+        birads: BI-RADS assessments, 0..6; one for each finding.
     """
 
     pathology: Pathology | None
@@ -54,41 +54,41 @@ _DENSITY = re.compile(
 
 
 def parse_label(pathology: str, birads: str) -> Label:
-    """Read a pathology cell and a birads cell; both may be empty.
+    """Parse a pathology cell and a birads cell; both may be empty.
 
     Args:
         pathology: ``normal``, ``benign``, ``malignant`` or ``BENIGN_WITHOUT_CALLBACK`` in any case.
-        birads: Categories 0..6, 4 also as 4a, 4b, 4c, each perhaps after ``BI-RADS``, ``ACR`` or
+        birads: Categories 0..6, 4 also as 4a, 4b or 4c, optionally after ``BI-RADS``, ``ACR`` or
             ``BI-RADS Category``; several joined by ``|`` or ``$``.
 
     Raises:
-        FileRejected: Either holds something else.
+        FileRejected: Either cell has another value.
     """
     pathology, birads = plain(pathology), plain(birads)
     if pathology and pathology.lower() not in _PATHOLOGIES:
         raise FileRejected(
-            Reason.BAD_LABEL, f"pathology {pathology!r}; normal, benign or malignant"
+            Reason.BAD_LABEL, f"pathology {pathology!r}; use normal, benign or malignant"
         )
     matches = [_BIRADS.fullmatch(part.strip()) for part in re.split(r"[|$]", birads) if birads]
     categories = [int(match[1] or match[2]) for match in matches if match]
     if len(categories) < len(matches):
-        raise FileRejected(Reason.BAD_LABEL, f"birads {birads!r}; 0 to 6, several joined by |")
+        raise FileRejected(Reason.BAD_LABEL, f"birads {birads!r}; use 0 to 6, joined by |")
     return Label(_PATHOLOGIES.get(pathology.lower()), tuple(categories))
 
 
 def unite(labels: Iterable[Label]) -> Label:
-    """Join what is said of an image's findings: the worst pathology, each category once."""
+    """Combine the labels of an image's findings: the worst pathology, each category once."""
     labels = list(labels)
-    said = {label.pathology for label in labels}
-    worst = next((p for p in reversed(Pathology) if p in said), None)
+    pathologies = {label.pathology for label in labels}
+    worst = next((p for p in reversed(Pathology) if p in pathologies), None)
     return Label(worst, tuple(dict.fromkeys(c for label in labels for c in label.birads)))
 
 
 def parse_kind(finding: str) -> str | None:
-    """Read what a table calls an image's findings, of which only the kind is kept.
+    """Parse the kind of an image's findings from their description.
 
     Returns:
-        ``mass``, ``calcification``, ``both`` or ``other``; None where nothing is said. MIAS calls
+        ``mass``, ``calcification``, ``both`` or ``other``; None if the cell is empty. MIAS calls
         circumscribed, spiculated and ill-defined masses ``CIRC``, ``SPIC`` and ``MISC``.
     """
     mass, calcification = _MASS.search(finding), _CALCIFICATION.search(finding)
@@ -100,9 +100,9 @@ def parse_kind(finding: str) -> str | None:
 
 
 def parse_density(cell: str) -> str | None:
-    """Read a breast's density: ``A`` to ``D``, also from 1..4 or after ``DENSITY`` or ``ACR``.
+    """Parse a breast density ``A`` to ``D`` or 1..4, optionally after ``DENSITY`` or ``ACR``.
 
-    Another scale is kept as it is written; empty is unknown.
+    Values on another scale are kept as written; an empty cell is None.
     """
     cell = plain(cell)
     match = _DENSITY.fullmatch(cell)
@@ -112,39 +112,39 @@ def parse_density(cell: str) -> str | None:
 
 
 def parse_laterality(cell: str) -> Laterality | None:
-    """Read L, R, LEFT or RIGHT in any case; empty is unknown.
+    """Parse L, R, LEFT or RIGHT in any case; an empty cell is None.
 
     Raises:
-        FileRejected: Anything else.
+        FileRejected: The cell has another value.
     """
     cell = plain(cell)
     if cell and cell.upper() not in _SIDES:
-        raise FileRejected(Reason.BAD_LATERALITY, f"laterality {cell!r}; L or R")
+        raise FileRejected(Reason.BAD_LATERALITY, f"laterality {cell!r}; use L or R")
     return _SIDES.get(cell.upper())
 
 
 def parse_yes(cell: str, column: str) -> bool:
-    """Read whether somebody has looked and found it right; empty is no.
+    """Parse yes or no, as in the ``reviewed`` column; an empty cell is no.
 
     Raises:
-        FileRejected: Neither yes nor no.
+        FileRejected: The cell is neither yes nor no.
     """
     word = plain(cell).lower()
     if word not in ("", "yes", "no"):
-        raise FileRejected(Reason.BAD_REVIEWED, f"{column} {cell!r}; yes or no")
+        raise FileRejected(Reason.BAD_REVIEWED, f"{column} {cell!r}; use yes or no")
     return word == "yes"
 
 
 def parse_view(cell: str) -> str | None:
-    """Read a view, in capitals; empty is unknown."""
+    """Parse a view into upper case; an empty cell is None."""
     return plain(cell).upper() or None
 
 
 def parse_number(cell: str) -> float:
-    """Read a number with a decimal point or, as spreadsheets of most of Europe write it, a comma.
+    """Parse a number with a decimal point or, as in most European spreadsheets, a decimal comma.
 
     Returns:
-        NaN where it is no number.
+        The number, or NaN if the cell is not a number.
     """
     text = plain(cell)
     if "." not in text:
@@ -156,60 +156,63 @@ def parse_number(cell: str) -> float:
 
 
 def parse_spacing(cell: str) -> float | None:
-    """Read a pixel spacing in millimetres; empty is unknown.
+    """Parse a pixel spacing in millimetres; an empty cell is None.
 
     Raises:
-        FileRejected: Not a number from 0.001 to 10.
+        FileRejected: The cell is not a number from 0.001 to 10.
     """
     if not plain(cell):
         return None
     spacing_mm = parse_number(cell)
     if not 0.001 <= spacing_mm <= 10:
-        raise FileRejected(Reason.BAD_SPACING, f"spacing_mm {cell!r}; millimetres, like 0.07")
+        raise FileRejected(
+            Reason.BAD_SPACING, f"spacing_mm {cell!r}; use millimetres, such as 0.07"
+        )
     return spacing_mm
 
 
 def parse_path(folder: Path, cell: str, missing: Reason) -> Path:
-    """Find the file that a cell names, with slashes of either kind, inside the table's folder.
+    """Find the file that a cell names, with either kind of slash, inside the table's folder.
 
-    Where no name is spelled exactly so, one is taken that looks the same: an accented letter in
-    one code point or two (macOS writes two), full-width letters, odd blanks, capitals.
+    If no name matches exactly, a name that looks the same is accepted: an accented letter as one
+    code point or two (macOS writes two), full-width letters, unusual blanks, or different case.
 
     Args:
-        folder: Where the table lies.
+        folder: The table's folder.
         cell: The path as written, not empty.
-        missing: The reason to give where no such file is.
+        missing: The reason to report if there is no such file.
 
     Raises:
-        FileRejected: The path is absolute, has a ``..``, or no file is there, or several look so.
+        FileRejected: The path is absolute or contains ``..``, or the file does not exist, or
+            several files look the same.
     """
-    relative = PureWindowsPath(cell)  # its parser knows both separators and drive letters
+    relative = PureWindowsPath(cell)  # handles both separators and drive letters
     if relative.drive or relative.root or ".." in relative.parts:
         raise FileRejected(Reason.PATH_LEAVES_FOLDER, "paths are relative to the table, without ..")
     try:
-        path = _found(folder, relative.parts, missing)
-        found = path if path is not None and path.is_file() else None
-    except (OSError, ValueError):  # too long, not to be listed, or a zero byte
-        found = None
-    if found is None:
+        path = _resolve(folder, relative.parts, missing)
+        file = path if path is not None and path.is_file() else None
+    except (OSError, ValueError):  # too long, an unreadable folder, or a zero byte
+        file = None
+    if file is None:
         raise FileRejected(missing, f"no file {cell!r} in the folder")
-    return found
+    return file
 
 
-def _found(folder: Path, names: tuple[str, ...], missing: Reason) -> Path | None:
-    """Follow names below a folder; one that is not there gives way to the one that looks so.
+def _resolve(folder: Path, names: tuple[str, ...], missing: Reason) -> Path | None:
+    """Follow names below a folder, accepting a name that looks the same if one does not exist.
 
     Raises:
-        FileRejected: Several look so.
+        FileRejected: Several names look the same.
     """
     path = folder
     for name in names:
         if os.path.lexists(path / name):
             path /= name
             continue
-        alike = _alike(path, path.stat().st_mtime_ns).get(plain(name).casefold(), ())
+        alike = _names_by_look(path, path.stat().st_mtime_ns).get(plain(name).casefold(), ())
         if len(alike) > 1:
-            raise FileRejected(missing, f"{len(alike)} names differ only in capitals or accents")
+            raise FileRejected(missing, f"{len(alike)} names differ only in case or accents")
         if not alike:
             return None
         path /= alike[0]
@@ -217,10 +220,10 @@ def _found(folder: Path, names: tuple[str, ...], missing: Reason) -> Path | None
 
 
 @lru_cache(maxsize=16)
-def _alike(folder: Path, _: int) -> dict[str, tuple[str, ...]]:
-    """List a folder's names by what they look like; the number changes when they do."""
-    alike: dict[str, tuple[str, ...]] = {}
+def _names_by_look(folder: Path, _mtime_ns: int) -> dict[str, tuple[str, ...]]:
+    """Group a folder's names by what they look like; the time invalidates the cache."""
+    names: dict[str, tuple[str, ...]] = {}
     for name in sorted(os.listdir(folder)):
         key = plain(name).casefold()
-        alike[key] = (*alike.get(key, ()), name)
-    return alike
+        names[key] = (*names.get(key, ()), name)
+    return names

@@ -135,9 +135,9 @@ def test_an_annotation_that_is_not_understood_is_refused(tmp_path, marked, annot
         ([5, 7], RING_TEXT[:-1], "do not fill 7 x 5"),
         ([0, 7], [0], "a mask of 7 x 0 pixels"),
         ([100_000, 100_000], [0], "a mask of 100000 x 100000 pixels"),
-        ([5, 7], RING_TEXT + "P", "cut short"),
-        ([5, 7], RING_TEXT + " ", "a character that has no meaning"),
-        ([5, 7], "o" * 5000, "without end"),
+        ([5, 7], RING_TEXT + "P", "truncated"),
+        ([5, 7], RING_TEXT + " ", "an invalid character"),
+        ([5, 7], "o" * 5000, "that is too long"),
     ],
 )
 def test_run_lengths_that_make_no_sense_are_refused(tmp_path, marked, size, counts, detail):

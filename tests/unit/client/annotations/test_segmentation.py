@@ -103,7 +103,7 @@ def test_of_several_images_the_one_named_by_its_uid_is_taken(write, marked, sour
 @pytest.mark.parametrize(
     ("elements", "detail"),
     [
-        ({"NumberOfFrames": 4}, "cut short"),
+        ({"NumberOfFrames": 4}, "truncated"),
         ({"NumberOfFrames": 2_000_000_000}, "a segmentation of 2000000000 x 3 x 5 pixels"),
         ({"NumberOfFrames": -1}, "a segmentation of -1"),
         ({"Rows": 0}, "a segmentation of 3 x 0 x 5"),

@@ -155,7 +155,7 @@ def test_a_row_that_does_not_fit_its_header_is_refused(read, row):
 
 
 def test_a_column_without_a_name_amid_others_is_an_error(read):
-    with pytest.raises(DataError, match="unknown column in place 1"):
+    with pytest.raises(DataError, match="unknown column number 1"):
         read(",image,patient_id,birads\n0,1.png,P1,2\n")
 
 
@@ -355,7 +355,7 @@ def test_an_unknown_column_is_an_error_with_the_likely_name(read):
         ("image,birads\n1.png,1\n", "'patient_id' is missing"),
         ("image,patient_id\n1.png,P\n", "'pathology' or 'birads'"),
         ('image,patient_id,birads\n"1.png,P,1\n', "not a CSV table"),
-        ('"image;patient_id;birads"\n"1.png;P;1"\n', "each line is one quoted cell"),
+        ('"image;patient_id;birads"\n"1.png;P;1"\n', "each line is a single quoted cell"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_one_line_that_names_it(read, tmp_path, text, words):
