@@ -39,13 +39,13 @@ def norm_names(network: NetworkConfig) -> tuple[str, ...]:
 
 
 def group_of(plan: TrainingPlan, site: str) -> str | None:
-    """Return the group that a site belongs to."""
+    """Return the group of a site; None if it has none."""
     groups = plan.federation.norm_groups
     return next((group for group, sites in groups.items() if site in sites), None)
 
 
 def add_group_norms(state: State, plan: TrainingPlan) -> State:
-    """Put each group's norms, equal to the network's, beside a network's arrays."""
+    """Add a copy of the network's norms for each group to a network's arrays."""
     names = norm_names(plan.network)
     return state | {
         _key(group, name): state[name].clone()
@@ -55,46 +55,46 @@ def add_group_norms(state: State, plan: TrainingPlan) -> State:
 
 
 def group_arrays(plan: TrainingPlan, group: str) -> dict[str, str]:
-    """Return the names of a group's arrays, each with the name of the network's own array."""
+    """Return a mapping from the names of a group's arrays to those of the network's own."""
     return {_key(group, name): name for name in norm_names(plan.network)}
 
 
 def expected_state(plan: TrainingPlan) -> State:
-    """Return weights with the names, shapes and dtypes of those that a plan's messages carry."""
+    """Return weights with the names, shapes and dtypes that a plan's messages carry."""
     return add_group_norms(state_of(MalignancyNetwork(plan.network)), plan)
 
 
 def groups_in(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the groups whose norms lie beside a network's arrays."""
+    """Return the groups whose norms a state contains."""
     return sorted({_group(name) for name in state if name.startswith(PREFIX)})
 
 
 def select_group(state: Mapping[str, Tensor], group: str | None) -> State:
-    """Return a network's arrays with the norms of a group in place; None: with the average's."""
+    """Return a network's arrays with a group's norms in place; None takes the average's."""
     own = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
     if group is None:
         return own
-    beside = _key(group, "")
+    prefix = _key(group, "")
     return own | {
-        name.removeprefix(beside): tensor
+        name.removeprefix(prefix): tensor
         for name, tensor in state.items()
-        if name.startswith(beside)
+        if name.startswith(prefix)
     }
 
 
-def merge_trained(trained: State, start: Mapping[str, Tensor], group: str | None) -> State:
-    """Return what a site sends: all that it trained, its group's norms too, the others' as it got.
+def merge_trained(trained: State, global_state: Mapping[str, Tensor], group: str | None) -> State:
+    """Return the weights that a site sends: those it trained, and other groups' norms unchanged.
 
     Args:
         trained: The network's arrays after training.
-        start: The weights that came.
-        group: The site's.
+        global_state: The weights that the site received.
+        group: The site's group; None if it has none.
     """
-    beside = {name: tensor for name, tensor in start.items() if name.startswith(PREFIX)}
+    norms = {name: tensor for name, tensor in global_state.items() if name.startswith(PREFIX)}
     if group is not None:
         own = _key(group, "")
-        beside |= {n: trained[n.removeprefix(own)].clone() for n in beside if n.startswith(own)}
-    return trained | beside
+        norms |= {n: trained[n.removeprefix(own)].clone() for n in norms if n.startswith(own)}
+    return trained | norms
 
 
 def _key(group: str, name: str) -> str:

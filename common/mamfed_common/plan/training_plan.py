@@ -28,16 +28,16 @@ from mamfed_common.transforms.corruption import CorruptionConfig
 
 
 class PersonalPlan(Config):
-    """What each site makes of the final shared model for its own patients.
+    """How each site adapts the final shared model to its own patients.
 
     After the last round a site trains the shared weights on its own stage-2 images and averages the
-    result with them. That model stays at the site; only its scores leave.
+    result with them. The personal model stays at the site; only its scores leave.
 
     Attributes:
-        steps: Training steps, of ``finetuning.batch_size`` images each; 0: no personal models.
-        learning_rate: AdamW's peak. It warms up over the first tenth of the steps and falls along a
-            cosine to nearly 0.
-        share: Weight of the adapted weights in the average with the shared ones; 1: they alone.
+        steps: Training steps, of ``finetuning.batch_size`` images each; 0 means no personal models.
+        learning_rate: AdamW's peak learning rate. It rises over the first tenth of the steps and
+            falls along a cosine to nearly 0.
+        share: Weight of the adapted weights in the average with the shared ones; 1 uses them alone.
     """
 
     steps: int = Field(default=100, ge=0)
@@ -46,24 +46,24 @@ class PersonalPlan(Config):
 
 
 class TrainingPlan(Config):
-    """Everything that a run is.
+    """Every setting of a run.
 
     Attributes:
-        image_size: Side of the square grid that every mammogram is brought to, in pixels.
-        seed: Origin of every random choice but the split of patients
+        image_size: Side in pixels of the square grid to which every mammogram is resampled.
+        seed: Seed of every random choice except the split of patients
             (``mamfed_common.runtime.seeds``).
-        precision: ``float32``; ``bfloat16`` runs the network by autocast; ``auto`` takes bfloat16
-            on a CUDA device that has it and float32 elsewhere.
+        precision: ``float32``; ``bfloat16`` runs the network with autocast; ``auto`` uses bfloat16
+            on CUDA devices that support it and float32 elsewhere.
         network: The U-Net.
-        pretraining: Stage 1, over sites that hold benign cases.
-        finetuning: Stage 2, over sites that hold malignant cases with masks, and others if it
-            says so.
-        corruption: What stage 1 does to its inputs.
-        augmentation: How training images are moved, in both stages.
-        losses: What the parts of stage 2's loss weigh.
-        evaluation: How results are measured.
-        federation: How sites are waited for and trusted, and how unlike ones are kept together.
-        personal: What each site makes of the final model for its own patients.
+        pretraining: Stage 1, at sites with benign cases.
+        finetuning: Stage 2, at sites with malignant cases and masks, and at others if it allows
+            them.
+        corruption: Corruption of the inputs in stage 1.
+        augmentation: Augmentation of training images in both stages.
+        losses: Weights of the terms of stage 2's loss.
+        evaluation: Split of the patients and measurement of results.
+        federation: Waiting for sites, checking their updates, and combining them.
+        personal: Adaptation of the final model at each site.
     """
 
     image_size: int = Field(default=1536, ge=32, le=8192)
@@ -82,13 +82,13 @@ class TrainingPlan(Config):
     personal: PersonalPlan = PersonalPlan()
 
     @model_validator(mode="after")
-    def _train_at_all(self) -> Self:
+    def _check_rounds(self) -> Self:
         if self.rounds == 0:
             raise ValueError("both stages have 0 rounds: nothing would be trained")
         return self
 
     def stage(self, stage: Stage) -> StagePlan:
-        """Return the part of the plan that a stage follows."""
+        """Return the settings of a stage."""
         return self.pretraining if stage is Stage.PRETRAINING else self.finetuning
 
     @property
@@ -97,21 +97,21 @@ class TrainingPlan(Config):
         return self.pretraining.rounds + self.finetuning.rounds
 
     def beside(self, stage: Stage) -> Purpose | None:
-        """Return what stands beside a stage's images; None where no part of the loss uses it."""
-        redrawn = self.losses.benign and self.network.head == "subtraction"
-        used = stage is Stage.FINETUNING and (redrawn or self.losses.empty)
+        """Return the purpose of a stage's companion images; None if the loss does not need any."""
+        reconstructs = self.losses.benign and self.network.head == "subtraction"
+        used = stage is Stage.FINETUNING and (reconstructs or self.losses.empty)
         return self.finetuning.beside if used else None
 
     def validates(self, stage: Stage, server_round: int) -> bool:
-        """Tell whether the weights of a round are scored on validation patients."""
+        """Return whether the weights of a round are scored on validation patients."""
         if stage is not Stage.FINETUNING:
             return False
         return not server_round % self.evaluation.every or server_round == self.finetuning.rounds
 
     def images_used(self, stage: Stage, images: Mapping[str, int]) -> dict[Purpose, int]:
-        """Return what a site uses in a stage of the training images that it has, by purpose.
+        """Return how many of its training images a site uses in a stage, by purpose.
 
-        Nothing where it takes no part.
+        The result is empty if the site does not take part.
         """
         own, beside = TRAINED_ON[stage], self.beside(stage)
         if not images.get(own, 0) and not self.finetuning.benign_only_sites:
@@ -120,26 +120,26 @@ class TrainingPlan(Config):
         return {kind: count for kind, count in used.items() if kind and count}
 
     def steps(self, stage: Stage, used: Mapping[Purpose, int]) -> int:
-        """Return the steps of a round at a site that uses so many images of each kind."""
+        """Return the steps of a round at a site, given the images that it uses by purpose."""
         part, images = self.stage(stage), cases(stage, used)
         return part.steps(images, None if TRAINED_ON[stage] in used else part.beside_size)
 
     @property
     def makes_personal_models(self) -> bool:
-        """Whether sites adapt the final model: it must have learned to mark something first."""
+        """Whether sites adapt the final model, which requires rounds of stage 2."""
         return bool(self.personal.steps and self.finetuning.rounds)
 
     def sha256(self) -> str:
-        """Return the plan's name: SHA-256 of its canonical JSON, as 64 hex digits."""
+        """Return the SHA-256 of the plan's canonical JSON, as 64 hex digits."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_yaml(self) -> str:
-        """Write the whole plan, defaults included, as YAML that :func:`parse_plan` reads."""
+        """Return the plan, defaults included, as YAML for :func:`parse_plan`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def changed(self, origin: str = "plan", **values: Any) -> TrainingPlan:
-        """Return a checked copy with some top-level values replaced; ``origin`` as in errors.
+        """Return a validated copy with some top-level values replaced; errors name ``origin``.
 
         Raises:
             PlanError: A new value is not allowed.
@@ -148,12 +148,12 @@ class TrainingPlan(Config):
 
 
 def cases(stage: Stage, used: Mapping[Purpose, int]) -> int:
-    """Count of the images used those that a stage is about; where there is none, those beside."""
+    """Return the number of a stage's own images, or of companion images if it has none."""
     return used.get(TRAINED_ON[stage], 0) or sum(used.values())
 
 
 def with_threshold(plan: TrainingPlan, threshold: float | None) -> TrainingPlan:
-    """Return a plan that marks pixels from another probability on; None changes nothing."""
+    """Return a plan with another threshold; None changes nothing."""
     if threshold is None:
         return plan
     evaluation = plan.evaluation.model_copy(update={"threshold": threshold})
@@ -161,9 +161,9 @@ def with_threshold(plan: TrainingPlan, threshold: float | None) -> TrainingPlan:
 
 
 def validate_plan(values: Any, origin: str) -> TrainingPlan:
-    """Check a mapping of plan values; ``origin`` names its source in the error.
+    """Validate a mapping of plan values; ``origin`` names its source in errors.
 
     Raises:
-        PlanError: Some key is unknown or some value is not allowed; all such keys are named.
+        PlanError: A key is unknown or a value is not allowed; the message names all such keys.
     """
     return validated(TrainingPlan, values, origin, PlanError)
