@@ -118,33 +118,33 @@ def expected(recipe: Recipe, situation: str) -> Outcome:
 
 TEXT = """# Outside the lab
 
-What every command that writes does where something is not as it is at a desk. Every cell is run
-by a test ({test}), by the command itself in a process of its own, and this page is
-made of the same table ({command}). *Works*: exit code 0, and all of the result is there. *Refused*:
-one line and the exit code; the sentences are below. In no cell is there a traceback, is a file of
-somebody else changed, or is half a result taken for a whole one.
+How every command that writes behaves in awkward environments. A test ({test}) runs every
+cell, with the command itself in a process of its own, and this page is generated from the same
+table ({command}). *Works*: exit code 0, and the complete result. *Refused*: one line and the exit
+code; the sentences are below. No cell has a traceback, changes somebody else's file, or mistakes
+half a result for a whole one.
 
-| situation | what is done |
+| situation | meaning |
 |---|---|
 """
 LEGEND = {
-    TWICE: "another process works there; where no lock is needed, two are started together",
-    OF_OTHERS: "`--out`, or the home, is a folder or a file that somebody else has filled",
-    DOT: "the user is in an empty folder, or in the home, and calls it `.`",
-    READ_ONLY: "folders where it writes may not be written",
-    GONE: "the folder that the user is in is removed",
-    TERMINAL: "the terminal in which it was started is closed; no hang-up signal comes (`nohup`)",
-    NO_HOME: "a user without home and name, and no `MAMFED_...` variable",
-    ASCII: "a console of ASCII letters, and a path with others and with brackets",
-    ROOT: "the superuser works in a folder of somebody else: all that is written is the owner's",
-    USER: "another user than the owner of the folder",
-    CHANGED: "once more at the same place, with other data, weights or options",
-    NO_TMPDIR: "`TMPDIR` is not there; `/tmp` is read-only and `noexec`; `/dev/shm` has 64 MB",
+    TWICE: "another process works there; commands that need no lock are started twice at once",
+    OF_OTHERS: "`--out`, or the home, is a file or folder with somebody else's content",
+    DOT: "the current folder, which is empty or the home, is given as `.`",
+    READ_ONLY: "the folders to write to are read-only",
+    GONE: "the current folder has been removed",
+    TERMINAL: "the command's terminal is closed, without a hang-up signal (`nohup`)",
+    NO_HOME: "the user has no home and no name, and no `MAMFED_...` variable is set",
+    ASCII: "the console shows ASCII only, and a path has other letters and brackets",
+    ROOT: "the superuser works in somebody else's folder; the owner gets all files",
+    USER: "a user other than the folder's owner",
+    CHANGED: "repeated in the same place with other data, weights or options",
+    NO_TMPDIR: "`TMPDIR` does not exist; `/tmp` is read-only and `noexec`; `/dev/shm` has 64 MB",
 }
 BEHIND = """
-`export` to a format is run with `safetensors`: ONNX, TorchScript and the MONAI bundle are put in
-place by the same code. `demo` is run with a smaller plan and fewer phantoms, `experiment` with one
-arm or row.
+`export` to a format is tested with `safetensors`; the same code writes ONNX, TorchScript and the
+MONAI bundle. `demo` is tested with a smaller plan and fewer phantoms, `experiment` with one arm or
+row.
 Commands that write nothing are not in the table: {nothing}.
 """
 

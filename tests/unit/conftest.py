@@ -1,0 +1,46 @@
+"""Which unit tests are slow: they train, start processes or prepare whole folders."""
+
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).parent
+SLOW = (
+    "client/annotations/test_mask_classes.py",
+    "client/cli/test_models.py",
+    "client/datasets/test_other_files.py",
+    "client/end_to_end/",
+    "client/evaluation/",
+    "client/models/",
+    "client/node/test_client_app.py",
+    "client/node/test_executor.py",
+    "client/node/test_preflight.py",
+    "client/node/test_supernode.py",
+    "client/prediction/test_in_browser.py",
+    "client/prediction/test_list_of_studies.py",
+    "client/prediction/test_pages.py",
+    "client/prediction/test_predict.py",
+    "client/prediction/test_question.py",
+    "client/prediction/test_real_files.py",
+    "client/prediction/test_twelve_sources.py",
+    "client/training/test_devices.py",
+    "common/training/test_data_parallel.py",
+    "common/training/test_optimizer_state.py",
+    "common/training/test_round_checkpoint.py",
+    "server/export/",
+    "server/run/test_resume.py",
+    "server/service/",
+    "simulations/cli/",
+    "simulations/comparison/",
+    "simulations/federation/",
+    "simulations/study/",
+)
+"""Files and folders of which a test takes more than a second of CPU time, or all together five."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(UNIT):
+            place = item.path.relative_to(UNIT).as_posix()
+            if place.startswith(SLOW):
+                item.add_marker(pytest.mark.slow)
