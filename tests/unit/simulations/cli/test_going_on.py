@@ -142,7 +142,7 @@ def test_resume_where_there_is_no_run_says_that_one_begins(run, tmp_path):
 def test_a_dry_run_counts_trainings_and_steps(run, tmp_path):
     result = run(tmp_path / "x", "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "1 training of" in result.stderr
+    assert "1 training with" in result.stderr
     assert "0 already done" in result.stderr
     assert not (tmp_path / "x").exists()
 
@@ -159,7 +159,7 @@ def test_a_dry_run_refuses_what_the_run_would(run, folders, tmp_path, not_instal
 
     assert "is not a run folder" in str(refused(thesis))
     assert isinstance(refused(thesis / "chapter" / "x"), OutputError)
-    assert "which is read" in str(refused(folders["aurora"] / "runs"))
+    assert "lies in the input folder" in str(refused(folders["aurora"] / "runs"))
     with exclusive_lock(tmp_path / ".busy.lock", "a run"):
         assert isinstance(refused(tmp_path / "busy"), SetupError)
     not_installed("ray")
@@ -182,7 +182,7 @@ def test_a_dry_comparison_counts_every_training_and_names_those_that_would_fail(
     options = ["--arms", "local,fedavg", "--seeds", "2", "--dry-run"]
     result = experiment("federation", folders, cache, plan, tmp_path / "x", *options)
     assert result.exit_code == 0, result.output
-    assert "8 trainings of" in result.stderr, "3 sites alone and one federation, each twice"
+    assert "8 trainings with" in result.stderr, "3 sites alone and one federation, each twice"
     strict = [*options, "--set", "finetuning.quorum=9"]
     result = experiment("federation", folders, cache, plan, tmp_path / "x", *strict)
     assert result.stderr.count("would fail: finetuning: 3 sites") == 2
@@ -282,7 +282,7 @@ class TestCompare:
             assert found["runs"][name]["plan_sha256"] == read_plan(folder / "plan.yaml").sha256()
         assert found["plan_differences"]["finetuning.rounds"] == ["2", "1", "2"]
         page, text = (out / "report.html").read_text(), (out / "results.md").read_text()
-        for words in ("Differences between the plans", "Held-out Dice (images)", "whole", "curves"):
+        for words in ("Differences between the plans", "Held-out Dice (images)", "whole", "Curves"):
             assert words in page
         assert "ended was interrupted" in text
         assert "aurora is split differently in other than in whole" in text
