@@ -11,8 +11,10 @@ import inspect
 import posixpath
 import re
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 import typer
@@ -52,6 +54,7 @@ SETTINGS: dict[str, type[BaseModel]] = {
     "server.yaml": ServerSettings,
 }
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
+_CODE = re.compile(r"`[^`\n]*`")
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -67,6 +70,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links at the site's pages; links to source files become plain text."""
+    # GitHub wants pipes in a table's code escaped, Python-Markdown shows the backslash.
+    markdown = _CODE.sub(lambda match: match[0].replace("\\|", "|"), markdown)
     site_path = page.file.src_uri
     if site_path.startswith("reference/"):
         return markdown
@@ -146,9 +151,7 @@ def _yaml(field: FieldInfo, value: Any) -> str:
 
 
 def _type_of(field: FieldInfo) -> str:
-    kind = field.annotation
-    text = kind.__name__ if inspect.isclass(kind) and "[" not in str(kind) else str(kind)
-    text = re.sub(r"\b(?:[A-Za-z_]+\.)+(?=[A-Za-z_])", "", text)
+    text = spelled(field.annotation)
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >="}
     bounds = [
         f"{sign} {getattr(item, name)}"
@@ -156,7 +159,28 @@ def _type_of(field: FieldInfo) -> str:
         for name, sign in signs.items()
         if getattr(item, name, None) is not None
     ]
-    return f"`{text}`" + (f" ({', '.join(bounds)})" if bounds else "")
+    return text + (f" ({', '.join(bounds)})" if bounds else "")
+
+
+def spelled(kind: Any) -> str:
+    """Spell a type as YAML users think of it: ``list of text``, ``number or null``."""
+    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    if kind in names or kind is type(None):
+        return names.get(kind, "`null`")
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return spelled(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{yaml_value(value)}`" for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(spelled(argument) for argument in arguments)
+    if origin in (tuple, list):
+        return f"list of {spelled(arguments[0])}"
+    if origin is dict:
+        return f"{spelled(arguments[1])} by {spelled(arguments[0])}"
+    if inspect.isclass(kind) and issubclass(kind, Enum):
+        return ", ".join(f"`{member.value}`" for member in kind)
+    return "path" if kind is Path else f"`{kind.__name__}`"
 
 
 def attributes_of(model: type[BaseModel]) -> dict[str, str]:
