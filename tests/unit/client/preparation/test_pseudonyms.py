@@ -35,7 +35,7 @@ def test_a_secret_that_others_may_read_is_refused():
 def test_another_file_is_not_taken_for_a_key(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "notes.txt").chmod(0o600)
-    with pytest.raises(DataError, match=r"5 bytes, a key has 32"):
+    with pytest.raises(DataError, match=r"5 bytes, but a key has 32"):
         read_key(tmp_path / "notes.txt", "key")
 
 
