@@ -167,7 +167,7 @@ def check_is_home(home: ServerHome) -> None:
     """
     if not home.settings_path.is_file():
         raise SetupError(
-            f"{home.settings_path}: not found; make a coordinator's home with mamfed-server "
+            f"{home.settings_path}: not found; create a coordinator's home with mamfed-server "
             "init, or name an existing one with --home"
         )
 
