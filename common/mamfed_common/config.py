@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Pattern of a site's name, which becomes part of file names and reports."""
@@ -16,3 +18,21 @@ class Config(BaseModel):
     """Immutable settings that reject unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ExtensibleConfig(Config):
+    """Settings with keys that are written only where they differ from their default.
+
+    A plan that does not use an extension keeps the SHA-256 that it had before there were any.
+
+    Attributes:
+        OMITTED: The names of these keys.
+    """
+
+    OMITTED: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _omit_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {key for key in self.OMITTED if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in handler(self).items() if key not in unused}

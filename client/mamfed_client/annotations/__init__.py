@@ -33,6 +33,8 @@ from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.imaging.picture_headers import is_picture
 from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_common.errors import DataError
+from mamfed_common.runtime.plugins import Group, installed, load_plugin
 from mamfed_common.runtime.text import encoding_of
 from mamfed_common.runtime.wording import counted
 
@@ -156,9 +158,15 @@ def _read(annotation: Annotation) -> Outlines:
     suffix = annotation.path.suffix.lower()
     data = read_bytes(annotation.path, TEXT_LIMIT if suffix in TEXT else BINARY_LIMIT)
     with errors_as_unreadable():
-        return (_READERS.get(suffix) or _reader_for(data))(
+        return (_READERS.get(suffix) or _installed(suffix) or _reader_for(data))(
             data, TargetImage(annotation.image_name, annotation.instance)
         )
+
+
+def _installed(suffix: str) -> Reader | None:
+    """Return the installed reader whose entry point is named after a suffix without its dot."""
+    entry = installed(Group.ANNOTATIONS).get(suffix.removeprefix("."))
+    return None if entry is None else load_plugin(Group.ANNOTATIONS, entry, DataError)
 
 
 def _reader_for(data: bytes) -> Reader:

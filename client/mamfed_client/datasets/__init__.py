@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from mamfed_client.datasets import bare, cbis, cesm, inbreast, mias, plain, vind
 from mamfed_client.datasets.manifest import Manifest
 from mamfed_client.datasets.other_files import count_other_files, describe
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.plugins import Group, installed, load_plugin
 
 
 class Layout(Protocol):
@@ -33,6 +35,21 @@ _TABLED: tuple[Layout, ...] = (plain, inbreast, cbis, vindr, cesm, mias)
 _BARE: Layout = bare
 
 LAYOUTS: dict[str, Layout] = {layout.LAYOUT: layout for layout in (*_TABLED, _BARE)}
+"""The built-in layouts; :func:`all_layouts` adds the installed ones."""
+
+
+def all_layouts() -> dict[str, Layout]:
+    """Return the built-in and the installed layouts (entry point group ``mamfed.layouts``).
+
+    Raises:
+        DataError: The package of an installed one cannot be imported.
+    """
+    entries = installed(Group.LAYOUTS).items()
+    return LAYOUTS | {
+        name: load_plugin(Group.LAYOUTS, entry, DataError)
+        for name, entry in entries
+        if name not in LAYOUTS
+    }
 
 
 def read_folder(folder: Path, layout: str | None = None) -> Manifest:
@@ -48,14 +65,16 @@ def read_folder(folder: Path, layout: str | None = None) -> Manifest:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    if layout is not None and layout not in LAYOUTS:
-        raise DataError(f"layout {layout!r} is unknown; expected one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[layout or _detected(folder)].read(folder)
+    layouts = all_layouts()
+    if layout is not None and layout not in layouts:
+        raise DataError(f"layout {layout!r} is unknown; expected one of {', '.join(layouts)}")
+    return layouts[layout or _detected(folder, layouts)].read(folder)
 
 
-def _detected(folder: Path) -> str:
+def _detected(folder: Path, layouts: Mapping[str, Layout]) -> str:
     """Return the one layout that matches; a layout without a table counts only if no other does."""
-    matching = [layout for layout in _TABLED if layout.is_here(folder)]
+    tabled = (layout for layout in layouts.values() if layout is not _BARE)
+    matching = [layout for layout in tabled if layout.is_here(folder)]
     if len(matching) > 1:
         holds = " and ".join(layout.HOLDS for layout in matching)
         names = " or ".join(layout.LAYOUT for layout in matching)
@@ -64,6 +83,6 @@ def _detected(folder: Path) -> str:
         return matching[0].LAYOUT
     if _BARE.is_here(folder):
         return _BARE.LAYOUT
-    holds = "; ".join(f"{layout.HOLDS} ({layout.LAYOUT})" for layout in LAYOUTS.values())
+    holds = "; ".join(f"{layout.HOLDS} ({layout.LAYOUT})" for layout in layouts.values())
     notes = "".join(f"; {note}" for note in describe(count_other_files(folder, (), ())))
     raise DataError(f"{folder}: no data set in this folder{notes}; looked for {holds}")

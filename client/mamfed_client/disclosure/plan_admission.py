@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.site.policy import Policy
-from mamfed_common.errors import MamfedError
+from mamfed_common.errors import MamfedError, PlanError
+from mamfed_common.model.losses import loss_of
+from mamfed_common.model.malignancy_net import backbone_of
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.signing import is_signed
@@ -169,3 +171,18 @@ def _learning_rate(plan: TrainingPlan, stages: Iterable[StagePlan]) -> float:
 
 def _most(stages: Iterable[StagePlan], key: str) -> float:
     return max(float(getattr(stage, key) or 0) for stage in stages)
+
+
+def check_extensions(plan: TrainingPlan) -> None:
+    """Refuse a plan whose network or loss is not installed at this site, before it trains.
+
+    Nothing is ever fetched: installing the package is up to the site.
+
+    Raises:
+        PolicyRefusal: One is missing; it is named.
+    """
+    try:
+        backbone_of(plan.network.name)
+        loss_of(plan.losses.segmentation)
+    except PlanError as error:
+        raise PolicyRefusal(RefusalCode.OTHER_VERSION, str(error)) from None

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from mamfed_client.disclosure.evaluation_question import site_sha256
 from mamfed_client.disclosure.gate import Gate, OpenGate
-from mamfed_client.disclosure.plan_admission import PolicyRefusal
+from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_extensions
 from mamfed_client.disclosure.refusal_messages import refusal_of
 from mamfed_client.models.model_store import PERSONAL, ModelFolder
 from mamfed_client.models.personal_model import Adapter
@@ -92,11 +92,13 @@ class _Handlers:
     def describe(self, content: RecordDict, site: Site) -> RecordDict:
         query = unpack_body(content, Query)
         self.gate.admit(query)
+        check_extensions(query.plan)
         return self.gate.release(query, load_site(site, query.plan).describe())
 
     def train(self, content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
         self.gate.admit(task)
+        check_extensions(task.plan)
         global_state = unpack_weights(content, task, expected_state(task.plan))
         local_norms = _local_norms(self.norms, site, task)
         initial_state = _state_to_train(global_state, local_norms, site, task)
@@ -123,6 +125,7 @@ class _Handlers:
     def evaluate(self, content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, EvaluateTask)
         self.gate.admit(task)
+        check_extensions(task.plan)
         data = load_site(site, task.plan)
         model = _received_model(content, task, data.describe())
         model = _model_to_score(model, _local_norms(self.norms, site, task), site, task)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar, cast
+
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mamfed_common.config import Config
+from mamfed_common.config import ExtensibleConfig
+from mamfed_common.errors import PlanError
+from mamfed_common.runtime.plugins import Group, find_plugin
 
 
-class LossConfig(Config):
+class LossConfig(ExtensibleConfig):
     """What the parts of stage 2's loss weigh beside Dice (``docs/decisions/0003-subtraction.md``).
 
     Attributes:
+        segmentation: ``dice_ce``, Dice and cross-entropy, or an installed extension (entry point
+            group ``mamfed.losses``) in its place.
         cross_entropy: Weight of the cross-entropy.
         benign: Weight of the reconstruction of benign images: so that the difference stays near
             zero on healthy tissue. Half as many benign images as malignant ones are in each step.
@@ -21,6 +28,9 @@ class LossConfig(Config):
             breast; of any head.
     """
 
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"segmentation"})
+
+    segmentation: str = "dice_ce"
     cross_entropy: float = Field(default=0.3, ge=0)
     benign: float = Field(default=0.5, ge=0)
     empty: float = Field(default=0, ge=0)
@@ -32,7 +42,16 @@ def reconstruction_loss() -> nn.Module:
 
 
 def segmentation_loss(config: LossConfig) -> nn.Module:
-    """Return stage 2's loss of logits and masks, both ``(N, 1, H, W)``: Dice and cross-entropy.
+    """Return stage 2's loss of logits and masks, both ``(N, 1, H, W)``.
+
+    Raises:
+        PlanError: The plan's loss is not installed here.
+    """
+    return loss_of(config.segmentation)(config)
+
+
+def dice_and_cross_entropy(config: LossConfig) -> nn.Module:
+    """Return the sum of Dice and cross-entropy of logits and masks, both ``(N, 1, H, W)``.
 
     Dice is taken image by image, smoothed by one pixel, so an empty mask has a gradient too.
     """
@@ -42,6 +61,21 @@ def segmentation_loss(config: LossConfig) -> nn.Module:
         sigmoid=True, lambda_ce=config.cross_entropy, smooth_nr=1.0, smooth_dr=1.0, batch=False
     )
     return loss
+
+
+LOSSES: dict[str, Callable[[LossConfig], nn.Module]] = {"dice_ce": dice_and_cross_entropy}
+"""The built-in segmentation losses by name."""
+
+
+def loss_of(name: str) -> Callable[[LossConfig], nn.Module]:
+    """Return what builds the segmentation loss of a name.
+
+    Raises:
+        PlanError: It is not installed here.
+    """
+    return cast(
+        Callable[[LossConfig], nn.Module], find_plugin(Group.LOSSES, name, LOSSES, PlanError)
+    )
 
 
 def empty_loss(logits: Tensor, breast_mask: Tensor) -> Tensor:

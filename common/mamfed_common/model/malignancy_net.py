@@ -6,12 +6,15 @@ difference is the malignancy map. Both stages train this module, so weight names
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from mamfed_common.errors import PlanError
 from mamfed_common.model.unet import NetworkConfig, UNet
+from mamfed_common.runtime.plugins import Group, find_plugin
 
 # Chosen by measurement (docs/decisions/0003-subtraction.md).
 INITIAL_GAIN = 10.0
@@ -51,7 +54,8 @@ class MalignancyNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         """Build the network with random weights; see :func:`build_network` for seeded ones."""
         super().__init__()
-        self.backbone = UNet(config)
+        # An extension has ``forward``; only export to other tools asks for more (``multiple``).
+        self.backbone = cast(UNet, backbone_of(config.name)(config))
         self.subtraction = Subtraction(config.smoothing) if config.head == "subtraction" else None
 
     def reconstruct(self, image: Tensor) -> Tensor:
@@ -68,6 +72,22 @@ class MalignancyNetwork(nn.Module):
         if self.subtraction is None:
             return output, None
         return cast(Tensor, self.subtraction(image, output)), output
+
+
+NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {"unet": UNet}
+"""The built-in backbones by name."""
+
+
+def backbone_of(name: str) -> Callable[[NetworkConfig], nn.Module]:
+    """Return what builds the backbone of a name: ``(N, 1, H, W)`` to the same shape.
+
+    Raises:
+        PlanError: It is not installed here.
+    """
+    return cast(
+        Callable[[NetworkConfig], nn.Module],
+        find_plugin(Group.NETWORKS, name, NETWORKS, PlanError),
+    )
 
 
 def build_network(config: NetworkConfig, seed: int) -> MalignancyNetwork:

@@ -7,7 +7,7 @@ level(s), so that the input cannot be copied to the output; instance normalisati
 
 from __future__ import annotations
 
-from typing import Literal, Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mamfed_common.config import Config
+from mamfed_common.config import ExtensibleConfig
 from mamfed_common.model.streaming import stream_block
 from mamfed_common.model.streaming_kernels import EPS, LEAKY_SLOPE, SeparableWeights
 
@@ -24,10 +24,12 @@ STREAMED_PIXELS = 128 * 128
 """Maps below the first limit fit the cache; below the second the plain norm is exact enough."""
 
 
-class NetworkConfig(Config):
+class NetworkConfig(ExtensibleConfig):
     """The architecture of a network.
 
     Attributes:
+        name: ``unet``, or an installed extension (entry point group ``mamfed.networks``), which may
+            use the other values as it likes.
         channels: Feature channels of each level, from the top (finest) to the bottom.
         first_skip_level: The finest level that keeps its long skip, counted from 0; levels above
             it have none. ``len(channels) - 1`` removes all long skips.
@@ -40,6 +42,9 @@ class NetworkConfig(Config):
             becomes logits; odd, and 1 means no averaging.
     """
 
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str = "unet"
     channels: tuple[int, ...] = Field(default=(32, 64, 128, 256, 256, 256), min_length=2)
     first_skip_level: int = Field(default=1, ge=0)
     stem: Literal[1, 2, 4] = 2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mamfed_common.config import SITE_NAME, Config
+from mamfed_common.config import SITE_NAME, ExtensibleConfig
 
 MAX_ADAM_STEP = 0.1
 
@@ -17,7 +17,7 @@ Wire = Literal["float32", "compact"]
 """How weights travel, see ``mamfed_common.protocol.quantization``."""
 
 
-class FederationPlan(Config):
+class FederationPlan(ExtensibleConfig):
     """How sites are waited for and trusted, and how unlike ones are kept together.
 
     Attributes:
@@ -42,6 +42,9 @@ class FederationPlan(Config):
             the group, such as ``{digital: [north], film: [south, west]}``
             (``mamfed_common.plan.norm_groups``). A site of no group has the average's. Not with
             ``local_norms``, where each site is a group of its own.
+        strategy: How updates become new weights: ``trimmed_mean`` or ``median`` (Yin et al., 2018;
+            every site counts the same), or an installed extension (entry point group
+            ``mamfed.strategies``). Null: FedAvg with what the other keys add to it.
         server_optimiser: What the server does with a round's mean update: ``none`` takes it as it
             is (FedAvg); ``momentum`` is FedAvgM (Hsu et al., 2019), ``adam`` FedAdam (Reddi et
             al., 2021). Each stage begins with a fresh one.
@@ -54,6 +57,8 @@ class FederationPlan(Config):
             weights.
     """
 
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"strategy"})
+
     min_sites: int = Field(default=3, ge=1)
     weights: Weighing = "sqrt"
     max_share: float = Field(default=0.5, gt=0, le=1)
@@ -63,6 +68,7 @@ class FederationPlan(Config):
     proximal_mu: float = Field(default=0, ge=0)
     local_norms: bool = False
     norm_groups: dict[GroupName, tuple[SiteName, ...]] = Field(default={}, max_length=16)
+    strategy: str | None = None
     server_optimiser: Literal["none", "momentum", "adam"] = "none"
     server_learning_rate: float = Field(default=1, gt=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -79,6 +85,15 @@ class FederationPlan(Config):
             raise ValueError(f"norm_groups: {twice[0]} stands in two places, expected in one")
         if empty := sorted(group for group, sites in self.norm_groups.items() if not sites):
             raise ValueError(f"norm_groups: {empty[0]} has no site; name some, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_or_server_optimiser(self) -> Self:
+        if self.strategy and self.server_optimiser != "none":
+            raise ValueError(
+                f"strategy is {self.strategy} and server_optimiser is {self.server_optimiser}; "
+                "omit one of them"
+            )
         return self
 
     @model_validator(mode="after")

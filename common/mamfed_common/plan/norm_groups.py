@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State, state_of
-from mamfed_common.model.unet import InstanceNorm, NetworkConfig
+from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan.training_plan import TrainingPlan
 
 PREFIX = "group."
@@ -33,7 +33,7 @@ def norm_names(network: NetworkConfig) -> tuple[str, ...]:
     return tuple(
         f"{module_name}.{name}"
         for module_name, module in MalignancyNetwork(network).named_modules()
-        if isinstance(module, InstanceNorm)
+        if isinstance(module, nn.InstanceNorm2d)
         for name, _ in module.named_parameters(recurse=False)
     )
 

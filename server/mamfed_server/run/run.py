@@ -19,7 +19,7 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.domain import Part
 from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.metrics.scores import SiteScore
-from mamfed_common.model.malignancy_net import build_network
+from mamfed_common.model.malignancy_net import backbone_of, build_network
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import add_group_norms
@@ -83,7 +83,8 @@ def run_job(job: Job, transport: Transport) -> dict[str, Any]:
     Raises:
         RunError: The run failed, for example because a round accepted too few updates.
         StopRequested: The run was asked to stop; it can be resumed.
-        PlanError: The folder to resume holds a run of another plan.
+        PlanError: The folder to resume holds a run of another plan, or the plan names a network or
+            strategy that is not installed here.
         OutputError: The folder cannot be created, or holds something else.
     """
     folder = RunFolder(job.folder)
@@ -104,6 +105,7 @@ class _Run:
     def __init__(self, job: Job, transport: Transport) -> None:
         self.job = job
         self.plan: TrainingPlan = job.plan
+        backbone_of(self.plan.network.name)  # before a site is asked
         self.folder = RunFolder(job.folder)
         self.log = EventLog(job.on_event)
         self.roster = Roster(job)

@@ -1,0 +1,85 @@
+"""Extensions by entry point: code that is already installed here, never anything from a message.
+
+A package offers an extension in its ``pyproject.toml``::
+
+    [project.entry-points."mamfed.networks"]
+    shallow = "my_package:Shallow"
+
+A plan or an option names it. A built-in name cannot be replaced. See ``docs/extending.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mamfed_common.errors import MamfedError
+
+
+class Group(StrEnum):
+    """The entry point groups."""
+
+    NETWORKS = "mamfed.networks"
+    STRATEGIES = "mamfed.strategies"
+    LOSSES = "mamfed.losses"
+    LAYOUTS = "mamfed.layouts"
+    ANNOTATIONS = "mamfed.annotations"
+
+    @property
+    def noun(self) -> str:
+        """What one extension of the group is called in messages."""
+        return {
+            Group.NETWORKS: "network",
+            Group.STRATEGIES: "strategy",
+            Group.LOSSES: "loss",
+            Group.LAYOUTS: "layout",
+            Group.ANNOTATIONS: "annotation format",
+        }[self]
+
+
+def find_plugin(
+    group: Group, name: str, built_in: Mapping[str, Any], error: type[MamfedError]
+) -> Any:
+    """Return the extension of a name; a built-in one wins.
+
+    Args:
+        group: The entry point group.
+        name: The name that a plan or an option gives.
+        built_in: What mamfed itself brings, by name.
+        error: Raised where there is none.
+
+    Raises:
+        error: It is not installed, or its package cannot be imported.
+    """
+    if name in built_in:
+        return built_in[name]
+    entry = installed(group).get(name)
+    if entry is None:
+        known = ", ".join([*built_in, *installed(group)])
+        raise error(
+            f"{group.noun} {name!r} is not installed here, found {known}; install the package that "
+            f"provides it (entry point group {group.value})"
+        )
+    return load_plugin(group, entry, error)
+
+
+def installed(group: Group) -> dict[str, EntryPoint]:
+    """Return the installed extensions of a group by name, without importing any."""
+    return {entry.name: entry for entry in sorted(entry_points(group=group.value))}
+
+
+def load_plugin(group: Group, entry: EntryPoint, error: type[MamfedError]) -> Any:
+    """Import an extension.
+
+    Raises:
+        error: Its package cannot be imported.
+    """
+    try:
+        return entry.load()
+    except Exception as problem:  # a stranger's module may raise anything
+        raise error(
+            f"{group.noun} {entry.name!r}: cannot import {entry.value} "
+            f"({type(problem).__name__}: {problem}); repair or reinstall the package"
+        ) from None
