@@ -81,9 +81,9 @@ def predict(
 
     Exit code 3 if no image can be used.
     """
-    from mamfed_client.prediction.predict import Request, predict_images
+    from mamfed_client.prediction.predict import PredictionRequest, predict_images
 
-    request = Request(
+    request = PredictionRequest(
         checkpoint=checkpoint_of(checkpoint, model, home, run),
         inputs=tuple(inputs),
         out=out,

@@ -34,7 +34,7 @@ DEFAULT_BATCH = {"cuda": 4}
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PredictionRequest:
     """The options of a ``predict`` call.
 
     Attributes:
@@ -82,7 +82,7 @@ class PredictionTask(NamedTuple):
     metadata_id: str
 
 
-def predict_images(request: Request, *, dry_run: bool = False) -> dict[str, Any]:
+def predict_images(request: PredictionRequest, *, dry_run: bool = False) -> dict[str, Any]:
     """Predict all images that the folder does not hold yet; return a summary of its contents.
 
     An interrupted call loses only the images in progress; the next call resumes. Inputs are never
@@ -171,7 +171,7 @@ def _clean(folder: PredictionFolder, outcomes: PredictionCounts, *, names_patien
 
 
 def _predict(
-    request: Request,
+    request: PredictionRequest,
     model: LoadedModel,
     folder: PredictionFolder,
     tasks: Sequence[PredictionTask],

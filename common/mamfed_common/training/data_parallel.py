@@ -79,7 +79,7 @@ class ProcessGroup:
         return float(loss.detach())
 
 
-ALONE = ProcessGroup()
+ALONE: ProcessGroup = ProcessGroup()
 
 
 class _DeviceGroup(ProcessGroup):

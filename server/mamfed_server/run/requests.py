@@ -1,8 +1,8 @@
-"""One request to several sites, and what comes back: who restarted is asked again.
+"""Send one request to several sites and collect the replies; a site that restarted is asked again.
 
-Sites answer in any order, minutes or hours later; some lose their connection, restart and have
-forgotten what they were asked (Flower 1.41-1.42 then answers in their place with a code, or not at
-all). Each reply is handed on as it arrives and let go before the next is pulled.
+Sites answer in any order, minutes or hours later. Some lose their connection or restart, and have
+forgotten the request (Flower 1.41-1.42 then replies for them with a code, or not at all). Each
+reply is passed on as it arrives and freed before the next is pulled.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from mamfed_common.runtime.wording import counted, span
 from mamfed_server.run.transport import UNREAD, Transport, free_arrays
 
 LONGEST_PAUSE = 0.2
-"""Between two looks at what sites have sent: the wish to stop is heard within this time too."""
+"""Longest interval between two polls, in seconds; a request to stop is noticed within it."""
 AGAIN_SECONDS = 1.0
-"""No site is asked twice within this time, however quickly its node fails."""
+"""Shortest interval between two requests to the same site, however quickly its node fails."""
 MAX_CRASHES = 3
 LOST = frozenset(
     {ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE}
 )
-"""Flower's codes for work that a node took with it: nothing is wrong with the site."""
+"""Flower's codes for a request that was lost with its node; the site itself is not at fault."""
 
 Nodes = Mapping[str, int]
-"""Flower's node id by the name of the site."""
+"""Flower's node id by site name."""
 
 
 class StopRequested(MamfedError):
-    """The run was asked to stop; what it had reached is in its folder, and it can go on."""
+    """The run was asked to stop; its folder has the last checkpoint, and it can be resumed."""
 
     exit_code = 0
 
 
 class SiteReply(NamedTuple):
-    """What came back from one site.
+    """The reply of one site.
 
     Attributes:
-        content: The answer, None where there is none.
+        content: The reply's content; None where there is no reply.
         reason: Why there is none.
-        seconds: From the first time that the site was asked to its answer, or to its deadline
-            where it let that pass; None where it could not be asked.
+        seconds: Time from the first request to the reply, or to the deadline where that passed;
+            None where the site could not be asked.
     """
 
     content: RecordDict | None
@@ -56,11 +56,11 @@ class SiteReply(NamedTuple):
     seconds: float | None = None
 
 
-Take = Callable[[str, SiteReply], None]
+OnReply = Callable[[str, SiteReply], None]
 
 
 class SitePoller:
-    """A transport, since when its nodes have been away, and the wish to stop."""
+    """Polls a transport, tracks which nodes are connected, and notices a request to stop."""
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class SitePoller:
         on_presence: Callable[[int, bool], None] = lambda node_id, online: None,
         on_asked_again: Callable[[str, str], None] = lambda site, reason: None,
     ) -> None:
-        """Watch a transport.
+        """Poll a transport.
 
         Args:
-            transport: What carries the messages.
-            offline_seconds: How long a node may be away before its site is given up.
-            stopping: Tells whether to stop.
-            on_presence: Called when a node comes (True) or goes (False).
-            on_asked_again: Called with a site and why it is asked a second time.
+            transport: Carries the messages.
+            offline_seconds: How long a node may be offline before the run stops waiting for it.
+            stopping: Returns whether to stop.
+            on_presence: Called when a node connects (True) or disconnects (False).
+            on_asked_again: Called with a site and the reason why it is asked again.
         """
         self.transport = transport
         self.offline_seconds = offline_seconds
@@ -90,7 +90,7 @@ class SitePoller:
         self._away_since: dict[int, float] = {}
 
     def online(self) -> Mapping[int, str]:
-        """Return the nodes that are connected, each with its stamp; note who came and went."""
+        """Return the connected nodes with their stamps, and report changes since the last call."""
         online = self.transport.online()
         for node_id in sorted(online.keys() - self._here):
             self._here.add(node_id)
@@ -103,17 +103,17 @@ class SitePoller:
         return online
 
     def given_up(self, node_id: int) -> bool:
-        """Tell whether a node has been away for too long, as of the last look."""
+        """Return whether a node had been offline for too long at the last poll."""
         if node_id in self._here:
             return False
         since = self._away_since.setdefault(node_id, time.monotonic())
         return time.monotonic() - since >= self.offline_seconds
 
     def check_stopping(self) -> None:
-        """End the run where it was asked to.
+        """Raise an error if the run was asked to stop.
 
         Raises:
-            Stopped: It was.
+            StopRequested: It was.
         """
         if self._stopping():
             raise StopRequested(
@@ -121,11 +121,11 @@ class SitePoller:
             )
 
     def stir(self) -> None:
-        """Look more often for a while: something was sent, or has come."""
+        """Poll more often for a while, because something was sent or received."""
         self._stirred_at = time.monotonic()
 
     def pause(self) -> None:
-        """Wait between two looks."""
+        """Wait until the next poll is due."""
         self.check_stopping()
         time.sleep(pause_seconds(time.monotonic() - self._stirred_at, LONGEST_PAUSE))
 
@@ -135,41 +135,41 @@ class SitePoller:
         request: RecordDict,
         nodes: Nodes,
         deadlines: Mapping[str, float],
-        take: Take,
+        on_reply: OnReply,
     ) -> int:
-        """Ask sites; hand on each reply as it comes, one for every site.
+        """Ask sites and pass each reply on as it arrives, one for every site.
 
         Args:
-            message_type: Flower's type of the message.
+            message_type: Flower's message type.
             request: What to send. It is empty afterwards.
             nodes: The sites.
-            deadlines: How long each site is waited for, in seconds.
-            take: Called once for each site.
+            deadlines: How long to wait for each site, in seconds.
+            on_reply: Called once for each site.
 
         Returns:
-            How many requests were sent, repeated ones too.
+            The number of requests sent, repeated ones included.
 
         Raises:
-            Stopped: The run was asked to stop.
+            StopRequested: The run was asked to stop.
         """
-        exchange = PendingRequest(self, message_type, request)
+        pending_request = PendingRequest(self, message_type, request)
         try:
             for site, node_id in nodes.items():
-                exchange.add(site, node_id, deadlines[site])
-            exchange.poll(take)  # sends; what is answered at once is not waited for
-            while exchange.pending:
-                exchange.poll(take)
-                if exchange.pending:
+                pending_request.add(site, node_id, deadlines[site])
+            pending_request.poll(on_reply)  # sends; an immediate answer needs no wait
+            while pending_request.pending:
+                pending_request.poll(on_reply)
+                if pending_request.pending:
                     self.pause()
         finally:
-            exchange.close()
+            pending_request.close()
             free_arrays(request)
-        return exchange.sent
+        return pending_request.sent
 
 
 @dataclass
-class _Ask:
-    """Where a site stands."""
+class _SiteState:
+    """The state of the request to one site."""
 
     node_id: int
     deadline_seconds: float
@@ -185,63 +185,63 @@ class _Ask:
 
 
 class PendingRequest:
-    """One request, sent to each site until it has answered, refused, or is given up."""
+    """One request to several sites, each until it answers, refuses or is no longer waited for."""
 
-    def __init__(self, link: SitePoller, message_type: str, request: RecordDict) -> None:
-        """Ask nobody yet."""
-        self._link = link
+    def __init__(self, poller: SitePoller, message_type: str, request: RecordDict) -> None:
+        """Ask no site yet; :meth:`add` names them."""
+        self._poller = poller
         self._message_type = message_type
         self._request = request
-        self._asks: dict[str, _Ask] = {}
-        self._on_their_way = 0
+        self._asks: dict[str, _SiteState] = {}
+        self._in_transit = 0
         self.sent = 0
 
     @property
     def pending(self) -> Collection[str]:
-        """The sites whose answer is still to come."""
+        """The sites whose reply is outstanding."""
         return self._asks.keys()
 
     def add(self, site: str, node_id: int, deadline_seconds: float) -> None:
-        """Ask a site at the next poll at which it is there."""
-        self._asks[site] = _Ask(node_id, deadline_seconds)
+        """Ask a site at the next poll at which it is connected."""
+        self._asks[site] = _SiteState(node_id, deadline_seconds)
 
     def drop(self, sites: Iterable[str]) -> None:
-        """Want no answer any more from some sites."""
+        """Stop waiting for some sites."""
         for site in sites:
             self._forget(self._asks.pop(site))
 
     def close(self) -> None:
-        """Want no answer any more."""
+        """Stop waiting for all sites."""
         self.drop(list(self._asks))
 
-    def poll(self, take: Take) -> None:
-        """Look once at every site: take its answer, ask it again, or give it up.
+    def poll(self, on_reply: OnReply) -> None:
+        """Check every site once: take its reply, ask it again, or stop waiting for it.
 
         Raises:
-            Stopped: The run was asked to stop.
+            StopRequested: The run was asked to stop.
         """
-        online = self._link.online()
+        online = self._poller.online()
         for site in sorted(self._asks):
-            self._link.check_stopping()
-            self._look_at(site, online, take)
+            self._poller.check_stopping()
+            self._check(site, online, on_reply)
 
-    def _look_at(self, site: str, online: Mapping[int, str], take: Take) -> None:
+    def _check(self, site: str, online: Mapping[int, str], on_reply: OnReply) -> None:
         ask = self._asks[site]
-        # An answer that is there counts, late or not: in process it is made by this call.
+        # A reply that has arrived counts even if late: in process, this call produces it.
         reply = self._pull(site, ask)
         if reply is None:
             reply = self._give_up(ask)
         if reply is None:
             self._send(site, ask, online)
             return
-        self._link.stir()
+        self._poller.stir()
         self.drop([site])
-        take(site, reply)
+        on_reply(site, reply)
         if reply.content is not None:
             free_arrays(reply.content)
 
-    def _pull(self, site: str, ask: _Ask) -> SiteReply | None:
-        message = self._link.transport.pull(ask.message_id) if ask.message_id else None
+    def _pull(self, site: str, ask: _SiteState) -> SiteReply | None:
+        message = self._poller.transport.pull(ask.message_id) if ask.message_id else None
         if message is None:
             return None
         self._set(ask, None)
@@ -249,55 +249,55 @@ class PendingRequest:
             return SiteReply(message.content, seconds=ask.elapsed())
         return self._failure(site, ask, message)
 
-    def _failure(self, site: str, ask: _Ask, message: Message) -> SiteReply | None:
-        """Read a code: None where the site is to be asked again. Its words are not read."""
+    def _failure(self, site: str, ask: _SiteState, message: Message) -> SiteReply | None:
+        """Interpret an error code, never its text; None where the site is to be asked again."""
         code = message.error.code
         if code in LOST:
-            self._link.on_asked_again(site, "its node lost the request")
+            self._poller.on_asked_again(site, "its node lost the request")
             return None
         if code != ErrorCode.CLIENT_APP_CRASHED:
             reason = (REFUSAL_CODES | UNREAD).get(code, f"the site failed (Flower error {code})")
             return SiteReply(None, reason, ask.elapsed())
         ask.crashes += 1
         if ask.crashes < MAX_CRASHES:
-            self._link.on_asked_again(site, "its worker died")
+            self._poller.on_asked_again(site, "its worker died")
             return None
         return SiteReply(None, f"its worker died {counted(ask.crashes, 'time')}", ask.elapsed())
 
-    def _give_up(self, ask: _Ask) -> SiteReply | None:
+    def _give_up(self, ask: _SiteState) -> SiteReply | None:
         if ask.elapsed() >= ask.deadline_seconds:
             seconds = ask.deadline_seconds if ask.asked else None
             return SiteReply(None, f"no answer within {span(ask.deadline_seconds)}", seconds)
-        if self._link.given_up(ask.node_id):
-            return SiteReply(None, f"offline for {span(self._link.offline_seconds)}")
+        if self._poller.given_up(ask.node_id):
+            return SiteReply(None, f"offline for {span(self._poller.offline_seconds)}")
         return None
 
-    def _send(self, site: str, ask: _Ask, online: Mapping[int, str]) -> None:
-        """Send the request where the site is there and does not have it."""
+    def _send(self, site: str, ask: _SiteState, online: Mapping[int, str]) -> None:
+        """Send the request if the site is connected and does not have it."""
         stamp = online.get(ask.node_id)
         if stamp is None:
             return
         if ask.message_id and stamp != ask.stamp:
             self._forget(ask)
-            self._link.on_asked_again(site, "its node restarted")
-        now, transport = time.monotonic(), self._link.transport
-        full = self._on_their_way >= transport.window
+            self._poller.on_asked_again(site, "its node restarted")
+        now, transport = time.monotonic(), self._poller.transport
+        full = self._in_transit >= transport.window
         if ask.message_id or now < ask.again_at or full:
             return
-        left = ask.deadline_seconds - ask.elapsed() if ask.asked else ask.deadline_seconds
-        self._set(ask, transport.push(ask.node_id, self._message_type, self._request, left))
+        remaining = ask.deadline_seconds - ask.elapsed() if ask.asked else ask.deadline_seconds
+        self._set(ask, transport.push(ask.node_id, self._message_type, self._request, remaining))
         ask.stamp, ask.again_at = stamp, now + AGAIN_SECONDS
         if ask.message_id:
-            self._link.stir()
+            self._poller.stir()
             self.sent += 1
             ask.since, ask.asked = (ask.since if ask.asked else now), True
 
-    def _forget(self, ask: _Ask) -> None:
+    def _forget(self, ask: _SiteState) -> None:
         if ask.message_id:
-            self._link.transport.forget([ask.message_id])
+            self._poller.transport.forget([ask.message_id])
         self._set(ask, None)
 
-    def _set(self, ask: _Ask, message_id: str | None) -> None:
-        """Take note which request to a site is on its way."""
-        self._on_their_way += bool(message_id) - bool(ask.message_id)
+    def _set(self, ask: _SiteState, message_id: str | None) -> None:
+        """Record which request to a site is in transit."""
+        self._in_transit += bool(message_id) - bool(ask.message_id)
         ask.message_id = message_id

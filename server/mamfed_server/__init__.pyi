@@ -1,0 +1,10 @@
+from mamfed_server.run.job import Job as Job
+from mamfed_server.run.run import make_server_app as make_server_app
+from mamfed_server.run.run import run_job as run_job
+from mamfed_server.run_folder.folder import RunFolder as RunFolder
+from mamfed_server.strategy.fedavg import FedAvg as FedAvg
+from mamfed_server.strategy.protocol import RoundUpdates as RoundUpdates
+from mamfed_server.strategy.protocol import Strategy as Strategy
+from mamfed_server.strategy.protocol import StrategyContext as StrategyContext
+from mamfed_server.strategy.protocol import TrainAggregate as TrainAggregate
+from mamfed_server.strategy.protocol import TrainInstructions as TrainInstructions

@@ -1,0 +1,9 @@
+from mamfed_simulations.federation.arms import Arm as Arm
+from mamfed_simulations.federation.arms import centralised_arm as centralised_arm
+from mamfed_simulations.federation.arms import describe_sites as describe_sites
+from mamfed_simulations.federation.arms import federated_arm as federated_arm
+from mamfed_simulations.federation.arms import local_arms as local_arms
+from mamfed_simulations.federation.demo import demo_plan as demo_plan
+from mamfed_simulations.federation.runner import run_federation as run_federation
+from mamfed_simulations.phantoms.vendors import VENDORS as VENDORS
+from mamfed_simulations.phantoms.vendors import write_cohort as write_cohort
