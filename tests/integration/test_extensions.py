@@ -161,7 +161,7 @@ def test_a_suffix_that_nobody_reads_is_told_by_content(tmp_path):
     """Without the package the file is of an unknown format."""
     path = tmp_path / "one.pts"
     path.write_text("2 2\n12 2\n")
-    with pytest.raises(Exception, match="format that is not known"):
+    with pytest.raises(Exception, match="an annotation of unknown format"):
         read_annotations((Annotation(path),), 20, 30)
 
 
