@@ -43,7 +43,7 @@ def init(
     wanted = validated(ServerSettings, values, "mamfed-server init")
     private_directory(folder)
     if not home.settings_path.exists():
-        answer = contact_of(contact, "Whom should sites phone to compare fingerprints?")
+        answer = contact_of(contact, "Whom should sites call to compare fingerprints?")
         wanted = validated(ServerSettings, {**values, "contact": answer}, "mamfed-server init")
     with home_lock(folder):
         created = _create_missing(home, wanted)
