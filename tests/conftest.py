@@ -4,6 +4,7 @@ from mamfed_common.runtime.terminal import set_environment
 
 set_environment()  # before anything imports Flower
 
+import signal
 import sys
 
 import numpy as np
@@ -13,6 +14,10 @@ import torch
 from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
+
+
+# A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
