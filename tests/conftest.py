@@ -15,7 +15,6 @@ from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
-
 # A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
