@@ -17,7 +17,7 @@ import mamfed_simulations.cli.main
 from .recipes import RECIPES, WRITES_NOTHING
 from .situations import SITUATIONS, Cell, content
 from .table import ASCII, NO_HOME, NO_TMPDIR, PAGE, ROOT, USER, Outcome, expected, page
-from .zygote import PROGRAMS, Order
+from .zygote import PROGRAMS, TEMPORARY, Order
 
 NEED_ROOT = (NO_HOME, ROOT, USER)
 MODULES = (mamfed_client.cli.main, mamfed_server.cli.main, mamfed_simulations.cli.main)
@@ -53,6 +53,10 @@ def test_it_works_or_is_refused_by_name(material, folder, recipe, situation):
         pytest.skip("only the superuser can become another user")
     if situation == NO_TMPDIR and not _may_mount():
         pytest.skip("only the superuser can mount, and not in every container")
+    if situation == NO_TMPDIR and any(
+        Path(folder) in Path(sys.prefix).parents for folder in TEMPORARY
+    ):
+        pytest.skip("this interpreter lies in the folder that would be taken away")
     if situation == NO_HOME and recipe.kind == "service" and not _is_for_all(sys.executable):
         pytest.skip("this interpreter lies in somebody's own folder")
     name = f"Größe [b]{Path(recipe.name).suffix}" if situation == ASCII else ""
