@@ -78,6 +78,8 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 ADVICE = {
     errno.ENOSPC: "free some, or choose another folder",
     errno.EDQUOT: "your quota on this disk is used up; have it raised, or choose another folder",
+    errno.EEXIST: "a folder was expected; choose another folder",
+    errno.ENOTDIR: "a folder was expected; choose another folder",
     errno.EROFS: "it is mounted read-only; choose another folder",
     errno.ESTALE: "its network share was removed or the file server restarted; mount it again",
     errno.EIO: "the disk or network share fails; see the system's log",

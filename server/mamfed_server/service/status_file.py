@@ -59,7 +59,7 @@ class StatusFile:
             except OSError as error:
                 why = os_error_line(error)
             if why and why != self._unwritten:
-                logger.warning("the status cannot be written: %s", why)
+                logger.warning("cannot write the status: %s", why)
             self._unwritten = why
 
 

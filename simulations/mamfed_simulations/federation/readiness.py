@@ -52,7 +52,9 @@ def check_nobody_works(lock: Path, out: Path, what: str) -> None:
         SetupError: Another process holds it.
     """
     if owner := holder(lock):
-        raise SetupError(f"{out}: {what} is already running here ({owner.words()}); choose another --out")
+        raise SetupError(
+            f"{out}: {what} is already running here ({owner.words()}); choose another --out"
+        )
 
 
 def training_lines(arms: Sequence[Arm]) -> list[str]:

@@ -361,7 +361,7 @@ def test_a_checkpoint_that_does_not_say_is_believed_and_that_is_said(
     path = save(tmp_path / "old.safetensors", tiny_plan, expected=("far", "here"), splits=splits)
     found = evaluate(path, data, tmp_path / "r.json", "--part", "test", "--site", "here")
     assert found.exit_code == 0
-    assert "is not checked" in found.stderr
+    assert "cannot be checked" in found.stderr
 
 
 def test_a_fold_or_seed_of_another_run_is_another_division(data, tmp_path, tiny_plan, divided):

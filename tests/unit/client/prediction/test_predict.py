@@ -347,7 +347,7 @@ def test_the_help_teaches():
     shown = " ".join(CliRunner().invoke(app, ["predict", "--help"]).output.replace("│", "").split())
     assert "Files, folders to search for images" in shown
     assert "from the checkpoint, else its plan" in shown
-    assert "exit code 3" in shown
+    assert "Exit code 3" in shown
 
 
 def test_pictures_show_the_file_the_way_it_is(write_phantom, predicted):

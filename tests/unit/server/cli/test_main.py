@@ -70,7 +70,8 @@ def test_a_file_in_the_place_of_a_home_is_one_line_and_an_exit_code(tmp_path):
     options = ["init", str(home), "--name", "North", "--host", "localhost"]
     result = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
     assert result.returncode == OutputError.exit_code == 8
-    assert result.stderr == f"error: {home}: File exists\n"
+    advice = "a folder was expected; choose another folder"
+    assert result.stderr == f"error: {home}: File exists; {advice}\n"
 
 
 @pytest.mark.parametrize("command", ["status", "runs", "stop"])

@@ -248,7 +248,7 @@ class TestCard:
         assert "9 of 14" in card
         assert "- north was late" in card
         assert tiny_plan.sha256() in card
-        for words in ("Research use only", "## Limits", "no medical\ndevice", "not calibrated"):
+        for words in ("Research use only", "## Limits", "not a\nmedical device", "not calibrated"):
             assert words in card
         header = card.split("---")[1]
         assert "pipeline_tag: image-segmentation" in header

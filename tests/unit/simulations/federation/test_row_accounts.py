@@ -100,7 +100,7 @@ def test_the_reasons_add_up_to_what_is_not_used(which, table, cache, tiny_plan):
     lines = reason_lines({"here": description}, plan)
     counts = {
         kind: sum(int(line.split()[1]) for line in lines if kind in line)
-        for kind in (" left out of", " used all the same", " fit for a stage", " rejected:")
+        for kind in (" excluded from", " are still used", " usable in a stage", " rejected:")
     }
     left_out, used, idle, rejected = counts.values()
     account = account_of(description, plan)
