@@ -37,7 +37,7 @@ from mamfed_server.fleet.superlink import LinkTransport, SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
 from mamfed_server.settings import ServerHome, ServerSettings, settings_text
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 
 def wait_for(condition, why="it did not happen"):
