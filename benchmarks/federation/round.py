@@ -99,7 +99,7 @@ def our_ends(folder: Path, trained: int, evaluated: int, steps: int | None = Non
     plan.write_text(small_plan(trained, evaluated, steps).to_yaml())
     with Deployment(folder, data) as federation:
         for name in data:
-            federation.change_policy(name, bounds={"required_min_sites": 2})
+            federation.change_policy(name, bounds={"min_min_sites": 2})
         federation.start_server(plan)
         federation.wait_for_listener()
         for name in data:

@@ -91,7 +91,7 @@ def test_the_example_site_takes_the_example_plan(tmp_path):
     assert max(stage.local_steps or 0 for stage in stages) <= bounds.max_local_steps
     assert max(stage.learning_rate for stage in stages) <= bounds.max_learning_rate
     assert max(stage.batch_size for stage in stages) <= bounds.max_batch_size
-    assert plan.federation.min_sites >= bounds.required_min_sites
+    assert plan.federation.min_sites >= bounds.min_min_sites
 
 
 # Images

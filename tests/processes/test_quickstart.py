@@ -216,7 +216,7 @@ def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_traine
     assert typed == BLOCKS.keys() - {""}
 
 
-BOUND = "min_sites is 3, policy.bounds.required_min_sites allows at least 4"
+BOUND = "min_sites is 3, policy.bounds.min_min_sites allows at least 4"
 NOT_ALLOWED = f"this site's policy does not allow this plan: {BOUND}"
 
 
@@ -234,9 +234,7 @@ def join(person, code):
 def bound(person, min_sites):
     """Change one line of ``site.yaml``."""
     path = person.folder / "site.yaml"
-    text, count = re.subn(
-        "required_min_sites: .", f"required_min_sites: {min_sites}", path.read_text()
-    )
+    text, count = re.subn("min_min_sites: .", f"min_min_sites: {min_sites}", path.read_text())
     assert count == 1
     path.write_text(text)
 

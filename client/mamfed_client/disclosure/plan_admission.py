@@ -51,7 +51,7 @@ class BoundCheck(NamedTuple):
     @property
     def key(self) -> str:
         """Return the bound's key in ``site.yaml``."""
-        return f"policy.bounds.{'required' if self.name == FLOOR else 'max'}_{self.name}"
+        return f"policy.bounds.{'min' if self.name == FLOOR else 'max'}_{self.name}"
 
     @property
     def limit(self) -> str:
@@ -74,7 +74,7 @@ def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
         _at_most("local_steps", _local_steps(plan, stages), bounds.max_local_steps),
         _at_most("learning_rate", _learning_rate(plan, stages), bounds.max_learning_rate),
         _at_most("batch_size", _most(stages, "batch_size"), bounds.max_batch_size),
-        BoundCheck(FLOOR, sites, bounds.required_min_sites, sites >= bounds.required_min_sites),
+        BoundCheck(FLOOR, sites, bounds.min_min_sites, sites >= bounds.min_min_sites),
     ]
 
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, time
 from fnmatch import fnmatchcase
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -24,8 +22,6 @@ from mamfed_common.security.keys import parse_openssh
 
 if TYPE_CHECKING:  # reading settings must not load torch
     from mamfed_common.plan import TrainingPlan
-
-logger = logging.getLogger(__name__)
 
 COUNTS = "counts"
 """All of a ``SiteDescription`` except its splits: counts of the site's data for a plan."""
@@ -56,8 +52,6 @@ MetricName = Literal[
 ]
 """All values that can leave besides arrays, named as in ``TrainReport`` and ``SiteScore``."""
 
-OLD_MIN_SITES = "min_min_sites"
-
 PlanPrefix = Annotated[str, StringConstraints(pattern=HEX_DIGITS)]
 """A plan's SHA-256, or its first 12 hex digits or more."""
 
@@ -80,15 +74,6 @@ def _check_key(text: str) -> str:
 
 Hours = Annotated[str, AfterValidator(_check_hours)]
 CoordinatorKey = Annotated[str, AfterValidator(_check_key)]
-
-
-@cache
-def _warn_about_old_key() -> None:
-    """Warn once per process: the policy is read again at every change."""
-    logger.warning(
-        "site.yaml: policy.bounds.%s is deprecated; rename it to policy.bounds.required_min_sites",
-        OLD_MIN_SITES,
-    )
 
 
 class PlanPolicy(Config):
@@ -114,7 +99,7 @@ class Bounds(Config):
         max_local_steps: Steps per round, for plans that set steps.
         max_learning_rate: AdamW's peak learning rate.
         max_batch_size: Images per step.
-        required_min_sites: Lowest ``federation.min_sites`` that a plan may set: the server averages
+        min_min_sites: Lowest ``federation.min_sites`` that a plan may set: the server averages
             the updates of no fewer sites than that.
         hours: Hours when this site answers, local time, e.g. ``19:00-07:00``; None: always. A round
             that began in time is finished.
@@ -126,21 +111,8 @@ class Bounds(Config):
     max_local_steps: int = Field(default=1000, ge=1)
     max_learning_rate: float = Field(default=0.01, gt=0)
     max_batch_size: int = Field(default=16, ge=1)
-    required_min_sites: int = Field(default=3, ge=1)
+    min_min_sites: int = Field(default=3, ge=1)
     hours: Hours | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_old_key(cls, values: Any) -> Any:
-        """Read ``min_min_sites``, the former name of ``required_min_sites``."""
-        if not isinstance(values, Mapping) or OLD_MIN_SITES not in values:
-            return values
-        if "required_min_sites" in values:
-            raise ValueError(f"found {OLD_MIN_SITES} and required_min_sites; remove the former")
-        _warn_about_old_key()
-        renamed = {"required_min_sites": values[OLD_MIN_SITES], **values}
-        del renamed[OLD_MIN_SITES]
-        return renamed
 
     def open_at(self, now: datetime) -> bool:
         """Return whether this site answers at a local time; the end of ``hours`` is excluded."""

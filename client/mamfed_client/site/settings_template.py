@@ -96,7 +96,7 @@ policy:
     # Images per step.
     max_batch_size: {max_batch_size}
     # Lowest min_sites that a plan may set: the server averages no fewer sites' updates than that.
-    required_min_sites: {required_min_sites}
+    min_min_sites: {min_min_sites}
     # Hours when this site answers, local time, e.g. "19:00-07:00"; null: always.
     hours: {hours}
 

@@ -266,10 +266,10 @@ def test_the_refusal_says_a_code_and_the_log_says_the_rest(guarded, tiny_plan, s
     ("policy", "said", "passing"),
     [
         (
-            {"bounds": {"required_min_sites": 4}},
+            {"bounds": {"min_min_sites": 4}},
             "refused, because this site's policy does not allow this plan: min_sites is 3, "
-            "policy.bounds.required_min_sites allows at least 4. Ask the coordinator for "
-            "another plan, or set policy.bounds.required_min_sites: 3 in site.yaml",
+            "policy.bounds.min_min_sites allows at least 4. Ask the coordinator for "
+            "another plan, or set policy.bounds.min_min_sites: 3 in site.yaml",
             False,
         ),
         (

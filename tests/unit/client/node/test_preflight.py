@@ -118,7 +118,7 @@ BOUNDS = {
     "rounds": {"max_rounds": 1},
     "learning_rate": {"max_learning_rate": 1e-5},
     "batch_size": {"max_batch_size": 1},
-    "min_sites": {"required_min_sites": 9},
+    "min_sites": {"min_min_sites": 9},
 }
 
 

@@ -137,7 +137,7 @@ def test_a_plan_that_nobody_trusted_signed_is_refused(tiny_plan):
         ({"max_rounds": 2}, "rounds", 3),
         ({"max_learning_rate": 9e-4}, "learning_rate", 1e-3),
         ({"max_batch_size": 1}, "batch_size", 2),
-        ({"required_min_sites": 4}, "min_sites", 3),
+        ({"min_min_sites": 4}, "min_sites", 3),
     ],
 )
 def test_each_bound_is_held_against_the_plan(tiny_plan, bounds, name, found):

@@ -2,7 +2,6 @@ import pytest
 from typer.testing import CliRunner
 
 from mamfed_client.cli.main import app
-from mamfed_client.site import policy
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_common.errors import SetupError
@@ -57,31 +56,3 @@ def test_a_folder_that_is_no_home_says_what_to_do(tmp_path):
         assert isinstance(result.exception, SetupError)
     with pytest.raises(SetupError, match="mamfed-client init"):
         load_site_settings(SiteHome(tmp_path))
-
-
-@pytest.fixture
-def old_key(tmp_path):
-    policy._warn_about_old_key.cache_clear()
-    home = SiteHome(tmp_path)
-    text = "name: a\ndata: [{name: a, folder: x}]\npolicy: {bounds: {min_min_sites: 2%s}}\n"
-    home.settings_path.write_text(text % "")
-    return home, text
-
-
-def test_the_old_name_of_required_min_sites_is_read_with_one_warning(old_key, caplog):
-    home, _ = old_key
-    for _ in range(2):
-        bounds = load_site_settings(home).policy.bounds
-        assert bounds.required_min_sites == 2
-        assert "min_min_sites" not in bounds.model_dump()
-    assert [record.getMessage() for record in caplog.records] == [
-        "site.yaml: policy.bounds.min_min_sites is deprecated; "
-        "rename it to policy.bounds.required_min_sites"
-    ]
-
-
-def test_the_old_and_the_new_name_together_are_refused(old_key):
-    home, text = old_key
-    home.settings_path.write_text(text % ", required_min_sites: 3")
-    with pytest.raises(SetupError, match="found min_min_sites and required_min_sites"):
-        load_site_settings(home)
