@@ -42,7 +42,7 @@ WORDS: dict[State, str] = {
     "online": "online: {server} answers",
     "training": "working: {task}",
     "refused": "refused by the coordinator: {error}",
-    "unreachable": "unreachable: {error}",
+    "unreachable": "not reachable: {error}",
 }
 
 

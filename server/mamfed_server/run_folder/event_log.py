@@ -41,6 +41,12 @@ def in_words(event: Event) -> str:
     return ": ".join(part for part in (str(event.get("event")), "; ".join(facts)) if part)
 
 
+def as_log_line(event: Event) -> str:
+    """Return an event as one line for a journal: ``TIME round stage=finetuning server_round=1``."""
+    facts = (f"{key}={value}" for key, value in event.items() if key not in ("time", "event"))
+    return " ".join((str(event["time"]), str(event["event"]), *facts))
+
+
 def _fact(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} ({_fact(reason)})" for name, reason in value.items())

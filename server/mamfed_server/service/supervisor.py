@@ -30,7 +30,7 @@ from mamfed_server.run.plan_checks import min_updates, refuse_contradictions
 from mamfed_server.run.resume import check_same_plan
 from mamfed_server.run.run_choice import describe, left_behind, warn_of_older
 from mamfed_server.run.state import RunState, run_status_of
-from mamfed_server.run_folder.event_log import EventLog, in_words, read_events
+from mamfed_server.run_folder.event_log import EventLog, as_log_line, read_events
 from mamfed_server.run_folder.folder import SUMMARY, RunFolder
 from mamfed_server.service.status_file import StatusFile
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings
@@ -248,7 +248,7 @@ class _Follower:
             self._bar.update(task, completed=len(self._folder.rounds()))
             events = read_events(self._folder.path)
             for event in events[seen:]:
-                self._bar.console.print(f"{event['time']} {in_words(event)}")
+                self._bar.console.print(as_log_line(event))
             seen = len(events)
             if last:
                 return

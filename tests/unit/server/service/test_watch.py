@@ -9,7 +9,7 @@ from tests.unit.server.run.test_state import worked_on
 from tests.unit.server.sites import Sites, run
 
 from mamfed_common.runtime.terminal import Screen
-from mamfed_server.run_folder.event_log import EventLog, in_words
+from mamfed_server.run_folder.event_log import EventLog, as_log_line, in_words
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.service.watch import watch
 from mamfed_server.settings import ServerHome
@@ -128,3 +128,8 @@ def test_interrupted_by_ctrl_c_it_ends_quietly(home):
 )
 def test_an_event_is_told_in_words(event, said):
     assert in_words({"time": "2026-11-29T21:18:11+00:00", **event}) == said
+
+
+def test_a_journal_has_an_event_in_one_line_of_keys_and_values():
+    event = {"time": "2026-11-29T21:18:11+00:00", "event": "waiting", "need": 2, "ready": ["a b"]}
+    assert as_log_line(event) == "2026-11-29T21:18:11+00:00 waiting need=2 ready=['a b']"
