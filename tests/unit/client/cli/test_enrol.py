@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.client.homes import new_coordinator, new_site, ok, run_client
 from typer.testing import CliRunner
 
-import mamfed_client.cli.main
-import mamfed_server.cli.main
 from mamfed_client.site import identity
 from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_common.errors import SetupError
@@ -22,35 +21,14 @@ from mamfed_server.settings import ServerHome, load_settings
 runner = CliRunner()
 
 
-def _client(*arguments, **settings):
-    return runner.invoke(mamfed_client.cli.main.app, [str(a) for a in arguments], **settings)
-
-
-def _ok(result):
-    assert result.exit_code == 0, result.output + str(result.exception)
-    return result
-
-
-def _coordinator(path, name="North"):
-    arguments = ["init", str(path), "--name", name, "--host", "localhost", "--port", "9555"]
-    _ok(runner.invoke(mamfed_server.cli.main.app, arguments))
-    return ServerHome(path)
-
-
-def _site(path, name="a"):
-    (path.parent / "data").mkdir(exist_ok=True)
-    _ok(_client("init", path, "--name", name, "--data", path.parent / "data"))
-    return SiteHome(path)
-
-
 @pytest.fixture
 def coordinator(tmp_path):
-    return _coordinator(tmp_path / "coordinator")
+    return new_coordinator(tmp_path / "coordinator")
 
 
 @pytest.fixture
 def site(tmp_path):
-    return _site(tmp_path / "a")
+    return new_site(tmp_path / "a")
 
 
 @pytest.fixture
@@ -64,41 +42,41 @@ def welcome(coordinator, request_):
 
 
 def test_init_denies_everything_unless_told(tmp_path):
-    home = _site(tmp_path / "a")
+    home = new_site(tmp_path / "a")
     release = load_site_settings(home).policy.release
     assert (release.arrays, release.metrics) == ((), ())
     data = tmp_path / "data"
-    model = _ok(_client("init", tmp_path / "b", "--name", "b", "--data", data, "--allow-model"))
+    model = ok(run_client("init", tmp_path / "b", "--name", "b", "--data", data, "--allow-model"))
     assert "model may leave: yes" in model.output
     release = load_site_settings(SiteHome(tmp_path / "b")).policy.release
     assert (release.arrays, release.metrics) == (("*",), ("counts", "num_examples"))
     options = ["--allow-model", "--allow-metrics"]
-    _ok(_client("init", tmp_path / "c", "--name", "c", "--data", data, *options))
+    ok(run_client("init", tmp_path / "c", "--name", "c", "--data", data, *options))
     assert "dice" in load_site_settings(SiteHome(tmp_path / "c")).policy.release.metrics
 
 
 def test_the_first_settings_are_the_defaults(tmp_path):
     """What the comments stand beside is what a site has that leaves the key out."""
-    home = _site(tmp_path / "a")
+    home = new_site(tmp_path / "a")
     first = load_site_settings(home)
     home.settings_path.write_text(f"name: a\ndata: [{{name: a, folder: {tmp_path / 'data'}}}]\n")
     assert load_site_settings(home) == first
 
 
 def test_init_again_keeps_keys_and_settings(tmp_path):
-    home = _site(tmp_path / "a")
+    home = new_site(tmp_path / "a")
     home.settings_path.write_text(home.settings_path.read_text() + "# mine\n")
     files = home.node_key, home.tls_key, home.settings_path
     before = [path.read_bytes() for path in files]
     options = ["--data", tmp_path / "data", "--allow-model"]
-    result = _ok(_client("init", home.path, "--name", "other", *options))
+    result = ok(run_client("init", home.path, "--name", "other", *options))
     assert [path.read_bytes() for path in files] == before
     assert "site.yaml: kept, without these options" in result.output
     assert "model may leave: no" in result.output
 
 
 def test_init_makes_private_files(tmp_path):
-    home = _site(tmp_path / "a")
+    home = new_site(tmp_path / "a")
     for path in [home.path, home.keys, home.certs, home.plans, home.state, home.logs]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     for path in [home.settings_path, home.node_key, home.tls_key]:
@@ -118,7 +96,7 @@ def test_init_makes_private_files(tmp_path):
 def test_init_refuses_wrong_options_and_leaves_nothing(tmp_path, name, data, words, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = [part for folder in data for part in ("--data", folder)]
-    result = _client("init", tmp_path / "home", "--name", name, *options)
+    result = run_client("init", tmp_path / "home", "--name", name, *options)
     assert isinstance(result.exception, SetupError)
     assert words in str(result.exception)
     assert not (tmp_path / "home").exists()
@@ -128,7 +106,7 @@ def test_several_data_sets_have_names_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").mkdir()
     options = ["--data", "old=x", "--data", "new=."]
-    _ok(_client("init", tmp_path / "home", "--name", "a", *options))
+    ok(run_client("init", tmp_path / "home", "--name", "a", *options))
     site = load_site_settings(SiteHome(tmp_path / "home")).site()
     assert site.cohorts == (("old", tmp_path / "x"), ("new", tmp_path))
 
@@ -137,11 +115,11 @@ def test_init_writes_the_request_with_its_contact_and_keeps_it(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     words = ("init", tmp_path / "a", "--name", "a", "--data", data)
-    first = _ok(_client(*words, "--contact", "Dr. A"))
+    first = ok(run_client(*words, "--contact", "Dr. A"))
     request = read_request(tmp_path / "a" / "request.json")
     assert request.contact == "Dr. A"
     assert f"fingerprint: {request.fingerprint()}" in first.output
-    assert "the request was kept" in _ok(_client(*words)).output
+    assert "the request was kept" in ok(run_client(*words)).output
     assert read_request(tmp_path / "a" / "request.json") == request
 
 
@@ -150,7 +128,7 @@ def test_init_writes_the_request_with_its_contact_and_keeps_it(tmp_path):
     [("\x1b[0m", "contains unprintable characters"), ("x" * 201, "200 characters at most")],
 )
 def test_a_contact_that_cannot_be_shown_is_refused_in_one_line(site, contact, words):
-    result = _client("enroll", "--home", site.path, "--contact", contact)
+    result = run_client("enroll", "--home", site.path, "--contact", contact)
     assert isinstance(result.exception, SetupError)
     assert str(result.exception).startswith("request: contact: ")
     assert words in str(result.exception)
@@ -189,12 +167,12 @@ def _at_a_terminal(words, typed):
 def test_join_says_whom_to_phone_where_no_contact_is_given(site, welcome, tmp_path):
     path = tmp_path / "w.json"
     write_document(path, welcome.model_copy(update={"contact": ""}))
-    said = _client("join", path, "--home", site.path, "--yes").output
+    said = run_client("join", path, "--home", site.path, "--yes").output
     assert "contact: none given; call a number that you already know" in said
 
 
 def test_enroll_shows_the_fingerprint_of_the_file_that_it_writes(site):
-    result = _ok(_client("enroll", "--home", site.path, "--contact", "Dr. A"))
+    result = ok(run_client("enroll", "--home", site.path, "--contact", "Dr. A"))
     request = read_request(site.request)
     check_request(request)
     assert f"fingerprint: {request.fingerprint()}" in result.output
@@ -202,12 +180,12 @@ def test_enroll_shows_the_fingerprint_of_the_file_that_it_writes(site):
 
 
 def test_enroll_again_keeps_the_keys_and_new_keys_sets_them_aside(site):
-    _ok(_client("enroll", "--home", site.path))
+    ok(run_client("enroll", "--home", site.path))
     first, key = read_request(site.request), site.node_key.read_bytes()
-    _ok(_client("enroll", "--home", site.path))
+    ok(run_client("enroll", "--home", site.path))
     assert read_request(site.request).fingerprint() == first.fingerprint()
     for number in (1, 2):
-        _ok(_client("enroll", "--home", site.path, "--new-keys"))
+        ok(run_client("enroll", "--home", site.path, "--new-keys"))
         assert (site.path / f"keys.old-{number}" / "node.key").exists()
     assert (site.path / "keys.old-1" / "node.key").read_bytes() == key
     assert read_request(site.request).fingerprint() != first.fingerprint()
@@ -217,7 +195,7 @@ def test_enroll_again_keeps_the_keys_and_new_keys_sets_them_aside(site):
 def test_enroll_refuses_loose_keys(site):
     before = site.request.read_bytes()
     site.tls_key.chmod(0o644)
-    result = _client("enroll", "--home", site.path)
+    result = run_client("enroll", "--home", site.path)
     assert isinstance(result.exception, SetupError)
     assert f"chmod 600 {site.tls_key}" in str(result.exception)
     assert site.request.read_bytes() == before
@@ -226,7 +204,7 @@ def test_enroll_refuses_loose_keys(site):
 def _join(site, welcome, *options, **settings):
     path = site.path / "incoming.json"
     write_document(path, welcome)
-    return _client("join", path, "--home", site.path, *options, **settings)
+    return run_client("join", path, "--home", site.path, *options, **settings)
 
 
 def test_join_shows_what_to_compare_and_takes_no_for_an_answer(site, welcome):
@@ -235,25 +213,25 @@ def test_join_shows_what_to_compare_and_takes_no_for_an_answer(site, welcome):
     assert welcome.fingerprint() in result.output
     assert not site.welcome.exists()
     assert not site.certificate.exists()
-    _ok(_join(site, welcome, input="y\n"))
+    ok(_join(site, welcome, input="y\n"))
     assert identity.load_welcome(site) == welcome
     assert site.certificate.read_text() == welcome.certificate
     assert site.ca.read_text() == welcome.ca_certificate
 
 
 def test_a_renewal_by_the_same_authority_asks_nothing(coordinator, site, request_, welcome):
-    _ok(_join(site, welcome, "--yes"))
+    ok(_join(site, welcome, "--yes"))
     inode = site.certificate.stat().st_ino
     renewed = approve(coordinator, request_)
-    result = _ok(_join(site, renewed, input=""))
+    result = ok(_join(site, renewed, input=""))
     assert "already trusts" in result.output
     assert site.certificate.read_text() == renewed.certificate != welcome.certificate
     assert site.certificate.stat().st_ino != inode, "replaced whole, never rewritten in place"
 
 
 def test_another_authority_is_asked_about_again(tmp_path, site, request_, welcome):
-    _ok(_join(site, welcome, "--yes"))
-    other = approve(_coordinator(tmp_path / "other"), request_)
+    ok(_join(site, welcome, "--yes"))
+    other = approve(new_coordinator(tmp_path / "other"), request_)
     result = _join(site, other, input="n\n")
     assert "the authority or plan key differs" in result.output
     assert identity.load_welcome(site) == welcome
@@ -261,12 +239,12 @@ def test_another_authority_is_asked_about_again(tmp_path, site, request_, welcom
 
 def test_a_damaged_welcome_at_home_does_not_stop_a_new_one(site, welcome):
     site.welcome.write_text("{")
-    _ok(_join(site, welcome, input="y\n"))
+    ok(_join(site, welcome, input="y\n"))
     assert identity.load_welcome(site) == welcome
 
 
 def test_a_welcome_of_another_site_is_not_joined(tmp_path, coordinator, site):
-    other = _site(tmp_path / "b", "b")
+    other = new_site(tmp_path / "b", "b")
     welcome = approve(coordinator, identity.build_request(other, "b"))
     result = _join(site, welcome, "--yes")
     assert isinstance(result.exception, SetupError)

@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
+from tests.unit.client.homes import new_site
 from typer.testing import CliRunner
 
-import mamfed_client.cli.main
 from mamfed_client.site import identity
-from mamfed_client.site.settings import SiteHome
 from mamfed_common.errors import SetupError
 from mamfed_common.runtime.documents import read_json
 from mamfed_common.security.certificates import node_uri
@@ -33,24 +32,9 @@ from mamfed_common.security.keys import new_ec_key, openssh_text
 runner = CliRunner()
 
 
-def _client(*arguments, **settings):
-    return runner.invoke(mamfed_client.cli.main.app, [str(a) for a in arguments], **settings)
-
-
-def _ok(result):
-    assert result.exit_code == 0, result.output + str(result.exception)
-    return result
-
-
-def _site(path, name="a"):
-    (path.parent / "data").mkdir(exist_ok=True)
-    _ok(_client("init", path, "--name", name, "--data", path.parent / "data"))
-    return SiteHome(path)
-
-
 @pytest.fixture
 def site(tmp_path):
-    return _site(tmp_path / "a")
+    return new_site(tmp_path / "a")
 
 
 @pytest.fixture

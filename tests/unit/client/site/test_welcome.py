@@ -8,12 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
+from tests.unit.client.homes import new_coordinator, new_site
 from typer.testing import CliRunner
 
-import mamfed_client.cli.main
-import mamfed_server.cli.main
 from mamfed_client.site import identity
-from mamfed_client.site.settings import SiteHome
 from mamfed_common.errors import SetupError
 from mamfed_common.security.enrolment import (
     check_welcome,
@@ -21,40 +19,18 @@ from mamfed_common.security.enrolment import (
 )
 from mamfed_common.security.keys import new_ec_key, openssh_text
 from mamfed_server.admission.approval import approve
-from mamfed_server.settings import ServerHome
 
 runner = CliRunner()
 
 
-def _client(*arguments, **settings):
-    return runner.invoke(mamfed_client.cli.main.app, [str(a) for a in arguments], **settings)
-
-
-def _ok(result):
-    assert result.exit_code == 0, result.output + str(result.exception)
-    return result
-
-
-def _coordinator(path, name="North"):
-    arguments = ["init", str(path), "--name", name, "--host", "localhost", "--port", "9555"]
-    _ok(runner.invoke(mamfed_server.cli.main.app, arguments))
-    return ServerHome(path)
-
-
-def _site(path, name="a"):
-    (path.parent / "data").mkdir(exist_ok=True)
-    _ok(_client("init", path, "--name", name, "--data", path.parent / "data"))
-    return SiteHome(path)
-
-
 @pytest.fixture
 def coordinator(tmp_path):
-    return _coordinator(tmp_path / "coordinator")
+    return new_coordinator(tmp_path / "coordinator")
 
 
 @pytest.fixture
 def site(tmp_path):
-    return _site(tmp_path / "a")
+    return new_site(tmp_path / "a")
 
 
 @pytest.fixture
@@ -84,7 +60,7 @@ def test_an_address_is_read_without_brackets(welcome, text, address):
 
 
 def test_a_welcome_for_other_keys_is_refused(tmp_path, site, welcome):
-    other = _site(tmp_path / "other")
+    other = new_site(tmp_path / "other")
     node, tls = identity.load_node_key(site), identity.load_tls_key(site)
     for keys in [
         (identity.load_tls_key(other), node),
@@ -111,7 +87,7 @@ def test_a_welcome_with_a_field_changed_is_refused(site, welcome, field, value, 
 
 
 def test_a_welcome_with_another_authority_of_the_same_name_is_refused(tmp_path, site, welcome):
-    forged = _coordinator(tmp_path / "forged").ca.read_text()
+    forged = new_coordinator(tmp_path / "forged").ca.read_text()
     with pytest.raises(SetupError, match="not issued by its authority"):
         _check(site, welcome.model_copy(update={"ca_certificate": forged}))
 
@@ -158,7 +134,7 @@ def test_a_slow_clock_of_half_an_hour_does_no_harm(site, welcome):
 
 
 def test_the_fingerprint_of_a_welcome_covers_authority_and_plan_key(tmp_path, welcome):
-    other = _coordinator(tmp_path / "other")
+    other = new_coordinator(tmp_path / "other")
     key = openssh_text(Ed25519PrivateKey.generate().public_key())
     changes = {"ca_certificate": other.ca.read_text()}, {"plan_key": key}
     prints = {welcome.model_copy(update=change).fingerprint() for change in changes}

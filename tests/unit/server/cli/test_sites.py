@@ -4,49 +4,27 @@ import json
 import stat
 
 import pytest
+from tests.unit.server.homes import new_coordinator, new_site, node_of, request_of
 from typer.testing import CliRunner
 
-from mamfed_client.site import identity
 from mamfed_client.site.settings import SiteHome
 from mamfed_common.errors import SetupError
 from mamfed_common.security.enrolment import read_welcome, write_document
-from mamfed_common.security.signing import node_fingerprint
 from mamfed_server.admission.approval import approve, revoke
 from mamfed_server.admission.registry import load_sites
 from mamfed_server.cli.main import app
-from mamfed_server.settings import ServerHome
 
 runner = CliRunner()
 
 
-def _coordinator(path):
-    arguments = ["init", str(path), "--name", "North", "--host", "localhost"]
-    assert runner.invoke(app, arguments).exit_code == 0
-    return ServerHome(path)
-
-
-def _site(path):
-    home = SiteHome(path)
-    identity.make_keys(home)
-    return home
-
-
 @pytest.fixture
 def home(tmp_path):
-    return _coordinator(tmp_path / "coordinator")
+    return new_coordinator(tmp_path / "coordinator")
 
 
 @pytest.fixture
 def site(tmp_path):
-    return _site(tmp_path / "a")
-
-
-def _request(site, name="a", contact=""):
-    return identity.build_request(site, name, contact)
-
-
-def _node(site):
-    return node_fingerprint(identity.load_node_key(site).public_key())
+    return new_site(tmp_path / "a")
 
 
 def _approve(home, request, *options, **settings):
@@ -57,7 +35,7 @@ def _approve(home, request, *options, **settings):
 
 
 def test_approve_asks_for_the_phone_and_takes_no_for_an_answer(home, site):
-    request = _request(site, contact="Dr. A")
+    request = request_of(site, contact="Dr. A")
     result = _approve(home, request, input="n\n")
     assert result.exit_code == 1
     assert request.fingerprint() in result.output
@@ -70,7 +48,7 @@ def test_approve_asks_for_the_phone_and_takes_no_for_an_answer(home, site):
 
 def test_a_welcome_is_private_goes_where_asked_and_holds_no_secret(home, site, tmp_path):
     out = tmp_path / "w.json"
-    assert _approve(home, _request(site), "--yes", "--out", str(out)).exit_code == 0
+    assert _approve(home, request_of(site), "--yes", "--out", str(out)).exit_code == 0
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert "PRIVATE" not in out.read_text()
     for key in (home.ca_key, home.plan_key, home.server_key):
@@ -78,21 +56,21 @@ def test_a_welcome_is_private_goes_where_asked_and_holds_no_secret(home, site, t
 
 
 def test_nothing_is_approved_where_the_welcome_cannot_be_written(home, site, tmp_path):
-    result = _approve(home, _request(site), "--yes", "--out", str(tmp_path / "no" / "w.json"))
+    result = _approve(home, request_of(site), "--yes", "--out", str(tmp_path / "no" / "w.json"))
     assert "its folder does not exist" in str(result.exception)
     assert load_sites(home) == {}
 
 
 def test_a_contact_is_not_taken_for_markup(home, site):
-    result = _approve(home, _request(site, contact="[red]x[/red]"), input="n\n")
+    result = _approve(home, request_of(site, contact="[red]x[/red]"), input="n\n")
     assert "contact: [red]x[/red]" in result.output
 
 
 def test_list_names_each_site_and_warns_before_a_certificate_ends(home, site, tmp_path):
-    approve(home, _request(site))
+    approve(home, request_of(site))
     text = home.settings_path.read_text()
     home.settings_path.write_text(text.replace("days: 397", "days: 29"))
-    approve(home, _request(_site(tmp_path / "b"), "b"))
+    approve(home, request_of(new_site(tmp_path / "b"), "b"))
     revoke(home, "a")
     result = runner.invoke(app, ["sites", "list", "--home", str(home.path)])
     lines = result.stdout.splitlines()
@@ -107,11 +85,11 @@ def test_list_names_each_site_and_warns_before_a_certificate_ends(home, site, tm
         ("a", "revoked", 396),
         ("b", "active", 28),
     ]
-    assert rows[1]["node_fingerprint"] == _node(SiteHome(tmp_path / "b"))
+    assert rows[1]["node_fingerprint"] == node_of(SiteHome(tmp_path / "b"))
 
 
 def test_revoke_says_so_and_a_wrong_name_is_an_error(home, site):
-    approve(home, _request(site))
+    approve(home, request_of(site))
     result = runner.invoke(app, ["sites", "revoke", "a", "--home", str(home.path)], input="n\n")
     assert (result.exit_code, load_sites(home)["a"].status) == (1, "active")
     assert "Revoke a? It can return only with new keys." in result.output
