@@ -28,7 +28,7 @@ demo: .venv/.demo
 	$(BIN)/mamfed-simulate demo --out runs/demo
 
 quick: .venv/.dev
-	$(BIN)/pytest -q tests/unit -m "not slow"
+	$(BIN)/pytest -q -n 2 tests/unit -m "not slow"
 
 test: .venv/.dev
 	$(BIN)/pytest
