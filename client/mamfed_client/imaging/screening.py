@@ -1,7 +1,8 @@
 """Decide from the DICOM header whether an image is a screening mammogram.
 
 :func:`check_screening` runs :data:`SCREENING_CHECKS` in order. Each check rejects one kind of image
-(tomosynthesis, specimen, spot compression, ...) for its own reason.
+(tomosynthesis, specimen, spot compression, ...) for its own reason. The list is at the end of this
+file. The view itself is not checked: ML, XCCL or an unknown view is accepted beside CC and MLO.
 """
 
 from __future__ import annotations

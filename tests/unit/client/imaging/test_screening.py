@@ -179,7 +179,7 @@ def test_what_only_resembles_it_passes(reasons, elements):
     assert reasons(**elements) == frozenset()
 
 
-def test_every_gate_has_a_file_that_fails_it():
+def test_every_check_has_a_file_that_fails_it():
     assert {reason for reason, _ in REFUSED} == {reason for reason, _ in SCREENING_CHECKS}
 
 
