@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.lib.page
 
-Replaces the part of the page between the two marks; the rest is written by hand. The newest result
-of each name and peer counts.
+Replaces the part of the page between the two markers; the rest is written by hand. The table shows
+the newest result of each name and peer.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def aim_of(result: dict[str, Any]) -> Aim | None:
 
 def newest(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one result for each name and peer, in the order of their first appearance."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    latest: dict[tuple[str, str], dict[str, Any]] = {}
     for result in results:
-        found[result["name"], result["peer_name"]] = result
-    return list(found.values())
+        latest[result["name"], result["peer_name"]] = result
+    return list(latest.values())
 
 
 def row(result: dict[str, Any]) -> str:
@@ -94,7 +94,7 @@ def row(result: dict[str, Any]) -> str:
     ratios = [ours / peer for ours, peer in result["runs"]]
     spread = f"{min(ratios):.3g}-{max(ratios):.3g}" if len(ratios) > 1 else "one run"
     aim = aim_of(result)
-    meant = "" if aim is None else f"{aim.ratio:.3g}"
+    target = "" if aim is None else f"{aim.ratio:.3g}"
     met = "" if aim is None else ("yes" if result["ratio"] <= aim.ratio else "**no**")
     cells = (
         result["name"],
@@ -104,7 +104,7 @@ def row(result: dict[str, Any]) -> str:
         f"**{result['ratio']:.3g}**",
         spread,
         str(len(ratios)),
-        meant,
+        target,
         met,
     )
     return "| " + " | ".join(cells) + " |"
@@ -112,7 +112,7 @@ def row(result: dict[str, Any]) -> str:
 
 def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of one table with all results."""
-    yield "| what | ours | peer | peer's | ours / peer | spread | runs | at most | met |"
+    yield "| what | ours | peer | peer's | ours / peer | spread | runs | target | met |"
     yield "|---|---|---|---|---|---|---|---|---|"
     yield from (row(result) for result in newest(results))
 
@@ -125,17 +125,18 @@ def machine() -> str:
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return (
-        f"Measured up to {date.today()} on {os.cpu_count()} cores of a {name}, {memory:.0f} GiB, "
+        f"Measured up to {date.today()} on {os.cpu_count()} cores ({name}), {memory:.0f} GiB, "
         f"no GPU, Linux {platform.release().split('-')[0]}, Python {platform.python_version()}, "
-        f"{versions}. Medians; spread is the smallest and the largest ratio of single turns."
+        f"{versions}. Values are medians; the spread is the smallest and the largest ratio of "
+        f"single runs."
     )
 
 
 def replaced(page: str, tables: str) -> str:
-    """Return the page with the part between its marks replaced.
+    """Return the page with the part between its markers replaced.
 
     Raises:
-        ValueError: A mark is missing.
+        ValueError: A marker is missing.
     """
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)

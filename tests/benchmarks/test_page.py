@@ -1,4 +1,4 @@
-"""The page tells what was recorded, and says where it falls short."""
+"""The benchmarks page shows the recorded results and which targets they miss."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_result_has_the_documented_keys_and_medians(recorded):
     }
 
 
-def test_the_newest_result_counts_and_a_missed_aim_is_called_so(recorded):
+def test_the_newest_result_is_shown_and_a_missed_target_is_marked(recorded):
     rows = list(page.table(recorded))[2:]
     assert len(rows) == 3
     assert rows[0].endswith("| 2 s | stock Flower | 10 s | **0.2** | 0.1-0.3 | 3 | 0.333 | yes |")
@@ -54,7 +54,7 @@ def test_the_newest_result_counts_and_a_missed_aim_is_called_so(recorded):
     assert rows[2].endswith("| 4 s | a peer | 2 s | **2** | one run | 1 |  |  |")
 
 
-def test_only_what_stands_between_the_marks_is_replaced():
+def test_only_the_part_between_the_markers_is_replaced():
     text = f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n"
     new = page.replaced(text, "new")
     assert new == f"before\n{page.BEGIN}\n\nnew\n\n{page.END}\nafter\n"
