@@ -17,7 +17,6 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -29,6 +28,7 @@ import mamfed_server.cli.main
 import mamfed_simulations.cli.main
 from mamfed_client.site.settings import SiteSettings
 from mamfed_common.plan import TrainingPlan
+from mamfed_common.runtime.commands import click_command, without_markup
 from mamfed_common.runtime.documents import yaml_value
 from mamfed_server.settings import ServerSettings
 
@@ -198,7 +198,7 @@ def commands_page() -> str:
     lines = ["# Command reference", "", "Generated from the programs' own `--help`."]
     for program, app in PROGRAMS.items():
         lines += ["", f"## {program}"]
-        context = click.Context(typer.main.get_command(app), info_name=program)
+        context = click.Context(click_command(app), info_name=program)
         for path, command, inner in _commands(context):
             usage = " ".join(command.collect_usage_pieces(inner))
             lines += ["", f"### {path}", "", f"    {path} {usage}", "", _help_of(command), ""]
@@ -227,7 +227,7 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
         yield "| option | meaning |"
         yield "|---|---|"
     for name, text in records:
-        yield f"| `{_cell(name)}` | {_cell(text)} |"
+        yield f"| `{_cell(name)}` | {_cell(without_markup(text))} |"
 
 
 def _cell(text: str) -> str:

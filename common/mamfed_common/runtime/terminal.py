@@ -23,6 +23,7 @@ from rich.progress import (
 
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, OutputError
+from mamfed_common.runtime.commands import click_command
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.optional_packages import extra_of, missing_line
 from mamfed_common.runtime.streams import tolerate_closed_streams
@@ -177,21 +178,10 @@ def _check_folder() -> None:
         raise MamfedError("the current folder was removed; change to another one") from None
 
 
-def _accept_unreadable_paths(command: click.Command) -> None:
-    """Let unreadable paths pass click, whose own message does not name the owner."""
-    for parameter in command.params:
-        if isinstance(parameter.type, click.Path):
-            parameter.type.readable = False
-    for subcommand in getattr(command, "commands", {}).values():
-        _accept_unreadable_paths(subcommand)
-
-
 def _call(app: typer.Typer) -> None:
     """Call a command; raise KeyboardInterrupt on Ctrl-C, for which typer exits silently."""
-    command = typer.main.get_command(app)
-    _accept_unreadable_paths(command)
     try:
-        command()
+        click_command(app)()
     except SystemExit as end:
         if end.code == INTERRUPTED:
             raise KeyboardInterrupt from None
