@@ -116,14 +116,14 @@ def test_a_site_without_it_refuses_by_name(
 ):
     """The coordinator has the package, and the sites do not."""
     ours = plan.changed(**{key: getattr(extended(plan), key)})
-    found = plugins.installed
+    found = plugins.entry_points
 
     def make_app(*args, **kwargs):
         app = make_client_app(*args, **kwargs)
 
         def at_a_site(message, context):
             with monkeypatch.context() as here:
-                here.setattr(plugins, "installed", lambda group: {})
+                here.setattr(plugins, "entry_points", lambda group: ())
                 return app(message, context)
 
         return at_a_site
@@ -131,7 +131,7 @@ def test_a_site_without_it_refuses_by_name(
     monkeypatch.setattr(runner, "make_client_app", make_app)
     with pytest.raises(RunError):
         run(ours, folders, tmp_path)
-    assert plugins.installed is found
+    assert plugins.entry_points is found
     noun, name = {"network": ("network", "shallow"), "losses": ("loss", "cross_entropy")}[key]
     assert f"{noun} {name!r} is not installed here" in caplog.text
 

@@ -34,7 +34,7 @@ from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.imaging.picture_headers import is_picture
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.errors import DataError
-from mamfed_common.runtime.plugins import Group, installed, load_plugin
+from mamfed_common.runtime.plugins import Group, find_entry, load_plugin
 from mamfed_common.runtime.text import encoding_of
 from mamfed_common.runtime.wording import counted
 
@@ -165,7 +165,7 @@ def _read(annotation: Annotation) -> Outlines:
 
 def _installed(suffix: str) -> Reader | None:
     """Return the installed reader whose entry point is named after a suffix without its dot."""
-    entry = installed(Group.ANNOTATIONS).get(suffix.removeprefix("."))
+    entry = find_entry(Group.ANNOTATIONS, suffix.removeprefix("."), (), DataError)
     return None if entry is None else load_plugin(Group.ANNOTATIONS, entry, DataError)
 
 

@@ -119,8 +119,8 @@ def check(
         write_check_page(html, document, intake, folder=folder, names=listed)
         document |= {"page": str(html)}
     if intake is not None and table is not None:
-        unnameable = write_blank_table(table, intake)
-        document |= {"table": str(table)}
+        written, unnameable = write_blank_table(table, intake)
+        document |= {"table": str(table), "table_rows": written}
         if unnameable:
             files = counted(unnameable, "file is", "files are")
             console().print(f"{files} not in the table, which cannot hold such names; rename them")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from mamfed_client.datasets import bare, cbis, cesm, inbreast, mias, plain, vindr
+from mamfed_client.datasets.installed_layout import InstalledLayout
 from mamfed_client.datasets.manifest import Manifest
 from mamfed_client.datasets.other_files import count_other_files, describe
 from mamfed_common.errors import DataError
-from mamfed_common.runtime.plugins import Group, installed, load_plugin
+from mamfed_common.runtime.plugins import Group, find_entry, installed, load_plugin
 
 
 class Layout(Protocol):
@@ -42,14 +43,21 @@ def all_layouts() -> dict[str, Layout]:
     """Return the built-in and the installed layouts (entry point group ``mamfed.layouts``).
 
     Raises:
-        DataError: The package of an installed one cannot be imported.
+        DataError: An installed one cannot be imported or is incomplete. ``read_folder`` with the
+            name of another layout does not import it.
     """
-    entries = installed(Group.LAYOUTS).items()
-    return LAYOUTS | {
-        name: load_plugin(Group.LAYOUTS, entry, DataError)
-        for name, entry in entries
-        if name not in LAYOUTS
-    }
+    return {name: _layout(name) for name in _names()}
+
+
+def _names() -> list[str]:
+    return list(dict.fromkeys([*LAYOUTS, *installed(Group.LAYOUTS)]))
+
+
+def _layout(name: str) -> Layout:
+    entry = find_entry(Group.LAYOUTS, name, LAYOUTS, DataError)
+    if entry is None:
+        return LAYOUTS[name]
+    return InstalledLayout(name, load_plugin(Group.LAYOUTS, entry, DataError))
 
 
 def read_folder(folder: Path, layout: str | None = None) -> Manifest:
@@ -65,10 +73,12 @@ def read_folder(folder: Path, layout: str | None = None) -> Manifest:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    layouts = all_layouts()
-    if layout is not None and layout not in layouts:
-        raise DataError(f"layout {layout!r} is unknown; expected one of {', '.join(layouts)}")
-    return layouts[layout or _detected(folder, layouts)].read(folder)
+    if layout is None:
+        layouts = all_layouts()
+        return layouts[_detected(folder, layouts)].read(folder)
+    if layout not in _names():
+        raise DataError(f"layout {layout!r} is unknown; expected one of {', '.join(_names())}")
+    return _layout(layout).read(folder)
 
 
 def _detected(folder: Path, layouts: Mapping[str, Layout]) -> str:

@@ -175,7 +175,7 @@ def assemble(
         statement = statement_of(image)
         if statement.patient_id:
             statements.append(statement)
-    duplicates = _duplicates(rows)
+    duplicates = repeated_rows(rows)
     rejected = sorted([*rejected, *duplicates.values()], key=lambda r: r.row_number)
     rows = [row for row in rows if row.row_number not in duplicates]
     return Manifest(folder, layout, rows, rejected, statements, images, outlines)
@@ -247,7 +247,7 @@ def linked_patients(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {patient: root(patient) for patient in sorted(parent)}
 
 
-def _duplicates(rows: list[Row]) -> dict[int, Rejection]:
+def repeated_rows(rows: list[Row]) -> dict[int, Rejection]:
     """Find rows that repeat an image: all but the first, or all of them if they disagree."""
     by_path: defaultdict[Path, list[Row]] = defaultdict(list)
     for row in rows:

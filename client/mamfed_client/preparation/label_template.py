@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
+from mamfed_client.datasets.manifest import Row
+from mamfed_client.imaging.rejections import Reason
 from mamfed_client.preparation.ingest import Intake
 from mamfed_common.errors import OutputError
 from mamfed_common.runtime.files import cannot_write, write_atomic
@@ -16,15 +19,18 @@ FILLED = ("image", "patient_id", "laterality", "view", "spacing_mm", "vendor")
 TO_FILL = ("pathology", "birads", "density", "mask")
 
 
-def write_blank_table(out: Path, intake: Intake) -> int:
-    """Write one row per accepted image, with pseudonyms for patients and empty labels and masks.
+def write_blank_table(out: Path, intake: Intake) -> tuple[int, int]:
+    """Write one row per image, with pseudonyms for patients and empty labels and masks.
+
+    Images that are rejected only because nothing names their patient or side are listed too, with
+    these cells empty: the table is where a person fills them in.
 
     Args:
         out: The table; it must not exist, so that labels someone has filled in are never replaced.
         intake: The result of reading the folder.
 
     Returns:
-        The number of images omitted because a table cannot hold their file names.
+        The number of rows written, and of images omitted because a table cannot hold their names.
 
     Raises:
         OutputError: The file exists or cannot be written.
@@ -33,7 +39,8 @@ def write_blank_table(out: Path, intake: Intake) -> int:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FILLED, *TO_FILL], restval="", lineterminator="\n")
     writer.writeheader()
-    rows = [case.row for case in intake.accepted if _can_be_named(case.row.image)]
+    listed = _listed(intake)
+    rows = [row for row in listed if _can_be_named(row.image)]
     for row in rows:
         cells = {name: getattr(row, name) for name in FILLED}
         writer.writerow({name: "" if value is None else value for name, value in cells.items()})
@@ -43,7 +50,19 @@ def write_blank_table(out: Path, intake: Intake) -> int:
         raise OutputError(f"{out}: already exists; name another file") from None
     except OSError as error:
         raise cannot_write(out, error) from None
-    return len(intake.accepted) - len(rows)
+    return len(rows), len(listed) - len(rows)
+
+
+def _listed(intake: Intake) -> list[Row]:
+    """Return the rows of images that a filled-in table would make usable."""
+    unnamed = [
+        replace(intake.rejected_rows[rejected.row_number], patient_id="")
+        for rejected in intake.rejected
+        if rejected.reason in (Reason.NO_PATIENT, Reason.NO_LATERALITY)
+        and rejected.row_number in intake.rejected_rows
+    ]
+    accepted = [case.row for case in intake.accepted]
+    return sorted([*accepted, *unnamed], key=lambda row: row.row_number)
 
 
 def _can_be_named(image: str) -> bool:

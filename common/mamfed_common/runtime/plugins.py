@@ -5,12 +5,12 @@ A package offers an extension in its ``pyproject.toml``::
     [project.entry-points."mamfed.networks"]
     shallow = "my_package:Shallow"
 
-A plan or an option names it. A built-in name cannot be replaced. See ``docs/extending.md``.
+A plan or an option names it. A name that is offered twice is refused. See ``docs/extending.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -42,7 +42,7 @@ class Group(StrEnum):
 def find_plugin(
     group: Group, name: str, built_in: Mapping[str, Any], error: type[MamfedError]
 ) -> Any:
-    """Return the extension of a name; a built-in one wins.
+    """Return the extension of a name.
 
     Args:
         group: The entry point group.
@@ -51,11 +51,11 @@ def find_plugin(
         error: Raised where there is none.
 
     Raises:
-        error: It is not installed, or its package cannot be imported.
+        error: It is not installed, its package cannot be imported, or several offer the name.
     """
-    if name in built_in:
+    entry = find_entry(group, name, built_in, error)
+    if entry is None and name in built_in:
         return built_in[name]
-    entry = installed(group).get(name)
     if entry is None:
         known = ", ".join([*built_in, *installed(group)])
         raise error(
@@ -65,9 +65,29 @@ def find_plugin(
     return load_plugin(group, entry, error)
 
 
-def installed(group: Group) -> dict[str, EntryPoint]:
-    """Return the installed extensions of a group by name, without importing any."""
-    return {entry.name: entry for entry in sorted(entry_points(group=group.value))}
+def find_entry(
+    group: Group, name: str, built_in: Container[str], error: type[MamfedError]
+) -> EntryPoint | None:
+    """Return the entry point of a name without importing it; None if no package offers it.
+
+    Raises:
+        error: Several packages offer the name, or it is the name of something built in.
+    """
+    offers = [entry for entry in entry_points(group=group.value) if entry.name == name]
+    packages = [entry.dist.name if entry.dist else entry.value for entry in offers]
+    if name in built_in:
+        packages.insert(0, "mamfed")
+    if offers and len(packages) > 1:
+        raise error(
+            f"{group.noun} {name!r} is offered by {' and '.join(packages)}; uninstall all but one, "
+            "or rename the package's entry point"
+        )
+    return offers[0] if offers else None
+
+
+def installed(group: Group) -> list[str]:
+    """Return the names of the installed extensions of a group, without importing any."""
+    return sorted({entry.name for entry in entry_points(group=group.value)})
 
 
 def load_plugin(group: Group, entry: EntryPoint, error: type[MamfedError]) -> Any:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 
+import cv2
 import numpy as np
 
 from mamfed_client.imaging.rejections import FileRejected, Reason
@@ -77,6 +78,28 @@ def test_a_blank_table_of_a_folder_without_one_is_filled_in_and_read(call, check
     assert check(export)["stage1"] == {"images": 1, "patients": 1}
     result = call("check", export, "--table", export / "labels.csv", code=1)
     assert "exists; name another file" in str(result.exception)
+
+
+def test_a_blank_table_lists_the_pictures_that_name_no_patient(call, check, tmp_path, drawing):
+    export = tmp_path / "pictures"
+    export.mkdir()
+    for seed in (1, 2):
+        breast = np.rint(drawing.breast(seed=seed)[0] * 255).astype(np.uint8)
+        cv2.imwrite(str(export / f"picture{seed}.png"), breast)
+    result = call("check", export, "--table", export / "labels.csv", "--format", "json", code=3)
+    assert json.loads(result.stdout)["table_rows"] == 2
+    with (export / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["picture1.png", "picture2.png"]
+    assert {row["patient_id"] for row in rows} == {""}
+    with (export / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(
+            row | {"patient_id": f"P{number}", "laterality": "L", "birads": "2"}
+            for number, row in enumerate(rows)
+        )
+    assert check(export)["accepted"] == 2
 
 
 def test_odd_names_and_texts_cost_nothing(call, export, drawing, tmp_path):
