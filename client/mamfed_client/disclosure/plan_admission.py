@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import MamfedError, PlanError
-from mamfed_common.model.losses import loss_of
+from mamfed_common.model.losses import check_loss
 from mamfed_common.model.malignancy_net import backbone_of
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
@@ -174,15 +174,15 @@ def _most(stages: Iterable[StagePlan], key: str) -> float:
 
 
 def check_extensions(plan: TrainingPlan) -> None:
-    """Refuse a plan whose network or loss is not installed at this site, before it trains.
+    """Refuse a plan whose network or loss cannot be used at this site, before it trains.
 
     Nothing is ever fetched: installing the package is up to the site.
 
     Raises:
-        PolicyRefusal: One is missing; it is named.
+        PolicyRefusal: One is missing or fails; it is named.
     """
     try:
         backbone_of(plan.network.name)
-        loss_of(plan.losses.segmentation)
+        check_loss(plan.losses)
     except PlanError as error:
-        raise PolicyRefusal(RefusalCode.OTHER_VERSION, str(error)) from None
+        raise PolicyRefusal(RefusalCode.EXTENSION_UNUSABLE, str(error)) from None

@@ -17,6 +17,7 @@ REMEDIES: dict[int, str] = {
     "lower policy.min_training_cases in site.yaml",
     RefusalCode.MAY_NOT_LEAVE: "allow it in policy.release in site.yaml, or do not take part",
     RefusalCode.OTHER_VERSION: "install the coordinator's version of mamfed",
+    RefusalCode.EXTENSION_UNUSABLE: "install the package, or do not take part",
     RefusalCode.POLICY_UNREADABLE: "fix it; the change takes effect at the next message",
     RefusalCode.DATA_UNUSABLE: "run mamfed-client preflight to check the data again",
 }

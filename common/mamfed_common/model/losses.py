@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, cast
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -76,6 +77,36 @@ def loss_of(name: str) -> Callable[[LossConfig], nn.Module]:
     return cast(
         Callable[[LossConfig], nn.Module], find_plugin(Group.LOSSES, name, LOSSES, PlanError)
     )
+
+
+def check_loss(config: LossConfig) -> None:
+    """Try an installed loss on a small batch; the built-in ones need no trial.
+
+    Raises:
+        PlanError: It is not installed here, it fails, or its result is not a finite scalar with a
+            gradient.
+    """
+    build = loss_of(config.segmentation)
+    if build in LOSSES.values():
+        return
+    name = f"loss {config.segmentation!r}"
+    logits = torch.zeros(2, 1, 16, 16, requires_grad=True)
+    masks = torch.zeros(2, 1, 16, 16)
+    masks[0, :, 4:9, 4:9] = 1
+    try:
+        result = build(config)(logits, masks)
+    except Exception as error:  # a package's code may raise anything
+        raise PlanError(
+            f"{name} failed on a small batch: {type(error).__name__}: {error}"
+        ) from None
+    if not isinstance(result, Tensor) or result.numel() != 1:
+        found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise PlanError(f"{name} returned {found}, expected a scalar tensor")
+    if not torch.isfinite(result) or not result.requires_grad:
+        raise PlanError(
+            f"{name} returned {result.item():g} for a small batch; expected a finite number that "
+            "has a gradient"
+        )
 
 
 def empty_loss(logits: Tensor, breast_mask: Tensor) -> Tensor:

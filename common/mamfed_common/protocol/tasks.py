@@ -37,6 +37,7 @@ class RefusalCode(IntEnum):
     NO_PERSONAL_MODEL = 110
     PLAN_REFUSED = 111
     POLICY_UNREADABLE = 112
+    EXTENSION_UNUSABLE = 113
 
 
 REFUSAL_CODES: dict[int, str] = {
@@ -54,6 +55,7 @@ REFUSAL_CODES: dict[int, str] = {
     RefusalCode.NO_PERSONAL_MODEL: "the site's policy makes no personal model",
     RefusalCode.PLAN_REFUSED: "somebody at the site has refused this plan",
     RefusalCode.POLICY_UNREADABLE: "the site's policy cannot be read, so nothing leaves",
+    RefusalCode.EXTENSION_UNUSABLE: "the site cannot use an extension that the plan names",
 }
 
 

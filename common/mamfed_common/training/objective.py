@@ -34,13 +34,14 @@ class StepLoss(nn.Module):
         if batches.stage is Stage.PRETRAINING:
             assert isinstance(network, MalignancyNetwork), "only our own network reconstructs"
             self.trained = network.backbone
-        self._stage = batches.stage
         self._device = device
         self._processes = batches.share.world_size
         self._benign_weight = batches.plan.losses.benign if uses_subtraction(network) else 0.0
         self._empty_weight = batches.plan.losses.empty
         self._reconstruction = reconstruction_loss()
-        self._segmentation = segmentation_loss(batches.plan.losses)
+        self._segmentation: nn.Module | None = None
+        if batches.stage is Stage.FINETUNING:
+            self._segmentation = segmentation_loss(batches.plan.losses)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of this process's share of a batch, a scalar."""
@@ -57,7 +58,7 @@ class StepLoss(nn.Module):
             return cast(Tensor, sum(p.sum() for p in self.trained.parameters())) * 0.0
         output = self.trained(batch.inputs.to(self._device)).float()
         targets = batch.targets.to(self._device)
-        loss = self._reconstruction if self._stage is Stage.PRETRAINING else self._segmentation
+        loss = self._reconstruction if self._segmentation is None else self._segmentation
         return cast(Tensor, loss(output, targets)) * self._weight(count, batch.total_images)
 
     def _loss_of_benign(self, images: Tensor, breast_mask: Tensor | None) -> Tensor | None:

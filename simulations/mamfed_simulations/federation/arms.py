@@ -18,11 +18,14 @@ from mamfed_client.preparation.overlap import check_apart
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.model.losses import check_loss
+from mamfed_common.model.malignancy_net import backbone_of
 from mamfed_common.plan import TRAINED_ON, PersonalPlan, Stage, TrainingPlan
 from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.terminal import print_lines
 from mamfed_server.aggregation.pooled_scores import mean_dice_at_half_of, mean_dice_of
 from mamfed_server.run.run import Job
+from mamfed_server.strategy.registry import strategy_of
 
 FEDERATED, LOCAL, CENTRALISED = "federated", "local", "centralised"
 
@@ -172,7 +175,9 @@ def describe_sites(
 
     Raises:
         DataError: A site's data is unusable, or one site trains on another site's test patients.
+        PlanError: A network, a loss or a strategy of the plan cannot be used here.
     """
+    _check_extensions(plan)
     data = {site.name: load_site(site, plan, progress=progress) for site in sites}
     # The pooled site repeats the cohorts of all sites with the same split, so it is not compared.
     cohorts = {
@@ -191,6 +196,17 @@ def describe_sites(
     }
     print_lines([*notes, *compare_sites(members)] if progress else ())
     return {name: found.describe() for name, found in data.items()}
+
+
+def _check_extensions(plan: TrainingPlan) -> None:
+    """Try what the plan names, before hours of preparing images.
+
+    Raises:
+        PlanError: It is not installed here, or fails.
+    """
+    strategy_of(plan)
+    backbone_of(plan.network.name)
+    check_loss(plan.losses)
 
 
 def _plan_for_one(plan: TrainingPlan, description: SiteDescription) -> TrainingPlan:

@@ -150,5 +150,5 @@ class TestInstalled:
     def test_two_packages_with_one_name_are_named(self, install, labelled):
         install("one", "theirs", "")
         install("two", "theirs", "")
-        with pytest.raises(DataError, match="'theirs' is offered by (one and two|two and one)"):
+        with pytest.raises(DataError, match=r"'theirs' is offered by (one and two|two and one)"):
             read_folder(labelled, "theirs")

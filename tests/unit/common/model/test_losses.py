@@ -1,6 +1,10 @@
+import pytest
 import torch
+from torch import nn
 
-from mamfed_common.model.losses import LossConfig, empty_loss, segmentation_loss
+from mamfed_common.errors import PlanError
+from mamfed_common.model import losses
+from mamfed_common.model.losses import LossConfig, check_loss, empty_loss, segmentation_loss
 
 
 def test_the_segmentation_loss_is_dice_and_weighted_cross_entropy():
@@ -32,3 +36,29 @@ def test_an_empty_target_counts_inside_the_breast_and_each_breast_alike():
 def test_an_image_without_any_breast_costs_nothing():
     nothing = empty_loss(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
     assert nothing == 0
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: nn.MSELoss(), "failed on a small batch: TypeError"),
+        (lambda config: lambda logits, masks: None, "returned NoneType, expected a scalar"),
+        (lambda config: nn.MSELoss(reduction="none"), r"returned \(2, 1, 16, 16\), expected a sca"),
+        (lambda config: lambda logits, masks: (logits / 0).sum(), "returned nan for a small batch"),
+        (
+            lambda config: lambda logits, masks: masks.sum(),
+            "expected a finite number that has a gr",
+        ),
+    ],
+)
+def test_an_installed_loss_that_cannot_train_is_named(monkeypatch, build, words):
+    monkeypatch.setattr(losses, "loss_of", lambda name: build)
+    with pytest.raises(PlanError, match=f"loss 'mine' {words}" if "ret" in words else words):
+        check_loss(LossConfig(segmentation="mine"))
+
+
+def test_a_sound_loss_passes_the_trial(monkeypatch):
+    monkeypatch.setattr(losses, "loss_of", lambda name: lambda config: nn.BCEWithLogitsLoss())
+    check_loss(LossConfig(segmentation="mine"))
+    monkeypatch.undo()
+    check_loss(LossConfig())
