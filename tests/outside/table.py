@@ -118,24 +118,26 @@ def expected(recipe: Recipe, situation: str) -> Outcome:
 
 TEXT = """# Outside the lab
 
-How every command that writes behaves in awkward environments. A test ({test}) runs every
-cell, with the command itself in a process of its own, and this page is generated from the same
-table ({command}). *Works*: exit code 0, and the complete result. *Refused*: one line and the exit
-code; the sentences are below. No cell has a traceback, changes somebody else's file, or mistakes
-half a result for a whole one.
+This page shows how every command that writes behaves in awkward environments. A test ({test})
+runs each command in a process of its own in every situation, and the page is generated from the
+same table ({command}).
+
+*Works* means exit code 0 and a complete result. *Refused* means one line, quoted below, and the
+exit code. No command prints a traceback, changes somebody else's file, or mistakes an incomplete
+result for a complete one.
 
 | situation | meaning |
 |---|---|
 """
 LEGEND = {
-    TWICE: "another process works there; commands that need no lock are started twice at once",
-    OF_OTHERS: "`--out`, or the home, is a file or folder with somebody else's content",
+    TWICE: "another process works there; a command that needs no lock is started twice at once",
+    OF_OTHERS: "`--out` or the home is a file or folder with somebody else's content",
     DOT: "the current folder, which is empty or the home, is given as `.`",
     READ_ONLY: "the folders to write to are read-only",
     GONE: "the current folder has been removed",
     TERMINAL: "the command's terminal is closed, without a hang-up signal (`nohup`)",
     NO_HOME: "the user has no home and no name, and no `MAMFED_...` variable is set",
-    ASCII: "the console shows ASCII only, and a path has other letters and brackets",
+    ASCII: "the console shows ASCII only, and a path has other characters and brackets",
     ROOT: "the superuser works in somebody else's folder; the owner gets all files",
     USER: "a user other than the folder's owner",
     CHANGED: "repeated in the same place with other data, weights or options",
@@ -150,7 +152,7 @@ Commands that write nothing are not in the table: {nothing}.
 
 
 def page() -> str:
-    """Return the whole page."""
+    """Return the page as Markdown."""
     test, command = "`tests/outside/`", "`python -m tests.outside.table`"
     lines = [TEXT.format(test=test, command=command).rstrip()]
     lines += [f"| {name} | {words} |" for name, words in LEGEND.items()]
@@ -171,7 +173,7 @@ def page() -> str:
 
 
 def _refusals() -> dict[Outcome, str]:
-    """Say of every refusal in which situations it comes, and of which commands if not of most."""
+    """Describe where each refusal occurs: by situation, with up to four commands by name."""
     found: dict[Outcome, dict[str, list[str]]] = {}
     for situation in SITUATIONS:
         for recipe in RECIPES:
