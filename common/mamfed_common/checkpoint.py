@@ -29,6 +29,7 @@ from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State, check_state, state_sha256
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import expected_state, groups_in, select_group
+from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, open_regular
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.files import reason, write_atomic
 
@@ -243,7 +244,7 @@ def load_model(path: Path, norms: str | None = None) -> Checkpoint:
 def _opened(path: Path) -> Iterator[Any]:
     """Open a safetensors file; raise CheckpointError if it cannot be read."""
     try:
-        path.open("rb").close()  # safe_open reports every error as a missing file
+        open_regular(path, CHECKPOINT_BYTES).close()  # safe_open calls every error a missing file
         with safe_open(path, framework="pt", device="cpu") as handle:
             yield handle
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mamfed_client.annotations.shapes import Shape
 from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_common.runtime import bounded
 from mamfed_common.runtime.text import NotTextError, decode_text
 
 
@@ -84,13 +85,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
         FileRejected: The file is larger or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        return bounded.read_bytes(path, limit)
+    except bounded.UnfitFileError as error:
+        raise unreadable(f"a file that is {error.strerror}") from None
     except (OSError, ValueError) as error:  # ValueError if the path contains a zero byte
         raise unreadable(f"{type(error).__name__} while reading the file") from None
-    if len(data) > limit:
-        raise unreadable(f"a file larger than {limit >> 20} MiB")
-    return data
 
 
 def text_of(data: bytes) -> str:

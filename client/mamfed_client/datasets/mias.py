@@ -29,6 +29,7 @@ from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.tables.csv_table import TableRow
 from mamfed_client.tables.field_parsers import Label, Pathology, parse_kind, unite
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.bounded import TABLE_BYTES, read_bytes
 from mamfed_common.runtime.files import reason
 from mamfed_common.runtime.text import NotTextError, decode_text
 
@@ -83,7 +84,7 @@ def read(folder: Path) -> Manifest:
 def _records(path: Path) -> list[TableRow]:
     """Parse the lines about images; ``place`` is everything after the severity."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, TABLE_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(path, error)}") from None
     try:

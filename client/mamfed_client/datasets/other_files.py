@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from mamfed_client.imaging.raster import SUFFIXES
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.bounded import open_regular
 from mamfed_common.runtime.files import refusal_words
 from mamfed_common.runtime.output_checks import is_below
 
@@ -117,7 +118,7 @@ def _kind(folder: Path, path: Path, outlines: Collection[Path]) -> OtherFile:
 
 def _is_dicom(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(PREAMBLE + 4)[PREAMBLE:] == b"DICM"
     except OSError:
         return False

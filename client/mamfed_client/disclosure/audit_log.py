@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from mamfed_common.config import Config
 from mamfed_common.errors import AuditError
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
 from mamfed_common.runtime.files import reason, write_atomic
 from mamfed_common.runtime.lock import short_lock
 
@@ -190,7 +191,7 @@ def read_head(path: Path) -> Head:
     """
     head_path = head_path_of(path)
     try:
-        return Head.model_validate_json(head_path.read_bytes())
+        return Head.model_validate_json(read_bytes(head_path, DOCUMENT_BYTES))
     except OSError:
         raise AuditError(_tampered(f"{head_path}: missing, but {path.name} is there")) from None
     except ValidationError:

@@ -23,6 +23,7 @@ from mamfed_common.errors import SetupError, WeightsError
 from mamfed_common.model.state_dict import State, state_sha256
 from mamfed_common.plan import Wire
 from mamfed_common.protocol.quantization import update_received, update_to_send
+from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
 
 SECRET_BYTES = 32
@@ -121,7 +122,7 @@ def read_secret(path: Path) -> bytes:
     if not path.exists():
         private_directory(path.parent)
         write_atomic(path, token_bytes(SECRET_BYTES))
-    secret = path.read_bytes()
+    secret = read_bytes(path, KEY_BYTES)
     if len(secret) != SECRET_BYTES:
         raise SetupError(
             f"{path}: found {len(secret)} bytes, expected {SECRET_BYTES}; restore it from backup, "

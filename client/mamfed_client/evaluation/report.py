@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from mamfed_common.metrics.detection import RATES, froc, peaks_and_truth, roc_ar
 from mamfed_common.metrics.scores import HALF, THRESHOLDS, ImageScore, summarise
 from mamfed_common.metrics.small_numbers import few_patients
 from mamfed_common.metrics.strata import ImageFacts, found_and_lesions, share_found, stratify
+from mamfed_common.runtime.bounded import STATE_BYTES, read_values
 from mamfed_common.runtime.fingerprint import Fingerprint, describe_differences
 from mamfed_common.runtime.wording import counted
 
@@ -103,7 +103,7 @@ def what_is_replaced(out: Path, question: Fingerprint) -> tuple[str, ...]:
     if not out.exists():
         return ()
     try:
-        held = json.loads(out.read_bytes())
+        held = read_values(out, STATE_BYTES)
         kept = held.get("question", {})
         ours = kept.get("made_by") == MAKER or {"mean_dice", "weights_sha256"} <= held.keys()
     except (OSError, ValueError, AttributeError):

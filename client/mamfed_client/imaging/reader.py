@@ -11,6 +11,7 @@ from mamfed_client.imaging.dicom import read_dicom
 from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.imaging.raster import SUFFIXES, read_image
 from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_common.runtime.bounded import IMAGE_BYTES, read_bytes
 
 
 def read_mammogram(
@@ -40,7 +41,7 @@ def read_mammogram(
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path, IMAGE_BYTES)
     except OSError as error:
         detail = f"{type(error).__name__} while reading the file"
         raise FileRejected(Reason.UNREADABLE_IMAGE, detail) from None

@@ -39,6 +39,7 @@ from mamfed_common.errors import CheckpointError, OutputError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.tasks import ModelKind
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
 
 SHARED: ModelKind = "shared"
@@ -113,7 +114,7 @@ class ModelFolder:
     def scores(self) -> KnownScores:
         """Return the stored scores, or empty ones if the file is missing or damaged."""
         try:
-            return KnownScores.model_validate_json(self._scores.read_bytes())
+            return KnownScores.model_validate_json(read_bytes(self._scores, DOCUMENT_BYTES))
         except (OSError, ValidationError):
             return KnownScores()
 

@@ -9,7 +9,6 @@ a time, and keeps the text of every failure in its log (Flower 1.41-1.42).
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import signal
@@ -46,6 +45,7 @@ from mamfed_common.errors import MamfedError, WeightsError
 from mamfed_common.protocol.flower_bundle import bundle_sha256
 from mamfed_common.protocol.messages import unpack_body
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode, TrainTask
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_values
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.process_supervisor import hold_lifeline
@@ -198,7 +198,7 @@ def read_runtime(home: SiteHome) -> Runtime:
         OSError: The node has not started yet.
         ValueError: The file is damaged.
     """
-    values = json.loads((home.path / RUNTIME_FILE).read_text())
+    values = read_values(home.path / RUNTIME_FILE, DOCUMENT_BYTES)
     return Runtime(int(values["port"]), bytes.fromhex(values["secret"]))
 
 

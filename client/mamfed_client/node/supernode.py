@@ -42,6 +42,7 @@ from mamfed_client.node.flower_compat import check_flower_parts, start_log
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import STARTS_OVER, read_status, update_status
 from mamfed_common.errors import MamfedError
+from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import os_error_line, write_atomic
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.process_supervisor import hold_lifeline
@@ -195,7 +196,7 @@ def _run_flower(home: SiteHome, link: Connection, key: EllipticCurvePrivateKey) 
         state_factory=states,
         server_address=link.server,
         node_config={},
-        root_certificates=home.ca.read_bytes(),
+        root_certificates=read_bytes(home.ca, KEY_BYTES),
         insecure=False,
         authentication_keys=(key, key.public_key()),
         isolation="process",

@@ -21,6 +21,7 @@ from mamfed_client.preparation.prepare_row import READING_VERSION
 from mamfed_client.preparation.prepared_folder import alone
 from mamfed_client.preparation.pseudonyms import pseudonym
 from mamfed_common.errors import OutputError
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, STATE_BYTES, read_values
 from mamfed_common.runtime.files import cannot_write, private_directory, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.runtime.lock import LOCK
@@ -41,7 +42,7 @@ Record = dict[str, Any]
 def is_predictions(folder: Path) -> bool:
     """Return whether ``mamfed-client predict`` made a folder."""
     try:
-        model = json.loads((folder / MODEL).read_bytes())
+        model = read_values(folder / MODEL, DOCUMENT_BYTES)
     except (OSError, ValueError):
         return False
     return isinstance(model, dict) and (
@@ -66,10 +67,10 @@ class PredictionFolder:
     def find(self, identity: str) -> Record | None:
         """Return the record of an image, if it was predicted and its record is complete."""
         try:
-            record: Record = json.loads((self.image(identity) / RECORD).read_bytes())
+            record: Record = read_values(self.image(identity) / RECORD, STATE_BYTES)
         except (OSError, ValueError):
             return None
-        return record if record.get("format") == FORMAT else None
+        return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
     def forget(self, record: Record) -> None:
         """Remove an image's results: its record first, then the files that it lists.
@@ -139,7 +140,7 @@ def check_folder(path: Path, question: Fingerprint) -> None:
     if not (path / MODEL).exists():
         return
     try:
-        model = json.loads((path / MODEL).read_bytes())
+        model = read_values(path / MODEL, DOCUMENT_BYTES)
     except (OSError, ValueError):
         raise OutputError(f"{path / MODEL}: damaged; name a new folder") from None
     if not is_predictions(path):

@@ -19,6 +19,7 @@ from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.preparation.sample_store import StoredSample
 from mamfed_client.tables.field_parsers import Label
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.bounded import open_regular
 from mamfed_common.runtime.files import refusal_words
 
 LONE_STUDIES = frozenset({"cbis-ddsm", "inbreast"})
@@ -70,7 +71,7 @@ class Source:
         if self.outcome is not None:
             return pseudonym(secret, "prepared image", self.outcome.digest)
         try:
-            with self.row.image_path.open("rb") as file:
+            with open_regular(self.row.image_path) as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise FileRejected(Reason.MISSING_IMAGE, refusal_words(error)) from None

@@ -21,6 +21,7 @@ from mamfed_client.prediction.answer import (
 from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
 from mamfed_client.prediction.pictures import small_jpeg
 from mamfed_common import __version__
+from mamfed_common.runtime.bounded import STATE_BYTES, open_regular, read_bytes
 from mamfed_common.runtime.files import cannot_write, write_atomic
 from mamfed_common.runtime.fingerprint import sha256_of
 from mamfed_common.runtime.wording import counted
@@ -147,7 +148,7 @@ def write_pages(folder: PredictionFolder, document: dict[str, Any]) -> None:
 def _has_page(path: Path, shows: str) -> bool:
     """Return whether a page has this fingerprint; an interrupted call may not have written it."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return FINGERPRINT.format(shows).encode() in file.read(HEAD)
     except OSError:
         return False
@@ -218,7 +219,7 @@ def _hung(folder: PredictionFolder, record: Record) -> HungImage:
     for name in (MARKED, HEALTHY, RECONSTRUCTION, DIFFERENCE):
         path = folder.image(record["image"]) / f"{ON_PAGE}{name}.jpg"
         if path.is_file():
-            pictures[name] = path.read_bytes()
+            pictures[name] = read_bytes(path, STATE_BYTES)
     side = record["laterality"]
     hung_side = record["chest_wall"] if side is None else {"R": "right", "L": "left"}[side]
     return HungImage(record, pictures, record["chest_wall"] != hung_side)
@@ -266,4 +267,4 @@ def _patient(records: Sequence[Record]) -> str:
 def _thumbnail(folder: PredictionFolder, record: Record) -> bytes | None:
     """Return the picture of the study's page, reduced for the list."""
     path = folder.image(record["image"]) / f"{ON_PAGE}{MARKED}.jpg"
-    return small_jpeg(path.read_bytes()) if path.is_file() else None
+    return small_jpeg(read_bytes(path, STATE_BYTES)) if path.is_file() else None

@@ -16,6 +16,7 @@ from typing import Any
 
 from mamfed_client.imaging.rejections import Reason
 from mamfed_common.errors import OutputError
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
 from mamfed_common.runtime.files import (
     cannot_write,
     give_to_owner,
@@ -49,7 +50,7 @@ class Journal:
         self._lock = Lock()
         self._known: dict[str, dict[str, Any]] = {}
         try:
-            lines = path.read_bytes().splitlines() if path.exists() else []
+            lines = read_bytes(path, STATE_BYTES).splitlines() if path.exists() else []
         except OSError as error:
             raise OutputError(f"{path}: cannot be read: {reason(path, error)}") from None
         for line in lines:

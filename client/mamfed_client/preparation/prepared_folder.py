@@ -28,6 +28,7 @@ from mamfed_client.preparation.sample_store import SampleStore
 from mamfed_client.tables.field_parsers import Label, Pathology
 from mamfed_common.domain import PARTS, Part
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.bounded import STATE_BYTES, read_values
 from mamfed_common.runtime.files import cannot_write, private_directory, remove_drafts, write_atomic
 from mamfed_common.runtime.lock import LOCK, exclusive_lock
 
@@ -161,7 +162,7 @@ def remembered_parts(
     """
     path = folder / SPLITS
     try:
-        splits = json.loads(path.read_bytes()) if path.exists() else {}
+        splits = read_values(path, STATE_BYTES) if path.exists() else {}
         parts: Parts = {p: part for p, part in splits.get(split_key, {}).items() if part in PARTS}
     except (OSError, ValueError, AttributeError):
         raise DataError(f"{path}: damaged; remove it to draw a new split") from None
@@ -199,7 +200,7 @@ def _content(folder: Path) -> dict[str, Any]:
             f"{folder}: not a prepared folder; create one with mamfed-client data prepare"
         )
     try:
-        content: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        content: dict[str, Any] = read_values(folder / MANIFEST, STATE_BYTES)
         if not {"format", "prepare_version", *PreparedKind._fields} <= content.keys():
             raise _damaged(folder)
     except (OSError, ValueError, AttributeError):

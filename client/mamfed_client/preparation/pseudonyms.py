@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from mamfed_common.errors import DataError, OutputError
+from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import give_to_owner, private_directory, reason
 from mamfed_common.runtime.places import config_folder
 
@@ -50,7 +51,7 @@ def read_key(path: Path, what: str, *, make: bool = True) -> bytes:
     try:
         _make(path)
         mode = stat.S_IMODE(path.stat().st_mode)
-        key = path.read_bytes()
+        key = read_bytes(path, KEY_BYTES)
     except OSError as error:
         raise OutputError(
             f"{path}: the {what} cannot be read or created: {reason(path, error)}"

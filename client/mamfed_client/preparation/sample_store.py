@@ -27,6 +27,7 @@ from mamfed_client.imaging.geometry import Transform
 from mamfed_client.imaging.mammogram import Laterality
 from mamfed_client.imaging.preprocess import PREPARE_VERSION
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.bounded import STATE_BYTES, parse_json, read_bytes
 from mamfed_common.runtime.files import cannot_write, private_directory, write_atomic
 from mamfed_common.runtime.places import cache_folder
 from mamfed_common.transforms.sample import Sample
@@ -117,7 +118,7 @@ class StoredSample:
         """Map the file, or decrypt it."""
         if self.key is None:
             return np.memmap(self.path, np.uint8, mode="r")
-        data = self.path.read_bytes()
+        data = read_bytes(self.path, STATE_BYTES)
         plain = AESGCM(self.key).decrypt(data[:NONCE], data[NONCE:], self.path.stem.encode())
         return np.frombuffer(plain, np.uint8)
 
@@ -214,8 +215,8 @@ def _layout(content: npt.NDArray[np.uint8]) -> _Layout:
     length = int.from_bytes(content[:8].tobytes(), "little")
     if not 0 < length <= LARGEST_HEADER:
         raise ValueError
-    header = json.loads(content[8 : 8 + length].tobytes())
-    facts = json.loads(header["__metadata__"][METADATA])
+    header = parse_json(content[8 : 8 + length].tobytes())
+    facts = parse_json(header["__metadata__"][METADATA])
     side = int(facts["transform"]["size"])
     image, flags = (8 + length + int(header[n]["data_offsets"][0]) for n in ("image", "flags"))
     layout = _Layout(side, image, flags, max(image + 2 * side**2, flags + side**2), facts)

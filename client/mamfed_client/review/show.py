@@ -15,6 +15,7 @@ from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.preparation.prepared_folder import load_intake, open_store
 from mamfed_common.errors import DataError, OutputError
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
 from mamfed_common.runtime.files import cannot_write, write_atomic
 from mamfed_common.runtime.output_checks import check_file
 from mamfed_common.transforms.sample import Sample
@@ -75,7 +76,7 @@ def show_row(
 def _write(out: Path, content: bytes, *, replace: bool) -> None:
     """Write a picture; a default file name never replaces another picture."""
     try:
-        if not replace and out.exists() and out.read_bytes() not in (b"", content):
+        if not replace and out.exists() and read_bytes(out, STATE_BYTES) not in (b"", content):
             raise OutputError(f"{out}: another picture exists; name a new file with --out")
         write_atomic(out, content)
     except OSError as error:

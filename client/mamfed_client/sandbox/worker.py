@@ -10,6 +10,7 @@ process. Nothing is pickled, so a process that was taken over can only lie about
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
@@ -35,11 +36,10 @@ from mamfed_client.imaging.reader import read_mammogram
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.hashing import hashing
 from mamfed_client.sandbox.protocol import MAX_TEXT
+from mamfed_common.runtime.bounded import IMAGE_BYTES, UnfitFileError, read_bytes
 
 MAX_MEMORY = 3 << 30
 MAX_OPEN_FILES = 64
-MAX_FILE = 512 << 20
-"""Bytes of a file. The largest mammogram has 53 MB of pixels; a tomosynthesis stack is larger."""
 GRACE_S = 5
 MASKS_VERSION = 2
 """Increase whenever a change alters the masks drawn from the same annotations."""
@@ -188,11 +188,14 @@ def _file_bytes(path: Path, missing: Reason) -> bytes:
     again later.
     """
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise FileRejected(Reason.TOO_LARGE, f"a file of more than {MAX_FILE >> 20} MiB")
-        return path.read_bytes()
+        return read_bytes(path, IMAGE_BYTES)
     except FileNotFoundError:
         raise FileRejected(missing, "no such file") from None
+    except UnfitFileError as error:
+        if error.errno == errno.EFBIG:
+            size = f"a file of more than {IMAGE_BYTES >> 20} MiB"
+            raise FileRejected(Reason.TOO_LARGE, size) from None
+        raise FileRejected(missing, f"it {error.strerror}") from None
     except OSError as error:
         raise FileRejected(missing, os.strerror(error.errno or 0)) from None
 

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.bounded import TABLE_BYTES
 from mamfed_common.runtime.files import reason
 from mamfed_common.runtime.text import NotTextError, plain, read_text
 
@@ -20,6 +22,9 @@ IGNORED_PREFIX = "x_"
 
 DELIMITERS = ",;\t"
 """Supported delimiters; the first wins if a header holds several equally often."""
+
+MAX_COLUMNS, MAX_ROWS, MAX_CELLS = 10_000, 1_000_000, 10_000_000
+"""Maximum size of a table, counting the cells that the header promises for each row."""
 
 _DECLARED = re.compile(r'"?sep=([,;|:\t])"?[,;\t]*(?:\r\n|\r|\n)', re.IGNORECASE)
 """The line in which Excel and PowerShell declare the delimiter; Excel itself hides it."""
@@ -57,7 +62,7 @@ def read_table(
     """
     delimiter, start, text = dialect(_text(path))
     try:
-        lines = list(_numbered(text, delimiter, start))
+        lines = list(islice(_numbered(text, delimiter, start), MAX_ROWS + 2))
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV table: {error}") from None
     if not lines:
@@ -65,6 +70,7 @@ def read_table(
     width = len(lines[0][1])
     if width == 1 and any(mark in lines[0][1][0] for mark in DELIMITERS):
         raise DataError(f"{path}: each line is a single quoted cell; save the table as CSV again")
+    _check_size(path, width, len(lines) - 1)
     header = [plain(name).lower() for name in lines[0][1]]
     while header and not header[-1]:
         header.pop()
@@ -77,7 +83,7 @@ def read_table(
 
 def _text(path: Path) -> str:
     try:
-        return read_text(path)
+        return read_text(path, TABLE_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(path, error)}") from None
     except NotTextError as error:
@@ -113,6 +119,14 @@ def concatenated(tables: Iterable[list[TableRow]]) -> list[TableRow]:
         last = rows[-1].row_number if rows else 0
         rows += [row._replace(row_number=last + row.row_number) for row in table]
     return rows
+
+
+def _check_size(path: Path, columns: int, rows: int) -> None:
+    if columns > MAX_COLUMNS or rows > MAX_ROWS or rows * columns > MAX_CELLS:
+        raise DataError(
+            f"{path}: more than {MAX_COLUMNS:,} columns, {MAX_ROWS:,} rows or {MAX_CELLS:,} cells; "
+            "split the data set"
+        )
 
 
 def _check_header(

@@ -15,11 +15,12 @@ import re
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import norm_names
+from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class LocalNorms:
             match = KEPT.fullmatch(path.name)
             if match and (last is None or int(match[1]) <= last):
                 try:
-                    own = load_file(path)
+                    own = load(read_bytes(path, CHECKPOINT_BYTES))
                 except (OSError, SafetensorError):
                     logger.warning("%s is damaged and will not be used", path.name)
                     continue

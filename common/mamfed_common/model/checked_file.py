@@ -20,6 +20,7 @@ from torch import Tensor
 from mamfed_common import __version__
 from mamfed_common.config import Config
 from mamfed_common.model.state_dict import State, state_sha256
+from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, open_regular
 from mamfed_common.runtime.files import refusal_words, write_atomic
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def read_checked(
 
 
 def _read(path: Path, facts_kind: type[AnyFacts]) -> tuple[AnyFacts, State]:
+    open_regular(path, CHECKPOINT_BYTES).close()
     with safe_open(path, framework="pt", device="cpu") as handle:
         header = handle.metadata() or {}
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}

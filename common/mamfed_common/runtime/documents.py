@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -15,27 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 from mamfed_common.config import DIGEST, HEX_DIGITS, SITE_NAME, Config
 from mamfed_common.errors import MamfedError, SetupError
+from mamfed_common.runtime import yaml_text
+from mamfed_common.runtime.bounded import parse_json
 from mamfed_common.runtime.files import reason
-from mamfed_common.runtime.text import NotTextError, read_text, typed_blanks
+from mamfed_common.runtime.text import NotTextError, read_text
 
 Document = TypeVar("Document", bound=Config)
 
-MAX_BYTES = 1 << 20
-"""Maximum size of a file; settings, requests and welcomes have a few kB."""
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a duplicate key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing duplicate keys."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+MAX_PROBLEMS = 10
+"""How many problems of a document are named."""
 
 
 def read_yaml(model: type[Document], path: Path) -> Document:
@@ -58,9 +45,9 @@ def parse_yaml(text: str, origin: str, error: type[MamfedError] = SetupError) ->
         SetupError: Or ``error``: it is empty, not YAML, or has a duplicate key.
     """
     try:
-        values = yaml.load(typed_blanks(text), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as cause:
-        raise error(f"{origin}: not valid YAML: {' '.join(str(cause).split())}") from None
+        values = yaml_text.parse(text)
+    except ValueError as cause:
+        raise error(f"{origin}: not valid YAML: {cause}") from None
     if values is None:
         raise error(f"{origin}: is empty, expected at least one key; restore its content")
     return values
@@ -76,8 +63,8 @@ def read_json(model: type[Document], path: Path) -> Document:
     if not text.strip():
         raise SetupError(f"{path}: is empty; ask for the file again")
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         raise SetupError(f"{path}: not valid JSON: ask for the file again") from None
     return validated(model, values, str(path))
 
@@ -130,23 +117,29 @@ def describe_errors(report: ValidationError, model: type[BaseModel] | None = Non
         report: The report.
         model: The expected model, used to suggest the nearest known key for an unknown one.
     """
-    lines = []
+    lines: dict[str, None] = {}
     items = report.errors()
-    places = [item["loc"] for item in items]
     for item in items:
         # pydantic does not count invalid items, so this list is not really too short.
-        if item["type"] == "too_short" and any(_below(loc, item["loc"]) for loc in places):
+        if item["type"] == "too_short" and any(_below(i["loc"], item["loc"]) for i in items):
             continue
-        key = ".".join(str(part) for part in item["loc"]) or "it"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}{_suggestion(model, item['loc'])}")
-        elif item["type"] == "missing":
-            lines.append(f"{key}: is missing")
-        elif item["type"] == "value_error":
-            lines.append(f"{key}: {item['ctx']['error']}")
-        else:
-            lines.append(f"{key}: found {_shortened(item['input'])}, expected {_expected(item)}")
-    return "; ".join(dict.fromkeys(lines))
+        lines[_problem(item, model)] = None
+        if len(lines) > MAX_PROBLEMS:
+            return "; ".join([*list(lines)[:MAX_PROBLEMS], f"and more; {len(items)} in all"])
+    return "; ".join(lines)
+
+
+def _problem(item: Mapping[str, Any], model: type[BaseModel] | None) -> str:
+    """Return one of pydantic's errors in words."""
+    key = ".".join(map(str, item["loc"])) or "it"
+    shown = key if key.isprintable() and len(key) <= 80 else _shortened(key)
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {_shortened(key)}{_suggestion(model, item['loc'])}"
+    if item["type"] == "missing":
+        return f"{shown}: is missing"
+    if item["type"] == "value_error":
+        return f"{shown}: {item['ctx']['error']}"
+    return f"{shown}: found {_shortened(item['input'])}, expected {_expected(item)}"
 
 
 EXPECTED = {
@@ -223,7 +216,7 @@ def known_keys(model: type[BaseModel], above: Sequence[str | int]) -> list[str]:
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:
     """Return ``, did you mean 'rounds'?``; empty if no known key is similar."""
-    close = get_close_matches(key, known, n=1)
+    close = get_close_matches(key[:80], known, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
@@ -253,8 +246,6 @@ def _shortened(value: Any) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return read_text(path, MAX_BYTES)
-    except NotTextError as error:
-        raise SetupError(f"{path}: cannot be read: {error}") from None
-    except OSError as error:
+        return read_text(path)
+    except (OSError, NotTextError) as error:
         raise SetupError(f"{path}: cannot be read: {reason(path, error)}") from None

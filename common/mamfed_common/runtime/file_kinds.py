@@ -6,20 +6,17 @@ names. A reader that cannot use a file checks its kind before it complains about
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mamfed_common.errors import MamfedError
-from mamfed_common.runtime.text import NotTextError, decode_text
+from mamfed_common.runtime import yaml_text
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, open_regular, parse_json
+from mamfed_common.runtime.text import decode_text, read_text
 
-LOOKED_AT = 1 << 20
-"""Bytes of a file that are examined."""
 _HEADER_BYTES = 8
 """A safetensors file starts with the length of its JSON header, 8 bytes little-endian."""
 
@@ -79,8 +76,8 @@ def kind_of(path: Path) -> FileKind | None:
     try:
         if path.is_dir():
             return _of_folder(path)
-        with path.open("rb") as file:
-            data = file.read(LOOKED_AT)
+        with open_regular(path) as file:
+            data = file.read(DOCUMENT_BYTES)
     except OSError:
         return None
     if data[_HEADER_BYTES : _HEADER_BYTES + 1] == b"{" and not data.startswith(b"{"):
@@ -93,7 +90,7 @@ def kind_of(path: Path) -> FileKind | None:
         return FileKind.CERTIFICATE
     try:
         return _of_values(_parsed(decode_text(data)))
-    except (NotTextError, ValueError, yaml.YAMLError, RecursionError):
+    except ValueError:
         return None
 
 
@@ -124,7 +121,7 @@ def site_of_request(path: Path) -> str:
     """Return the name of the site in a request; empty if the file is not a request."""
     if kind_of(path) is not FileKind.REQUEST:
         return ""
-    return str(json.loads(decode_text(path.read_bytes())).get("site", ""))
+    return str(parse_json(read_text(path)).get("site", ""))
 
 
 def _of_folder(path: Path) -> FileKind | None:
@@ -137,8 +134,8 @@ def _of_folder(path: Path) -> FileKind | None:
 
 def _parsed(text: str) -> Any:
     if text.lstrip().startswith("{"):
-        return json.loads(text)
-    return yaml.safe_load(text)
+        return parse_json(text)
+    return yaml_text.parse(text)
 
 
 def _of_values(values: Any) -> FileKind | None:

@@ -21,6 +21,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from mamfed_common.errors import SetupError
+from mamfed_common.runtime.bounded import parse_json
 from mamfed_common.runtime.files import (
     cannot_write,
     give_to_owner,
@@ -282,7 +283,7 @@ def _read(descriptor: int) -> LockHolder:
     if text.isdigit():  # mamfed 0.1.0 wrote the number alone
         return LockHolder(int(text))
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         return LockHolder(int(found["pid"]), str(found["host"]), str(found["started"]))
     except (ValueError, TypeError, KeyError):
         return LockHolder()

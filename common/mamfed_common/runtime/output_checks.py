@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from mamfed_common.errors import OutputError
+from mamfed_common.runtime.bounded import open_regular
 from mamfed_common.runtime.files import DRAFT, cannot_write, owner_note, refusal_words
 
 PROBE_BYTES = 1 << 16
@@ -44,7 +45,7 @@ def check_file(path: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
     """
     check_folder_of(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
         return

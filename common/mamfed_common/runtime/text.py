@@ -11,6 +11,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
+
 _MARKS = (  # UTF-32 first: its little-endian mark starts with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -49,22 +51,14 @@ def decode_text(data: bytes) -> str:
     return text.removeprefix("\ufeff")  # a second mark, from saving a file that had one
 
 
-def read_text(path: Path, limit: int | None = None) -> str:
-    """Read a whole text file.
-
-    Args:
-        path: The file.
-        limit: Maximum size in bytes; None means no limit.
+def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
+    """Read a whole text file of at most ``limit`` bytes.
 
     Raises:
-        OSError: It cannot be read.
-        NotTextError: It is too large, in another encoding, or not text.
+        OSError: It cannot be read, is not a regular file, or is too large.
+        NotTextError: It is in another encoding, or not text.
     """
-    with path.open("rb") as file:
-        data = file.read(-1 if limit is None else limit + 1)
-    if limit is not None and len(data) > limit:
-        raise NotTextError(f"larger than {limit >> 20} MiB, expected a few kB")
-    return decode_text(data)
+    return decode_text(read_bytes(path, limit))
 
 
 def typed_blanks(text: str) -> str:

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from mamfed_common.errors import SetupError
+from mamfed_common.runtime.bounded import KEY_BYTES
 from mamfed_common.runtime.files import reason
 from mamfed_common.runtime.text import NotTextError, read_text
 from mamfed_common.security.signing import node_fingerprint
@@ -49,7 +50,7 @@ def read_certificate(path: Path) -> x509.Certificate:
         SetupError: It cannot be read, or is not a certificate.
     """
     try:
-        pem = read_text(path)
+        pem = read_text(path, KEY_BYTES)
     except (OSError, NotTextError) as error:
         raise SetupError(f"{path}: the certificate cannot be read: {reason(path, error)}") from None
     return parse_certificate(pem, str(path))

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mamfed_common.errors import SetupError
+from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import private_directory, reason, write_atomic
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
@@ -64,8 +65,8 @@ def read_key(path: Path, kind: Callable[..., Kind]) -> Kind:
             quotes the file's content.
     """
     try:
+        content = read_bytes(path, KEY_BYTES).removeprefix(BOM_UTF8)
         mode = stat.S_IMODE(path.stat().st_mode)
-        content = path.read_bytes().removeprefix(BOM_UTF8)
     except OSError as error:
         raise SetupError(f"{path}: the key cannot be read: {reason(path, error)}") from None
     if mode & 0o077:

@@ -26,6 +26,7 @@ import torch
 
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_values
 from mamfed_common.runtime.files import DRAFT, give_all_to_owner, private_directory, write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.runtime.lock import LOCK, exclusive_folder
@@ -283,7 +284,7 @@ def _module(target_format: ExportFormat) -> ModuleType:
 
 def _record_of(out: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((out / RECORD).read_text())
+        record = read_values(out / RECORD, DOCUMENT_BYTES)
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

@@ -16,6 +16,7 @@ from mamfed_common import __version__
 from mamfed_common.config import Config
 from mamfed_common.errors import DataError
 from mamfed_common.plan import TrainingPlan, read_plan
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
 from mamfed_common.runtime.files import write_atomic
 from mamfed_server.report.participation import never_asked
 from mamfed_server.run.state import KeptCheckpoint, RunState, RunStatus, run_status_of
@@ -187,7 +188,7 @@ def read_notes(folder: Path) -> RunNotes:
     if not path.exists():
         return RunNotes(title=f"Run {folder.resolve().name}")
     try:
-        return RunNotes.model_validate_json(path.read_bytes())
+        return RunNotes.model_validate_json(read_bytes(path, STATE_BYTES))
     except (OSError, ValidationError):
         raise DataError(f"{path}: damaged; remove it to get a report without these notes") from None
 
@@ -210,7 +211,7 @@ def read_run(folder: Path) -> ReportData:
         rounds=rounds,
         other_rounds=_other_rounds(folder),
         notes=notes,
-        figure2=figure2.read_bytes() if notes.cases and figure2.exists() else None,
+        figure2=read_bytes(figure2, STATE_BYTES) if notes.cases and figure2.exists() else None,
         events=Counter(str(event.get("event")) for event in events),
         absent=never_asked(events, rounds),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
 from mamfed_common.errors import DataError
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
 from mamfed_common.runtime.files import cannot_write, write_atomic
 from mamfed_common.runtime.lock import LOCK, exclusive_folder
 from mamfed_common.runtime.output_checks import check_folder
@@ -53,7 +54,7 @@ def export_run(folder: Path, checkpoint: str, out: Path) -> list[Path]:
             check_folder(out, _holds_lock_alone, "unfinished export")
             for name in (PLAN, ROUNDS, SUMMARY):
                 if (folder / name).is_file():
-                    write_atomic(out / name, (folder / name).read_bytes())
+                    write_atomic(out / name, read_bytes(folder / name, STATE_BYTES))
             save_checkpoint(out / "model.safetensors", model)
     except OSError as error:
         raise cannot_write(out, error) from None

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mamfed_common.runtime.bounded import parse_json
 from mamfed_server.run_folder.jsonl import append_line, read_lines
 
 EVENTS = "events.jsonl"
@@ -93,7 +94,7 @@ def read_events(folder: Path) -> list[Event]:
     events = []
     for line in read_lines(folder / EVENTS):
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:
             continue
         if isinstance(event, dict):

@@ -36,6 +36,7 @@ from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import expected_state
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, STATE_BYTES, read_values
 from mamfed_common.runtime.files import (
     DRAFT,
     private_directory,
@@ -190,7 +191,7 @@ class RunFolder:
 
     def _check_mark(self) -> None:
         try:
-            version = json.loads((self.path / MARK).read_text())["format"]
+            version = read_values(self.path / MARK, DOCUMENT_BYTES)["format"]
         except (OSError, ValueError, KeyError, TypeError):
             version = None
         if version != FORMAT:
@@ -341,7 +342,7 @@ class RunFolder:
         """
         path = self.path / SUMMARY
         try:
-            summary = json.loads(path.read_text())
+            summary = read_values(path, STATE_BYTES)
         except FileNotFoundError:
             raise DataError(f"{path}: not found; the run has not ended") from None
         except (OSError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
 from mamfed_common.runtime.files import give_to_owner, name_in_errors
 
 
@@ -26,5 +27,5 @@ def read_lines(path: Path) -> list[str]:
     """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_bytes(path, STATE_BYTES).decode(errors="replace")
     return [line for line in text.split("\n")[:-1] if line]

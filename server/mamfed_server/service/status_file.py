@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_values
 from mamfed_common.runtime.files import os_error_line, write_atomic
 from mamfed_common.runtime.health import Health
 from mamfed_common.runtime.lock import holder
@@ -66,7 +67,7 @@ class StatusFile:
 def read_status_file(home: Path) -> dict[str, Any]:
     """Return the contents of ``status.json``, empty if it is missing or damaged."""
     try:
-        content = json.loads((home / STATUS).read_bytes())
+        content = read_values(home / STATUS, DOCUMENT_BYTES)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -27,6 +27,7 @@ from torch.optim import SGD, Adam, Optimizer
 from mamfed_common.config import Config
 from mamfed_common.model.state_dict import State, state_sha256
 from mamfed_common.plan import FederationPlan, Stage, TrainingPlan
+from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, open_regular
 from mamfed_common.runtime.files import write_atomic
 
 HEADER_KEY = "mamfed"
@@ -157,6 +158,7 @@ def _read(path: Path, weights_sha256: str) -> State:
         OSError, SafetensorError, ValidationError: The file is missing or cannot be decoded.
         ValueError: It is damaged, or belongs to other weights.
     """
+    open_regular(path, CHECKPOINT_BYTES).close()
     with safe_open(path, framework="pt", device="cpu") as handle:
         text = (handle.metadata() or {}).get(HEADER_KEY, "")
         state = {name: handle.get_tensor(name) for name in handle.keys()}

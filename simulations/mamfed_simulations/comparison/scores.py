@@ -25,6 +25,7 @@ from mamfed_common.metrics.detection import RATES, froc
 from mamfed_common.metrics.scores import THRESHOLDS, ImageScore
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import TrainingPlan, with_threshold
+from mamfed_common.runtime.bounded import STATE_BYTES, read_values
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.training.device import choose_device
@@ -225,7 +226,7 @@ def _load_or_score(
         The scores, and whether they were saved before.
     """
     try:
-        saved = json.loads(path.read_bytes())
+        saved = read_values(path, STATE_BYTES)
         if saved["of"] == question.sha256:
             return _SCORES.validate_python(saved["scores"]), True
     except (OSError, ValueError, KeyError, TypeError, ValidationError):

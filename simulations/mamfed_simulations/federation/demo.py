@@ -9,9 +9,11 @@ from pathlib import Path
 
 from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import EvaluationPlan, FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
+from mamfed_common.runtime.bounded import TABLE_BYTES
 from mamfed_common.runtime.files import cannot_write, give_all_to_owner, private_directory
 from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.runtime.output_checks import check_folder
+from mamfed_common.runtime.text import read_text
 from mamfed_common.transforms.augmentation import AugmentationConfig
 from mamfed_simulations.phantoms.vendors import SOURCE, TABLE, VENDORS, write_cohort
 
@@ -83,7 +85,7 @@ def _holds_phantoms(folder: Path) -> bool:
     """
     tables = [folder / name / TABLE for name in VENDORS]
     known = {path.name for path in folder.iterdir()} <= VENDORS.keys()
-    return known and all(SOURCE in t.read_text() for t in tables if t.is_file())
+    return known and all(SOURCE in read_text(t, TABLE_BYTES) for t in tables if t.is_file())
 
 
 def write_demo_cohorts(folder: Path, seed: int = 0) -> dict[str, Path]:

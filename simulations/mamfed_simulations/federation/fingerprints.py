@@ -15,6 +15,7 @@ from mamfed_client.disclosure.evaluation_question import site_sha256
 from mamfed_client.preparation.site_data import load_site
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
+from mamfed_common.runtime.bounded import STATE_BYTES, read_values
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.training.device import choose_device
@@ -119,7 +120,7 @@ def _names(sites: frozenset[str] | None) -> list[str] | None:
 def _read(path: Path) -> dict[str, Any]:
     """Return the arms' fingerprints by folder; empty if there is no file."""
     try:
-        fingerprints = json.loads(path.read_bytes()) if path.exists() else {}
+        fingerprints = read_values(path, STATE_BYTES) if path.exists() else {}
         if not isinstance(fingerprints, dict):
             raise ValueError
     except (OSError, ValueError):

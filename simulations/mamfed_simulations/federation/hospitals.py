@@ -29,11 +29,13 @@ from mamfed_client.preparation.ingest import AcceptedImage
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.tables.csv_table import read_table
 from mamfed_common.errors import OutputError
+from mamfed_common.runtime.bounded import IMAGE_BYTES, read_bytes
 from mamfed_common.runtime.files import cannot_write, private_directory, write_atomic
 from mamfed_common.runtime.lock import LOCK, exclusive_folder
 from mamfed_common.runtime.output_checks import check_folder, check_outside
 from mamfed_common.runtime.seeds import generator
 from mamfed_common.runtime.terminal import console
+from mamfed_common.runtime.text import read_text
 from mamfed_simulations.federation.appearance import ORIGINAL, Appearance, with_look
 from mamfed_simulations.federation.partition import DealtCohort, Hospital
 
@@ -82,7 +84,7 @@ def check_place(out: Path, data: Path) -> None:
 
 def _check_record(out: Path, record: str) -> None:
     """Check that ``out`` holds no other partition."""
-    if (out / RECORD).is_file() and (out / RECORD).read_text(encoding="utf-8") != record:
+    if (out / RECORD).is_file() and read_text(out / RECORD) != record:
         raise OutputError(f"{out}: holds another partition; choose a new folder")
 
 
@@ -152,7 +154,7 @@ def _write_image(
     """Copy an image, or write it with a look; return its table cell."""
     path = PurePosixPath(PureWindowsPath(cell).as_posix())
     if look == ORIGINAL:
-        _put(folder, path, case.row.image_path.read_bytes())
+        _put(folder, path, read_bytes(case.row.image_path, IMAGE_BYTES))
         return {"image": str(path)}
     mammogram, sha256 = decoder.mammogram(case.row.image_path, case.row.allow)
     grain = generator(cohort.seed, "grain", sha256)
@@ -174,7 +176,7 @@ def _write_masks(folder: Path, case: AcceptedImage, cohort: _Cohort, decoder: De
     if plain and all(p.suffix.lower() in PICTURES for p in paths):
         names = [cohort.mask_name(row, path, i) for i, path in enumerate(paths)]
         for name, path in zip(names, paths, strict=True):
-            _put(folder, name, path.read_bytes())
+            _put(folder, name, read_bytes(path, IMAGE_BYTES))
         return {"mask": "|".join(map(str, names))}
     no_mask = dict.fromkeys(OF_FILES[1:], "")
     try:

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import nn
 
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, STATE_BYTES, parse_json, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.runtime.text import read_text
 from mamfed_common.training.batches import Batches, RoundContext
 from mamfed_common.training.inference import OnStep, score_samples
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
@@ -156,7 +158,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     path = folder / EPOCHS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [parse_json(line) for line in read_text(path, STATE_BYTES).splitlines()]
 
 
 def chosen_epoch(epochs: Sequence[dict[str, Any]]) -> int:
@@ -167,5 +169,5 @@ def chosen_epoch(epochs: Sequence[dict[str, Any]]) -> int:
 def chosen_network(unit: StudyTraining, device: torch.device) -> nn.Module:
     """Return the network of a finished unit's chosen epoch."""
     network = unit.row.build(unit.plan)
-    network.load_state_dict(load_file(unit.path / CHOSEN))
+    network.load_state_dict(load(read_bytes(unit.path / CHOSEN, CHECKPOINT_BYTES)))
     return network.to(device)

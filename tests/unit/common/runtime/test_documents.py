@@ -4,7 +4,8 @@ from pydantic import Field
 
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
-from mamfed_common.runtime.documents import MAX_BYTES, read_json, read_yaml, yaml_value
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES
+from mamfed_common.runtime.documents import read_json, read_yaml, yaml_value
 
 
 class Part(Config):
@@ -64,7 +65,7 @@ def test_a_missing_file_and_one_that_is_no_text_are_named(path):
 
 def test_a_huge_file_is_refused_without_being_read_whole(path):
     with path.open("wb") as file:
-        file.truncate(MAX_BYTES * 4096)
+        file.truncate(DOCUMENT_BYTES * 4096)
     with pytest.raises(SetupError, match="larger than 1 MiB"):
         read_json(Whole, path)
 
