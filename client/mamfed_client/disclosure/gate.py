@@ -21,6 +21,7 @@ from mamfed_client.disclosure.audit_log import ArrayEntry, AuditLog, Kind
 from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_plan
 from mamfed_client.disclosure.plan_store import PlanStore
 from mamfed_client.disclosure.privacy import arrays_to_send, protect, read_secret
+from mamfed_client.disclosure.privacy_ledger import PatientBudget, PrivacyLedger
 from mamfed_client.disclosure.release import allowed_of, check_personal, why_withheld
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import RecentRefusal, update_status
@@ -49,6 +50,10 @@ class OpenGate:
 
     def admit_cases(self, cases: int) -> None:
         """Admit any number of images."""
+
+    def patient_budget(self) -> PatientBudget | None:
+        """Return the rule for the privacy of patients and what it has spent; None: no rule."""
+        return None
 
     def release(
         self,
@@ -82,6 +87,7 @@ class Gate(OpenGate):
         noise_secret: bytes,
         now: Callable[[], datetime] = datetime.now,
         on_refusal: Callable[[RecentRefusal | None], None] = lambda refusal: None,
+        ledger: PrivacyLedger | None = None,
     ) -> None:
         """Guard a site.
 
@@ -93,6 +99,7 @@ class Gate(OpenGate):
             now: Returns the local time.
             on_refusal: Called with the reason when a request is refused, with None when one is
                 admitted.
+            ledger: What differential privacy has spent; None: beside the audit log.
 
         Raises:
             SetupError: The policy cannot be read.
@@ -104,6 +111,7 @@ class Gate(OpenGate):
         self._noise_secret = noise_secret
         self._now = now
         self._on_refusal = on_refusal
+        self._ledger = ledger or PrivacyLedger(log.path.with_name("privacy.json"))
         self._request: PlanRequest | None = None
 
     def admit(self, request: PlanRequest) -> None:
@@ -141,6 +149,15 @@ class Gate(OpenGate):
             raise PolicyRefusal(
                 RefusalCode.TOO_FEW_CASES, f"found {cases} training images, expected {minimum}"
             )
+
+    def patient_budget(self) -> PatientBudget | None:
+        """Return the policy's rule for the privacy of patients and what it has spent.
+
+        Raises:
+            PolicyRefusal: The policy cannot be read.
+        """
+        rule = self._reload_policy().policy.privacy.patients
+        return PatientBudget(rule, self._ledger) if rule else None
 
     def release(
         self,
@@ -222,6 +239,7 @@ def open_gate(home: SiteHome) -> Gate:
         AuditLog(home.audit),
         read_secret(home.keys / "noise.key"),
         on_refusal=lambda refusal: update_status(home, refusal=refusal),
+        ledger=PrivacyLedger(home.privacy),
     )
 
 

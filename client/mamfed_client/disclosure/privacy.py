@@ -7,14 +7,11 @@ floating point, so there is no formal guarantee (Mironov 2012, doi:10.1145/23821
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_bytes
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,6 +22,7 @@ from mamfed_common.plan import Wire
 from mamfed_common.protocol.quantization import update_received, update_to_send
 from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.security.secret_noise import gaussian
 
 SECRET_BYTES = 32
 ROUNDING = 1e-6
@@ -101,16 +99,6 @@ def update_norm(state: Mapping[str, Tensor], global_state: Mapping[str, Tensor])
         if tensor.is_floating_point()
     )
     return math.sqrt(sum(squares))
-
-
-def gaussian(count: int, seed: bytes) -> npt.NDArray[np.float64]:
-    """Draw standard normal numbers from a seed by Box-Muller over the SHAKE-256 stream."""
-    pairs = (count + 1) // 2
-    stream = hashlib.shake_256(seed).digest(16 * pairs)
-    uniform = (np.frombuffer(stream, "<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    radius = np.sqrt(-2 * np.log1p(-uniform[:pairs]))
-    angle = 2 * np.pi * uniform[pairs:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
 
 def read_secret(path: Path) -> bytes:

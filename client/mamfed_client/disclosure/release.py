@@ -67,6 +67,10 @@ def why_withheld(policy: Policy, request: PlanRequest) -> str:
     if isinstance(request, TrainTask):
         return "; ".join(missing_for_training(policy, request.plan))
     if isinstance(request, EvaluateTask):
+        if request.model == "personal" and policy.privacy.patients:
+            return (
+                "policy.privacy.patients: a personal model trains without noise, so its scores stay"
+            )
         return "" if allowed & SiteScore.model_fields.keys() else "no value of a score may leave"
     return "" if COUNTS in allowed else f"policy.release.metrics lacks {COUNTS!r}"
 
@@ -86,10 +90,33 @@ def allowed_of(policy: Policy, request: PlanRequest, answer: Config) -> Config:
         return answer.model_copy(update=update)
     if isinstance(answer, TrainReport):
         assert isinstance(request, TrainTask)
+        _check_privacy(policy, answer)
         few = cases(request.stage, answer.num_examples) < policy.min_cases_to_report
         return answer.model_copy(update={"loss": None} if few or _denied(policy, "loss") else {})
     assert isinstance(answer, SiteScore)
     return answer.model_copy(update=dict.fromkeys(_withheld_of_score(policy, answer)))
+
+
+def _check_privacy(policy: Policy, report: TrainReport) -> None:
+    """Refuse weights that were not trained with the privacy that the policy now requires.
+
+    Raises:
+        PolicyRefusal: They were trained without it, or have spent more than it allows.
+    """
+    rule, spent = policy.privacy.patients, report.privacy
+    if rule is None:
+        return
+    if spent is None or spent.delta != rule.delta:
+        raise PolicyRefusal(
+            RefusalCode.MAY_NOT_LEAVE,
+            "policy.privacy.patients changed while this round was in training",
+        )
+    if spent.epsilon > rule.max_epsilon:
+        raise PolicyRefusal(
+            RefusalCode.PRIVACY_SPENT,
+            f"epsilon is {spent.epsilon:g}, policy.privacy.patients.max_epsilon allows at most "
+            f"{rule.max_epsilon:g}",
+        )
 
 
 def _withheld_of_score(policy: Policy, score: SiteScore) -> Iterator[str]:

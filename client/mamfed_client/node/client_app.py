@@ -12,40 +12,46 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from mamfed_client.disclosure.evaluation_question import site_sha256
 from mamfed_client.disclosure.gate import Gate, OpenGate
 from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_extensions
 from mamfed_client.disclosure.refusal_messages import refusal_of
 from mamfed_client.models.model_store import PERSONAL, ModelFolder
 from mamfed_client.models.personal_model import Adapter
+from mamfed_client.node.private_round import train_private_round
+from mamfed_client.node.round_state import (
+    local_norms_of,
+    model_to_score,
+    optimizer_state_of,
+    round_name,
+    state_to_send,
+    state_to_train,
+)
+from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.training.devices import train_on
-from mamfed_client.training.fedbn import LocalNorms
-from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.domain import EVALUATED_ON
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.metrics.scores import summarise
-from mamfed_common.model.state_dict import State, state_sha256
+from mamfed_common.model.state_dict import State
 from mamfed_common.plan import with_threshold
-from mamfed_common.plan.norm_groups import expected_state, group_of, merge_trained, select_group
+from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.protocol.messages import unpack_body, unpack_painter, unpack_weights
 from mamfed_common.protocol.tasks import (
     REFUSAL_CODES,
     EvaluateTask,
+    PrivacySpent,
     Query,
     RefusalCode,
     SiteDescription,
     TrainReport,
     TrainTask,
 )
-from mamfed_common.runtime.fingerprint import Fingerprint
-from mamfed_common.training.batches import RoundContext
+from mamfed_common.training.batches import Batches, RoundContext
 from mamfed_common.training.device import choose_device
 from mamfed_common.training.inference import OnStep, evaluate
-from mamfed_common.training.optimizer_state import OptimizerStateStore
-from mamfed_common.training.round_checkpoint import RoundCheckpointer
+from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -100,27 +106,56 @@ class _Handlers:
         self.gate.admit(task)
         check_extensions(task.plan)
         global_state = unpack_weights(content, task, expected_state(task.plan))
-        local_norms = _local_norms(self.norms, site, task)
-        initial_state = _state_to_train(global_state, local_norms, site, task)
+        local_norms = local_norms_of(self.norms, site, task)
+        initial_state = state_to_train(global_state, local_norms, site, task)
         samples, benign = load_site(site, task.plan).training(task.plan, task.stage)
         self.gate.admit_cases(len(samples) or len(benign))
+        result, spent = self._trained(task, site, initial_state, samples, benign)
+        if local_norms:
+            local_norms.keep(result.state, task.stage, task.server_round)
+        loss = None if spent else result.loss
+        report = TrainReport(num_examples=result.num_examples, loss=loss, privacy=spent)
+        state = state_to_send(result.state, global_state, site, task)
+        return self.gate.release(task, report, state, global_state)
+
+    def _trained(
+        self,
+        task: TrainTask,
+        site: Site,
+        start: State,
+        samples: StoredSamples,
+        benign: StoredSamples,
+    ) -> tuple[TrainingResult, PrivacySpent | None]:
+        """Train the round, with differential privacy of the patients if the policy says so."""
+        name, round_context = (
+            round_name(task, start, site),
+            RoundContext(site.name, task.server_round),
+        )
+        optimizer_state = optimizer_state_of(self.optimizer, site, task)
+        if budget := self.gate.patient_budget():
+            return train_private_round(
+                budget,
+                f"{name} {task.run}",
+                self.hardware,
+                start,
+                Batches(samples, task.plan, task.stage, round_context, benign),
+                on_step=self.on_step,
+                checkpointer_of=self._checkpointer,
+                optimizer_state=optimizer_state,
+            )
         result = train_on(
             self.hardware,
             task.stage,
-            initial_state,
+            start,
             samples,
             task.plan,
-            RoundContext(site.name, task.server_round),
+            round_context,
             benign=benign,
             on_step=self.on_step,
-            checkpointer=self._checkpointer(_round_name(task, initial_state, site)),
-            optimizer_state=_optimizer_state(self.optimizer, site, task),
+            checkpointer=self._checkpointer(name),
+            optimizer_state=optimizer_state,
         )
-        if local_norms:
-            local_norms.keep(result.state, task.stage, task.server_round)
-        report = TrainReport(num_examples=result.num_examples, loss=result.loss)
-        state = _state_to_send(result.state, global_state, site, task)
-        return self.gate.release(task, report, state, global_state)
+        return result, None
 
     def evaluate(self, content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, EvaluateTask)
@@ -128,10 +163,10 @@ class _Handlers:
         check_extensions(task.plan)
         data = load_site(site, task.plan)
         model = _received_model(content, task, data.describe())
-        model = _model_to_score(model, _local_norms(self.norms, site, task), site, task)
+        model = model_to_score(model, local_norms_of(self.norms, site, task), site, task)
         folder = _keep_shared(self.models, site, task, model)
         if task.model == PERSONAL:
-            checkpointer = self._checkpointer(f"{PERSONAL} {_round_name(task, model.state, site)}")
+            checkpointer = self._checkpointer(f"{PERSONAL} {round_name(task, model.state, site)}")
             adapter = Adapter(data, self.hardware, self.gate, checkpointer, self.on_step)
             model = adapter.personal(model, folder)
         plan = with_threshold(task.plan, model.facts.threshold)
@@ -215,19 +250,6 @@ def _refuse(error: Exception, message_type: str, gate: OpenGate) -> RefusalCode:
         return RefusalCode.FAILED
 
 
-def _local_norms(folder: Path, site: Site, task: TrainTask | EvaluateTask) -> LocalNorms | None:
-    if not task.plan.federation.local_norms:
-        return None
-    return LocalNorms(folder / site.name, task.plan, task.run)
-
-
-def _optimizer_state(folder: Path, site: Site, task: TrainTask) -> OptimizerStateStore | None:
-    if task.plan.stage(task.stage).optimizer_state == "fresh":
-        return None
-    site_folder = folder / site.name
-    return OptimizerStateStore(site_folder, task.plan, task.run, task.stage, task.server_round)
-
-
 def _received_model(
     content: RecordDict, task: EvaluateTask, description: SiteDescription
 ) -> Checkpoint:
@@ -258,39 +280,3 @@ def _keep_shared(
         logger.warning("cannot store the shared model: %s", error)
         return None
     return folder
-
-
-def _state_to_train(
-    global_state: State, local_norms: LocalNorms | None, site: Site, task: TrainTask
-) -> State:
-    """Return the global weights with the norms of the site or its group."""
-    state = select_group(global_state, group_of(task.plan, site.name))
-    return local_norms.to_train_from(state, task.stage, task.server_round) if local_norms else state
-
-
-def _state_to_send(trained: State, global_state: State, site: Site, task: TrainTask) -> State:
-    return merge_trained(trained, global_state, group_of(task.plan, site.name))
-
-
-def _model_to_score(
-    received: Checkpoint, local_norms: LocalNorms | None, site: Site, task: EvaluateTask
-) -> Checkpoint:
-    """Return the received model with the norms of the site or its group."""
-    model = received.for_group(group_of(task.plan, site.name))
-    if local_norms is None:
-        return model
-    state = local_norms.to_score(model.state, task.stage, task.server_round)
-    return model._replace(state=state)
-
-
-def _round_name(task: TrainTask | EvaluateTask, initial_state: State, site: Site) -> str:
-    """Return a hash of everything that decides a round's result: other saved rounds are ignored."""
-    return Fingerprint.of(
-        mamfed_version=__version__,
-        plan_sha256=task.plan.sha256(),
-        stage=task.stage,
-        server_round=task.server_round,
-        start=state_sha256(initial_state),
-        site=site.name,
-        data=site_sha256(load_site(site, task.plan)),
-    ).sha256

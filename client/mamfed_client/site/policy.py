@@ -139,18 +139,41 @@ class Release(Config):
         return [name for name in arrays if not any(fnmatchcase(name, p) for p in self.arrays)]
 
 
+class PatientPrivacy(Config):
+    """Differential privacy of each training patient (DP-SGD), all images of a patient one unit.
+
+    Attributes:
+        noise_multiplier: Standard deviation of the noise on the sum of the patients' gradients, as
+            a multiple of ``clip_norm``.
+        max_epsilon: Epsilon at which this site stops training, over all rounds of all plans.
+        delta: Delta for which epsilon is stated; below one divided by the number of patients.
+        clip_norm: Largest L2 norm of a patient's gradient.
+        patients_a_step: Expected number of patients in a step; None: the plan's ``batch_size``.
+    """
+
+    noise_multiplier: float = Field(ge=0.3, le=1000)
+    max_epsilon: float = Field(gt=0, le=1000)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    patients_a_step: int | None = Field(default=None, ge=1)
+
+
 class Privacy(Config):
-    """Clipping and noise applied to an update before it leaves.
+    """Clipping and noise applied to an update before it leaves, and privacy of each patient.
+
+    ``clip_norm`` and ``noise_multiplier`` alone guarantee nothing about a patient.
 
     Attributes:
         clip_norm: Largest L2 norm, over all floating-point arrays, of the difference between an
             update and the round's starting weights; None: no limit.
         noise_multiplier: Standard deviation of the Gaussian noise added to each value, as a
             multiple of ``clip_norm``.
+        patients: Differential privacy of each training patient; None: none.
     """
 
     clip_norm: float | None = Field(default=None, gt=0)
     noise_multiplier: float = Field(default=0, ge=0)
+    patients: PatientPrivacy | None = None
 
     @model_validator(mode="after")
     def _noise_needs_a_clip(self) -> Self:

@@ -8,6 +8,7 @@
 ``certs/``          ``ca.pem`` of the federation's authority, and ``site.pem`` of this site
 ``plans/``          the plans received, and this site's decisions about them
 ``audit.jsonl``     the audit log: everything that left
+``privacy.json``     what differential privacy has spent (``policy.privacy.patients``)
 ``state/``          the round in training
 ``models/``         the shared model of each run, and the personal model adapted from it
 ``status.json``     the current status
@@ -96,6 +97,11 @@ class SiteHome:
     def audit(self) -> Path:
         """Return the audit log of everything that left."""
         return self.path / "audit.jsonl"
+
+    @property
+    def privacy(self) -> Path:
+        """Return the ledger of what differential privacy has spent."""
+        return self.path / "privacy.json"
 
     @property
     def state(self) -> Path:

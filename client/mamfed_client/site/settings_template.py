@@ -125,5 +125,10 @@ policy:
     # Largest L2 norm of an update's difference to the round's starting weights; null: no limit.
     clip_norm: null
     # Standard deviation of Gaussian noise on each value, as a multiple of clip_norm; 0: no noise.
+    # These two bound what a site can do to the average; they guarantee nothing about a patient.
     noise_multiplier: 0
+    # Differential privacy of each training patient (docs/site.md); null: none. For example
+    #   {{noise_multiplier: 1.0, clip_norm: 1.0, patients_a_step: 16, max_epsilon: 8, delta: 1.0e-5}}
+    # Training stops before epsilon exceeds max_epsilon, over all plans.
+    patients: null
 """

@@ -6,11 +6,11 @@ This module does not import Flower; ``mamfed_common.protocol.messages`` packs th
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mamfed_common.config import SITE_NAME, Config
+from mamfed_common.config import SITE_NAME, Config, ExtensibleConfig
 from mamfed_common.domain import Examples, Part, Purpose, Splits, Stage
 from mamfed_common.plan import TrainingPlan
 
@@ -38,6 +38,7 @@ class RefusalCode(IntEnum):
     PLAN_REFUSED = 111
     POLICY_UNREADABLE = 112
     EXTENSION_UNUSABLE = 113
+    PRIVACY_SPENT = 117
 
 
 REFUSAL_CODES: dict[int, str] = {
@@ -56,6 +57,7 @@ REFUSAL_CODES: dict[int, str] = {
     RefusalCode.PLAN_REFUSED: "somebody at the site has refused this plan",
     RefusalCode.POLICY_UNREADABLE: "the site's policy cannot be read, so nothing leaves",
     RefusalCode.EXTENSION_UNUSABLE: "the site cannot use an extension that the plan names",
+    RefusalCode.PRIVACY_SPENT: "the site's policy allows no more epsilon for its patients",
 }
 
 
@@ -125,17 +127,33 @@ class TrainTask(PlanRequest):
     run: str = Field(default="", max_length=255)
 
 
-class TrainReport(Config):
+class PrivacySpent(Config):
+    """The differential privacy of a site's training patients, over all its rounds so far.
+
+    Attributes:
+        epsilon: Bound on what the weights that left reveal about any one training patient.
+        delta: The delta for which it holds.
+    """
+
+    epsilon: float = Field(ge=0, le=1e6)
+    delta: float = Field(gt=0, lt=1)
+
+
+class TrainReport(ExtensibleConfig):
     """A site's report on its training; the weights are sent with it.
 
     Attributes:
         num_examples: Images that it used, by purpose.
         loss: Mean loss over the round's steps, or over its last epoch; None if the site's policy
             withholds it.
+        privacy: The differential privacy spent, if the site trains with it.
     """
+
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"privacy"})
 
     num_examples: Examples
     loss: float | None
+    privacy: PrivacySpent | None = None
 
 
 class EvaluateTask(PlanRequest):

@@ -38,6 +38,7 @@ OF_USE = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "opacus": "privacy",
 }
 """The extra that installs a module for a single use; it includes the modules of its role."""
 

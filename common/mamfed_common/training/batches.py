@@ -146,12 +146,16 @@ class Batches:
     def _batch(self, epoch: int, step: int) -> Batch:
         """Build this process's share of one batch."""
         images = self._draw_images(epoch, step) if len(self.samples) else []
+        companions = self._draw_companions(epoch, step) if len(self.benign) else []
+        return self.of(images, companions)
+
+    def of(self, images: Sequence[Draw], companions: Sequence[Draw]) -> Batch:
+        """Build this process's share of the batch of some images and companion images."""
         pairs = [self._pair(i, names) for i, names in images[self._shared]]
         inputs = self._tensor([source for source, _ in pairs])
         targets = self._tensor([target for _, target in pairs])
-        if not len(self.benign):
+        if not companions:
             return Batch(inputs, targets, None, None, len(images), 0)
-        companions = self._draw_companions(epoch, step)
         varied = [self._companion(i, names) for i, names in companions[self._shared]]
         benign = self._tensor([sample.image for sample in varied])
         needs_mask = self.plan.losses.empty

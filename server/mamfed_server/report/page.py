@@ -24,7 +24,7 @@ from mamfed_common.runtime.wording import counted, span
 from mamfed_server.aggregation.pooled_scores import pool
 from mamfed_server.report.data import FIGURE2, Interval, ReportData, RunNotes, read_run
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
-from mamfed_server.report.participation import RoundMark, participation
+from mamfed_server.report.participation import RoundMark, participation, privacy_sentences
 from mamfed_server.report.result_tables import Measure, Row, across_rows, measures, rows_of
 from mamfed_server.report.results import (
     ArmResult,
@@ -195,6 +195,7 @@ def _render(
         chosen_by=RoundChoice(report.rounds).why(),
         notes=report.notes,
         participation=participation(report.rounds, counted_sites),
+        privacy=privacy_sentences(report.rounds),
         absent=report.absent,
         started=report.rounds[0].started_at if report.rounds else "",
         marks=[mark for mark in RoundMark if mark.sign],

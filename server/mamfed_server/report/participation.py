@@ -105,6 +105,22 @@ def never_asked(events: Sequence[Event], rounds: Sequence[RoundRecord]) -> dict[
     return {site: reasons[site] for site in sorted(reasons) if site not in asked}
 
 
+def privacy_sentences(rounds: Sequence[RoundRecord]) -> list[str]:
+    """Return what each site that trains with differential privacy has stated last."""
+    last = {
+        site: update.privacy
+        for record in rounds
+        for site, update in record.accepted.items()
+        if update.privacy
+    }
+    return [
+        f"{site} states that it trained with differential privacy of each of its patients: epsilon "
+        f"{spent.epsilon:.4g} at delta {spent.delta:g}, over all its rounds of all plans so far. "
+        "That covers the weights, not the counts and scores."
+        for site, spent in sorted(last.items())
+    ]
+
+
 def _line(counted: Attendance, rounds: Sequence[RoundRecord]) -> SiteLine:
     marks = [mark_of(record, counted.site) for record in rounds]
     return SiteLine(counted.site, marks, counted.accepted, counted.rounds)

@@ -260,6 +260,9 @@ class _Run:
         for site, reason in record.refused.items():
             warning = f"{stage} round {server_round}: {site} left out: {reason}"
             self.log.write("refused", **where, site=site, warning=warning)
+        for site, update in record.accepted.items():
+            if update.privacy:
+                self.log.write("privacy", **where, site=site, **update.privacy.model_dump())
         return averaged, record
 
     def _validate(self, state: State, record: RoundRecord) -> RoundRecord:

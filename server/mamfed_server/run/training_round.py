@@ -143,6 +143,7 @@ class TrainingRound:
                 num_examples=self._reports[site].num_examples,
                 share=share,
                 loss=self._reports[site].loss,
+                privacy=self._reports[site].privacy,
             )
             for site, share in site_shares.items()
         }

@@ -24,18 +24,19 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
-from mamfed_common.config import Config
+from mamfed_common.config import Config, ExtensibleConfig
 from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import expected_state
+from mamfed_common.protocol.tasks import PrivacySpent
 from mamfed_common.runtime.bounded import DOCUMENT_BYTES, STATE_BYTES, read_values
 from mamfed_common.runtime.files import (
     DRAFT,
@@ -61,12 +62,23 @@ NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 """``next`` exists only briefly: it is complete on disk before ``latest`` becomes ``previous``."""
 
 
-class Contribution(Config):
-    """One accepted update: its examples by kind, share of the average, and training loss."""
+class Contribution(ExtensibleConfig):
+    """One accepted update.
+
+    Attributes:
+        num_examples: Its examples by kind.
+        share: Its share of the average.
+        loss: Its training loss; None if the site withholds it.
+        privacy: The differential privacy that the site's patients have spent so far, if it trains
+            with it; the site says so, and the server cannot check it.
+    """
+
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"privacy"})
 
     num_examples: Examples
     share: float
     loss: float | None
+    privacy: PrivacySpent | None = None
 
 
 class RoundRecord(Config):
