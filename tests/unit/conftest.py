@@ -15,6 +15,7 @@ SLOW = (
     "client/node/test_client_app.py",
     "client/node/test_executor.py",
     "client/node/test_preflight.py",
+    "client/node/test_private_round.py",
     "client/node/test_supernode.py",
     "client/prediction/test_geometry.py",
     "client/prediction/test_in_browser.py",

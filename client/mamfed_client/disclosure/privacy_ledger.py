@@ -21,12 +21,12 @@ from mamfed_client.site.policy import PatientPrivacy
 from mamfed_common.config import DIGEST, Config
 from mamfed_common.errors import SetupError
 from mamfed_common.protocol.tasks import PrivacySpent, RefusalCode
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
 from mamfed_common.runtime.files import reason, write_atomic
 from mamfed_common.runtime.lock import short_lock
 from mamfed_common.runtime.optional_packages import check_installed
 
 SECRET_BYTES = 32
-MAX_BYTES = 1 << 20
 
 
 class Charge(Config):
@@ -119,8 +119,7 @@ class PrivacyLedger:
 
     def _read(self) -> _Book:
         try:
-            with self.path.open("rb") as file:
-                book = _Book.model_validate_json(file.read(MAX_BYTES))
+            book = _Book.model_validate_json(read_bytes(self.path, DOCUMENT_BYTES))
         except FileNotFoundError:
             return _Book()
         except (ValidationError, OSError) as error:

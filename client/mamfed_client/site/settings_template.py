@@ -128,7 +128,7 @@ policy:
     # These two bound what a site can do to the average; they guarantee nothing about a patient.
     noise_multiplier: 0
     # Differential privacy of each training patient (docs/site.md); null: none. For example
-    #   {{noise_multiplier: 1.0, clip_norm: 1.0, patients_a_step: 16, max_epsilon: 8, delta: 1.0e-5}}
+    #   {{noise_multiplier: 1.0, clip_norm: 1.0, patients_a_step: 16, max_epsilon: 8}}
     # Training stops before epsilon exceeds max_epsilon, over all plans.
     patients: null
 """

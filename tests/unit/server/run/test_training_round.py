@@ -28,10 +28,11 @@ from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import TRAINED_ON
 from mamfed_common.protocol.messages import ARRAYS, WEIGHTS, pack, unpack_body, unpack_painter
-from mamfed_common.protocol.tasks import EvaluateTask, TrainReport, TrainTask
+from mamfed_common.protocol.tasks import EvaluateTask, PrivacySpent, TrainReport, TrainTask
 from mamfed_server.report.page import report_run
 from mamfed_server.run.run import Job, make_server_app, run_job
 from mamfed_server.run.transport import GridTransport
+from mamfed_server.run_folder.event_log import as_log_line, read_events
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_simulations.federation.in_process import InProcessTransport
 
@@ -134,6 +135,41 @@ def test_nan_weights_are_refused_by_name(tmp_path, tiny_plan):
         return reply(message, state)
 
     assert "backbone.head.bias" in refused_with(answer, tmp_path, tiny_plan)
+
+
+def test_what_a_site_states_of_its_privacy_is_in_the_record_the_events_and_the_page(
+    tmp_path, tiny_plan
+):
+    spent = PrivacySpent(epsilon=2.5, delta=1e-5)
+
+    def answer(message, task, state):
+        used = description("bea").images_used(task.plan, task.stage)
+        report = TrainReport(num_examples=used, loss=None, privacy=spent)
+        return Message(pack(report, state), reply_to=message)
+
+    sites = Sites()
+    sites.train_answer["bea"] = answer
+    folder = run(sites, tiny_plan, tmp_path / "run")
+    accepted = folder.rounds()[0].accepted
+    assert accepted["bea"].privacy == spent
+    assert "privacy" not in accepted["ada"].model_dump(mode="json")
+    events = [event for event in read_events(folder.path) if event["event"] == "privacy"]
+    assert {(e["site"], e["epsilon"], e["delta"]) for e in events} == {("bea", 2.5, 1e-5)}
+    assert " privacy stage=pretraining server_round=1 site=bea " in as_log_line(events[0])
+    page = report_run(folder.path)
+    assert "bea states that it trained with differential privacy" in page.read_text()
+
+
+@pytest.mark.parametrize("privacy", ['{"epsilon": 1e999, "delta": 1e-5}', '{"epsilon": 1}', "2"])
+def test_a_statement_of_privacy_that_makes_no_sense_is_refused(tmp_path, tiny_plan, privacy):
+    def answer(message, task, state):
+        used = json.dumps(description("bea").images_used(task.plan, task.stage))
+        content = pack(TrainReport(num_examples={"benign": 20}, loss=1), state)
+        text = f'{{"num_examples": {used}, "loss": 1, "privacy": {privacy}}}'
+        content["body"] = ConfigRecord({"json": text})
+        return Message(content, reply_to=message)
+
+    assert refused_with(answer, tmp_path, tiny_plan).startswith("TrainReport.privacy: ")
 
 
 def test_a_wrong_shape_is_refused(tmp_path, tiny_plan):
