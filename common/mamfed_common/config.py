@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Pattern of a site's name, which becomes part of file names and reports."""
@@ -12,6 +17,17 @@ DIGEST = r"^[0-9a-f]{64}$"
 """Pattern of a SHA-256 in hexadecimal."""
 HEX_DIGITS = r"^[0-9a-f]{12,64}$"
 """Pattern of a SHA-256 cut to its first 12 digits or more."""
+
+
+def printable(text: str) -> str:
+    """Return a text if a terminal shows it as it is.
+
+    Raises:
+        ValueError: It has control characters.
+    """
+    if not text.isprintable():
+        raise ValueError("contains unprintable characters")
+    return text
 
 
 class Config(BaseModel):

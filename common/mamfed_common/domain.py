@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from mamfed_common.config import DIGEST
+from mamfed_common.config import DIGEST, printable
 
 
 class Stage(StrEnum):
@@ -23,6 +23,8 @@ class Stage(StrEnum):
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 Purpose = Literal["benign", "malignant", "without_malignancy"]
+PurposeName = Annotated[str, Field(pattern="^(benign|malignant|without_malignancy)$")]
+"""A purpose as a key that another machine sent."""
 PURPOSES: tuple[Purpose, ...] = ("benign", "malignant", "without_malignancy")
 """For stage 1; for stage 2 and its evaluation; images on which any marked pixel is a false alarm,
 which include the benign ones."""
@@ -51,5 +53,8 @@ single images (docs/decisions/0037).
 """
 
 Count = Annotated[int, Field(ge=0, le=MAX_IMAGES, strict=True)]  # refuses JSON's true and 7.0
+_Name = Annotated[str, Field(max_length=100), AfterValidator(printable)]
+Tally = Annotated[dict[_Name, Count], Field(max_length=256)]
+"""Counts by name, such as a reason or a vendor: as many as a hospital can have, and no more."""
 Examples = Annotated[dict[Purpose, Count], AfterValidator(_not_empty)]
 """Images that a site used, by purpose; they determine its share of the average."""

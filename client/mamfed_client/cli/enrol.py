@@ -148,10 +148,11 @@ def join(
     answer = read_welcome(welcome)
     identity.check_own(site_home, answer, name)
     _show(answer)
-    if identity.is_known(site_home, answer):
-        _tell("this site already trusts this authority and plan key")
+    news = identity.news_in(site_home, answer)
+    if news == []:
+        _tell("this site already trusts this address, authority and plan key")
     else:
-        _confirm(site_home, yes=yes)
+        _confirm(site_home, news or ["address", "authority", "plan key"], yes=yes)
     with home_lock(home):
         identity.check_own(site_home, answer, name)  # its keys may have been replaced meanwhile
         identity.join(site_home, answer)
@@ -173,12 +174,16 @@ def _show(answer: Welcome) -> None:
     typer.echo(f"server: {answer.server}")
     typer.echo(f"contact: {answer.contact or NO_CONTACT}")
     typer.echo(f"certificate valid until: {end:%Y-%m-%d}")
-    typer.echo(f"fingerprint of authority and plan key: {answer.fingerprint()}")
+    typer.echo(f"fingerprint of address, authority and plan key: {answer.fingerprint()}")
 
 
-def _confirm(home: SiteHome, *, yes: bool) -> None:
+def _confirm(home: SiteHome, news: list[str], *, yes: bool) -> None:
     if home.welcome.exists():
-        _tell("warning: the authority or plan key differs from the one this site trusts so far")
+        _tell(f"warning: this site trusts another {' and another '.join(news)} so far")
+    _tell(
+        "if the coordinator reads another fingerprint, say no; an earlier mamfed showed one that "
+        "covers no address: let them run mamfed-server init of this version to see the new one"
+    )
     confirm("Did the coordinator read the same fingerprint over the phone?", yes=yes)
 
 

@@ -124,12 +124,12 @@ def check_own(home: SiteHome, welcome: Welcome, site: str) -> None:
     check_welcome(welcome, load_tls_key(home).public_key(), load_node_key(home).public_key())
 
 
-def is_known(home: SiteHome, welcome: Welcome) -> bool:
-    """Return whether this site already trusts a welcome's authority and plan key."""
+def news_in(home: SiteHome, welcome: Welcome) -> list[str] | None:
+    """Return what differs from the welcome that this site trusts; None: it trusts none."""
     try:
-        return load_welcome(home).fingerprint() == welcome.fingerprint()
+        return welcome.differences(load_welcome(home))
     except SetupError:  # none yet, or a damaged one: nothing is known
-        return False
+        return None
 
 
 def join(home: SiteHome, welcome: Welcome) -> None:

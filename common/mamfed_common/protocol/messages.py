@@ -53,6 +53,8 @@ PAINTER = "painter"
 SAFETENSORS = "safetensors"
 BODY = "body"
 JSON = "json"
+MAX_BODY = 1 << 20
+"""Maximum number of characters of a body, which is a plan or some counts: a few kB."""
 
 
 class Update(NamedTuple):
@@ -115,10 +117,12 @@ def unpack_body(content: RecordDict, kind: type[Body]) -> Body:
     text = records[BODY].get(JSON) if BODY in records else None
     if not isinstance(text, str):
         raise WeightsError(f"message has no {BODY!r} record, expected a {kind.__name__}")
+    if len(text) > MAX_BODY:
+        raise WeightsError(f"{kind.__name__}: {len(text)} characters, at most {MAX_BODY} expected")
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_input=False, include_url=False)[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         if key and key not in kind.model_fields:  # never quoted: its text comes from outside
             raise WeightsError(f"{kind.__name__}: has an unknown key") from None

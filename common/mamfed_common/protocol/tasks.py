@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from mamfed_common.config import SITE_NAME, Config, ExtensibleConfig
-from mamfed_common.domain import Examples, Part, Purpose, Splits, Stage
+from mamfed_common.domain import Count, Examples, Part, Purpose, PurposeName, Splits, Stage, Tally
 from mamfed_common.plan import TrainingPlan
 
 ModelKind = Literal["shared", "personal"]
@@ -95,12 +95,12 @@ class SiteDescription(Config):
     """
 
     site: str = Field(pattern=SITE_NAME)
-    images: dict[str, dict[Part, int]]
-    patients: dict[str, dict[Part, int]]
-    rows: int = Field(ge=0)
-    rejected: dict[str, int]
-    left_out: dict[str, int]
-    vendors: dict[str, int]
+    images: dict[PurposeName, dict[Part, Count]]
+    patients: dict[PurposeName, dict[Part, Count]]
+    rows: Count
+    rejected: Tally
+    left_out: Tally
+    vendors: Tally
     splits: Splits = ()
 
     def images_used(self, plan: TrainingPlan, stage: Stage) -> dict[Purpose, int]:

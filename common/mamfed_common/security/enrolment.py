@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AfterValidator, Field
 
-from mamfed_common.config import SITE_NAME, Config
+from mamfed_common.config import SITE_NAME, Config, printable
 from mamfed_common.errors import SetupError
 from mamfed_common.runtime.documents import read_json
 from mamfed_common.runtime.file_kinds import FileKind, expecting
@@ -40,14 +40,8 @@ from mamfed_common.security.signing import fingerprint
 SITE = Annotated[str, Field(pattern=SITE_NAME)]
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():  # terminals show it: no escape sequences
-        raise ValueError("contains unprintable characters")
-    return text
-
-
-Words = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-FederationName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Words = Annotated[str, Field(max_length=200), AfterValidator(printable)]
+FederationName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 """The common name of the federation's authority; X.509 allows 64 characters."""
 
 
@@ -166,13 +160,38 @@ class Welcome(Config):
         return parse_certificate(self.certificate, "welcome's certificate")
 
     def fingerprint(self) -> str:
-        """Return the fingerprint to compare by phone; it covers the authority and the plan key."""
-        return federation_fingerprint(self.authority(), self.plan_public_key())
+        """Return the fingerprint to compare by phone, see :func:`federation_fingerprint`."""
+        return federation_fingerprint(self.server, self.authority(), self.plan_public_key())
+
+    def differences(self, other: Welcome) -> list[str]:
+        """Return in words what the fingerprint covers and another welcome has otherwise."""
+        differs = {
+            "address": self.server != other.server,
+            "authority": self.authority() != other.authority(),
+            "plan key": spki(self.plan_public_key()) != spki(other.plan_public_key()),
+        }
+        return [what for what, is_other in differs.items() if is_other]
 
 
-def federation_fingerprint(authority: x509.Certificate, plan_key: Ed25519PublicKey) -> str:
-    """Return the fingerprint to compare by phone; it covers the authority and the plan key."""
-    return fingerprint(authority.public_bytes(Encoding.DER) + spki(plan_key))
+FINGERPRINT_PURPOSE = "mamfed federation 2"
+
+
+def federation_fingerprint(
+    server: str, authority: x509.Certificate, plan_key: Ed25519PublicKey
+) -> str:
+    """Return the fingerprint to compare by phone.
+
+    It covers all that a site trusts and cannot check itself: the server's address, the authority's
+    certificate with the federation's name, and the plan key. The rest of a welcome follows from
+    these and from the site's own keys (docs/decisions/0055).
+    """
+    covered = [
+        FINGERPRINT_PURPOSE,
+        server,
+        authority.public_bytes(Encoding.DER).hex(),
+        spki(plan_key).hex(),
+    ]
+    return fingerprint(json.dumps(covered).encode())
 
 
 def check_request(request: EnrolmentRequest) -> None:

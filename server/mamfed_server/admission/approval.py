@@ -12,7 +12,12 @@ from mamfed_common.protocol.versions import FLOWER, same_minor
 from mamfed_common.runtime.documents import did_you_mean
 from mamfed_common.runtime.lock import home_lock
 from mamfed_common.security.certificates import common_name, parse_certificate
-from mamfed_common.security.enrolment import EnrolmentRequest, Welcome, check_request
+from mamfed_common.security.enrolment import (
+    EnrolmentRequest,
+    Welcome,
+    check_request,
+    federation_fingerprint,
+)
 from mamfed_common.security.keys import openssh_text
 from mamfed_common.security.signing import node_fingerprint
 from mamfed_server.admission.certificate_authority import issue_site, load_authority, load_plan_key
@@ -95,6 +100,16 @@ def _approve(
     )
     save_site(home, entry)
     return welcome
+
+
+def own_fingerprint(home: ServerHome) -> str:
+    """Return the fingerprint that sites compare: of the address, the authority and the plan key.
+
+    Raises:
+        SetupError: ``server.yaml``, the authority or the plan key cannot be used.
+    """
+    public_key = load_plan_key(home).public_key()
+    return federation_fingerprint(load_settings(home).address(), load_authority(home), public_key)
 
 
 def revoke(home: ServerHome, site: str) -> SiteEntry:

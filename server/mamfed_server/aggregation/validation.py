@@ -15,7 +15,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
-from mamfed_common.domain import MAX_IMAGES, PURPOSES, Part, Purpose
+from mamfed_common.domain import PURPOSES, Part, Purpose
 from mamfed_common.errors import WeightsError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State
@@ -24,6 +24,8 @@ from mamfed_common.protocol.messages import ARRAYS, BODY, JSON, unpack_body, unp
 from mamfed_common.protocol.tasks import SiteDescription, TrainReport
 
 MIN_FOR_MEDIAN = 3
+MAX_LOSS = 1e9
+"""Largest loss of a training that has not diverged, with orders of magnitude to spare."""
 
 
 class WrongCountError(WeightsError):
@@ -52,12 +54,7 @@ def read_description(content: RecordDict) -> SiteDescription:
     """
     with _decoding_errors_as_weights_errors():
         _check_records(content, {BODY})
-        description = unpack_body(content, SiteDescription)
-        for counts in (*description.images.values(), *description.patients.values()):
-            for part, count in counts.items():
-                if not 0 <= count <= MAX_IMAGES:
-                    raise WeightsError(f"declares {count:.3g} images in {part!r}")
-        return description
+        return unpack_body(content, SiteDescription)
 
 
 def read_update(
@@ -82,6 +79,10 @@ def read_update(
             found, expected = report.num_examples.get(kind, 0), declared.get(kind, 0)
             if found != expected:
                 raise WrongCountError(f"claims {found} {kind} examples but declared {expected}")
+        if report.loss is not None and abs(report.loss) > MAX_LOSS:
+            raise WeightsError(
+                f"reports a loss of {report.loss:.3g}, at most {MAX_LOSS:g} expected"
+            )
         return Candidate(state, report, distance(state, start))
 
 
@@ -102,6 +103,7 @@ def read_score(
         _check_at_most("images", images, malignant)
         # A small lesion may vanish on the plan's coarser grid; its image then counts as without.
         _check_at_most("images in all", images + others, malignant + without)
+        _check_at_most("lesions", score.lesions or 0, images * plan.image_size**2)
         _check_at_most("lesions found", score.lesions_found or 0, score.lesions or 0)
         redrawn = score.lesions_redrawn or 0
         _check_at_most("lesions redrawn as tissue", score.redrawn_as_tissue or 0, redrawn)

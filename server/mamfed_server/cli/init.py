@@ -74,21 +74,19 @@ def _create_missing(home: ServerHome, wanted: ServerSettings) -> dict[str, bool]
 
 
 def _print_result(home: ServerHome, created: dict[str, bool], differs: bool) -> None:
-    from mamfed_common.security.enrolment import federation_fingerprint
+    from mamfed_server.admission.approval import own_fingerprint
     from mamfed_server.admission.certificate_authority import (
         load_authority,
-        load_plan_key,
         load_server_certificate,
     )
 
     authority = load_authority(home)
-    fingerprint = federation_fingerprint(authority, load_plan_key(home).public_key())
     for part, is_new in created.items():
         typer.echo(f"{part}: {'created' if is_new else 'kept'}")
     typer.echo(f"authority valid until: {authority.not_valid_after_utc:%Y-%m-%d}")
     end = load_server_certificate(home).not_valid_after_utc
     typer.echo(f"server certificate valid until: {end:%Y-%m-%d}")
-    typer.echo(f"fingerprint of authority and plan key: {fingerprint}")
+    typer.echo(f"fingerprint of address, authority and plan key: {own_fingerprint(home)}")
     if differs:
         console().print(
             f"warning: {home.settings_path} was kept and differs from these options; to change it, "

@@ -65,6 +65,7 @@ def approve(
     console().print(f"site: {enrolment.site} ({kind})")
     console().print(f"contact: {enrolment.contact or 'none given'}")
     console().print(f"fingerprint: {enrolment.fingerprint()}")
+    console().print(f"yours, to read to the site: {approval.own_fingerprint(server_home)}")
     confirm("Did the site read the same fingerprint to you over the phone?", yes=yes)
     welcome = approval.approve(server_home, enrolment, replace=replace)
     write_document(target, welcome)
@@ -135,6 +136,7 @@ def rotate(
     seconds.
     """
     from mamfed_common.runtime.lock import home_lock
+    from mamfed_server.admission.approval import own_fingerprint
     from mamfed_server.admission.certificate_authority import issue_server, load_server_certificate
     from mamfed_server.admission.registry import load_sites
     from mamfed_server.settings import ServerHome, load_settings
@@ -145,6 +147,8 @@ def rotate(
         issue_server(server_home, settings.hosts, days or settings.certificate_days)
     end = load_server_certificate(server_home).not_valid_after_utc
     typer.echo(f"server certificate for {', '.join(settings.hosts)}, valid until {end:%Y-%m-%d}")
+    mark = own_fingerprint(server_home)
+    typer.echo(f"fingerprint of address, authority and plan key: {mark}")
     rows = [_row(entry) for entry in load_sites(server_home).values() if entry.status == "active"]
     _warn_of_expiry([row for row in rows if row["days_left"] < RENEW_DAYS])
 

@@ -233,7 +233,16 @@ def test_another_authority_is_asked_about_again(tmp_path, site, request_, welcom
     ok(_join(site, welcome, "--yes"))
     other = approve(new_coordinator(tmp_path / "other"), request_)
     result = _join(site, other, input="n\n")
-    assert "the authority or plan key differs" in result.output
+    assert "trusts another authority and another plan key so far" in result.output
+    assert identity.load_welcome(site) == welcome
+
+
+def test_another_address_of_the_same_authority_is_asked_about(site, welcome):
+    ok(_join(site, welcome, "--yes"))
+    elsewhere = welcome.model_copy(update={"server": "evil.example.org:9443"})
+    result = _join(site, elsewhere, input="n\n")
+    assert result.exit_code == 1
+    assert "trusts another address so far" in result.output
     assert identity.load_welcome(site) == welcome
 
 

@@ -133,12 +133,14 @@ def test_a_slow_clock_of_half_an_hour_does_no_harm(site, welcome):
     _check(site, welcome, now=datetime.now(UTC) - timedelta(minutes=30))
 
 
-def test_the_fingerprint_of_a_welcome_covers_authority_and_plan_key(tmp_path, welcome):
+def test_the_fingerprint_of_a_welcome_covers_address_authority_and_plan_key(tmp_path, welcome):
     other = new_coordinator(tmp_path / "other")
     key = openssh_text(Ed25519PrivateKey.generate().public_key())
-    changes = {"ca_certificate": other.ca.read_text()}, {"plan_key": key}
+    addresses = "evil.example.org:9443", f"{welcome.address()[0]}:1"
+    changes = [{"ca_certificate": other.ca.read_text()}, {"plan_key": key}]
+    changes += [{"server": address} for address in addresses]
     prints = {welcome.model_copy(update=change).fingerprint() for change in changes}
-    assert len({*prints, welcome.fingerprint()}) == 3
+    assert len({*prints, welcome.fingerprint()}) == 5
     assert welcome.model_copy(update={"contact": "x"}).fingerprint() == welcome.fingerprint()
 
 

@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import pytest
@@ -229,3 +230,40 @@ def test_a_painter_comes_with_the_final_test_only(tiny_plan):
         unpack_body(RecordDict({BODY: ConfigRecord({JSON: text})}), EvaluateTask)
     with pytest.raises(WeightsError, match="2 arrays"):
         unpack_update(pack_task(final_test(tiny_plan, painter=True), STATE, PAINTER), STATE)
+
+
+BOUNDED = {
+    "a long reason": {"rejected": {"x" * 101: 1}},
+    "an escape sequence": {"left_out": {"\x1b[2J": 1}},
+    "many vendors": {"vendors": {f"v{n}": 1 for n in range(257)}},
+    "a huge count": {"vendors": {"a": 10**30}},
+    "a negative count": {"rejected": {"a": -1}},
+    "huge rows": {"rows": 10**30},
+    "an unknown purpose": {"images": {"Anna Schmidt": {"train": 1}}},
+    "huge images": {"images": {"benign": {"train": 10**30}}},
+    "huge patients": {"patients": {"benign": {"train": 10**30}}},
+    "a fraction": {"rows": 1.5},
+    "200,000 keys": {"vendors": {f"v{n}": 1 for n in range(200_000)}},
+}
+
+
+@pytest.mark.parametrize("change", BOUNDED.values(), ids=BOUNDED)
+def test_every_field_of_a_description_is_bounded(change):
+    good = {
+        "site": "north",
+        "images": {"benign": {"train": 1}},
+        "patients": {"benign": {"train": 1}},
+        "rows": 1,
+        "rejected": {"no patient": 1},
+        "left_out": {},
+        "vendors": {"Siemens": 1},
+    }
+    unpack_body(_of_text(json.dumps(good)), SiteDescription)
+    with pytest.raises(WeightsError) as caught:
+        unpack_body(_of_text(json.dumps(good | change)), SiteDescription)
+    assert len(str(caught.value)) < 300
+    assert "Schmidt" not in str(caught.value)
+
+
+def _of_text(text):
+    return RecordDict({BODY: ConfigRecord({JSON: text})})

@@ -41,7 +41,7 @@ def test_init_says_what_to_read_over_the_phone_and_when_things_end(tmp_path):
     assert f"authority valid until: {year + 10}" in output
     end = load_server_certificate(ServerHome(tmp_path / "c")).not_valid_after_utc
     assert f"server certificate valid until: {end:%Y-%m-%d}" in output
-    assert "fingerprint of authority and plan key: " in output
+    assert "fingerprint of address, authority and plan key: " in output
 
 
 def test_init_after_a_kill_makes_what_is_missing(tmp_path):
