@@ -34,7 +34,8 @@ from mamfed_client.node.supernode import LONGEST_POLL  # noqa: E402
 from mamfed_client.site.settings import SiteHome  # noqa: E402
 from mamfed_common.security.enrolment import read_welcome  # noqa: E402
 from mamfed_common.security.keys import read_key  # noqa: E402
-from mamfed_server.fleet.superlink import LinkTransport, SuperLink  # noqa: E402
+from mamfed_server.fleet.link_transport import LinkTransport  # noqa: E402
+from mamfed_server.fleet.superlink import SuperLink  # noqa: E402
 
 POLLS, CONNECTIONS, LOOKS = 400, 200, 20
 

@@ -20,26 +20,27 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import httpx
-from cryptography.hazmat.primitives.serialization import Encoding
-from flwr.proto.fleet_pb2 import (
+
+from mamfed_client.node.connection_errors import causes, explain
+from mamfed_client.node.flower_compat import (
+    FleetHttpClient,
+    FlowerError,
+    ProtobufCall,
+    ProtobufRequestContext,
     PullMessagesRequest,
     PullMessagesResponse,
     PushMessagesRequest,
     PushMessagesResponse,
 )
-from flwr.supercore.error import FlowerError
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supernode.fleet_http_client import FleetHttpClient
-
-from mamfed_client.node.connection_errors import causes, explain
 from mamfed_client.node.proxies import check_proxy
+from mamfed_client.node.server_tls import detail_of, tls_context
 from mamfed_client.site.certificate import site_certificate
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import OUTCOMES, REFUSED, STARTS_OVER, RunEnding, State
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.protocol.versions import INSTANCE_HEADER, MAMFED_HEADER, RUN_HEADER
-from mamfed_common.security.certificates import check_validity, pair_reason, read_certificate
+from mamfed_common.security.certificates import check_validity
 
 logger = logging.getLogger(__name__)
 
@@ -50,27 +51,6 @@ OTHER_VERSION = LinkError.exit_code
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
-
-
-def tls_context(home: SiteHome) -> ssl.SSLContext:
-    """Return a TLS 1.3 context with only the federation's authority and the site's certificate.
-
-    Raises:
-        SetupError: A file is missing or damaged, or key and certificate do not match.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    authority = read_certificate(home.ca)
-    try:
-        context.load_verify_locations(cadata=authority.public_bytes(Encoding.DER))
-        context.load_cert_chain(home.certificate, home.tls_key)
-    except OSError as error:
-        reason = pair_reason(home.certs, error)
-        raise SetupError(
-            f"{home.certs}: this site's certificate cannot be used ({reason}); run mamfed-client "
-            "join with the newest welcome"
-        ) from None
-    return context
 
 
 @dataclass
@@ -262,12 +242,3 @@ def _harmless(error: httpx.TransportError) -> httpx.TransportError:
 def _is_flowers(response: httpx.Response) -> bool:
     """Return whether a 403 is Flower's own, "the run is over", and not the coordinator's."""
     return FlowerError.from_json(response.text) is not None
-
-
-def detail_of(response: httpx.Response, otherwise: str) -> str:
-    """Return the coordinator's reason for a refusal, reduced to printable characters."""
-    try:
-        detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return otherwise
-    return "".join(c if c.isprintable() else " " for c in detail)[:300]

@@ -15,29 +15,31 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
 import httpx
 from flwr.app import Context, Error, Message
-from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
-from flwr.supercore.interceptors import (
+
+from mamfed_client.node.flower_compat import (
+    AcquireTaskRequest,
+    HeartbeatSender,
+    RuntimeHttpClient,
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
+    SubStatus,
     SuperExecAuthHttpInterceptor,
+    TaskType,
+    check_flower_parts,
+    make_simple_http_retry_invoker,
+    make_task_heartbeat_fn_http,
+    pull_task_input,
+    push_message,
+    push_task_output,
+    set_worker_arrival,
+    start_log,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime import run_clientapp
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
-
-from mamfed_client.node.flower_compat import check_flower_parts, start_log
 from mamfed_client.node.supernode import ARRIVAL, RUNTIME_FILE
 from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_client.site.status import STARTS_OVER, Task, update_status
@@ -254,9 +256,7 @@ def main() -> None:
     # Flower raises SIGINT when a task's lease has expired and its result is no longer needed.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A task is handed out while the arrays of its message are still arriving.
-    run_clientapp.pull_and_inflate_object_from_tree = partial(  # type: ignore[attr-defined]
-        pull_and_inflate_object_from_tree, **ARRIVAL
-    )
+    set_worker_arrival(ARRIVAL)
     start_log()
     home = SiteHome(Path(sys.argv[1]).resolve())
     try:

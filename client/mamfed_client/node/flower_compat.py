@@ -1,17 +1,85 @@
-"""Check of Flower's undocumented API that a site's processes use, before they start."""
+"""Flower's undocumented API as a site's processes use it: all imports, replacements and checks.
+
+The node is Flower's SuperNode and the worker replaces Flower's own, so both need parts of Flower
+that are not documented. No other module of the client imports them. Works with Flower 1.41 to 1.42.
+"""
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from mamfed_common.errors import SetupError
-from mamfed_common.protocol.versions import check_flower, flower_version
+from flwr.common.constant import SubStatus
+from flwr.proto.fleet_pb2 import (
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.error import FlowerError
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.main import create_app
+from flwr.supernode.nodestate import NodeStateFactory
+from flwr.supernode.runtime import run_clientapp
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-PARTS: tuple[tuple[str, str, str], ...] = (
+from mamfed_common.protocol import flower_compat
+from mamfed_common.protocol.flower_compat import FlowerPart
+
+__all__ = [
+    "AcquireTaskRequest",
+    "FleetHttpClient",
+    "FlowerError",
+    "HeartbeatSender",
+    "NodeStateFactory",
+    "ObjectStoreFactory",
+    "ProtobufCall",
+    "ProtobufRequestContext",
+    "PullMessagesRequest",
+    "PullMessagesResponse",
+    "PushMessagesRequest",
+    "PushMessagesResponse",
+    "RuntimeHttpClient",
+    "RuntimeTokenHttpInterceptor",
+    "RuntimeVersionHttpInterceptor",
+    "SubStatus",
+    "SuperExecAuthHttpInterceptor",
+    "TaskType",
+    "check_flower_parts",
+    "create_app",
+    "make_simple_http_retry_invoker",
+    "make_task_heartbeat_fn_http",
+    "pull_task_input",
+    "push_message",
+    "push_task_output",
+    "replace_clock",
+    "replace_fleet_client",
+    "set_node_arrival",
+    "set_worker_arrival",
+    "start_log",
+    "start_node",
+]
+
+PARTS: tuple[FlowerPart, ...] = (
     (
         "flwr.supernode.start_client_internal",
         "start_client_internal",
@@ -71,19 +139,41 @@ PARTS: tuple[tuple[str, str, str], ...] = (
 """Module, name in it, and the parameters that mamfed passes."""
 
 
-def check_flower_parts(parts: tuple[tuple[str, str, str], ...] = PARTS) -> None:
-    """Check that Flower's version is supported and has all the parts in use (Flower 1.41-1.42).
+def check_flower_parts(parts: tuple[FlowerPart, ...] = PARTS) -> None:
+    """Check that Flower's version is supported and has all the parts in use.
 
     Raises:
         SetupError: The version is not supported, or a part or parameter is missing.
     """
-    check_flower()
-    for module, name, parameters in parts:
-        part = _find(module, name)
-        if part is None:
-            _refuse(f"{module} has no {name}")
-        if missing := _missing(part, parameters):
-            _refuse(f"{module}.{name} has no parameter {missing[0]!r}")
+    flower_compat.check_flower_parts(parts)
+
+
+start_node = start_client_internal.start_client_internal
+"""Run Flower's SuperNode until it is stopped."""
+
+
+def replace_fleet_client(client: type[FleetHttpClient]) -> None:
+    """Let the node talk to the coordinator through ``client``."""
+    fleet_http_connection.FleetHttpClient = client  # type: ignore[attr-defined]
+
+
+def replace_clock(clock: Any) -> None:
+    """Let the node's main loop sleep with ``clock.sleep`` instead of ``time.sleep``."""
+    start_client_internal.time = clock  # type: ignore[attr-defined]
+
+
+def set_node_arrival(pauses: Mapping[str, Any]) -> None:
+    """Set how the node waits for the parts of a message from the coordinator."""
+    start_client_internal.pull_objects = partial(  # type: ignore[attr-defined]
+        pull_objects, **pauses
+    )
+
+
+def set_worker_arrival(pauses: Mapping[str, Any]) -> None:
+    """Set how the worker waits for the parts of a message: a task starts before all arrived."""
+    run_clientapp.pull_and_inflate_object_from_tree = partial(  # type: ignore[attr-defined]
+        pull_and_inflate_object_from_tree, **pauses
+    )
 
 
 def start_log() -> None:
@@ -95,25 +185,3 @@ def start_log() -> None:
     flower.handlers.clear()
     # The node logs a lost connection once; Flower would log it 40 times a minute.
     flower.addFilter(lambda record: not str(record.msg).startswith("Connection attempt failed"))
-
-
-def _find(module: str, name: str) -> Any:
-    try:
-        part: Any = import_module(module)
-    except ModuleNotFoundError:
-        return None
-    for attribute in name.split("."):
-        part = getattr(part, attribute, None)
-    return part
-
-
-def _missing(part: Callable[..., Any], parameters: str) -> list[str]:
-    if not parameters:
-        return []
-    return sorted(set(parameters.split()) - set(inspect.signature(part).parameters))
-
-
-def _refuse(what: str) -> None:
-    raise SetupError(
-        f"Flower {flower_version()}: {what}; install a version of Flower that this mamfed supports"
-    )

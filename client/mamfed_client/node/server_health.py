@@ -11,6 +11,7 @@ import httpx
 
 from mamfed_client.node.connection_errors import ServerDown, explain, is_server_down
 from mamfed_client.node.proxies import check_proxy
+from mamfed_client.node.server_tls import detail_of, tls_context
 from mamfed_client.site.settings import SiteHome
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
@@ -39,8 +40,6 @@ def ask_health(home: SiteHome, server: str) -> HealthReply:
         ServerDown: Nothing listens at its address.
         LinkError: The server does not answer, is not the right one, or refuses this site.
     """
-    from mamfed_client.node.connection import detail_of, tls_context
-
     context = tls_context(home)
     check_proxy(server)
     before = time.time()

@@ -2,8 +2,7 @@
 
 It is Flower's SuperNode with outbound connections only. Its worker is a process of our own
 (``executor.py``) that connects to it on 127.0.0.1 with a secret drawn at each start. The following
-parts of Flower are replaced before it runs; ``flower_compat.py`` checks that they still fit (Flower
-1.41-1.42):
+parts of Flower are replaced before it runs (``flower_compat.py``):
 
 * its HTTP client, which gets this site's TLS (``connection.py``);
 * its pauses, which get shorter: it sleeps 3 s between polls, longer than a whole round may take,
@@ -23,7 +22,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType, SimpleNamespace
@@ -31,14 +29,20 @@ from typing import Any
 
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
-from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supernode import fleet_http_connection, start_client_internal
-from flwr.supernode.main import create_app
-from flwr.supernode.nodestate import NodeStateFactory
 
-from mamfed_client.node.connection import Connection, fleet_client, tls_context
-from mamfed_client.node.flower_compat import check_flower_parts, start_log
+from mamfed_client.node.connection import Connection, fleet_client
+from mamfed_client.node.flower_compat import (
+    NodeStateFactory,
+    ObjectStoreFactory,
+    check_flower_parts,
+    create_app,
+    replace_clock,
+    replace_fleet_client,
+    set_node_arrival,
+    start_log,
+    start_node,
+)
+from mamfed_client.node.server_tls import tls_context
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import STARTS_OVER, read_status, update_status
 from mamfed_common.errors import MamfedError
@@ -166,11 +170,9 @@ def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
     tls_context(home)
     watchdog = Watchdog(link, silence_seconds)
     threading.Thread(target=watchdog.run, name="watchdog", daemon=True).start()
-    fleet_http_connection.FleetHttpClient = fleet_client(link)  # type: ignore[attr-defined]
-    start_client_internal.time = PollingClock(link)  # type: ignore[assignment, attr-defined]
-    start_client_internal.pull_objects = partial(  # type: ignore[attr-defined]
-        pull_objects, **ARRIVAL
-    )
+    replace_fleet_client(fleet_client(link))
+    replace_clock(PollingClock(link))
+    set_node_arrival(ARRIVAL)
     _run_flower(home, link, key)
     link.start_over("Flower's loop ended")
 
@@ -192,7 +194,7 @@ def serve_worker(home: SiteHome, states: NodeStateFactory) -> SimpleNamespace:
 def _run_flower(home: SiteHome, link: Connection, key: EllipticCurvePrivateKey) -> None:
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     runtime = serve_worker(home, states)
-    start_client_internal.start_client_internal(
+    start_node(
         state_factory=states,
         server_address=link.server,
         node_config={},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from flwr.cli.build import build_fab_from_files
+from mamfed_common.protocol.flower_compat import build_fab_from_files
 
 FAB_ID = "mamfed/federation"
 FAB_VERSION = "1.0.0"

@@ -33,17 +33,17 @@ from mamfed_common.protocol.versions import (
     same_minor,
 )
 from mamfed_common.runtime.wording import span
-from mamfed_server.fleet.superlink import (
+from mamfed_server.fleet.fleet_requests import (
     ACTIVATE_NODE,
     FLEET,
     KEY_HEADER,
     PUSH_MESSAGES,
     PUSH_OBJECT,
     VERSION_HEADER,
-    SuperLink,
     check_sender,
     key_of,
 )
+from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flwr.app import Message, RecordDict
-from flwr.common.constant import ErrorCode
 
 from mamfed_common.errors import MamfedError
+from mamfed_common.protocol.flower_compat import ErrorCode
 from mamfed_common.protocol.tasks import REFUSAL_CODES
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.wording import counted, span

@@ -1,7 +1,7 @@
 """How the round loop reaches sites, whatever carries the messages.
 
-:class:`GridTransport` goes over a Flower ``Grid`` (a simulation); ``superlink.LinkTransport`` over
-the SuperLink of this process (a federation between machines).
+:class:`GridTransport` goes over a Flower ``Grid`` (a simulation); ``link_transport.LinkTransport``
+goes over the SuperLink of this process (a federation between machines).
 """
 
 from __future__ import annotations

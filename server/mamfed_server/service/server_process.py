@@ -38,9 +38,10 @@ terminal.set_environment()
 from mamfed_server.admission.certificate_authority import load_plan_key  # noqa: E402
 from mamfed_server.admission.registry import Registry, SiteEntry  # noqa: E402
 from mamfed_server.fleet.duplicate_sites import DuplicateSites, warning  # noqa: E402
+from mamfed_server.fleet.link_transport import LinkTransport  # noqa: E402
 from mamfed_server.fleet.listener import TlsListener  # noqa: E402
 from mamfed_server.fleet.request_guard import Limits, RequestGuard  # noqa: E402
-from mamfed_server.fleet.superlink import LinkTransport, SuperLink  # noqa: E402
+from mamfed_server.fleet.superlink import SuperLink  # noqa: E402
 from mamfed_server.run.closing_message import ClosingMessage  # noqa: E402
 from mamfed_server.run.job import Job  # noqa: E402
 from mamfed_server.run.run import run_job  # noqa: E402 - set_environment must come before Flower

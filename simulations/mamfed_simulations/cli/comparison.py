@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,48 +19,51 @@ from mamfed_simulations.cli.options import (
     PlanFile,
     Seeds,
     Settings,
+    SiteFolders,
     Size,
     Workers,
     chosen_plan,
     number_of_workers,
+    print_json,
     site_folders,
+    sites_in,
 )
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
-    from mamfed_simulations.comparison.compare import Comparison
+    from mamfed_simulations.comparison.compare import ArmOutcome, Comparison
 
 ARM_LIST = "local,centralised,fedavg,personal,fedprox,fedbn,leave-one-out"
 
 
+Out = Annotated[Path, typer.Option(help="Output folder. An unfinished comparison there resumes.")]
+Arms = Annotated[
+    str | None, typer.Option(help="Arms to compare, separated by commas.", show_default=ARM_LIST)
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        max=100,
+        help="Cross-validate: test every patient once. Each fold trains with its own seed.",
+        show_default="one split",
+    ),
+]
+ProximalMu = Annotated[
+    float, typer.Option(min=0, help="FedProx weight (mu) if the plan sets none.")
+]
+
+
 def federation(
-    site: Annotated[
-        list[str],
-        typer.Option(metavar="NAME=FOLDER", help="A site and its data folder; repeat per site."),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Output folder. An unfinished comparison there resumes.")
-    ],
-    arms: Annotated[
-        str | None,
-        typer.Option(help="Arms to compare, separated by commas.", show_default=ARM_LIST),
-    ] = None,
+    site: SiteFolders,
+    out: Out,
+    arms: Arms = None,
     plan: PlanFile = None,
     size: Size = None,
     settings: Settings = None,
     seeds: Seeds = 1,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            max=100,
-            help="Cross-validate: test every patient once. Each fold trains with its own seed.",
-            show_default="one split",
-        ),
-    ] = None,
-    mu: Annotated[
-        float, typer.Option(min=0, help="FedProx weight (mu) if the plan sets none.")
-    ] = 0.01,
+    folds: Folds = None,
+    mu: ProximalMu = 0.01,
     dry_run: DryRun = False,
     device: Device = "auto",
     threads: ArmThreads = None,
@@ -80,35 +81,13 @@ def federation(
     Example: mamfed-simulate experiment federation --site a=data/a --site b=data/b --size 256
     --seeds 3 --out runs/federation
     """
-    from mamfed_client.preparation.sample_store import default_cache_dir
-    from mamfed_client.preparation.site_data import Site
-    from mamfed_common.errors import RunError
-    from mamfed_common.runtime.files import private_directory
-    from mamfed_common.runtime.lock import exclusive_lock
-    from mamfed_common.runtime.terminal import print_lines
-    from mamfed_simulations.comparison.compare import (
-        LOCK,
-        Comparison,
-        check_place,
-        compare,
-        kept_lines,
-    )
-    from mamfed_simulations.comparison.report import account_of, missing_lines
-    from mamfed_simulations.comparison.results import results_of
+    from mamfed_simulations.comparison.compare import Comparison
     from mamfed_simulations.federation.arm_pool import choose_machine
-    from mamfed_simulations.federation.readiness import check_machine
-    from mamfed_simulations.reporting.interruption import kept_on_interrupt
-    from mamfed_simulations.reporting.pages import for_terminal
-    from mamfed_simulations.reporting.progress import Progress
 
     training_plan = chosen_plan(plan, size, None, settings)
     arm_names = _arms(arms, training_plan)
-    cache_dir = cache or default_cache_dir()
     comparison = Comparison(
-        sites=tuple(
-            Site(name, ((name, folder.absolute()),), cache_dir)
-            for name, folder in sorted(site_folders(site).items())
-        ),
+        sites=sites_in(site_folders(site), cache),
         plan=training_plan,
         out=out,
         arms=arm_names,
@@ -123,28 +102,58 @@ def federation(
         ),
         folds=folds,
     )
+    _compare(comparison, output, dry_run=dry_run)
+
+
+def _compare(comparison: Comparison, output: Format, *, dry_run: bool) -> None:
+    """Check the comparison, print its data and trainings, and run it unless ``dry_run``."""
+    from mamfed_common.runtime.files import private_directory
+    from mamfed_common.runtime.lock import exclusive_lock
+    from mamfed_simulations.comparison.compare import LOCK, check_place, compare, kept_lines
+    from mamfed_simulations.federation.readiness import check_machine
+    from mamfed_simulations.reporting.interruption import kept_on_interrupt
+    from mamfed_simulations.reporting.progress import Progress
+
     check_place(comparison)
     check_machine(comparison.machine)
-    console = terminal.console()
     with kept_on_interrupt(lambda: kept_lines(comparison)):
-        left_out = _print_planned_work(comparison)
+        excluded = _print_planned_work(comparison)
         if dry_run:
             return
-        private_directory(out)
-        with exclusive_lock(out / LOCK, "this comparison"), Progress() as progress:
+        private_directory(comparison.out)
+        with exclusive_lock(comparison.out / LOCK, "this comparison"), Progress() as progress:
             outcomes = compare(comparison, progress)
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    account = account_of(comparison, outcomes, command, left_out)
+    _report(comparison, outcomes, excluded, output)
+
+
+def _report(
+    comparison: Comparison,
+    outcomes: Mapping[str, ArmOutcome],
+    excluded: Sequence[str],
+    output: Format,
+) -> None:
+    """Write and print the results.
+
+    Raises:
+        RunError: Some federations failed.
+    """
+    from mamfed_common.errors import RunError
+    from mamfed_simulations.comparison.report import account_of, missing_lines
+    from mamfed_simulations.comparison.results import results_of
+    from mamfed_simulations.reporting.interruption import command_line
+    from mamfed_simulations.reporting.pages import for_terminal
+
+    account = account_of(comparison, outcomes, command_line(), excluded)
     results = results_of(comparison, outcomes, account.verdicts)
-    account.write(out, results)
+    account.write(comparison.out, results)
+    console = terminal.console()
     for table in account.tables:
         console.print(for_terminal(table))
     for verdict in account.verdicts:
         console.print(verdict)
-    print_lines([*left_out, *missing_lines(outcomes)])
-    console.print(f"report: {out / 'report.html'}")
-    if output is Format.JSON:
-        typer.echo(json.dumps(results, indent=2))
+    terminal.print_lines([*excluded, *missing_lines(outcomes)])
+    console.print(f"report: {comparison.out / 'report.html'}")
+    print_json(output, results)
     if failed := [name for name, outcome in outcomes.items() if outcome.failed]:
         raise RunError(f"{', '.join(failed)}: some federations failed; see the report for reasons")
 
@@ -168,11 +177,11 @@ def _print_planned_work(comparison: Comparison) -> list[str]:
         comparison.describe(repeat)
     for table in data_tables(descriptions, comparison.plan_of(first)):
         terminal.console().print(table)
-    left_out = reason_lines(descriptions, comparison.plan_of(first))
+    excluded = reason_lines(descriptions, comparison.plan_of(first))
     made, _ = planned(comparison)
     held = check_fingerprints(out, arms_of(made), comparison.machine)
-    terminal.print_lines([*left_out, *held.notes, *training_lines(arms_of(made))])
-    return left_out
+    terminal.print_lines([*excluded, *held.notes, *training_lines(arms_of(made))])
+    return excluded
 
 
 def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:

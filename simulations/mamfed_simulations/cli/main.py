@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,12 +22,15 @@ from mamfed_simulations.cli.options import (
     PlanFile,
     Resume,
     Settings,
+    SiteFolders,
     Size,
     Threads,
     Workers,
     chosen_plan,
     number_of_workers,
+    print_json,
     site_folders,
+    sites_in,
 )
 from mamfed_simulations.cli.partition import partition
 from mamfed_simulations.cli.side_by_side import compare
@@ -38,6 +39,7 @@ from mamfed_simulations.federation.engine import Engine
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
+    from mamfed_common.protocol.tasks import SiteDescription
     from mamfed_simulations.federation.arm_pool import ArmHardware
     from mamfed_simulations.federation.experiment import Experiment
 
@@ -131,10 +133,7 @@ def demo(
 
 @app.command()
 def run(
-    site: Annotated[
-        list[str],
-        typer.Option(metavar="NAME=FOLDER", help="A site and its data folder; repeat per site."),
-    ],
+    site: SiteFolders,
     out: Out,
     plan: PlanFile = None,
     size: Size = None,
@@ -183,64 +182,70 @@ def _experiment(
     *,
     compare: bool,
 ) -> Experiment:
-    from mamfed_client.preparation.sample_store import default_cache_dir
-    from mamfed_client.preparation.site_data import Site
     from mamfed_simulations.federation.experiment import Experiment
+    from mamfed_simulations.reporting.interruption import command_line
 
-    cache_dir = cache or default_cache_dir()
     return Experiment(
-        sites=tuple(
-            Site(name, ((name, folder.absolute()),), cache_dir)
-            for name, folder in sorted(folders.items())
-        ),
+        sites=sites_in(folders, cache),
         plan=chosen,
         out=out,
         compare=compare,
         machine=machine,
         title="mamfed: " + ", ".join(sorted(folders)),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
     )
 
 
 def _simulate(experiment: Experiment, output: Format, *, dry_run: bool) -> None:
+    """Check the experiment, print its data, and run it unless ``dry_run``."""
     from mamfed_common.metrics.row_account import reason_lines
-    from mamfed_server.report.page import verdicts_of
-    from mamfed_server.run.participants import check_stages
     from mamfed_simulations.federation.arms import describe_sites
-    from mamfed_simulations.federation.experiment import (
-        arms_of,
-        check_place,
-        check_resumed,
-        kept_lines,
-        simulate,
-    )
-    from mamfed_simulations.federation.readiness import begin_line, training_lines
+    from mamfed_simulations.federation.experiment import check_place, kept_lines, simulate
     from mamfed_simulations.reporting.interruption import kept_on_interrupt
     from mamfed_simulations.reporting.progress import Progress
-    from mamfed_simulations.reporting.tables import data_tables, result_table
+    from mamfed_simulations.reporting.tables import data_tables
 
     check_place(experiment)
-    console = terminal.console()
     with kept_on_interrupt(lambda: kept_lines(experiment), option="--resume"):
         descriptions = describe_sites(experiment.sites, experiment.plan, progress=True)
         for table in data_tables(descriptions, experiment.plan):
-            console.print(table)
-        left_out = reason_lines(descriptions, experiment.plan)
-        terminal.print_lines(left_out)
-        check_stages(experiment.plan, descriptions)
-        arms, _ = arms_of(experiment, descriptions)
-        check_resumed(experiment, arms)
-        terminal.print_lines(filter(None, [begin_line(experiment.out, resume=experiment.resume)]))
-        terminal.print_lines(training_lines(arms))
+            terminal.console().print(table)
+        excluded = reason_lines(descriptions, experiment.plan)
+        terminal.print_lines(excluded)
+        _print_planned_work(experiment, descriptions)
         if dry_run:
             return
         with Progress() as progress:
             summary = simulate(experiment, descriptions, progress)
+    _print_results(experiment, summary, excluded)
+    print_json(output, summary)
+
+
+def _print_planned_work(
+    experiment: Experiment, descriptions: Mapping[str, SiteDescription]
+) -> None:
+    """Check that every stage has patients and a resumed run fits; print the trainings."""
+    from mamfed_server.run.participants import check_stages
+    from mamfed_simulations.federation.experiment import arms_of, check_resumed
+    from mamfed_simulations.federation.readiness import begin_line, training_lines
+
+    check_stages(experiment.plan, descriptions)
+    arms, _ = arms_of(experiment, descriptions)
+    check_resumed(experiment, arms)
+    begin = begin_line(experiment.out, resume=experiment.resume)
+    terminal.print_lines([*filter(None, [begin]), *training_lines(arms)])
+
+
+def _print_results(
+    experiment: Experiment, summary: Mapping[str, Any], excluded: Sequence[str]
+) -> None:
+    from mamfed_server.report.page import verdicts_of
+    from mamfed_simulations.reporting.tables import result_table
+
+    console = terminal.console()
     console.print(result_table(summary))
-    terminal.print_lines([*verdicts_of(experiment.out), *left_out])
+    terminal.print_lines([*verdicts_of(experiment.out), *excluded])
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", style="yellow")
     report = experiment.out / "report.html"
     console.print(f"report: {report}\ncheckpoint: {summary['checkpoint']}")
-    if output is Format.JSON:
-        typer.echo(json.dumps(summary, indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,15 @@ import typer
 from mamfed_common.runtime.terminal import Format
 
 if TYPE_CHECKING:
+    from mamfed_client.preparation.site_data import Site
     from mamfed_common.plan import TrainingPlan
 
 MAX_WORKERS = 1024
 
+SiteFolders = Annotated[
+    list[str],
+    typer.Option(metavar="NAME=FOLDER", help="A site and its data folder; repeat per site."),
+]
 PlanFile = Annotated[
     Path | None,
     typer.Option(help="Training plan (YAML).", show_default="see mamfed-simulate plan"),
@@ -130,3 +136,21 @@ def site_folders(sites: list[str]) -> dict[str, Path]:
             raise typer.BadParameter(f"--site {name!r} is given twice")
         folders[name] = Path(folder)
     return folders
+
+
+def sites_in(folders: dict[str, Path], cache: Path | None) -> tuple[Site, ...]:
+    """Return the sites of these folders, ordered by name, with one cache for prepared images."""
+    from mamfed_client.preparation.sample_store import default_cache_dir
+    from mamfed_client.preparation.site_data import Site
+
+    cache_dir = cache or default_cache_dir()
+    return tuple(
+        Site(name, ((name, folder.absolute()),), cache_dir)
+        for name, folder in sorted(folders.items())
+    )
+
+
+def print_json(output: Format, document: object) -> None:
+    """Print a command's results as JSON if ``--format json`` asks for it."""
+    if output is Format.JSON:
+        typer.echo(json.dumps(document, indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
-from mamfed_simulations.cli.options import DryRun, Output
+from mamfed_simulations.cli.options import DryRun, Output, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,22 +20,29 @@ if TYPE_CHECKING:
     from mamfed_simulations.federation.partition import DealtCohort
 
 
+Data = Annotated[Path, typer.Option(help="Data set, in any supported layout.")]
+Out = Annotated[Path, typer.Option(help="Output folder; gets site-1, site-2, ...")]
+Sites = Annotated[int, typer.Option(min=1, max=100, help="Number of virtual hospitals.")]
+Shares = Annotated[
+    str | None,
+    typer.Option(
+        help="Percentage of the patients per hospital, separated by commas.", show_default="equal"
+    ),
+]
+Looks = Annotated[
+    bool,
+    typer.Option("--looks", help="Give every hospital but the first its own image appearance."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the split and of the looks.")]
+
+
 def partition(
-    data: Annotated[Path, typer.Option(help="Data set, in any supported layout.")],
-    out: Annotated[Path, typer.Option(help="Output folder; gets site-1, site-2, ...")],
-    sites: Annotated[int, typer.Option(min=1, max=100, help="Number of virtual hospitals.")] = 3,
-    shares: Annotated[
-        str | None,
-        typer.Option(
-            help="Percentage of the patients per hospital, separated by commas.",
-            show_default="equal",
-        ),
-    ] = None,
-    looks: Annotated[
-        bool,
-        typer.Option("--looks", help="Give every hospital but the first its own image appearance."),
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the looks.")] = 0,
+    data: Data,
+    out: Out,
+    sites: Sites = 3,
+    shares: Shares = None,
+    looks: Looks = False,
+    seed: Seed = 0,
     dry_run: DryRun = False,
     output: Output = Format.TEXT,
 ) -> None:
@@ -61,8 +67,7 @@ def partition(
     if not dry_run:
         write_hospitals(dealt, out)
         console.print(f"written: {', '.join(str(out / h.name) for h in dealt.hospitals)}")
-    if output is Format.JSON:
-        typer.echo(json.dumps(dealt.values(), indent=2))
+    print_json(output, dealt.values())
 
 
 def _shares(sites: int, text: str | None) -> tuple[float, ...]:

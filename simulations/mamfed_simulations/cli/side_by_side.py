@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +10,18 @@ import typer
 
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
-from mamfed_simulations.cli.options import Output
+from mamfed_simulations.cli.options import Output, print_json
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Output folder for report.html, results.json, results.md and curves.png."),
+]
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Output folder for report.html, results.json, results.md and curves.png."
-        ),
-    ] = None,
+    runs: Runs,
+    out: Out = None,
     output: Output = Format.TEXT,
 ) -> None:
     """Compare finished runs: results by site, curves, and differences between their plans.
@@ -60,5 +60,4 @@ def compare(
             replaced = "; the earlier one was replaced" * (out / "results.json").exists()
             account.write(out, results)
             console.print(f"report: {out / 'report.html'}{replaced}")
-    if output is Format.JSON:
-        typer.echo(json.dumps(results, indent=2))
+    print_json(output, results)

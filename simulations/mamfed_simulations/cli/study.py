@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mamfed_common import __version__
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
 from mamfed_simulations.cli.options import (
@@ -25,10 +23,15 @@ from mamfed_simulations.cli.options import (
     Size,
     Threads,
     chosen_plan,
+    print_json,
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.study.data import StudyData
+    from mamfed_simulations.study.design import Study
     from mamfed_simulations.study.rows import Row
 
 DEFAULT_EPOCHS = 20
@@ -106,82 +109,95 @@ def _command(kind: str, help_text: str) -> Callable[..., None]:
         cache: Cache = None,
         output: Output = Format.TEXT,
     ) -> None:
-        import torch
-
-        from mamfed_client.preparation.sample_store import default_cache_dir
-        from mamfed_common import __version__
         from mamfed_common.training.device import choose_device
-        from mamfed_simulations.reporting.interruption import kept_on_interrupt
-        from mamfed_simulations.reporting.pages import for_terminal
-        from mamfed_simulations.study.data import load_study_data
-        from mamfed_simulations.study.design import (
-            Design,
-            Study,
-            carry_out,
-            check_design,
-            check_needs,
-            check_place,
-            kept_lines,
-            one_round,
-        )
-        from mamfed_simulations.study.report import write_report
+        from mamfed_simulations.reporting.interruption import command_line
+        from mamfed_simulations.study import design as studies
 
         chosen_device = choose_device(device)
-        threads = threads or os.cpu_count() or 1
-        study_plan = chosen_plan(plan, size, None, settings)
-        if plan is None and epochs is None and _counts_default_steps(study_plan):
-            epochs = DEFAULT_EPOCHS
-        study_plan = one_round(study_plan, epochs, pretraining_epochs)
+        study_plan = _study_plan(
+            chosen_plan(plan, size, None, settings),
+            epochs,
+            pretraining_epochs,
+            keep_steps=plan is not None,
+        )
         chosen_rows = _rows(kind, rows)
         others = pretraining_data or []
-        check_place(out, [data, *others])
-        check_needs(chosen_rows, study_plan)
-        with kept_on_interrupt(lambda: ["kept: the images prepared so far"]):
-            cache_dir = cache or default_cache_dir()
-            prepared = load_study_data(data, others, study_plan, folds, cache_dir)
-        design = Design(
-            kind=kind,
-            plan=study_plan,
-            folds=folds,
-            data=prepared.sha256,
-            threads=threads,
-            device=chosen_device.type,
-            mamfed_version=__version__,
-        )
-        study = Study(
-            design=design,
+        studies.check_place(out, [data, *others])
+        studies.check_needs(chosen_rows, study_plan)
+        prepared = _prepared(data, others, study_plan, folds, cache)
+        study = studies.Study(
+            design=studies.Design(
+                kind=kind,
+                plan=study_plan,
+                folds=folds,
+                data=prepared.sha256,
+                threads=threads or os.cpu_count() or 1,
+                device=chosen_device.type,
+                mamfed_version=__version__,
+            ),
             rows=chosen_rows,
             seeds=tuple(range(seeds)),
             data=prepared,
             folder=out,
             title=f"mamfed {kind}: {data.name} at {study_plan.image_size} x "
             f"{study_plan.image_size}",
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=command_line(),
         )
-        check_design(out, design)
+        studies.check_design(out, study.design)
         terminal.print_lines(study.lines())
-        if dry_run:
-            return
-        torch.set_num_threads(threads)
-        with kept_on_interrupt(lambda: kept_lines(study)):
-            carry_out(study, chosen_device)
-        account, results = write_report(study, chosen_device)
-        for table in account.tables:
-            terminal.console().print(for_terminal(table))
-        terminal.print_lines(study.data.left_out)
-        terminal.console().print(f"report: {out / 'report.html'}")
-        if output is Format.JSON:
-            typer.echo(json.dumps(results, indent=2))
+        if not dry_run:
+            _carry_out(study, chosen_device, output)
 
     command.__doc__ = help_text
     return command
 
 
-def _counts_default_steps(plan: TrainingPlan) -> bool:
-    """Return whether stage 2 has the local steps of the default plan, meant for federations."""
-    from mamfed_common.plan import TrainingPlan
+def _study_plan(
+    plan: TrainingPlan, epochs: int | None, pretraining_epochs: int | None, *, keep_steps: bool
+) -> TrainingPlan:
+    """Return the plan of a study: one round per stage.
 
-    return plan.finetuning.local_steps == TrainingPlan().finetuning.local_steps
+    The default plan's local steps suit federations. A study trains ``DEFAULT_EPOCHS`` instead,
+    unless the plan is the user's own (``keep_steps``) or sets other steps.
+    """
+    from mamfed_common.plan import TrainingPlan
+    from mamfed_simulations.study.design import one_round
+
+    default_steps = TrainingPlan().finetuning.local_steps
+    if epochs is None and not keep_steps and plan.finetuning.local_steps == default_steps:
+        epochs = DEFAULT_EPOCHS
+    return one_round(plan, epochs, pretraining_epochs)
+
+
+def _prepared(
+    data: Path, others: list[Path], plan: TrainingPlan, folds: int | None, cache: Path | None
+) -> StudyData:
+    from mamfed_client.preparation.sample_store import default_cache_dir
+    from mamfed_simulations.reporting.interruption import kept_on_interrupt
+    from mamfed_simulations.study.data import load_study_data
+
+    with kept_on_interrupt(lambda: ["kept: the images prepared so far"]):
+        return load_study_data(data, others, plan, folds, cache or default_cache_dir())
+
+
+def _carry_out(study: Study, device: torch.device, output: Format) -> None:
+    """Train what is unfinished, then write and print the results."""
+    import torch
+
+    from mamfed_simulations.reporting.interruption import kept_on_interrupt
+    from mamfed_simulations.reporting.pages import for_terminal
+    from mamfed_simulations.study.design import carry_out, kept_lines
+    from mamfed_simulations.study.report import write_report
+
+    torch.set_num_threads(study.design.threads)
+    with kept_on_interrupt(lambda: kept_lines(study)):
+        carry_out(study, device)
+    account, results = write_report(study, device)
+    for table in account.tables:
+        terminal.console().print(for_terminal(table))
+    terminal.print_lines(study.data.left_out)
+    terminal.console().print(f"report: {study.folder / 'report.html'}")
+    print_json(output, results)
 
 
 def _rows(kind: str, names: str | None) -> tuple[Row, ...]:

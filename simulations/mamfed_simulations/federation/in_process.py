@@ -8,7 +8,8 @@ from uuid import uuid4
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.supercore.task_identity import TaskIdentity
+
+from mamfed_common.protocol.flower_compat import set_message_id, set_task_identity
 
 
 class InProcessTransport:
@@ -30,9 +31,7 @@ class InProcessTransport:
             for node_id in range(1, num_nodes + 1)
         }
         self._waiting: dict[str, Message] = {}
-        # Flower (1.41-1.42) creates a Message only if these are set.
-        TaskIdentity.run_id = TaskIdentity.task_id = 1
-        TaskIdentity.node_id = 0
+        set_task_identity(run_id=1, task_id=1, node_id=0)
 
     def online(self) -> Mapping[int, str]:
         """Return all nodes; simulated nodes never restart."""
@@ -44,7 +43,7 @@ class InProcessTransport:
         """Queue a request until its reply is pulled."""
         message = Message(content, dst_node_id=node_id, message_type=message_type, ttl=ttl_seconds)
         message_id = uuid4().hex
-        message.metadata.__dict__["_message_id"] = message_id
+        set_message_id(message, message_id)
         self._waiting[message_id] = message
         return message_id
 

@@ -31,9 +31,10 @@ from mamfed_server.admission.certificate_authority import (
 )
 from mamfed_server.admission.registry import Registry
 from mamfed_server.fleet.duplicate_sites import DuplicateSites
+from mamfed_server.fleet.link_transport import LinkTransport
 from mamfed_server.fleet.listener import TlsListener
 from mamfed_server.fleet.request_guard import Limits, RequestGuard
-from mamfed_server.fleet.superlink import LinkTransport, SuperLink
+from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
 from mamfed_server.settings import ServerHome, ServerSettings, settings_text
 

@@ -13,9 +13,10 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 from tests.unit.client.loopback import Coordinator, Processes, request_of, wait_for, wait_for_state
 
-from mamfed_client.node.connection import Connection, tls_context
+from mamfed_client.node.connection import Connection
 from mamfed_client.node.connection_errors import explain
 from mamfed_client.node.flower_compat import PARTS, check_flower_parts
+from mamfed_client.node.server_tls import tls_context
 from mamfed_client.node.supernode import (
     LONGEST_POLL,
     RUNTIME_FILE,

@@ -49,9 +49,10 @@ from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import Query
 from mamfed_common.protocol.versions import MAMFED_HEADER, flower_version
 from mamfed_server.fleet import listener
+from mamfed_server.fleet.link_transport import LinkTransport
 from mamfed_server.fleet.listener import TlsListener
 from mamfed_server.fleet.request_guard import Limits, RequestGuard
-from mamfed_server.fleet.superlink import LinkTransport, SuperLink
+from mamfed_server.fleet.superlink import SuperLink
 
 LIMITS = Limits(
     body_bytes=100_000, body_seconds=1.0, connections_per_address=20, answer_bytes=150_000

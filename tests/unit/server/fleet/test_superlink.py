@@ -18,15 +18,14 @@ from tests.unit.server.certificates import new_key, public_pem
 
 from mamfed_common.errors import SetupError
 from mamfed_common.plan import TrainingPlan
+from mamfed_common.protocol.flower_compat import check_flower_parts
 from mamfed_common.protocol.messages import pack, unpack_body, wire_bytes
 from mamfed_common.protocol.tasks import Query
-from mamfed_server.fleet import superlink
-from mamfed_server.fleet.superlink import (
-    LinkTransport,
-    SuperLink,
-    check_sender,
-    key_of,
-)
+from mamfed_server.fleet import link_transport, superlink
+from mamfed_server.fleet.fleet_requests import check_sender, key_of
+from mamfed_server.fleet.flower_compat import PARTS, InMemoryLinkState
+from mamfed_server.fleet.link_transport import LinkTransport
+from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.transport import TOO_LARGE, UNREADABLE
 
 MEGABYTE = 1 << 20
@@ -83,25 +82,24 @@ def request(size=1000):
 
 
 def test_flower_has_all_the_parts_that_are_called():
-    superlink.check_parts()
+    check_flower_parts(PARTS)
 
 
 def test_a_part_that_flower_moved_is_named(monkeypatch):
     def create_run(fab_id, bundle_version):
         raise AssertionError
 
-    parts = ((create_run, "fab_id fab_version"),)
-    monkeypatch.setattr(superlink, "_PARTS", parts)
-    with pytest.raises(SetupError, match=r"create_run has no parameter 'fab_version'"):
-        superlink.check_parts()
+    monkeypatch.setattr(InMemoryLinkState, "create_run", create_run)
+    with pytest.raises(SetupError, match=r"create_run has no parameter 'fab_hash'"):
+        SuperLink()
 
 
 def test_every_state_method_that_is_called_is_in_the_contract():
-    source = inspect.getsource(superlink)
-    names = {part.__name__ for part, _ in superlink._PARTS}
+    source = inspect.getsource(superlink) + inspect.getsource(link_transport)
+    names = {name.rpartition(".")[2] for _, name, _ in PARTS}
     called = {
         name
-        for name, _ in inspect.getmembers(superlink.InMemoryLinkState, inspect.isfunction)
+        for name, _ in inspect.getmembers(InMemoryLinkState, inspect.isfunction)
         if f"state.{name}(" in source
     }
     assert called - {"get_object", "get_run_info"} <= names
