@@ -22,7 +22,7 @@ from mamfed_common.config import Config
 from mamfed_common.plan import FederationPlan, StagePlan, TrainingPlan
 from mamfed_common.protocol.tasks import REFUSAL_CODES
 from mamfed_common.runtime.documents import yaml_value
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,8 @@ from mamfed_common.metrics import threshold
 from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
 from mamfed_server.run.round_choice import RoundChoice
-from mamfed_server.run_folder.folder import RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 
 IMAGES = (8, 24, 60, 200)
 SHARES = (0.6, 0.3, 0.1)

@@ -49,8 +49,8 @@ from mamfed_common.protocol.messages import unpack_body
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode, TrainTask
 from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_values
 from mamfed_common.runtime.files import os_error_line
+from mamfed_common.runtime.lifeline import hold_lifeline
 from mamfed_common.runtime.polling import pause_seconds
-from mamfed_common.runtime.process_supervisor import hold_lifeline
 
 logger = logging.getLogger(__name__)
 

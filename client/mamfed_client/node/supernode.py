@@ -48,8 +48,8 @@ from mamfed_client.site.status import STARTS_OVER, read_status, update_status
 from mamfed_common.errors import MamfedError
 from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import os_error_line, write_atomic
+from mamfed_common.runtime.lifeline import hold_lifeline
 from mamfed_common.runtime.polling import pause_seconds
-from mamfed_common.runtime.process_supervisor import hold_lifeline
 from mamfed_common.runtime.wording import span
 from mamfed_common.security.enrolment import read_welcome
 from mamfed_common.security.keys import read_key

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mamfed_common.errors import MamfedError
-from mamfed_common.runtime.process_supervisor import hold_lifeline
+from mamfed_common.runtime.lifeline import hold_lifeline
 from mamfed_common.runtime.terminal import set_environment
 from mamfed_common.transforms.sample import Sample
 

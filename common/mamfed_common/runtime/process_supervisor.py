@@ -1,7 +1,7 @@
 """Keep child processes running: start, watch, restart and stop them.
 
 A supervisor runs for weeks and stays small, so this module imports neither Flower nor torch.
-Children call :func:`hold_lifeline`, so that they exit even if SIGKILL ends their supervisor.
+Children call ``lifeline.hold_lifeline``, so that they exit even if SIGKILL ends their supervisor.
 """
 
 from __future__ import annotations
@@ -20,14 +20,10 @@ from typing import Literal, NamedTuple
 from mamfed_common.runtime.child_log import ChildLog
 from mamfed_common.runtime.child_processes import how_it_ended, start_process
 from mamfed_common.runtime.files import os_error_line, private_directory
+from mamfed_common.runtime.lifeline import LIFELINE, open_lifeline
 from mamfed_common.runtime.terminal import ENVIRONMENT
 from mamfed_common.runtime.threads import WAITING
 
-LIFELINE = "MAMFED_LIFELINE"
-"""Environment variable with the file descriptor that closes when the supervisor exits."""
-
-ORPHANED = 70
-"""Exit code of a child whose supervisor has exited."""
 NOT_STARTED = 127
 """Exit code reported for a child that could not be started, as in a shell."""
 
@@ -100,27 +96,6 @@ def child_environment(flower_home: Path) -> dict[str, str]:
     return environment
 
 
-def hold_lifeline() -> bool:
-    """Exit this process as soon as its supervisor exits; return whether there is a supervisor.
-
-    A child calls this first. It also works after a SIGKILL, because the kernel then closes the
-    supervisor's end of a pipe.
-    """
-    text = os.environ.pop(LIFELINE, "")
-    if not text:
-        return False
-    lifeline = int(text)
-    os.set_inheritable(lifeline, False)
-
-    def wait_for_the_end() -> None:
-        while os.read(lifeline, 1):
-            pass
-        os._exit(ORPHANED)
-
-    threading.Thread(target=wait_for_the_end, name="lifeline", daemon=True).start()
-    return True
-
-
 def supervise(
     children: Sequence[Child],
     *,
@@ -149,15 +124,12 @@ def supervise(
     """
     finals = frozenset(final_codes)
     umask = os.umask(0o077)
-    lifeline, our_end = os.pipe()
     groups = [tuple(children)] if together else [(child,) for child in children]
-    units = [_Unit(group, lifeline, finals, delays or {}, on_change) for group in groups]
     try:
-        with _set_by_signals(stopping):
+        with open_lifeline() as lifeline, _set_by_signals(stopping):
+            units = [_Unit(group, lifeline, finals, delays or {}, on_change) for group in groups]
             return _watch(units, stopping, finals)
     finally:
-        os.close(our_end)
-        os.close(lifeline)
         os.umask(umask)
 
 

@@ -17,8 +17,8 @@ import torch.distributed as dist
 
 from mamfed_common.errors import RunError
 from mamfed_common.runtime.child_processes import how_it_ended, module_command, start_process
+from mamfed_common.runtime.lifeline import LIFELINE
 from mamfed_common.runtime.places import temporary_folder
-from mamfed_common.runtime.process_supervisor import LIFELINE
 from mamfed_common.training.data_parallel import (
     INTERFACES,
     ProcessGroup,

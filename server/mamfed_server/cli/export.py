@@ -11,9 +11,10 @@ import typer
 
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
+from mamfed_server.cli.options import Home, Output
 
 if TYPE_CHECKING:
-    from mamfed_server.export.exporting import Request
+    from mamfed_server.export.request import Request
 
 
 class ExportChoice(StrEnum):
@@ -26,37 +27,37 @@ class ExportChoice(StrEnum):
     RUN = "run"
 
 
+RunOrCheckpoint = Annotated[
+    str, typer.Argument(help="A run's folder or name, or a checkpoint (*.safetensors).")
+]
+To = Annotated[ExportChoice, typer.Option("--to", help="Export format.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder.", show_default="RUN/export/FORMAT")]
+CheckpointName = Annotated[str, typer.Option(help="Checkpoint of the run: best, final or latest.")]
+NormGroup = Annotated[
+    str | None,
+    typer.Option(
+        help="Norm group to export, if the run has norm groups; 'average' exports the mean."
+    ),
+]
+ImageFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of prepared images (8- or 16-bit PNG) for the comparison."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and list the files, but write none.")
+]
+
+
 def export(
-    run: Annotated[
-        str, typer.Argument(help="A run's folder or name, or a checkpoint (*.safetensors).")
-    ],
-    to: Annotated[ExportChoice, typer.Option("--to", help="Export format.")] = ExportChoice.RUN,
-    out: Annotated[
-        Path | None, typer.Option(help="Output folder.", show_default="RUN/export/FORMAT")
-    ] = None,
-    home: Annotated[
-        Path,
-        typer.Option("--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home."),
-    ] = Path("."),
-    checkpoint: Annotated[
-        str, typer.Option(help="Checkpoint of the run: best, final or latest.")
-    ] = "best",
-    norms: Annotated[
-        str | None,
-        typer.Option(
-            help="Norm group to export, if the run has norm groups; 'average' exports the mean."
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of prepared images (8- or 16-bit PNG) for the comparison."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and list the files, but write none.")
-    ] = False,
-    output: Annotated[
-        Format, typer.Option("--format", help="Output for people (text) or scripts (json).")
-    ] = Format.TEXT,
+    run: RunOrCheckpoint,
+    to: To = ExportChoice.RUN,
+    out: Out = None,
+    home: Home = Path("."),
+    checkpoint: CheckpointName = "best",
+    norms: NormGroup = None,
+    images: ImageFolder = None,
+    dry_run: DryRun = False,
+    output: Output = Format.TEXT,
 ) -> None:
     """Export a run's network for other tools, or copy the run's results to a separate folder.
 
@@ -78,7 +79,7 @@ def export(
         _copy(path, checkpoint, out, dry_run, output)
         return
     from mamfed_server.export.checks import read_images
-    from mamfed_server.export.exporting import ExportTarget, Request
+    from mamfed_server.export.request import ExportTarget, Request
 
     root = path if path.is_dir() else path.parent
     request = Request(

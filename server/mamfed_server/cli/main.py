@@ -12,6 +12,7 @@ from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
 from mamfed_server.cli import export as export_cli
 from mamfed_server.cli import init, run, sites
+from mamfed_server.cli.options import Home, Output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,8 +24,6 @@ app = typer.Typer(
 app.command()(init.init)
 app.add_typer(sites.app, name="sites")
 
-FormatOption = run.FormatOption
-
 
 @app.callback()
 def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
@@ -34,11 +33,11 @@ def common(version: Annotated[bool, terminal.VERSION_OPTION] = False) -> None:
 @app.command()
 def check(
     plan: Annotated[Path, typer.Argument(help="The training plan, a YAML file.")],
-    home: run.HomeOption = Path("."),
+    home: Home = Path("."),
     whole: Annotated[
         bool, typer.Option("--whole", help="Print the full plan as YAML, including defaults.")
     ] = False,
-    output: FormatOption = Format.TEXT,
+    output: Output = Format.TEXT,
 ) -> None:
     """Check a training plan: what will happen, how long it takes, what it tolerates.
 
@@ -67,8 +66,8 @@ def check(
 @app.command()
 def show(
     run: Annotated[str, typer.Argument(help="A run's folder or name.")],
-    home: run.HomeOption = Path("."),
-    output: FormatOption = Format.TEXT,
+    home: Home = Path("."),
+    output: Output = Format.TEXT,
 ) -> None:
     """Show the state of a run: its rounds, its results, and which sites are missing and why."""
     from mamfed_server.report.run_text import lines
@@ -87,12 +86,12 @@ def show(
 @app.command()
 def report(
     run: Annotated[str, typer.Argument(help="Folder or name of a run, federated or simulated.")],
-    home: run.HomeOption = Path("."),
+    home: Home = Path("."),
     out: Annotated[
         Path | None,
         typer.Option(help="HTML file to write.", show_default="report.html in the run folder"),
     ] = None,
-    output: FormatOption = Format.TEXT,
+    output: Output = Format.TEXT,
 ) -> None:
     """Write a run's report: the plan, who took part and who did not, curves and tables.
 

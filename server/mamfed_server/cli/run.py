@@ -11,21 +11,13 @@ import typer
 
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
+from mamfed_server.cli.options import Home, Output
 from mamfed_server.service.status_file import health_of
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
     from mamfed_server.settings import ServerHome
 
-HomeOption = Annotated[
-    Path,
-    typer.Option(
-        "--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home, created by init."
-    ),
-]
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="Output for people (text) or scripts (json).")
-]
 HealthOnly = Annotated[
     bool,
     typer.Option(
@@ -41,7 +33,7 @@ def start(
     run: Annotated[
         str, typer.Option(help="Name of the run.", show_default="the plan's file name and hash")
     ] = "",
-    home: HomeOption = Path("."),
+    home: Home = Path("."),
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check everything and print what would be done."),
@@ -59,7 +51,7 @@ def start(
     _start(ServerHome(home), chosen, run or f"{plan.stem}-{chosen.sha256()[:8]}", dry_run)
 
 
-def resume(run: RunArgument, home: HomeOption = Path(".")) -> None:
+def resume(run: RunArgument, home: Home = Path(".")) -> None:
     """Resume a run that was stopped, crashed or failed, from its last good checkpoint."""
     from mamfed_common.plan import read_plan
 
@@ -68,7 +60,7 @@ def resume(run: RunArgument, home: HomeOption = Path(".")) -> None:
     _start(server_home, plan, run, dry_run=False)
 
 
-def stop(home: HomeOption = Path(".")) -> None:
+def stop(home: Home = Path(".")) -> None:
     """Stop the server of this home; mamfed-server resume continues its run later."""
     from mamfed_common.runtime.lock import stop as stop_holder
 
@@ -77,8 +69,8 @@ def stop(home: HomeOption = Path(".")) -> None:
 
 
 def status(
-    home: HomeOption = Path("."),
-    output: FormatOption = Format.TEXT,
+    home: Home = Path("."),
+    output: Output = Format.TEXT,
     health: HealthOnly = False,
     watch: Annotated[
         bool,
@@ -109,7 +101,7 @@ def status(
         typer.echo(line)
 
 
-def runs(home: HomeOption = Path("."), output: FormatOption = Format.TEXT) -> None:
+def runs(home: Home = Path("."), output: Output = Format.TEXT) -> None:
     """List the runs in this home: how each ended and how many rounds it completed."""
     from mamfed_server.run.overview import overview
     from mamfed_server.run.state import rounds_in_words

@@ -11,6 +11,7 @@ import typer
 
 from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted
+from mamfed_server.cli.options import Output
 
 if TYPE_CHECKING:
     from mamfed_server.admission.registry import SiteEntry
@@ -26,9 +27,6 @@ app = typer.Typer(
 Home = Annotated[
     Path,
     typer.Option(help="The coordinator's home.", envvar="MAMFED_SERVER_HOME", file_okay=False),
-]
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="Output for people (text) or scripts (json).")
 ]
 
 
@@ -75,7 +73,7 @@ def approve(
 
 
 @app.command(name="list")
-def list_(home: Home = Path("."), output: FormatOption = Format.TEXT) -> None:
+def list_(home: Home = Path("."), output: Output = Format.TEXT) -> None:
     """List the sites with their status, key and certificate expiry."""
     from mamfed_server.admission.registry import NO_SITES, load_sites
     from mamfed_server.settings import ServerHome, load_settings

@@ -15,12 +15,11 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -35,115 +34,21 @@ from mamfed_common.runtime.output_checks import check_folder
 from mamfed_server.export.checks import (
     SEED,
     TOLERANCE,
-    Images,
     OutputDifference,
     batches_of,
     compare,
     drawn_image,
 )
 from mamfed_server.export.network import ExportModel
-from mamfed_server.export.source import Source
-
-RECORD, PREPROCESSING, CARD, README = (
-    "export.json",
-    "preprocessing.json",
-    "MODEL_CARD.md",
-    "README.md",
+from mamfed_server.export.request import (
+    CARD,
+    FORMATS,
+    PREPROCESSING,
+    README,
+    RECORD,
+    ExportFormat,
+    Request,
 )
-
-
-class ExportTarget(StrEnum):
-    """The formats that a network can be exported to."""
-
-    ONNX = "onnx"
-    TORCHSCRIPT = "torchscript"
-    MONAI_BUNDLE = "monai-bundle"
-    SAFETENSORS = "safetensors"
-
-
-class ExportFormat(NamedTuple):
-    """How one format is written.
-
-    Attributes:
-        module: The module in this package that writes it.
-        files: The files that it writes.
-        needs: The optional packages that it imports.
-        painter: The file for the painter's weights, if the checkpoint has them; empty: the format
-            omits them.
-    """
-
-    module: str
-    files: tuple[str, ...]
-    needs: tuple[str, ...] = ("jinja2",)
-    painter: str = ""
-
-
-FORMATS = {
-    ExportTarget.ONNX: ExportFormat(
-        "onnx_file", ("model.onnx",), ("jinja2", "onnx", "onnxscript", "onnxruntime")
-    ),
-    ExportTarget.TORCHSCRIPT: ExportFormat("torchscript", ("model.ts",)),
-    ExportTarget.SAFETENSORS: ExportFormat(
-        "plain", ("model.safetensors", "network.json"), painter="painter.safetensors"
-    ),
-    ExportTarget.MONAI_BUNDLE: ExportFormat(
-        "bundle",
-        (
-            "LICENSE",
-            "configs/inference.json",
-            "configs/metadata.json",
-            "docs/README.md",
-            "models/model.pt",
-            "models/model.ts",
-        ),
-    ),
-}
-
-
-class Request(NamedTuple):
-    """A request for one export.
-
-    Attributes:
-        source: The checkpoint.
-        target: The format.
-        out: The output folder; one that already holds this export is replaced.
-        images: Images for the comparison, ``(H, W)`` in 0..1; None: one is generated.
-    """
-
-    source: Source
-    target: ExportTarget
-    out: Path
-    images: Sequence[Images] | None = None
-
-    @property
-    def question(self) -> Fingerprint:
-        """Everything that the export depends on; an export with the same values is replaced."""
-        facts = self.source.checkpoint.facts
-        _, threshold_from = facts.plan_at(None)
-        return Fingerprint.of(
-            target=self.target,
-            weights_sha256=facts.weights_sha256,
-            painter_sha256=facts.painter_sha256,
-            plan_sha256=facts.plan_sha256,
-            threshold=facts.threshold,
-            threshold_from=threshold_from,
-            norm_group=facts.norm_group,
-            stage=facts.stage,
-            server_round=facts.server_round,
-        )
-
-    @property
-    def network_files(self) -> list[str]:
-        """The names of the files that hold the network."""
-        target_format = FORMATS[self.target]
-        painter = target_format.painter if self.source.checkpoint.painter is not None else ""
-        return sorted(filter(None, (*target_format.files, painter)))
-
-    @property
-    def files(self) -> list[Path]:
-        """All files of the export."""
-        names = {*self.network_files, PREPROCESSING, CARD, README, RECORD}
-        return [self.out / name for name in sorted(names)]
 
 
 def check_request(request: Request) -> None:

@@ -57,24 +57,7 @@ class TlsListener:
         self._certificate, self._key = certificate, key
         self._stamp = _stamp(certificate, key)
         self._context = _tls(ca, certificate, key)
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                guard,
-                host=host,
-                port=port,
-                http=_protocol(limits),
-                ssl_context_factory=lambda _config, _default: self._context,
-                lifespan="off",
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-                headers=[(MAMFED_HEADER, __version__), (FLOWER_HEADER, flower_version())],
-            )
-        )
+        self._server = uvicorn.Server(_config(guard, host, port, self._context, limits))
         self._thread = threading.Thread(target=self._serve, daemon=True, name="front")
 
     def start(self) -> int:
@@ -129,6 +112,27 @@ def _tls(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     context.load_verify_locations(ca)
     context.load_cert_chain(certificate, key)
     return context
+
+
+def _config(
+    guard: App, host: str, port: int, context: ssl.SSLContext, limits: Limits
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        guard,
+        host=host,
+        port=port,
+        http=_protocol(limits),
+        ssl_context_factory=lambda _config, _default: context,
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        headers=[(MAMFED_HEADER, __version__), (FLOWER_HEADER, flower_version())],
+    )
 
 
 def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:

@@ -20,7 +20,8 @@ from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
 from mamfed_common.runtime.files import write_atomic
 from mamfed_server.report.participation import never_asked
 from mamfed_server.run.state import KeptCheckpoint, RunState, RunStatus, run_status_of
-from mamfed_server.run_folder.folder import PLAN, RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import PLAN, RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 
 NOTES, FIGURE2, ARMS = "report.json", "figure2.png", "arms"
 

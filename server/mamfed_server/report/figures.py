@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from mamfed_common.plan import Stage
 from mamfed_server.report.results import ARM_NAMES
 from mamfed_server.run.round_choice import RoundChoice
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#595959"

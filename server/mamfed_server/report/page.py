@@ -39,8 +39,8 @@ from mamfed_server.report.results import (
 from mamfed_server.report.site_gains import gain_rows, gain_sentences, gains_of
 from mamfed_server.report.status import status_of
 from mamfed_server.run.round_choice import RoundChoice, chosen_round
-from mamfed_server.run_folder.attendance import attendance, due
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.attendance import Attendance, attendance, due
+from mamfed_server.run_folder.round_record import RoundRecord
 
 COLUMNS = 9
 """Maximum columns of figure 2 that are shown side by side."""
@@ -152,6 +152,51 @@ def _images_note(arms: Sequence[ArmResult], site: str) -> str:
 def _render(
     report: ReportData, arms: Sequence[ArmResult], sites: Sites, figures: Mapping[str, bytes]
 ) -> str:
+    counted_sites = attendance(report.rounds, report.summary.get("stages"), sites)
+    rated = sorted({site for arm in arms for site in arm.rated})
+    chosen = chosen_round(report.rounds, ended_well=report.ended_well)
+    promises = gains_of(report.notes.promises, arms)
+    return (
+        _environment(counted_sites)
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            summary=report.summary,
+            arms=arms,
+            sites=sites,
+            accounts={name: account_of(site, report.plan) for name, site in sites.items()},
+            reasons=reason_lines(sites, report.plan),
+            verdict=[*verdict(arms), *gain_sentences(promises, ["shared"])],
+            caveats=_caveats(arms),
+            not_trained=[(arm, reasons) for arm in arms if (reasons := arm.not_trained)],
+            status=status_of(report, arms, sites),
+            tables=_tables(report, arms, sites),
+            promises=gain_rows(promises, arms),
+            promised=gain_sentences(promises),
+            tested=rated,
+            across=across_rows(arms, rated),
+            chosen=chosen,
+            pooled=chosen and pool(chosen.validation),
+            chosen_by=RoundChoice(report.rounds).why(),
+            notes=report.notes,
+            participation=participation(report.rounds, counted_sites),
+            privacy=privacy_sentences(report.rounds),
+            absent=report.absent,
+            started=report.rounds[0].started_at if report.rounds else "",
+            marks=[mark for mark in RoundMark if mark.sign],
+            happened={HAPPENED[k]: n for k, n in report.events.items() if k in HAPPENED},
+            site_dice=_dice_by_arm(arms).get("federated", {}),
+            columns=min(len(report.notes.cases), COLUMNS),
+            small=FEW_IMAGES,
+            few_patients=FEW_PATIENTS,
+            thin=MARK_MEANS if _has_thin(report.notes) else "",
+            figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
+        )
+    )
+
+
+def _environment(counted_sites: Sequence[Attendance]) -> Environment:
+    """Return Jinja's environment with the filters of the page."""
     environment = Environment(
         loader=PackageLoader("mamfed_server.report"),
         autoescape=True,
@@ -159,7 +204,6 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    counted_sites = attendance(report.rounds, report.summary.get("stages"), sites)
     environment.filters.update(
         due=lambda record: due(record, counted_sites),
         missing=lambda record: record.refused | record.absent,
@@ -171,42 +215,7 @@ def _render(
         megabytes=_megabytes,
         interval=_interval,
     )
-    rated = sorted({site for arm in arms for site in arm.rated})
-    chosen = chosen_round(report.rounds, ended_well=report.ended_well)
-    promises = gains_of(report.notes.promises, arms)
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        summary=report.summary,
-        arms=arms,
-        sites=sites,
-        accounts={name: account_of(site, report.plan) for name, site in sites.items()},
-        reasons=reason_lines(sites, report.plan),
-        verdict=[*verdict(arms), *gain_sentences(promises, ["shared"])],
-        caveats=_caveats(arms),
-        not_trained=[(arm, reasons) for arm in arms if (reasons := arm.not_trained)],
-        status=status_of(report, arms, sites),
-        tables=_tables(report, arms, sites),
-        promises=gain_rows(promises, arms),
-        promised=gain_sentences(promises),
-        tested=rated,
-        across=across_rows(arms, rated),
-        chosen=chosen,
-        pooled=chosen and pool(chosen.validation),
-        chosen_by=RoundChoice(report.rounds).why(),
-        notes=report.notes,
-        participation=participation(report.rounds, counted_sites),
-        privacy=privacy_sentences(report.rounds),
-        absent=report.absent,
-        started=report.rounds[0].started_at if report.rounds else "",
-        marks=[mark for mark in RoundMark if mark.sign],
-        happened={HAPPENED[k]: n for k, n in report.events.items() if k in HAPPENED},
-        site_dice=_dice_by_arm(arms).get("federated", {}),
-        columns=min(len(report.notes.cases), COLUMNS),
-        small=FEW_IMAGES,
-        few_patients=FEW_PATIENTS,
-        thin=MARK_MEANS if _has_thin(report.notes) else "",
-        figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
-    )
+    return environment
 
 
 def _tables(

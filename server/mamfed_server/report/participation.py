@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mamfed_common.plan import Stage
 from mamfed_server.run_folder.attendance import Attendance
 from mamfed_server.run_folder.event_log import Event
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 HEAD_EVERY = 5
 """Interval of the rounds whose numbers head the table."""

@@ -12,7 +12,8 @@ from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime.wording import counted, size, span
 from mamfed_server.run.participants import stages_of
 from mamfed_server.run.plan_checks import min_updates, without_effect
-from mamfed_server.run_folder.folder import PLAN, RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import PLAN, RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 
 SAFE_MIN_SITES = 3
 """An average over fewer sites shows each of them what the others sent, or nearly so."""

@@ -18,8 +18,9 @@ from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import Query, SiteDescription
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job
-from mamfed_server.run.requests import PendingRequest, SitePoller, SiteReply
+from mamfed_server.run.requests import PendingRequest, SitePoller
 from mamfed_server.run.roster import Roster, SiteMember
+from mamfed_server.run.site_reply import SiteReply
 from mamfed_server.run_folder.event_log import EventLog
 
 PATIENCE_SECONDS = 30.0

@@ -15,7 +15,8 @@ from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_server.run.resume import ResumePoint, load_last_good, position_of, round_positions
 from mamfed_server.run.round_choice import RoundChoice
-from mamfed_server.run_folder.folder import PRETRAINED, RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import PRETRAINED, RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 
 
 class Selection:

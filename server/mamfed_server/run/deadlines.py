@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan
 from mamfed_common.protocol.tasks import SiteDescription
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 ROUNDS_REMEMBERED = 3
 TIMES = 3

@@ -13,7 +13,8 @@ from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.messages import pack_task
 from mamfed_common.protocol.tasks import EvaluateTask, SiteDescription
 from mamfed_server.aggregation.validation import read_score
-from mamfed_server.run.requests import Nodes, SitePoller, SiteReply
+from mamfed_server.run.requests import Nodes, SitePoller
+from mamfed_server.run.site_reply import SiteReply
 
 
 class Scores(NamedTuple):

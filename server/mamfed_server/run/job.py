@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_server.run_folder.event_log import Event
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 
 def _go_on() -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from flwr.app import Message, RecordDict
 
@@ -19,6 +18,7 @@ from mamfed_common.protocol.flower_compat import ErrorCode
 from mamfed_common.protocol.tasks import REFUSAL_CODES
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.wording import counted, span
+from mamfed_server.run.site_reply import OnReply, SiteReply
 from mamfed_server.run.transport import UNREAD, Transport, free_arrays
 
 LONGEST_PAUSE = 0.2
@@ -39,24 +39,6 @@ class StopRequested(MamfedError):
     """The run was asked to stop; its folder has the last checkpoint, and it can be resumed."""
 
     exit_code = 0
-
-
-class SiteReply(NamedTuple):
-    """The reply of one site.
-
-    Attributes:
-        content: The reply's content; None where there is no reply.
-        reason: Why there is none.
-        seconds: Time from the first request to the reply, or to the deadline where that passed;
-            None where the site could not be asked.
-    """
-
-    content: RecordDict | None
-    reason: str = ""
-    seconds: float | None = None
-
-
-OnReply = Callable[[str, SiteReply], None]
 
 
 class SitePoller:

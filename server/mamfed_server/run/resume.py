@@ -13,15 +13,8 @@ from mamfed_common.runtime.documents import parse_yaml
 from mamfed_common.runtime.fingerprint import Fingerprint, describe_differences
 from mamfed_common.runtime.text import read_text
 from mamfed_server.run.participants import stages_of
-from mamfed_server.run_folder.folder import (
-    LATEST,
-    NEXT,
-    PLAN,
-    PRETRAINED,
-    PREVIOUS,
-    RoundRecord,
-    RunFolder,
-)
+from mamfed_server.run_folder.folder import LATEST, NEXT, PLAN, PRETRAINED, PREVIOUS, RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 
 Position = tuple[Stage, int]
 """A stage and its round, counted from 1."""

@@ -19,7 +19,8 @@ from mamfed_common.runtime.wording import span
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job
 from mamfed_server.run.participants import evaluators, trainers
-from mamfed_server.run.requests import Nodes, SitePoller, SiteReply
+from mamfed_server.run.requests import Nodes, SitePoller
+from mamfed_server.run.site_reply import SiteReply
 
 NODES_DEADLINE_SECONDS = 300.0
 

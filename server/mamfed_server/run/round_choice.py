@@ -17,7 +17,7 @@ from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
 from mamfed_common.metrics.threshold import nearest_threshold, standard_error
 from mamfed_common.plan import Stage
 from mamfed_server.aggregation.pooled_scores import images_behind, pool
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 SMOOTHED_ROUNDS = 3
 """Over so many rounds, the last validated ones, validation Dice is averaged."""

@@ -15,28 +15,21 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.domain import Part
 from mamfed_common.errors import MamfedError, RunError
-from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import backbone_of, build_network
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import add_group_norms
-from mamfed_common.protocol.tasks import EvaluateTask, TrainTask
+from mamfed_common.protocol.tasks import TrainTask
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_common.runtime.wording import counted
 from mamfed_server.aggregation.update_store import UpdateFolder
 from mamfed_server.run.approved_roster import ApprovedRoster
 from mamfed_server.run.checkpoint_selection import Selection
-from mamfed_server.run.deadlines import (
-    evaluation_deadlines,
-    personal_deadlines,
-    training_deadlines,
-)
-from mamfed_server.run.evaluation_round import Scores, evaluate_sites
+from mamfed_server.run.deadlines import training_deadlines
+from mamfed_server.run.evaluations import Evaluations
 from mamfed_server.run.job import Job
-from mamfed_server.run.participants import NOTHING_TO_ADAPT_WITH, check_stages, may_adapt
+from mamfed_server.run.participants import check_stages
 from mamfed_server.run.requests import SitePoller, StopRequested
 from mamfed_server.run.resume import (
     ResumePoint,
@@ -50,7 +43,8 @@ from mamfed_server.run.summary import summarise_run
 from mamfed_server.run.training_round import TrainingRound
 from mamfed_server.run.transport import GridTransport, Transport
 from mamfed_server.run_folder.event_log import EventLog
-from mamfed_server.run_folder.folder import CHECKPOINTS, UPDATES, RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import CHECKPOINTS, UPDATES, RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_server.strategy.protocol import StrategyContext
 from mamfed_server.strategy.registry import build_strategy
 
@@ -120,8 +114,7 @@ class _Run:
         self.strategy = build_strategy(
             StrategyContext(self.plan, self.folder.path / CHECKPOINTS, self._warn)
         )
-        self.test_scores: dict[str, SiteScore] = {}
-        self.personal = Scores({}, {}, {})
+        self.evaluations = Evaluations(job, self.strategy, self.poller, self.log)
         self.started = time.monotonic()
         self.earlier_seconds = 0.0
 
@@ -134,7 +127,7 @@ class _Run:
         try:
             self._gather(resumed)
             self._train(resumed)
-            self._test()
+            self.evaluations.test(self.roster)
         except StopRequested:
             self.log.write("stopped")
             self._finish("stopped")
@@ -214,7 +207,7 @@ class _Run:
         started = time.monotonic()
         averaged, record = self._train_round(state, stage, server_round)
         if averaged is not None and self.plan.validates(stage, server_round):
-            record = self._validate(averaged, record)
+            record = self.evaluations.validate(self.roster, averaged, record)
         record = record.model_copy(update={"seconds": time.monotonic() - started})
         if averaged is None:
             self.folder.append_round(record)
@@ -265,92 +258,6 @@ class _Run:
                 self.log.write("privacy", **where, site=site, **update.privacy.model_dump())
         return averaged, record
 
-    def _validate(self, state: State, record: RoundRecord) -> RoundRecord:
-        task = self._score_task("val", record.stage, record.server_round)
-        result = self._evaluate(state, task, f"validation of round {record.server_round}")
-        mean_dice, pooled = self.strategy.aggregate_evaluate(
-            record.stage, record.server_round, result.scores
-        )
-        return record.model_copy(
-            update={
-                "validation": result.scores,
-                "mean_validation_dice": mean_dice,
-                "pooled_validation_dice": pooled and pooled.dice,
-                "validation_images": pooled and pooled.images,
-                "validation_durations": result.durations,
-            }
-        )
-
-    def _test(self) -> None:
-        """Score the chosen weights on the test patients of every site."""
-        if self.plan.finetuning.rounds == 0:
-            return
-        self.roster.refresh()
-        self.log.write("test")
-        state, facts, painter = load_checkpoint(self.folder.checkpoint_path("best"))
-        task = self._score_task("test", facts.stage, facts.server_round, facts.threshold)
-        task = task.model_copy(update={"painter": painter is not None})
-        self.test_scores = self._evaluate(state, task, "test", painter).scores
-        if self.plan.makes_personal_models:
-            self._test_personal(state, task.model_copy(update={"model": "personal"}), painter)
-        self._hand_over(state, task, painter)
-
-    def _hand_over(self, state: State, task: EvaluateTask, painter: State | None) -> None:
-        """Send the chosen weights to the sites that were not asked for a score."""
-        nodes = self.roster.without_test_images()
-        nodes = {site: node for site, node in nodes.items() if site not in self.personal.scores}
-        deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
-        descriptions = self.roster.descriptions
-        result = evaluate_sites(self.poller, state, task, nodes, descriptions, deadlines, painter)
-        self._warn(
-            *(f"the final model may not have come to {s}: {r}" for s, r in result.failures.items())
-        )
-
-    def _test_personal(self, state: State, task: EvaluateTask, painter: State | None) -> None:
-        """Have every site adapt the chosen weights to its own patients and score the result.
-
-        Sites without a test image adapt too, because the model is theirs to use.
-        """
-        descriptions = self.roster.descriptions
-        candidates = {**self.roster.evaluators("test"), **self.roster.trainers(Stage.FINETUNING)}
-        nodes = {
-            site: candidates[site] for site in sorted(candidates) if may_adapt(descriptions[site])
-        }
-        self.log.write("personal models", sites=list(nodes))
-        deadlines = personal_deadlines(self.plan, self.folder.rounds(), descriptions, nodes)
-        result = evaluate_sites(self.poller, state, task, nodes, descriptions, deadlines, painter)
-        for site, reason in result.failures.items():
-            self.log.write("not scored", site=site, warning=f"personal model: {site}: {reason}")
-        not_adapted = dict.fromkeys(
-            sorted(descriptions.keys() - nodes.keys()), NOTHING_TO_ADAPT_WITH
-        )
-        self.personal = result._replace(failures=result.failures | not_adapted)
-
-    def _score_task(
-        self, part: Part, stage: Stage, server_round: int, threshold: float | None = None
-    ) -> EvaluateTask:
-        return EvaluateTask(
-            plan=self.plan,
-            signature=self.job.signature,
-            part=part,
-            stage=stage,
-            server_round=server_round,
-            run=self.job.run,
-            threshold=threshold,
-        )
-
-    def _evaluate(
-        self, state: State, task: EvaluateTask, what: str, painter: State | None = None
-    ) -> Scores:
-        nodes = self.roster.evaluators(task.part)
-        deadlines = evaluation_deadlines(self.plan, self.folder.rounds(), nodes)
-        result = evaluate_sites(
-            self.poller, state, task, nodes, self.roster.descriptions, deadlines, painter
-        )
-        for site, reason in result.failures.items():
-            self.log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")
-        return result
-
     def _warn(self, *warnings: str) -> None:
         for warning in warnings:
             self.log.write("warning", warning=warning)
@@ -361,8 +268,8 @@ class _Run:
             self.job,
             self.roster,
             self.selection,
-            self.test_scores,
-            self.personal,
+            self.evaluations.test_scores,
+            self.evaluations.personal,
             self.log.warnings(),
         )
         seconds = self.earlier_seconds + time.monotonic() - self.started

@@ -24,7 +24,8 @@ from mamfed_server.run.resume import Position, position_of, round_positions
 from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.attendance import Attendance, attendance
 from mamfed_server.run_folder.event_log import PHASES, Event, read_events
-from mamfed_server.run_folder.folder import LATEST, PLAN, PREVIOUS, SUMMARY, RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import LATEST, PLAN, PREVIOUS, SUMMARY, RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 
 MEASURED_ROUNDS = 5
 """Number of latest rounds of a stage whose mean duration predicts the next round."""

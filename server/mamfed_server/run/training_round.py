@@ -22,9 +22,10 @@ from mamfed_common.protocol.tasks import TrainReport, TrainTask
 from mamfed_server.aggregation.site_weights import shares
 from mamfed_server.aggregation.update_store import UpdateFolder
 from mamfed_server.aggregation.validation import WrongCountError, read_update, too_far
-from mamfed_server.run.requests import Nodes, SitePoller, SiteReply
+from mamfed_server.run.requests import Nodes, SitePoller
+from mamfed_server.run.site_reply import SiteReply
 from mamfed_server.run_folder.event_log import utc_now
-from mamfed_server.run_folder.folder import Contribution, RoundRecord
+from mamfed_server.run_folder.round_record import Contribution, RoundRecord
 from mamfed_server.strategy.protocol import RoundUpdates, Strategy, TrainAggregate
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mamfed_common.plan import Stage
 from mamfed_common.runtime.wording import counted
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 NOT_THERE = "not asked: not approved yet, or without cases of this stage"
 """Reason for an unasked site if the round record gives none."""

@@ -24,19 +24,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
-from mamfed_common.config import Config, ExtensibleConfig
-from mamfed_common.domain import Examples
 from mamfed_common.errors import DataError, OutputError, RunError
-from mamfed_common.metrics.scores import SiteScore
-from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.plan.norm_groups import expected_state
-from mamfed_common.protocol.tasks import PrivacySpent
 from mamfed_common.runtime.bounded import DOCUMENT_BYTES, STATE_BYTES, read_values
 from mamfed_common.runtime.files import (
     DRAFT,
@@ -49,6 +45,7 @@ from mamfed_common.runtime.files import (
 from mamfed_common.runtime.lock import exclusive_lock, holder
 from mamfed_common.runtime.output_checks import check_room
 from mamfed_server.run_folder.jsonl import append_line, read_lines
+from mamfed_server.run_folder.round_record import RoundRecord
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
 UPDATES = "updates"
@@ -60,86 +57,6 @@ KEPT = 5
 """Number of checkpoints kept at once: latest, previous, pretrained, best, final."""
 NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 """``next`` exists only briefly: it is complete on disk before ``latest`` becomes ``previous``."""
-
-
-class Contribution(ExtensibleConfig):
-    """One accepted update.
-
-    Attributes:
-        num_examples: Its examples by kind.
-        share: Its share of the average.
-        loss: Its training loss; None if the site withholds it.
-        privacy: The differential privacy that the site's patients have spent so far, if it trains
-            with it; the site says so, and the server cannot check it.
-    """
-
-    OMITTED: ClassVar[frozenset[str]] = frozenset({"privacy"})
-
-    num_examples: Examples
-    share: float
-    loss: float | None
-    privacy: PrivacySpent | None = None
-
-
-class RoundRecord(Config):
-    """One line of ``rounds.jsonl``.
-
-    Attributes:
-        stage: The round's stage.
-        server_round: The round, counted from 1 within its stage.
-        expected: Sites that were asked.
-        answered: Sites that sent anything back before the deadline.
-        accepted: Sites whose update is part of the new weights.
-        refused: Other sites that were asked, each with the reason.
-        absent: Approved sites that were not available to be asked, each with the reason.
-        validation: Validation scores of the new weights by site (stage 2).
-        mean_validation_dice: Mean over sites of their validation Dice.
-        pooled_validation_dice: Validation Dice at threshold 0.5 over all images of all sites, which
-            the choice of the round is based on.
-        validation_images: Number of images behind ``pooled_validation_dice``.
-        bytes_sent: Bytes of weights sent to sites for training.
-        bytes_received: Bytes of weights received in updates, including refused ones.
-        seconds: Duration of the round, including validation.
-        started_at: When it started, UTC, ISO 8601.
-        deadlines: Maximum time to wait for each site, in seconds.
-        durations: Seconds until each site answered, or its full deadline if it did not.
-        validation_durations: The same for the validation.
-    """
-
-    stage: Stage
-    server_round: int
-    expected: tuple[str, ...]
-    answered: tuple[str, ...]
-    accepted: dict[str, Contribution]
-    refused: dict[str, str]
-    absent: dict[str, str] = Field(default_factory=dict)
-    validation: dict[str, SiteScore] = Field(default_factory=dict)
-    mean_validation_dice: float | None = None
-    pooled_validation_dice: float | None = None
-    validation_images: int | None = None
-    bytes_sent: int = Field(default=0, ge=0)
-    bytes_received: int = Field(default=0, ge=0)
-    seconds: float = 0.0
-    started_at: str = ""
-    deadlines: dict[str, float] = Field(default_factory=dict)
-    durations: dict[str, float] = Field(default_factory=dict)
-    validation_durations: dict[str, float] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _upgrade_from_0_1_0(cls, values: Any) -> Any:
-        """Convert counts of mamfed 0.1.0, which have no kind, to the kind of the stage."""
-        try:
-            kind = TRAINED_ON[Stage(values["stage"])]
-            accepted = {
-                site: {**update, "num_examples": {kind: update["num_examples"]}}
-                if isinstance(update["num_examples"], int)
-                else update
-                for site, update in values["accepted"].items()
-            }
-        except (KeyError, TypeError, ValueError, AttributeError):  # invalid, or not read from JSON
-            return values
-        return {**values, "accepted": accepted}
 
 
 class RunFolder:
@@ -305,7 +222,7 @@ class RunFolder:
         if self.checkpoint_path(NEXT).exists() and self.checkpoint_path(LATEST).exists():
             self._move(LATEST, PREVIOUS)
         self._move(NEXT, LATEST)
-        self._sync_names()
+        sync_folder(self.path / CHECKPOINTS)
 
     def set_aside(self, name: str) -> None:
         """Rename a damaged checkpoint to ``damaged``, so that its name is free."""
@@ -316,9 +233,6 @@ class RunFolder:
             path = self.checkpoint_path(name).with_suffix(suffix)
             if path.exists():
                 path.replace(self.checkpoint_path(new_name).with_suffix(suffix))
-
-    def _sync_names(self) -> None:
-        sync_folder(self.path / CHECKPOINTS)
 
     def append_round(self, record: RoundRecord) -> None:
         """Append a line to ``rounds.jsonl`` and flush it to disk."""

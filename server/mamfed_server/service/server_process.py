@@ -30,7 +30,7 @@ from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.files import os_error_line
-from mamfed_common.runtime.process_supervisor import hold_lifeline
+from mamfed_common.runtime.lifeline import hold_lifeline
 from mamfed_common.security.signing import sign_plan
 
 terminal.set_environment()

@@ -31,7 +31,8 @@ from mamfed_simulations.cli.options import (
 
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
-    from mamfed_simulations.comparison.compare import ArmOutcome, Comparison
+    from mamfed_simulations.comparison.compare import ArmOutcome
+    from mamfed_simulations.comparison.design import Comparison
 
 ARM_LIST = "local,centralised,fedavg,personal,fedprox,fedbn,leave-one-out"
 
@@ -81,8 +82,8 @@ def federation(
     Example: mamfed-simulate experiment federation --site a=data/a --site b=data/b --size 256
     --seeds 3 --out runs/federation
     """
-    from mamfed_simulations.comparison.compare import Comparison
-    from mamfed_simulations.federation.arm_pool import choose_machine
+    from mamfed_simulations.comparison.design import Comparison
+    from mamfed_simulations.federation.hardware import choose_machine
 
     training_plan = chosen_plan(plan, size, None, settings)
     arm_names = _arms(arms, training_plan)
@@ -109,7 +110,8 @@ def _compare(comparison: Comparison, output: Format, *, dry_run: bool) -> None:
     """Check the comparison, print its data and trainings, and run it unless ``dry_run``."""
     from mamfed_common.runtime.files import private_directory
     from mamfed_common.runtime.lock import exclusive_lock
-    from mamfed_simulations.comparison.compare import LOCK, check_place, compare, kept_lines
+    from mamfed_simulations.comparison.compare import compare
+    from mamfed_simulations.comparison.design import LOCK, check_place, kept_lines
     from mamfed_simulations.federation.readiness import check_machine
     from mamfed_simulations.reporting.interruption import kept_on_interrupt
     from mamfed_simulations.reporting.progress import Progress
@@ -165,7 +167,7 @@ def _print_planned_work(comparison: Comparison) -> list[str]:
         Lines that say which rows are rejected or excluded, and why.
     """
     from mamfed_common.metrics.row_account import reason_lines
-    from mamfed_simulations.comparison.compare import arms_of, planned
+    from mamfed_simulations.comparison.federations import arms_of, planned
     from mamfed_simulations.federation.fingerprints import check_fingerprints
     from mamfed_simulations.federation.readiness import training_lines
     from mamfed_simulations.reporting.tables import data_tables
@@ -188,7 +190,7 @@ def _arms(text: str | None, plan: TrainingPlan) -> tuple[str, ...]:
     """Parse ``--arms``; the default is every arm for which the plan makes models."""
     from mamfed_common.errors import PlanError
     from mamfed_common.runtime.documents import did_you_mean
-    from mamfed_simulations.comparison.compare import ARMS, PERSONAL
+    from mamfed_simulations.comparison.design import ARMS, PERSONAL
 
     if text is None:
         return tuple(a for a in ARMS if a != PERSONAL or plan.makes_personal_models)

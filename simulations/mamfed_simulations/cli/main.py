@@ -40,8 +40,8 @@ from mamfed_simulations.federation.engine import Engine
 if TYPE_CHECKING:
     from mamfed_common.plan import TrainingPlan
     from mamfed_common.protocol.tasks import SiteDescription
-    from mamfed_simulations.federation.arm_pool import ArmHardware
     from mamfed_simulations.federation.experiment import Experiment
+    from mamfed_simulations.federation.hardware import ArmHardware
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -109,8 +109,8 @@ def demo(
     """
     from mamfed_common.plan.overrides import with_overrides
     from mamfed_server.run_folder.folder import RunFolder
-    from mamfed_simulations.federation.arm_pool import choose_machine
     from mamfed_simulations.federation.demo import SITES, demo_phantoms, demo_plan, draw_phantoms
+    from mamfed_simulations.federation.hardware import choose_machine
     from mamfed_simulations.federation.readiness import check_machine
 
     chosen = with_overrides(demo_plan(seed), settings or ())
@@ -156,7 +156,7 @@ def run(
 
     Example: mamfed-simulate run --site a=data/a --site b=data/b --size 256 --out runs/first
     """
-    from mamfed_simulations.federation.arm_pool import choose_machine
+    from mamfed_simulations.federation.hardware import choose_machine
     from mamfed_simulations.federation.readiness import check_machine
 
     chosen = chosen_plan(plan, size, seed, settings)

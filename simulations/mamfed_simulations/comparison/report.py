@@ -8,12 +8,7 @@ from mamfed_common.metrics.bootstrap import Interval
 from mamfed_common.metrics.detection import RATES
 from mamfed_common.metrics.gains import Gain, compared
 from mamfed_common.metrics.small_numbers import MARK, cautions, few_patients
-from mamfed_simulations.comparison.compare import (
-    CENTRALISED,
-    LOCAL,
-    MEANINGS,
-    Comparison,
-)
+from mamfed_simulations.comparison.design import CENTRALISED, LOCAL, MEANINGS, Comparison
 from mamfed_simulations.comparison.picture import draw_dice
 from mamfed_simulations.comparison.results import (
     OURS,

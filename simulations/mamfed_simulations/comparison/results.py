@@ -16,14 +16,8 @@ from mamfed_common.metrics.bootstrap import (
     patient_bootstrap,
 )
 from mamfed_common.metrics.detection import RATES
-from mamfed_simulations.comparison.compare import (
-    CENTRALISED,
-    FEDAVG,
-    LOCAL,
-    PERSONAL,
-    ArmOutcome,
-    Comparison,
-)
+from mamfed_simulations.comparison.compare import ArmOutcome
+from mamfed_simulations.comparison.design import CENTRALISED, FEDAVG, LOCAL, PERSONAL, Comparison
 from mamfed_simulations.comparison.scores import SiteResult
 from mamfed_simulations.reporting.pages import interval_values
 

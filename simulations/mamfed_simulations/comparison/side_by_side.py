@@ -26,7 +26,8 @@ from mamfed_server.report.figures import (
     to_png,
 )
 from mamfed_server.report.results import ArmResult, dice_text, read_arms, read_sites
-from mamfed_server.run_folder.folder import RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_simulations.reporting.pages import Account, Picture, Table
 
 CURVES = "curves.png"

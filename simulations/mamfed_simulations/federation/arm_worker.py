@@ -1,4 +1,4 @@
-"""Worker process: run with ``python -m``, train the one arm described on stdin (``arm_pool.py``).
+"""Worker process: run with ``python -m``, train the one arm described on stdin (``arm_process``).
 
 Its stdout carries reports only; all other output goes to stderr. It exits as soon as the process
 that started it ends.
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from mamfed_common.errors import MamfedError, OutputError
 from mamfed_common.runtime.files import os_error_line
-from mamfed_common.runtime.process_supervisor import hold_lifeline
+from mamfed_common.runtime.lifeline import hold_lifeline
 from mamfed_common.runtime.terminal import set_environment
 
 if TYPE_CHECKING:  # load torch only after the task has been read
-    from mamfed_server.run_folder.folder import RoundRecord
-    from mamfed_simulations.federation.arm_pool import Report
+    from mamfed_server.run_folder.round_record import RoundRecord
+    from mamfed_simulations.federation.arm_messages import Report
 
 REPORT_SECONDS = 0.2
 """Minimum interval between step reports; one line per step would be too slow."""
@@ -43,7 +43,7 @@ class Reporter:
 
     def on_round(self, record: RoundRecord) -> None:
         """Report a finished round."""
-        from mamfed_simulations.federation.arm_pool import Report
+        from mamfed_simulations.federation.arm_messages import Report
 
         self._report_steps()
         self._write(Report(round=record))
@@ -51,14 +51,14 @@ class Reporter:
     def failed(self, error: MamfedError) -> None:
         """Report why the arm has no result."""
         from mamfed_common import errors
-        from mamfed_simulations.federation.arm_pool import Failure, Report
+        from mamfed_simulations.federation.arm_messages import Failure, Report
 
         kinds = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         failure = Failure(kind=next(kinds).__name__, message=str(error))
         self._write(Report(failure=failure))
 
     def _report_steps(self) -> None:
-        from mamfed_simulations.federation.arm_pool import Report
+        from mamfed_simulations.federation.arm_messages import Report
 
         self._last_report = monotonic()
         if self._steps:
@@ -77,7 +77,8 @@ def carry_out(text: bytes, reporter: Reporter) -> None:
     Raises:
         MamfedError: The arm failed.
     """
-    from mamfed_simulations.federation.arm_pool import ArmTask, train_here
+    from mamfed_simulations.federation.arm_messages import ArmTask
+    from mamfed_simulations.federation.arm_pool import train_here
 
     task = ArmTask.model_validate_json(text)
     job = replace(task.arm.job, on_round=reporter.on_round)

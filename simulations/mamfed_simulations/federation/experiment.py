@@ -9,32 +9,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mamfed_client.preparation.site_data import Site, load_site
-from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import MamfedError
-from mamfed_common.metrics.bootstrap import patient_bootstrap
-from mamfed_common.metrics.scores import ImageScore
-from mamfed_common.plan import TrainingPlan, with_threshold
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.output_checks import check_outside, check_writable
 from mamfed_common.training.device import choose_device, float32_instead
-from mamfed_common.training.inference import evaluate, load_network, predict
 from mamfed_server.report.data import (
     ARMS,
     CaseNote,
-    Interval,
     RejectedRow,
     RunNotes,
-    SiteGain,
     environment,
     write_notes,
 )
 from mamfed_server.report.page import report_run
 from mamfed_server.run.participants import check_stages
 from mamfed_server.run_folder.folder import RunFolder
-from mamfed_simulations.federation.arm_pool import ArmHardware, set_threads, train_arms
+from mamfed_simulations.federation.arm_pool import train_arms
 from mamfed_simulations.federation.arms import (
     CENTRALISED,
     FEDERATED,
@@ -46,14 +38,11 @@ from mamfed_simulations.federation.arms import (
     merge_local,
 )
 from mamfed_simulations.federation.fingerprints import check_fingerprints, start_with_fingerprints
+from mamfed_simulations.federation.hardware import ArmHardware, set_threads
+from mamfed_simulations.federation.held_out import HeldOutResult, measure
 from mamfed_simulations.federation.readiness import check_nobody_works
-from mamfed_simulations.federation.site_gains import measure_gains
-from mamfed_simulations.federation.site_models import as_at_site
-from mamfed_simulations.reporting.figure2 import Case, by_site, draw_figure2
+from mamfed_simulations.reporting.figure2 import draw_figure2
 from mamfed_simulations.reporting.progress import Progress
-
-CASES_PER_SITE = 3
-WORST_CASES = 10
 
 
 @dataclass(frozen=True)
@@ -134,7 +123,7 @@ def _simulate(
     folder.write_summary(summary)
     progress.say("drawing the report")
     set_threads(experiment.machine)
-    measured = measure(experiment, folder.checkpoint_path("best"))
+    measured = measure(experiment.sites, experiment.plan, experiment.out, experiment.machine.device)
     figure2 = draw_figure2(measured.cases, measured.threshold) if measured.cases else None
     write_notes(experiment.out, _notes(experiment, measured), figure2)
     report_run(experiment.out)
@@ -223,64 +212,6 @@ def kept_lines(experiment: Experiment) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class HeldOutResult:
-    """Results of the chosen checkpoint on the held-out images with malignancy.
-
-    Attributes:
-        cases: Best, median and worst case of each site, for figure 2.
-        worst: Cases with the lowest Dice over all sites, lowest first.
-        intervals: Interval of each site's mean Dice, over patients.
-        promises: Each site's gain from taking part.
-        threshold: Probability from which a pixel is marked.
-    """
-
-    cases: Sequence[Case] = ()
-    worst: Sequence[CaseNote] = ()
-    intervals: Mapping[str, Interval] = field(default_factory=dict)
-    promises: Sequence[SiteGain] = ()
-    threshold: float = 0.5
-
-
-def _note(site: str, score: ImageScore, vendor: str | None) -> CaseNote:
-    return CaseNote(site=site, image=score.image, vendor=vendor or "unknown", dice=score.dice)
-
-
-def measure(experiment: Experiment, checkpoint: Path) -> HeldOutResult:
-    """Score every site's held-out images with malignancy again, image by image."""
-    device, plan = choose_device(experiment.machine.device), experiment.plan
-    if not plan.finetuning.rounds:
-        return HeldOutResult()
-    shared = load_checkpoint(checkpoint)
-    plan = with_threshold(plan, shared.facts.threshold)
-    cases: list[Case] = []
-    notes: list[CaseNote] = []
-    intervals = {}
-    for site in experiment.sites:
-        data = load_site(site, plan)
-        state, _, painted_by = as_at_site(shared, experiment.out, site.name)
-        network = load_network(state, plan, device)
-        painter = None if painted_by is None else load_network(painted_by, plan, device)
-        samples = data.samples(["malignant"], "test")
-        rows = {i.case.row.image: i.case.row for c in data.cohorts for i in c.images}
-        scores = evaluate(state, samples, plan, device=device)
-        own = [_note(site.name, score, rows[score.image].vendor) for score in scores]
-        for index in _best_median_worst(scores):
-            (prediction,) = predict(network, [samples[index]], plan, device, painter)
-            note = own[index]
-            cases.append(
-                Case(note.site, note.image, note.vendor, note.dice, samples[index], prediction)
-            )
-        if scores:
-            patients = [rows[score.image].patient_id for score in scores]
-            mean = patient_bootstrap(patients, np.array([score.dice for score in scores]))
-            intervals[site.name] = Interval(low=mean.low, high=mean.high, patients=mean.patients)
-        notes += own
-    worst = sorted(notes, key=lambda note: (note.dice, note.site, note.image))[:WORST_CASES]
-    promises = measure_gains(experiment.sites, experiment.out, device)
-    return HeldOutResult(by_site(cases), worst, intervals, promises, plan.evaluation.threshold)
-
-
 def _notes(experiment: Experiment, measured: HeldOutResult) -> RunNotes:
     """Return the notes that the report shows in addition to the run's own files."""
     return RunNotes(
@@ -319,11 +250,3 @@ def rejected_rows(sites: Sequence[Site], plan: TrainingPlan) -> list[RejectedRow
         for cohort in load_site(site, plan).cohorts
         for r in cohort.intake.rejected
     ]
-
-
-def _best_median_worst(scores: Sequence[ImageScore]) -> list[int]:
-    """Return the indices of up to three scores, from the highest Dice to the lowest."""
-    order = sorted(range(len(scores)), key=lambda i: -scores[i].dice)
-    if len(order) <= CASES_PER_SITE:
-        return order
-    return [order[0], order[len(order) // 2], order[-1]]

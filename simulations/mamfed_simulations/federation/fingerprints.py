@@ -21,8 +21,8 @@ from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.training.device import choose_device
 from mamfed_server.run.resume import check_same_plan
 from mamfed_server.run_folder.folder import RunFolder
-from mamfed_simulations.federation.arm_pool import ArmHardware
 from mamfed_simulations.federation.arms import Arm
+from mamfed_simulations.federation.hardware import ArmHardware
 
 ARMS = "arms.json"
 ADVICE = "choose another --out, use the same options, or remove that folder"

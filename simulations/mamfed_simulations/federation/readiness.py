@@ -14,9 +14,9 @@ from mamfed_common.training.device import choose_device
 from mamfed_server.run.participants import check_stages
 from mamfed_server.run.run_choice import earlier_run
 from mamfed_server.run_folder.folder import RunFolder
-from mamfed_simulations.federation.arm_pool import ArmHardware
 from mamfed_simulations.federation.arms import Arm, describe_sites
 from mamfed_simulations.federation.engine import Engine
+from mamfed_simulations.federation.hardware import ArmHardware
 from mamfed_simulations.federation.runner import check_ray
 
 

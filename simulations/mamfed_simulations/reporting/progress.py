@@ -11,7 +11,7 @@ import rich.progress
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.terminal import console
 from mamfed_common.training.inference import OnStep
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 
 class Progress:

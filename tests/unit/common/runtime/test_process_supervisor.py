@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 
 from mamfed_common.runtime import child_log, process_supervisor
-from mamfed_common.runtime.process_supervisor import (
-    LIFELINE,
-    ORPHANED,
-    Child,
-    child_environment,
-    supervise,
-)
+from mamfed_common.runtime.lifeline import LIFELINE, ORPHANED, hold_lifeline
+from mamfed_common.runtime.process_supervisor import Child, child_environment, supervise
 
 WAIT_SECONDS = 20
 
@@ -206,7 +201,7 @@ SUPERVISOR = """
 import sys, threading
 from pathlib import Path
 from mamfed_common.runtime.process_supervisor import Child, child_environment, supervise
-code = ("from mamfed_common.runtime.process_supervisor import hold_lifeline; hold_lifeline(); "
+code = ("from mamfed_common.runtime.lifeline import hold_lifeline; hold_lifeline(); "
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN) if %r else None; "
         "print(os.getpid(), flush=True); time.sleep(100)" % ({stubborn},))
 folder = Path({folder!r})
@@ -260,7 +255,7 @@ def test_a_signal_ends_supervision_in_order_with_code_0(supervisor, number):
 def test_a_child_ends_by_its_own_code_when_the_lifeline_is_cut():
     read_end, write_end = os.pipe()
     code = (
-        "from mamfed_common.runtime.process_supervisor import hold_lifeline\n"
+        "from mamfed_common.runtime.lifeline import hold_lifeline\n"
         "import time; assert hold_lifeline(); print('ready', flush=True); time.sleep(100)"
     )
     process = subprocess.Popen(
@@ -279,7 +274,7 @@ def test_a_child_ends_by_its_own_code_when_the_lifeline_is_cut():
 
 def test_a_process_without_a_supervisor_has_no_lifeline(monkeypatch):
     monkeypatch.delenv(LIFELINE, raising=False)
-    assert process_supervisor.hold_lifeline() is False
+    assert hold_lifeline() is False
 
 
 def test_loopback_is_never_proxied_and_nothing_phones_home(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 
 from mamfed_common.plan import Stage
 from mamfed_server.report.figures import BarGroup, draw_curves, draw_dice_bars
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 
 def validated(server_round: int, dice: float | None) -> RoundRecord:

@@ -20,7 +20,7 @@ from mamfed_server.report.page import write_report
 from mamfed_server.report.result_tables import measures, rows_of
 from mamfed_server.report.results import read_arms, read_sites, verdict
 from mamfed_server.run.state import KeptCheckpoint
-from mamfed_server.run_folder.folder import Contribution, RoundRecord
+from mamfed_server.run_folder.round_record import Contribution, RoundRecord
 
 SIZE = 32
 HOSTILE = "<script>alert('$x$')</script>"

@@ -13,7 +13,7 @@ from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import pack, unpack_body, unpack_weights
 from mamfed_common.protocol.tasks import REFUSAL_CODES, EvaluateTask, RefusalCode
 from mamfed_server.run.deadlines import personal_deadlines
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 
 class Adapting(Sites):

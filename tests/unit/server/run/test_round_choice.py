@@ -19,7 +19,7 @@ from mamfed_server.run.round_choice import (
     choose_threshold,
     chosen_round,
 )
-from mamfed_server.run_folder.folder import RoundRecord
+from mamfed_server.run_folder.round_record import RoundRecord
 
 CHECKPOINTS = ("best", "final")
 

@@ -15,7 +15,8 @@ from mamfed_server.cli.main import app
 from mamfed_server.run.overview import overview
 from mamfed_server.run.resume import check_same_plan
 from mamfed_server.run.run_choice import describe, earlier_run, left_behind
-from mamfed_server.run_folder.folder import RoundRecord, RunFolder
+from mamfed_server.run_folder.folder import RunFolder
+from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_server.service.supervisor import check_start
 from mamfed_server.settings import ServerHome
 

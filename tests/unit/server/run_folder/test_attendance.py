@@ -15,7 +15,7 @@ from mamfed_server.run_folder.attendance import (
     due,
     updates_in_words,
 )
-from mamfed_server.run_folder.folder import Contribution, RoundRecord
+from mamfed_server.run_folder.round_record import Contribution, RoundRecord
 from mamfed_server.service import supervisor
 
 AWAY = "not connected"

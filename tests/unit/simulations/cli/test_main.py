@@ -19,10 +19,10 @@ from mamfed_common.plan import parse_plan, read_plan
 from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_server.report.page import report_run
 from mamfed_simulations.cli.main import app
-from mamfed_simulations.federation.arm_pool import ArmHardware
 from mamfed_simulations.federation.arms import describe_sites
 from mamfed_simulations.federation.demo import demo_plan
 from mamfed_simulations.federation.experiment import Experiment, simulate
+from mamfed_simulations.federation.hardware import ArmHardware
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 from mamfed_simulations.reporting.progress import Progress
 

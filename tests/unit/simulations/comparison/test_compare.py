@@ -22,7 +22,9 @@ from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.training.inference import evaluate
 from mamfed_simulations.cli.main import app
 from mamfed_simulations.comparison import scores  # `tested` is no test
-from mamfed_simulations.comparison.compare import ARMS, ArmOutcome, Comparison, federations
+from mamfed_simulations.comparison.compare import ArmOutcome
+from mamfed_simulations.comparison.design import ARMS, Comparison
+from mamfed_simulations.comparison.federations import federations
 from mamfed_simulations.comparison.report import verdicts
 from mamfed_simulations.comparison.results import (
     difference,
@@ -31,7 +33,8 @@ from mamfed_simulations.comparison.results import (
     worst_first,
 )
 from mamfed_simulations.comparison.scores import SiteResult, SiteScores, result_of
-from mamfed_simulations.federation.arm_pool import ArmHardware, train_here
+from mamfed_simulations.federation.arm_pool import train_here
+from mamfed_simulations.federation.hardware import ArmHardware
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
 runner = CliRunner()

@@ -17,15 +17,10 @@ from mamfed_common.model import malloc
 from mamfed_server.run.job import Job
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_simulations.cli.options import number_of_workers
-from mamfed_simulations.federation import arm_pool
-from mamfed_simulations.federation.arm_pool import (
-    CALLABLES,
-    LOG,
-    ArmHardware,
-    ArmTask,
-    choose_machine,
-    train_arms,
-)
+from mamfed_simulations.federation import arm_process, hardware
+from mamfed_simulations.federation.arm_messages import CALLABLES, ArmTask
+from mamfed_simulations.federation.arm_pool import train_arms
+from mamfed_simulations.federation.arm_process import LOG
 from mamfed_simulations.federation.arms import (
     centralised_arm,
     describe_sites,
@@ -34,6 +29,7 @@ from mamfed_simulations.federation.arms import (
 )
 from mamfed_simulations.federation.demo import demo_plan
 from mamfed_simulations.federation.engine import Engine
+from mamfed_simulations.federation.hardware import ArmHardware, choose_machine
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 from mamfed_simulations.reporting.progress import Progress
 
@@ -69,7 +65,7 @@ def children(parent=None):
     """Return the workers that a process has started, but those that have ended."""
     found = Path(f"/proc/{parent or os.getpid()}/task").glob("*/children")
     pids = [int(pid) for path in found for pid in path.read_text().split()]
-    return [pid for pid in pids if arm_pool.MODULE.encode() in command_of(pid)]
+    return [pid for pid in pids if arm_process.MODULE.encode() in command_of(pid)]
 
 
 def command_of(pid):
@@ -159,7 +155,8 @@ SCRIPT = """
 import sys
 from mamfed_common.errors import MamfedError
 from mamfed_simulations.reporting.progress import Progress
-from mamfed_simulations.federation.arm_pool import ArmTask, train_arms
+from mamfed_simulations.federation.arm_messages import ArmTask
+from mamfed_simulations.federation.arm_pool import train_arms
 orders = [ArmTask.model_validate_json(line) for line in sys.stdin]
 with Progress() as progress:
     try:
@@ -230,7 +227,7 @@ def start(arms):
 def test_auto_takes_what_cores_and_memory_allow(monkeypatch, size, arms, asked, expected):
     """Four cores and 16 GiB; the threads, which decide the bits, do not depend on the workers."""
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(arm_pool, "available_bytes", lambda: 16 << 30)
+    monkeypatch.setattr(hardware, "available_bytes", lambda: 16 << 30)
     machine = choose_machine(demo_plan(size=size), arms, device="cpu", **asked)
     assert (machine.threads, machine.workers) == expected
 

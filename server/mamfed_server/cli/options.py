@@ -1,0 +1,20 @@
+"""Options that several commands of ``mamfed-server`` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mamfed_common.runtime.terminal import Format
+
+Home = Annotated[
+    Path,
+    typer.Option(
+        "--home", envvar="MAMFED_SERVER_HOME", help="The coordinator's home, created by init."
+    ),
+]
+Output = Annotated[
+    Format, typer.Option("--format", help="Output for people (text) or scripts (json).")
+]
