@@ -9,10 +9,6 @@ import ssl
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.supercore.constant import (
-    FLEET_HTTP_PUBLIC_KEY_HEADER,
-    FLWR_PACKAGE_VERSION_METADATA_KEY,
-)
 from tests.unit.server.certificates import (
     Authority,
     new_key,
@@ -25,6 +21,10 @@ from mamfed_client.site.settings import SiteHome
 from mamfed_common import __version__
 from mamfed_common.protocol.versions import MAMFED_HEADER, flower_version
 from mamfed_common.security.keys import write_key as write_site_key
+from mamfed_server.fleet.flower_compat import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLWR_PACKAGE_VERSION_METADATA_KEY,
+)
 
 LISTENING = "0A"
 """The kernel's number for a socket that takes connections (``/proc/net/tcp``)."""

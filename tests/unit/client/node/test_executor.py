@@ -5,7 +5,6 @@ import signal
 import time
 
 import pytest
-from flwr.cli.build import build_fab_from_files
 from tests.unit.client.loopback import Coordinator, Processes, wait_for, wait_for_state
 
 from mamfed_client.node.executor import Progress, Worker
@@ -15,6 +14,7 @@ from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.flower_bundle import PYPROJECT
+from mamfed_common.protocol.flower_compat import build_fab_from_files
 from mamfed_common.protocol.messages import pack, unpack_body, unpack_update
 from mamfed_common.protocol.tasks import (
     REFUSAL_CODES,
