@@ -16,7 +16,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from safetensors.torch import load
 from tests.unit.server.certificates import new_key, public_pem
 
-from mamfed_common.errors import SetupError
+from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.flower_compat import check_flower_parts
 from mamfed_common.protocol.messages import pack, unpack_body, wire_bytes
@@ -222,10 +222,10 @@ def test_two_hundred_rounds_leave_nothing_behind(link, node):
 
 
 def test_a_key_that_is_none_is_refused():
-    with pytest.raises(superlink.LinkError, match="cannot be read"):
+    with pytest.raises(LinkError, match="cannot be read"):
         key_of(b"!!!")
 
 
 def test_a_push_that_cannot_be_read_is_refused():
-    with pytest.raises(superlink.LinkError, match="cannot be read"):
+    with pytest.raises(LinkError, match="cannot be read"):
         check_sender(b"\xff\xff")
