@@ -1,4 +1,4 @@
-"""What one run is to do."""
+"""The description of one run."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def _go_on() -> bool:
 
 @dataclass(frozen=True)
 class Job:
-    """What one run is to do.
+    """The description of one run.
 
     Attributes:
         plan: The plan.
-        folder: The run folder to make, or to go on in.
-        num_nodes: Nodes to wait for, in a simulation.
-        arm: What the run is called in ``summary.json``.
-        training_sites: Sites that may train; None for all.
-        validation_sites: Sites that choose the best round; None for all.
-        test_sites: Sites whose test patients the result is measured on; None for all.
-        names: Returns the node of each approved site, connected or not. None in a simulation:
-            nodes are taken at their word.
-        min_sites: No average is made of fewer accepted updates, whatever a stage's quorum.
-        signature: The coordinator's, over the plan; it goes with every request.
-        resume: Go on with the run in the folder where there is one of this plan. Otherwise an
-            earlier run is moved aside.
-        run: What sites are told that the run is called; empty in a simulation.
-        flower_run: Flower's number of the run, for the event log.
-        query_again_seconds: How long after a site's refusal to describe itself it is asked again.
-        stopping: Tells whether the run is to stop now.
-        on_round: Called after every round, when its checkpoint is on disk.
-        on_event: Called with every event.
+        folder: The run folder to create, or to resume in.
+        num_nodes: Number of nodes to wait for, in a simulation.
+        arm: Name of the run in ``summary.json``.
+        training_sites: Sites that may train; None: all.
+        validation_sites: Sites whose validation chooses the best round; None: all.
+        test_sites: Sites on whose test patients the result is measured; None: all.
+        names: Returns the node of each approved site, connected or not. None in a simulation,
+            where nodes state their own names.
+        min_sites: Minimum accepted updates of every round, whatever a stage's quorum.
+        signature: The coordinator's signature over the plan, sent with every request.
+        resume: Whether to resume a run of this plan in the folder. Otherwise an earlier run is
+            renamed.
+        run: Name of the run as sent to the sites; empty in a simulation.
+        flower_run: Flower's id of the run, for the event log.
+        query_again_seconds: Seconds until a site that refused to describe its data is asked again.
+        stopping: Returns whether the run must stop now.
+        on_round: Called after every round, once its checkpoint is on disk.
+        on_event: Called with every event of the event log.
     """
 
     plan: TrainingPlan
@@ -60,5 +60,5 @@ class Job:
     on_event: Callable[[Event], None] | None = None
 
     def need(self, stage: Stage) -> int:
-        """Return how many accepted updates a round of a stage needs."""
+        """Return the number of accepted updates that a round of a stage needs."""
         return max(self.plan.stage(stage).quorum, self.min_sites)

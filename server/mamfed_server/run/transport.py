@@ -1,4 +1,4 @@
-"""How the round loop reaches sites, whatever carries the messages.
+"""Carry messages between the round loop and the sites.
 
 :class:`GridTransport` goes over a Flower ``Grid`` (a simulation); ``link_transport.LinkTransport``
 goes over the SuperLink of this process (a federation between machines).
@@ -19,31 +19,31 @@ UNREAD = {
     TOO_LARGE: "its answer is larger than any can be",
     UNREADABLE: "its answer cannot be put together",
 }
-"""Codes of answers that a transport refuses before they are read."""
+"""Error codes of answers that a transport refuses before they are read."""
 
 
 class Transport(Protocol):
     """Messages to nodes and their replies.
 
     Attributes:
-        window: How many requests of one exchange may be on their way at once.
+        window: Maximum requests of one exchange in transit at once.
     """
 
     window: int
 
     def online(self) -> Mapping[int, str]:
-        """Return the nodes that are connected: by id, a stamp that changes when one restarts.
+        """Return the connected nodes, each with a stamp that changes when the node restarts.
 
-        A node that restarted has forgotten what it was asked.
+        A restarted node has forgotten its requests.
         """
 
     def push(
         self, node_id: int, message_type: str, content: RecordDict, ttl_seconds: float
     ) -> str | None:
-        """Send a request; return its id, None where the node cannot be sent to now."""
+        """Send a request and return its id; None if the node cannot be reached now."""
 
     def pull(self, message_id: str) -> Message | None:
-        """Return the reply to a request where there is one, once."""
+        """Return the reply to a request, once; None if there is none yet."""
 
     def forget(self, message_ids: Iterable[str]) -> None:
         """Drop requests whose replies are no longer wanted."""
@@ -52,8 +52,8 @@ class Transport(Protocol):
 class GridTransport:
     """A Flower Grid, whose nodes never restart (Flower 1.41-1.42).
 
-    Flower's engine looks, for each of its nodes, through all requests that wait, and keeps all
-    replies that are not pulled yet: it is given a few more than its cores work on, not a thousand.
+    For each node, Flower's engine searches all waiting requests, and it keeps every reply until it
+    is pulled. Therefore it gets a few more requests than its cores can handle, not a thousand.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -86,8 +86,8 @@ class GridTransport:
 def free_arrays(content: RecordDict) -> None:
     """Free the arrays of a message at once.
 
-    Whoever looks at ``RecordDict.array_records`` makes a reference cycle (Flower 1.41-1.42): a
-    model then stays in memory until Python's collector happens to run.
+    Reading ``RecordDict.array_records`` creates a reference cycle (Flower 1.41-1.42), which would
+    keep a model in memory until Python's garbage collector runs.
     """
     for record in content.values():
         record.clear()
