@@ -12,6 +12,7 @@ from mamfed_client.annotations.shapes import Shape
 from mamfed_client.imaging.mammogram import Mask
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.runtime import bounded
+from mamfed_common.runtime.files import refusal_words
 from mamfed_common.runtime.text import NotTextError, decode_text
 
 
@@ -87,7 +88,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     try:
         return bounded.read_bytes(path, limit)
     except bounded.UnfitFileError as error:
-        raise unreadable(f"a file that is {error.strerror}") from None
+        raise unreadable(refusal_words(error)) from None
     except (OSError, ValueError) as error:  # ValueError if the path contains a zero byte
         raise unreadable(f"{type(error).__name__} while reading the file") from None
 

@@ -19,10 +19,10 @@ from mamfed_common.config import DIGEST, Config
 from mamfed_common.errors import PlanError, SetupError
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.runtime.bounded import STATE_BYTES
-from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.runtime.files import private_directory, reason, write_atomic
 from mamfed_common.runtime.lock import home_lock
 from mamfed_common.runtime.places import user_name
-from mamfed_common.runtime.text import read_text
+from mamfed_common.runtime.text import NotTextError, read_text
 
 DECISIONS = "decisions.jsonl"
 
@@ -113,7 +113,10 @@ class PlanStore:
             SetupError: A line is damaged, so its decision is unknown.
         """
         path = self._folder / DECISIONS
-        lines = read_text(path, STATE_BYTES).splitlines() if path.exists() else []
+        try:
+            lines = read_text(path, STATE_BYTES).splitlines() if path.exists() else []
+        except (OSError, NotTextError) as error:
+            raise SetupError(f"{path}: cannot be read: {reason(path, error)}") from None
         return [_decision(f"{path}:{number}", line) for number, line in enumerate(lines, 1)]
 
     def decisions(self) -> Mapping[str, Decision]:

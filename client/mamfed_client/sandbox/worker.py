@@ -37,6 +37,7 @@ from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.hashing import hashing
 from mamfed_client.sandbox.protocol import MAX_TEXT
 from mamfed_common.runtime.bounded import IMAGE_BYTES, UnfitFileError, read_bytes
+from mamfed_common.runtime.files import refusal_words
 
 MAX_MEMORY = 3 << 30
 MAX_OPEN_FILES = 64
@@ -195,7 +196,7 @@ def _file_bytes(path: Path, missing: Reason) -> bytes:
         if error.errno == errno.EFBIG:
             size = f"a file of more than {IMAGE_BYTES >> 20} MiB"
             raise FileRejected(Reason.TOO_LARGE, size) from None
-        raise FileRejected(missing, f"it {error.strerror}") from None
+        raise FileRejected(missing, refusal_words(error)) from None
     except OSError as error:
         raise FileRejected(missing, os.strerror(error.errno or 0)) from None
 

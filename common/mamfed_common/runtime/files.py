@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +22,47 @@ DRAFT = ".draft"
 """Suffix of unfinished files."""
 
 
+class OpenFolderError(OSError):
+    """Every user of the machine may replace what is kept in a folder."""
+
+
+def check_not_open(folder: Path) -> None:
+    """Refuse an existing folder in which every user may replace files.
+
+    A sticky folder such as ``/tmp`` passes: only their owner may replace files in it.
+
+    Raises:
+        OpenFolderError: It is such a folder.
+        OSError: It does not exist.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise OpenFolderError(
+            errno.EPERM,
+            f"every user may write to {folder} (mode {mode:04o}), so anyone could replace what is "
+            f"kept there; run chmod o-w {folder}, or choose another folder",
+            str(folder),
+        )
+
+
 def private_directory(path: Path) -> Path:
-    """Create a directory that only its owner may enter (0700), with its parents; return it."""
-    if not path.parent.exists():  # pathlib would apply the umask to them
+    """Create a directory that only its owner may enter (0700), with its parents; return it.
+
+    A directory that exists is left as it is.
+
+    Raises:
+        OpenFolderError: It exists, or its parent does, and every user may replace files there.
+        OSError: It cannot be created.
+    """
+    if path.is_dir():
+        check_not_open(path)
+        return path
+    if path.parent.exists():
+        check_not_open(path.parent)
+    else:  # pathlib would apply the umask to them
         private_directory(path.parent)
-    if not path.is_dir():
-        path.mkdir(exist_ok=True, mode=0o700)
-        give_to_owner(path, path.parent)
+    path.mkdir(exist_ok=True, mode=0o700)
+    give_to_owner(path, path.parent)
     return path
 
 
@@ -114,9 +149,11 @@ def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> N
 
     Raises:
         FileExistsError: The file exists and ``replace`` is False.
+        OpenFolderError: Every user may replace files in its folder.
         OSError: It cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
+    check_not_open(path.parent)
     handle = NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", suffix=DRAFT, delete=False
     )

@@ -11,7 +11,13 @@ from tempfile import NamedTemporaryFile
 
 from mamfed_common.errors import OutputError
 from mamfed_common.runtime.bounded import open_regular
-from mamfed_common.runtime.files import DRAFT, cannot_write, owner_note, refusal_words
+from mamfed_common.runtime.files import (
+    DRAFT,
+    cannot_write,
+    check_not_open,
+    owner_note,
+    refusal_words,
+)
 
 PROBE_BYTES = 1 << 16
 
@@ -20,7 +26,8 @@ def check_folder_of(path: Path) -> None:
     """Refuse an output file whose folder is missing or cannot be written.
 
     Raises:
-        OutputError: It is a folder, or its folder does not exist or cannot be written.
+        OutputError: It is a folder, or its folder does not exist or cannot be written,
+            or every user may replace files in it.
     """
     if os.path.isdir(path):  # unlike Path.is_dir, accepts a name that is too long
         raise OutputError(f"{path}: is a folder; name a file in it")
@@ -30,6 +37,14 @@ def check_folder_of(path: Path) -> None:
         raise OutputError(
             f"{path}: its folder cannot be written{owner_note(path.parent)}; choose another one"
         )
+    _refuse_open(path, path.parent)
+
+
+def _refuse_open(path: Path, folder: Path) -> None:
+    try:
+        check_not_open(folder)
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def check_file(path: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
@@ -94,6 +109,7 @@ def check_writable(folder: Path) -> None:
     if not os.access(nearest, os.W_OK):
         code = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
         raise cannot_write(folder, PermissionError(code, os.strerror(code)))
+    _refuse_open(folder, Path(nearest))
 
 
 HEAD_BYTES = 4096

@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from mamfed_client.imaging.rejections import Reason
-from mamfed_common.runtime.files import cannot_write
+from mamfed_common.runtime.files import cannot_write, private_directory
 from mamfed_common.runtime.seeds import derive_seed, generator
 from mamfed_simulations.phantoms.corrupt_files import BROKEN, Maker, saved
 from mamfed_simulations.phantoms.dicom_writer import mammogram_dataset
@@ -132,7 +132,7 @@ def write_intake_folder(
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_directory(folder)
         yield
     except OSError as error:
         raise cannot_write(folder, error) from error

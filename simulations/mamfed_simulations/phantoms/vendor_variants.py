@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from mamfed_common.runtime.files import private_directory
 from mamfed_simulations.phantoms.dicom_writer import mammogram_dataset, voi_lut
 from mamfed_simulations.phantoms.phantom import Phantom
 from mamfed_simulations.phantoms.transfer_syntaxes import LOSSY, SYNTAXES, encode
@@ -72,7 +73,7 @@ def write_variants(
     Yields:
         Each variant once its file is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_directory(folder)
     for look in VENDORS.values():
         for syntax in syntaxes:
             path = folder / f"{look.name}-{syntax}.dcm"

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mamfed_common.runtime.files import cannot_write
+from mamfed_common.runtime.files import cannot_write, private_directory
 from mamfed_common.runtime.seeds import derive_seed, generator
 from mamfed_simulations.phantoms.dicom_writer import write_dicom
 from mamfed_simulations.phantoms.phantom import Phantom, Population, View, draw_patient
@@ -147,7 +147,7 @@ def write_cohort(
     """
     try:
         for name in ("images", "masks"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            private_directory(folder / name)
         rows: list[TableRow] = []
         for kind, number, views in _patients(benign, malignant):
             patient_id = f"SYN{derive_seed(seed, look.name, kind, number) % 10**10:010d}"

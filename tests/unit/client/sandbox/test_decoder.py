@@ -40,13 +40,6 @@ def dicom(tmp_path, drawing):
     return write
 
 
-@pytest.fixture
-def pipe(tmp_path):
-    """A file that never says anything: whoever reads it waits."""
-    os.mkfifo(tmp_path / "pipe.dcm")
-    return tmp_path / "pipe.dcm"
-
-
 @contextmanager
 def refused(reason, words=""):
     with pytest.raises(FileRejected, match=words or None) as caught:
@@ -123,10 +116,12 @@ def test_a_missing_file_a_folder_and_a_huge_file_are_refused(decoder, tmp_path):
 # The process
 
 
-def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read(pipe, dicom):
-    with Decoder(deadline_s=0.5) as decoder:
-        with refused(Reason.TOO_SLOW, "more than 0.5 seconds"):
-            decoder.mammogram(pipe)
+def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read(dicom):
+    with Decoder(deadline_s=2) as decoder:
+        decoder.mammogram(dicom())
+        os.kill(decoder._child.pid, signal.SIGSTOP)
+        with refused(Reason.TOO_SLOW, "more than 2 seconds"):
+            decoder.mammogram(dicom())
         assert decoder.mammogram(dicom())[0].grey.shape == STORED.shape
 
 
@@ -148,15 +143,26 @@ def test_a_process_that_does_not_even_listen_is_given_up(dicom):
             decoder.mask([Annotation(shapes=many)], 40, 50)
 
 
-def test_a_file_that_ends_the_process_is_refused_and_the_next_is_read(pipe, dicom):
+def test_a_file_that_ends_the_process_is_refused_and_the_next_is_read(dicom):
     with Decoder() as decoder:
         decoder.mammogram(dicom())
         child = decoder._child.pid
+        os.kill(child, signal.SIGSTOP)  # waits for the signal that ends it
         threading.Timer(0.3, os.kill, (child, signal.SIGSEGV)).start()
+        threading.Timer(0.4, os.kill, (child, signal.SIGCONT)).start()
         with refused(Reason.DECODER_CRASHED, "SIGSEGV"):
-            decoder.mammogram(pipe)
+            decoder.mammogram(dicom())
         assert decoder.mammogram(dicom())[0].grey.shape == STORED.shape
         assert decoder._child.pid != child
+
+
+@pytest.mark.parametrize("kind", ["mammogram", "mask"])
+def test_a_pipe_is_refused_at_once(kind, tmp_path):
+    pipe = tmp_path / "pipe.dcm"
+    os.mkfifo(pipe)
+    reason = Reason.MISSING_IMAGE if kind == "mammogram" else Reason.MISSING_MASK
+    with Decoder() as decoder, refused(reason, "is a named pipe"):
+        decoder.mammogram(pipe) if kind == "mammogram" else decoder.mask([Annotation(pipe)], 9, 9)
 
 
 def test_a_process_that_died_between_two_files_is_replaced_unnoticed(dicom):

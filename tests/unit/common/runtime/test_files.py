@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from mamfed_common.errors import MamfedError
+from mamfed_common.errors import MamfedError, OutputError
 from mamfed_common.plan import read_plan
 from mamfed_common.runtime.files import os_error_line, private_directory, write_atomic
 from mamfed_common.runtime.lock import exclusive_lock, short_lock
+from mamfed_common.runtime.output_checks import check_folder, check_folder_of
 from mamfed_common.security.certificates import pair_reason, read_certificate
+from mamfed_common.security.keys import new_ec_key, write_key
 from mamfed_server.run_folder.jsonl import append_line
 
 SOMEBODY = 65534
@@ -133,3 +135,42 @@ def test_an_error_of_openssl_gets_no_advice_of_the_file_system_s(tmp_path):
         context.load_cert_chain(tmp_path / "two.pem", tmp_path / "one.key")
     assert caught.value.errno == errno.ESTALE
     assert pair_reason(tmp_path / "two.pem", caught.value) == "KEY_VALUES_MISMATCH"
+
+
+def test_new_parents_are_private_under_any_umask(tmp_path):
+    former = os.umask(0)
+    try:
+        private_directory(tmp_path / "cache" / "mamfed" / "samples" / "ab")
+    finally:
+        os.umask(former)
+    made = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o700}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        private_directory,
+        lambda folder: private_directory(folder / "new"),
+        lambda folder: write_atomic(folder / "file", "x"),
+        lambda folder: check_folder_of(folder / "file"),
+        lambda folder: check_folder(folder, lambda _: True, "x"),
+        lambda folder: check_folder(folder / "new", lambda _: True, "x"),
+        lambda folder: write_key(folder / "key", new_ec_key()),
+    ],
+)
+def test_a_folder_in_which_anyone_may_replace_files_is_refused(tmp_path, write):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(
+        (OSError, OutputError), match=f"every user may write to {folder}.*chmod o-w"
+    ):
+        write(folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_sticky_folder_such_as_tmp_and_one_of_a_group_are_used(tmp_path):
+    for mode in (0o1777, 0o775):
+        tmp_path.chmod(mode)
+        write_atomic(private_directory(tmp_path / f"{mode}") / "file", "x")
