@@ -1,0 +1,205 @@
+"""Red team on phantoms: what a site's update reveals, under each protection.
+
+``python tests/security/red_team.py [--seed N] [--quick]``. Two attacks by a coordinator that knows
+the weights before and after a round, the plan, and more than a real one would:
+
+* inversion (``lib/inversion.py``): is there an image in the update? Measured against the mean image
+  of other patients, which needs no update at all;
+* membership by loss: which of 80 patients trained? 0.5 is a guess.
+
+Lines that begin with ``figure`` state what no promise covers. An attempt holds if the best
+reconstruction is no better than the mean image (0.05 of SSIM), or if membership is within what
+chance gives; the first one is the attack's own check, and holds if it *does* recover an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from tests.security.lib.phantom_patients import intensities, patients
+from tests.security.lib.phantom_training import (
+    Protection,
+    Recovered,
+    Site,
+    attack,
+    clipped_and_noised,
+    dice,
+    epsilon_of,
+    membership,
+    private,
+    public_model,
+    unprotected,
+)
+from torch import Tensor
+
+from mamfed_common.model.state_dict import State
+from mamfed_common.transforms.sample import Sample
+
+ALIKE = 0.05
+"""SSIM beyond the mean image's from which an image counts as recovered."""
+BY_CHANCE = 0.13
+"""Two standard errors of the area under the curve of 40 members and 40 strangers."""
+
+
+class Size(NamedTuple):
+    """How much is done: attacked patients, steps of an attack, of training, and cohorts."""
+
+    victims: int
+    attack_steps: int
+    public_steps: int
+    members: int
+    training_steps: int
+    large_site: int
+
+
+FULL = Size(3, 150, 40, 40, 200, 240)
+QUICK = Size(1, 30, 10, 8, 6, 0)
+
+
+class Inversion(NamedTuple):
+    """An inversion: its name, its protection, and the site's round.
+
+    Attributes:
+        promised: Whether nothing may be recovered; None promises nothing; False: it must be.
+    """
+
+    name: str
+    protection: Protection
+    promised: bool | None
+    cohort: int = 1
+    steps: int = 1
+    batch: int = 1
+
+
+INVERSIONS = (
+    Inversion("1 patient, 1 step, default policy (the attack's check)", unprotected, False),
+    Inversion("1 patient, 16 steps, default policy", unprotected, None, steps=16),
+    Inversion("10 patients, 16 steps of 4, default policy", unprotected, True, 10, 16, 4),
+    Inversion("1 patient, 1 step, clip and noise", clipped_and_noised, None),
+    Inversion("1 patient, 16 steps, clip and noise", clipped_and_noised, None, steps=16),
+    Inversion("1 patient, 1 step, DP-SGD", private, True),
+    Inversion("1 patient, 16 steps, DP-SGD", private, True, steps=16),
+)
+
+
+class Account:
+    """Prints each attempt and counts."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.attempts = self.broke = 0
+
+    def attempt(self, held: bool, text: str) -> None:
+        """Count an attempt."""
+        self.attempts += 1
+        self.broke += not held
+        print(f"{'held ' if held else 'BROKE'} {text}", flush=True)
+
+    def figure(self, text: str) -> None:
+        """Print a figure that no promise covers."""
+        print(f"figure {text}", flush=True)
+
+    def close(self) -> int:
+        """Print the totals; return the exit code."""
+        held = self.attempts - self.broke
+        print(f"{self.attempts} attempts, {held} held, {self.broke} broke")
+        return 1 if self.broke else 0
+
+
+def invert_all(account: Account, size: Size, seed: int, public: State, mean: Tensor) -> None:
+    """Attack single updates."""
+    pool = patients(seed + 1, 40)
+    for inversion in INVERSIONS:
+        results = []
+        for victim in range(size.victims):
+            own = pool[10 * victim : 10 * victim + inversion.cohort]
+            site = Site(public, own, inversion.steps, inversion.batch)
+            sent = inversion.protection(site)
+            results.append(attack(site, sent, pool, mean, size.attack_steps))
+        text = f"inversion, {inversion.name}: {_in_words(results)}"
+        recovered = sum(r.gain for r in results) / len(results) > ALIKE
+        if inversion.promised is None or (inversion.promised is False and size is QUICK):
+            account.figure(text)
+        else:
+            account.attempt(recovered is not inversion.promised, text)
+
+
+def tell_members(account: Account, size: Size, seed: int, public: State) -> None:
+    """Tell training patients from strangers, and what each protection costs in Dice."""
+    inside, outside = patients(seed + 2, size.members), patients(seed + 3, size.members)
+    site = Site(public, inside, size.training_steps, 4)
+    account.figure(f"Dice of strangers before the round: {dice(public, outside):.3f}")
+    for name, protection, promised in (
+        ("default policy", unprotected, False),
+        ("clip and noise", clipped_and_noised, False),
+        (f"DP-SGD, epsilon {epsilon_of(site):.1f}", private, True),
+    ):
+        sent = protection(site)
+        found = membership(site, sent, outside)
+        text = (
+            f"membership, {size.members} patients, {size.training_steps} steps of 4, {name}: area "
+            f"{found:.2f}; Dice of strangers {dice(sent, outside):.3f}"
+        )
+        if promised and size is not QUICK:
+            account.attempt(found < 0.5 + BY_CHANCE, text)
+        else:
+            account.figure(text)
+
+
+def cost(account: Account, size: Size, seed: int, public: State) -> None:
+    """Measure the Dice that DP-SGD costs a larger site."""
+    strangers = patients(seed + 3, size.members)
+    site = Site(public, patients(seed + 4, size.large_site), size.training_steps, 8)
+    before, after = (dice(p(site), strangers) for p in (unprotected, private))
+    account.figure(
+        f"cost, {size.large_site} patients, {size.training_steps} steps of 8: Dice of strangers "
+        f"{before:.3f} by default, {after:.3f} with DP-SGD at epsilon {epsilon_of(site):.1f}"
+    )
+
+
+def main() -> int:
+    """Run both attacks; return 1 if a promise broke."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="only: does it work, in seconds?")
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    torch.set_num_threads(1)
+    return run(QUICK if options.quick else FULL, options.seed)
+
+
+def run(size: Size, seed: int) -> int:
+    """Run the suite in a size."""
+    account, begun = Account(), time.process_time()
+    others: Sequence[Sample] = patients(seed + 5, 16)
+    public = public_model(others, size.public_steps)
+    mean = torch.from_numpy(intensities(others)).mean(0)[None, None]
+    invert_all(account, size, seed, public, mean)
+    tell_members(account, size, seed, public)
+    if size.large_site:
+        cost(account, size, seed, public)
+    print(f"{time.process_time() - begun:.0f} s of CPU time")
+    return account.close()
+
+
+def _in_words(results: Sequence[Recovered]) -> str:
+    count = len(results)
+    found = [sum(r.found.ssim for r in results) / count, sum(r.found.psnr for r in results) / count]
+    plain = [sum(r.mean_ssim for r in results) / count, sum(r.mean_psnr for r in results) / count]
+    first = sum(r.found.rank == 1 for r in results)
+    return (
+        f"SSIM {found[0]:.2f}, PSNR {found[1]:.1f} dB (mean image {plain[0]:.2f}, {plain[1]:.1f}); "
+        f"recognised among 40: {first} of {count}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
