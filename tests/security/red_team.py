@@ -24,6 +24,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
+from tests.security.lib.attempts import Attempts
 from tests.security.lib.phantom_patients import intensities, patients
 from tests.security.lib.phantom_training import (
     Protection,
@@ -90,31 +91,7 @@ INVERSIONS = (
 )
 
 
-class Account:
-    """Prints each attempt and counts."""
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        self.attempts = self.broke = 0
-
-    def attempt(self, held: bool, text: str) -> None:
-        """Count an attempt."""
-        self.attempts += 1
-        self.broke += not held
-        print(f"{'held ' if held else 'BROKE'} {text}", flush=True)
-
-    def figure(self, text: str) -> None:
-        """Print a figure that no promise covers."""
-        print(f"figure {text}", flush=True)
-
-    def close(self) -> int:
-        """Print the totals; return the exit code."""
-        held = self.attempts - self.broke
-        print(f"{self.attempts} attempts, {held} held, {self.broke} broke")
-        return 1 if self.broke else 0
-
-
-def invert_all(account: Account, size: Size, seed: int, public: State, mean: Tensor) -> None:
+def invert_all(attempts: Attempts, size: Size, seed: int, public: State, mean: Tensor) -> None:
     """Attack single updates."""
     pool = patients(seed + 1, 40)
     for inversion in INVERSIONS:
@@ -124,19 +101,19 @@ def invert_all(account: Account, size: Size, seed: int, public: State, mean: Ten
             site = Site(public, own, inversion.steps, inversion.batch)
             sent = inversion.protection(site)
             results.append(attack(site, sent, pool, mean, size.attack_steps))
-        text = f"inversion, {inversion.name}: {_in_words(results)}"
+        name, fact = f"inversion, {inversion.name}:", _in_words(results)
         recovered = sum(r.gain for r in results) / len(results) > ALIKE
         if inversion.promised is None or (inversion.promised is False and size is QUICK):
-            account.figure(text)
+            print(f"figure  {name}  {fact}", flush=True)
         else:
-            account.attempt(recovered is not inversion.promised, text)
+            attempts.note(name, fact if recovered is inversion.promised else "", fact)
 
 
-def tell_members(account: Account, size: Size, seed: int, public: State) -> None:
+def tell_members(attempts: Attempts, size: Size, seed: int, public: State) -> None:
     """Tell training patients from strangers, and what each protection costs in Dice."""
     inside, outside = patients(seed + 2, size.members), patients(seed + 3, size.members)
     site = Site(public, inside, size.training_steps, 4)
-    account.figure(f"Dice of strangers before the round: {dice(public, outside):.3f}")
+    print(f"figure  Dice of strangers before the round:  {dice(public, outside):.3f}", flush=True)
     for name, protection, promised in (
         ("default policy", unprotected, False),
         ("clip and noise", clipped_and_noised, False),
@@ -144,50 +121,50 @@ def tell_members(account: Account, size: Size, seed: int, public: State) -> None
     ):
         sent = protection(site)
         found = membership(site, sent, outside)
-        text = (
-            f"membership, {size.members} patients, {size.training_steps} steps of 4, {name}: area "
-            f"{found:.2f}; Dice of strangers {dice(sent, outside):.3f}"
-        )
+        name = f"membership, {size.members} patients, {size.training_steps} steps of 4, {name}:"
+        fact = f"area {found:.2f}; Dice of strangers {dice(sent, outside):.3f}"
         if promised and size is not QUICK:
-            account.attempt(found < 0.5 + BY_CHANCE, text)
+            attempts.note(name, "" if found < 0.5 + BY_CHANCE else fact, fact)
         else:
-            account.figure(text)
+            print(f"figure  {name}  {fact}", flush=True)
 
 
-def cost(account: Account, size: Size, seed: int, public: State) -> None:
+def cost(attempts: Attempts, size: Size, seed: int, public: State) -> None:
     """Measure the Dice that DP-SGD costs a larger site."""
     strangers = patients(seed + 3, size.members)
     site = Site(public, patients(seed + 4, size.large_site), size.training_steps, 8)
     before, after = (dice(p(site), strangers) for p in (unprotected, private))
-    account.figure(
-        f"cost, {size.large_site} patients, {size.training_steps} steps of 8: Dice of strangers "
-        f"{before:.3f} by default, {after:.3f} with DP-SGD at epsilon {epsilon_of(site):.1f}"
+    print(
+        f"figure  cost, {size.large_site} patients, {size.training_steps} steps of 8:  Dice of "
+        f"strangers {before:.3f} by default, {after:.3f} with DP-SGD at epsilon "
+        f"{epsilon_of(site):.1f}",
+        flush=True,
     )
 
 
-def main() -> int:
-    """Run both attacks; return 1 if a promise broke."""
+def main() -> None:
+    """Run both attacks; exit with 1 if a promise broke."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="only: does it work, in seconds?")
     options = parser.parse_args()
     print(f"seed {options.seed}")
     torch.set_num_threads(1)
-    return run(QUICK if options.quick else FULL, options.seed)
+    run(QUICK if options.quick else FULL, options.seed)
 
 
-def run(size: Size, seed: int) -> int:
+def run(size: Size, seed: int) -> None:
     """Run the suite in a size."""
-    account, begun = Account(), time.process_time()
+    attempts, begun = Attempts(), time.process_time()
     others: Sequence[Sample] = patients(seed + 5, 16)
     public = public_model(others, size.public_steps)
     mean = torch.from_numpy(intensities(others)).mean(0)[None, None]
-    invert_all(account, size, seed, public, mean)
-    tell_members(account, size, seed, public)
+    invert_all(attempts, size, seed, public, mean)
+    tell_members(attempts, size, seed, public)
     if size.large_site:
-        cost(account, size, seed, public)
+        cost(attempts, size, seed, public)
     print(f"{time.process_time() - begun:.0f} s of CPU time")
-    return account.close()
+    attempts.finish()
 
 
 def _in_words(results: Sequence[Recovered]) -> str:
@@ -202,4 +179,4 @@ def _in_words(results: Sequence[Recovered]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -98,7 +98,9 @@ def _misfit(gradients: Sequence[Tensor], observed: Sequence[Tensor], signs: bool
     if signs:
         pairs = [(g / (g.abs() + 0.1 * g.detach().abs().mean() + 1e-12), o) for g, o in pairs]
     product = torch.stack([(g * o).sum() for g, o in pairs]).sum()
-    lengths = [torch.stack([t.square().sum() for t in side]).sum() for side in zip(*pairs, strict=True)]
+    lengths = [
+        torch.stack([t.square().sum() for t in side]).sum() for side in zip(*pairs, strict=True)
+    ]
     return 1 - product / (lengths[0] * lengths[1]).clamp(min=1e-30).sqrt()
 
 
