@@ -5,15 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mamfed_client.cli.options import (
+    Allow,
+    Classes,
+    Folder,
+    ForecastOnly,
+    KeyFile,
+    Layout,
+    Listed,
+    MaskValues,
+    OutputFormat,
+)
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.rejections import Reason
 from mamfed_common.errors import DoubtError
 from mamfed_common.runtime.terminal import Format, console, print_lines
 from mamfed_common.runtime.wording import counted
+
+if TYPE_CHECKING:  # `--help` must not load what reads images
+    from mamfed_client.preparation.commands import Source
+    from mamfed_client.preparation.ingest import Intake
 
 NOTHING_ACCEPTED = 3
 """Exit code if no file can be used."""
@@ -23,56 +38,34 @@ app = typer.Typer(
     help="Check a folder of mammograms, prepare it for training, and view prepared images.",
 )
 
-Folder = Annotated[
-    Path,
-    typer.Argument(help="A data set, or any folder that contains DICOM files.", exists=True),
+CheckPage = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write an HTML page with histograms and a contact sheet."),
 ]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        help="Layout of the folder: labels, inbreast, cbis-ddsm, vindr-mammo, cdd-cesm, "
-        "mini-mias or dicom.",
-        show_default="auto-detected",
-    ),
+LabelTable = Annotated[
+    Path | None, typer.Option(help="Write a labels.csv to fill in, if the folder has none.")
 ]
-Allow = Annotated[
-    list[Reason] | None,
-    typer.Option(
-        help="Do not reject files for this reason, e.g. 'secondary capture'; may be repeated.",
-        metavar="REASON",
-        show_choices=False,
-    ),
+Fresh = Annotated[bool, typer.Option("--fresh", help="Ignore the results of earlier checks.")]
+
+PreparedFolder = Annotated[
+    Path, typer.Option(help="Prepared folder to write, for use in place of the original.")
 ]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Annotation class that counts as malignant, as named in the file; may be repeated.",
-        metavar="NAME",
-    ),
-]
-MaskValues = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Mask pixel value that counts as malignant, e.g. 2 or '#ff0000'; may be repeated.",
-        metavar="VALUE",
-    ),
-]
-Printed = Annotated[Format, typer.Option("--format", help="Output format.")]
-Listed = Annotated[
-    bool,
-    typer.Option("--list", help="List every file with its status; printed on your screen only."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, without opening an image.")
-]
-Key = Annotated[
+Size = Annotated[int, typer.Option(min=32, help="Side of the samples in pixels.")]
+NewKey = Annotated[
     Path | None,
     typer.Option(
+        "--key",
         help="Encrypt the samples (AES-256-GCM) with this key file, created if absent; keep it "
-        "safe."
+        "safe.",
     ),
 ]
-
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Also read and compare files that look unchanged.")
+]
+AcceptDoubts = Annotated[
+    bool,
+    typer.Option("--accept-doubts", help="Use doubtful masks, which are otherwise rejected."),
+]
 
 WRITTEN = ("page", "table", "picture")
 """Keys under which a document names the files that the command wrote."""
@@ -85,45 +78,33 @@ def check(
     allow: Allow = None,
     classes: Classes = None,
     mask_values: MaskValues = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write an HTML page with histograms and a contact sheet.")
-    ] = None,
-    table: Annotated[
-        Path | None, typer.Option(help="Write a labels.csv to fill in, if the folder has none.")
-    ] = None,
+    html: CheckPage = None,
+    table: LabelTable = None,
     listed: Listed = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Ignore the results of earlier checks.")
-    ] = False,
-    dry_run: DryRun = False,
-    output: Printed = Format.TEXT,
+    fresh: Fresh = False,
+    dry_run: ForecastOnly = False,
+    output: OutputFormat = Format.TEXT,
 ) -> None:
     """Read every file without changing it, and report what each stage could use.
 
     Only counts are shown: no patient and, without --list, no file name. The exit code is 3 if no
     file can be used. An interrupted check resumes where it stopped.
     """
-    from mamfed_client.annotations.classes import MalignantClasses
-    from mamfed_client.preparation.commands import Source, check
-    from mamfed_client.preparation.label_template import check_free, write_blank_table
+    from mamfed_client.preparation.commands import check
+    from mamfed_client.preparation.label_template import check_free
     from mamfed_client.review.page import check_place, write_check_page
 
     if html is not None:
         check_place(html)
     if table is not None:
         check_free(table)
-    malignant = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
-    source = Source(folder, layout, frozenset(allow or ()), malignant)
+    source = _source(folder, layout, allow, classes, mask_values)
     intake, document = check(source, fresh=fresh, dry_run=dry_run)
     if intake is not None and html is not None:
         write_check_page(html, document, intake, folder=folder, names=listed)
         document |= {"page": str(html)}
     if intake is not None and table is not None:
-        written, unnameable = write_blank_table(table, intake)
-        document |= {"table": str(table), "table_rows": written}
-        if unnameable:
-            files = counted(unnameable, "file is", "files are")
-            console().print(f"{files} not in the table, which cannot hold such names; rename them")
+        document |= {"table": str(table), "table_rows": _write_table(table, intake)}
     _show(intake, document, listed, output)
     _finish(intake, document)
 
@@ -131,38 +112,28 @@ def check(
 @app.command()
 def prepare(
     folder: Folder,
-    out: Annotated[
-        Path, typer.Option(help="Prepared folder to write, for use in place of the original.")
-    ],
-    size: Annotated[int, typer.Option(min=32, help="Side of the samples in pixels.")] = 1536,
+    out: PreparedFolder,
+    size: Size = 1536,
     layout: Layout = None,
     allow: Allow = None,
     classes: Classes = None,
     mask_values: MaskValues = None,
-    key: Key = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Also read and compare files that look unchanged.")
-    ] = False,
-    accept_doubts: Annotated[
-        bool,
-        typer.Option("--accept-doubts", help="Use doubtful masks, which are otherwise rejected."),
-    ] = False,
+    key: NewKey = None,
+    verify: Verify = False,
+    accept_doubts: AcceptDoubts = False,
     listed: Listed = False,
-    dry_run: DryRun = False,
-    output: Printed = Format.TEXT,
+    dry_run: ForecastOnly = False,
+    output: OutputFormat = Format.TEXT,
 ) -> None:
     """Crop, orient and rescale every usable image into a folder that training reads from.
 
     You can stop the command at any time and resume with the same command. On later runs, new files
     are added and files that are gone are removed. Patients keep their part of the split.
     """
-    from mamfed_client.annotations.classes import MalignantClasses
-    from mamfed_client.preparation.commands import Source, prepare_folder
+    from mamfed_client.preparation.commands import prepare_folder
 
-    malignant = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
-    source = Source(folder, layout, frozenset(allow or ()), malignant)
     intake, document = prepare_folder(
-        source,
+        _source(folder, layout, allow, classes, mask_values),
         out,
         size=size,
         key_path=key,
@@ -171,13 +142,7 @@ def prepare(
         dry_run=dry_run,
     )
     _show(intake, document, listed, output)
-    doubtful = document.get("rejected", {}).get(Reason.DOUBTFUL_MASK, 0)
-    if doubtful:
-        masks = counted(doubtful, "doubtful mask was", "doubtful masks were")
-        raise DoubtError(
-            f"{out}: {masks} rejected; review the page of 'data check --html', then set "
-            "reviewed: yes in labels.csv, correct the masks, or use --accept-doubts"
-        )
+    _refuse_doubtful_masks(out, document)
     _finish(intake, document)
 
 
@@ -194,8 +159,8 @@ def show(
     sample: Annotated[
         bool, typer.Option("--sample", help="Write the sample alone: greyscale, 16 bits.")
     ] = False,
-    key: Annotated[Path | None, typer.Option(help="Key file of an encrypted folder.")] = None,
-    output: Printed = Format.TEXT,
+    key: KeyFile = None,
+    output: OutputFormat = Format.TEXT,
 ) -> None:
     """Write one prepared image as PNG: the sample, its outlines and its mask.
 
@@ -212,6 +177,42 @@ def show(
         _print_written(facts)
 
 
+def _source(
+    folder: Path,
+    layout: str | None,
+    allow: list[Reason] | None,
+    classes: list[str] | None,
+    mask_values: list[str] | None,
+) -> Source:
+    from mamfed_client.annotations.classes import MalignantClasses
+    from mamfed_client.preparation.commands import Source
+
+    malignant = MalignantClasses(tuple(classes or ()), tuple(mask_values or ()))
+    return Source(folder, layout, frozenset(allow or ()), malignant)
+
+
+def _write_table(table: Path, intake: Intake) -> int:
+    """Write the table to fill in; return its number of rows."""
+    from mamfed_client.preparation.label_template import write_blank_table
+
+    written, unnameable = write_blank_table(table, intake)
+    if unnameable:
+        files = counted(unnameable, "file is", "files are")
+        console().print(f"{files} not in the table, which cannot hold such names; rename them")
+    return written
+
+
+def _refuse_doubtful_masks(out: Path, document: Mapping[str, Any]) -> None:
+    """Raise an error if doubtful masks were rejected."""
+    doubtful = document.get("rejected", {}).get(Reason.DOUBTFUL_MASK, 0)
+    if doubtful:
+        masks = counted(doubtful, "doubtful mask was", "doubtful masks were")
+        raise DoubtError(
+            f"{out}: {masks} rejected; review the page of 'data check --html', then set "
+            "reviewed: yes in labels.csv, correct the masks, or use --accept-doubts"
+        )
+
+
 def _print_written(document: Mapping[str, Any]) -> None:
     """Print the paths of written files, one per line so that they can be copied."""
     for name in WRITTEN:
@@ -219,7 +220,7 @@ def _print_written(document: Mapping[str, Any]) -> None:
             typer.echo(f"{name}: {document[name]}")
 
 
-def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -> None:
+def _show(intake: Intake | None, document: dict[str, Any], listed: bool, output: Format) -> None:
     """Print the result."""
     if intake is not None and listed:
         from mamfed_client.preparation.summary import list_items
@@ -239,7 +240,7 @@ def _show(intake: Any, document: dict[str, Any], listed: bool, output: Format) -
     print_lines(document.get("notes", []))
 
 
-def _finish(intake: Any, document: Mapping[str, Any]) -> None:
+def _finish(intake: Intake | None, document: Mapping[str, Any]) -> None:
     """Exit with code 3 if nothing was accepted."""
     if intake is None:
         return

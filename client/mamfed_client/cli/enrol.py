@@ -7,16 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_client.cli.options import Home
+from mamfed_client.cli.options import Contact, Home
 from mamfed_common.runtime.terminal import confirm, console, contact_of
 
 if TYPE_CHECKING:
+    from mamfed_client.site.creation import CreatedHome
     from mamfed_client.site.settings import SiteHome
     from mamfed_common.security.enrolment import Welcome
 
-Contact = Annotated[
-    str, typer.Option(help="Contact for the coordinator's phone call; asked for if omitted.")
+NewHome = Annotated[Path, typer.Argument(help="This site's home; created if missing.")]
+SiteName = Annotated[str, typer.Option(help="This site's name in the federation.")]
+DataFolders = Annotated[
+    list[str],
+    typer.Option(
+        help="Folder of a data set; for several, repeat NAME=FOLDER.", metavar="[NAME=]FOLDER"
+    ),
 ]
+AllowModel = Annotated[
+    bool, typer.Option("--allow-model", help="Allow weights and the counts they need to leave.")
+]
+AllowMetrics = Annotated[bool, typer.Option("--allow-metrics", help="Allow results to leave.")]
 PHONE = "Whom should the coordinator call to compare fingerprints?"
 SEND = (
     "send the request to the coordinator, read the fingerprint to them when they call, then "
@@ -32,36 +42,21 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="This site's home; created if missing.")],
-    name: Annotated[str, typer.Option(help="This site's name in the federation.")],
-    data: Annotated[
-        list[str],
-        typer.Option(
-            help="Folder of a data set; for several, repeat NAME=FOLDER.",
-            metavar="[NAME=]FOLDER",
-        ),
-    ],
-    allow_model: Annotated[
-        bool,
-        typer.Option("--allow-model", help="Allow weights and the counts they need to leave."),
-    ] = False,
-    allow_metrics: Annotated[
-        bool, typer.Option("--allow-metrics", help="Allow results to leave.")
-    ] = False,
+    folder: NewHome,
+    name: SiteName,
+    data: DataFolders,
+    allow_model: AllowModel = False,
+    allow_metrics: AllowMetrics = False,
     contact: Contact = "",
 ) -> None:
     """Create a site's home with its keys, request.json and site.yaml. Nothing may leave by default.
 
     Existing files are kept: keys and site.yaml are never overwritten.
     """
-    from mamfed_client.site.home_location import record_home_location
-    from mamfed_client.site.identity import build_request, make_keys
-    from mamfed_client.site.settings import SiteHome, SiteSettings, load_site_settings
-    from mamfed_client.site.settings_template import first_settings
+    from mamfed_client.site.creation import create_home
+    from mamfed_client.site.settings import SiteHome, SiteSettings
     from mamfed_common.runtime.documents import check_name, validated
-    from mamfed_common.runtime.files import private_directory, write_atomic
-    from mamfed_common.runtime.lock import home_lock
-    from mamfed_common.security.enrolment import write_document
+    from mamfed_common.runtime.files import private_directory
 
     home = SiteHome(folder)
     check_name(name, "--name")
@@ -71,24 +66,15 @@ def init(
     private_directory(folder)
     if asks := bool(contact) or not home.request.exists():
         contact = contact_of(contact, PHONE)
-    with home_lock(folder):
-        record_home_location(folder)
-        if is_new := not home.settings_path.exists():
-            text = first_settings(
-                name, cohorts, allow_model=allow_model, allow_metrics=allow_metrics
-            )
-            write_atomic(home.settings_path, text)
-        settings = load_site_settings(home)
-        made_keys = make_keys(home)
-        for private in (home.certs, home.plans, home.state, home.models, home.logs):
-            private_directory(private)
-        if asks:
-            write_document(home.request, build_request(home, settings.name, contact))
-    typer.echo(f"site.yaml: {'made' if is_new else 'kept, without these options'}")
-    typer.echo(f"keys: {'made' if made_keys else 'kept'}")
-    release = settings.policy.release
-    _say_release(bool(release.arrays), bool(release.metrics))
-    _say_request(home)
+    created = create_home(
+        home,
+        name,
+        cohorts,
+        allow_model=allow_model,
+        allow_metrics=allow_metrics,
+        contact=contact if asks else None,
+    )
+    _say_created(home, created)
     if not asks:
         _tell("the request was kept; run mamfed-client enroll to make a new one")
     _tell(f"next: read {home.settings_path}; {SEND}")
@@ -158,6 +144,15 @@ def join(
         identity.join(site_home, answer)
     typer.echo(f"joined: {site_home.welcome}")
     _tell("next: mamfed-client preflight --plan PLAN, mamfed-client plan approve PLAN, then start")
+
+
+def _say_created(home: SiteHome, created: CreatedHome) -> None:
+    made = "made" if created.made_settings else "kept, without these options"
+    typer.echo(f"site.yaml: {made}")
+    typer.echo(f"keys: {'made' if created.made_keys else 'kept'}")
+    release = created.settings.policy.release
+    _say_release(bool(release.arrays), bool(release.metrics))
+    _say_request(home)
 
 
 def _say_request(home: SiteHome) -> None:

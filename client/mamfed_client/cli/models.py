@@ -1,14 +1,13 @@
-"""The commands of ``mamfed-client models``, and the options that select a model elsewhere."""
+"""The commands of ``mamfed-client models``, and the model that other commands' options select."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mamfed_client.cli.options import Home, OutputFormat, checked_home
+from mamfed_client.cli.options import Home, ModelChoice, Norms, OutputFormat, checked_home
 from mamfed_common.runtime.terminal import Format
 
 app = typer.Typer(
@@ -16,38 +15,6 @@ app = typer.Typer(
     help="The models that this site keeps: each run's shared model, and the personal model adapted "
     "from it.",
 )
-
-
-class ModelChoice(StrEnum):
-    """One of the two models that a site keeps of a run."""
-
-    SHARED = "shared"
-    PERSONAL = "personal"
-
-
-CheckpointFile = Annotated[
-    Path | None,
-    typer.Option(help="A run's checkpoint, e.g. runs/demo/checkpoints/best.safetensors."),
-]
-ModelOfHome = Annotated[
-    ModelChoice | None,
-    typer.Option(
-        help="Instead of --checkpoint: the shared or the personal model that this site keeps."
-    ),
-]
-Norms = Annotated[
-    str | None,
-    typer.Option(
-        help="For a checkpoint with norms by group: the group whose norms to use, or average."
-    ),
-]
-Run = Annotated[
-    str,
-    typer.Option(
-        help="With --model: name of the run, see mamfed-client models list.",
-        show_default="the latest",
-    ),
-]
 
 
 @app.command("list")

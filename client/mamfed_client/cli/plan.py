@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_client.cli.options import Home, OutputFormat
+from mamfed_client.cli.options import Home, OutputFormat, PlanName
 from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted, span
 
@@ -22,14 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Review, approve or refuse the plans that the coordinator sent.",
 )
-
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="The plan's SHA-256, or a unique prefix of it; or its file if the plan has not "
-        "arrived yet."
-    ),
-]
 
 
 @app.command("list")
@@ -75,7 +67,7 @@ def show(
 
 @app.command()
 def approve(
-    name: Name,
+    name: PlanName,
     home: Home = Path(),
     yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
     output: OutputFormat = Format.TEXT,
@@ -96,7 +88,7 @@ def approve(
 
 
 @app.command()
-def refuse(name: Name, home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
+def refuse(name: PlanName, home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
     """Refuse a plan, even one approved before: it gets no answers from the next message on."""
     from mamfed_client.disclosure.plan_store import Decision
 

@@ -9,9 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-from mamfed_client.cli.data import NOTHING_ACCEPTED, Allow, Layout, Listed, printable
-from mamfed_client.cli.models import CheckpointFile, ModelOfHome, Norms, Run, checkpoint_of
-from mamfed_client.cli.options import Home, OutputFormat
+from mamfed_client.cli.data import NOTHING_ACCEPTED, printable
+from mamfed_client.cli.models import checkpoint_of
+from mamfed_client.cli.options import (
+    Allow,
+    CheckpointFile,
+    Device,
+    Home,
+    KeyFile,
+    Layout,
+    Listed,
+    ModelOfHome,
+    Norms,
+    OutputFormat,
+    Run,
+    Threshold,
+)
 from mamfed_common.runtime.terminal import Format
 
 
@@ -22,52 +35,50 @@ class Encoding(StrEnum):
     FRACTIONAL = "fractional"
 
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IN...", help="Files, folders to search for images, or prepared folders."
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Output folder; use one for each model.")]
+Segmentation = Annotated[
+    Encoding,
+    typer.Option(help="binary: the marked pixels. fractional: each pixel's probability."),
+]
+Rows = Annotated[
+    list[int] | None, typer.Option("--row", help="Row of a prepared folder; repeatable.")
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(help="Images per batch.", show_default="1 on a CPU, 4 on a GPU", min=1),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to ``mamfed-client``."""
     app.command()(predict)
 
 
 def predict(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IN...", help="Files, folders to search for images, or prepared folders."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Output folder; use one for each model.")],
+    inputs: Inputs,
+    out: Out,
     checkpoint: CheckpointFile = None,
     model: ModelOfHome = None,
     home: Home = Path(),
     run: Run = "",
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Lowest probability at which a pixel is marked.",
-            show_default="from the checkpoint, else its plan",
-        ),
-    ] = None,
+    threshold: Threshold = None,
     norms: Norms = None,
-    segmentation: Annotated[
-        Encoding,
-        typer.Option(help="binary: the marked pixels. fractional: each pixel's probability."),
-    ] = Encoding.BINARY,
-    row: Annotated[
-        list[int] | None, typer.Option(help="Row of a prepared folder; repeatable.")
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(help="Images per batch.", show_default="1 on a CPU, 4 on a GPU", min=1),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    segmentation: Segmentation = Encoding.BINARY,
+    row: Rows = None,
+    batch: Batch = None,
+    device: Device = "auto",
     layout: Layout = None,
     allow: Allow = None,
-    key: Annotated[
-        Path | None, typer.Option(help="Key file of encrypted prepared folders.")
-    ] = None,
+    key: KeyFile = None,
     listed: Listed = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     output: OutputFormat = Format.TEXT,
 ) -> None:
     """Run a model on your own studies: DICOM segmentations, pictures, and a page per study.
@@ -99,13 +110,23 @@ def predict(
         names_patients=_may_name_patients(home),
     )
     document = predict_images(request, dry_run=dry_run)
+    _print(document, listed, output)
+    if not dry_run:
+        _finish(document, out, output)
+
+
+def _print(document: dict[str, Any], listed: bool, output: Format) -> None:
     if output is Format.JSON:
         typer.echo(json.dumps(document if listed else without_images(document), indent=2))
     else:
         typer.echo("\n".join([*sentences(document), *(_lines(document) if listed else ())]))
-        if not dry_run:
-            typer.echo(f"open {out / 'index.html'}")
-    if not dry_run and not document["images"]:
+
+
+def _finish(document: dict[str, Any], out: Path, output: Format) -> None:
+    """Print the page to open; exit with code 3 if no image was predicted."""
+    if output is Format.TEXT:
+        typer.echo(f"open {out / 'index.html'}")
+    if not document["images"]:
         raise typer.Exit(NOTHING_ACCEPTED)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,7 +19,7 @@ from mamfed_client.preparation.sample_store import default_cache_dir
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.site.policy import Policy
 from mamfed_common import __version__
-from mamfed_common.checkpoint import CheckpointFacts, load_model
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_model
 from mamfed_common.domain import EVALUATED_ON, PARTS, Part
 from mamfed_common.errors import DataError
 from mamfed_common.metrics.strata import ImageFacts
@@ -33,24 +34,12 @@ from mamfed_common.training.inference import evaluate
 Image = TypeVar("Image")
 
 
-def evaluate_folder(
-    checkpoint_path: Path,
-    data: Path,
-    out: Path,
-    *,
-    part: str = "all",
-    site: str = "",
-    threshold: float | None = None,
-    norms: str | None = None,
-    min_images: int | None = None,
-    device: str = "auto",
-    cache_dir: Path | None = None,
-    key_path: Path | None = None,
-) -> dict[str, Any]:
-    """Score a checkpoint on a folder; write the result as JSON and return it.
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """The options of an ``evaluate`` call.
 
-    Args:
-        checkpoint_path: A run's checkpoint.
+    Attributes:
+        checkpoint: A run's checkpoint.
         data: A data set in one of the known layouts, or a prepared folder.
         out: JSON file to write.
         part: ``all``, or ``train``, ``val`` or ``test`` of the run's own split.
@@ -60,8 +49,25 @@ def evaluate_folder(
         norms: The group of sites whose norms to use, if the checkpoint holds norms by group.
         min_images: Strata with fewer images are withheld; None uses a policy's default.
         device: The device to run the network on.
-        cache_dir: Where to store prepared images.
+        cache_dir: Where to store prepared images; None: the user's cache.
         key_path: Key of an encrypted prepared folder.
+    """
+
+    checkpoint: Path
+    data: Path
+    out: Path
+    part: str = "all"
+    site: str = ""
+    threshold: float | None = None
+    norms: str | None = None
+    min_images: int | None = None
+    device: str = "auto"
+    cache_dir: Path | None = None
+    key_path: Path | None = None
+
+
+def evaluate_folder(request: EvaluationRequest) -> dict[str, Any]:
+    """Score a checkpoint on a folder; write the result as JSON and return it.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -69,52 +75,69 @@ def evaluate_folder(
         OutputError: ``out`` cannot be written, or is not an evaluation.
         PlanError: ``threshold`` is not between 0 and 1.
     """
-    if part != "all" and part not in PARTS:
-        raise DataError(f"--part {part!r}: expected one of all, {', '.join(PARTS)}")
-    if part != "all" and not site:
-        raise DataError(f"--part {part} needs --site, the name of this data in the run")
-    check_folder_of(out)
-    state, checkpoint, painter = load_model(checkpoint_path, norms)
-    plan, threshold_from = checkpoint.plan_at(threshold)
-    name = site or data.resolve().name
-    site_data = load_site(
-        Site(name, ((name, data),), cache_dir or default_cache_dir(), key_path), plan, progress=True
-    )
-    cohort = site_data.cohorts[0]
-    if part != "all":
-        print_lines(check_division(checkpoint, cohort, data))
-    images = _scorable(cohort, part)
-    if not images:
-        raise DataError(f"{data}: no image to score in part {part!r}")
-    min_images = min_images or Policy().min_cases_to_report
-    torch_device = choose_device(device)
-    question = _question(checkpoint, plan, images, part, min_images, torch_device)
-    print_lines(what_is_replaced(out, question))
-    facts = {i.case.row.image: _facts_of(i) for i in _with_progress(images, "measuring")}
-    scores = evaluate(
-        state,
-        _with_progress(StoredSamples(images), "scoring"),
-        plan,
-        device=torch_device,
-        painter=painter,
-        spacing_mm={image: f.spacing_mm for image, f in facts.items() if f.spacing_mm},
-    )
-    evaluated = Evaluated(scores, facts, min_images)
+    _check_part(request)
+    check_folder_of(request.out)
+    model = load_model(request.checkpoint, request.norms)
+    plan, threshold_from = model.facts.plan_at(request.threshold)
+    cohort = _load_cohort(request, plan)
+    if request.part != "all":
+        print_lines(check_division(model.facts, cohort, request.data))
+    images = _scorable(cohort, request)
+    min_images = request.min_images or Policy().min_cases_to_report
+    device = choose_device(request.device)
+    question = _question(model.facts, plan, images, request.part, min_images, device)
+    print_lines(what_is_replaced(request.out, question))
+    evaluated = _score(model, plan, images, device, min_images)
     result = {
         **document_of(evaluated),
-        "part": part,
+        "part": request.part,
         "threshold": plan.evaluation.threshold,
         "threshold_from": threshold_from,
-        **_origin(checkpoint, cohort),
+        **_origin(model.facts, cohort),
         "rows": cohort.counts.rows,
         "of_other_parts": len(cohort.images) - len(images),
         "question": question.parts,
     }
     try:
-        write_atomic(out, json.dumps(result, indent=2) + "\n")
+        write_atomic(request.out, json.dumps(result, indent=2) + "\n")
     except OSError as error:
-        raise cannot_write(out, error) from None
+        raise cannot_write(request.out, error) from None
     return result
+
+
+def _check_part(request: EvaluationRequest) -> None:
+    if request.part == "all":
+        return
+    if request.part not in PARTS:
+        raise DataError(f"--part {request.part!r}: expected one of all, {', '.join(PARTS)}")
+    if not request.site:
+        raise DataError(f"--part {request.part} needs --site, the name of this data in the run")
+
+
+def _load_cohort(request: EvaluationRequest, plan: TrainingPlan) -> Cohort:
+    name = request.site or request.data.resolve().name
+    cache_dir = request.cache_dir or default_cache_dir()
+    site = Site(name, ((name, request.data),), cache_dir, request.key_path)
+    return load_site(site, plan, progress=True).cohorts[0]
+
+
+def _score(
+    model: Checkpoint,
+    plan: TrainingPlan,
+    images: Sequence[SplitImage],
+    device: torch.device,
+    min_images: int,
+) -> Evaluated:
+    facts = {i.case.row.image: _facts_of(i) for i in _with_progress(images, "measuring")}
+    scores = evaluate(
+        model.state,
+        _with_progress(StoredSamples(images), "scoring"),
+        plan,
+        device=device,
+        painter=model.painter,
+        spacing_mm={image: f.spacing_mm for image, f in facts.items() if f.spacing_mm},
+    )
+    return Evaluated(scores, facts, min_images)
 
 
 def _question(
@@ -167,14 +190,21 @@ def check_division(checkpoint: CheckpointFacts, cohort: Cohort, data: Path) -> t
     )
 
 
-def _scorable(cohort: Cohort, part: str) -> list[SplitImage]:
-    """Return a part's images that can be scored, in table order."""
-    parts = PARTS if part == "all" else [cast(Part, part)]
-    return [
+def _scorable(cohort: Cohort, request: EvaluationRequest) -> list[SplitImage]:
+    """Return the requested part's images that can be scored, in table order.
+
+    Raises:
+        DataError: There are none.
+    """
+    parts = PARTS if request.part == "all" else [cast(Part, request.part)]
+    images = [
         image
         for image in cohort.images
         if image.part in parts and not image.case.purposes.isdisjoint(EVALUATED_ON)
     ]
+    if not images:
+        raise DataError(f"{request.data}: no image to score in part {request.part!r}")
+    return images
 
 
 def _facts_of(image: SplitImage) -> ImageFacts:

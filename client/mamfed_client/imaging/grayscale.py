@@ -88,21 +88,14 @@ def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Displ
         FileRejected: The whole image is padding, or the air is bright.
     """
     values = _every_value(stored.dtype)
-    # Index signed values by bit pattern, too: OpenCV's manual says that it offsets signed indices,
-    # but version 5.0 does not.
-    bits = stored.view(f"u{stored.dtype.itemsize}")
+    bits = _bit_patterns(stored)
     padding = declared_padding(values, dataset)
     unpadded = unpadded_area(stored, values, padding)
     in_use = _values_in_range(stored, values, unpadded)
-    levels = _modality(values, in_use, dataset)
-    view = every_nth(bits)
+    levels, view = _modality(values, in_use, dataset), every_nth(bits)
     tones, air = _tones(levels[view], unpadded, dataset)
     tissue = Tissue(tones)
-    valid = (
-        ValidArea()
-        if unpadded is None
-        else verify_padding(unpadded, tissue, is_range=padding.sum() > 1)
-    )
+    valid = _valid_area(unpadded, padding, tissue)
     if valid.pixels is not unpadded:
         in_use = _values_in_range(stored, values, valid.pixels)
     shown, doubts = _voi(levels, in_use, view, tissue, dataset)
@@ -112,10 +105,7 @@ def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Displ
     shown = 1 - shown if inverted else shown
     if valid.pixels is unpadded:
         shown[padding] = 0
-    table = np.rint(shown * FULL_SCALE).astype(np.uint16)
-    grey = cv2.LUT(bits, table)
-    if valid.pixels is not unpadded and valid.pixels is not None:
-        grey[~valid.pixels] = 0
+    grey = _look_up(bits, shown, None if valid.pixels is unpadded else valid.pixels)
     return DisplayedImage(grey, None if valid.is_air else valid.pixels, doubts + disputed)
 
 
@@ -123,6 +113,29 @@ def _every_value(dtype: np.dtype[Any]) -> Stored:
     """Return all values of a data type, ``(256,)`` or ``(65536,)``, by their bit patterns."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
     return np.arange(2 ** (8 * dtype.itemsize), dtype=unsigned).view(dtype)
+
+
+def _bit_patterns(stored: Stored) -> Stored:
+    """Return stored values as unsigned indices, signed ones by their bit patterns.
+
+    OpenCV's manual says that it offsets signed indices, but version 5.0 does not.
+    """
+    return stored.view(f"u{stored.dtype.itemsize}")
+
+
+def _look_up(bits: Stored, shown: Levels, valid: Mask | None) -> Grey:
+    """Look up each pixel in the levels of all values, 0..1, at full scale; 0 outside ``valid``."""
+    grey: Grey = cv2.LUT(bits, np.rint(shown * FULL_SCALE).astype(np.uint16))
+    if valid is not None:
+        grey[~valid] = 0
+    return grey
+
+
+def _valid_area(unpadded: Mask | None, padding: Mask, tissue: Tissue) -> ValidArea:
+    """Return the area without padding, checked against the tissue."""
+    if unpadded is None:
+        return ValidArea()
+    return verify_padding(unpadded, tissue, is_range=padding.sum() > 1)
 
 
 def _values_in_range(stored: Stored, values: Stored, image: Mask | None) -> Mask:

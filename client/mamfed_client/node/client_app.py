@@ -56,6 +56,7 @@ from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingR
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[RecordDict, Site], RecordDict]
+CheckpointerOf = Callable[[str], RoundCheckpointer | None]
 ModelsOf = Callable[[Site, EvaluateTask], Path]
 """Returns the folder in which a site keeps the models of a run."""
 
@@ -68,8 +69,7 @@ class _Handlers:
         site_of: Returns the site of a Flower context.
         hardware: The devices and threads to train with.
         gate: Admits requests and releases answers.
-        state_folder: Folder in which the round in training is saved; None: it is not saved.
-        keep_seconds: Seconds of training between two saves.
+        checkpointer_of: Returns the checkpointer of a round by its name; None: it is not saved.
         norms: Folder of each site's own norms.
         optimizer: Folder of each site's AdamW moments.
         models: Returns where a site stores its models; None: nowhere.
@@ -79,12 +79,18 @@ class _Handlers:
     site_of: Callable[[Context], Site]
     hardware: Hardware
     gate: OpenGate
-    state_folder: Path | None
-    keep_seconds: float
+    checkpointer_of: CheckpointerOf
     norms: Path
     optimizer: Path
     models: ModelsOf | None
     on_step: OnStep | None
+
+    def client_app(self) -> ClientApp:
+        app, answer = ClientApp(), self.answer
+        app.query()(lambda message, context: answer(message, context, self.describe))
+        app.train()(lambda message, context: answer(message, context, self.train))
+        app.evaluate()(lambda message, context: answer(message, context, self.evaluate))
+        return app
 
     def answer(self, message: Message, context: Context, handler: Handler) -> Message:
         if self.hardware.threads is not None:
@@ -140,7 +146,7 @@ class _Handlers:
                 start,
                 Batches(samples, task.plan, task.stage, round_context, benign),
                 on_step=self.on_step,
-                checkpointer_of=self._checkpointer,
+                checkpointer_of=self.checkpointer_of,
                 optimizer_state=optimizer_state,
             )
         result = train_on(
@@ -152,7 +158,7 @@ class _Handlers:
             round_context,
             benign=benign,
             on_step=self.on_step,
-            checkpointer=self._checkpointer(name),
+            checkpointer=self.checkpointer_of(name),
             optimizer_state=optimizer_state,
         )
         return result, None
@@ -166,7 +172,7 @@ class _Handlers:
         model = model_to_score(model, local_norms_of(self.norms, site, task), site, task)
         folder = _keep_shared(self.models, site, task, model)
         if task.model == PERSONAL:
-            checkpointer = self._checkpointer(f"{PERSONAL} {round_name(task, model.state, site)}")
+            checkpointer = self.checkpointer_of(f"{PERSONAL} {round_name(task, model.state, site)}")
             adapter = Adapter(data, self.hardware, self.gate, checkpointer, self.on_step)
             model = adapter.personal(model, folder)
         plan = with_threshold(task.plan, model.facts.threshold)
@@ -177,11 +183,6 @@ class _Handlers:
         if folder:
             folder.note_score(task.model, score, task.run)
         return self.gate.release(task, score)
-
-    def _checkpointer(self, name: str) -> RoundCheckpointer | None:
-        if self.state_folder is None:
-            return None
-        return RoundCheckpointer(self.state_folder, name, self.keep_seconds)
 
 
 def make_client_app(
@@ -216,22 +217,16 @@ def make_client_app(
         models: Returns where a site stores the shared and the personal model; None: nowhere.
     """
     hardware = Hardware(device, devices, threads, activation_checkpointing)
-    handlers = _Handlers(
-        site_of,
-        hardware,
-        gate or OpenGate(),
-        state_folder,
-        keep_seconds,
-        norms,
-        optimizer,
-        models,
-        on_step,
-    )
-    app, answer = ClientApp(), handlers.answer
-    app.query()(lambda message, context: answer(message, context, handlers.describe))
-    app.train()(lambda message, context: answer(message, context, handlers.train))
-    app.evaluate()(lambda message, context: answer(message, context, handlers.evaluate))
-    return app
+    save = _checkpointer_of(state_folder, keep_seconds)
+    opened = gate or OpenGate()
+    handlers = _Handlers(site_of, hardware, opened, save, norms, optimizer, models, on_step)
+    return handlers.client_app()
+
+
+def _checkpointer_of(state_folder: Path | None, keep_seconds: float) -> CheckpointerOf:
+    if state_folder is None:
+        return lambda name: None
+    return lambda name: RoundCheckpointer(state_folder, name, keep_seconds)
 
 
 def _refuse(error: Exception, message_type: str, gate: OpenGate) -> RefusalCode:

@@ -95,15 +95,7 @@ def run_site(home: SiteHome, console: Console) -> int:
             refusal=None,
         )
         try:
-            with _Follower(home, console):
-                code = supervise(
-                    children_of(home),
-                    together=True,
-                    stopping=threading.Event(),
-                    final_codes=FINAL_CODES,
-                    delays={REFUSED: REFUSED_SECONDS},
-                    on_change=lambda change: _tell(home, console, change),
-                )
+            code = _supervise(home, console)
         finally:
             error = read_status(home).error
             update_status(
@@ -113,6 +105,18 @@ def run_site(home: SiteHome, console: Console) -> int:
         kind = SetupError if code == SetupError.exit_code else LinkError
         raise kind(error or f"a process ended permanently; see {home.logs}")
     return code
+
+
+def _supervise(home: SiteHome, console: Console) -> int:
+    with _Follower(home, console):
+        return supervise(
+            children_of(home),
+            together=True,
+            stopping=threading.Event(),
+            final_codes=FINAL_CODES,
+            delays={REFUSED: REFUSED_SECONDS},
+            on_change=lambda change: _tell(home, console, change),
+        )
 
 
 def children_of(home: SiteHome) -> list[Child]:

@@ -160,9 +160,7 @@ def load_cohort(
     else:
         intake, store = _ingest_raw(name, folder, size, cache_dir, progress)
     print_lines([f"{name}: {note}" for note in intake.notes] if progress else ())
-    usable = [case for case in intake.accepted if case.purposes]
-    if not usable:
-        raise DataError(_nothing_usable(folder, intake))
+    usable = _usable_images(folder, intake)
     parts = _parts(name, folder, intake, usable, seed, val_fraction, test_fraction, fold)
     images = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
     return Cohort(name, tuple(images), intake, _counts(intake, images))
@@ -283,9 +281,12 @@ def tally(words: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _nothing_usable(folder: Path, intake: Intake) -> str:
+def _usable_images(folder: Path, intake: Intake) -> list[AcceptedImage]:
+    usable = [case for case in intake.accepted if case.purposes]
+    if usable:
+        return usable
     counts: Mapping[str, int] = tally(
         [*(r.reason for r in intake.rejected), *intake.excluded.elements()]
     )
     reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
-    return f"{folder}: no image can be used: {reasons}"
+    raise DataError(f"{folder}: no image can be used: {reasons}")

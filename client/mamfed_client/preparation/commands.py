@@ -132,17 +132,26 @@ def prepare_folder(
         OutputError: ``out`` is inside the folder, holds other files, or cannot be written.
         SetupError: Another command is using ``out``.
     """
-    secret = site_secret()
-    manifest = source.manifest()
+    secret, manifest = site_secret(), source.manifest()
     if dry_run:
-        key = read_key(key_path, "key") if key_path and key_path.is_file() else None
-        task = Task(size, SampleStore(out / SAMPLES, key), secret)
-        forecast = _forecast(manifest, task, Journal(out / JOURNAL))
-        return None, forecast | _disk(forecast["to_read"], out, size)
+        return None, _forecast_of_samples(manifest, out, size, key_path, secret)
+    _check_place(source, out)
+    key = read_key(key_path, "key", make=not is_prepared(out)) if key_path else None
+    kind = _kind_to_prepare(source, out, size, key, secret)
+    task = Task(size, SampleStore(out / SAMPLES, key), secret, verify)
+    intake = _fill(out, manifest, task, kind, accept_doubts=accept_doubts)
+    return intake, summarise_intake(intake)
 
+
+def _check_place(source: Source, out: Path) -> None:
     check_outside(out, [source.folder])
     check_folder(out, _is_started, "prepared folder")
-    key = read_key(key_path, "key", make=not is_prepared(out)) if key_path else None
+
+
+def _kind_to_prepare(
+    source: Source, out: Path, size: int, key: bytes | None, secret: bytes
+) -> PreparedKind:
+    """Return the kind of a prepared folder, after checking that ``out`` holds no other kind."""
     kind = PreparedKind(
         source=pseudonym(secret, "folder", str(source.folder.resolve())),
         size=size,
@@ -151,16 +160,22 @@ def prepare_folder(
         secret=pseudonym(secret, "secret"),
     )
     _check_prepared(out, kind)
+    return kind
+
+
+def _fill(
+    out: Path, manifest: Manifest, task: Task, kind: PreparedKind, *, accept_doubts: bool
+) -> Intake:
+    """Store the samples of all usable images in the prepared folder, and delete those of others."""
     with alone(out):
-        store = SampleStore(out / SAMPLES, key)
-        task = Task(size, store, secret, verify)
         journal = Journal(out / JOURNAL)
         intake = ingest(manifest, task, journal, progress="preparing", accept_doubts=accept_doubts)
         _check_loss(out, intake)
         journal.finish(task.key(row) for row in manifest.rows)
-        save_intake(out, intake, kind, secret)
-        store.keep_only({case.result.digest for case in intake.accepted})
-    return intake, summarise_intake(intake)
+        save_intake(out, intake, kind, task.secret)
+        if task.store is not None:
+            task.store.keep_only({case.result.digest for case in intake.accepted})
+    return intake
 
 
 def _is_started(out: Path) -> bool:
@@ -225,6 +240,15 @@ def _forecast(manifest: Manifest, task: Task, journal: Journal) -> dict[str, Any
         "to_read": len(manifest.rows) - known,
         "bytes": sum(path.stat().st_size for path in set(present)),
     }
+
+
+def _forecast_of_samples(
+    manifest: Manifest, out: Path, size: int, key_path: Path | None, secret: bytes
+) -> dict[str, Any]:
+    key = read_key(key_path, "key") if key_path and key_path.is_file() else None
+    task = Task(size, SampleStore(out / SAMPLES, key), secret)
+    forecast = _forecast(manifest, task, Journal(out / JOURNAL))
+    return forecast | _disk(forecast["to_read"], out, size)
 
 
 def _disk(samples: int, out: Path, size: int) -> dict[str, int]:

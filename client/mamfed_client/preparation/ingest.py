@@ -102,12 +102,24 @@ def ingest(
     check_split(manifest, task.secret)
     other_files = count_other_files(manifest.folder, manifest.images, manifest.outlines)
     results = _outcomes(manifest.rows, task, journal, progress)
+    return _judge(manifest, results, other_files, task.secret, accept_doubts=accept_doubts)
+
+
+def _judge(
+    manifest: Manifest,
+    results: Mapping[int, RowResult],
+    other_files: Counter[OtherFile],
+    secret: bytes,
+    *,
+    accept_doubts: bool,
+) -> Intake:
+    """Accept or reject every row by what was read from its files, and by comparing them."""
     readable = [row for row in manifest.rows if results[row.row_number].reason is None]
     rows = [completed(row, results[row.row_number]) for row in readable]
     unreadable = {number: r for number, r in results.items() if r.reason is not None}
     pictures = [_picture(row, results[row.row_number]) for row in rows]
     duplicates, pairs = find_duplicates(pictures)
-    joined = join_patients(manifest, rows, results, task.secret)
+    joined = join_patients(manifest, rows, results, secret)
     without_patient = {row.row_number: _NO_PATIENT for row in rows if not row.patient_id}
     representative = linked_patients([*pairs, *joined.pairs])
     unusable = duplicates | without_patient

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.preparation.ingest import AcceptedImage, Intake
@@ -113,15 +113,7 @@ def _render(
     *,
     names: bool,
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("mamfed_client.review"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(counted=counted, base64=lambda data: b64encode(data).decode())
-    return environment.get_template("check.html").render(
+    return _template().render(
         document=document,
         checked=checked,
         points=_points(document, failed),
@@ -146,6 +138,18 @@ def _render(
         lesion=_css(LESION),
         version=__version__,
     )
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("mamfed_client.review"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(counted=counted, base64=lambda data: b64encode(data).decode())
+    return environment.get_template("check.html")
 
 
 def _points(document: dict[str, Any], failed: Sequence[int]) -> list[tuple[str, str]]:

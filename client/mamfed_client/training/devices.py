@@ -6,6 +6,7 @@ files as this process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def train_on(
         RunError: A worker ended before the round was over.
         WeightsError: ``state`` is not of the plan's network.
     """
-    devices, checkpointing = hardware.choose(), hardware.activation_checkpointing
+    devices = hardware.choose()
     train_here = partial(
         train,
         stage,
@@ -93,12 +94,26 @@ def train_on(
         on_step=on_step,
         checkpointer=checkpointer,
         optimizer_state=optimizer_state,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=hardware.activation_checkpointing,
     )
     if len(devices) == 1 or (checkpointer and checkpointer.result()):
         return train_here()
+    tasks = _worker_tasks(hardware, stage, samples, benign, plan, round_context)
+    with launch(WORKER_MODULE, devices, tasks) as process_group:
+        return train_here(process_group=process_group)
 
-    def task_for(place: ProcessRank) -> str:
+
+def _worker_tasks(
+    hardware: Hardware,
+    stage: Stage,
+    samples: StoredSamples,
+    benign: StoredSamples,
+    plan: TrainingPlan,
+    round_context: RoundContext,
+) -> Callable[[ProcessRank], str]:
+    """Return a function that returns the task of the worker at a rank, as JSON."""
+
+    def task_of(place: ProcessRank) -> str:
         return WorkerTask(
             place=place,
             stage=stage,
@@ -106,12 +121,11 @@ def train_on(
             round_context=round_context,
             samples=_stored(samples),
             benign=_stored(benign),
-            threads=hardware.threads or max(1, torch.get_num_threads() // len(devices)),
-            activation_checkpointing=checkpointing,
+            threads=hardware.threads or max(1, torch.get_num_threads() // place.world_size),
+            activation_checkpointing=hardware.activation_checkpointing,
         ).model_dump_json()
 
-    with launch(WORKER_MODULE, devices, task_for) as process_group:
-        return train_here(process_group=process_group)
+    return task_of
 
 
 def _stored(samples: StoredSamples) -> tuple[StoredImage, ...]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.site_data import SiteData
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.training.devices import train_on
@@ -57,33 +58,44 @@ def try_step(
     devices, batch_size = hardware.choose(), plan.stage(stage).batch_size
     device, batch = devices[0], samples[:batch_size]
     beside = benign if len(samples) else benign[: plan.stage(stage).beside_size]
-    # A round of several steps prepares the next batch during training, as in a real round.
-    steps = {"rounds": 1, "local_epochs": None, "local_steps": 1 + MEASURED_STEPS}
-    short = plan.stage(stage).model_copy(update=steps)
-    once = plan.model_copy(update={str(stage): short})
-    times = [monotonic()]  # the start, then the end of each step
+    context = RoundContext(data.name, 1)
     try:
-        state = state_of(build_network(once.network, once.seed))
-        round_context = RoundContext(data.name, 1)
-        train_on(
-            hardware,
-            stage,
-            state,
-            batch,
-            once,
-            round_context,
-            benign=beside,
-            on_step=lambda: times.append(monotonic()),
-        )
+        seconds = _seconds_per_step(hardware, stage, batch, beside, plan, context)
     except torch.OutOfMemoryError:
         raise SetupError(
             f"{device}: not enough memory for {plan.image_size} pixels and batches of "
             f"{batch_size}; free some, set activation_checkpointing: true, or use a smaller plan"
         ) from None
-    seconds = (times[-1] - times[1]) / MEASURED_STEPS
     name = str(device) if len(devices) == 1 else f"{len(devices)} x {device.type}"
     if device.type != "cuda":
         return StepTrial(name, seconds, used)
     peak = torch.cuda.max_memory_reserved(device)
     total = torch.cuda.get_device_properties(device).total_memory
     return StepTrial(name, seconds, used, peak, total)
+
+
+def _seconds_per_step(
+    hardware: Hardware,
+    stage: Stage,
+    batch: StoredSamples,
+    benign: StoredSamples,
+    plan: TrainingPlan,
+    round_context: RoundContext,
+) -> float:
+    """Train a few steps and return the mean duration of all but the first."""
+    # A round of several steps prepares the next batch during training, as in a real round.
+    steps = {"rounds": 1, "local_epochs": None, "local_steps": 1 + MEASURED_STEPS}
+    short = plan.stage(stage).model_copy(update=steps)
+    once = plan.model_copy(update={str(stage): short})
+    times = [monotonic()]  # the start, then the end of each step
+    train_on(
+        hardware,
+        stage,
+        state_of(build_network(once.network, once.seed)),
+        batch,
+        once,
+        round_context,
+        benign=benign,
+        on_step=lambda: times.append(monotonic()),
+    )
+    return (times[-1] - times[1]) / MEASURED_STEPS
