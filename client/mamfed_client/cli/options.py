@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_client.imaging.rejections import Reason
+from mamfed_client.imaging.rejections import ALLOWABLE, Reason
 from mamfed_common.runtime.terminal import Format
 
 if TYPE_CHECKING:  # `--help` must not load what the commands need
@@ -35,12 +35,26 @@ Layout = Annotated[
         show_default="auto-detected",
     ),
 ]
+
+
+def _allowable(reasons: list[Reason] | None) -> list[Reason] | None:
+    """Refuse a reason that no option can lift, such as ``truncated``."""
+    for reason in reasons or ():
+        if reason not in ALLOWABLE:
+            raise typer.BadParameter(
+                f"files rejected as {reason.value!r} cannot be used; use one of "
+                f"{', '.join(ALLOWABLE)}"
+            )
+    return reasons
+
+
 Allow = Annotated[
     list[Reason] | None,
     typer.Option(
         help="Do not reject files for this reason, e.g. 'secondary capture'; may be repeated.",
         metavar="REASON",
         show_choices=False,
+        callback=_allowable,
     ),
 ]
 Classes = Annotated[

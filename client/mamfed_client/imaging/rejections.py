@@ -100,6 +100,24 @@ JUDGED = frozenset(
 """Reasons that reject files although they exist and can be read."""
 
 
+ALLOWABLE = (
+    Reason.WRONG_MODALITY,
+    Reason.TOMOSYNTHESIS,
+    Reason.FOR_PROCESSING,
+    Reason.SECONDARY_CAPTURE,
+    Reason.QUALITY_CONTROL,
+    Reason.SPECIMEN,
+    Reason.BIOPSY,
+    Reason.SPOT,
+    Reason.MAGNIFICATION,
+    Reason.IMPLANT,
+    Reason.IMPLANT_DISPLACED,
+    Reason.BURNED_IN,
+    Reason.NO_LATERALITY,
+)
+"""Reasons that a user may allow: those of ``screening.SCREENING_CHECKS``."""
+
+
 class FileRejected(DataError):
     """A row or file cannot be used.
 

@@ -8,7 +8,7 @@ from pydicom.sr.codedict import codes
 
 from mamfed_client.imaging.dicom_attributes import read_facts
 from mamfed_client.imaging.mammogram import Facts
-from mamfed_client.imaging.rejections import FileRejected, Reason
+from mamfed_client.imaging.rejections import ALLOWABLE, FileRejected, Reason
 from mamfed_client.imaging.screening import (
     CODES,
     SCREENING_CHECKS,
@@ -177,6 +177,10 @@ def test_what_is_no_plain_mammogram_is_refused_by_its_name_alone(reasons, reason
 @pytest.mark.parametrize("elements", NEAR_MISSES)
 def test_what_only_resembles_it_passes(reasons, elements):
     assert reasons(**elements) == frozenset()
+
+
+def test_a_user_may_allow_what_the_header_decides_and_nothing_else():
+    assert set(ALLOWABLE) == {reason for reason, _ in SCREENING_CHECKS}
 
 
 def test_every_check_has_a_file_that_fails_it():

@@ -102,6 +102,13 @@ def test_a_blank_table_lists_the_pictures_that_name_no_patient(call, check, tmp_
     assert check(export)["accepted"] == 2
 
 
+def test_a_reason_that_nothing_can_lift_is_refused(call, export):
+    result = call("check", export, "--allow", "truncated", code=2)
+    assert "files rejected as 'truncated' cannot be used; use one of wrong modality" in " ".join(
+        result.output.replace("│", " ").split()
+    )
+
+
 def test_odd_names_and_texts_cost_nothing(call, export, drawing, tmp_path):
     breast = np.rint(drawing.breast(seed=1)[0] * 4095).astype(np.uint16)
     usual = {"Modality": "MG", "ImageLaterality": "L", "Manufacturer": "Acme [/x]"}
