@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo quick test matrix check docs wheel federation chaos bench bench-federation bench-intake bench-recipe fuzz lock ranges clean help
+.PHONY: demo quick test matrix check docs wheel federation chaos prove bench bench-federation bench-intake bench-recipe fuzz lock ranges clean help
 
 help:
 	@echo "make demo        train three phantom hospitals; open runs/demo/report.html"
@@ -14,6 +14,7 @@ help:
 	@echo "make matrix      run the tests under each installed Python of 3.11, 3.12 and 3.13"
 	@echo "make federation  enrol three phantom hospitals and train between real processes over TLS"
 	@echo "make chaos       the same, while killing server, sites and workers at random; prints its seed"
+	@echo "make prove       attack the promises of docs/promises.md: every suite of tests/security; an hour"
 	@echo "make fuzz        20,000 damaged and hostile files; kill a preparation of 2,000 files ten times"
 	@echo "make bench       compare with peers what fits in 15 minutes; writes docs/benchmarks.md"
 	@echo "make bench-federation  compare rounds with stock Flower; up to 1,000 sites"
@@ -82,6 +83,12 @@ bench-recipe: .venv/.dev
 fuzz: .venv/.dev
 	$(BIN)/python tests/fault/fuzz_files.py --mutants 20000
 	$(BIN)/python tests/fault/kill_prepare.py
+
+# Each suite prints its seed and one line for each attempt; it also runs alone, as $(BIN)/python FILE.
+prove: .venv/.dev
+	@failed=; for suite in $(filter-out tests/security/test_%,$(wildcard tests/security/*.py)); do \
+		echo "== $$suite"; $(BIN)/python $$suite || failed="$$failed $$suite"; \
+	done; [ -z "$$failed" ] || { echo "broke:$$failed" >&2; exit 1; }
 
 clean:
 	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
