@@ -61,7 +61,7 @@ def measure(engine: Engine, sites: int) -> Measured:
         image_size=64,
         pretraining=StagePlan(rounds=rounds, learning_rate=1e-3, quorum=sites),
         finetuning=FinetuningPlan(rounds=0, learning_rate=1e-3),
-        federation=FederationPlan(max_update_norm_ratio=100),
+        federation=FederationPlan(max_update_norm_ratio=100, clip_update_norm_ratio=100),
     )
     with tempfile.TemporaryDirectory() as folder:
         job = Job(

@@ -74,6 +74,8 @@ class ServerSettings(Config):
         body_seconds: Maximum time to receive a body, in seconds.
         connections_per_address: Maximum number of open connections from one address.
         certificate_days: Validity of new certificates, in days.
+        patience_hours: How long a round with too few updates is repeated before the run pauses, in
+            hours; 0 ends the run at the first such round.
     """
 
     name: FederationName
@@ -85,6 +87,7 @@ class ServerSettings(Config):
     body_seconds: float = Field(default=60, gt=0, le=3600)
     connections_per_address: int = Field(default=64, ge=1, le=1000)
     certificate_days: int = Field(default=397, ge=1, le=3650)
+    patience_hours: float = Field(default=24, ge=0, le=8760)
 
     def address(self) -> str:
         """Return ``host:port`` as given to sites, with an IPv6 address in brackets."""
@@ -220,4 +223,8 @@ connections_per_address: {connections_per_address}
 
 # Validity of new certificates, in days. Sites renew with enroll, approve and join.
 certificate_days: {certificate_days}
+
+# How long a round with too few updates is repeated while sites are missing, in hours. After that
+# the run pauses until a site comes back. 0 ends the run at the first such round.
+patience_hours: {patience_hours}
 """

@@ -34,6 +34,8 @@ class FederationPlan(ExtensibleConfig):
         max_update_norm_ratio: An update whose distance from the round's starting weights is more
             than this many times the median of the round's updates is refused (three updates or
             more).
+        clip_update_norm_ratio: An update that is longer than this many times the same median, and
+            not refused, is shortened to it. Written only where it differs from the default.
         proximal_mu: FedProx (Li et al., 2020): pulls a site's weights towards the round's
             starting weights; 0 is FedAvg.
         local_norms: FedBN (Li et al., 2021): each site goes on with, and is measured with, the
@@ -57,7 +59,7 @@ class FederationPlan(ExtensibleConfig):
             weights.
     """
 
-    OMITTED: ClassVar[frozenset[str]] = frozenset({"strategy"})
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"strategy", "clip_update_norm_ratio"})
 
     min_sites: int = Field(default=3, ge=1)
     weights: Weighing = "sqrt"
@@ -65,6 +67,7 @@ class FederationPlan(ExtensibleConfig):
     join_seconds: float = Field(default=600, ge=0)
     offline_seconds: float = Field(default=300, ge=0)
     max_update_norm_ratio: float = Field(default=10, gt=1)
+    clip_update_norm_ratio: float = Field(default=2, ge=1)
     proximal_mu: float = Field(default=0, ge=0)
     local_norms: bool = False
     norm_groups: dict[GroupName, tuple[SiteName, ...]] = Field(default={}, max_length=16)

@@ -17,6 +17,8 @@ class Health(IntEnum):
     UNREACHABLE = 22
     """The coordinator does not answer, and has not announced the end of its run."""
     NOT_RUNNING = 23
+    PAUSED = 24
+    """The coordinator has waited longer than its patience; it goes on when sites come back."""
 
     @property
     def words(self) -> str:

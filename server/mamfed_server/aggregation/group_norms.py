@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.plan.norm_groups import group_arrays
+from mamfed_server.aggregation.site_weights import shares_within
 
 
 def aggregate_groups(
@@ -19,6 +20,8 @@ def aggregate_groups(
     plan: TrainingPlan,
 ) -> State:
     """Combine a round's updates, each group's norms over the sites of that group alone.
+
+    ``max_share`` holds in each group as it does among all sites.
 
     The norms of a group that sent nothing move as the common ones do, so that a group that joins
     later starts from what the others have learned.
@@ -34,8 +37,7 @@ def aggregate_groups(
         arrays = group_arrays(plan, group)
         present = {site: shares[site] for site in sites if site in shares}
         if present:
-            total = sum(present.values())
-            own = combine({site: share / total for site, share in present.items()})
+            own = combine(shares_within(present, plan.federation.max_share))
             state |= {name: own[name] for name in arrays}
         else:
             state |= {

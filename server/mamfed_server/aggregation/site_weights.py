@@ -27,6 +27,24 @@ def shares(
     return _capped(weights, plan.max_share)
 
 
+def shares_within(shares: Mapping[str, float], max_share: float) -> dict[str, float]:
+    """Return the shares of some sites among themselves, capped like those of all."""
+    return _capped(shares, max_share)
+
+
+def counts_that_weigh(
+    now: Mapping[Purpose, int], first: Mapping[Purpose, int]
+) -> Mapping[Purpose, int]:
+    """Return the counts that a site weighs by: what it has now, but not more than it had first.
+
+    Args:
+        now: Images of each purpose that its update used.
+        first: Those of its first accepted update of the stage; empty if there was none.
+    """
+    grown = any(count > first.get(purpose, 0) for purpose, count in now.items())
+    return first if first and grown else now
+
+
 def _weight(examples: Mapping[Purpose, int], stage: Stage, weighing: Weighing) -> float:
     if weighing == "equal":
         return 1.0

@@ -147,6 +147,29 @@ def too_far(norms: Mapping[str, float], max_ratio: float) -> dict[str, str]:
     }
 
 
+def too_long(norms: Mapping[str, float], max_ratio: float) -> dict[str, float]:
+    """Return the sites whose update is to be shortened, each with its norm over the median norm.
+
+    Args:
+        norms: The distance from the round's starting weights of each update that is not refused.
+        max_ratio: The largest ratio that stays as it is.
+    """
+    if len(norms) < MIN_FOR_MEDIAN:
+        return {}
+    median = statistics.median(norms.values())
+    return {site: norm / median for site, norm in norms.items() if norm > max_ratio * median}
+
+
+def shortened(state: State, start: State, factor: float) -> State:
+    """Return weights at ``factor`` times their distance from ``start``; counters stay."""
+    return {
+        name: start[name] + (tensor - start[name]) * factor
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in state.items()
+    }
+
+
 @contextmanager
 def _decoding_errors_as_weights_errors() -> Iterator[None]:
     """Turn decoders' errors about hostile bytes (BadZipFile, MemoryError) into WeightsError."""

@@ -22,7 +22,8 @@ HealthOnly = Annotated[
     bool,
     typer.Option(
         "--health",
-        help="Print one word; exit code 0: working, 20: waiting for sites, 23: not running.",
+        help="Print one word; exit code 0: working, 20: waiting for sites, 23: not running, "
+        "24: paused until sites come back.",
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="The run's name, as mamfed-server runs lists it.")]

@@ -12,16 +12,18 @@ from typing import Any
 
 from flwr.app import MessageType
 
-from mamfed_common.errors import WeightsError
+from mamfed_common.errors import RunError, WeightsError
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import Query, SiteDescription
+from mamfed_common.runtime.wording import counted
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job
+from mamfed_server.run.redo import FOR_GOOD, Redo
 from mamfed_server.run.requests import PendingRequest, SitePoller
 from mamfed_server.run.roster import Roster, SiteMember
 from mamfed_server.run.site_reply import SiteReply
-from mamfed_server.run_folder.event_log import EventLog
+from mamfed_server.run_folder.event_log import EventLog, utc_now
 
 PATIENCE_SECONDS = 30.0
 """How long a round's start waits for a newly come site to describe itself."""
@@ -43,25 +45,80 @@ class ApprovedRoster(Roster):
         self._asked_at: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
         self._again_at: dict[str, float] = {}
-        self._said: dict[str, Any] = {}
+        self._said: tuple[bool, dict[str, Any]] = (False, {})
+        self._waiting_since = ""
 
     def gather(self, stage: Stage) -> None:
         """Wait until a stage can start: without limit for enough sites, then for the others.
 
         Raises:
-            Stopped: The run was asked to stop.
+            StopRequested: The run was asked to stop.
         """
+        self._wait(stage, None, {})
+
+    def wait_to_redo(self, stage: Stage, redo: Redo, refused: Mapping[str, str]) -> None:
+        """Wait until a round that is below its floor can be done again.
+
+        Args:
+            stage: The round's stage.
+            redo: Decides when, once enough sites are there.
+            refused: Why each site that was asked has no accepted update.
+
+        Raises:
+            RunError: Sites enough will not come, because they refuse the plan or are not approved.
+            StopRequested: The run was asked to stop.
+        """
+        online = self._link.online()
+        redo.failed(self._presences(self._here(stage, online), online))
+        self._wait(stage, redo, refused)
+
+    def _wait(self, stage: Stage, redo: Redo | None, refused: Mapping[str, str]) -> None:
         join_until = None
+        self._waiting_since = utc_now()
         while True:
             online = self._look()
-            here = [site for site, node in self.trainers(stage).items() if node in online]
-            if len(here) >= self.job.need(stage):
+            here = self._here(stage, online)
+            may_begin = redo is None or redo.may_begin(self._presences(here, online))
+            if may_begin and len(here) >= self.job.need(stage):
                 now = time.monotonic()
                 join_until = join_until or now + self.job.plan.federation.join_seconds
                 if now >= join_until or not self._missing(online):
                     return
-            self._say_waiting(stage, here, online)
+            never = self._never(stage, refused)
+            if redo is not None:
+                self._check_hope(stage, never)
+                redo.check_patience()
+            self._say_waiting(stage, here, online, redo, never)
             self._link.pause()
+
+    def _here(self, stage: Stage, online: Mapping[int, str]) -> list[str]:
+        return [site for site, node in self.trainers(stage).items() if node in online]
+
+    def _presences(self, here: list[str], online: Mapping[int, str]) -> tuple[object, ...]:
+        """Return which sites are there, and since which of their starts."""
+        return tuple((site, online[self._members[site].node_id]) for site in here)
+
+    def _never(self, stage: Stage, refused: Mapping[str, str]) -> dict[str, str]:
+        """Return the approved sites that will not train in a stage, each with the reason."""
+        trainers, reasons = self.trainers(stage), {**self._reasons, **refused}
+        without = "has no case of this stage"
+        return {
+            site: without if site in self._members and site not in trainers else reasons[site]
+            for site in sorted(self._approved)
+            if (site in self._members and site not in trainers) or reasons.get(site) in FOR_GOOD
+        }
+
+    def _check_hope(self, stage: Stage, never: Mapping[str, str]) -> None:
+        """Refuse to wait for sites that will not come."""
+        need, could = self.job.need(stage), len(self._approved) - len(never)
+        if could >= need:
+            return
+        why = "; ".join(f"{site}: {reason}" for site, reason in never.items())
+        raise RunError(
+            f"waiting is of no use: {stage} needs {counted(need, 'site')}, and of "
+            f"{counted(len(self._approved), 'approved site')} {could} can still take part"
+            f"{f' ({why})' if why else ''}"
+        )
 
     def refresh(self) -> None:
         """Describe who has come; a silent site is waited for only once, and only shortly.
@@ -148,13 +205,24 @@ class ApprovedRoster(Roster):
             if site not in self._members or node_id not in online
         }
 
-    def _say_waiting(self, stage: Stage, here: list[str], online: Mapping[int, str]) -> None:
+    def _say_waiting(
+        self,
+        stage: Stage,
+        here: list[str],
+        online: Mapping[int, str],
+        redo: Redo | None,
+        never: Mapping[str, str],
+    ) -> None:
         facts = {
             "stage": str(stage),
             "need": self.job.need(stage),
             "ready": here,
             "missing": self._missing(online),
+            "since": self._waiting_since,
         }
-        if facts != self._said:
-            self._said = facts
-            self._log.write("waiting", **facts)
+        if len(self._approved) - len(never) < self.job.need(stage):
+            facts["of_no_use"] = dict(never)
+        paused = redo is not None and redo.paused
+        if (paused, facts) != self._said:
+            self._said = (paused, facts)
+            self._log.write("paused" if paused else "waiting", **facts)

@@ -35,7 +35,10 @@ class Job:
             renamed.
         run: Name of the run as sent to the sites; empty in a simulation.
         flower_run: Flower's id of the run, for the event log.
-        query_again_seconds: Seconds until a site that refused to describe its data is asked again.
+        query_again_seconds: Seconds until a site that refused to describe its data is asked again,
+            and the shortest time between two attempts at a round.
+        patience_seconds: How long a round below its floor is repeated before the run pauses; 0:
+            such a round ends the run, as in a simulation, where no site comes back.
         stopping: Returns whether the run must stop now.
         on_round: Called after every round, once its checkpoint is on disk.
         on_event: Called with every event of the event log.
@@ -55,6 +58,7 @@ class Job:
     run: str = ""
     flower_run: int | None = None
     query_again_seconds: float = 15.0
+    patience_seconds: float = 0.0
     stopping: Callable[[], bool] = _go_on
     on_round: Callable[[RoundRecord], None] | None = None
     on_event: Callable[[Event], None] | None = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from mamfed_common.domain import EVALUATED_ON, Part
+from mamfed_common.domain import EVALUATED_ON, Part, Purpose
 from mamfed_common.errors import RunError
 from mamfed_common.plan import TRAINED_ON, Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import group_of
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode, SiteDescription
 from mamfed_common.runtime.wording import counted
+from mamfed_server.run_folder.round_record import RoundRecord
 
 Descriptions = Mapping[str, SiteDescription]
 Chosen = Collection[str] | None
@@ -44,6 +45,16 @@ def evaluators(descriptions: Descriptions, part: Part, chosen: Chosen = None) ->
 def may_adapt(description: SiteDescription) -> bool:
     """Tell whether a site has malignant images of its own to adapt the final model with."""
     return bool(description.images.get("malignant", {}).get("train", 0))
+
+
+def first_counts(records: Iterable[RoundRecord], stage: Stage) -> dict[str, Mapping[Purpose, int]]:
+    """Return how many images each site used in its first accepted update of a stage."""
+    found: dict[str, Mapping[Purpose, int]] = {}
+    for record in records:
+        if record.stage is stage:
+            for site, update in record.accepted.items():
+                found.setdefault(site, update.num_examples)
+    return found
 
 
 def check_stages(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from flwr.app import MessageType
@@ -19,6 +20,7 @@ from mamfed_common.runtime.wording import span
 from mamfed_server.aggregation.validation import read_description
 from mamfed_server.run.job import Job
 from mamfed_server.run.participants import evaluators, trainers
+from mamfed_server.run.redo import Redo
 from mamfed_server.run.requests import Nodes, SitePoller
 from mamfed_server.run.site_reply import SiteReply
 
@@ -68,6 +70,10 @@ class Roster:
 
     def gather(self, stage: Stage) -> None:
         """Wait until a stage can start."""
+
+    def wait_to_redo(self, stage: Stage, redo: Redo, refused: Mapping[str, str]) -> None:
+        """Wait until a round that is below its floor can be done again."""
+        raise AssertionError("no site of a simulation comes back")
 
     def refresh(self) -> None:
         """Look who has come."""

@@ -29,7 +29,8 @@ from mamfed_server.run.checkpoint_selection import Selection
 from mamfed_server.run.deadlines import training_deadlines
 from mamfed_server.run.evaluations import Evaluations
 from mamfed_server.run.job import Job
-from mamfed_server.run.participants import check_stages
+from mamfed_server.run.participants import check_stages, first_counts
+from mamfed_server.run.redo import Redo
 from mamfed_server.run.requests import SitePoller, StopRequested
 from mamfed_server.run.resume import (
     ResumePoint,
@@ -39,6 +40,7 @@ from mamfed_server.run.resume import (
     round_positions,
 )
 from mamfed_server.run.roster import Roster, find_sites
+from mamfed_server.run.round_events import log_updates, too_few
 from mamfed_server.run.summary import summarise_run
 from mamfed_server.run.training_round import TrainingRound
 from mamfed_server.run.transport import GridTransport, Transport
@@ -204,21 +206,46 @@ class _Run:
         return add_group_norms(state_of(network), self.plan)
 
     def _round(self, state: State, stage: Stage, server_round: int) -> State:
-        started = time.monotonic()
-        averaged, record = self._train_round(state, stage, server_round)
-        if averaged is not None and self.plan.validates(stage, server_round):
+        redo = Redo(self.job.patience_seconds, self.job.query_again_seconds)
+        while True:
+            started = time.monotonic()
+            averaged, record = self._train_round(state, stage, server_round)
+            if averaged is not None:
+                break
+            record = record.model_copy(update={"seconds": time.monotonic() - started})
+            self._wait_to_redo(record, redo)
+        if self.plan.validates(stage, server_round):
             record = self.evaluations.validate(self.roster, averaged, record)
         record = record.model_copy(update={"seconds": time.monotonic() - started})
-        if averaged is None:
-            self.folder.append_round(record)
-            raise RunError(
-                f"{stage} round {server_round}: {len(record.accepted)} of {len(record.expected)} "
-                f"updates accepted, quorum is {self.job.need(stage)}"
-            )
         self.selection.keep(averaged, record)
         if self.job.on_round:
             self.job.on_round(record)
         return averaged
+
+    def _wait_to_redo(self, record: RoundRecord, redo: Redo) -> None:
+        """Wait until a round with too few accepted updates can be done again.
+
+        Raises:
+            RunError: There is no patience, or waiting is of no use.
+        """
+        need = self.job.need(record.stage)
+        found = too_few(record, need)
+        if not self.job.patience_seconds:
+            self.folder.append_round(record)
+            raise RunError(found)
+        self.log.write(
+            "below the floor",
+            stage=record.stage,
+            server_round=record.server_round,
+            accepted=list(record.accepted),
+            need=need,
+            warning=f"{found}; the round is done again",
+        )
+        try:
+            self.roster.wait_to_redo(record.stage, redo, record.refused)
+        except RunError as error:
+            self.folder.append_round(record)
+            raise RunError(f"{found}; {error}") from None
 
     def _train_round(
         self, state: State, stage: Stage, server_round: int
@@ -229,9 +256,10 @@ class _Run:
             stage, server_round, state, list(trainers)
         )
         nodes = {site: trainers[site] for site in sites}
-        where = {"stage": stage, "server_round": server_round}
         absent = self.roster.absent()
-        self.log.write("round", **where, sites=list(nodes), absent=absent)
+        self.log.write(
+            "round", stage=stage, server_round=server_round, sites=list(nodes), absent=absent
+        )
         training = TrainingRound(
             task=TrainTask(
                 plan=self.plan,
@@ -246,16 +274,12 @@ class _Run:
             min_updates=self.job.need(stage),
             strategy=self.strategy,
             on_wrong_count=self.roster.ask_anew,
+            first_counts=first_counts(self.folder.rounds(), stage),
         )
         deadlines = training_deadlines(self.plan, stage, self.folder.rounds(), nodes)
         averaged, record = training.run(self.poller, nodes, deadlines)
         record = record.model_copy(update={"absent": absent})
-        for site, reason in record.refused.items():
-            warning = f"{stage} round {server_round}: {site} left out: {reason}"
-            self.log.write("refused", **where, site=site, warning=warning)
-        for site, update in record.accepted.items():
-            if update.privacy:
-                self.log.write("privacy", **where, site=site, **update.privacy.model_dump())
+        log_updates(self.log, record, self.plan, training.first_counts)
         return averaged, record
 
     def _warn(self, *warnings: str) -> None:

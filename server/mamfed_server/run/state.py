@@ -23,13 +23,15 @@ from mamfed_common.runtime.wording import counted
 from mamfed_server.run.resume import Position, position_of, round_positions
 from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.attendance import Attendance, attendance
-from mamfed_server.run_folder.event_log import PHASES, Event, read_events
+from mamfed_server.run_folder.event_log import PHASES, Event, local_time, read_events
 from mamfed_server.run_folder.folder import LATEST, PLAN, PREVIOUS, SUMMARY, RunFolder
 from mamfed_server.run_folder.round_record import RoundRecord
 
 MEASURED_ROUNDS = 5
 """Number of latest rounds of a stage whose mean duration predicts the next round."""
 GONE = "its process is gone"
+WAITS = ("waiting", "paused")
+"""Events of a run that has too few sites for its next round."""
 
 
 class RunState(StrEnum):
@@ -103,8 +105,8 @@ class RunStatus:
         """The round under way; None: there is none."""
         if self.state is not RunState.RUNNING or self.plan is None:
             return None
-        begun = [e for e in self.latest_events if e.get("event") in ("round", "test")]
-        if not begun or begun[-1]["event"] == "test":
+        begun = [e for e in self.latest_events if e.get("event") in ("round", "test", *WAITS)]
+        if not begun or begun[-1]["event"] != "round":
             return None
         position = Stage(begun[-1]["stage"]), int(begun[-1]["server_round"])
         return None if position in {position_of(record) for record in self.rounds} else position
@@ -135,8 +137,8 @@ class RunStatus:
             stage, server_round = position
             return f"{stage} round {server_round} of {self.plan.stage(stage).rounds}"
         phase = next((e for e in reversed(self.latest_events) if e.get("event") in PHASES), {})
-        if phase.get("event") == "waiting":
-            return f"waiting for sites: {stage_needs(phase)}"
+        if phase.get("event") in WAITS:
+            return waiting_in_words(phase)
         return PHASES.get(phase.get("event", ""), "starting")
 
     def progress(self) -> str:
@@ -225,6 +227,17 @@ def latest_run(runs: Path) -> Path | None:
 def rounds_in_words(done: int, planned: int | None) -> str:
     """Return ``2 of 3 rounds``, or ``2 rounds`` if the planned number is unknown (None)."""
     return counted(done, "round") if planned is None else f"{done} of {planned} rounds"
+
+
+def waiting_in_words(waiting: Event) -> str:
+    """Return in words how many sites a ``waiting`` or ``paused`` event waits for, and which."""
+    missing = len(waiting.get("missing", {}))
+    of = f"{missing} of {missing + len(waiting.get('ready', ()))} sites" if missing else "sites"
+    since = f" since {local_time(waiting['since'])}" if "since" in waiting else ""
+    paused = "paused, " if waiting.get("event") == "paused" else ""
+    never = "; ".join(f"{site}: {why}" for site, why in waiting.get("of_no_use", {}).items())
+    of_no_use = f"; waiting is of no use ({never})" if "of_no_use" in waiting else ""
+    return f"{paused}waiting for {of}{since}: {stage_needs(waiting)}{of_no_use}"
 
 
 def stage_needs(waiting: Event) -> str:

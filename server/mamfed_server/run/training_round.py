@@ -19,9 +19,15 @@ from mamfed_common.errors import WeightsError
 from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.messages import pack_task, wire_bytes
 from mamfed_common.protocol.tasks import TrainReport, TrainTask
-from mamfed_server.aggregation.site_weights import shares
+from mamfed_server.aggregation.site_weights import counts_that_weigh, shares
 from mamfed_server.aggregation.update_store import UpdateFolder
-from mamfed_server.aggregation.validation import WrongCountError, read_update, too_far
+from mamfed_server.aggregation.validation import (
+    WrongCountError,
+    read_update,
+    shortened,
+    too_far,
+    too_long,
+)
 from mamfed_server.run.requests import Nodes, SitePoller
 from mamfed_server.run.site_reply import SiteReply
 from mamfed_server.run_folder.event_log import utc_now
@@ -37,6 +43,8 @@ class TrainingRound:
         task: The request to the sites.
         global_state: The weights that they start from.
         declared: How many images of each purpose each site declared.
+        first_counts: How many images each site used in its first accepted update of the stage. A
+            site that has more by now weighs as much as then.
         updates: Where accepted updates are stored until they are aggregated.
         min_updates: How many must be accepted.
         strategy: Aggregates them.
@@ -50,9 +58,11 @@ class TrainingRound:
     min_updates: int
     strategy: Strategy
     on_wrong_count: Callable[[str], None]
+    first_counts: Mapping[str, Mapping[Purpose, int]] = field(default_factory=dict)
     _reports: dict[str, TrainReport] = field(default_factory=dict)
     _norms: dict[str, float] = field(default_factory=dict)
     _refused: dict[str, str] = field(default_factory=dict)
+    _clipped: dict[str, float] = field(default_factory=dict)
     _answered: list[str] = field(default_factory=list)
     _durations: dict[str, float] = field(default_factory=dict)
     _bytes_received: int = 0
@@ -80,6 +90,7 @@ class TrainingRound:
         if len(nodes) >= self.min_updates:
             sent = poller.ask(MessageType.TRAIN, request, nodes, deadlines, self._on_reply)
         self._refuse_outliers()
+        self._shorten_outliers()
         aggregate = self._aggregate() if len(self._reports) >= self.min_updates else None
         self.updates.clear()
         record = RoundRecord(
@@ -124,7 +135,15 @@ class TrainingRound:
         ratio = self.task.plan.federation.max_update_norm_ratio
         for site, reason in too_far(self._norms, ratio).items():
             self._refused[site] = reason
-            del self._reports[site]
+            del self._reports[site], self._norms[site]
+
+    def _shorten_outliers(self) -> None:
+        """Shorten the longest updates; the others are not touched, and keep their bits."""
+        most = self.task.plan.federation.clip_update_norm_ratio
+        self._clipped = too_long(self._norms, most)
+        for site, ratio in self._clipped.items():
+            update = self.updates.average({site: 1.0}, self.global_state)
+            self.updates.keep(site, shortened(update, self.global_state, most / ratio))
 
     def _aggregate(self) -> TrainAggregate:
         return self.strategy.aggregate_train(
@@ -133,7 +152,7 @@ class TrainingRound:
                 stage=self.task.stage,
                 server_round=self.task.server_round,
                 global_state=self.global_state,
-                examples=self._examples(),
+                examples=self._weighed(),
                 store=self.updates,
             )
         )
@@ -145,13 +164,20 @@ class TrainingRound:
                 share=share,
                 loss=self._reports[site].loss,
                 privacy=self._reports[site].privacy,
+                clipped_from=self._clipped.get(site),
             )
             for site, share in site_shares.items()
         }
 
-    def _examples(self) -> dict[str, Mapping[Purpose, int]]:
-        return {site: self._reports[site].num_examples for site in sorted(self._reports)}
+    def _weighed(self) -> dict[str, Mapping[Purpose, int]]:
+        """Return the counts that each accepted site weighs by, in the order of their names."""
+        return {
+            site: counts_that_weigh(
+                self._reports[site].num_examples, self.first_counts.get(site, {})
+            )
+            for site in sorted(self._reports)
+        }
 
     def _plan_shares(self) -> dict[str, float]:
         """Return the shares by the plan, for a round that is not aggregated."""
-        return shares(self._examples(), self.task.stage, self.task.plan.federation)
+        return shares(self._weighed(), self.task.stage, self.task.plan.federation)

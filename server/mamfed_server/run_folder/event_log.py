@@ -18,6 +18,7 @@ from mamfed_server.run_folder.jsonl import append_line, read_lines
 EVENTS = "events.jsonl"
 PHASES = {
     "waiting": "waiting for sites",
+    "paused": "paused, because too few sites are there",
     "round": "between two rounds",
     "test": "testing on held-out patients",
     "personal models": "sites are adapting the model to their own patients",
@@ -30,6 +31,16 @@ Event = dict[str, Any]
 def utc_now() -> str:
     """Return the current time as UTC, ISO 8601, in whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def local_time(time: str) -> str:
+    """Return an ISO 8601 time in this machine's time zone, with the date unless it is today."""
+    try:
+        moment = datetime.fromisoformat(time).astimezone()
+    except ValueError:
+        return "an unknown time"
+    is_today = moment.date() == datetime.now().astimezone().date()
+    return f"{moment:%H:%M:%S}" if is_today else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def in_words(event: Event) -> str:

@@ -22,14 +22,17 @@ class Contribution(ExtensibleConfig):
         loss: Its training loss; None if the site withholds it.
         privacy: The differential privacy that the site's patients have spent so far, if it trains
             with it; the site says so, and the server cannot check it.
+        clipped_from: If the update was shortened (``federation.clip_update_norm_ratio``): its norm
+            before, over the median norm.
     """
 
-    OMITTED: ClassVar[frozenset[str]] = frozenset({"privacy"})
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"privacy", "clipped_from"})
 
     num_examples: Examples
     share: float
     loss: float | None
     privacy: PrivacySpent | None = None
+    clipped_from: float | None = None
 
 
 class RoundRecord(Config):

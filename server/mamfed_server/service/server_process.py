@@ -103,6 +103,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         flower_run=link.run_id,
         stopping=stopping.is_set,
         on_event=status.event,
+        patience_seconds=settings.patience_hours * 3600,
     )
     try:
         _run(job, LinkTransport(link, limits.answer_bytes), status, closing)

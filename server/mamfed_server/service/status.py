@@ -12,6 +12,7 @@ from mamfed_server.admission.registry import NO_SITES, active_sites
 from mamfed_server.fleet.duplicate_sites import warning
 from mamfed_server.run.state import RunState, RunStatus, latest_run, run_status_of
 from mamfed_server.run_folder.attendance import reasons_in_words
+from mamfed_server.run_folder.event_log import local_time
 from mamfed_server.service.status_file import read_status_file
 from mamfed_server.settings import ServerHome
 
@@ -154,16 +155,6 @@ def _duplicate_site_warnings(status: CoordinatorStatus) -> list[str]:
         f"warning: {warning(site)} (since {facts['since']}, from {', '.join(facts['addresses'])})"
         for site, facts in sorted(duplicates.items())
     ]
-
-
-def local_time(time: str) -> str:
-    """Return an ISO 8601 time in this machine's time zone, with the date unless it is today."""
-    try:
-        moment = datetime.fromisoformat(time).astimezone()
-    except ValueError:
-        return "an unknown time"
-    is_today = moment.date() == datetime.now().astimezone().date()
-    return f"{moment:%H:%M:%S}" if is_today else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _expected_end(run: RunStatus, at: datetime) -> str:

@@ -78,4 +78,4 @@ def health_of(home: ServerHome) -> Health:
     if holder(home.lock) is None:
         return Health.NOT_RUNNING
     phase = read_status_file(home.path).get("phase", "waiting")
-    return Health.WAITING if phase == "waiting" else Health.WORKING
+    return {"waiting": Health.WAITING, "paused": Health.PAUSED}.get(phase, Health.WORKING)

@@ -16,12 +16,11 @@ from mamfed_common.runtime.terminal import Screen
 from mamfed_server.admission.registry import NO_SITES
 from mamfed_server.report.participation import RoundMark, mark_of
 from mamfed_server.run.state import RunState, RunStatus
-from mamfed_server.run_folder.event_log import Event, in_words
+from mamfed_server.run_folder.event_log import Event, in_words, local_time
 from mamfed_server.service.status import (
     CoordinatorStatus,
     SiteStatus,
     lines,
-    local_time,
     read_status,
     run_lines,
 )

@@ -269,6 +269,74 @@ def test_an_update_within_the_plans_ratio_is_accepted(tmp_path, tiny_plan):
     assert set(run(sites, plan, tmp_path / "run").rounds()[0].accepted) == set(NAMES)
 
 
+def test_a_long_update_is_shortened_to_a_multiple_of_the_median_and_named(tmp_path, tiny_plan):
+    """Ada moves every weight by 0, cleo by 2, the median, and bea by 18: 9 times the median."""
+    sites = Sites()
+    sites.train_answer["bea"] = lambda message, task, state: reply(
+        message, {name: tensor + 18 - 1 for name, tensor in state.items()}
+    )
+    plan = with_federation(tiny_plan, weights="equal", clip_update_norm_ratio=1.5)
+    plan = plan.changed(finetuning={**plan.finetuning.model_dump(), "rounds": 0})
+    folder = run(sites, plan, tmp_path / "run")
+    (record,) = folder.rounds()
+    assert record.accepted["bea"].clipped_from == pytest.approx(9)
+    assert record.accepted["cleo"].clipped_from is None
+    assert "clipped_from" not in record.accepted["cleo"].model_dump(mode="json")
+    weights = load_checkpoint(folder.checkpoint_path("final")).state
+    moved = weights["subtraction.offset"] - 0.1
+    torch.testing.assert_close(moved, torch.tensor([(0 + 1.5 * 2 + 2) / 3]))
+    (warning,) = [e["warning"] for e in read_events(folder.path) if e["event"] == "shortened"]
+    assert warning == (
+        "pretraining round 1: the update of bea was 9 times as long as the median, shortened to 1.5"
+    )
+
+
+def test_updates_within_the_bound_keep_their_bits(tmp_path, tiny_plan):
+    """Ada moves by 0, bea by 1, the median, and cleo by 2."""
+    bounds = (2.1, 1e6)
+    folders = [
+        run(
+            Sites(),
+            with_federation(tiny_plan, clip_update_norm_ratio=bound),
+            tmp_path / f"{bound}",
+        )
+        for bound in bounds
+    ]
+    assert len({final(folder) for folder in folders}) == 1
+
+
+def test_the_default_bound_leaves_the_hash_of_a_plan_as_it_was(tiny_plan):
+    default = tiny_plan.federation.clip_update_norm_ratio
+    assert "clip_update_norm_ratio" not in tiny_plan.to_yaml()
+    assert with_federation(tiny_plan, clip_update_norm_ratio=default) == tiny_plan
+
+
+def test_a_site_that_grows_during_a_stage_weighs_by_what_it_had_at_first(tmp_path, tiny_plan):
+    """Its new description is believed, and its weight stays: counts are no lever in mid-run."""
+    plan = with_federation(tiny_plan, weights="examples", max_share=1, join_seconds=0)
+    plan = plan.changed(pretraining={**plan.pretraining.model_dump(), "rounds": 3})
+    sites = Sites()
+    grown = description("bea", benign=10**7, malignant=10**7)
+
+    def train(message, task, state):
+        used = description("bea").images_used(task.plan, task.stage)
+        if (str(task.stage), task.server_round) != ("pretraining", 1):
+            sites.descriptions["bea"] = grown
+            used = grown.images_used(task.plan, task.stage)
+        return Message(pack(TrainReport(num_examples=used, loss=1), state), reply_to=message)
+
+    sites.train_answer["bea"] = train
+    folder = run(sites, plan, tmp_path / "run", Scripted(sites), names=lambda: NODES, min_sites=2)
+    first, second, third = folder.rounds()[:3]
+    assert second.refused == {"bea": "claims 10000000 benign examples but declared 20"}
+    assert third.accepted["bea"].num_examples == {"benign": 10**7}
+    assert third.accepted["bea"].share == first.accepted["bea"].share == pytest.approx(20 / 60)
+    assert (
+        "bea has 10000000 images of pretraining and weighs by the 20 at first"
+        in folder.read_summary()["warnings"]
+    )
+
+
 @pytest.mark.parametrize("pretraining", [1, 0])
 def test_the_final_test_brings_the_painter_of_a_run_with_stage_1(tmp_path, tiny_plan, pretraining):
     sites, asked = Sites(), []

@@ -5,6 +5,7 @@ import torch
 from tests.unit.server.sites import IMAGES, with_federation
 
 from mamfed_common.plan import Stage
+from mamfed_server.aggregation import group_norms
 from mamfed_server.aggregation.update_store import UpdateFolder
 from mamfed_server.strategy.fedavg import FedAvg, FedBN, FedProx
 from mamfed_server.strategy.fedopt import FedAdam, FedAvgM
@@ -68,6 +69,51 @@ def test_a_wild_update_moves_neither_the_median_nor_the_trimmed_mean(updates, ti
 @pytest.mark.parametrize(("num_sites", "cut"), [(1, 0), (2, 0), (3, 1), (9, 1), (10, 2), (15, 3)])
 def test_a_fifth_is_dropped_on_each_side(tiny_plan, tmp_path, num_sites, cut):
     assert TrimmedMean(context(tiny_plan, tmp_path)).dropped(num_sites) == cut
+
+
+@pytest.mark.parametrize("weights", ["examples", "sqrt", "equal"])
+@pytest.mark.parametrize("max_share", [0.3, 0.5])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {},
+        {"proximal_mu": 0.1},
+        {"local_norms": True},
+        {"server_optimiser": "momentum"},
+        {"strategy": "trimmed_mean"},
+        {"strategy": "median"},
+    ],
+)
+def test_no_declared_count_passes_the_largest_share_in_any_strategy(
+    tiny_plan, tmp_path, weights, max_share, strategy
+):
+    plan = with_federation(tiny_plan, weights=weights, max_share=max_share, **strategy)
+    store = UpdateFolder(tmp_path / "updates")
+    store.clear()
+    examples = {f"site-{n}": {"malignant": 10 * (n + 1)} for n in range(5)}
+    examples["site-4"] = {"malignant": 10**7}
+    for name in examples:
+        store.keep(name, {"w": torch.tensor([float(name[-1] == "4")])})
+    start = {"w": torch.tensor([0.0])}
+    given = RoundUpdates(plan, Stage.FINETUNING, 1, start, examples, store)
+    state, shares = build_strategy(context(plan, tmp_path)).aggregate_train(given)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares.values()) <= max_share + 1e-9
+    assert state["w"].item() <= max_share + 1e-6, "what moves is what the share allows"
+
+
+def test_the_largest_share_holds_in_a_group_of_norms_too(tiny_plan, tmp_path, monkeypatch):
+    plan = with_federation(tiny_plan, weights="examples", norm_groups={"film": ("a", "b", "c")})
+    monkeypatch.setattr(group_norms, "group_arrays", lambda plan, group: {"film/w": "w"})
+    asked = []
+
+    def combine(shares):
+        asked.append(dict(shares))
+        return {"w": torch.zeros(1), "film/w": torch.zeros(1)}
+
+    shares = {"a": 0.5, "b": 0.01, "c": 0.01, "d": 0.48}
+    group_norms.aggregate_groups(combine, shares, {}, plan)
+    assert asked[1] == pytest.approx({"a": 0.5, "b": 0.25, "c": 0.25})
 
 
 def test_every_site_is_asked_with_the_weights_of_the_round_before(tiny_plan, tmp_path):
