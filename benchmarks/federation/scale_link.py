@@ -94,7 +94,7 @@ def port_seconds() -> tuple[float, float]:
 def look_seconds(sites: int) -> float:
     """Return the seconds of one poll in Flower's state while ``sites`` requests wait."""
     link = SuperLink()
-    transport, nodes = LinkTransport(link, 2**30), []
+    transport, nodes = LinkTransport(link), []
     for _ in range(sites):
         key = secrets.token_bytes(32)
         nodes.append(link.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 1e9))

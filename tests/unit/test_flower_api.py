@@ -19,7 +19,13 @@ SOURCES = [
 ]
 PUBLIC = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
 OTHER_SIDE = {
+    "tests/security/lib/attempts_http.py",  # whatever a node may send, and what it may not
+    "tests/security/lib/attempts_load.py",
+    "tests/security/lib/attempts_sites.py",
+    "tests/security/lib/door.py",
+    "tests/security/lib/scene.py",
     "tests/unit/client/site/test_enrolment.py",  # Flower takes the keys that a site makes
+    "tests/unit/server/fleet/federation.py",  # a node's requests to the listener
     "tests/unit/server/fleet/test_listener.py",  # a node's requests to the listener
     "tests/unit/server/fleet/test_superlink.py",  # what the Fleet API does for a node
 }

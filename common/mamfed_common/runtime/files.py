@@ -124,6 +124,21 @@ ADVICE = {
 """Advice for errors of the file system; ownership is covered by :func:`owner_note`."""
 
 
+PASSING = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE),
+    }
+)
+"""Errors of the machine that may pass by themselves: out of descriptors, memory or space, or a disk
+or network share that fails for a while."""
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Return whether an error may pass by itself, so that it is worth to try again later."""
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
 def refusal_words(error: OSError) -> str:
     """Return the system's error message, with advice if there is any."""
     words = str(error.strerror or error)

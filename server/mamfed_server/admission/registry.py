@@ -22,7 +22,7 @@ from pydantic import Field
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.runtime.documents import read_json
-from mamfed_common.runtime.files import private_directory, write_atomic
+from mamfed_common.runtime.files import may_pass, os_error_line, private_directory, write_atomic
 from mamfed_common.security.certificates import URI_PREFIX, names_in
 from mamfed_common.security.enrolment import Words
 from mamfed_server.settings import ServerHome
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT = r"^[0-9a-f]{64}$"
 
+STALE_SECONDS = 4.0
+"""How long the registry is used as it was last read while it cannot be read, as on a failing disk.
+After that nobody is admitted, because a revocation could be among what cannot be read."""
 NO_SITES = "no site is approved yet: approve one with mamfed-server sites approve"
 
 
@@ -111,18 +114,25 @@ class Registry:
         self._every_seconds = every_seconds
         self._lock = threading.Lock()
         self._cache: dict[str, tuple[_Stamp, SiteEntry | None]] = {}
-        self._next_refresh = float("-inf")
+        self._next_refresh = self._read_at = float("-inf")
+        self._unread: OSError | None = None
 
     def entries(self) -> Mapping[str, SiteEntry]:
         """Return the sites by name, revoked ones included, without those with damaged files."""
         with self._lock:
-            self._refresh_if_due()
+            self._refresh_if_due()  # as last read while the disk fails: nobody is admitted by this
             return {site: entry for site, (_, entry) in self._cache.items() if entry is not None}
 
     def entry(self, site: str) -> SiteEntry | None:
-        """Return one site's entry; None: it is unknown or its file is damaged."""
+        """Return one site's entry; None: it is unknown or its file is damaged.
+
+        Raises:
+            OSError: The registry has not been readable for longer than ``STALE_SECONDS``.
+        """
         with self._lock:
             self._refresh_if_due()
+            if self._unread and time.monotonic() - self._read_at > STALE_SECONDS:
+                raise self._unread
             return self._cache[site][1] if site in self._cache else None
 
     def check(self, certificate_der: bytes, node_public_key_der_sha256: str | None) -> SiteEntry:
@@ -136,6 +146,7 @@ class Registry:
         Raises:
             LinkError: The site is unknown or revoked, or the certificate is not registered for
                 this node key.
+            OSError: The registry cannot be read.
         """
         presented = _identity_in(certificate_der)
         entry = self.entry(presented.site)
@@ -154,9 +165,17 @@ class Registry:
         return entry
 
     def _refresh_if_due(self) -> None:
-        if time.monotonic() >= self._next_refresh:
+        if time.monotonic() < self._next_refresh:
+            return
+        try:
             self._refresh()
-            self._next_refresh = time.monotonic() + self._every_seconds
+        except OSError as error:  # such as no descriptor left, or a failing disk: it may pass
+            if self._unread is None:
+                logger.error("cannot read the registry now: %s", os_error_line(error))
+            self._unread = error
+        else:
+            self._unread, self._read_at = None, time.monotonic()
+        self._next_refresh = time.monotonic() + self._every_seconds
 
     def _refresh(self) -> None:
         """Read the files that have changed since the last refresh."""
@@ -171,6 +190,9 @@ class Registry:
         try:
             return _read_entry(self._folder / f"{site}.json")
         except SetupError as error:  # one damaged file must not lock out the other sites
+            if may_pass(cause := error.__context__):
+                assert isinstance(cause, OSError)
+                raise cause from None
             logger.error("%s; this site is not admitted", error)
             return None
 
@@ -182,6 +204,15 @@ class _Identity(NamedTuple):
     site: str
     fingerprint: str
     serial: str
+
+
+def site_in(certificate_der: bytes) -> str:
+    """Return the site that a certificate names, which says nothing about its admission.
+
+    Raises:
+        LinkError: It is not a certificate of a site.
+    """
+    return _identity_in(certificate_der).site
 
 
 @lru_cache(maxsize=16384)  # a site presents the same certificate with every request

@@ -7,12 +7,29 @@ nowhere else. Works with Flower 1.41 to 1.42.
 
 from __future__ import annotations
 
+from flwr.app.message.array import Array
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.message.message import remove_content_from_message
-from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TIMESTAMP_HEADER
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
+    ObjectTree,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
 from flwr.server.superlink.linkstate import InMemoryLinkState, LinkState
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
     FLWR_IN_MEMORY_DB_NAME,
     FLWR_PACKAGE_VERSION_METADATA_KEY,
     NOOP_FEDERATION_ID,
@@ -21,41 +38,60 @@ from flwr.supercore.constant import (
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
+    get_object_body,
+    get_object_head_values_from_object_content,
     get_object_tree,
-    iterate_object_tree,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.object_store import NoObjectInStoreError
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key_to_bytes
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 
 from mamfed_common.protocol.flower_compat import FlowerPart
 
 __all__ = [
     "FLEET_HTTP_PUBLIC_KEY_HEADER",
+    "FLEET_HTTP_SIGNATURE_HEADER",
     "FLWR_PACKAGE_VERSION_METADATA_KEY",
     "NOOP_ACCOUNT_NAME",
     "NOOP_FEDERATION_ID",
     "NOOP_FLWR_AID",
     "PARTS",
+    "TIMESTAMP_HEADER",
+    "ActivateNodeRequest",
+    "Array",
+    "ArrayChunk",
+    "ConfirmMessageReceivedRequest",
+    "ConfirmMessageReceivedResponse",
     "Fab",
+    "GetFabRequest",
     "InMemoryLinkState",
     "LinkState",
-    "NoObjectInStoreError",
+    "NodeAuthMiddleware",
+    "ObjectTree",
+    "PullObjectRequest",
+    "PullObjectResponse",
     "PushMessagesRequest",
+    "PushMessagesResponse",
+    "PushObjectRequest",
+    "PushObjectResponse",
+    "RuntimeVersionMetadata",
     "SuperLinkLifespan",
     "TaskType",
     "bytes_to_public_key",
     "create_app",
     "get_all_nested_objects",
+    "get_object_body",
+    "get_object_head_values_from_object_content",
     "get_object_tree",
     "inflate_object_from_contents",
-    "iterate_object_tree",
     "no_object_id_recompute",
+    "public_key_to_bytes",
     "remove_content_from_message",
     "superlink_config",
 ]
@@ -88,6 +124,7 @@ PARTS: tuple[FlowerPart, ...] = (
     (STATE, "InMemoryLinkState.store_object", "run_id session_id object_id object_content"),
     (STATE, "InMemoryLinkState.get_message_res", "message_ids run_id"),
     (STATE, "InMemoryLinkState.delete_messages", "message_ins_ids"),
+    ("flwr.superlink.routers.fleet.node_auth", "NodeAuthMiddleware", "app"),
     (
         "flwr.supercore.inflatable.inflatable_utils",
         "inflate_object_from_contents",

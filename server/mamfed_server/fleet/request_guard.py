@@ -1,20 +1,19 @@
 """Check every request before it reaches Flower's Fleet API.
 
 The checks, in this order: a certificate of this federation's CA (TLS, ``listener.py``); a path that
-sites need; compatible versions; the registry (the site is known and not revoked, and the
-certificate's node key is the one that signs Flower's requests); a body within the size and time
-limits; and, for a pushed message, its sender. Every other request is answered with one line of
-JSON.
+sites need, exactly, with each header once (``canonical.py``); compatible versions; the registry
+(the site is known and not revoked, and the certificate's node key is the one that signs Flower's
+requests); a body within the size and time limits. Flower then checks the signature, and
+``node_rules.py`` what the node may do; only then is anything recorded of the site. Every other
+request is answered with one line of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
@@ -33,32 +32,26 @@ from mamfed_common.protocol.versions import (
     same_minor,
 )
 from mamfed_common.runtime.wording import span
-from mamfed_server.fleet.fleet_requests import (
-    ACTIVATE_NODE,
-    FLEET,
-    KEY_HEADER,
-    PUSH_MESSAGES,
-    PUSH_OBJECT,
-    VERSION_HEADER,
-    check_sender,
-    key_of,
-)
+from mamfed_server.fleet.canonical import HEALTH, CanonicalRequest, read_request
+from mamfed_server.fleet.denial import App, Receive, RequestDenied, Scope, Send, send_denial
+from mamfed_server.fleet.fleet_requests import KEY_HEADER, VERSION_HEADER, key_of
+from mamfed_server.fleet.node_rules import VERIFIED, NodeRules
 from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
 
+__all__ = ["PEER", "App", "KnownSites", "Limits", "Receive", "RequestGuard", "Scope", "Send"]
+
 logger = logging.getLogger(__name__)
 
-HEALTH = "/health"
 PEER = "mamfed.peer"
 """Key of the client's certificate (DER) in a request's scope, set by the listener."""
+OBJECTS_AT_ONCE = 2
+"""Requests of one site at a time that carry objects; Flower's nodes make two. Others wait unread,
+so that a site can fill little of the server's memory."""
 COLLECT_BYTES = 32 * 2**20
 """Total body size after which Python's garbage collector runs. Flower 1.41-1.42 leaves requests and
 responses in reference cycles: those of ten sites held 1 GB until the collector ran."""
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+VERSION_CHARACTERS, LENGTH_DIGITS, TARGET_CHARACTERS = 20, 12, 60
 
 
 class Limits(NamedTuple):
@@ -85,17 +78,11 @@ class KnownSites(Protocol):
 
         Raises:
             LinkError: The site is unknown or revoked.
+            OSError: The registry cannot be read now.
         """
 
 
-class RequestDenied(Exception):
-    """A request that is denied before it reaches Flower."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        """Deny with an HTTP status and one line of text."""
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+OnContact = Callable[[str, bytes, str], None]
 
 
 class RequestGuard:
@@ -106,40 +93,77 @@ class RequestGuard:
         link: SuperLink,
         known: KnownSites,
         limits: Limits,
-        on_contact: Callable[[str, bytes, str], None],
+        on_contact: OnContact,
         closing: ClosingMessage | None = None,
     ) -> None:
-        """Guard a SuperLink.
+        """Guard a SuperLink, and put the rules for nodes into it.
 
         Args:
             link: The SuperLink.
             known: The sites that may send requests.
             limits: Limits of their requests.
-            on_contact: Called for each admitted request with the site's name, the number of its
-                process (``versions.INSTANCE_HEADER``, unchecked) and its address.
+            on_contact: Called for each request whose signature is right, with the site's name, the
+                number of its process (``versions.INSTANCE_HEADER``, unchecked) and its address.
             closing: Adds the run's state to each response; None: nothing is added.
         """
-        self._link = link
+        self._app = link.app
         self._known = known
         self._limits = limits
         self._on_contact = on_contact
         self._closing = closing
-        self._sent: Counter[str] = Counter()
+        self._places: dict[str, asyncio.Semaphore] = {}
         self._uncollected = 0
+        link.check_nodes_with(NodeRules, link=link)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or deny it."""
         if scope["type"] != "http":
             return
         try:
-            body, site = await self._admit(scope, receive)
+            request = read_request(scope)
+            site = await self._admit(request, scope.get(PEER))
+            if request.route.carries_objects:
+                place = self._places.setdefault(site, asyncio.Semaphore(OBJECTS_AT_ONCE))
+                async with place:
+                    await self._pass_on(request, site, scope, receive, send)
+            else:
+                await self._pass_on(request, site, scope, receive, send)
         except RequestDenied as denied:
-            logger.info("%s %s: %s", denied.status, scope["path"], denied.detail)
-            await _send_denial(send, denied)
-            return
-        self._uncollected += len(body)
+            target = bytes(scope["raw_path"][:TARGET_CHARACTERS]).decode("ascii", "replace")
+            logger.info("%s %s: %s", denied.status, target, denied.detail)
+            await send_denial(send, denied)
 
-        on_sent = self._closing.on_answer(site) if self._closing and site else None
+    async def _admit(self, request: CanonicalRequest, peer: bytes | None) -> str:
+        """Return the site that sends a request, as far as that is known without its signature."""
+        if peer is None:
+            raise RequestDenied(403, "the request came without a client certificate")
+        if request.route is HEALTH:
+            return await self._site_of(peer, None)
+        _check_versions(request)
+        return await self._site_of(peer, _fingerprint(_key(request)))
+
+    async def _site_of(self, peer: bytes, node: str | None) -> str:
+        try:
+            entry = await asyncio.to_thread(self._known.check, peer, node)
+        except LinkError as error:
+            raise RequestDenied(403, str(error)) from None
+        except OSError:  # a site that sees this code asks again
+            raise RequestDenied(503, "the registry of sites cannot be read now") from None
+        return str(entry.site)
+
+    async def _pass_on(
+        self, request: CanonicalRequest, site: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Read a request's body, and let Flower answer."""
+        body = await self._body(request, receive)
+        self._uncollected += len(body)
+        sent: list[Callable[[], None]] = []
+
+        def on_verified() -> None:
+            address = (scope.get("client") or ("unknown",))[0]
+            self._on_contact(site, request.header(INSTANCE_HEADER), str(address))
+            if self._closing:
+                sent.append(self._closing.on_answer(site))
 
         async def send_counted(event: MutableMapping[str, Any]) -> None:
             self._uncollected += len(event.get("body", b""))
@@ -147,55 +171,27 @@ class RequestGuard:
                 event["headers"] = [*event.get("headers", ()), self._closing.header()]
             await send(event)
 
-        await self._link.app(scope, _replay(body, receive), send_counted)
-        if on_sent:
-            on_sent()
+        handed_on = request.scope(scope, body)
+        if request.route is not HEALTH:
+            handed_on[VERIFIED] = on_verified
+        await self._app(handed_on, _replay(body, receive), send_counted)
+        for inform in sent:
+            inform()
         self._collect_garbage()
-
-    async def _admit(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
-        """Return a request's body and its site; both are empty for a health check."""
-        path, headers = str(scope["path"]), {k.decode().lower(): v for k, v in scope["headers"]}
-        if not _is_offered(path, scope["method"]):
-            raise RequestDenied(404, "no such path")
-        peer: bytes | None = scope.get(PEER)
-        if peer is None:
-            raise RequestDenied(403, "the request came without a client certificate")
-        if path == HEALTH:
-            await self._site_of(peer, None)
-            return b"", ""
-        _check_versions(headers)
-        key = _key(headers)
-        site = await self._site_of(peer, _fingerprint(key))
-        body = await self._body(headers, receive)
-        if path == PUSH_MESSAGES:
-            _check_sender(body)
-        self._count(path, site, len(body))
-        if path == ACTIVATE_NODE:
-            self._link.welcome_back(self._link.node_of(key))
-        address = (scope.get("client") or ("unknown",))[0]
-        self._on_contact(site, headers.get(INSTANCE_HEADER, b""), str(address))
-        return body, site
 
     def _collect_garbage(self) -> None:
         if self._uncollected >= COLLECT_BYTES:
             self._uncollected = 0
             gc.collect()
 
-    async def _site_of(self, peer: bytes, node: str | None) -> str:
-        try:
-            entry = await asyncio.to_thread(self._known.check, peer, node)
-        except LinkError as error:
-            raise RequestDenied(403, str(error)) from None
-        return str(entry.site)
-
-    async def _body(self, headers: dict[str, bytes], receive: Receive) -> bytes:
+    async def _body(self, request: CanonicalRequest, receive: Receive) -> bytes:
         """Read the body within the size and time limits."""
-        length = headers.get("content-length", b"0")
-        too_large = RequestDenied(
-            413, f"the body is too large: at most {self._limits.body_bytes} bytes are allowed"
-        )
-        if not length.isdigit() or int(length) > self._limits.body_bytes:
-            raise too_large
+        limit = self._limits.body_bytes
+        if request.route.max_bytes is not None:
+            limit = min(limit, request.route.max_bytes)
+        length = request.header("content-length") or b"0"
+        if not length.isdigit() or len(length) > LENGTH_DIGITS or int(length) > limit:
+            raise RequestDenied(413, f"the body is too large: at most {limit} bytes are allowed")
         body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body_seconds):
@@ -206,53 +202,37 @@ class RequestGuard:
                         raise RequestDenied(400, "the client disconnected before sending its body")
                     body += event.get("body", b"")
                     more = event.get("more_body", False)
-                    if len(body) > self._limits.body_bytes:
-                        raise too_large
         except TimeoutError:
             raise RequestDenied(
                 408, f"the body took longer than {span(self._limits.body_seconds)}"
             ) from None
+        if len(body) != int(length):  # h11 has counted them, too
+            raise RequestDenied(400, "the body is not as long as its stated length")
         return bytes(body)
 
-    def _count(self, path: str, site: str, length: int) -> None:
-        """Deny further parts of an answer once it is larger than any valid answer."""
-        if path == PUSH_MESSAGES:
-            self._sent[site] = 0
-        if path == PUSH_OBJECT:
-            self._sent[site] += length
-            if self._sent[site] > self._limits.answer_bytes:
-                raise RequestDenied(413, "the answer is larger than any valid answer")
 
-
-def _is_offered(path: str, method: str) -> bool:
-    return (path.startswith(FLEET) and method == "POST") or (path == HEALTH and method == "GET")
-
-
-def _check_versions(headers: dict[str, bytes]) -> None:
-    theirs = headers.get(MAMFED_HEADER, b"").decode("latin-1")
+def _check_versions(request: CanonicalRequest) -> None:
+    theirs = _version(request, MAMFED_HEADER)
     if not same_minor(theirs):
         raise RequestDenied(
-            426, f"found mamfed {theirs[:20]!r}, expected the minor version of {__version__}"
+            426, f"found mamfed {theirs!r}, expected the minor version of {__version__}"
         )
-    flower = headers.get(VERSION_HEADER, b"").decode("latin-1")
+    flower = _version(request, VERSION_HEADER)
     if not same_minor(flower, flower_version()):
         raise RequestDenied(
-            426, f"found Flower {flower[:20]!r}, expected the minor version of {flower_version()}"
+            426, f"found Flower {flower!r}, expected the minor version of {flower_version()}"
         )
 
 
-def _key(headers: dict[str, bytes]) -> bytes:
+def _version(request: CanonicalRequest, header: str) -> str:
+    return request.header(header)[:VERSION_CHARACTERS].decode("latin-1")
+
+
+def _key(request: CanonicalRequest) -> bytes:
     try:
-        return key_of(headers.get(KEY_HEADER, b""))
+        return key_of(request.header(KEY_HEADER))
     except LinkError as error:
         raise RequestDenied(403, str(error)) from None
-
-
-def _check_sender(body: bytes) -> None:
-    try:
-        check_sender(body)
-    except LinkError as error:
-        raise RequestDenied(400, str(error)) from None
 
 
 def _fingerprint(key: bytes) -> str:
@@ -261,17 +241,9 @@ def _fingerprint(key: bytes) -> str:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that first yields a body already read, then the remaining events."""
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> MutableMapping[str, Any]:
         return events.pop() if events else await receive()
 
     return replay
-
-
-async def _send_denial(send: Send, denied: RequestDenied) -> None:
-    body = json.dumps({"detail": denied.detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": denied.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -4,7 +4,8 @@ A stock SuperLink offers three APIs on one port and lets anyone who can reach it
 app and its state are created but nothing listens. ``listener.py`` exposes only the Fleet API,
 behind the request guard, and the round loop accesses the state directly
 (``link_transport.py``). The Control and Runtime APIs, which submit code and hand out tasks, have no
-listener at all.
+listener at all. Within the Fleet API, ``node_rules.py`` stands between Flower's check of a node's
+signature and Flower's handlers.
 
 The state is kept in memory. A run is defined by its checkpoints (``run_folder``), so a new process
 starts a new Flower run, and neither models nor messages are ever stored in a database.
@@ -13,11 +14,16 @@ starts a new Flower run, and neither models nor messages are ever stored in a da
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
+
+from starlette.middleware import Middleware
 
 from mamfed_common.errors import SetupError
 from mamfed_common.protocol.flower_bundle import FAB_ID, FAB_VERSION, bundle, bundle_sha256
 from mamfed_common.protocol.flower_compat import check_flower_parts, set_task_identity
 from mamfed_common.protocol.versions import flower_version
+from mamfed_server.fleet.exchanges import Exchanges
 from mamfed_server.fleet.flower_compat import (
     NOOP_ACCOUNT_NAME,
     NOOP_FEDERATION_ID,
@@ -25,6 +31,7 @@ from mamfed_server.fleet.flower_compat import (
     PARTS,
     Fab,
     LinkState,
+    NodeAuthMiddleware,
     SuperLinkLifespan,
     TaskType,
     create_app,
@@ -42,21 +49,38 @@ class SuperLink:
         app: The app; it must only be served behind ``request_guard.RequestGuard``.
         state: Flower's state.
         run_id: Flower's id of the run.
+        exchanges: The requests to nodes, and what arrives in reply.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_answer_bytes: int = 4 * 2**30) -> None:
         """Create the app and start a Flower run.
+
+        Args:
+            max_answer_bytes: Maximum size of one answer of a site.
 
         Raises:
             SetupError: The installed Flower is not supported.
         """
         check_flower_parts(PARTS)
+        self.exchanges = Exchanges(max_answer_bytes)
         self.app = create_app(superlink_config(), SuperLinkLifespan)
         self.state: LinkState = self.app.state.linkstate_factory.state()
         self.run_id, self._task_id = self._start_run()
         self._activations: dict[int, int] = {}
         self._stop = threading.Event()
         threading.Thread(target=self._beat, daemon=True, name="run-heartbeat").start()
+
+    def check_nodes_with(self, rules: Callable[..., Any], **options: Any) -> None:
+        """Put rules, an ASGI middleware, behind Flower's check of a node's signature.
+
+        Raises:
+            SetupError: Flower no longer checks signatures where it did.
+        """
+        middleware = self.app.user_middleware
+        classes: list[object] = [entry.cls for entry in middleware]
+        if NodeAuthMiddleware not in classes:
+            raise SetupError(f"Flower {flower_version()}: its check of signatures has moved")
+        middleware.append(Middleware(rules, **options))  # the last one is the innermost
 
     def node_of(self, public_key: bytes) -> int:
         """Return the Flower node of a site's key (PEM), registering a new one."""
@@ -68,8 +92,8 @@ class SuperLink:
     def welcome_back(self, node_id: int) -> None:
         """Let a restarted node connect before its lease ends.
 
-        Flower would refuse the node for about a minute after a crash. The request guard has
-        verified the node's certificate and key.
+        Flower would refuse the node for about a minute after a crash. Call this only once its
+        certificate, key and signature have been verified.
         """
         self.state.deactivate_node(node_id)
         self._activations[node_id] = self._activations.get(node_id, 0) + 1

@@ -72,7 +72,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     settings, registry = load_settings(home), Registry(home)
     plan = read_plan(home.runs / run / PLAN)
     limits = _limits(settings, plan)
-    link = SuperLink()
+    link = SuperLink(limits.answer_bytes)
     status = StatusFile(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
     log = EventLog(status.event)  # the run writes to the same file: each line is one write
     log.open(home.runs / run)
@@ -86,7 +86,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
 
     closing = ClosingMessage(run)
     guard = RequestGuard(link, registry, limits, on_contact, closing)
-    listener = _listener(home, settings, guard, limits)
+    listener = _listener(home, settings, guard, limits, registry)
     status.set(state="listening", address=f"{settings.bind}:{listener.start()}")
     logger.info("listening on %s:%s", settings.bind, settings.port)
     threading.Thread(
@@ -106,14 +106,18 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         patience_seconds=settings.patience_hours * 3600,
     )
     try:
-        _run(job, LinkTransport(link, limits.answer_bytes), status, closing)
+        _run(job, LinkTransport(link), status, closing)
     finally:
         link.close()
         listener.stop()
 
 
 def _listener(
-    home: ServerHome, settings: ServerSettings, guard: RequestGuard, limits: Limits
+    home: ServerHome,
+    settings: ServerSettings,
+    guard: RequestGuard,
+    limits: Limits,
+    registry: Registry,
 ) -> TlsListener:
     return TlsListener(
         guard,
@@ -123,6 +127,7 @@ def _listener(
         certificate=home.server_certificate,
         key=home.server_key,
         limits=limits,
+        known=registry,
     )
 
 

@@ -59,7 +59,7 @@ class Coordinator:
         make_plan_key(self.home)
         issue_server(self.home, ["127.0.0.1"])
         self.link = SuperLink()
-        self.transport = LinkTransport(self.link, 2**30)
+        self.transport = LinkTransport(self.link)
         self.contacts, self.doubled = [], []
         self.twins = DuplicateSites(self.doubled.append)
         self.port = 0
@@ -90,7 +90,7 @@ class Coordinator:
         """End as a killed server does, and come back with nothing in memory."""
         self.front.stop()
         self.link = SuperLink()
-        self.transport = LinkTransport(self.link, 2**30)
+        self.transport = LinkTransport(self.link)
         self.listen()
 
     def enrol(self, folder, name="here", data=None, **settings) -> SiteHome:

@@ -7,40 +7,29 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import load_der_x509_certificate
 from flwr.app import Message
-from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
-    ActivateNodeResponse,
     PullMessagesRequest,
     PullMessagesResponse,
     PushMessagesRequest,
 )
+from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
-    FLEET_HTTP_SIGNATURE_HEADER,
     FLWR_PACKAGE_VERSION_METADATA_KEY,
 )
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
-from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from tests.unit.server.certificates import (
     Authority,
-    fingerprint,
     new_key,
-    public_pem,
-    write_certificate,
-    write_key,
 )
+from tests.unit.server.fleet.federation import LIMITS, Federation, Site
 
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
@@ -49,117 +38,9 @@ from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import Query
 from mamfed_common.protocol.versions import MAMFED_HEADER, flower_version
 from mamfed_server.fleet import listener
+from mamfed_server.fleet.connections import CONNECTIONS_PER_SITE
 from mamfed_server.fleet.link_transport import LinkTransport
 from mamfed_server.fleet.listener import TlsListener
-from mamfed_server.fleet.request_guard import Limits, RequestGuard
-from mamfed_server.fleet.superlink import SuperLink
-
-LIMITS = Limits(
-    body_bytes=100_000, body_seconds=1.0, connections_per_address=20, answer_bytes=150_000
-)
-
-
-class Roll:
-    """Who belongs to the federation: serial numbers and node keys by site."""
-
-    def __init__(self):
-        self.sites = {}
-        self.revoked = set()
-
-    def check(self, certificate_der, node):
-        serial = load_der_x509_certificate(certificate_der).serial_number
-        for site, (known_serial, known_node) in self.sites.items():
-            if serial == known_serial:
-                if site in self.revoked:
-                    raise LinkError(f"{site} is revoked")
-                if node not in (None, known_node):
-                    raise LinkError("the certificate belongs to another site's key")
-                return SimpleNamespace(site=site)
-        raise LinkError("the certificate is not known here")
-
-
-class Federation:
-    """A listening server, and sites to talk to it."""
-
-    def __init__(self, folder, limits=LIMITS):
-        self.folder, self.roll, self.contacts = folder, Roll(), []
-        self.authority, self.link = Authority(), SuperLink()
-        write_certificate(folder / "ca.pem", self.authority.certificate)
-        self.renew_server()
-        guard = RequestGuard(self.link, self.roll, limits, lambda *who: self.contacts.append(who))
-        self.front = TlsListener(
-            guard,
-            "127.0.0.1",
-            0,
-            ca=folder / "ca.pem",
-            certificate=folder / "server.pem",
-            key=folder / "server.key",
-            limits=limits,
-        )
-        self.port = self.front.start()
-
-    def renew_server(self):
-        key = new_key()
-        write_key(self.folder / "server.key", key)
-        write_certificate(self.folder / "server.pem", self.authority.server(key))
-
-    def site(self, name, *, authority=None, known=True, **validity):
-        tls, node = new_key(), new_key()
-        certificate = (authority or self.authority).site(name, tls, node, **validity)
-        if known:
-            self.roll.sites[name] = (certificate.serial_number, fingerprint(node))
-        key = write_key(self.folder / f"{name}.key", tls)
-        pem = write_certificate(self.folder / f"{name}.pem", certificate)
-        return Site(self, pem, key, node)
-
-    def context(self):
-        context = ssl.create_default_context(cafile=self.folder / "ca.pem")
-        return context
-
-    def close(self):
-        self.link.close()
-        self.front.stop()
-
-
-class Site:
-    """One site: certificate, node key, and Flower's requests."""
-
-    def __init__(self, federation, pem, key, node):
-        self.node, self.public = node, public_pem(node)
-        context = federation.context()
-        if pem is not None:
-            context.load_cert_chain(pem, key)
-        self.http = httpx.Client(
-            verify=context, base_url=f"https://127.0.0.1:{federation.port}", trust_env=False
-        )
-
-    def post(self, call, message, node=None, **changes):
-        node = node or self.node
-        stamp = datetime.now(UTC).isoformat()
-        signature = node.sign(stamp.encode(), ec.ECDSA(SHA256()))
-        headers = {
-            "content-type": PROTOBUF_MEDIA_TYPE,
-            FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_pem(node)).decode(),
-            TIMESTAMP_HEADER: stamp,
-            FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode(),
-            MAMFED_HEADER: __version__,
-            FLWR_PACKAGE_VERSION_METADATA_KEY: flower_version(),
-            **changes,
-        }
-        body = message if isinstance(message, bytes) else message.SerializeToString()
-        return self.http.post(f"/v1/fleet/{call}", content=body, headers=headers)
-
-    def activate(self, **changes):
-        message = ActivateNodeRequest(public_key=self.public, heartbeat_interval=30)
-        response = self.post("activate-node", message, **changes)
-        if response.status_code != 200:
-            return response
-        answer = ActivateNodeResponse()
-        answer.ParseFromString(response.content)
-        return answer.node_id
-
-    def detail(self, response):
-        return response.json()["detail"]
 
 
 @pytest.fixture
@@ -177,7 +58,7 @@ def refusal(response, status):
 def test_a_known_site_connects_and_is_noted(federation):
     site = federation.site("a")
     node_id = site.activate()
-    assert list(LinkTransport(federation.link, 1).online()) == [node_id]
+    assert list(LinkTransport(federation.link).online()) == [node_id]
     assert federation.contacts == [("a", b"", "127.0.0.1")]
 
 
@@ -320,7 +201,7 @@ def test_another_version_is_refused_by_name(federation, header, value, names):
 def test_a_message_in_another_sites_name_is_refused(federation):
     one, other = federation.site("a"), federation.site("b")
     one_id, other_id = one.activate(), other.activate()
-    transport = LinkTransport(federation.link, 1000)
+    transport = LinkTransport(federation.link)
     transport.push(other_id, "query", pack(Query(plan=TrainingPlan())), 60.0)
     (asked,) = federation.link.state.get_message_ins(other_id, 1)
     forged = Message(pack(Query(plan=TrainingPlan())), reply_to=asked)
@@ -367,7 +248,7 @@ def test_a_body_larger_than_allowed_is_refused_before_it_is_read(federation):
     raw.close()
 
 
-def test_a_body_without_a_length_is_cut_off_at_the_limit(federation):
+def test_a_body_without_a_length_is_refused(federation):
     site = federation.site("a")
     response = site.post("pull-messages", bytes(0), **{"x": "y"})
     assert response.status_code != 413
@@ -382,7 +263,7 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(federation):
         FLWR_PACKAGE_VERSION_METADATA_KEY: flower_version(),
     }
     response = site.http.post("/v1/fleet/pull-messages", content=chunks(), headers=headers)
-    assert response.status_code == 413
+    assert response.status_code == 411
 
 
 def test_a_body_that_does_not_come_is_given_up(federation):
@@ -397,6 +278,7 @@ def test_a_body_that_does_not_come_is_given_up(federation):
         FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(site.public).decode(),
         MAMFED_HEADER: __version__,
         FLWR_PACKAGE_VERSION_METADATA_KEY: flower_version(),
+        "content-length": "2",
     }
     response = site.http.post("/v1/fleet/pull-messages", content=slow(), headers=headers)
     assert response.status_code == 408
@@ -404,37 +286,40 @@ def test_a_body_that_does_not_come_is_given_up(federation):
 
 def test_parts_beyond_any_answer_are_refused(federation):
     site = federation.site("a")
-    site.activate()
-    codes = [site.post("push-object", bytes(90_000)).status_code for _ in range(2)]
-    assert codes[0] != 413
-    assert codes[1] == 413
+    part = PushObjectRequest(
+        node=Node(node_id=site.activate()),
+        run_id=federation.link.run_id,
+        object_content=bytes(90_000),
+    )
+    assert [site.post("push-object", part).status_code for _ in range(2)] == [200, 413]
 
 
-def test_one_address_has_but_so_many_connections(federation, tmp_path):
-    federation.site("a")
-    context = federation.context()
-    context.load_cert_chain(federation.folder / "a.pem", federation.folder / "a.key")
+def test_one_site_has_but_so_many_connections_and_the_latest_ones(federation):
+    site, other = federation.site("a"), federation.site("b")
+    held = [site.connect() for _ in range(2 * CONNECTIONS_PER_SITE)]
+    for line in held:
+        line.settimeout(5)
+    assert other.http.get("/health").status_code == 200
+    wait_until(lambda: len(federation.front.open_connections) <= CONNECTIONS_PER_SITE + 1)
+    assert answers(held[-1])
+    assert not answers(held[0])
+    for line in held:
+        line.close()
 
-    def ask():
-        raw = socket.create_connection(("127.0.0.1", federation.port))
-        try:
-            tls = context.wrap_socket(raw, server_hostname="127.0.0.1")
-            tls.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
-            return tls, tls.recv(12)
-        except OSError:
-            return raw, b""
 
-    held = [ask() for _ in range(25)]
-    assert [answer for _, answer in held].count(b"HTTP/1.1 200") == 20
-    for connection, _ in held:
-        connection.close()
-    for _ in range(50):
-        connection, answer = ask()
-        connection.close()
-        if answer == b"HTTP/1.1 200":
-            return
-        time.sleep(0.1)
-    pytest.fail("closed connections were still counted")
+def answers(line):
+    try:
+        line.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        return line.recv(12) == b"HTTP/1.1 200"
+    except OSError:
+        return False
+
+
+def wait_until(done, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_connection_that_asks_for_nothing_is_closed(tmp_path, monkeypatch):

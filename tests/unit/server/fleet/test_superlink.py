@@ -5,11 +5,9 @@ import inspect
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Error, Message, RecordDict
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
-    get_object_tree,
     iterate_object_tree,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -22,7 +20,7 @@ from mamfed_common.protocol.flower_compat import check_flower_parts
 from mamfed_common.protocol.messages import pack, unpack_body, wire_bytes
 from mamfed_common.protocol.tasks import Query
 from mamfed_server.fleet import link_transport, superlink
-from mamfed_server.fleet.fleet_requests import check_sender, key_of
+from mamfed_server.fleet.fleet_requests import key_of
 from mamfed_server.fleet.flower_compat import PARTS, InMemoryLinkState
 from mamfed_server.fleet.link_transport import LinkTransport
 from mamfed_server.fleet.superlink import SuperLink
@@ -33,7 +31,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture
 def link():
-    made = SuperLink()
+    made = SuperLink(MEGABYTE)
     yield made
     made.close()
 
@@ -64,16 +62,19 @@ class Site:
         self.state.object_store.delete(stub.metadata.message_id)
         return message
 
-    def answer(self, message, content, *, parts=None, spoil=None):
+    def answer(self, message, content, *, parts=None):
         reply = Message(content, reply_to=message)
-        reply.metadata.__dict__["_message_id"] = reply.object_id
-        session = self.state.start_session(self.link.run_id)
-        stub = message_from_proto(message_to_proto(reply))
-        _, missing = self.state.store_message_and_object_tree(stub, get_object_tree(reply), session)
         objects = get_all_nested_objects(reply)
+        begun = self.link.exchanges.begin_reply(
+            self.node_id,
+            message.metadata.message_id,
+            reply.object_id,
+            objects=objects,
+        )
+        session, missing = begun or ("", [])
         for object_id in missing[:parts]:
             content = objects[object_id].deflate()
-            self.state.store_object(self.link.run_id, session, object_id, content)
+            assert self.link.exchanges.store(self.node_id, session, object_id, content)
         return len(missing)
 
 
@@ -112,7 +113,7 @@ def test_a_flower_outside_the_range_is_refused(monkeypatch):
 
 
 def test_a_request_and_its_answer_arrive_bit_for_bit_and_leave_nothing(link, node):
-    transport, site = LinkTransport(link, MEGABYTE), Site(link, node)
+    transport, site = LinkTransport(link), Site(link, node)
     sent = request()
     message_id = transport.push(node, "train", sent, 60.0)
     assert transport.pull(message_id) is None
@@ -128,7 +129,7 @@ def test_a_request_and_its_answer_arrive_bit_for_bit_and_leave_nothing(link, nod
 def test_two_requests_with_the_same_weights_share_them(link, node):
     other = link.node_of(public_pem(new_key()))
     link.state.activate_node(other, 30)
-    transport, content = LinkTransport(link, MEGABYTE), request(100_000)
+    transport, content = LinkTransport(link), request(100_000)
     transport.push(node, "train", content, 60.0)
     once = len(link.state.object_store)
     transport.push(other, "train", content, 60.0)
@@ -138,14 +139,14 @@ def test_two_requests_with_the_same_weights_share_them(link, node):
 
 
 def test_an_answer_counts_only_when_all_of_it_came(link, node):
-    transport, site = LinkTransport(link, MEGABYTE), Site(link, node)
+    transport, site = LinkTransport(link), Site(link, node)
     message_id = transport.push(node, "train", request(), 60.0)
     site.answer(site.receive(), request(5), parts=1)
     assert transport.pull(message_id) is None
 
 
 def test_a_late_answer_to_a_forgotten_request_is_dropped(link, node):
-    transport, site = LinkTransport(link, MEGABYTE), Site(link, node)
+    transport, site = LinkTransport(link), Site(link, node)
     message_id = transport.push(node, "train", request(), 60.0)
     received = site.receive()
     transport.forget([message_id])
@@ -154,7 +155,7 @@ def test_a_late_answer_to_a_forgotten_request_is_dropped(link, node):
 
 
 def test_an_answer_that_came_is_dropped_when_it_is_forgotten(link, node):
-    transport, site = LinkTransport(link, MEGABYTE), Site(link, node)
+    transport, site = LinkTransport(link), Site(link, node)
     message_id = transport.push(node, "train", request(), 60.0)
     site.answer(site.receive(), request(5))
     transport.forget([message_id])
@@ -163,7 +164,8 @@ def test_an_answer_that_came_is_dropped_when_it_is_forgotten(link, node):
 
 
 def test_an_answer_larger_than_allowed_is_refused_and_dropped(link, node):
-    transport, site = LinkTransport(link, 1000), Site(link, node)
+    link.exchanges.max_bytes = 1000
+    transport, site = LinkTransport(link), Site(link, node)
     message_id = transport.push(node, "train", request(), 60.0)
     site.answer(site.receive(), request(10_000))
     assert transport.pull(message_id).error.code == TOO_LARGE
@@ -171,30 +173,25 @@ def test_an_answer_larger_than_allowed_is_refused_and_dropped(link, node):
 
 
 def test_an_answer_that_cannot_be_put_together_is_an_error(link, node, monkeypatch):
-    transport, site = LinkTransport(link, MEGABYTE), Site(link, node)
+    transport, site = LinkTransport(link), Site(link, node)
     message_id = transport.push(node, "train", request(), 60.0)
     received = site.receive()
     monkeypatch.setattr(ConfigRecord, "deflate", lambda self: b"ConfigRecord  9\x00nonsense")
-    monkeypatch.setattr(link.state.object_store, "verify", False)
     site.answer(received, RecordDict({"body": ConfigRecord({"a": 1})}))
     monkeypatch.undo()
     assert transport.pull(message_id).error.code == UNREADABLE
 
 
 def test_a_sites_error_comes_with_its_code(link, node):
-    transport, site = LinkTransport(link, MEGABYTE), Site(link, node)
+    transport, site = LinkTransport(link), Site(link, node)
     message_id = transport.push(node, "train", request(), 60.0)
-    reply = Message(Error(103, ""), reply_to=site.receive())
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    session = link.state.start_session(link.run_id)
-    link.state.store_message_and_object_tree(reply, get_object_tree(reply), session)
-    for object_id, part in get_all_nested_objects(reply).items():
-        link.state.store_object(link.run_id, session, object_id, part.deflate())
+    received = site.receive()
+    link.exchanges.begin_reply(node, received.metadata.message_id, "0" * 64, error=103)
     assert transport.pull(message_id).error.code == 103
 
 
 def test_a_node_that_connects_again_has_another_stamp(link, node):
-    transport = LinkTransport(link, MEGABYTE)
+    transport = LinkTransport(link)
     before = dict(transport.online())
     link.welcome_back(node)
     assert transport.online() == {}
@@ -209,7 +206,7 @@ def test_a_site_keeps_its_node(link):
 
 
 def test_two_hundred_rounds_leave_nothing_behind(link, node):
-    transport, site = LinkTransport(link, MEGABYTE), Site(link, node)
+    transport, site = LinkTransport(link), Site(link, node)
     for _ in range(200):
         message_id = transport.push(node, "train", request(), 60.0)
         site.answer(site.receive(), request(50))
@@ -217,15 +214,10 @@ def test_two_hundred_rounds_leave_nothing_behind(link, node):
     gc.collect()
     assert len(link.state.object_store) == 0
     assert not transport._asked
-    assert not transport._arriving
+    assert not len(link.exchanges)
     assert not link.state._object_push_sessions
 
 
 def test_a_key_that_is_none_is_refused():
     with pytest.raises(LinkError, match="cannot be read"):
         key_of(b"!!!")
-
-
-def test_a_push_that_cannot_be_read_is_refused():
-    with pytest.raises(LinkError, match="cannot be read"):
-        check_sender(b"\xff\xff")
