@@ -32,6 +32,7 @@ from mamfed_common.plan.norm_groups import expected_state, groups_in, select_gro
 from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, open_regular
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.files import reason, write_atomic
+from mamfed_common.runtime.seal import sealed, unsealed
 
 HEADER_KEY = "mamfed"
 FORMAT = 1
@@ -167,7 +168,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     text = facts.model_dump_json(indent=2)
     painter_arrays = {f"{PAINTER}{name}": tensor for name, tensor in (painter or {}).items()}
     # A single header key, because safetensors does not preserve the order of several.
-    write_atomic(path, save(state | painter_arrays, metadata={HEADER_KEY: text}))
+    write_atomic(path, save(state | painter_arrays, metadata={HEADER_KEY: sealed(text)}))
     write_atomic(path.with_suffix(".json"), text + "\n")
 
 
@@ -277,11 +278,20 @@ def require_finetuned(path: Path, facts: CheckpointFacts) -> None:
         )
 
 
+def _whole(path: Path, text: str) -> str:
+    try:
+        return unsealed(text)
+    except ValueError:
+        raise CheckpointError(
+            f"{path}: damaged: its description does not match its SHA-256"
+        ) from None
+
+
 def _read_facts(path: Path, text: str | None) -> CheckpointFacts:
     if text is None:
         raise CheckpointError(f"{path}: a safetensors file, but not a mamfed checkpoint")
     try:
-        facts = CheckpointFacts.model_validate_json(text)
+        facts = CheckpointFacts.model_validate_json(_whole(path, text))
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise CheckpointError(

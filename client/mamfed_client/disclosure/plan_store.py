@@ -6,6 +6,7 @@ about a plan counts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mamfed_common.config import DIGEST, Config
 from mamfed_common.errors import PlanError, SetupError
@@ -22,6 +23,7 @@ from mamfed_common.runtime.bounded import STATE_BYTES
 from mamfed_common.runtime.files import private_directory, reason, write_atomic
 from mamfed_common.runtime.lock import home_lock
 from mamfed_common.runtime.places import user_name
+from mamfed_common.runtime.seal import sealed, unsealed
 from mamfed_common.runtime.text import NotTextError, read_text
 
 DECISIONS = "decisions.jsonl"
@@ -102,7 +104,8 @@ class PlanStore:
         with home_lock(self._folder):
             lines = [*self.history(), record]
             # Rewriting the whole file, which stays small, never leaves a truncated line.
-            text = "".join(json.dumps(line.model_dump(mode="json")) + "\n" for line in lines)
+            text = "".join(sealed(line.model_dump_json()) + "\n" for line in lines)
+            text += _end(text) + "\n"
             write_atomic(self._folder / DECISIONS, text)
         return record
 
@@ -115,9 +118,15 @@ class PlanStore:
         path = self._folder / DECISIONS
         try:
             lines = read_text(path, STATE_BYTES).splitlines() if path.exists() else []
+            if not lines and path.exists():
+                raise NotTextError("it is empty; restore it from backup")
         except (OSError, NotTextError) as error:
             raise SetupError(f"{path}: cannot be read: {reason(path, error)}") from None
-        return [_decision(f"{path}:{number}", line) for number, line in enumerate(lines, 1)]
+        end = lines.pop() if _is_sealed(lines) else None
+        records = [_decision(f"{path}:{number}", line) for number, line in enumerate(lines, 1)]
+        if end is not None and end != _end("".join(f"{line}\n" for line in lines)):
+            raise SetupError(f"{path}: damaged: its end does not fit; restore it from backup")
+        return records
 
     def decisions(self) -> Mapping[str, Decision]:
         """Return the last decision about each plan, by SHA-256.
@@ -145,8 +154,19 @@ def _read(path: Path) -> StoredPlan | str:
     return StoredPlan(path.stem, plan, datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
 
+def _end(text: str) -> str:
+    """Return the last line, which tells that no decision before it is missing or changed."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({"decisions": text.count("\n"), "sha256": digest})
+
+
+def _is_sealed(lines: list[str]) -> bool:
+    """Return whether this version wrote the lines; earlier ones wrote decisions alone."""
+    return any(set(line.split('"')) & {"sha256", "decisions"} for line in lines)
+
+
 def _decision(place: str, line: str) -> DecisionRecord:
     try:
-        return DecisionRecord.model_validate_json(line)
-    except ValidationError:
+        return DecisionRecord.model_validate_json(unsealed(line))
+    except ValueError:
         raise SetupError(f"{place}: not a decision; remove the line and decide again") from None

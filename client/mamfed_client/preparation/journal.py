@@ -24,6 +24,7 @@ from mamfed_common.runtime.files import (
     reason,
     write_atomic,
 )
+from mamfed_common.runtime.seal import sealed, unsealed
 
 RETRIED = frozenset(
     {
@@ -106,12 +107,12 @@ def _is_retried(record: dict[str, Any]) -> bool:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True).encode() + b"\n"
+    return sealed(json.dumps(record, sort_keys=True)).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = json.loads(unsealed(line.decode()))
         is_complete = record.keys() == {"key", "stat", "outcome"}
         if not is_complete or not isinstance(record["key"], str):
             return None

@@ -28,15 +28,21 @@ from mamfed_client.preparation.sample_store import SampleStore
 from mamfed_client.tables.field_parsers import Label, Pathology
 from mamfed_common.domain import PARTS, Part
 from mamfed_common.errors import DataError
-from mamfed_common.runtime.bounded import STATE_BYTES, read_values
+from mamfed_common.runtime.bounded import STATE_BYTES, parse_json, read_bytes
 from mamfed_common.runtime.files import cannot_write, private_directory, remove_drafts, write_atomic
 from mamfed_common.runtime.lock import LOCK, exclusive_lock
+from mamfed_common.runtime.seal import sealed, unsealed
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples"
 JOURNAL = "journal.jsonl"
 SPLITS = "splits.json"
 FORMAT = 1
+KEYS = frozenset(
+    "format prepare_version reading_version source size encrypted key secret layout linked beside "
+    "notes left_out rejected statements cases".split()
+)
+"""Keys of a manifest."""
 
 Parts = dict[str, Part]
 
@@ -92,7 +98,8 @@ def save_intake(folder: Path, intake: Intake, kind: PreparedKind, secret: bytes)
         "cases": [_case_json(case, patient(case.row.patient_id)) for case in intake.accepted],
     }
     try:
-        write_atomic(private_directory(folder) / MANIFEST, json.dumps(content, indent=1) + "\n")
+        text = sealed(json.dumps(content, indent=1)) + "\n"
+        write_atomic(private_directory(folder) / MANIFEST, text)
     except OSError as error:
         raise cannot_write(folder, error) from None
 
@@ -162,7 +169,9 @@ def remembered_parts(
     """
     path = folder / SPLITS
     try:
-        splits = read_values(path, STATE_BYTES) if path.exists() else {}
+        splits = _sealed_values(path) if path.exists() else {}
+        if not all(isinstance(parts, dict) for parts in splits.values()):  # a damaged seal
+            raise ValueError
         parts: Parts = {p: part for p, part in splits.get(split_key, {}).items() if part in PARTS}
     except (OSError, ValueError, AttributeError):
         raise DataError(f"{path}: damaged; remove it to draw a new split") from None
@@ -171,7 +180,7 @@ def remembered_parts(
         parts |= draw(new_patients)
         splits[split_key] = parts
         try:
-            write_atomic(path, json.dumps(splits, indent=1, sort_keys=True) + "\n")
+            write_atomic(path, sealed(json.dumps(splits, indent=1, sort_keys=True)) + "\n")
         except OSError as error:
             raise cannot_write(path, error) from None
     return parts
@@ -200,12 +209,19 @@ def _content(folder: Path) -> dict[str, Any]:
             f"{folder}: not a prepared folder; create one with mamfed-client data prepare"
         )
     try:
-        content: dict[str, Any] = read_values(folder / MANIFEST, STATE_BYTES)
-        if not {"format", "prepare_version", *PreparedKind._fields} <= content.keys():
+        content: dict[str, Any] = _sealed_values(folder / MANIFEST)
+        if (
+            content.keys() - KEYS
+            or not {"format", "prepare_version", *PreparedKind._fields} <= content.keys()
+        ):
             raise _damaged(folder)
     except (OSError, ValueError, AttributeError):
         raise _damaged(folder) from None
     return content
+
+
+def _sealed_values(path: Path) -> Any:
+    return parse_json(unsealed(read_bytes(path, STATE_BYTES).decode()))
 
 
 def _damaged(folder: Path) -> DataError:

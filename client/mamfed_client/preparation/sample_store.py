@@ -30,6 +30,7 @@ from mamfed_common.errors import DataError
 from mamfed_common.runtime.bounded import STATE_BYTES, parse_json, read_bytes
 from mamfed_common.runtime.files import cannot_write, private_directory, write_atomic
 from mamfed_common.runtime.places import cache_folder
+from mamfed_common.runtime.seal import sealed, unsealed
 from mamfed_common.transforms.sample import Sample
 
 METADATA = "mamfed"
@@ -202,7 +203,7 @@ def _packed(sample: Sample, transform: Transform) -> bytes:
     """Serialise a sample; all metadata is under one key, as safetensors does not order keys."""
     flags = sample.breast_mask * np.uint8(FIELD) | sample.mask * np.uint8(MASK)
     facts = {"transform": transform.to_json(), "crc32": _checksum(sample.image, flags)}
-    metadata = {METADATA: json.dumps(facts, sort_keys=True)}
+    metadata = {METADATA: sealed(json.dumps(facts, sort_keys=True))}
     return save({"image": sample.image, "flags": flags}, metadata)
 
 
@@ -216,7 +217,9 @@ def _layout(content: npt.NDArray[np.uint8]) -> _Layout:
     if not 0 < length <= LARGEST_HEADER:
         raise ValueError
     header = parse_json(content[8 : 8 + length].tobytes())
-    facts = parse_json(header["__metadata__"][METADATA])
+    facts = parse_json(unsealed(header["__metadata__"][METADATA]))
+    if facts.keys() != {"transform", "crc32"}:
+        raise ValueError
     side = int(facts["transform"]["size"])
     image, flags = (8 + length + int(header[n]["data_offsets"][0]) for n in ("image", "flags"))
     layout = _Layout(side, image, flags, max(image + 2 * side**2, flags + side**2), facts)

@@ -17,14 +17,16 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from mamfed_common.model.state_dict import State
+from mamfed_common.model.state_dict import State, state_sha256
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import norm_names
-from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, read_bytes
+from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, parse_json, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
 
 logger = logging.getLogger(__name__)
 
+CHECKSUM = "sha256"
+"""Key of a file's header."""
 KEPT = re.compile(r"(\d{4})\.safetensors")
 
 
@@ -48,7 +50,10 @@ class LocalNorms:
         """Store the norms that this site trained in a round."""
         folder = private_directory(self._folder / stage)
         own = {name: state[name] for name in self._names}
-        write_atomic(folder / f"{server_round:04}.safetensors", save(own))
+        write_atomic(
+            folder / f"{server_round:04}.safetensors",
+            save(own, metadata={CHECKSUM: state_sha256(own)}),
+        )
 
     def to_train_from(self, state: State, stage: Stage, server_round: int) -> State:
         """Return the server's weights with the norms of the last round that this site trained.
@@ -76,9 +81,24 @@ class LocalNorms:
             match = KEPT.fullmatch(path.name)
             if match and (last is None or int(match[1]) <= last):
                 try:
-                    own = load(read_bytes(path, CHECKPOINT_BYTES))
-                except (OSError, SafetensorError):
+                    own = self._read(path)
+                except (OSError, SafetensorError, ValueError, KeyError):
                     logger.warning("%s is damaged and will not be used", path.name)
                     continue
-                return {name: own[name] for name in self._names}
+                return own
         return {}
+
+    def _read(self, path: Path) -> State:
+        """Read a round's norms; files of earlier versions have no checksum.
+
+        Raises:
+            OSError, SafetensorError: The file cannot be read or decoded.
+            ValueError, KeyError: It is damaged.
+        """
+        data = read_bytes(path, CHECKPOINT_BYTES)
+        own = load(data)
+        length = int.from_bytes(data[:8], "little")
+        facts = parse_json(data[8 : 8 + length]).get("__metadata__", {})
+        if facts and facts != {CHECKSUM: state_sha256(own)}:
+            raise ValueError("its norms do not match their SHA-256")
+        return {name: own[name] for name in self._names}

@@ -17,6 +17,7 @@ from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.runtime import yaml_text
 from mamfed_common.runtime.bounded import parse_json
 from mamfed_common.runtime.files import reason
+from mamfed_common.runtime.seal import unsealed
 from mamfed_common.runtime.text import NotTextError, read_text
 
 Document = TypeVar("Document", bound=Config)
@@ -59,7 +60,23 @@ def read_json(model: type[Document], path: Path) -> Document:
     Raises:
         SetupError: It cannot be read, is not JSON, or a key is unknown, missing or wrong.
     """
-    text = _text(path)
+    return _from_json(model, path, _text(path))
+
+
+def read_sealed(model: type[Document], path: Path) -> Document:
+    """Read a JSON file with a seal (:mod:`mamfed_common.runtime.seal`), or of an earlier version.
+
+    Raises:
+        SetupError: As :func:`read_json`, or the file does not match its seal.
+    """
+    try:
+        text = unsealed(_text(path))
+    except ValueError as error:
+        raise SetupError(f"{path}: {error}; restore it from backup") from None
+    return _from_json(model, path, text)
+
+
+def _from_json(model: type[Document], path: Path, text: str) -> Document:
     if not text.strip():
         raise SetupError(f"{path}: is empty; ask for the file again")
     try:

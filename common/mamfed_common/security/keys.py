@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import stat
 from codecs import BOM_UTF8
 from collections.abc import Callable
@@ -99,14 +100,31 @@ def parse_openssh(text: str, kind: Callable[..., PublicKind], origin: str) -> Pu
 
 
 def _checked(path: Path, content: bytes, kind: Callable[..., Kind]) -> Kind:
-    load = load_ssh_private_key if content.startswith(OPENSSH) else load_pem_private_key
+    is_openssh = content.startswith(OPENSSH)
+    load = load_ssh_private_key if is_openssh else load_pem_private_key
+    damaged = SetupError(f"{path}: damaged, or protected by a password; restore it from backup")
     try:
         key = load(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise SetupError(
-            f"{path}: damaged, or protected by a password; restore it from backup"
-        ) from None
-    return _of_kind(key, kind, str(path))
+        raise damaged from None
+    checked = _of_kind(key, kind, str(path))
+    if is_openssh and not _states_public_key(content, checked.public_key()):
+        raise damaged
+    return checked
+
+
+def _states_public_key(content: bytes, public_key: PublicKey) -> bool:
+    """Return whether an OpenSSH file states the public key of its own private number.
+
+    The library derives the public key from the private number without comparing the two, so that a
+    single changed bit would be another key.
+    """
+    try:
+        decoded = base64.b64decode(b"".join(content.split(b"-----")[2].split()))
+        stated = base64.b64decode(openssh_text(public_key).split()[1])
+    except (IndexError, ValueError):
+        return False
+    return stated in decoded
 
 
 def _of_kind(key: object, kind: Callable[..., Found], origin: str) -> Found:

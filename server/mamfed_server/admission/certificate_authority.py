@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from mamfed_common.errors import SetupError
+from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_common.security.certificates import (
     check_validity,
@@ -106,9 +107,18 @@ def load_plan_key(home: ServerHome) -> Ed25519PrivateKey:
     """Read the key that signs plans.
 
     Raises:
-        SetupError: It is missing, damaged or readable by others.
+        SetupError: It is missing, damaged or readable by others, or is not the key of ``plan.pub``.
     """
-    return read_key(home.plan_key, Ed25519PrivateKey)
+    key = read_key(home.plan_key, Ed25519PrivateKey)
+    # Any 32 bytes are a key of Ed25519: only its public half tells whether it is the same one.
+    if home.plan_public_key.exists():
+        text = read_bytes(home.plan_public_key, KEY_BYTES).decode(errors="replace")
+        if text.split() != openssh_text(key.public_key()).split():
+            raise SetupError(
+                f"{home.plan_key}: not the key of {home.plan_public_key}: one of them is damaged; "
+                "restore it from backup, or, if you replaced the key, remove plan.pub and run init"
+            )
+    return key
 
 
 def issue_server(home: ServerHome, hosts: Sequence[str], days: int = CERTIFICATE_DAYS) -> None:

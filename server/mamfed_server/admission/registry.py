@@ -21,8 +21,9 @@ from pydantic import Field
 
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import LinkError, SetupError
-from mamfed_common.runtime.documents import read_json
+from mamfed_common.runtime.documents import read_sealed
 from mamfed_common.runtime.files import may_pass, os_error_line, private_directory, write_atomic
+from mamfed_common.runtime.seal import sealed
 from mamfed_common.security.certificates import URI_PREFIX, names_in
 from mamfed_common.security.enrolment import Words
 from mamfed_server.settings import ServerHome
@@ -102,7 +103,8 @@ def active_sites(home: ServerHome) -> list[str]:
 def save_site(home: ServerHome, entry: SiteEntry) -> None:
     """Write a site's file (0600)."""
     private_directory(home.sites)
-    write_atomic(home.sites / f"{entry.site}.json", entry.model_dump_json(indent=2) + "\n")
+    text = sealed(entry.model_dump_json(indent=2)) + "\n"
+    write_atomic(home.sites / f"{entry.site}.json", text)
 
 
 class Registry:
@@ -240,7 +242,7 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
 
 
 def _read_entry(path: Path) -> SiteEntry:
-    entry = read_json(SiteEntry, path)
+    entry = read_sealed(SiteEntry, path)
     if entry.site != path.stem:
         raise SetupError(
             f"{path}: contains site {entry.site}; rename the file to {entry.site}.json"

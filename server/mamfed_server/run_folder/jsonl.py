@@ -15,8 +15,11 @@ def append_line(path: Path, line: str) -> None:
     with name_in_errors(path), os.fdopen(descriptor, "rb+", buffering=0) as handle:
         give_to_owner(descriptor, path.parent)
         torn = handle.seek(0, os.SEEK_END) and os.pread(descriptor, 1, handle.tell() - 1) != b"\n"
-        # One write: another process that reads the file sees the complete line or nothing.
-        handle.write(("\n" * torn + line + "\n").encode())
+        # One write: another process that reads the file sees the complete line or nothing. A disk
+        # that fills up accepts a part; the next call raises.
+        data = ("\n" * torn + line + "\n").encode()
+        while data:
+            data = data[handle.write(data) :]
         os.fsync(descriptor)
 
 

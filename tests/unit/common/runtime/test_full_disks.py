@@ -148,3 +148,15 @@ def test_every_refusal_says_what_to_do(number):
 def test_a_stale_handle_is_the_shares(tmp_path):
     error = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     assert "mount it again" in refusal_words(error)
+
+
+def test_a_line_of_which_a_full_disk_takes_a_part_is_an_error_and_the_next_is_whole(small_disk):
+    path = small_disk / "events.jsonl"
+    append_line(path, '"first"')
+    fill(small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        append_line(path, '"' + "x" * 5000 + '"')
+    (small_disk / "full").unlink()
+    append_line(path, '"third"')
+    lines = path.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ('"first"', '"third"')

@@ -1,3 +1,4 @@
+import base64
 import stat
 
 import pytest
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
+    load_ssh_private_key,
 )
 
 from mamfed_common.errors import SetupError
@@ -109,3 +111,16 @@ def test_any_other_line_is_refused_by_the_name_of_its_source(text):
 def test_a_plan_key_must_be_ed25519():
     with pytest.raises(SetupError, match="expected Ed25519"):
         parse_openssh(openssh_text(new_ec_key().public_key()), Ed25519PublicKey, "plan key")
+
+
+def test_a_bit_of_an_openssh_key_that_makes_another_key_is_damage(tmp_path):
+    """The library takes the private number alone; the public key beside it must be its own."""
+    path = tmp_path / "node.key"
+    write_key(path, new_ec_key(), openssh=True)
+    lines = path.read_bytes().splitlines()
+    body = bytearray(base64.b64decode(b"".join(lines[1:-1])))
+    body[-20] ^= 1  # within the private number, which is last, before comment and padding
+    path.write_bytes(b"\n".join([lines[0], base64.b64encode(bytes(body)), lines[-1], b""]))
+    load_ssh_private_key(path.read_bytes(), None)
+    with pytest.raises(SetupError, match="damaged"):
+        read_key(path, EllipticCurvePrivateKey)
