@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo quick test matrix check docs wheel federation chaos prove bench bench-federation bench-intake bench-recipe fuzz lock ranges clean help
+.PHONY: demo quick test matrix check docs wheel federation chaos prove bench bench-federation bench-intake bench-recipe fuzz lock audit ranges clean help
 
 help:
 	@echo "make demo        train three phantom hospitals; open runs/demo/report.html"
@@ -20,7 +20,8 @@ help:
 	@echo "make bench-federation  compare rounds with stock Flower; up to 1,000 sites"
 	@echo "make bench-intake      images per second by transfer syntax, and where the time goes"
 	@echo "make bench-recipe      the trials behind stage 2's recipe, on real images; takes hours"
-	@echo "make wheel       build dist/*.whl and check it in an empty environment"
+	@echo "make wheel       build dist/*.whl and bills of materials; check the wheel in an empty environment"
+	@echo "make audit       look for known vulnerabilities of the locked packages; needs the network"
 	@echo "make lock        write deploy/lock/ from the versions in .venv"
 	@echo "make ranges      check that the version ranges of pyproject.toml resolve"
 	@echo "make clean       remove .venv and caches; runs/ is kept"
@@ -120,6 +121,11 @@ locked = $(if $(LOCK),$(PIP) --require-hashes --no-deps --requirement deploy/loc
 # To change versions: install by the ranges (make LOCK= test), test, then lock what was tested.
 lock: .venv/.dev
 	$(BIN)/python deploy/lock.py
+
+# Packages that run at a hospital or a coordinator; without a network, scan dist/*.cdx.json instead.
+audit: .venv/.dev
+	for role in server export client simulations; do \
+		$(BIN)/pip-audit --require-hashes --disable-pip --requirement deploy/lock/$$role.txt || exit 1; done
 
 ranges: .venv/.dev
 	$(BIN)/python deploy/lock.py --check

@@ -1,20 +1,25 @@
 """``make wheel``: build the wheel, and check it in an empty environment before it is published.
 
 The wheel must hold every file of the four packages and nothing else, and its three programs must
-start from an environment that has the locked packages but not this checkout.
+start from an environment that has the locked packages but not this checkout. Beside it lies, for
+each role, a bill of materials (CycloneDX) from its lock: each package with version and hashes,
+except torch, which is each machine's own choice.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
 import venv
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+ROLES = ("server", "export", "client", "simulations")
 PROGRAMS = ("mamfed-client", "mamfed-server", "mamfed-simulate")
 
 
@@ -25,6 +30,8 @@ def main() -> None:
         sys.exit(f"{wheel.name}: not the files of the repository: {', '.join(sorted(difference))}")
     with tempfile.TemporaryDirectory() as folder:
         check_programs(wheel, Path(folder))
+    for path in bills_of_materials(wheel):
+        print(path.relative_to(ROOT))
     print(f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel.relative_to(ROOT)}")
 
 
@@ -35,6 +42,23 @@ def build(dist: Path) -> Path:
     pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", str(dist), str(ROOT))
     (wheel,) = dist.glob("mamfed-*.whl")
     return wheel
+
+
+def bills_of_materials(wheel: Path, roles: Sequence[str] = ROLES) -> list[Path]:
+    """Write what each role installs beside the wheel, as ``mamfed-VERSION.ROLE.cdx.json``."""
+    release = "-".join(wheel.name.split("-")[:2])
+    for old in wheel.parent.glob("mamfed-*.cdx.json"):
+        old.unlink()
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # a lock does not say who needs whom
+    paths = [wheel.parent / f"{release}.{role}.cdx.json" for role in roles]
+    for role, path in zip(roles, paths, strict=True):
+        command = [
+            *(sys.executable, "-m", "cyclonedx_py", "requirements"),
+            *(ROOT / "deploy" / "lock" / f"{role}.txt", "--pyproject", ROOT / "pyproject.toml"),
+            *("--output-reproducible", "--of", "JSON", "--output-file", path),
+        ]
+        subprocess.run(command, check=True, env=quiet, stdout=sys.stderr)
+    return paths
 
 
 def packaged(wheel: Path) -> set[str]:

@@ -147,7 +147,9 @@ def test_every_command_of_a_quick_start_is_marked_for_this_test():
     for page in ("coordinator.md", "site.md"):
         unmarked = [text for name, text in blocks_of(page) if not name]
         assert len(unmarked) == 1
-        assert re.fullmatch(r"pip install \S+\n", unmarked[0])
+        assert re.fullmatch(
+            r"pip install --require-hashes --no-deps -r (\S+) && pip install \S+\n", unmarked[0]
+        )
 
 
 @pytest.mark.parametrize(

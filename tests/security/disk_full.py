@@ -85,7 +85,7 @@ def run_processes(noted, folder, seed):
     victim = next(iter(data))
     place = folder / "deployment"
     plan = folder / "plan.yaml"
-    plan.write_text(small_plan(pretraining=0, finetuning=rounds).to_yaml())
+    plan.write_text(small_plan(pretraining=0, finetuning=rounds, min_sites=2).to_yaml())
     with (
         small_disk(place / "server", 24 * 1024) as server,
         small_disk(place / "sites" / victim, 24 * 1024) as site,
