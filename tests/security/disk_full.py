@@ -91,6 +91,8 @@ def run_processes(noted, folder, seed):
         small_disk(place / "sites" / victim, 24 * 1024) as site,
         Deployment(place, data) as federation,
     ):
+        for name in data:
+            federation.change_policy(name, bounds={"min_min_sites": 2})
         federation.start_server(plan)
         federation.wait_for_listener()
         for name in data:
