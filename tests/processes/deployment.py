@@ -85,6 +85,8 @@ class Deployment:
         )  # fmt: skip
         self.change_settings(name, threads=self.threads)
         self.change_policy(name, plans={"approval": "within-bounds"})
+        policy = yaml.safe_load((self.site_home(name) / "site.yaml").read_text())["policy"]
+        self.change_settings(name, policy={**policy, "min_patients_a_round": 1})
 
     def enrol(self, name: str) -> None:
         """Let a site ask, the coordinator approve, and the site join."""

@@ -175,6 +175,7 @@ def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_traine
     (home / "plan.yaml").write_text(short_plan().to_yaml())
 
     asked = at_once(sites, lambda person: person.type("site"))
+    at_once(sites, lambda person: change(person, "min_patients_a_round: 1"))  # they have few
     for name, person in sites.items():
         shutil.copy(person.folder / "request.json", home / f"{name}.request.json")
         coordinator.replaced["north"] = name
@@ -234,9 +235,14 @@ def join(person, code):
 
 
 def bound(person, min_sites):
+    """Change a bound in ``site.yaml``."""
+    change(person, f"min_min_sites: {min_sites}")
+
+
+def change(person, line):
     """Change one line of ``site.yaml``."""
     path = person.folder / "site.yaml"
-    text, count = re.subn("min_min_sites: .", f"min_min_sites: {min_sites}", path.read_text())
+    text, count = re.subn(rf"{line.split(':')[0]}: \d+", line, path.read_text())
     assert count == 1
     path.write_text(text)
 

@@ -31,6 +31,7 @@ from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.messages import BODY, JSON, pack, wire_bytes
 from mamfed_common.protocol.quantization import update_to_send
 from mamfed_common.protocol.tasks import EvaluateTask, PlanRequest, Query, RefusalCode, TrainTask
+from mamfed_common.runtime.wording import counted
 from mamfed_common.security.signing import is_signed
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ class OpenGate:
     def admit(self, request: PlanRequest) -> None:
         """Admit every request."""
 
-    def admit_cases(self, cases: int) -> None:
-        """Admit any number of images."""
+    def admit_cases(self, cases: int, patients: int | None = None) -> None:
+        """Admit any number of images and patients."""
 
     def patient_budget(self) -> PatientBudget | None:
         """Return the rule for the privacy of patients and what it has spent; None: no rule."""
@@ -138,16 +139,28 @@ class Gate(OpenGate):
         """Report why a request is refused; None: one was admitted."""
         self._on_refusal(refusal)
 
-    def admit_cases(self, cases: int) -> None:
-        """Admit a training with this number of images.
+    def admit_cases(self, cases: int, patients: int | None = None) -> None:
+        """Admit a training.
+
+        Args:
+            cases: Number of images that the site has for it.
+            patients: Number of patients whose images a round really uses, which may be fewer; None
+                if no weights leave.
 
         Raises:
-            PolicyRefusal: There are fewer images than the policy requires.
+            PolicyRefusal: There are fewer images or patients than the policy requires.
         """
-        minimum = self._reload_policy().policy.min_training_cases
-        if cases < minimum:
+        policy = self._reload_policy().policy
+        if cases < policy.min_training_cases:
             raise PolicyRefusal(
-                RefusalCode.TOO_FEW_CASES, f"found {cases} training images, expected {minimum}"
+                RefusalCode.TOO_FEW_CASES,
+                f"found {cases} training images, expected {policy.min_training_cases}",
+            )
+        if patients is not None and patients < policy.min_patients_a_round:
+            raise PolicyRefusal(
+                RefusalCode.TOO_FEW_CASES,
+                f"this round would train on images of {counted(patients, 'patient')}, expected "
+                f"{policy.min_patients_a_round} or more (policy.min_patients_a_round)",
             )
 
     def patient_budget(self) -> PatientBudget | None:

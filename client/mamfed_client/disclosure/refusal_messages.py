@@ -14,7 +14,7 @@ REMEDIES: dict[int, str] = {
     "join with it",
     RefusalCode.NOT_AT_THIS_HOUR: "nothing to do: this site is asked again at that time",
     RefusalCode.TOO_FEW_CASES: "run mamfed-client data check to see why images are excluded, or "
-    "lower policy.min_training_cases in site.yaml",
+    "lower policy.min_training_cases or min_patients_a_round in site.yaml",
     RefusalCode.MAY_NOT_LEAVE: "allow it in policy.release in site.yaml, or do not take part",
     RefusalCode.OTHER_VERSION: "install the coordinator's version of mamfed",
     RefusalCode.EXTENSION_UNUSABLE: "install the package, or do not take part",

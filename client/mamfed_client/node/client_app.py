@@ -22,6 +22,7 @@ from mamfed_client.node.round_state import (
     local_norms_of,
     model_to_score,
     optimizer_state_of,
+    patients_drawn,
     round_name,
     state_to_send,
     state_to_train,
@@ -115,8 +116,11 @@ class _Handlers:
         local_norms = local_norms_of(self.norms, site, task)
         initial_state = state_to_train(global_state, local_norms, site, task)
         samples, benign = load_site(site, task.plan).training(task.plan, task.stage)
-        self.gate.admit_cases(len(samples) or len(benign))
-        result, spent = self._trained(task, site, initial_state, samples, benign)
+        round_context = RoundContext(site.name, task.server_round)
+        batches = Batches(samples, task.plan, task.stage, round_context, benign)
+        patients = patients_drawn(samples, benign, batches)
+        self.gate.admit_cases(len(samples) or len(benign), patients)
+        result, spent = self._trained(task, site, initial_state, batches, (samples, benign))
         if local_norms:
             local_norms.keep(result.state, task.stage, task.server_round)
         loss = None if spent else result.loss
@@ -129,14 +133,11 @@ class _Handlers:
         task: TrainTask,
         site: Site,
         start: State,
-        samples: StoredSamples,
-        benign: StoredSamples,
+        batches: Batches,
+        images: tuple[StoredSamples, StoredSamples],
     ) -> tuple[TrainingResult, PrivacySpent | None]:
         """Train the round, with differential privacy of the patients if the policy says so."""
-        name, round_context = (
-            round_name(task, start, site),
-            RoundContext(site.name, task.server_round),
-        )
+        name, (samples, benign) = round_name(task, start, site), images
         optimizer_state = optimizer_state_of(self.optimizer, site, task)
         if budget := self.gate.patient_budget():
             return train_private_round(
@@ -144,7 +145,7 @@ class _Handlers:
                 f"{name} {task.run}",
                 self.hardware,
                 start,
-                Batches(samples, task.plan, task.stage, round_context, benign),
+                batches,
                 on_step=self.on_step,
                 checkpointer_of=self.checkpointer_of,
                 optimizer_state=optimizer_state,
@@ -155,7 +156,7 @@ class _Handlers:
             start,
             samples,
             task.plan,
-            round_context,
+            batches.round_context,
             benign=benign,
             on_step=self.on_step,
             checkpointer=self.checkpointer_of(name),

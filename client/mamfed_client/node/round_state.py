@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mamfed_client.disclosure.evaluation_question import site_sha256
+from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.training.fedbn import LocalNorms
 from mamfed_common import __version__
@@ -13,6 +14,7 @@ from mamfed_common.model.state_dict import State, state_sha256
 from mamfed_common.plan.norm_groups import group_of, merge_trained, select_group
 from mamfed_common.protocol.tasks import EvaluateTask, TrainTask
 from mamfed_common.runtime.fingerprint import Fingerprint
+from mamfed_common.training.batches import Batches
 from mamfed_common.training.optimizer_state import OptimizerStateStore
 
 
@@ -29,6 +31,18 @@ def optimizer_state_of(folder: Path, site: Site, task: TrainTask) -> OptimizerSt
         return None
     site_folder = folder / site.name
     return OptimizerStateStore(site_folder, task.plan, task.run, task.stage, task.server_round)
+
+
+def patients_drawn(samples: StoredSamples, benign: StoredSamples, batches: Batches) -> int:
+    """Return the number of patients whose images a round is about.
+
+    Companion images come on top; they count where the site has no others.
+    """
+    images, companions = batches.drawn()
+    drawn = (
+        (samples.images[i] for i in images) if images else (benign.images[i] for i in companions)
+    )
+    return len({image.case.row.patient_id for image in drawn})
 
 
 def state_to_train(

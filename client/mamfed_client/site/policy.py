@@ -191,6 +191,8 @@ class Policy(Config):
         bounds: Limits that apply to every plan.
         release: What may leave.
         min_training_cases: Fewest images with which this site trains in a stage.
+        min_patients_a_round: Fewest patients whose images a round trains on: from the update of a
+            round on one image, that image can be drawn (decision 0056).
         min_cases_to_report: Fewest images for which a mean or a count of lesions is released.
         privacy: Clipping and noise applied to an update before it leaves.
         personal: Whether this site adapts a run's final model to its own patients. That model stays
@@ -204,6 +206,7 @@ class Policy(Config):
     bounds: Bounds = Bounds()
     release: Release = Release()
     min_training_cases: int = Field(default=1, ge=1)
+    min_patients_a_round: int = Field(default=10, ge=1)
     min_cases_to_report: int = Field(default=1, ge=1)
     privacy: Privacy = Privacy()
     personal: bool = True

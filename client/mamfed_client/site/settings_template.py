@@ -111,6 +111,9 @@ policy:
   # Fewest images with which this site trains in a stage.
   min_training_cases: 1
 
+  # Fewest patients whose images a round trains on, whatever the plan says.
+  min_patients_a_round: 10
+
   # Fewest images for which a result is released.
   min_cases_to_report: 1
 

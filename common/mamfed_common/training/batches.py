@@ -164,6 +164,18 @@ class Batches:
         )
         return Batch(inputs, targets, benign, breast_mask, len(images), len(companions))
 
+    def drawn(self) -> tuple[set[int], set[int]]:
+        """Return the images and the companion images that the round uses, by their index."""
+        images: set[int] = set()
+        companions: set[int] = set()
+        for epoch in range(self.epochs):
+            for step in range(self.steps_per_epoch):
+                if len(self.samples):
+                    images |= {i for i, _ in self._draw_images(epoch, step)}
+                if len(self.benign):
+                    companions |= {i for i, _ in self._draw_companions(epoch, step)}
+        return images, companions
+
     def _draw_images(self, epoch: int, step: int) -> list[Draw]:
         """Draw a step's images of the stage: the next in a seeded order, each once an epoch."""
         size = self.stage_plan.batch_size

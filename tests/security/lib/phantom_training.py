@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, norm
 from tests.security.lib.inversion import Likeness, invert, likeness, ssim
 from tests.security.lib.phantom_patients import intensities, small_plan
 from torch import Tensor
@@ -29,16 +29,25 @@ from mamfed_common.transforms.sample import Sample
 
 CPU = torch.device("cpu")
 SITE = RoundContext("site", 1)
-NOISE_MULTIPLIER, CLIP_NORM, DELTA = 1.0, 1.0, 1e-5
+CLIP_NORM, DELTA = 1.0, 1e-5
 
 
 class Site(NamedTuple):
-    """A site's round: the weights that it starts from, its patients, its steps and their images."""
+    """A site's round.
+
+    Attributes:
+        start: The weights that it starts from.
+        patients: Its patients, of one image each.
+        steps: Its steps.
+        batch: Images of a step, or expected patients.
+        noise: Noise multiplier of DP-SGD.
+    """
 
     start: State
     patients: Sequence[Sample]
     steps: int = 1
     batch: int = 1
+    noise: float = 1.0
 
     def plan(self) -> TrainingPlan:
         """Return the plan of the round."""
@@ -69,9 +78,9 @@ def unprotected(site: Site) -> State:
 def clipped_and_noised(site: Site) -> State:
     """Return them clipped to their own length, with noise that is just as long."""
     state = unprotected(site)
-    norm = update_norm(state, site.start)
+    length = update_norm(state, site.start)
     count = sum(tensor.numel() for tensor in state.values())
-    rule = Privacy(clip_norm=norm, noise_multiplier=1 / math.sqrt(count))
+    rule = Privacy(clip_norm=length, noise_multiplier=1 / math.sqrt(count))
     return protect(state, site.start, rule, b"n" * 32)
 
 
@@ -81,7 +90,7 @@ def private(site: Site) -> State:
     network = load_network(site.start, plan, CPU)
     patients = tuple(Patient((i,), ()) for i in range(count))
     rates = (min(1.0, site.batch / count),) * count
-    settings = PrivateRound(patients, rates, CLIP_NORM, NOISE_MULTIPLIER, b"p" * 32)
+    settings = PrivateRound(patients, rates, CLIP_NORM, site.noise, b"p" * 32)
     batches = Batches(site.patients, plan, Stage.FINETUNING, SITE)
     return fit_privately(network, batches, settings, device=CPU).state
 
@@ -89,8 +98,19 @@ def private(site: Site) -> State:
 def epsilon_of(site: Site) -> float:
     """Return what :func:`private` spends."""
     rate = min(1.0, site.batch / len(site.patients))
-    charge = Charge(noise_multiplier=NOISE_MULTIPLIER, sample_rate=rate, steps=site.steps)
+    charge = Charge(noise_multiplier=site.noise, sample_rate=rate, steps=site.steps)
     return epsilon((charge,), DELTA)
+
+
+def largest_area(site: Site) -> float:
+    """Return the area under the curve that no attack on :func:`private` exceeds.
+
+    Subsampled Gaussian steps come to one Gaussian mechanism of this mu in the limit of many (Dong,
+    Roth and Su 2019, arXiv:1905.02383, corollary 5.4).
+    """
+    rate = min(1.0, site.batch / len(site.patients))
+    mu = rate * math.sqrt(site.steps * math.expm1(site.noise**-2))
+    return float(norm.cdf(mu / math.sqrt(2)))
 
 
 Protection = Callable[[Site], State]

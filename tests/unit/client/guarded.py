@@ -28,6 +28,7 @@ def site(folder, tmp_path):
 
 KEY = Ed25519PrivateKey.generate()
 ALL = {
+    "min_patients_a_round": 4,  # of six malignant ones, four train
     "plans": {"approval": "within-bounds"},
     "release": {
         "arrays": ["*"],

@@ -215,6 +215,13 @@ def test_too_few_cases_are_not_trained_on(place):
     assert place.fault_of(place.gate.admit_cases, 4) is RefusalCode.TOO_FEW_CASES
 
 
+def test_a_round_on_too_few_patients_is_not_trained(place):
+    place.allow()
+    place.gate.admit_cases(10, 10)
+    assert place.fault_of(place.gate.admit_cases, 500, 9) is RefusalCode.TOO_FEW_CASES
+    place.gate.admit_cases(5)  # no weights leave
+
+
 def test_the_gate_checks_again_what_leaves(place, update):
     """The policy may have changed during hours of training."""
     report, task = TrainReport(num_examples={"benign": 5}, loss=1), place.train_task()

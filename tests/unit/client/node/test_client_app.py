@@ -319,6 +319,20 @@ def test_too_few_cases_are_found_out_before_training(guarded, tiny_plan):
     assert not guarded.steps
 
 
+@pytest.mark.parametrize("stage", Stage)
+def test_a_plan_cannot_have_a_round_on_one_image(guarded, tiny_plan, stage):
+    """From such an update the image can be drawn (``tests/security/red_team.py``)."""
+    state = state_of(build_network(tiny_plan.network, 0))
+    few = {"local_epochs": None, "local_steps": 1, "batch_size": 1}
+    part = {**tiny_plan.stage(stage).model_dump(), **few}
+    task = TrainTask(plan=tiny_plan.changed(**{stage: part}), stage=stage, server_round=1)
+    assert guarded.ask("train", task, state).error.code == RefusalCode.TOO_FEW_CASES
+    assert not guarded.steps
+    part["local_steps"] = 4
+    task = TrainTask(plan=tiny_plan.changed(**{stage: part}), stage=stage, server_round=1)
+    assert not guarded.ask("train", task, state).has_error()
+
+
 def test_with_nothing_allowed_nothing_leaves_but_codes(guarded, tiny_plan):
     write_policy(guarded.home, {"plans": {"approval": "within-bounds"}})
     state = state_of(build_network(tiny_plan.network, 0))

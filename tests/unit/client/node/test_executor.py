@@ -27,6 +27,7 @@ from mamfed_common.runtime.lock import holder
 from mamfed_server.fleet import superlink
 
 POLICY = {
+    "min_patients_a_round": 1,
     "plans": {"approval": "within-bounds"},
     "bounds": {"max_local_epochs": 10**6, "max_rounds": 10**4},
     "release": {"arrays": ["*"], "metrics": ["counts", "num_examples", "loss", "images", "dice"]},

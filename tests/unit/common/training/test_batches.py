@@ -55,6 +55,22 @@ def test_a_batch_says_how_many_images_all_shares_have(plan):
     assert [(b.total_images, b.total_benign) for b in (first, last)] == [(4, 0), (2, 0)]
 
 
+def test_what_a_round_will_use_is_known_before_it_begins(plan):
+    own, beside = Recording(SAMPLES), Recording(BENIGN)
+    for local in (
+        {"local_epochs": 1, "local_steps": None},
+        {"local_epochs": None, "local_steps": 2},
+    ):
+        part = {**plan.finetuning.model_dump(), **local, "batch_size": 1}
+        batches = Batches(own, plan.changed(finetuning=part), Stage.FINETUNING, TURN, beside)
+        drawn = batches.drawn()
+        assert own.read == beside.read == []
+        list(batches.epoch(0))
+        assert drawn == (set(own.read), set(beside.read))
+        own.read.clear()
+        beside.read.clear()
+
+
 def test_a_share_of_a_small_batch_may_be_empty(plan):
     last = list(Batches(SAMPLES, plan, Stage.FINETUNING, TURN, BENIGN, BatchShard(2, 3)).epoch(0))[
         -1
