@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 
 from mamfed_common.errors import OutputError
 from mamfed_common.runtime.places import user_name
@@ -29,20 +29,31 @@ class OpenFolderError(OSError):
 def check_not_open(folder: Path) -> None:
     """Refuse an existing folder in which every user may replace files.
 
-    A sticky folder such as ``/tmp`` passes: only their owner may replace files in it.
+    A sticky folder such as ``/tmp`` passes: only their owner may replace files in it. So does a
+    file system without permissions (FAT, some Windows and CIFS mounts): its 0777 says nothing, and
+    nobody could change it.
 
     Raises:
         OpenFolderError: It is such a folder.
         OSError: It does not exist.
     """
     mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and _keeps_modes(folder):
         raise OpenFolderError(
             errno.EPERM,
             f"every user may write to {folder} (mode {mode:04o}), so anyone could replace what is "
             f"kept there; run chmod o-w {folder}, or choose another folder",
             str(folder),
         )
+
+
+def _keeps_modes(folder: Path) -> bool:
+    """Return whether a private file in a folder is private: a file system may know no modes."""
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            return not stat.S_IMODE(os.fstat(probe.fileno()).st_mode) & stat.S_IRWXO
+    except OSError:  # read-only or full
+        return True
 
 
 def private_directory(path: Path) -> Path:

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mamfed_common.runtime.files import refusal_words
 from mamfed_server.fleet.connections import Connection, Connections
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Gate:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # out of descriptors or memory: it will pass
-                logger.warning("cannot accept connections now: %s", error.strerror)
+                logger.warning("cannot accept connections now: %s", refusal_words(error))
                 self._loop.remove_reader(self._listening)
                 self._loop.call_later(RETRY_SECONDS, self._resume)
                 return

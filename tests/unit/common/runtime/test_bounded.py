@@ -139,8 +139,8 @@ def test_a_plan_of_the_most_bytes_takes_seconds(tmp_path):
 
 
 UNBOUNDED = re.compile(
-    r"\.read_bytes\(\)|\.read_text\(\s*\)|\.read_text\(encoding|(?<!def )(?<![.\w])open\(|\.open\(\"r"
-    r"|json\.load\(|yaml\.(safe_)?load\("
+    r"\.read_bytes\(\)|\.read_text\(\s*\)|\.read_text\(encoding|(?<!def )(?<![.\w])open\("
+    r"|\.open\(\"r|json\.load\(|yaml\.(safe_)?load\("
 )
 ALLOWED = {
     # its own text, or files of the kernel

@@ -170,6 +170,21 @@ def test_a_folder_in_which_anyone_may_replace_files_is_refused(tmp_path, write):
     assert not list(folder.iterdir())
 
 
+def test_a_mount_without_permissions_is_used(tmp_path, monkeypatch):
+    """Such as a Windows disk: every file in it shows 0777 and chmod changes nothing."""
+    found = os.fstat
+
+    def without_modes(descriptor):
+        status = list(found(descriptor))
+        status[0] |= 0o777
+        return os.stat_result(status)
+
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(os, "fstat", without_modes)
+    write_atomic(tmp_path / "file", "x")
+    assert (tmp_path / "file").read_text() == "x"
+
+
 def test_a_sticky_folder_such_as_tmp_and_one_of_a_group_are_used(tmp_path):
     for mode in (0o1777, 0o775):
         tmp_path.chmod(mode)
