@@ -18,25 +18,34 @@ app = typer.Typer(
 
 @app.command()
 def verify(home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
-    """Check every line of the audit log; exit code 11 if one was changed, removed or added.
+    """Check every line and signature of the audit log; exit code 11 if one does not fit.
 
-    Prints the last line's hash. Keep it elsewhere to detect later whether the log was rewritten.
+    Prints the last line's hash, and the heads that the coordinator countersigned: up to the last of
+    them, the log was not rewritten since.
     """
-    from mamfed_client.disclosure.audit_report import verify
+    from mamfed_client.disclosure.audit_proofs import keys_of
+    from mamfed_client.disclosure.audit_report import verify, vouched
 
-    summary = verify(checked_home(home).audit)
+    site = checked_home(home)
+    summary = verify(site.audit, keys_of(site))
     if output is Format.JSON:
-        typer.echo(summary.model_dump_json(include={"lines", "last_sha256", "unfinished_bytes"}))
-    else:
-        typer.echo(f"intact: {counted(summary.lines, 'line')}, last hash {summary.last_sha256}")
+        keys = {"lines", "last_sha256", "unfinished_bytes", "proofs"}
+        typer.echo(summary.model_dump_json(include=keys))
+        return
+    typer.echo(f"intact: {counted(summary.lines, 'line')}, last hash {summary.last_sha256}")
+    typer.echo(vouched(summary))
+    for head in summary.proofs.countersigned:
+        typer.echo(f"countersigned: line {head.count}, {head.sha256[:12]}, at {head.time}")
 
 
 @app.command()
 def report(home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
     """Report what left this site: when, how much, for which plans, which values; and refusals."""
+    from mamfed_client.disclosure.audit_proofs import keys_of
     from mamfed_client.disclosure.audit_report import sentences, verify
 
-    summary = verify(checked_home(home).audit)
+    site = checked_home(home)
+    summary = verify(site.audit, keys_of(site))
     if output is Format.JSON:
         typer.echo(summary.model_dump_json(indent=2))
     else:

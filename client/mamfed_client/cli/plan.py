@@ -27,6 +27,8 @@ app = typer.Typer(
 @app.command("list")
 def list_plans(home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
     """List the plans that arrived with a valid signature, newest last, with the status of each."""
+    from mamfed_client.disclosure.plan_store import MAX_PENDING
+
     policy, store = _open(home)
     rows = [_row(policy, store, stored) for stored in store.plans()]
     if output is Format.JSON:
@@ -41,6 +43,11 @@ def list_plans(home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
             )
     for warning in store.unusable():
         console().print(f"warning: {warning}")
+    if dropped := store.dropped():
+        console().print(
+            f"warning: {counted(dropped, 'plan')} went undecided, because more than {MAX_PENDING} "
+            "waited; ask the coordinator why it signs so many"
+        )
 
 
 @app.command()
@@ -58,7 +65,8 @@ def show(
     stored = _find(store, name) if name else _newest(store)
     row = _row(policy, store, stored)
     if output is Format.JSON:
-        bounds = [check._asdict() for check in check_bounds(policy, stored.plan)]
+        checks = check_bounds(policy, stored.plan)
+        bounds = [{**check._asdict(), "fits": check.fits} for check in checks]
         more = {"plan": stored.plan.model_dump(mode="json"), "bounds": bounds}
         typer.echo(json.dumps(row | more, indent=2))
         return

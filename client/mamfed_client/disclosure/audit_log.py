@@ -1,112 +1,33 @@
 """The audit log of everything that left this site: JSON lines, each chained to the one before.
 
 ``audit.jsonl`` only grows. Each line holds the hash of the previous line and its own SHA-256.
-``audit.head`` beside it holds the log's length, which reveals a missing end. The chain has no key:
-it reveals accidents and edits, but not a forger who rewrites both files. Against that, keep the
-last hash, which ``mamfed-client audit verify`` prints, where the forger cannot write.
+``audit.head`` beside it holds the log's length, which reveals a missing end. The site's node key
+signs each line, and the coordinator countersigns the head (``countersignatures.py``), so that not
+even the site can rewrite what left before.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from pydantic import ValidationError
 
-from mamfed_common.config import Config
+from mamfed_client.disclosure.audit_entry import START, ArrayEntry, Entry, Head, Kind
 from mamfed_common.errors import AuditError
 from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
 from mamfed_common.runtime.files import reason, write_atomic
 from mamfed_common.runtime.lock import short_lock
 
-Kind = Literal["describe", "train", "evaluate", "fault", "torn"]
-START = "0" * 64
-"""The previous hash in the first line."""
+__all__ = ["START", "ArrayEntry", "AuditLog", "Entry", "Head", "Kind", "Record", "read_record"]
+
 MAX_LINE = 1 << 20
 """Upper limit of a line in bytes: the longest has about 150 bytes per array of the network."""
-
-
-class ArrayEntry(Config):
-    """One array that left.
-
-    Attributes:
-        name: Name of the array.
-        sha256: SHA-256 of its values, little-endian, in C order.
-        bytes: Size of its values.
-    """
-
-    name: str
-    sha256: str
-    bytes: int = Field(ge=0)
-
-
-class Entry(Config):
-    """One line: a message that left, or the remains of a line truncated by a power cut.
-
-    Attributes:
-        n: Line number, counted from 1.
-        time: Time, UTC.
-        kind: ``describe``, ``train`` and ``evaluate`` answer the server's requests; ``fault`` is a
-            code sent instead of an answer; ``torn`` holds the remains of a truncated line.
-        stage: Stage of a ``train`` message.
-        round: Round of a ``train`` message.
-        model: ``personal`` for an ``evaluate`` message about this site's personal model. If it is
-            None, the line has no such key, so that logs of older versions remain valid.
-        plan_sha256: The plan of the request; empty if the request could not be read.
-        policy_sha256: The policy that allowed the message to leave.
-        weights: The arrays.
-        bytes: Size of arrays and values on the wire.
-        values: All other values, by name.
-        to: The federation.
-        previous: Hash of the previous line.
-        sha256: SHA-256 of the line without this field, as canonical JSON.
-    """
-
-    n: int = Field(ge=1)
-    time: str
-    kind: Kind
-    stage: str | None = None
-    round: int | None = None
-    model: Literal["personal"] | None = None
-    plan_sha256: str = ""
-    policy_sha256: str = ""
-    weights: tuple[ArrayEntry, ...] = ()
-    bytes: int = Field(default=0, ge=0)
-    values: dict[str, Any] = Field(default_factory=dict)
-    to: str = ""
-    previous: str
-    sha256: str = ""
-
-    def sealed(self) -> Entry:
-        """Return the entry with its hash."""
-        text = _canonical(self._values("sha256"))
-        return self.model_copy(update={"sha256": hashlib.sha256(text.encode()).hexdigest()})
-
-    def line(self) -> str:
-        """Return the entry as a line of ASCII, with its newline."""
-        return _canonical(self._values()) + "\n"
-
-    def _values(self, *without: str) -> dict[str, Any]:
-        absent = {"model"} if self.model is None else set()
-        return self.model_dump(mode="json", exclude={*without, *absent})
-
-
-class Head(Config):
-    """The end of the log: number of complete lines, last hash, and size of the lines in bytes."""
-
-    count: int = Field(default=0, ge=0)
-    sha256: str = START
-    bytes: int = Field(default=0, ge=0)
-
-    def after(self, entry: Entry) -> Head:
-        """Return the head after an entry has been added."""
-        return Head(count=entry.n, sha256=entry.sha256, bytes=self.bytes + len(entry.line()))
 
 
 class Record(NamedTuple):
@@ -126,9 +47,10 @@ class Record(NamedTuple):
 class AuditLog:
     """The audit log of one site, for writing. Several processes may write to it."""
 
-    def __init__(self, path: Path) -> None:
-        """Write to this file, which the first entry creates (0600)."""
+    def __init__(self, path: Path, key: EllipticCurvePrivateKey | None = None) -> None:
+        """Write to this file, which the first entry creates (0600); the key signs each line."""
         self.path = path
+        self._key = key
 
     def append(self, kind: Kind, **facts: Any) -> Entry:
         """Add an entry and flush it to the disk.
@@ -145,9 +67,10 @@ class AuditLog:
             with short_lock(self.path, fcntl.LOCK_EX, os.O_RDWR | os.O_CREAT) as fd:
                 head, unfinished = self._end(fd)
                 if unfinished:  # the entry is longer than the remains it records and overwrites
-                    entry = _entry(head, "torn", {"values": _torn(unfinished)})
+                    torn = {"values": _torn(unfinished)}
+                    entry = _entry(head, "torn", torn, self._key)
                     head = self._write(fd, head, entry)
-                entry = _entry(head, kind, facts)
+                entry = _entry(head, kind, facts, self._key)
                 self._write(fd, head, entry)
                 return entry
         except OSError as error:
@@ -193,9 +116,9 @@ def read_head(path: Path) -> Head:
     try:
         return Head.model_validate_json(read_bytes(head_path, DOCUMENT_BYTES))
     except OSError:
-        raise AuditError(_tampered(f"{head_path}: missing, but {path.name} is there")) from None
+        raise tampered(f"{head_path}: missing, but {path.name} is there") from None
     except ValidationError:
-        raise AuditError(_tampered(f"{head_path}: damaged")) from None
+        raise tampered(f"{head_path}: damaged") from None
 
 
 def read_record(path: Path) -> Record:
@@ -211,14 +134,14 @@ def read_record(path: Path) -> Record:
         with short_lock(path, fcntl.LOCK_SH, os.O_RDONLY) as fd:
             head, data = read_head(path), _read(fd, 0)
     except OSError as error:
-        raise AuditError(_tampered(f"{path}: cannot be read: {reason(path, error)}")) from None
+        raise tampered(f"{path}: cannot be read: {reason(path, error)}") from None
     record = _chain(path, Head(), data)
     hashes = [START, *(entry.sha256 for entry in record.entries)]
     if len(hashes) <= head.count:
         end = f"{path}: ends at line {len(record.entries)}, but its head names line {head.count}"
-        raise AuditError(_tampered(end))
+        raise tampered(end)
     if hashes[head.count] != head.sha256:
-        raise AuditError(_tampered(f"{path}: line {head.count} is not the one named by its head"))
+        raise tampered(f"{path}: line {head.count} is not the one named by its head")
     return record
 
 
@@ -228,13 +151,17 @@ def _chain(path: Path, head: Head, data: bytes) -> Record:
     *lines, unfinished = data.split(b"\n")
     for line in lines:
         entry, place = _parse(line), f"{path}: line {head.count + 1}"
-        if entry is None or entry.line().encode() != line + b"\n" or entry.sealed() != entry:
-            raise AuditError(_tampered(f"{place} was changed"))
+        if entry is None or entry.line().encode() != line + b"\n" or not _is_sealed(entry):
+            raise tampered(f"{place} was changed")
         if (entry.n, entry.previous) != (head.count + 1, head.sha256):
-            raise AuditError(_tampered(f"{place} does not follow the one before it"))
+            raise tampered(f"{place} does not follow the one before it")
         head = head.after(entry)
         entries.append(entry)
     return Record(entries, head, unfinished)
+
+
+def _is_sealed(entry: Entry) -> bool:
+    return entry.sealed().sha256 == entry.sha256
 
 
 def _parse(line: bytes) -> Entry | None:
@@ -244,9 +171,11 @@ def _parse(line: bytes) -> Entry | None:
         return None
 
 
-def _entry(head: Head, kind: Kind, facts: Mapping[str, Any]) -> Entry:
+def _entry(
+    head: Head, kind: Kind, facts: Mapping[str, Any], key: EllipticCurvePrivateKey | None
+) -> Entry:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Entry(n=head.count + 1, time=now, kind=kind, previous=head.sha256, **facts).sealed()
+    return Entry(n=head.count + 1, time=now, kind=kind, previous=head.sha256, **facts).sealed(key)
 
 
 def _torn(line: bytes) -> dict[str, Any]:
@@ -263,9 +192,7 @@ def _check_last_line(path: Path, fd: int, head: Head) -> None:
         and entry.sealed().sha256 == head.sha256
     )
     if not matches:
-        raise AuditError(
-            _tampered(f"{path}: does not end with line {head.count}, as its head says")
-        )
+        raise tampered(f"{path}: does not end with line {head.count}, as its head says")
 
 
 def _read(fd: int, offset: int) -> bytes:
@@ -274,12 +201,9 @@ def _read(fd: int, offset: int) -> bytes:
         return file.read()
 
 
-def _canonical(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, sort_keys=True, separators=(",", ":"))
-
-
-def _tampered(what: str) -> str:
-    return (
+def tampered(what: str) -> AuditError:
+    """Return the error about a log that is not as it was written."""
+    return AuditError(
         f"{what}. The audit log was changed: keep a copy of it and of its head for an "
         "investigation, then move both away to start a new log"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mamfed_client.disclosure.audit_log import Entry, read_record
+from mamfed_client.disclosure.audit_proofs import NO_KEYS, AuditKeys, AuditProofs, check_proofs
 from mamfed_common.config import Config
 from mamfed_common.runtime.wording import counted, size
 
@@ -48,6 +49,7 @@ class AuditSummary(Config):
         fault_times: When each code left first and last, UTC.
         torn: Lines truncated by power cuts; the messages they were to record did not leave.
         unfinished_bytes: Size of a truncated line at the end, which the next entry will record.
+        proofs: The signatures over it.
     """
 
     lines: int
@@ -65,14 +67,15 @@ class AuditSummary(Config):
     fault_times: dict[int, tuple[str, str]] = Field(default_factory=dict)
     torn: int
     unfinished_bytes: int
+    proofs: AuditProofs = AuditProofs()
 
 
-def verify(path: Path) -> AuditSummary:
-    """Check every line of an audit log and count what left.
+def verify(path: Path, keys: AuditKeys = NO_KEYS) -> AuditSummary:
+    """Check every line of an audit log, and all signatures, and count what left.
 
     Raises:
         AuditError: A line was changed, removed, added or moved, or the end was cut off; the first
-            such line is named.
+            such line is named. Or the log was rewritten: a signature does not fit.
     """
     entries, head, unfinished = read_record(path)
     sent = [entry for entry in entries if entry.kind != "torn"]
@@ -95,12 +98,14 @@ def verify(path: Path) -> AuditSummary:
         fault_times=_fault_times(sent),
         torn=len(entries) - len(sent),
         unfinished_bytes=len(unfinished),
+        proofs=check_proofs(path, entries, keys),
     )
 
 
 def sentences(summary: AuditSummary) -> Iterator[str]:
     """Yield sentences about what left, one per line."""
     yield _integrity(summary)
+    yield vouched(summary)
     if summary.since is None:
         yield "Nothing has left this site."
         return
@@ -135,6 +140,23 @@ def _integrity(summary: AuditSummary) -> str:
     if summary.unfinished_bytes:
         unfinished = counted(summary.unfinished_bytes, "byte")
         text += f" At the end are {unfinished} of a line that a power cut truncated."
+    return text
+
+
+def vouched(summary: AuditSummary) -> str:
+    """Return a sentence about the signatures."""
+    proofs = summary.proofs
+    text = f"This site's key signed {proofs.signed} of {counted(summary.lines, 'line')}; "
+    if proofs.countersigned:
+        last = proofs.countersigned[-1]
+        text += (
+            f"the coordinator countersigned {counted(len(proofs.countersigned), 'head')}, the last "
+            f"at line {last.count} at {last.time}: up to it nothing was rewritten since."
+        )
+    else:
+        text += "the coordinator countersigned no head yet."
+    if proofs.unknown_seals:
+        text += f" {counted(proofs.unknown_seals, 'head')} signed by a key not trusted here."
     return text
 
 

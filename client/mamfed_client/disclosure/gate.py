@@ -6,33 +6,41 @@ answer: what cannot be recorded does not leave.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import torch
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import RecordDict
 from torch import Tensor
 
 from mamfed_client.disclosure.active_policy import ActivePolicy, ReloadingPolicy
-from mamfed_client.disclosure.audit_log import ArrayEntry, AuditLog, Kind
+from mamfed_client.disclosure.answered import AnsweredQuestions, Asked, check_question
+from mamfed_client.disclosure.audit_fields import array_entry, request_fields, size_of
+from mamfed_client.disclosure.audit_log import AuditLog, Kind
+from mamfed_client.disclosure.open_gate import OpenGate
+from mamfed_client.disclosure.patients_behind import PatientsBehind, scored_on, trained_on
 from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_plan
 from mamfed_client.disclosure.plan_store import PlanStore
 from mamfed_client.disclosure.privacy import arrays_to_send, protect, read_secret
 from mamfed_client.disclosure.privacy_ledger import PatientBudget, PrivacyLedger
+from mamfed_client.disclosure.questions import Questions
 from mamfed_client.disclosure.release import allowed_of, check_personal, why_withheld
+from mamfed_client.preparation.cohort import SplitImage
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import RecentRefusal, update_status
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
+from mamfed_common.metrics.scores import ImageScore, SiteScore
 from mamfed_common.model.state_dict import State
-from mamfed_common.protocol.messages import BODY, JSON, pack, wire_bytes
-from mamfed_common.protocol.quantization import update_to_send
+from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import EvaluateTask, PlanRequest, Query, RefusalCode, TrainTask
 from mamfed_common.runtime.wording import counted
+from mamfed_common.security.keys import read_key
 from mamfed_common.security.signing import is_signed
+
+__all__ = ["Gate", "OpenGate", "open_gate"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,40 +51,6 @@ KINDS: dict[type[PlanRequest], Kind] = {
 }
 
 
-class OpenGate:
-    """The gate of a simulated site, whose data is on the researcher's own machine."""
-
-    def admit(self, request: PlanRequest) -> None:
-        """Admit every request."""
-
-    def admit_cases(self, cases: int, patients: int | None = None) -> None:
-        """Admit any number of images and patients."""
-
-    def patient_budget(self) -> PatientBudget | None:
-        """Return the rule for the privacy of patients and what it has spent; None: no rule."""
-        return None
-
-    def release(
-        self,
-        request: PlanRequest,
-        answer: Config,
-        state: Mapping[str, Tensor] | None = None,
-        global_state: Mapping[str, Tensor] | None = None,
-    ) -> RecordDict:
-        """Release the whole answer."""
-        if state is None:
-            return pack(answer)
-        assert global_state is not None
-        return pack(answer, update_to_send(state, global_state, request.plan.federation.wire))
-
-    def report_refusal(self, refusal: RecentRefusal | None) -> None:
-        """Do nothing: a simulation reports refusals at its end."""
-
-    def release_code(self, code: RefusalCode) -> RefusalCode:
-        """Release only that the site failed: a simulation prints the reason on the same screen."""
-        return RefusalCode.FAILED
-
-
 class Gate(OpenGate):
     """The gate of a real site."""
 
@@ -85,7 +59,8 @@ class Gate(OpenGate):
         read_policy: Callable[[], ActivePolicy],
         plans: PlanStore,
         log: AuditLog,
-        noise_secret: bytes,
+        memory: AnsweredQuestions,
+        secret: bytes,
         now: Callable[[], datetime] = datetime.now,
         on_refusal: Callable[[RecentRefusal | None], None] = lambda refusal: None,
         ledger: PrivacyLedger | None = None,
@@ -96,7 +71,8 @@ class Gate(OpenGate):
             read_policy: Returns the policy now in force; called for every message.
             plans: The plans received and the decisions about them.
             log: The audit log.
-            noise_secret: Secret from which noise is drawn, see :func:`.privacy.protect`.
+            memory: The questions answered so far.
+            secret: Secret from which noise and the hashes of patients are drawn.
             now: Returns the local time.
             on_refusal: Called with the reason when a request is refused, with None when one is
                 admitted.
@@ -109,7 +85,8 @@ class Gate(OpenGate):
         self._active = read_policy()
         self._plans = plans
         self._log = log
-        self._noise_secret = noise_secret
+        self._questions = Questions(memory, plans)
+        self._secret = secret
         self._now = now
         self._on_refusal = on_refusal
         self._ledger = ledger or PrivacyLedger(log.path.with_name("privacy.json"))
@@ -125,10 +102,12 @@ class Gate(OpenGate):
             PolicyRefusal: The site may not follow its plan now, or no answer could leave.
         """
         self._request = request
+        self._questions.take()
         active = self._reload_policy()
         if is_signed(request.plan, request.signature, active.trusted_keys):
             self._plans.remember(request.plan)
         self._check_plan(active, request, self._now())
+        check_question(request)
         check_personal(active.policy, request)
         withheld = why_withheld(active.policy, request)
         if withheld and not _brings_final_model(request):
@@ -172,12 +151,44 @@ class Gate(OpenGate):
         rule = self._reload_policy().policy.privacy.patients
         return PatientBudget(rule, self._ledger) if rule else None
 
+    def answered(
+        self,
+        request: Asked,
+        weights: Mapping[str, Tensor],
+        painter: Mapping[str, Tensor] | None = None,
+    ) -> RecordDict | None:
+        """Return the score that left for the same question before; None if it has to be made.
+
+        A round that is asked again is trained again, or taken from ``state``, and must come to the
+        same answer (:meth:`release`).
+
+        Raises:
+            PolicyRefusal: The plan asked the same with other weights, or the year's budget is
+                spent.
+        """
+        active = self._reload_policy()
+        found = self._questions.look_up(active.policy, request, weights, painter)
+        if found is None or not found.body:
+            return None
+        self._check_plan(active, request, None)
+        score = allowed_of(active.policy, request, SiteScore.model_validate_json(found.body))
+        return self._recorded(active, request, pack(score), score, again=True)
+
+    def behind(
+        self, images: Iterable[SplitImage], scores: Sequence[ImageScore] | None = None
+    ) -> PatientsBehind | None:
+        """Return the patients behind an answer, by keyed hashes, for :meth:`release`."""
+        if scores is None:
+            return trained_on(images, self._secret)
+        return scored_on(images, scores, self._secret)
+
     def release(
         self,
         request: PlanRequest,
         answer: Config,
         state: Mapping[str, Tensor] | None = None,
         global_state: Mapping[str, Tensor] | None = None,
+        behind: PatientsBehind | None = None,
     ) -> RecordDict:
         """Remove from an answer what may not leave, record the rest, and return it.
 
@@ -186,6 +197,7 @@ class Gate(OpenGate):
             answer: The full answer.
             state: The trained weights, if the answer has any.
             global_state: The weights from which the training started.
+            behind: The patients behind the answer (:meth:`behind`); a description has none.
 
         Raises:
             PolicyRefusal: The answer may not leave, or the plan was refused in the meantime.
@@ -193,33 +205,50 @@ class Gate(OpenGate):
         """
         active = self._reload_policy()
         self._check_plan(active, request, None)
-        released, sent = allowed_of(active.policy, request, answer), State()
+        few = self._questions.too_few(active.policy, request, behind)
+        released, sent = allowed_of(active.policy, request, answer, few), State()
         if state is not None:
             assert global_state is not None
             if names := active.policy.release.withheld(state):
                 raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, f"array {names[0]!r}")
             privacy, wire = active.policy.privacy, request.plan.federation.wire
-            state = protect(state, global_state, privacy, self._noise_secret)
+            state = protect(state, global_state, privacy, self._secret)
             sent = arrays_to_send(state, global_state, wire, privacy)
         content = pack(released, sent or None)
-        self._log.append(
-            KINDS[type(request)],
-            **_request_fields(request),
-            **_policy_fields(active),
-            weights=[_array_entry(name, tensor) for name, tensor in sent.items()],
-            bytes=_size(content),
-            values=released.model_dump(mode="json", exclude_none=True),
-        )
-        self._request = None
-        return content
+        again = self._questions.remember(request, released, sent, behind, few)
+        facts = _facts_behind(behind, few)
+        return self._recorded(active, request, content, released, sent, again=again, **facts)
 
     def release_code(self, code: RefusalCode) -> RefusalCode:
         """Record and return a code that leaves in place of an answer."""
-        request, self._request = self._request, None
-        fields = _request_fields(request) if request else {}
+        request, question = self._request, self._questions.take()
+        self._request = None
+        fields = request_fields(request, question) if request else {}
         fields |= _policy_fields(self._active)
         self._log.append("fault", **fields, values={"fault": int(code)})
         return code
+
+    def _recorded(
+        self,
+        active: ActivePolicy,
+        request: PlanRequest,
+        content: RecordDict,
+        released: Config,
+        sent: Mapping[str, Tensor] | None = None,
+        **facts: Any,
+    ) -> RecordDict:
+        """Write an answer to the audit log, and return it."""
+        self._log.append(
+            KINDS[type(request)],
+            **request_fields(request, self._questions.take()),
+            **_policy_fields(active),
+            weights=[array_entry(name, tensor) for name, tensor in (sent or {}).items()],
+            bytes=size_of(content),
+            values=released.model_dump(mode="json", exclude_none=True),
+            **{key: value for key, value in facts.items() if value},
+        )
+        self._request = None
+        return content
 
     def _reload_policy(self) -> ActivePolicy:
         try:
@@ -246,10 +275,12 @@ def open_gate(home: SiteHome) -> Gate:
     Raises:
         SetupError: ``site.yaml``, ``welcome.json`` or the noise secret cannot be used.
     """
+    key = read_key(home.node_key, EllipticCurvePrivateKey) if home.node_key.exists() else None
     return Gate(
         ReloadingPolicy(home),
         PlanStore(home.plans),
-        AuditLog(home.audit),
+        AuditLog(home.audit, key),
+        AnsweredQuestions(home.answers),
         read_secret(home.keys / "noise.key"),
         on_refusal=lambda refusal: update_status(home, refusal=refusal),
         ledger=PrivacyLedger(home.privacy),
@@ -260,23 +291,9 @@ def _brings_final_model(request: PlanRequest) -> bool:
     return isinstance(request, EvaluateTask) and request.part == "test"
 
 
-def _request_fields(request: PlanRequest) -> dict[str, Any]:
-    fields: dict[str, Any] = {"plan_sha256": request.plan.sha256()}
-    if isinstance(request, TrainTask):
-        fields |= {"stage": request.stage.value, "round": request.server_round}
-    if isinstance(request, EvaluateTask) and request.model == "personal":
-        fields["model"] = request.model
-    return fields
-
-
 def _policy_fields(active: ActivePolicy) -> dict[str, Any]:
     return {"policy_sha256": active.policy.sha256(), "to": active.federation}
 
 
-def _array_entry(name: str, tensor: Tensor) -> ArrayEntry:
-    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-    return ArrayEntry(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=data.nbytes)
-
-
-def _size(content: RecordDict) -> int:
-    return wire_bytes(content) + len(str(content.config_records[BODY][JSON]).encode())
+def _facts_behind(behind: PatientsBehind | None, few: Mapping[str, str]) -> dict[str, Any]:
+    return {"patients": behind.counts() if behind else None, "withheld": dict(few)}

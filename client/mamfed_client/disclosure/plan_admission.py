@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from mamfed_client.disclosure.plan_size import memory_gib, parameters_of
 from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import MamfedError, PlanError
 from mamfed_common.model.losses import check_loss
 from mamfed_common.model.malignancy_net import backbone_of
-from mamfed_common.plan import Stage, StagePlan, TrainingPlan
+from mamfed_common.plan import EvaluationPlan, Stage, StagePlan, TrainingPlan
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.signing import is_signed
 
 FLOOR = "min_sites"
-"""The only lower bound; all others are upper bounds."""
 
 
 class PolicyRefusal(MamfedError):
@@ -41,22 +41,27 @@ class PlanStatus(StrEnum):
 
 
 class BoundCheck(NamedTuple):
-    """One bound of the policy: the plan's value, the limit, and whether the value is within it."""
+    """One bound of the policy: the plan's value, the limit, and whether it is a lower limit."""
 
     name: str
     found: float
     allowed: float
-    fits: bool
+    is_lower: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Return whether the plan's value is within the limit."""
+        return self.found >= self.allowed if self.is_lower else self.found <= self.allowed
 
     @property
     def key(self) -> str:
         """Return the bound's key in ``site.yaml``."""
-        return f"policy.bounds.{'min' if self.name == FLOOR else 'max'}_{self.name}"
+        return f"policy.bounds.{'min' if self.is_lower else 'max'}_{self.name}"
 
     @property
     def limit(self) -> str:
         """Return the limit in words."""
-        return f"at {'least' if self.name == FLOOR else 'most'} {self.allowed:g}"
+        return f"at {'least' if self.is_lower else 'most'} {self.allowed:g}"
 
     def words(self) -> str:
         """Return the plan's value and the limit in words."""
@@ -67,15 +72,28 @@ def check_bounds(policy: Policy, plan: TrainingPlan) -> list[BoundCheck]:
     """Check a plan against each bound; a stage of 0 rounds is ignored."""
     stages = [plan.stage(stage) for stage in Stage if plan.stage(stage).rounds]
     bounds, sites = policy.bounds, plan.federation.min_sites
+    held_out = held_out_fractions(plan.evaluation)
     return [
-        _at_most("image_size", plan.image_size, bounds.max_image_size),
-        _at_most("rounds", sum(stage.rounds for stage in stages), bounds.max_rounds),
-        _at_most("local_epochs", _most(stages, "local_epochs"), bounds.max_local_epochs),
-        _at_most("local_steps", _local_steps(plan, stages), bounds.max_local_steps),
-        _at_most("learning_rate", _learning_rate(plan, stages), bounds.max_learning_rate),
-        _at_most("batch_size", _most(stages, "batch_size"), bounds.max_batch_size),
-        BoundCheck(FLOOR, sites, bounds.min_min_sites, sites >= bounds.min_min_sites),
+        BoundCheck("image_size", plan.image_size, bounds.max_image_size),
+        BoundCheck("rounds", sum(stage.rounds for stage in stages), bounds.max_rounds),
+        BoundCheck("local_epochs", _most(stages, "local_epochs"), bounds.max_local_epochs),
+        BoundCheck("local_steps", _local_steps(plan, stages), bounds.max_local_steps),
+        BoundCheck("learning_rate", _learning_rate(plan, stages), bounds.max_learning_rate),
+        BoundCheck("batch_size", _most(stages, "batch_size"), bounds.max_batch_size),
+        BoundCheck(FLOOR, sites, bounds.min_min_sites, is_lower=True),
+        BoundCheck("parameters", parameters_of(plan.network), bounds.max_parameters),
+        BoundCheck("memory_gib", memory_gib(plan), bounds.max_memory_gib),
+        BoundCheck("held_out_part", min(held_out), bounds.min_held_out_part, is_lower=True),
+        BoundCheck("held_out", sum(held_out), bounds.max_held_out),
     ]
+
+
+def held_out_fractions(evaluation: EvaluationPlan) -> list[float]:
+    """Return the fractions of the patients for testing and, if there are any, for validation."""
+    tested = 1 / evaluation.folds if evaluation.folds else evaluation.test_fraction
+    others = 1 - tested if evaluation.folds else 1.0
+    validated = round(evaluation.validation_fraction * others, 9)
+    return [tested, validated] if validated else [tested]
 
 
 def out_of_bounds(policy: Policy, plan: TrainingPlan) -> str:
@@ -151,10 +169,6 @@ def refused_by_person(plan: TrainingPlan) -> str:
     """Return a sentence saying that somebody here refused a plan, and how to reverse that."""
     name = plan.sha256()[:12]
     return f"this site refused plan {name}; mamfed-client plan approve {name} reverses that"
-
-
-def _at_most(name: str, found: float, allowed: float) -> BoundCheck:
-    return BoundCheck(name, found, allowed, found <= allowed)
 
 
 def _local_steps(plan: TrainingPlan, stages: Iterable[StagePlan]) -> float:

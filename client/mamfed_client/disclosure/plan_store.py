@@ -27,6 +27,10 @@ from mamfed_common.runtime.seal import sealed, unsealed
 from mamfed_common.runtime.text import NotTextError, read_text
 
 DECISIONS = "decisions.jsonl"
+MAX_PENDING = 20
+"""Most plans that wait for a decision; beyond it, the oldest go."""
+DROPPED = "dropped.json"
+"""File with the number of plans that went."""
 
 
 class Decision(StrEnum):
@@ -65,7 +69,36 @@ class PlanStore:
         path = self._path(plan.sha256())
         if not path.exists():
             private_directory(self._folder)
-            write_atomic(path, plan.to_yaml())
+            with home_lock(self._folder):
+                write_atomic(path, plan.to_yaml())
+                self._drop_oldest(keep=path)
+
+    def _drop_oldest(self, keep: Path) -> None:
+        """Remove the oldest undecided plans beyond :data:`MAX_PENDING`, and count them."""
+        decided = self.decisions()
+        paths = [p for p in self._by_age() if p.stem not in decided and p != keep]
+        oldest = paths[: max(0, len(paths) + 1 - MAX_PENDING)]
+        if oldest:
+            write_atomic(self._folder / DROPPED, f"{self.dropped() + len(oldest)}\n")
+        for path in oldest:
+            path.unlink(missing_ok=True)
+
+    def dropped(self) -> int:
+        """Return how many plans went undecided because more than :data:`MAX_PENDING` came."""
+        path = self._folder / DROPPED
+        try:
+            return int(read_text(path)) if path.exists() else 0
+        except ValueError:
+            return 0
+
+    def approvals(self, sha256: str) -> int:
+        """Return how often a person here approved a plan.
+
+        Raises:
+            SetupError: A line is damaged.
+        """
+        mine = [record.decision for record in self.history() if record.plan_sha256 == sha256]
+        return mine.count(Decision.APPROVED)
 
     def plans(self) -> list[StoredPlan]:
         """Return the plans received, newest last, without the files in :meth:`unusable`."""
@@ -79,8 +112,10 @@ class PlanStore:
         return [why for why in self._read_all() if isinstance(why, str)]
 
     def _read_all(self) -> list[StoredPlan | str]:
-        paths = sorted(self._folder.glob("*.yaml"), key=lambda path: path.stat().st_mtime_ns)
-        return [_read(path) for path in paths]
+        return [_read(path) for path in self._by_age()]
+
+    def _by_age(self) -> list[Path]:
+        return sorted(self._folder.glob("*.yaml"), key=lambda path: path.stat().st_mtime_ns)
 
     def find(self, prefix: str) -> StoredPlan:
         """Return the only plan whose SHA-256 starts with ``prefix``.

@@ -19,13 +19,20 @@ REMEDIES: dict[int, str] = {
     RefusalCode.OTHER_VERSION: "install the coordinator's version of mamfed",
     RefusalCode.EXTENSION_UNUSABLE: "install the package, or do not take part",
     RefusalCode.POLICY_UNREADABLE: "fix it; the change takes effect at the next message",
+    RefusalCode.BUDGET_SPENT: "raise it in policy.bounds in site.yaml, or wait",
     RefusalCode.DATA_UNUSABLE: "run mamfed-client preflight to check the data again",
 }
 """Remedies by code; the other refusals include their own."""
 
 PASSING = frozenset({RefusalCode.PLAN_NOT_APPROVED, RefusalCode.NOT_AT_THIS_HOUR})
 """Refusals of a site that only waits for a person or an hour."""
-OF_ONE_MODEL = frozenset({RefusalCode.NO_PERSONAL_MODEL, RefusalCode.NOTHING_TO_ADAPT_WITH})
+OF_ONE_SCORE = frozenset(
+    {
+        RefusalCode.NO_PERSONAL_MODEL,
+        RefusalCode.NOTHING_TO_ADAPT_WITH,
+        RefusalCode.TOO_FEW_PATIENTS,
+    }
+)
 """Refusals that cost a score only; the site still takes part in the run."""
 
 
@@ -36,7 +43,7 @@ def refusal_of(error: Exception, fault: RefusalCode) -> RecentRefusal | None:
         error: The reason. Texts of foreign errors stay in the log.
         fault: The code that leaves.
     """
-    if fault in OF_ONE_MODEL:
+    if fault in OF_ONE_SCORE:
         return None
     why = REFUSAL_CODES[fault].replace("the site", "this site", 1)
     if isinstance(error, PolicyRefusal):

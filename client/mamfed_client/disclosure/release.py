@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+from mamfed_client.disclosure.patients_behind import GROUPS
 from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.imaging.dicom_attributes import MAKERS
 from mamfed_client.site.policy import COUNTS, SPLIT, Policy, missing_for_training
@@ -20,6 +22,7 @@ from mamfed_common.protocol.tasks import (
     TrainTask,
 )
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 KNOWN_VENDORS = frozenset([*MAKERS, "unknown"])
 OTHER_VENDOR = "other"
 
@@ -75,8 +78,16 @@ def why_withheld(policy: Policy, request: PlanRequest) -> str:
     return "" if COUNTS in allowed else f"policy.release.metrics lacks {COUNTS!r}"
 
 
-def allowed_of(policy: Policy, request: PlanRequest, answer: Config) -> Config:
+def allowed_of(
+    policy: Policy, request: PlanRequest, answer: Config, few: Mapping[str, str] = NOTHING
+) -> Config:
     """Return an answer with only the values that may leave.
+
+    Args:
+        policy: The policy.
+        request: The request.
+        answer: The full answer.
+        few: Counts over too few patients, which stay with all that rests on them, and why.
 
     Raises:
         PolicyRefusal: What may leave is not a usable answer.
@@ -86,15 +97,20 @@ def allowed_of(policy: Policy, request: PlanRequest, answer: Config) -> Config:
         raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, withheld)
     if isinstance(answer, SiteDescription):
         splits = () if _denied(policy, SPLIT) else answer.splits
-        update = {"vendors": _known_vendors(answer.vendors), "splits": splits}
-        return answer.model_copy(update=update)
+        known = answer.model_copy(
+            update={"vendors": _known_vendors(answer.vendors), "splits": splits}
+        )
+        return rounded(known, policy.min_patients_to_report)
     if isinstance(answer, TrainReport):
         assert isinstance(request, TrainTask)
         _check_privacy(policy, answer)
-        few = cases(request.stage, answer.num_examples) < policy.min_cases_to_report
-        return answer.model_copy(update={"loss": None} if few or _denied(policy, "loss") else {})
+        cases_few = cases(request.stage, answer.num_examples) < policy.min_cases_to_report
+        stays = cases_few or few or _denied(policy, "loss")
+        return answer.model_copy(update={"loss": None} if stays else {})
     assert isinstance(answer, SiteScore)
-    return answer.model_copy(update=dict.fromkeys(_withheld_of_score(policy, answer)))
+    if few and all(name in few or not getattr(answer, name) for name in GROUPS.values()):
+        raise PolicyRefusal(RefusalCode.TOO_FEW_PATIENTS, "; ".join(few.values()))
+    return answer.model_copy(update=dict.fromkeys(_withheld_of_score(policy, answer, few)))
 
 
 def _check_privacy(policy: Policy, report: TrainReport) -> None:
@@ -119,13 +135,44 @@ def _check_privacy(policy: Policy, report: TrainReport) -> None:
         )
 
 
-def _withheld_of_score(policy: Policy, score: SiteScore) -> Iterator[str]:
-    """Yield the values to withhold: not allowed, of too few images, or of withheld counts."""
+def rounded(description: SiteDescription, minimum: int) -> SiteDescription:
+    """Return a description without small counts: one below the minimum becomes the minimum.
+
+    Images of fewer patients are counted in multiples of it. Only the images to train on stay exact,
+    because an update's weight is checked against them.
+    """
+    patients = {
+        purpose: {part: _at_least(count, minimum) for part, count in parts.items()}
+        for purpose, parts in description.patients.items()
+    }
+    images = {
+        purpose: {
+            part: count
+            if part == "train" or description.patients.get(purpose, {}).get(part, 0) >= minimum
+            else -(-count // minimum) * minimum
+            for part, count in parts.items()
+        }
+        for purpose, parts in description.images.items()
+    }
+    reasons = {
+        name: {key: _at_least(count, minimum) for key, count in getattr(description, name).items()}
+        for name in ("rejected", "left_out", "vendors")
+    }
+    return description.model_copy(update={"patients": patients, "images": images, **reasons})
+
+
+def _at_least(count: int, minimum: int) -> int:
+    return minimum if 0 < count < minimum else count
+
+
+def _withheld_of_score(policy: Policy, score: SiteScore, few: Collection[str]) -> Iterator[str]:
+    """Yield the values to withhold: not allowed, of too few, or of withheld counts."""
     for name in SiteScore.model_fields:
         required = REQUIRED_COUNTS.get(name, RequiredCounts(()))
         counts = [getattr(score, count) or 0 for count in required.images]
-        few = any(0 < count < policy.min_cases_to_report for count in counts)
-        if few or any(_denied(policy, n) for n in (name, *required.images, *required.other)):
+        small = any(0 < count < policy.min_cases_to_report for count in counts)
+        small = small or not {name, *required.images}.isdisjoint(few)
+        if small or any(_denied(policy, n) for n in (name, *required.images, *required.other)):
             yield name
 
 

@@ -113,6 +113,7 @@ class _Handlers:
         self.gate.admit(task)
         check_extensions(task.plan)
         global_state = unpack_weights(content, task, expected_state(task.plan))
+        self.gate.answered(task, global_state)
         local_norms = local_norms_of(self.norms, site, task)
         initial_state = state_to_train(global_state, local_norms, site, task)
         samples, benign = load_site(site, task.plan).training(task.plan, task.stage)
@@ -126,7 +127,8 @@ class _Handlers:
         loss = None if spent else result.loss
         report = TrainReport(num_examples=result.num_examples, loss=loss, privacy=spent)
         state = state_to_send(result.state, global_state, site, task)
-        return self.gate.release(task, report, state, global_state)
+        behind = self.gate.behind([*samples.images, *benign.images])
+        return self.gate.release(task, report, state, global_state, behind)
 
     def _trained(
         self,
@@ -169,9 +171,12 @@ class _Handlers:
         self.gate.admit(task)
         check_extensions(task.plan)
         data = load_site(site, task.plan)
-        model = _received_model(content, task, data.describe())
-        model = model_to_score(model, local_norms_of(self.norms, site, task), site, task)
+        received = _received_model(content, task, data.describe())
+        norms = local_norms_of(self.norms, site, task)
+        model = model_to_score(received, norms, site, task)
         folder = _keep_shared(self.models, site, task, model)
+        if earlier := self.gate.answered(task, received.state, received.painter):
+            return earlier
         if task.model == PERSONAL:
             checkpointer = self.checkpointer_of(f"{PERSONAL} {round_name(task, model.state, site)}")
             adapter = Adapter(data, self.hardware, self.gate, checkpointer, self.on_step)
@@ -183,7 +188,8 @@ class _Handlers:
         score = summarise(scores)
         if folder:
             folder.note_score(task.model, score, task.run)
-        return self.gate.release(task, score)
+        behind = self.gate.behind(samples.images, scores)
+        return self.gate.release(task, score, behind=behind)
 
 
 def make_client_app(

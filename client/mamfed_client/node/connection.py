@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import httpx
 
+from mamfed_client.disclosure.countersignatures import Countersignatures
 from mamfed_client.node.connection_errors import causes, explain
 from mamfed_client.node.flower_compat import (
     FleetHttpClient,
@@ -39,7 +40,13 @@ from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import OUTCOMES, REFUSED, STARTS_OVER, RunEnding, State
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError, SetupError
-from mamfed_common.protocol.versions import INSTANCE_HEADER, MAMFED_HEADER, RUN_HEADER
+from mamfed_common.protocol.versions import (
+    AUDIT_HEAD_HEADER,
+    AUDIT_SEAL_HEADER,
+    INSTANCE_HEADER,
+    MAMFED_HEADER,
+    RUN_HEADER,
+)
 from mamfed_common.security.certificates import check_validity
 
 logger = logging.getLogger(__name__)
@@ -62,6 +69,7 @@ class Connection:
         server: The coordinator's ``host:port``.
         end: Ends the process with an exit code.
         instance: Random name of this process, see ``versions.INSTANCE_HEADER``.
+        seals: Collects the coordinator's signatures over the audit log.
     """
 
     home: SiteHome
@@ -78,6 +86,7 @@ class Connection:
     stamp: tuple[int, int] = (0, 0)
     ended: RunEnding | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    seals: Countersignatures | None = None
 
     def answered(self) -> None:
         """Record an answer."""
@@ -195,6 +204,8 @@ class _Contact:
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers[MAMFED_HEADER] = __version__
         context.request.headers[INSTANCE_HEADER] = self._link.instance
+        if self._link.seals and (head := self._link.seals.header()):
+            context.request.headers[AUDIT_HEAD_HEADER] = head
         try:
             response = call_next(context)
         except httpx.TransportError as error:
@@ -214,6 +225,8 @@ class _Contact:
         elif response.is_success:
             self._link.answered()
             self._link.hear_of_run(response.headers.get(RUN_HEADER, ""))
+            if self._link.seals and (seal := response.headers.get(AUDIT_SEAL_HEADER)):
+                self._link.seals.keep(seal)
         elif not _is_flowers(response):
             logger.error("%d: %s", response.status_code, detail_of(response, "no reason given"))
 

@@ -30,6 +30,8 @@ from typing import Any
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+from mamfed_client.disclosure.active_policy import read_active_policy
+from mamfed_client.disclosure.countersignatures import Countersignatures
 from mamfed_client.node.connection import Connection, fleet_client
 from mamfed_client.node.flower_compat import (
     NodeStateFactory,
@@ -167,6 +169,9 @@ def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
     key = read_key(home.node_key, EllipticCurvePrivateKey)
     link = Connection(home, welcome.server, lambda code: _end(link, code))
     link.ended = read_status(home).ended
+    link.seals = Countersignatures(
+        home.audit, welcome.site, lambda: read_active_policy(home).trusted_keys
+    )
     tls_context(home)
     watchdog = Watchdog(link, silence_seconds)
     threading.Thread(target=watchdog.run, name="watchdog", daemon=True).start()

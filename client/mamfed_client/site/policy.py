@@ -101,6 +101,14 @@ class Bounds(Config):
         max_batch_size: Images per step.
         min_min_sites: Lowest ``federation.min_sites`` that a plan may set: the server averages
             the updates of no fewer sites than that.
+        max_parameters: Parameters of the network.
+        max_memory_gib: Estimated memory of a training step, see ``plan_size.py``.
+        min_held_out_part: Lowest fraction of the patients that a plan may use for validation
+            (unless it uses none) or for testing: a part of few patients would show each of them.
+        max_held_out: Highest fraction of validation and testing together, for the same reason.
+        max_rounds_a_year: Rounds that this site trains in 365 days, over all plans.
+        max_scores_a_year: Scores that it sends in 365 days.
+        max_splits_a_year: Different splits of its patients that are scored in 365 days.
         hours: Hours when this site answers, local time, e.g. ``19:00-07:00``; None: always. A round
             that began in time is finished.
     """
@@ -112,6 +120,13 @@ class Bounds(Config):
     max_learning_rate: float = Field(default=0.01, gt=0)
     max_batch_size: int = Field(default=16, ge=1)
     min_min_sites: int = Field(default=3, ge=1)
+    max_parameters: int = Field(default=50_000_000, ge=1)
+    max_memory_gib: float = Field(default=128, gt=0)
+    min_held_out_part: float = Field(default=0.05, ge=0, lt=1)
+    max_held_out: float = Field(default=0.6, gt=0, le=1)
+    max_rounds_a_year: int = Field(default=1000, ge=1)
+    max_scores_a_year: int = Field(default=1000, ge=1)
+    max_splits_a_year: int = Field(default=20, ge=1)
     hours: Hours | None = None
 
     def open_at(self, now: datetime) -> bool:
@@ -194,6 +209,9 @@ class Policy(Config):
         min_patients_a_round: Fewest patients whose images a round trains on: from the update of a
             round on one image, that image can be drawn (decision 0056).
         min_cases_to_report: Fewest images for which a mean or a count of lesions is released.
+        min_patients_to_report: Fewest patients for which a result or a count of a part is released,
+            and fewest by which the patients behind two results may differ. A smaller site trains,
+            and its scores stay here.
         privacy: Clipping and noise applied to an update before it leaves.
         personal: Whether this site adapts a run's final model to its own patients. That model stays
             here; its scores leave only if ``release`` allows it.
@@ -208,6 +226,7 @@ class Policy(Config):
     min_training_cases: int = Field(default=1, ge=1)
     min_patients_a_round: int = Field(default=10, ge=1)
     min_cases_to_report: int = Field(default=1, ge=1)
+    min_patients_to_report: int = Field(default=10, ge=1)
     privacy: Privacy = Privacy()
     personal: bool = True
     pages_name_patients: bool = False

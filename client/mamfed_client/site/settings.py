@@ -9,6 +9,7 @@
 ``plans/``          the plans received, and this site's decisions about them
 ``audit.jsonl``     the audit log: everything that left
 ``privacy.json``     what differential privacy has spent (``policy.privacy.patients``)
+``answers.json``    the questions answered, so that each is answered once
 ``state/``          the round in training
 ``models/``         the shared model of each run, and the personal model adapted from it
 ``status.json``     the current status
@@ -102,6 +103,11 @@ class SiteHome:
     def privacy(self) -> Path:
         """Return the ledger of what differential privacy has spent."""
         return self.path / "privacy.json"
+
+    @property
+    def answers(self) -> Path:
+        """Return the memory of the questions that this site has answered."""
+        return self.path / "answers.json"
 
     @property
     def state(self) -> Path:

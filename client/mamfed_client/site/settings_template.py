@@ -97,6 +97,18 @@ policy:
     max_batch_size: {max_batch_size}
     # Lowest min_sites that a plan may set: the server averages no fewer sites' updates than that.
     min_min_sites: {min_min_sites}
+    # Parameters of the network, and estimated memory of a training step.
+    max_parameters: {max_parameters}
+    max_memory_gib: {max_memory_gib}
+    # Fractions of the patients that a plan may hold out: at least this for validation (or none) and
+    # for testing, and at most this for both together.
+    min_held_out_part: {min_held_out_part}
+    max_held_out: {max_held_out}
+    # What this site answers in 365 days, over all plans: rounds, scores, and different splits of
+    # its patients. Within a plan, each question is answered once.
+    max_rounds_a_year: {max_rounds_a_year}
+    max_scores_a_year: {max_scores_a_year}
+    max_splits_a_year: {max_splits_a_year}
     # Hours when this site answers, local time, e.g. "19:00-07:00"; null: always.
     hours: {hours}
 
@@ -116,6 +128,11 @@ policy:
 
   # Fewest images for which a result is released.
   min_cases_to_report: 1
+
+  # Fewest patients for which a result or a count of validation or test patients is released, and
+  # fewest by which the patients behind two results may differ. A smaller site trains all the same,
+  # and its scores stay here.
+  min_patients_to_report: 10
 
   # Whether this site adapts a run's final model to its own patients. That model stays here, in
   # models/; its scores leave only if release allows it.

@@ -7,7 +7,7 @@ level(s), so that the input cannot be copied to the output; instance normalisati
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self, cast
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,11 @@ from mamfed_common.model.streaming_kernels import EPS, LEAKY_SLOPE, SeparableWei
 STREAMED_BYTES = 4 << 20
 STREAMED_PIXELS = 128 * 128
 """Maps below the first limit fit the cache; below the second the plain norm is exact enough."""
+
+
+Channels = Annotated[
+    tuple[Annotated[int, Field(le=1 << 16)], ...], Field(min_length=2, max_length=16)
+]
 
 
 class NetworkConfig(ExtensibleConfig):
@@ -45,7 +50,9 @@ class NetworkConfig(ExtensibleConfig):
     OMITTED: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str = "unet"
-    channels: tuple[int, ...] = Field(default=(32, 64, 128, 256, 256, 256), min_length=2)
+    channels: tuple[Annotated[int, Field(le=1 << 16)], ...] = Field(
+        default=(32, 64, 128, 256, 256, 256), min_length=2, max_length=16
+    )
     first_skip_level: int = Field(default=1, ge=0)
     stem: Literal[1, 2, 4] = 2
     head: Literal["subtraction", "direct"] = "subtraction"

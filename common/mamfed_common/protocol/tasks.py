@@ -38,6 +38,9 @@ class RefusalCode(IntEnum):
     PLAN_REFUSED = 111
     POLICY_UNREADABLE = 112
     EXTENSION_UNUSABLE = 113
+    TOO_FEW_PATIENTS = 114
+    ALREADY_ANSWERED = 115
+    BUDGET_SPENT = 116
     PRIVACY_SPENT = 117
 
 
@@ -57,6 +60,9 @@ REFUSAL_CODES: dict[int, str] = {
     RefusalCode.PLAN_REFUSED: "somebody at the site has refused this plan",
     RefusalCode.POLICY_UNREADABLE: "the site's policy cannot be read, so nothing leaves",
     RefusalCode.EXTENSION_UNUSABLE: "the site cannot use an extension that the plan names",
+    RefusalCode.TOO_FEW_PATIENTS: "the site keeps its scores: too few patients are behind them",
+    RefusalCode.ALREADY_ANSWERED: "the site has answered this question of the plan already",
+    RefusalCode.BUDGET_SPENT: "the site has answered as much in a year as its policy allows",
     RefusalCode.PRIVACY_SPENT: "the site's policy allows no more epsilon for its patients",
 }
 

@@ -25,6 +25,13 @@ INSTANCE_HEADER = "x-mamfed-instance"
 """HTTP header with a random number that a site's node draws at each start, 16 hex digits. It
 distinguishes two processes with the same identity, from a home that was copied."""
 
+AUDIT_HEAD_HEADER = "x-mamfed-audit-head"
+"""HTTP header of a site's request: ``COUNT SHA256`` of its audit log's last line, while the
+coordinator has not countersigned it yet. A coordinator of an older version ignores it."""
+
+AUDIT_SEAL_HEADER = "x-mamfed-audit-seal"
+"""HTTP header of the answer: ``COUNT SHA256 TIME SIGNATURE`` (``security/audit_seal.py``)."""
+
 
 @cache
 def flower_version() -> str:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
 from mamfed_common.protocol.versions import (
+    AUDIT_HEAD_HEADER,
     INSTANCE_HEADER,
     MAMFED_HEADER,
     flower_version,
@@ -33,6 +34,7 @@ from mamfed_common.protocol.versions import (
 )
 from mamfed_common.runtime.wording import span
 from mamfed_server.fleet.canonical import HEALTH, CanonicalRequest, read_request
+from mamfed_server.fleet.countersigning import Countersigner
 from mamfed_server.fleet.denial import App, Receive, RequestDenied, Scope, Send, send_denial
 from mamfed_server.fleet.fleet_requests import KEY_HEADER, VERSION_HEADER, key_of
 from mamfed_server.fleet.node_rules import VERIFIED, NodeRules
@@ -95,6 +97,7 @@ class RequestGuard:
         limits: Limits,
         on_contact: OnContact,
         closing: ClosingMessage | None = None,
+        countersigner: Countersigner | None = None,
     ) -> None:
         """Guard a SuperLink, and put the rules for nodes into it.
 
@@ -105,12 +108,14 @@ class RequestGuard:
             on_contact: Called for each request whose signature is right, with the site's name, the
                 number of its process (``versions.INSTANCE_HEADER``, unchecked) and its address.
             closing: Adds the run's state to each response; None: nothing is added.
+            countersigner: Signs the head of a site's audit log; None: none is signed.
         """
         self._app = link.app
         self._known = known
         self._limits = limits
         self._on_contact = on_contact
         self._closing = closing
+        self._countersigner = countersigner
         self._places: dict[str, asyncio.Semaphore] = {}
         self._uncollected = 0
         link.check_nodes_with(NodeRules, link=link)
@@ -158,17 +163,21 @@ class RequestGuard:
         body = await self._body(request, receive)
         self._uncollected += len(body)
         sent: list[Callable[[], None]] = []
+        verified: list[str] = []
 
         def on_verified() -> None:
             address = (scope.get("client") or ("unknown",))[0]
             self._on_contact(site, request.header(INSTANCE_HEADER), str(address))
+            verified.append(site)
             if self._closing:
                 sent.append(self._closing.on_answer(site))
 
         async def send_counted(event: MutableMapping[str, Any]) -> None:
             self._uncollected += len(event.get("body", b""))
-            if self._closing and event["type"] == "http.response.start":
-                event["headers"] = [*event.get("headers", ()), self._closing.header()]
+            if event["type"] == "http.response.start":
+                told = [self._closing.header()] if self._closing else []
+                told += await self._seal(request, verified)
+                event["headers"] = [*event.get("headers", ()), *told]
             await send(event)
 
         handed_on = request.scope(scope, body)
@@ -178,6 +187,15 @@ class RequestGuard:
         for inform in sent:
             inform()
         self._collect_garbage()
+
+    async def _seal(
+        self, request: CanonicalRequest, verified: list[str]
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the signature over the head of a site's audit log, if its request names one."""
+        head = request.header(AUDIT_HEAD_HEADER)
+        if not (self._countersigner and verified and head):
+            return []
+        return await asyncio.to_thread(self._countersigner.headers, verified[0], head)
 
     def _collect_garbage(self) -> None:
         if self._uncollected >= COLLECT_BYTES:

@@ -37,6 +37,7 @@ terminal.set_environment()
 
 from mamfed_server.admission.certificate_authority import load_plan_key  # noqa: E402
 from mamfed_server.admission.registry import Registry, SiteEntry  # noqa: E402
+from mamfed_server.fleet.countersigning import AUDIT_HEADS, Countersigner, rewritten  # noqa: E402
 from mamfed_server.fleet.duplicate_sites import DuplicateSites, warning  # noqa: E402
 from mamfed_server.fleet.link_transport import LinkTransport  # noqa: E402
 from mamfed_server.fleet.listener import TlsListener  # noqa: E402
@@ -85,7 +86,12 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         duplicates.seen(site, instance, address)
 
     closing = ClosingMessage(run)
-    guard = RequestGuard(link, registry, limits, on_contact, closing)
+    countersigner = Countersigner(
+        home.path / AUDIT_HEADS,
+        load_plan_key(home),
+        lambda site: log.write("audit log rewritten", site=site, warning=rewritten(site)),
+    )
+    guard = RequestGuard(link, registry, limits, on_contact, closing, countersigner)
     listener = _listener(home, settings, guard, limits, registry)
     status.set(state="listening", address=f"{settings.bind}:{listener.start()}")
     logger.info("listening on %s:%s", settings.bind, settings.port)

@@ -29,6 +29,7 @@ def site(folder, tmp_path):
 KEY = Ed25519PrivateKey.generate()
 ALL = {
     "min_patients_a_round": 4,  # of six malignant ones, four train
+    "min_patients_to_report": 1,
     "plans": {"approval": "within-bounds"},
     "release": {
         "arrays": ["*"],

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import load
 
 from mamfed_client.disclosure.active_policy import ActivePolicy
+from mamfed_client.disclosure.answered import AnsweredQuestions
 from mamfed_client.disclosure.audit_log import AuditLog, head_path_of, read_record
 from mamfed_client.disclosure.gate import Gate
 from mamfed_client.disclosure.plan_admission import PolicyRefusal
@@ -72,8 +73,14 @@ class Place:
         self.now = datetime(2026, 3, 1, 12)
         self.policy, self.broken = Policy(), False
         self.gate = Gate(
-            self.rules, self.store, AuditLog(self.path), b"secret", now=lambda: self.now
+            self.rules,
+            self.store,
+            AuditLog(self.path),
+            AnsweredQuestions(folder / "answers.json"),
+            b"secret",
+            now=lambda: self.now,
         )
+        self.start = state_of(build_network(plan.network, 0))
 
     def rules(self):
         if self.broken:
@@ -81,7 +88,7 @@ class Place:
         return ActivePolicy(self.policy, (KEY.public_key(),), "fed")
 
     def allow(self, *metrics, arrays=("*",), **more):
-        values = {"plans": {"approval": "within-bounds"}, **more}
+        values = {"plans": {"approval": "within-bounds"}, "min_patients_to_report": 1, **more}
         self.policy = Policy.model_validate(
             values | {"release": {"arrays": arrays, "metrics": metrics}}
         )
@@ -92,6 +99,14 @@ class Place:
 
     def train_task(self, server_round=1):
         return self.order(TrainTask, stage=Stage.PRETRAINING, server_round=server_round)
+
+    def ask(self, request):
+        return self.gate.answered(request, self.start)
+
+    def release(self, request, *answer, **more):
+        if not isinstance(request, Query):
+            self.ask(request)
+        return self.gate.release(request, *answer, **more)
 
     def fault_of(self, call, *words):
         with pytest.raises(PolicyRefusal) as refused:
@@ -145,7 +160,7 @@ def test_a_policy_that_cannot_be_read_lets_nothing_in_or_out(place):
     place.broken = True
     assert place.fault_of(place.gate.admit, place.order(Query)) is RefusalCode.POLICY_UNREADABLE
     assert (
-        place.fault_of(place.gate.release, place.order(Query), DESCRIPTION)
+        place.fault_of(place.release, place.order(Query), DESCRIPTION)
         is RefusalCode.POLICY_UNREADABLE
     )
     assert not place.path.exists()
@@ -158,7 +173,7 @@ def test_the_hour_holds_for_the_start_and_a_round_that_began_is_finished(place, 
     place.now = datetime(2026, 3, 1, 23)
     place.gate.admit(task)
     place.now = datetime(2026, 3, 2, 9)
-    assert place.gate.release(task, TrainReport(num_examples={"benign": 5}, loss=1), *update)
+    assert place.release(task, TrainReport(num_examples={"benign": 5}, loss=1), *update)
 
 
 def test_more_rounds_than_the_plan_has_are_not_trained(place):
@@ -196,7 +211,7 @@ def test_the_final_model_is_let_in_though_no_score_may_leave(place):
     for model in ("shared", "personal"):
         order = place.order(EvaluateTask, **SCORING, model=model)
         place.gate.admit(order)
-        assert place.fault_of(place.gate.release, order, SCORE) is RefusalCode.MAY_NOT_LEAVE
+        assert place.fault_of(place.release, order, SCORE) is RefusalCode.MAY_NOT_LEAVE
 
 
 def test_where_the_policy_wants_no_personal_model_none_is_begun_or_told(place):
@@ -205,7 +220,7 @@ def test_where_the_policy_wants_no_personal_model_none_is_begun_or_told(place):
     place.gate.admit(order)
     place.allow("images", "dice", personal=False)
     assert place.fault_of(place.gate.admit, order) is RefusalCode.NO_PERSONAL_MODEL
-    assert place.fault_of(place.gate.release, order, SCORE) is RefusalCode.NO_PERSONAL_MODEL
+    assert place.fault_of(place.release, order, SCORE) is RefusalCode.NO_PERSONAL_MODEL
     place.gate.admit(place.order(EvaluateTask, **SCORING))
 
 
@@ -227,28 +242,28 @@ def test_the_gate_checks_again_what_leaves(place, update):
     report, task = TrainReport(num_examples={"benign": 5}, loss=1), place.train_task()
     state, start = update
     place.allow("counts", "num_examples", arrays=["backbone.*"])
-    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
+    assert place.fault_of(place.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
     place.allow("counts", "num_examples", arrays=[])
-    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
+    assert place.fault_of(place.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
     place.allow("counts", "num_examples")
     extra = {**state, "extra": torch.zeros(1)}
     place.policy = place.policy.model_copy(
         update={"release": place.policy.release.model_copy(update={"arrays": ("[!e]*",)})}
     )
     assert (
-        place.fault_of(place.gate.release, task, report, extra, start | {"extra": torch.zeros(1)})
+        place.fault_of(place.release, task, report, extra, start | {"extra": torch.zeros(1)})
         is RefusalCode.MAY_NOT_LEAVE
     )
     place.store.decide(place.plan.sha256(), Decision.REFUSED)
     place.allow("counts", "num_examples")
-    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.PLAN_REFUSED
+    assert place.fault_of(place.release, task, report, *update) is RefusalCode.PLAN_REFUSED
     assert not place.path.exists()
 
 
 def test_allowed_weights_leave_with_their_very_bits(place, update):
     place.allow("counts", "num_examples", "loss")
     state, start = update
-    content = place.gate.release(
+    content = place.release(
         place.train_task(), TrainReport(num_examples={"benign": 5}, loss=0.5), state, start
     )
     assert state_sha256(unpack_state(content, start)) == state_sha256(state)
@@ -267,7 +282,7 @@ def test_allowed_weights_leave_with_their_very_bits(place, update):
 def test_a_loss_leaves_only_where_it_may(place, update, metrics, more, loss):
     place.allow("counts", "num_examples", *metrics, **more)
     report = TrainReport(num_examples={"benign": 5}, loss=0.123456)
-    content = place.gate.release(place.train_task(), report, *update)
+    content = place.release(place.train_task(), report, *update)
     assert unpack_body(content, TrainReport).loss == loss
     assert (b"0.123456" in str(content).encode()) is (loss is not None)
 
@@ -293,7 +308,7 @@ def test_a_loss_leaves_only_where_it_may(place, update, metrics, more, loss):
 )  # fmt: skip
 def test_of_a_score_leaves_what_is_allowed_and_over_enough_images(place, metrics, least, kept):
     place.allow(*metrics, min_cases_to_report=least)
-    content = place.gate.release(place.order(EvaluateTask, **SCORING), SCORE)
+    content = place.release(place.order(EvaluateTask, **SCORING), SCORE)
     expected = SCORE.model_dump(mode="json", include=kept)
     assert unpack_body(content, SiteScore).model_dump(mode="json", exclude_none=True) == expected
     assert place.entries()[-1].values == expected
@@ -304,7 +319,7 @@ def test_of_a_score_leaves_what_is_allowed_and_over_enough_images(place, metrics
 def test_what_is_over_one_image_is_over_few(place):
     place.allow(*SiteScore.model_fields, min_cases_to_report=2)
     one = SCORE.model_copy(update={"images": 1})
-    content = place.gate.release(place.order(EvaluateTask, **SCORING), one)
+    content = place.release(place.order(EvaluateTask, **SCORING), one)
     score = unpack_body(content, SiteScore)
     assert (score.images, score.dice, score.lesions, score.lesions_found) == (1, None, None, None)
 
@@ -312,13 +327,13 @@ def test_what_is_over_one_image_is_over_few(place):
 def test_counts_over_no_image_leave_as_they_are(place):
     place.allow(*SiteScore.model_fields, min_cases_to_report=5)
     nothing = SCORE.model_copy(update={"images": 0, "dice": None, "lesions": 0, "lesions_found": 0})
-    content = place.gate.release(place.order(EvaluateTask, **SCORING), nothing)
+    content = place.release(place.order(EvaluateTask, **SCORING), nothing)
     assert unpack_body(content, SiteScore).lesions == 0
 
 
 def test_free_text_in_a_description_stays(place):
     place.allow("counts")
-    content = place.gate.release(place.order(Query), DESCRIPTION)
+    content = place.release(place.order(Query), DESCRIPTION)
     assert unpack_body(content, SiteDescription).vendors == {"Hologic": 3, "unknown": 2, "other": 2}
     assert not re.search("Anna|1950|Acme", str(content) + place.path.read_text())
 
@@ -327,13 +342,15 @@ def test_clip_and_noise_are_put_on_before_the_update_leaves(place, update):
     _, start = update
     task, report = place.train_task(), TrainReport(num_examples={"benign": 5}, loss=1)
     place.allow("counts", "num_examples", privacy={"clip_norm": 0.5})
-    content = place.gate.release(task, report, *update)
+    content = place.release(task, report, *update)
     released = unpack_state(content, start)
     squares = sum(float((released[n].double() - start[n].double()).square().sum()) for n in start)
     assert squares**0.5 == pytest.approx(0.5, rel=1e-4)
     assert squares**0.5 <= 0.5
     place.allow("counts", "num_examples", privacy={"clip_norm": 0.5, "noise_multiplier": 2})
-    noisy = unpack_state(place.gate.release(task, report, *update), start)
+    assert place.fault_of(place.release, task, report, *update) is RefusalCode.ALREADY_ANSWERED
+    place.store.decide(place.plan.sha256(), Decision.APPROVED)
+    noisy = unpack_state(place.release(task, report, *update), start)
     noise = torch.cat([(noisy[n] - released[n]).flatten() for n in start])
     assert float(noise.std()) == pytest.approx(1.0, rel=0.1)
     # What the record names is what left, not what was trained.
@@ -353,7 +370,7 @@ def test_the_clip_holds_for_what_the_server_reads_after_rounding(place, update):
     assert update_norm(update_received(sent, start, "compact"), start) > 0.010001
     place.allow("counts", "num_examples", privacy={"clip_norm": 0.01})
     report = TrainReport(num_examples={"benign": 5}, loss=1)
-    content = place.gate.release(place.train_task(), report, state, start)
+    content = place.release(place.train_task(), report, state, start)
     released = unpack_update(content, start, "compact").state
     assert 0.00999 < update_norm(released, start) <= 0.01
 
@@ -363,17 +380,17 @@ def test_the_policy_names_arrays_as_the_network_does_however_they_travel(place, 
     task, report = place.train_task(), TrainReport(num_examples={"benign": 5}, loss=1)
     names = tuple(update[0])
     place.allow("counts", "num_examples", arrays=names)
-    sent = load(place.gate.release(task, report, *update)["arrays"]["weights"].data)
+    sent = load(place.release(task, report, *update)["arrays"]["weights"].data)
     assert {name.removesuffix("/scale") for name in sent} == set(names)
     place.allow("counts", "num_examples", arrays=names[1:])
-    assert place.fault_of(place.gate.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
+    assert place.fault_of(place.release, task, report, *update) is RefusalCode.MAY_NOT_LEAVE
 
 
 @pytest.mark.parametrize("wire", ["float32", "compact"])
 def test_what_left_is_recorded_array_by_array(place, update, wire):
     place.plan = place.plan.changed(federation={"wire": wire})
     place.allow("counts", "num_examples")
-    content = place.gate.release(
+    content = place.release(
         place.train_task(), TrainReport(num_examples={"benign": 5}, loss=1), *update
     )
     (entry,) = place.entries()
@@ -390,19 +407,19 @@ def test_what_left_is_recorded_array_by_array(place, update, wire):
 
 def test_what_cannot_be_recorded_does_not_leave(place):
     place.allow("counts")
-    place.gate.release(place.order(Query), DESCRIPTION)
+    place.release(place.order(Query), DESCRIPTION)
     head_path_of(place.path).unlink()
     with pytest.raises(AuditError):
-        place.gate.release(place.order(Query), DESCRIPTION)
+        place.release(place.order(Query), DESCRIPTION)
 
 
 def test_a_code_that_leaves_is_recorded_with_its_plan(place):
     place.allow("counts")
-    place.gate.release(place.order(Query), DESCRIPTION)
+    place.release(place.order(Query), DESCRIPTION)
     assert place.fault_of(place.gate.admit, place.train_task()) is RefusalCode.MAY_NOT_LEAVE
     assert place.gate.release_code(RefusalCode.MAY_NOT_LEAVE) is RefusalCode.MAY_NOT_LEAVE
     place.gate.admit(place.order(Query))
-    place.gate.release(place.order(Query), DESCRIPTION)
+    place.release(place.order(Query), DESCRIPTION)
     place.gate.release_code(RefusalCode.FAILED)  # a request that cannot be read is of no plan
     _, refused, _, unreadable = place.entries()
     assert (refused.kind, refused.values) == ("fault", {"fault": 106})
@@ -412,7 +429,7 @@ def test_a_code_that_leaves_is_recorded_with_its_plan(place):
 
 def test_no_line_holds_what_may_not_leave(place):
     place.allow("images")
-    place.gate.release(place.order(EvaluateTask, **SCORING), SCORE)
+    place.release(place.order(EvaluateTask, **SCORING), SCORE)
     assert json.loads(place.path.read_text())["values"] == {"images": 9}
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mamfed_client.cli.main import app
-from mamfed_client.disclosure.plan_store import Decision, PlanStore
+from mamfed_client.disclosure.plan_store import MAX_PENDING, Decision, PlanStore
 from mamfed_common.errors import SetupError
 
 
@@ -124,6 +124,10 @@ def test_a_plan_is_explained_against_the_bounds(run, store, tiny_plan):
         "learning_rate": True,
         "batch_size": True,
         "min_sites": True,
+        "parameters": True,
+        "memory_gib": True,
+        "held_out_part": True,
+        "held_out": True,
     }
 
 
@@ -172,3 +176,15 @@ def test_a_plan_is_approved_from_its_file_before_it_comes(run, store, tiny_plan,
 
 def test_showing_without_any_plan_is_an_error(run):
     assert "no plan has arrived yet" in str(run("show", code=1))
+
+
+def test_of_plans_that_nobody_decides_on_the_oldest_go_and_are_counted(store, tiny_plan):
+    decided = tiny_plan.changed(seed=1000)
+    store.remember(decided)
+    store.decide(decided.sha256(), Decision.APPROVED)
+    plans = [tiny_plan.changed(seed=seed) for seed in range(MAX_PENDING + 3)]
+    for plan in plans:
+        store.remember(plan)
+    kept = [stored.plan.seed for stored in store.plans()]
+    assert kept == [1000, *range(3, MAX_PENDING + 3)]
+    assert store.dropped() == 3

@@ -10,6 +10,7 @@ from tests.unit.client.guarded import ALL, write_policy
 from mamfed_client.disclosure.audit_log import read_record
 from mamfed_client.disclosure.gate import OpenGate
 from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_bounds
+from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.models.model_store import (
     MOST_RUNS,
     ModelFolder,
@@ -219,7 +220,9 @@ def test_where_no_score_may_leave_the_models_are_the_site_s_all_the_same(guarded
 
 
 def test_two_runs_and_their_models_do_not_mix(guarded, tiny_plan):
+    plans = PlanStore(guarded.home.plans)
     for run, seed in (("one", 1), ("two", 2)):
+        plans.decide(tiny_plan.sha256(), Decision.APPROVED)  # opens the plan's questions again
         for model in ("shared", "personal"):
             assert not score(
                 tiny_plan, guarded, model, weights(tiny_plan, seed), run=run
