@@ -28,6 +28,7 @@ from mamfed_common import __version__
 from mamfed_common.domain import Purpose
 from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.plan import Stage, TrainingPlan, cases
+from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.protocol.versions import MAMFED_HEADER, check_flower, flower_version, same_minor
 from mamfed_common.runtime.wording import counted, span
 from mamfed_common.security.enrolment import read_welcome
@@ -216,7 +217,8 @@ class Preflight:
             return "fail", f"{summary}; the policy requires {minimum} (min_training_cases)"
         few = [stage for stage, count in counts.items() if count < minimum]
         skipped = f"; takes no part in {few[0]}" if few else ""
-        return ("warn" if few else "pass"), summary + skipped
+        kept = _kept_scores(description, self.settings.policy.min_patients_to_report)
+        return ("warn" if few else "pass"), summary + skipped + kept
 
     def step_works(self, stage: Stage) -> Finding:
         """Train some real steps at the plan's size; report their time and memory."""
@@ -277,6 +279,16 @@ def _kinds(used: Mapping[Purpose, int]) -> str:
     counts = [f"{count} {kind.replace('_', ' ')}" for kind, count in used.items()]
     images = counted(sum(used.values()), "image")
     return f"{' and '.join(counts)} {images.partition(' ')[2]}" if len(counts) else images
+
+
+def _kept_scores(description: SiteDescription, minimum: int) -> str:
+    """Return which parts have too few patients for their scores to leave, in words."""
+    patients = description.patients.get("malignant", {})
+    counts = {"validation": patients.get("val", 0), "test": patients.get("test", 0)}
+    few = [f"{counted(n, f'{part} patient')}" for part, n in counts.items() if 0 < n < minimum]
+    if not few:
+        return ""
+    return f"; scores of {' and '.join(few)} stay here (min_patients_to_report is {minimum})"
 
 
 def _gib(size: float) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.domain import Part
+from mamfed_common.domain import PARTS, Part
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage
-from mamfed_common.protocol.tasks import EvaluateTask
+from mamfed_common.protocol.tasks import REFUSAL_CODES, EvaluateTask, RefusalCode
+from mamfed_common.runtime.wording import counted
 from mamfed_server.run.deadlines import evaluation_deadlines, personal_deadlines
 from mamfed_server.run.evaluation_round import Scores, evaluate_sites
 from mamfed_server.run.job import Job
@@ -18,6 +21,9 @@ from mamfed_server.run_folder.event_log import EventLog
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_server.strategy.protocol import Strategy
+
+KEPT = REFUSAL_CODES[RefusalCode.TOO_FEW_PATIENTS]
+"""The reason of a site that has too few patients for its scores to leave."""
 
 
 class Evaluations:
@@ -40,6 +46,7 @@ class Evaluations:
         self._job, self._plan, self._folder = job, job.plan, RunFolder(job.folder)
         self._strategy, self._poller, self._log = strategy, poller, log
         self.test_scores: dict[str, SiteScore] = {}
+        self._kept: dict[Part, set[str]] = {part: set() for part in PARTS}
         self.personal = Scores({}, {}, {})
 
     def validate(self, roster: Roster, state: State, record: RoundRecord) -> RoundRecord:
@@ -137,6 +144,21 @@ class Evaluations:
         result = evaluate_sites(
             self._poller, state, task, nodes, roster.descriptions, deadlines, painter
         )
-        for site, reason in result.failures.items():
-            self._log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")
+        self._note(task.part, what, result.failures, len(nodes))
         return result
+
+    def _note(self, part: Part, what: str, failures: Mapping[str, str], asked: int) -> None:
+        """Log the sites without a score; those that keep theirs, once for each part."""
+        kept = {site for site, reason in failures.items() if reason == KEPT}
+        new = kept - self._kept[part]
+        self._kept[part] |= kept
+        for site, reason in failures.items():
+            if site in new or site not in kept:
+                self._log.write("not scored", site=site, warning=f"{what}: {site}: {reason}")
+        if new:
+            self._log.write(
+                "warning",
+                warning=f"{what}: {len(kept)} of {counted(asked, 'site')} keep their scores, "
+                f"because too few patients are behind them: {', '.join(sorted(kept))}; their "
+                "updates count as before",
+            )
