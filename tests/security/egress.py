@@ -155,7 +155,11 @@ def run(folder: Path, seed: int) -> None:
         away.rename(data["cirrus"])
         ports: set[int] = set()
         own = {federation.port}
-        wait_until(lambda: _sampled(federation, homes, ports, own), "the run ends")
+        try:
+            wait_until(lambda: _sampled(federation, homes, ports, own), "the run ends", 600)
+        except TimeoutError:
+            print(federation.story())
+            raise
         code = federation.processes["server"].wait()
         attempts.judge("the run ends well through the proxy", code == 0, f"exit code {code}")
         for name in data:
