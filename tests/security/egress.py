@@ -14,25 +14,21 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
 import yaml  # noqa: E402
 from flwr.app import Message  # noqa: E402
-from flwr.proto.fleet_pb2 import PushMessagesRequest  # noqa: E402
-from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest  # noqa: E402
-from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
-    inflate_object_from_contents,
-)
 from safetensors.torch import load  # noqa: E402
 from tests.processes.deployment import Deployment, free_port, wait_until  # noqa: E402
 from tests.processes.intruder import processes_below  # noqa: E402
 from tests.processes.phantoms import small_plan  # noqa: E402
 from tests.security.lib.canaries import WORDS, Canaries  # noqa: E402
+from tests.security.lib.flower_wire import messages  # noqa: E402
 from tests.security.lib.judged import Judged  # noqa: E402
-from tests.security.lib.recording_proxy import RecordingProxy, Request  # noqa: E402
+from tests.security.lib.recording_proxy import RecordingProxy  # noqa: E402
 
 from mamfed_client.disclosure.audit_fields import array_entry, size_of  # noqa: E402
 from mamfed_client.disclosure.audit_log import Entry, read_record  # noqa: E402
@@ -42,34 +38,13 @@ from mamfed_server.settings import ServerHome  # noqa: E402
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort  # noqa: E402
 
 FLEET = "/v1/fleet/"
+FOLDER = "name of a data folder"
 KNOWN = {
     "register-node", "activate-node", "deactivate-node", "unregister-node", "pull-messages",
     "push-messages", "pull-object", "push-object", "send-node-heartbeat", "get-run", "get-fab",
     "confirm-message-received", "send-app-heartbeat",
 }  # fmt: skip
 """The paths of Flower's Fleet API."""
-
-
-def messages(requests: Iterable[Request]) -> Iterator[Message]:
-    """Put the messages of one site together from their parts."""
-    trees, parts = [], {}
-    for request in requests:
-        if request.path.endswith("push-messages"):
-            trees += list(PushMessagesRequest.FromString(request.body).message_object_trees)
-        if request.path.endswith("push-object"):
-            part = PushObjectRequest.FromString(request.body)
-            parts[part.object_id] = part.object_content
-    for tree in trees:
-        ids = set(_ids(tree))
-        message = inflate_object_from_contents(tree.object_id, {i: parts[i] for i in ids})
-        assert isinstance(message, Message)
-        yield message
-
-
-def _ids(tree: ObjectTree) -> Iterator[str]:
-    yield tree.object_id
-    for child in tree.children:
-        yield from _ids(child)
 
 
 def on_the_wire(message: Message) -> str:
@@ -101,7 +76,7 @@ def place(folder: Path, canaries: Canaries) -> dict[str, Path]:
     """Write three cohorts with words in them, below folders that are words themselves."""
     cohorts = {}
     for name, look in VENDORS.items():
-        path = folder / canaries.word("name of a folder") / name
+        path = folder / canaries.word(FOLDER) / name
         path.mkdir(parents=True)
         write_cohort(path, look, benign=8, malignant=10, seed=5)
         canaries.put_into(path)
@@ -230,6 +205,8 @@ def judge_words(
     }
     for where, content in searched.items():
         found = canaries.found_in(content)
+        if where == "in the sites' logs":  # the folder that the site's people chose may stand there
+            found = [place for place in found if place != FOLDER]
         attempts.judge(f"no word {where}", not found, found or f"{len(content)} bytes")
 
 

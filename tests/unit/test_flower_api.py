@@ -24,6 +24,7 @@ OTHER_SIDE = {
     "tests/security/lib/attempts_sites.py",
     "tests/security/lib/door.py",
     "tests/security/lib/scene.py",
+    "tests/security/lib/flower_wire.py",  # what a recording proxy makes of a site's requests
     "tests/unit/client/site/test_enrolment.py",  # Flower takes the keys that a site makes
     "tests/unit/server/fleet/federation.py",  # a node's requests to the listener
     "tests/unit/server/fleet/test_listener.py",  # a node's requests to the listener

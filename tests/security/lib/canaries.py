@@ -64,11 +64,10 @@ class Canaries:
         rows.append({**rows[2], "image": broken, "mask": ""})
         missing = f"images/{self.word('name of a missing file')}.dcm"
         rows.append({**rows[3], "image": missing, "mask": ""})
-        note = self.word("an unknown column")
         with (folder / "labels.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0], "note"])
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows({**row, "note": note} for row in rows)
+            writer.writerows(rows)
 
     def _put_tag(self, image: Path, tag: str) -> None:
         data = pydicom.dcmread(image)

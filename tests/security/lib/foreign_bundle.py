@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flwr.cli.build import build_fab_from_files
+from mamfed_common.protocol.flower_compat import build_fab_from_files
 
 PROJECT = """\
 [project]
