@@ -92,8 +92,8 @@ def redirect(federation: Deployment) -> int:
     return port
 
 
-def connections_of(federation: Deployment) -> set[int]:
-    """Return the remote ports of the sites' established connections."""
+def connections_of(federation: Deployment, served: set[int]) -> set[int]:
+    """Return the remote ports of the sites' connections, without those that a site serves."""
     inodes, ports = set(), set()
     sites = [p.pid for name, p in federation.processes.items() if name != "server"]
     for pid in {child for site in sites for child in processes_below(site)}:
@@ -105,8 +105,9 @@ def connections_of(federation: Deployment) -> set[int]:
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             words = line.split()
-            if words[3] == "01" and words[9] in inodes:
-                ports.add(int(words[2].split(":")[1], 16))
+            local, remote = (int(word.split(":")[1], 16) for word in words[1:3])
+            if words[3] == "01" and words[9] in inodes and local not in served:
+                ports.add(remote)
     return ports
 
 
@@ -151,7 +152,7 @@ def _sampled(
 ) -> bool:
     """Add the sites' present connections and own ports; return whether the run has ended."""
     own |= set(_loopback_ports(homes))
-    ports |= connections_of(federation)
+    ports |= connections_of(federation, own)
     return federation.processes["server"].poll() is not None
 
 
