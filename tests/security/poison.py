@@ -3,13 +3,17 @@
 Phantom sites train in this process by the real round loop. The attacker knows its own honest
 update, the plan and the guard. What must hold:
 
-* the mean (default): in no round does the attacker move the weights by more than
-  ``max_share`` x ``clip_update_norm_ratio`` times the median update, whatever it sends or declares;
-* the median: no value of a round's weights lies outside those of the honest sites, and the Dice of
-  the final weights is within ``NEAR`` of a run in which all sites are honest.
+* in no round does the attacker move the weights by more than ``max_share`` x
+  ``clip_update_norm_ratio`` times the median update, whatever it sends or declares;
+* with ``median``, no value of a round's weights lies outside those of the honest sites;
+* among five, the attacks lower the Dice of the final weights by at most ``NEAR`` on average, and
+  none by more than ``NOISE``: with the mean (default) all but the one that declares 10^7 images,
+  with ``median`` all eight.
 
-Lines that begin with ``figure`` state the Dice under the default, which no promise covers: a mean
-cannot tell a harmful update of ordinary length from an honest one.
+Runs so short differ by up to .05 by chance (``docs/decisions/0035-demo.md``); they are compared
+with the mean of ``CLEAN_RUNS`` honest runs of other seeds of the weights. Lines that begin with
+``figure`` state what no promise covers: a mean cannot tell a harmful update of ordinary length from
+an honest one, least of all among three.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import statistics
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -32,14 +37,24 @@ terminal.set_environment()
 
 import torch  # noqa: E402
 from tests.security.lib.attempts import Attempts  # noqa: E402
-from tests.security.lib.poisoned import Attack, Outcome, Size, Turn, run_poisoned  # noqa: E402
+from tests.security.lib.poisoned import (  # noqa: E402
+    Attack,
+    Outcome,
+    Poisoned,
+    Size,
+    Turn,
+    plan_of,
+    run_poisoned,
+)
 
 from mamfed_common.model.state_dict import State  # noqa: E402
 from mamfed_common.plan import FederationPlan  # noqa: E402
 from mamfed_server.aggregation.validation import distance, shortened  # noqa: E402
 
-NEAR = 0.02
-"""Dice by which an attack may lower the result."""
+NEAR, NOISE = 0.02, 0.05
+"""Dice by which attacks may lower the result, on average and each."""
+CLEAN_RUNS = 3
+VAST = "10^7 declared, sign-flipped"
 DEFAULT = FederationPlan()
 BOUND = DEFAULT.max_share * DEFAULT.clip_update_norm_ratio
 FULL, QUICK = Size(12, 6, 16, 60), Size(2, 1, 4, 4)
@@ -94,7 +109,7 @@ ATTACKS: dict[str, tuple[Attack, frozenset[str]]] = {
     "random noise": (noise, frozenset()),
     "zeros": (zeros, frozenset()),
     "wrong masks": (honest, frozenset({"labels"})),
-    "10^7 declared, sign-flipped": (flipped, frozenset({"vast"})),
+    VAST: (flipped, frozenset({"vast"})),
     "constant drift": (drift, frozenset()),
     "NaN and 1e30": (impossible, frozenset()),
 }
@@ -105,7 +120,8 @@ class Case(NamedTuple):
 
     sites: int
     strategy: str | None
-    attack: str
+    attack: str = ""
+    weights_seed: int = 0
 
     def words(self) -> str:
         """Return it in words."""
@@ -118,22 +134,43 @@ def run_case(case: Case, size: Size, seed: int) -> Outcome:
     attack, kinds = ATTACKS.get(case.attack, (None, frozenset[str]()))
     with tempfile.TemporaryDirectory() as folder:
         return run_poisoned(
-            Path(folder) / "run", case.sites, size, seed, case.strategy, attack, kinds
+            Path(folder) / "run",
+            plan_of(size, seed + case.weights_seed, case.strategy),
+            Poisoned(case.sites, size, seed, attack, kinds),
         )
 
 
-def judge(attempts: Attempts, case: Case, found: Outcome, clean: Outcome, *, dice: bool) -> None:
-    """Note what held in a case."""
-    change = found.dice - clean.dice
-    fact = f"Dice {found.dice:.3f} ({change:+.3f}), reach {found.reach:.2f} median updates"
-    flaw = ""
-    if case.strategy is None and found.reach > BOUND * 1.001:
-        flaw = f"it moved the weights by {found.reach:.2f} median updates, {BOUND:g} at most"
-    if case.strategy == "median" and found.outside:
-        flaw = f"{found.outside} values outside those of the honest sites"
-    if case.strategy == "median" and case.sites == 5 and dice and change < -NEAR:
-        flaw = f"Dice fell by {-change:.3f}"
-    attempts.note(case.words(), flaw, fact)
+class Judge:
+    """Judges the attacks on one kind of federation."""
+
+    def __init__(self, attempts: Attempts, clean: float, *, dice: bool) -> None:
+        """Compare with a clean Dice, if ``dice`` is to be judged at all."""
+        self.attempts, self.clean, self.dice = attempts, clean, dice
+        self.changes: list[float] = []
+
+    def attack(self, case: Case, found: Outcome) -> None:
+        """Note what held in an attack."""
+        change = found.dice - self.clean
+        fact = f"Dice {found.dice:.3f} ({change:+.3f}), reach {found.reach:.2f} median updates"
+        flaw = ""
+        if found.reach > BOUND * 1.001:
+            flaw = f"it moved the weights by {found.reach:.2f} median updates, {BOUND:g} at most"
+        if case.strategy == "median" and found.outside:
+            flaw = f"{found.outside} values outside those of the honest sites"
+        if self.dice and case.sites == 5 and (case.strategy or case.attack != VAST):
+            self.changes.append(change)
+            if change < -NOISE:
+                flaw = f"Dice fell by {-change:.3f}"
+        self.attempts.note(case.words(), flaw, fact)
+
+    def together(self, case: Case) -> None:
+        """Note the mean change of all attacks that were judged by Dice."""
+        if not self.changes:
+            return
+        mean = statistics.fmean(self.changes)
+        words = f"{len(self.changes)} attacks by one of 5, {case.strategy or 'mean (default)'}"
+        flaw = f"Dice fell by {-mean:.3f} on average" if mean < -NEAR else ""
+        self.attempts.note(words, flaw, f"Dice {mean:+.3f} on average")
 
 
 def main() -> None:
@@ -144,24 +181,34 @@ def main() -> None:
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
-    size = QUICK if given.quick else FULL
-    plans = [(sites, strategy) for sites in (5, 3) for strategy in (None, "median")]
-    names = ["", *ATTACKS]
+    size, names, clean_runs = FULL, list(ATTACKS), CLEAN_RUNS
+    kinds = [Case(sites, strategy) for sites in (5, 3) for strategy in (None, "median")]
     if given.quick:
-        plans, names = [(5, "median"), (3, None)], ["", *list(ATTACKS)[5:]]
-    cases = [Case(*plan, name) for plan in plans for name in names]
+        size, names, clean_runs = QUICK, names[5:], 1
+        kinds = [Case(5, "median"), Case(3, None)]
     attempts = Attempts()
     workers = 1 if given.quick else min(2, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
-        running = [pool.submit(run_case, case, size, seed) for case in cases]
-        clean = Outcome()
-        for case, future in zip(cases, running, strict=True):
-            found = future.result()
-            if not case.attack:
-                clean = found
-                print(f"figure  {case.words()}: Dice {found.dice:.3f}", flush=True)
-                continue
-            judge(attempts, case, found, clean, dice=not given.quick)
+
+        def start(case: Case) -> Future[Outcome]:
+            return pool.submit(run_case, case, size, seed)
+
+        running = [
+            (
+                kind,
+                [start(kind._replace(weights_seed=n)) for n in range(clean_runs)],
+                [(case, start(case)) for case in (kind._replace(attack=name) for name in names)],
+            )
+            for kind in kinds
+        ]
+        for kind, honest_runs, attacked in running:
+            clean = [future.result().dice for future in honest_runs]
+            told = ", ".join(f"{dice:.3f}" for dice in clean)
+            print(f"figure  {kind.words()}: Dice {told}", flush=True)
+            judge = Judge(attempts, statistics.fmean(clean), dice=not given.quick)
+            for case, future in attacked:
+                judge.attack(case, future.result())
+            judge.together(kind)
     attempts.finish()
 
 

@@ -216,25 +216,16 @@ def _outside(state: State, honest: list[State]) -> int:
     return count
 
 
-def run_poisoned(
-    folder: Path,
-    sites: int,
-    size: Size,
-    seed: int,
-    strategy: str | None,
-    attack: Attack | None,
-    kinds: frozenset[str] = frozenset(),
-) -> Outcome:
+def run_poisoned(folder: Path, plan: TrainingPlan, poisoned: Poisoned) -> Outcome:
     """Run a federation with an attacker and measure what became of it."""
     torch.set_num_threads(1)
-    plan, outcome = plan_of(size, seed, strategy), Outcome()
-    poisoned = Poisoned(sites, size, seed, attack, kinds)
+    outcome, sites = Outcome(), len(poisoned.names)
     with watched(outcome):
         run_job(
             Job(plan=plan, folder=folder, num_nodes=sites),
             InProcessTransport(poisoned.app(), sites),
         )
     state = load_checkpoint(folder / "checkpoints" / "final.safetensors").state
-    tested = cohort(seed, -1, size.tested)
+    tested = cohort(poisoned.seed, -1, poisoned.size.tested)
     outcome.dice = summarise(evaluate(state, tested, plan, device=CPU)).dice or 0.0
     return outcome
