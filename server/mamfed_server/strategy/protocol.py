@@ -119,6 +119,8 @@ class Strategy(Protocol):
     ) -> TrainInstructions:
         """Choose the sites to ask and the weights to send.
 
+        A round with too few updates is done again, and this is called again for it.
+
         Args:
             stage: The stage.
             server_round: The round of the stage, from 1.

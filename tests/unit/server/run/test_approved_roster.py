@@ -164,7 +164,8 @@ def test_a_site_that_calls_itself_by_another_name_does_not_take_part(tmp_path, p
 @pytest.mark.parametrize("count", [-1, 10**18])
 def test_a_description_with_an_impossible_count_is_refused(tmp_path, plan, count):
     sites = Sites()
-    sites.descriptions["bea"] = description("bea", benign=count)
+    impossible = {"images": {"benign": {"train": count}}}
+    sites.descriptions["bea"] = description("bea").model_copy(update=impossible)
     folder = federate(sites, plan, tmp_path / "run", min_sites=2)
     assert all(record.expected == ("ada", "cleo") for record in folder.rounds())
 
