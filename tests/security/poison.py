@@ -6,14 +6,13 @@ update, the plan and the guard. What must hold:
 * in no round does the attacker move the weights by more than ``max_share`` x
   ``clip_update_norm_ratio`` times the median update, whatever it sends or declares;
 * with ``median``, no value of a round's weights lies outside those of the honest sites;
-* among five, the attacks lower the Dice of the final weights by at most ``NEAR`` on average, and
-  none by more than ``NOISE``: with the mean (default) all but the one that declares 10^7 images,
-  with ``median`` all eight.
+* with ``median`` among five, the attacks lower the Dice of the final weights by at most ``NEAR`` on
+  average, and none by more than ``NOISE``.
 
 Runs so short differ by up to .05 by chance (``docs/decisions/0035-demo.md``); they are compared
 with the mean of ``CLEAN_RUNS`` honest runs of other seeds of the weights. Lines that begin with
-``figure`` state what no promise covers: a mean cannot tell a harmful update of ordinary length from
-an honest one, least of all among three.
+``figure`` and the Dice under the mean state what no promise covers: a mean cannot tell a harmful
+update of ordinary length from an honest one, least of all among three.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ from mamfed_server.aggregation.validation import distance, shortened  # noqa: E4
 NEAR, NOISE = 0.02, 0.05
 """Dice by which attacks may lower the result, on average and each."""
 CLEAN_RUNS = 3
-VAST = "10^7 declared, sign-flipped"
 DEFAULT = FederationPlan()
 BOUND = DEFAULT.max_share * DEFAULT.clip_update_norm_ratio
 FULL, QUICK = Size(12, 6, 16, 60), Size(2, 1, 4, 4)
@@ -109,7 +107,7 @@ ATTACKS: dict[str, tuple[Attack, frozenset[str]]] = {
     "random noise": (noise, frozenset()),
     "zeros": (zeros, frozenset()),
     "wrong masks": (honest, frozenset({"labels"})),
-    VAST: (flipped, frozenset({"vast"})),
+    "10^7 declared, sign-flipped": (flipped, frozenset({"vast"})),
     "constant drift": (drift, frozenset()),
     "NaN and 1e30": (impossible, frozenset()),
 }
@@ -157,7 +155,7 @@ class Judge:
             flaw = f"it moved the weights by {found.reach:.2f} median updates, {BOUND:g} at most"
         if case.strategy == "median" and found.outside:
             flaw = f"{found.outside} values outside those of the honest sites"
-        if self.dice and case.sites == 5 and (case.strategy or case.attack != VAST):
+        if self.dice and case.sites == 5 and case.strategy == "median":
             self.changes.append(change)
             if change < -NOISE:
                 flaw = f"Dice fell by {-change:.3f}"
@@ -168,7 +166,7 @@ class Judge:
         if not self.changes:
             return
         mean = statistics.fmean(self.changes)
-        words = f"{len(self.changes)} attacks by one of 5, {case.strategy or 'mean (default)'}"
+        words = f"{len(self.changes)} attacks by one of 5, {case.strategy}"
         flaw = f"Dice fell by {-mean:.3f} on average" if mean < -NEAR else ""
         self.attempts.note(words, flaw, f"Dice {mean:+.3f} on average")
 

@@ -26,7 +26,8 @@ class StagePlan(Config):
             moments of the site's last round of the stage, which stay on its own disk.
         learning_rate: AdamW's peak learning rate. It rises over the first tenth of the stage and
             falls along a cosine to nearly 0 at the end of the stage, across rounds.
-        quorum: Number of accepted updates below which a round, and so the run, fails.
+        quorum: Number of accepted updates below which a round is done again (in a simulation: the
+            run fails).
         deadline_seconds: Maximum time that the server waits for a site's answer in a round.
         min_deadline_seconds: Minimum of that time. Between the two, a site gets three times as long
             as its slowest recent round took.

@@ -41,9 +41,9 @@ def page(plan: TrainingPlan, sites: Sequence[str] | None, runs: Path | None) -> 
 
 
 def tolerance(plan: TrainingPlan, sites: Sequence[str] | None = None) -> list[str]:
-    """Return how many sites a round can lose before the run fails, given the approved sites."""
+    """Return how many sites a round can lose before the run waits, given the approved sites."""
     required = min_updates(plan)
-    rule = f"a round needs {counted(required, 'accepted update')}; with fewer, the run fails"
+    rule = f"a round needs {counted(required, 'accepted update')}; with fewer, it is done again"
     if sites is None:
         return [f"{rule}: of {required} sites none may be missing, of {required + 1} one may"]
     available, spare = len(sites), len(sites) - required
@@ -53,8 +53,8 @@ def tolerance(plan: TrainingPlan, sites: Sequence[str] | None = None) -> list[st
         return [f"{rule}; {approved}: start refuses the plan until {more} can take part"]
     if spare == 0:
         return [
-            f"{rule}; {approved}: none may be missing, so one site that is offline, late or "
-            "refused ends the run (resume it when the site is back); "
+            f"{rule}; {approved}: none may be missing, so the run waits for each site that is "
+            "offline, late or refused; "
             f"approve {required + 1} sites or lower min_sites to tolerate a loss"
         ]
     return [f"{rule}; {approved}: {counted(spare, 'site')} may be missing from a round"]
