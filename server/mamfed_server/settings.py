@@ -218,7 +218,8 @@ max_body_mib: {max_body_mib}
 # Maximum time to receive a body, in seconds.
 body_seconds: {body_seconds}
 
-# Maximum number of open connections from one address. Sites behind one firewall share an address.
+# Maximum number of open connections from one address, a quarter of them before a site has shown its
+# certificate. Sites behind one firewall share an address; each has at most 16.
 connections_per_address: {connections_per_address}
 
 # Validity of new certificates, in days. Sites renew with enroll, approve and join.

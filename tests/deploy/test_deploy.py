@@ -20,6 +20,7 @@ from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_common import errors
 from mamfed_common.plan import read_plan
 from mamfed_common.runtime.lock import exclusive_lock
+from mamfed_server.fleet.connections import MOST_CONNECTIONS, RESERVED_DESCRIPTORS
 from mamfed_server.settings import ServerHome, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -232,6 +233,14 @@ def test_a_unit_starts_a_command_of_ours(path):
     check_command(Path(program).name, arguments)
     assert unit_values(path, "UMask") == ["0077"]
     assert unit_values(path, "Restart") == ["always"]
+
+
+def test_a_coordinator_has_descriptors_for_its_connections_and_files():
+    needed = MOST_CONNECTIONS + 2 * RESERVED_DESCRIPTORS
+    (unit,) = [path for path in UNITS if "server" in path.name]
+    assert int(unit_values(unit, "LimitNOFILE")[0]) > needed
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["coordinator"]
+    assert service["ulimits"]["nofile"] > needed
 
 
 def test_a_unit_stays_down_only_after_documented_codes_that_need_a_person():

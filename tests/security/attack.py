@@ -44,6 +44,7 @@ OPEN_FILES = 1024
 MEGABYTE = 10**6
 MOST_MEGABYTES = 500
 ROUNDS = 4
+QUICK_IDLE = 300
 
 
 def main() -> None:
@@ -71,7 +72,7 @@ def _make(scene: Scene, notes: Attempts, idle: int) -> None:
             flaw = attempt.run(scene)
         except Exception as error:
             flaw = f"{type(error).__name__}: {error}"
-        notes.note(attempt.name, flaw)
+        notes.note(attempt.name, flaw, f"{resident(scene.pid) / MEGABYTE:.0f} MB")
 
 
 def _quick(folder: Path, seed: int, notes: Attempts) -> None:
@@ -88,7 +89,7 @@ def _quick(folder: Path, seed: int, notes: Attempts) -> None:
         for node in nodes.values():
             transport.push(node, "query", pack(Query(plan=TrainingPlan())), 600.0)
         wait_until(scene.fetch, "both sites are asked", 10)
-        _make(scene, notes, 300)
+        _make(scene, notes, QUICK_IDLE)
         held = federation.link.exchanges.held_bytes()
         notes.note("nothing that was refused is kept", f"{held} bytes" if held else "")
     finally:
@@ -112,7 +113,7 @@ def _full(folder: Path, seed: int, notes: Attempts) -> None:
         running.start_server(plan)
         server = running.processes["server"]
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-        running.wait_for_listener()
+        wait_until(lambda: _listens(running), "the coordinator listens")
         scene = _scene(running, folder, seed)
         idle_bytes = resident(scene.pid)
         watch = MemoryWatch(scene.pid)
@@ -123,6 +124,12 @@ def _full(folder: Path, seed: int, notes: Attempts) -> None:
         _make(scene, notes, attempts_load.IDLE)
         _note_the_run(running, scene, notes)
         watch.note(notes, idle_bytes)
+
+
+def _listens(running: Deployment) -> bool:
+    """Return whether the server process has taken the status file over from its supervisor."""
+    status = running.server_home / "status.json"
+    return status.exists() and '"listening"' in status.read_text()
 
 
 def _scene(running: Deployment, folder: Path, seed: int) -> Scene:

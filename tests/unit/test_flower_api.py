@@ -20,6 +20,7 @@ SOURCES = [
 PUBLIC = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
 OTHER_SIDE = {
     "tests/security/lib/attempts_http.py",  # whatever a node may send, and what it may not
+    "tests/security/lib/attempts_keys.py",
     "tests/security/lib/attempts_load.py",
     "tests/security/lib/attempts_sites.py",
     "tests/security/lib/door.py",

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -138,7 +138,9 @@ class Registry:
             return self._cache[site][1] if site in self._cache else None
 
     def check(self, certificate_der: bytes, node_public_key_der_sha256: str | None) -> SiteEntry:
-        """Return the entry of the site with this certificate; TLS has verified chain and dates.
+        """Return the entry of the site with this certificate, whose chain TLS has verified.
+
+        The dates are checked again: a connection may outlive its certificate.
 
         Args:
             certificate_der: The site's certificate.
@@ -147,7 +149,7 @@ class Registry:
 
         Raises:
             LinkError: The site is unknown or revoked, or the certificate is not registered for
-                this node key.
+                this node key, or not valid now.
             OSError: The registry cannot be read.
         """
         presented = _identity_in(certificate_der)
@@ -163,6 +165,12 @@ class Registry:
         if presented.serial not in {certificate.serial for certificate in entry.certificates}:
             raise LinkError(
                 f"certificate of {presented.site} has a serial number that is unknown here"
+            )
+        if not presented.not_before <= datetime.now(UTC) <= presented.not_after:
+            until = f"{presented.not_after:%Y-%m-%d %H:%M}"
+            raise LinkError(
+                f"certificate of {presented.site} is valid until {until} UTC; renew it with "
+                "mamfed-client enroll"
             )
         return entry
 
@@ -206,6 +214,8 @@ class _Identity(NamedTuple):
     site: str
     fingerprint: str
     serial: str
+    not_before: datetime
+    not_after: datetime
 
 
 def site_in(certificate_der: bytes) -> str:
@@ -225,7 +235,13 @@ def _identity_in(certificate_der: bytes) -> _Identity:
         site, uri = names_in(certificate, "certificate")
     except (ValueError, SetupError):
         raise LinkError("certificate is not one of a mamfed site") from None
-    return _Identity(site, uri.removeprefix(URI_PREFIX), f"{certificate.serial_number:x}")
+    return _Identity(
+        site,
+        uri.removeprefix(URI_PREFIX),
+        f"{certificate.serial_number:x}",
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
 
 
 def _stamps(folder: Path) -> dict[str, _Stamp]:

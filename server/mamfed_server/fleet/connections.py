@@ -29,6 +29,14 @@ STRANGERS_SHARE = 4
 """Strangers have a quarter of all room, and of each address's."""
 
 
+def _nothing() -> None:
+    """Do nothing: the connection is closed."""
+
+
+def _yes() -> bool:
+    return True
+
+
 @dataclass(eq=False)
 class Connection:
     """One accepted connection.
@@ -44,7 +52,7 @@ class Connection:
     address: str
     close: Callable[[], None]
     since: float
-    is_idle: Callable[[], bool] = lambda: True
+    is_idle: Callable[[], bool] = _yes
     site: str = ""
 
 
@@ -105,8 +113,13 @@ class Connections:
         )
 
     def closed(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Forget a connection.
+
+        Its functions refer back to it: such a cycle would hold its TLS buffers, 0.3 MB, until
+        Python's collector happens to run.
+        """
         self._open.pop(connection, None)
+        connection.close, connection.is_idle = _nothing, _yes
 
     def all(self) -> list[Connection]:
         """Return the open connections, oldest first."""
@@ -132,8 +145,9 @@ class Connections:
 
     def _turn_away(self, connection: Connection) -> None:
         self.turned_away += 1
+        close = connection.close
         self.closed(connection)
-        connection.close()
+        close()
 
 
 def _most_frequent(holders: Iterable[str]) -> str:

@@ -130,9 +130,13 @@ class Gate:
     async def _greet(self, raw: socket.socket, connection: Connection) -> None:
         """Begin TLS; from then on, the connection's protocol is in charge of it.
 
+        TLS allocates 0.3 MB; a connection that sends nothing does not get so far.
+
         Raises:
-            OSError: There was no TLS, within its time.
+            OSError: There was no TLS within its time (a TimeoutError is one).
         """
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            await self._first_byte(raw)
         await self._loop.connect_accepted_socket(
             lambda: self._protocols(connection),
             raw,
@@ -140,6 +144,21 @@ class Gate:
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=CLOSING_SECONDS,
         )
+
+    async def _first_byte(self, raw: socket.socket) -> None:
+        """Wait until there is something to read.
+
+        Raises:
+            OSError: The other side has hung up.
+        """
+        readable = asyncio.Event()
+        self._loop.add_reader(raw, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(raw)
+        if not raw.recv(1, socket.MSG_PEEK):
+            raise ConnectionResetError
 
     def _tick(self) -> None:
         if not self._is_open:

@@ -269,6 +269,7 @@ def _tls(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0  # a resumed session would not show its certificate again
     context.load_verify_locations(ca)
     context.load_cert_chain(certificate, key)
     return context

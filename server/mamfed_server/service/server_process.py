@@ -49,6 +49,7 @@ from mamfed_server.run.run import run_job  # noqa: E402 - set_environment must c
 from mamfed_server.run.state import RunState  # noqa: E402
 from mamfed_server.run_folder.event_log import EventLog  # noqa: E402
 from mamfed_server.run_folder.folder import PLAN  # noqa: E402
+from mamfed_server.service.server_log import log_to_stderr  # noqa: E402
 from mamfed_server.service.status_file import StatusFile  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
 
@@ -158,12 +159,7 @@ def main() -> None:
     # twenty times as much next to another process, such as a site on the same machine.
     torch.set_num_threads(1)
     os.umask(0o077)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    flower = logging.getLogger("flwr")
-    flower.setLevel(logging.INFO)  # DEBUG writes four lines a second for each waiting site
-    flower.handlers.clear()
+    log_to_stderr()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

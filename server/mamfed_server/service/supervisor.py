@@ -14,7 +14,14 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mamfed_common.errors import LinkError, MamfedError, PlanError, RunError, SetupError
+from mamfed_common.errors import (
+    LinkError,
+    MamfedError,
+    OutputError,
+    PlanError,
+    RunError,
+    SetupError,
+)
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.versions import check_flower
 from mamfed_common.runtime.child_processes import how_it_ended, module_command
@@ -39,7 +46,8 @@ FINAL_CODES = frozenset({0, 3, 5, 6, 7, 9})
 """Exit codes of the server process after which a restart would not help."""
 
 MAX_CRASHES = 10
-"""Consecutive crashes without a completed round after which the run is given up."""
+"""Consecutive crashes without a completed round after which the run is given up. An end for lack of
+room on the disk, or of descriptors, is none: it is tried again every half minute."""
 
 FOLLOW_SECONDS = 0.5
 
@@ -204,6 +212,8 @@ class _CrashCounter:
         self._console.print(
             f"the server process {change.how}; restarting in {delay}, see {self._log}"
         )
+        if change.code == OutputError.exit_code:  # such as a full disk: never given up, it may pass
+            return
         rounds = len(self._folder.rounds())
         self._count = self._count + 1 if rounds == self._rounds else 1
         self._rounds = rounds

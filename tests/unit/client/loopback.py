@@ -79,6 +79,7 @@ class Coordinator:
             certificate=self.home.server_certificate,
             key=self.home.server_key,
             limits=Limits(),
+            known=registry,
         )
         self.port = self.front.start()
 

@@ -1,13 +1,15 @@
 """``mamfed-server start`` where it cannot listen, and where it is stopped before it began."""
 
 import socket
+import threading
 
 import pytest
 from rich.console import Console
 from tests.processes.phantoms import small_plan
 from typer.testing import CliRunner
 
-from mamfed_common.errors import LinkError
+from mamfed_common.errors import LinkError, OutputError
+from mamfed_common.runtime.process_supervisor import Change
 from mamfed_server.cli.main import app
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.service import supervisor
@@ -53,3 +55,20 @@ def test_a_run_that_was_stopped_before_its_start_says_how_it_goes_on(tmp_path):
     supervisor._log_end(folder, 0, gave_up=False)
     words = supervisor._final_line(folder, 0)
     assert words == "stopped; 0 of 3 rounds done; to resume it: mamfed-server resume first"
+
+
+def test_an_end_for_lack_of_room_is_not_counted_as_a_crash(tmp_path):
+    folder, stopping = RunFolder(tmp_path / "first"), threading.Event()
+    folder.create(small_plan())
+    crashes = supervisor._CrashCounter(folder, tmp_path, Console(quiet=True), stopping)
+
+    def end(code):
+        crashes.on_change(Change("server", "ended", 1, code, 30.0, "ended"))
+
+    for _ in range(3 * supervisor.MAX_CRASHES):
+        end(OutputError.exit_code)
+    assert not stopping.is_set()
+    for _ in range(supervisor.MAX_CRASHES):
+        end(1)
+    assert stopping.is_set()
+    assert crashes.code == 7
