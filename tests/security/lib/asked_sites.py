@@ -22,14 +22,16 @@ from mamfed_server.admission.certificate_authority import load_plan_key
 from mamfed_server.admission.registry import Registry
 from mamfed_server.fleet import superlink
 from mamfed_server.fleet.countersigning import AUDIT_HEADS, Countersigner
+from mamfed_server.fleet.link_transport import LinkTransport
 from mamfed_server.fleet.listener import TlsListener
 from mamfed_server.fleet.request_guard import Limits, RequestGuard
-from mamfed_server.fleet.superlink import LinkTransport, SuperLink
+from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.settings import ServerHome, load_settings
 from mamfed_simulations.federation.in_process import InProcessTransport
 
 SITE = "north"
 ALLOWED = {
+    "min_patients_a_round": 1,  # a round of these plans is one step
     "plans": {"approval": "within-bounds"},
     "release": {
         "arrays": ["*"],
@@ -166,9 +168,10 @@ class RealSite:
     def _listen(self) -> None:
         home, settings = self._server, load_settings(self._server)
         self._link, limits = SuperLink(), Limits(body_bytes=64 * 2**20)
+        registry = Registry(home)
         signer = Countersigner(home.path / AUDIT_HEADS, self.key, lambda site: None)
         guard = RequestGuard(
-            self._link, Registry(home), limits, lambda *contact: None, countersigner=signer
+            self._link, registry, limits, lambda *contact: None, countersigner=signer
         )
         self._listener = TlsListener(
             guard,
@@ -178,9 +181,10 @@ class RealSite:
             certificate=home.server_certificate,
             key=home.server_key,
             limits=limits,
+            known=registry,
         )
         self._listener.start()
-        self._transport = LinkTransport(self._link, 2**30)
+        self._transport = LinkTransport(self._link)
 
     def _wait_online(self) -> int:
         wait_until(lambda: bool(self._transport.online()), f"{SITE} connects")
