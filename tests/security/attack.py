@@ -22,12 +22,17 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from tests.processes.deployment import Deployment, wait_until  # noqa: E402
-from tests.processes.intruder import node_key_of  # noqa: E402
+from tests.processes.intruder import (  # noqa: E402
+    listeners,
+    node_key_of,
+    processes_below,
+)
 from tests.processes.phantoms import small_plan, write_phantoms  # noqa: E402
 from tests.security.lib import (  # noqa: E402
+    attempts_credentials,
     attempts_http,
     attempts_load,
-    attempts_sites,
+    attempts_messages,
 )
 from tests.security.lib.attempts import Attempts  # noqa: E402
 from tests.security.lib.door import Credentials, Door  # noqa: E402
@@ -65,7 +70,8 @@ def main() -> None:
 def _make(scene: Scene, notes: Attempts, idle: int) -> None:
     for attempt in (
         *attempts_http.attempts(),
-        *attempts_sites.attempts(),
+        *attempts_credentials.attempts(),
+        *attempts_messages.attempts(),
         *attempts_load.attempts(idle),
     ):
         try:
@@ -121,6 +127,9 @@ def _full(folder: Path, seed: int, notes: Attempts) -> None:
         wait_until(scene.fetch, "both sites are asked", 60)
         for name in data:
             running.start_site(name)
+        ports = listeners(processes_below(server.pid))
+        flaw = "" if ports == [("0100007F", running.port)] else f"found {ports}"
+        notes.note("the coordinator's processes listen at one port", flaw)
         _make(scene, notes, attempts_load.IDLE)
         _note_the_run(running, scene, notes)
         watch.note(notes, idle_bytes)

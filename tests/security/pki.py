@@ -20,8 +20,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from tests.processes.deployment import Deployment  # noqa: E402
 from tests.processes.phantoms import small_plan  # noqa: E402
 from tests.security.lib.attempts import Attempts  # noqa: E402
-from tests.security.lib.attempts_keys import Keys, attempts, make_site  # noqa: E402
+from tests.security.lib.attempts_keys import attempts  # noqa: E402
 from tests.security.lib.door import Door  # noqa: E402
+from tests.security.lib.keys_scene import Keys, make_site  # noqa: E402
 from tests.unit.client.loopback import Coordinator  # noqa: E402
 
 from mamfed_client.site.settings import SiteHome  # noqa: E402

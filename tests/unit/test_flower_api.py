@@ -19,11 +19,13 @@ SOURCES = [
 ]
 PUBLIC = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
 OTHER_SIDE = {
+    "tests/security/lib/attempts_credentials.py",
     "tests/security/lib/attempts_http.py",  # whatever a node may send, and what it may not
     "tests/security/lib/attempts_keys.py",
     "tests/security/lib/attempts_load.py",
-    "tests/security/lib/attempts_sites.py",
+    "tests/security/lib/attempts_messages.py",
     "tests/security/lib/door.py",
+    "tests/security/lib/keys_scene.py",
     "tests/security/lib/scene.py",
     "tests/security/lib/flower_wire.py",  # what a recording proxy makes of a site's requests
     "tests/unit/client/site/test_enrolment.py",  # Flower takes the keys that a site makes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+CUT = " ..."
+"""Ends a text that was cut."""
+
 
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return ``1 site``, ``2 sites`` or ``1,204 images``; pass ``plural`` if it is irregular.
@@ -40,3 +43,11 @@ def span(seconds: float) -> str:
 def _pair(large: int, small: int, unit: str, smaller: str) -> str:
     parts = [(large, unit), (small, smaller)]
     return " ".join(counted(count, name) for count, name in parts if count)
+
+
+def printable(text: str, limit: int = 10_000) -> str:
+    """Return text as one line of bounded length, with control characters escaped."""
+    cut = text if len(text) <= limit else text[:limit] + CUT
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mamfed_common.runtime.bounded import parse_json
+from mamfed_common.runtime.wording import printable
 from mamfed_server.run_folder.jsonl import append_line, read_lines
 
 EVENTS = "events.jsonl"
@@ -50,13 +51,14 @@ def in_words(event: Event) -> str:
         for key, value in event.items()
         if key not in ("time", "event") and value not in ({}, [], None, "")
     )
-    return ": ".join(part for part in (str(event.get("event")), "; ".join(facts)) if part)
+    text = ": ".join(part for part in (str(event.get("event")), "; ".join(facts)) if part)
+    return printable(text)
 
 
 def as_log_line(event: Event) -> str:
     """Return an event as one line for a journal: ``TIME round stage=finetuning server_round=1``."""
     facts = (f"{key}={value}" for key, value in event.items() if key not in ("time", "event"))
-    return " ".join((str(event["time"]), str(event["event"]), *facts))
+    return printable(" ".join((str(event["time"]), str(event["event"]), *facts)))
 
 
 def _fact(value: object) -> str:

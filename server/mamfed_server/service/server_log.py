@@ -14,17 +14,10 @@ from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 
+from mamfed_common.runtime.wording import printable
+
 LINE_CHARACTERS, TRACEBACK_LINES = 1000, 60
 WINDOW_SECONDS, LINES_PER_WINDOW = 60.0, 100
-CUT = " ..."
-
-
-def printable(text: str, limit: int = LINE_CHARACTERS) -> str:
-    """Return text as one line of bounded length, with control characters escaped."""
-    cut = text if len(text) <= limit else text[:limit] + CUT
-    if cut.isprintable():
-        return cut
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 class LineFormatter(logging.Formatter):
@@ -36,14 +29,14 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the entry's first line."""
-        return printable(super().formatMessage(record))
+        return printable(super().formatMessage(record), LINE_CHARACTERS)
 
     def formatException(
         self, ei: tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
     ) -> str:
         """Return a traceback, each line of it marked, the last ones if there are too many."""
         lines = super().formatException(ei).split("\n")[-TRACEBACK_LINES:]  # type: ignore[arg-type]
-        return "\n".join(f"| {printable(line)}" for line in lines)
+        return "\n".join(f"| {printable(line, LINE_CHARACTERS)}" for line in lines)
 
 
 @dataclass

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
+from mamfed_common.runtime.wording import CUT, printable
+from mamfed_server.run_folder.event_log import as_log_line, in_words
 from mamfed_server.service.server_log import (
-    CUT,
     LINE_CHARACTERS,
     LINES_PER_WINDOW,
     WINDOW_SECONDS,
     FloodFilter,
     LineFormatter,
-    printable,
 )
 
 
@@ -29,7 +29,17 @@ def test_line_feeds_and_control_characters_are_escaped():
 def test_a_line_has_a_bounded_length():
     line = LineFormatter().format(record("x" * 10**6))
     assert len(line) == LINE_CHARACTERS + len(CUT)
-    assert len(printable("\n" * 10**6)) < 3 * LINE_CHARACTERS
+    assert len(printable("\n" * 10**6, LINE_CHARACTERS)) < 3 * LINE_CHARACTERS
+
+
+def test_an_event_stands_in_one_line_of_the_journal():
+    event = {
+        "time": "2026-11-30T00:00:00+00:00",
+        "event": "refused",
+        "reason": "a\nfinished\x1b[2J",
+    }
+    assert as_log_line(event) == ("2026-11-30T00:00:00+00:00 refused reason=a\\nfinished\\x1b[2J")
+    assert in_words(event) == "refused: reason a\\nfinished\\x1b[2J"
 
 
 def test_each_line_of_a_traceback_is_marked():
