@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from flwr.app import Error, Message
-from flwr.common.constant import ErrorCode
 from tests.unit.server.sites import NAMES, NODES, Scripted, Sites, description
 
 from mamfed_common.domain import TRAINED_ON
@@ -23,6 +22,7 @@ from mamfed_common.plan import (
     StagePlan,
     TrainingPlan,
 )
+from mamfed_common.protocol.flower_compat import ErrorCode
 from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import RefusalCode, TrainReport, TrainTask
 from mamfed_server.run import requests
