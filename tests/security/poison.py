@@ -9,10 +9,10 @@ update, the plan and the guard. What must hold:
 * with ``median`` among five, the attacks lower the Dice of the final weights by at most ``NEAR`` on
   average, and none by more than ``NOISE``.
 
-Runs so short differ by up to .05 by chance (``docs/decisions/0035-demo.md``); they are compared
-with the mean of ``CLEAN_RUNS`` honest runs of other seeds of the weights. Lines that begin with
-``figure`` and the Dice under the mean state what no promise covers: a mean cannot tell a harmful
-update of ordinary length from an honest one, least of all among three.
+Dice is compared with that of the honest sites alone. Runs so short differ by up to .05 by chance
+(``docs/decisions/0035-demo.md``), so both sides are averages over ``SEEDS`` seeds of the weights.
+Lines that begin with ``figure`` and the Dice under the mean state what no promise covers: a mean
+cannot tell a harmful update of ordinary length from an honest one, least of all among three.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ from mamfed_server.aggregation.validation import distance, shortened  # noqa: E4
 
 NEAR, NOISE = 0.02, 0.05
 """Dice by which attacks may lower the result, on average and each."""
-CLEAN_RUNS = 3
+SEEDS = 3
+ABSENT = "nothing"
 DEFAULT = FederationPlan()
 BOUND = DEFAULT.max_share * DEFAULT.clip_update_norm_ratio
 FULL, QUICK = Size(12, 6, 16, 60), Size(2, 1, 4, 4)
@@ -114,7 +115,7 @@ ATTACKS: dict[str, tuple[Attack, frozenset[str]]] = {
 
 
 class Case(NamedTuple):
-    """A federation to run; an empty attack is none."""
+    """A federation to run; without an attack all are honest, with ``ABSENT`` the others alone."""
 
     sites: int
     strategy: str | None
@@ -123,13 +124,17 @@ class Case(NamedTuple):
 
     def words(self) -> str:
         """Return it in words."""
+        how = self.strategy or "mean (default)"
+        if self.attack == ABSENT:
+            return f"{self.sites - 1} honest sites alone, {how}"
         by = f"{self.attack} by one of" if self.attack else "all honest,"
-        return f"{by} {self.sites}, {self.strategy or 'mean (default)'}"
+        return f"{by} {self.sites}, {how}"
 
 
 def run_case(case: Case, size: Size, seed: int) -> Outcome:
     """Run one federation."""
-    attack, kinds = ATTACKS.get(case.attack, (None, frozenset[str]()))
+    absent = frozenset({"absent"} if case.attack == ABSENT else ())
+    attack, kinds = ATTACKS.get(case.attack, (None, absent))
     with tempfile.TemporaryDirectory() as folder:
         return run_poisoned(
             Path(folder) / "run",
@@ -179,30 +184,32 @@ def main() -> None:
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
-    size, names, clean_runs = FULL, list(ATTACKS), CLEAN_RUNS
+    size, names, seeds = FULL, list(ATTACKS), SEEDS
     kinds = [Case(sites, strategy) for sites in (5, 3) for strategy in (None, "median")]
     if given.quick:
-        size, names, clean_runs = QUICK, names[5:], 1
+        size, names, seeds = QUICK, names[5:], 1
         kinds = [Case(5, "median"), Case(3, None)]
     attempts = Attempts()
     workers = 1 if given.quick else min(2, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
 
-        def start(case: Case) -> Future[Outcome]:
-            return pool.submit(run_case, case, size, seed)
+        def start(kind: Case, attack: str, number: int) -> tuple[Case, Future[Outcome]]:
+            case = kind._replace(attack=attack, weights_seed=number % seeds)
+            return case, pool.submit(run_case, case, size, seed)
 
         running = [
             (
-                kind,
-                [start(kind._replace(weights_seed=n)) for n in range(clean_runs)],
-                [(case, start(case)) for case in (kind._replace(attack=name) for name in names)],
+                start(kind, "", 0),
+                [start(kind, ABSENT, number) for number in range(seeds)],
+                [start(kind, name, number) for number, name in enumerate(names)],
             )
             for kind in kinds
         ]
-        for kind, honest_runs, attacked in running:
-            clean = [future.result().dice for future in honest_runs]
+        for (kind, all_honest), others, attacked in running:
+            print(f"figure  {kind.words()}: Dice {all_honest.result().dice:.3f}", flush=True)
+            clean = [future.result().dice for _, future in others]
             told = ", ".join(f"{dice:.3f}" for dice in clean)
-            print(f"figure  {kind.words()}: Dice {told}", flush=True)
+            print(f"figure  {others[0][0].words()}: Dice {told}", flush=True)
             judge = Judge(attempts, statistics.fmean(clean), dice=not given.quick)
             for case, future in attacked:
                 judge.attack(case, future.result())

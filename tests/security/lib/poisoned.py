@@ -134,7 +134,8 @@ class Poisoned:
             size: How much they train.
             seed: Seed of patients, weights and the attacker's chance.
             attack: What the attacker makes of its honest update; None: it is honest.
-            kinds: ``labels``: it trains on wrong masks; ``vast``: it declares ``VAST`` images.
+            kinds: ``labels``: it trains on wrong masks; ``vast``: it declares ``VAST`` images;
+                ``absent``: it has none, and so takes no part.
         """
         self.names = [f"site-{number}" for number in range(sites)]
         self.size, self.seed, self.attack, self.kinds = size, seed, attack, kinds
@@ -152,6 +153,8 @@ class Poisoned:
         return self.names[int(context.node_config["partition-id"])]
 
     def _images(self, name: str) -> int:
+        if name == ATTACKER and "absent" in self.kinds:
+            return 0
         return VAST if name == ATTACKER and "vast" in self.kinds else self.size.patients
 
     def _query(self, message: Message, context: Context) -> Message:
