@@ -10,7 +10,7 @@ update, the plan and the guard. What must hold:
   average, and none by more than ``NOISE``.
 
 Dice is compared with that of the honest sites alone. Runs so short differ by up to .05 by chance
-(``docs/decisions/0035-demo.md``), so both sides are averages over ``SEEDS`` seeds of the weights.
+(``docs/decisions/0035-demo.md``), so each pair shares one of ``SEEDS`` seeds of the weights.
 Lines that begin with ``figure`` and the Dice under the mean state what no promise covers: a mean
 cannot tell a harmful update of ordinary length from an honest one, least of all among three.
 """
@@ -146,14 +146,14 @@ def run_case(case: Case, size: Size, seed: int) -> Outcome:
 class Judge:
     """Judges the attacks on one kind of federation."""
 
-    def __init__(self, attempts: Attempts, clean: float, *, dice: bool) -> None:
-        """Compare with a clean Dice, if ``dice`` is to be judged at all."""
+    def __init__(self, attempts: Attempts, clean: list[float], *, dice: bool) -> None:
+        """Compare with the clean Dice of each seed, if ``dice`` is to be judged at all."""
         self.attempts, self.clean, self.dice = attempts, clean, dice
         self.changes: list[float] = []
 
     def attack(self, case: Case, found: Outcome) -> None:
         """Note what held in an attack."""
-        change = found.dice - self.clean
+        change = found.dice - self.clean[case.weights_seed]
         fact = f"Dice {found.dice:.3f} ({change:+.3f}), reach {found.reach:.2f} median updates"
         flaw = ""
         if found.reach > BOUND * 1.001:
@@ -210,7 +210,7 @@ def main() -> None:
             clean = [future.result().dice for _, future in others]
             told = ", ".join(f"{dice:.3f}" for dice in clean)
             print(f"figure  {others[0][0].words()}: Dice {told}", flush=True)
-            judge = Judge(attempts, statistics.fmean(clean), dice=not given.quick)
+            judge = Judge(attempts, clean, dice=not given.quick)
             for case, future in attacked:
                 judge.attack(case, future.result())
             judge.together(kind)

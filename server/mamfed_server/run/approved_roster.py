@@ -82,7 +82,10 @@ class ApprovedRoster(Roster):
             if may_begin and len(here) >= self.job.need(stage):
                 now = time.monotonic()
                 join_until = join_until or now + self.job.plan.federation.join_seconds
-                if now >= join_until or not self._missing(online):
+                missing = set(self._missing(online))
+                if redo is not None:  # whoever has not come by now does not delay the round again
+                    missing &= self._members.keys()
+                if now >= join_until or not missing:
                     return
             never = self._never(stage, refused)
             if redo is not None:

@@ -141,6 +141,24 @@ def test_an_answer_after_the_deadline_is_not_counted(tmp_path, plan):
     assert final(folder) == final(run(Sites(), short, tmp_path / "whole"))
 
 
+def test_a_site_that_never_came_does_not_delay_the_round_again(tmp_path, tiny_plan):
+    """Four are approved, of whom one never comes; one of the others misses a round."""
+    plan = with_federation(tiny_plan, join_seconds=3, offline_seconds=0.1)
+    sites = Sites()
+    transport = Scripted(sites)
+    leaves_at(transport, sites, 4, BEA)
+    times = {}
+
+    def on_event(event):
+        times.setdefault(event["event"], []).append(time.monotonic())
+
+    names = {**NODES, "dora": 99}
+    federate(sites, plan, tmp_path / "run", transport, names=lambda: names, on_event=on_event)
+    (failed,) = times["below the floor"]
+    again = next(at for at in times["round"] if at > failed)
+    assert again - failed < 2
+
+
 def test_without_patience_a_round_below_the_floor_ends_the_run(tmp_path, plan):
     sites = Sites()
     sites.train_answer["bea"] = lambda message, *_: Message(Error(2, "x"), reply_to=message)
