@@ -37,6 +37,7 @@ from mamfed_client.site.status import (
 )
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.runtime.polling import SHORTEST_SECONDS
+from mamfed_common.runtime.seal import sealed, unsealed
 from mamfed_common.security.enrolment import read_welcome, write_document
 from mamfed_common.security.keys import new_ec_key, write_key
 from mamfed_server.admission.approval import revoke
@@ -223,9 +224,9 @@ def test_a_node_outlasts_the_servers_absence_and_shows_a_renewed_certificate(
     wait_for_state(home, "unreachable")
     known = coordinator.home.sites / "here.json"
     coordinator.renew(home)
-    entry = json.loads(known.read_text())
+    entry = json.loads(unsealed(known.read_text()))
     assert len(entry["certificates"]) == 2
-    known.write_text(json.dumps(entry | {"certificates": entry["certificates"][1:]}))
+    known.write_text(sealed(json.dumps(entry | {"certificates": entry["certificates"][1:]})))
     coordinator.listen()
     wait_for_state(home, "online")
     assert node.poll() is None
