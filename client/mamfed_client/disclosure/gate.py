@@ -27,6 +27,7 @@ from mamfed_client.disclosure.privacy import arrays_to_send, protect, read_secre
 from mamfed_client.disclosure.privacy_ledger import PatientBudget, PrivacyLedger
 from mamfed_client.disclosure.questions import Questions
 from mamfed_client.disclosure.release import allowed_of, check_personal, why_withheld
+from mamfed_client.disclosure.round_patients import PatientsOfRound
 from mamfed_client.preparation.cohort import SplitImage
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import RecentRefusal, update_status
@@ -118,13 +119,12 @@ class Gate(OpenGate):
         """Report why a request is refused; None: one was admitted."""
         self._on_refusal(refusal)
 
-    def admit_cases(self, cases: int, patients: int | None = None) -> None:
+    def admit_cases(self, cases: int, patients: PatientsOfRound | None = None) -> None:
         """Admit a training.
 
         Args:
             cases: Number of images that the site has for it.
-            patients: Number of patients whose images a round really uses, which may be fewer; None
-                if no weights leave.
+            patients: The patients whose images a round really uses; None if no weights leave.
 
         Raises:
             PolicyRefusal: There are fewer images or patients than the policy requires.
@@ -135,11 +135,15 @@ class Gate(OpenGate):
                 RefusalCode.TOO_FEW_CASES,
                 f"found {cases} training images, expected {policy.min_training_cases}",
             )
-        if patients is not None and patients < policy.min_patients_a_round:
+        if patients is None:
+            return
+        required = patients.required(policy.min_patients_a_round)
+        if patients.drawn < required:
             raise PolicyRefusal(
                 RefusalCode.TOO_FEW_CASES,
-                f"this round would train on images of {counted(patients, 'patient')}, expected "
-                f"{policy.min_patients_a_round} or more (policy.min_patients_a_round)",
+                f"this round would train on images of {patients.drawn} of "
+                f"{counted(patients.at_hand, 'patient')}, expected {required} or more "
+                "(policy.min_patients_a_round)",
             )
 
     def patient_budget(self) -> PatientBudget | None:

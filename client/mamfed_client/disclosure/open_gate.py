@@ -10,6 +10,7 @@ from torch import Tensor
 from mamfed_client.disclosure.answered import Asked
 from mamfed_client.disclosure.patients_behind import PatientsBehind
 from mamfed_client.disclosure.privacy_ledger import PatientBudget
+from mamfed_client.disclosure.round_patients import PatientsOfRound
 from mamfed_client.preparation.cohort import SplitImage
 from mamfed_client.site.status import RecentRefusal
 from mamfed_common.config import Config
@@ -25,7 +26,7 @@ class OpenGate:
     def admit(self, request: PlanRequest) -> None:
         """Admit every request."""
 
-    def admit_cases(self, cases: int, patients: int | None = None) -> None:
+    def admit_cases(self, cases: int, patients: PatientsOfRound | None = None) -> None:
         """Admit any number of images and patients."""
 
     def patient_budget(self) -> PatientBudget | None:

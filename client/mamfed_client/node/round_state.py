@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mamfed_client.disclosure.evaluation_question import site_sha256
+from mamfed_client.disclosure.round_patients import PatientsOfRound
 from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.training.fedbn import LocalNorms
@@ -33,16 +34,17 @@ def optimizer_state_of(folder: Path, site: Site, task: TrainTask) -> OptimizerSt
     return OptimizerStateStore(site_folder, task.plan, task.run, task.stage, task.server_round)
 
 
-def patients_drawn(samples: StoredSamples, benign: StoredSamples, batches: Batches) -> int:
-    """Return the number of patients whose images a round is about.
+def patients_drawn(
+    samples: StoredSamples, benign: StoredSamples, batches: Batches
+) -> PatientsOfRound:
+    """Return the number of patients whose images a round is about, and of those it could use.
 
     Companion images come on top; they count where the site has no others.
     """
     images, companions = batches.drawn()
-    drawn = (
-        (samples.images[i] for i in images) if images else (benign.images[i] for i in companions)
-    )
-    return len({image.case.row.patient_id for image in drawn})
+    used, drawn = (samples, images) if images else (benign, companions)
+    patients = [image.case.row.patient_id for image in used.images]
+    return PatientsOfRound(len({patients[i] for i in drawn}), len(set(patients)))
 
 
 def state_to_train(

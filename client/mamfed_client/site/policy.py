@@ -206,8 +206,9 @@ class Policy(Config):
         bounds: Limits that apply to every plan.
         release: What may leave.
         min_training_cases: Fewest images with which this site trains in a stage.
-        min_patients_a_round: Fewest patients whose images a round trains on: from the update of a
-            round on one image, that image can be drawn (decision 0056).
+        min_patients_a_round: Fewest patients whose images a round trains on, or half of the site's
+            patients where this is less: from the update of a round on one image, that image can be
+            drawn (decision 0056).
         min_cases_to_report: Fewest images for which a mean or a count of lesions is released.
         min_patients_to_report: Fewest patients for which a result or a count of a part is released,
             and fewest by which the patients behind two results may differ. A smaller site trains,

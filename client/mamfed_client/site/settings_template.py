@@ -123,7 +123,8 @@ policy:
   # Fewest images with which this site trains in a stage.
   min_training_cases: 1
 
-  # Fewest patients whose images a round trains on, whatever the plan says.
+  # Fewest patients whose images a round trains on, whatever the plan says; half of this site's
+  # patients where this is less.
   min_patients_a_round: 10
 
   # Fewest images for which a result is released.

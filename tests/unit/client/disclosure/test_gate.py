@@ -18,6 +18,7 @@ from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.disclosure.privacy import clip, update_norm
 from mamfed_client.disclosure.release import allowed_of
+from mamfed_client.disclosure.round_patients import PatientsOfRound
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import AuditError, SetupError
 from mamfed_common.metrics.scores import SiteScore
@@ -232,9 +233,18 @@ def test_too_few_cases_are_not_trained_on(place):
 
 def test_a_round_on_too_few_patients_is_not_trained(place):
     place.allow()
-    place.gate.admit_cases(10, 10)
-    assert place.fault_of(place.gate.admit_cases, 500, 9) is RefusalCode.TOO_FEW_CASES
+    place.gate.admit_cases(10, PatientsOfRound(10, 400))
+    nine = PatientsOfRound(9, 400)
+    assert place.fault_of(place.gate.admit_cases, 500, nine) is RefusalCode.TOO_FEW_CASES
     place.gate.admit_cases(5)  # no weights leave
+
+
+@pytest.mark.parametrize(("at_hand", "required"), [(1, 1), (2, 1), (5, 3), (19, 10), (20, 10)])
+def test_a_site_with_few_patients_trains_on_half_of_them_at_least(place, at_hand, required):
+    place.allow()
+    place.gate.admit_cases(100, PatientsOfRound(required, at_hand))
+    fewer = PatientsOfRound(required - 1, at_hand)
+    assert place.fault_of(place.gate.admit_cases, 100, fewer) is RefusalCode.TOO_FEW_CASES
 
 
 def test_the_gate_checks_again_what_leaves(place, update):
