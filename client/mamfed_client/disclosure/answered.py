@@ -24,6 +24,7 @@ from mamfed_common.metrics.scores import THRESHOLDS
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.protocol.tasks import EvaluateTask, PlanRequest, RefusalCode, TrainTask
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.fingerprint import sha256_of
 
@@ -218,7 +219,7 @@ class AnsweredQuestions:
         if not self._path.exists():
             return Memory()
         try:
-            memory = Memory.model_validate_json(self._path.read_bytes())
+            memory = Memory.model_validate_json(read_bytes(self._path, STATE_BYTES))
         except (OSError, ValidationError):
             raise _damaged(self._path) from None
         if memory.sealed() != memory:

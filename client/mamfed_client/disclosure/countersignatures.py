@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from mamfed_client.disclosure.audit_log import read_head
 from mamfed_common.errors import AuditError
-from mamfed_common.runtime.files import reason, write_atomic
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes
+from mamfed_common.runtime.files import reason, refusal_words, write_atomic
 from mamfed_common.security.audit_seal import AuditSeal
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Countersignatures:
         try:
             write_atomic(seals_path_of(self._log), text)
         except OSError as error:  # a full disk: the head is named again
-            logger.warning("audit.seals cannot be written: %s", error.strerror)
+            logger.warning("audit.seals cannot be written: %s", refusal_words(error))
             return
         self._last = (seal.count, seal.sha256)
 
@@ -85,7 +86,7 @@ def read_seals(log: Path, *, damaged_ok: bool = False) -> list[AuditSeal]:
     """
     path, seals = seals_path_of(log), []
     try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        lines = read_bytes(path, STATE_BYTES).splitlines() if path.exists() else []
     except OSError as error:
         raise AuditError(f"{path}: cannot be read: {reason(path, error)}") from None
     for number, line in enumerate(lines, 1):

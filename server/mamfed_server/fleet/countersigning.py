@@ -17,7 +17,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mamfed_common.protocol.versions import AUDIT_SEAL_HEADER
-from mamfed_common.runtime.files import write_atomic
+from mamfed_common.runtime.bounded import STATE_BYTES, read_values
+from mamfed_common.runtime.files import refusal_words, write_atomic
 from mamfed_common.security.audit_seal import AuditSeal, parse_head
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Countersigner:
         try:
             write_atomic(self._path, json.dumps(heads, sort_keys=True) + "\n")
         except OSError as error:  # a full disk: the site names the head again
-            logger.warning("%s cannot be written: %s", self._path.name, error.strerror)
+            logger.warning("%s cannot be written: %s", self._path.name, refusal_words(error))
             return False
         self._heads = heads
         return True
@@ -94,7 +95,7 @@ class Countersigner:
 def _read(path: Path) -> dict[str, tuple[int, str]]:
     """Return the last heads; a damaged file is said, and begins anew."""
     try:
-        found = json.loads(path.read_text()) if path.exists() else {}
+        found = read_values(path, STATE_BYTES) if path.exists() else {}
         return {str(site): (int(count), str(sha256)) for site, (count, sha256) in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         logger.error("%s: damaged; the sites' audit heads are recorded anew", path)

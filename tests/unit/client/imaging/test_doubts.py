@@ -85,6 +85,7 @@ def test_a_prepared_folder_keeps_its_doubts_and_one_without_them_is_still_read(
 
     path = tmp_path / "out/manifest.json"
     content = json.loads(path.read_text())
+    del content["sha256"]  # as earlier versions wrote it
     for case in content["cases"]:
         del case["doubts"], case["outcome"]["doubts"]
     path.write_text(json.dumps(content))

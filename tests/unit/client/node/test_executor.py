@@ -17,14 +17,13 @@ from mamfed_common.protocol.flower_bundle import PYPROJECT
 from mamfed_common.protocol.flower_compat import build_fab_from_files
 from mamfed_common.protocol.messages import pack, unpack_body, unpack_update
 from mamfed_common.protocol.tasks import (
-    REFUSAL_CODES,
     Query,
     RefusalCode,
     SiteDescription,
     TrainTask,
 )
 from mamfed_common.runtime.lock import holder
-from mamfed_server.fleet import superlink
+from mamfed_server.fleet import node_rules, superlink
 
 POLICY = {
     "min_patients_a_round": 1,
@@ -99,13 +98,13 @@ def test_a_bundle_with_foreign_code_is_refused_and_never_unpacked(
         {"pyproject.toml": PYPROJECT, "mamfed_client/node/client_app.py": code}
     )
     monkeypatch.setattr(superlink, "bundle", lambda: fab)
-    monkeypatch.setattr(superlink, "bundle_sha256", lambda: hashlib.sha256(fab).hexdigest())
+    for module in (superlink, node_rules):
+        monkeypatch.setattr(module, "bundle_sha256", lambda: hashlib.sha256(fab).hexdigest())
     coordinator.restart()
     processes.module("node", home)
     worker = processes.module("worker", home)
     reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
     assert reply.error.code == RefusalCode.OTHER_VERSION
-    assert reply.error.reason == REFUSAL_CODES[RefusalCode.OTHER_VERSION]
     assert not marker.exists()
     assert not [path for path in (home.path / "flower").rglob("*") if path.suffix == ".py"]
     assert "not mamfed's" in worker.log.read_text()
@@ -124,7 +123,7 @@ def test_the_text_of_a_failure_stays_at_home(coordinator, home, processes, tiny_
     )
     reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
     assert reply.error.code == RefusalCode.FAILED
-    assert reply.error.reason == REFUSAL_CODES[RefusalCode.FAILED]
+    assert not reply.error.reason, "only the code travels"
     assert "SECRET" not in str(reply)
     assert "SECRET^NAME" in worker.log.read_text()
 

@@ -130,7 +130,8 @@ OPTIMISERS = [
 
 @pytest.mark.parametrize("federation", OPTIMISERS)
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, plan, federation):
-    plan = with_federation(plan, **federation)
+    # The updates of these sites are drawn, not trained: some are over twice the median.
+    plan = with_federation(plan, clip_update_norm_ratio=10, **federation)
     whole = run(Sites(), plan, tmp_path / "whole")
     for number in range(1, 5):
         path = tmp_path / str(number)
