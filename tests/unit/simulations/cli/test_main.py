@@ -88,7 +88,7 @@ def test_a_run_that_fails_midway_has_a_report_too(tmp_path, folders, tiny_plan):
     assert isinstance(result.exception, RunError), result.output
     page = (tmp_path / "run" / "report.html").read_text()
     assert "The run failed: finetuning round" in page
-    assert "holds NaN or infinity" in page
+    assert "reports a loss of" in page
     assert "asked, no answer" in page
 
 
