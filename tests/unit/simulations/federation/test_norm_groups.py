@@ -61,7 +61,8 @@ def test_groups_end_with_norms_of_their_own_and_one_set_of_other_weights(tmp_pat
 
 
 def test_the_average_of_all_norms_is_that_of_the_groups(tmp_path, plan, train):
-    """With every site in a group, each by its share."""
+    """With every site in a group, each by its share, where no share is capped."""
+    plan = plan_with(plan, max_share=1)
     folder = train(plan, tmp_path / "run")
     state, accepted = final(folder), folder.rounds()[-1].accepted
     share = {g: sum(accepted[site].share for site in sites) for g, sites in GROUPS.items()}
