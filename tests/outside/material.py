@@ -107,7 +107,7 @@ def make_material(path: Path, zygote: Zygote) -> Material:
     call("mamfed-client", "data", "prepare", path / "data/cirrus", "--size", 32,
          "--out", path / "prepared", "--accept-doubts")  # fmt: skip
     _make_homes(material)
-    for each in (material.run, path / "prepared", *path.glob("*.json")):
+    for each in (material.run, path / "data", path / "prepared", *path.glob("*.json")):
         _let_all_read(each)
     return material
 

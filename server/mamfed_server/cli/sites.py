@@ -53,9 +53,10 @@ def approve(
     from mamfed_common.runtime.output_checks import check_file
     from mamfed_common.security.enrolment import read_request, write_document
     from mamfed_server.admission import approval
-    from mamfed_server.settings import ServerHome
+    from mamfed_server.settings import ServerHome, check_is_home
 
     server_home = ServerHome(home)
+    check_is_home(server_home)
     enrolment = read_request(request)
     kind = approval.consider(server_home, enrolment, replace=replace)
     target = out or home / f"{enrolment.site}.welcome.json"
