@@ -7,10 +7,14 @@ import pytest
 UNIT = Path(__file__).parent
 SLOW = (
     "client/annotations/test_mask_classes.py",
+    "client/cli/test_enrol.py",
     "client/cli/test_models.py",
+    "client/datasets/test_cbis.py",
     "client/datasets/test_other_files.py",
+    "client/disclosure/test_privacy_ledger.py",
     "client/end_to_end/",
     "client/evaluation/",
+    "client/imaging/test_doubts.py",
     "client/models/",
     "client/node/test_client_app.py",
     "client/node/test_executor.py",
@@ -28,6 +32,7 @@ SLOW = (
     "client/preparation/test_cohort.py",
     "client/preparation/test_data_check.py",
     "client/preparation/test_data_prepare.py",
+    "client/preparation/test_overlap.py",
     "client/preparation/test_patients.py",
     "client/review/",
     "client/sandbox/test_decoder.py",
@@ -38,10 +43,16 @@ SLOW = (
     "common/training/test_optimizer_state.py",
     "common/training/test_round_checkpoint.py",
     "common/training/test_worker_processes.py",
+    "server/cli/test_main.py",
     "server/export/",
     "server/fleet/test_listener.py",
+    "server/report/test_data.py",
+    "server/report/test_in_browser.py",
+    "server/run/test_approved_roster.py",
+    "server/run/test_redo.py",
     "server/run/test_requests.py",
     "server/run/test_resume.py",
+    "server/run/test_state.py",
     "server/run/test_training_round.py",
     "server/service/",
     "simulations/cli/",
@@ -49,7 +60,7 @@ SLOW = (
     "simulations/federation/",
     "simulations/study/",
 )
-"""Files and folders of which a test takes more than a second of CPU time, or all together five."""
+"""Files and folders of which a test takes more than a second of CPU time, or all together four."""
 
 
 def pytest_collection_modifyitems(items):
