@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo        train three phantom hospitals; open runs/demo/report.html"
-	@echo "make quick       run the unit tests without the slow ones; about a minute"
+	@echo "make quick       run the unit tests without the slow ones; a minute and a half"
 	@echo "make test        run all tests"
 	@echo "make check       ruff, mypy --strict, import-linter, links of the documentation"
 	@echo "make docs        build the documentation; open site/index.html"

@@ -21,6 +21,7 @@ SLOW = (
     "client/node/test_preflight.py",
     "client/node/test_private_round.py",
     "client/node/test_supernode.py",
+    "client/plausibility/test_masks.py",
     "client/prediction/test_geometry.py",
     "client/prediction/test_in_browser.py",
     "client/prediction/test_list_of_studies.py",
@@ -28,15 +29,18 @@ SLOW = (
     "client/prediction/test_predict.py",
     "client/prediction/test_question.py",
     "client/prediction/test_real_files.py",
+    "client/prediction/test_segmentation.py",
     "client/prediction/test_twelve_sources.py",
     "client/preparation/test_cohort.py",
     "client/preparation/test_data_check.py",
     "client/preparation/test_data_prepare.py",
     "client/preparation/test_overlap.py",
     "client/preparation/test_patients.py",
+    "client/preparation/test_real_data.py",
     "client/review/",
     "client/sandbox/test_decoder.py",
     "client/training/test_devices.py",
+    "common/runtime/test_file_kinds.py",
     "common/runtime/test_optional_packages.py",
     "common/runtime/test_process_supervisor.py",
     "common/training/test_data_parallel.py",
@@ -55,12 +59,15 @@ SLOW = (
     "server/run/test_state.py",
     "server/run/test_training_round.py",
     "server/service/",
+    "server/strategy/test_server_optimizer.py",
     "simulations/cli/",
     "simulations/comparison/",
     "simulations/federation/",
+    "simulations/phantoms/test_corpus.py",
+    "simulations/phantoms/test_phantom.py",
     "simulations/study/",
 )
-"""Files and folders of which a test takes more than a second of CPU time, or all together four."""
+"""Files and folders of which a test takes more than a second of CPU time, or all together two and a half."""
 
 
 def pytest_collection_modifyitems(items):
