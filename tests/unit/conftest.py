@@ -67,7 +67,8 @@ SLOW = (
     "simulations/phantoms/test_phantom.py",
     "simulations/study/",
 )
-"""Files and folders of which a test takes more than a second of CPU time, or all together two and a half."""
+"""Files and folders of which a test takes more than a second of CPU time, or all together about
+three."""
 
 
 def pytest_collection_modifyitems(items):
