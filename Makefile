@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo quick test matrix check docs wheel federation chaos prove bench bench-federation bench-intake bench-recipe fuzz lock audit ranges clean help
+.PHONY: demo quick coverage test matrix check docs wheel federation chaos prove bench bench-federation bench-intake bench-recipe fuzz lock audit ranges clean help
 
 help:
 	@echo "make demo        train three phantom hospitals; open runs/demo/report.html"
 	@echo "make quick       run the unit tests without the slow ones; a minute and a half"
+	@echo "make coverage    the same with coverage of lines, at least 70 %"
 	@echo "make test        run all tests"
 	@echo "make check       ruff, mypy --strict, import-linter, links of the documentation"
 	@echo "make docs        build the documentation; open site/index.html"
@@ -31,6 +32,10 @@ demo: .venv/.demo
 
 quick: .venv/.dev
 	$(BIN)/pytest -q -n 2 tests/unit -m "not slow"
+
+coverage: .venv/.dev
+	$(BIN)/pytest -q -n 2 tests/unit -m "not slow" $(addprefix --cov=mamfed_,common client server simulations) \
+		--cov-fail-under=70
 
 test: .venv/.dev
 	$(BIN)/pytest
