@@ -25,7 +25,7 @@ from mamfed_common.runtime import terminal  # noqa: E402
 terminal.set_environment()
 
 import torch  # noqa: E402
-from tests.security.lib.attempts import Attempts  # noqa: E402
+from tests.security.lib.attempts import Attempts, parse_with_seed  # noqa: E402
 from tests.security.lib.killed_run import in_child, result  # noqa: E402
 from tests.security.lib.quorum_sites import floor_plan  # noqa: E402
 
@@ -82,13 +82,11 @@ def killed_processes(attempts: Attempts, seed: int, kills: int) -> None:
 def main() -> None:
     """Run both parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--kills", type=int, default=6, help="Of real processes.")
     parser.add_argument("--writes", type=int, default=60, help="Between the steps of writes.")
     parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}", flush=True)
+    given = parse_with_seed(parser)
+    seed = given.seed
     attempts = Attempts()
     killed_writes(attempts, random.Random(seed), 8 if given.quick else given.writes)
     if not given.quick:

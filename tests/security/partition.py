@@ -30,7 +30,7 @@ terminal.set_environment()
 
 from tests.processes.deployment import Deployment, simulated_sha256, wait_until  # noqa: E402
 from tests.processes.phantoms import small_plan, write_phantoms  # noqa: E402
-from tests.security.lib.attempts import Attempts  # noqa: E402
+from tests.security.lib.attempts import Attempts, parse_with_seed  # noqa: E402
 from tests.security.lib.cut_line import CutLine  # noqa: E402
 
 BACK_SECONDS = 60.0
@@ -123,12 +123,10 @@ class Partition:
 def main() -> None:
     """Run the troubles and judge the run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--quick", action="store_true", help="Two short troubles.")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}", flush=True)
+    given = parse_with_seed(parser)
+    seed = given.seed
     attempts = Attempts()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

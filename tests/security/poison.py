@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import statistics
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from mamfed_common.runtime import terminal
 terminal.set_environment()
 
 import torch  # noqa: E402
-from tests.security.lib.attempts import Attempts  # noqa: E402
+from tests.security.lib.attempts import Attempts, parse_with_seed  # noqa: E402
 from tests.security.lib.poisoned import (  # noqa: E402
     Attack,
     Outcome,
@@ -179,11 +178,9 @@ class Judge:
 def main() -> None:
     """Run all cases and judge them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--quick", action="store_true", help="Check the bounds alone.")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}", flush=True)
+    given = parse_with_seed(parser)
+    seed = given.seed
     size, names, seeds = FULL, list(ATTACKS), SEEDS
     kinds = [Case(sites, strategy) for sites in (5, 3) for strategy in (None, "median")]
     if given.quick:

@@ -22,7 +22,7 @@ from mamfed_common.runtime import terminal
 
 terminal.set_environment()
 
-from tests.security.lib.attempts import Attempts  # noqa: E402
+from tests.security.lib.attempts import Attempts, parse_with_seed  # noqa: E402
 from tests.security.lib.quorum_sites import (  # noqa: E402
     POINTS,
     Drop,
@@ -89,11 +89,9 @@ def impatient(drop: Drop, folder: Path) -> str:
 def main() -> None:
     """Run all attempts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}", flush=True)
+    given = parse_with_seed(parser)
+    seed = given.seed
     one_thread()
     rng, attempts = random.Random(seed), Attempts()
     with tempfile.TemporaryDirectory() as place:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import random
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,7 @@ terminal.set_environment()
 import torch  # noqa: E402
 from flwr.app import Context, Message  # noqa: E402
 from flwr.clientapp import ClientApp  # noqa: E402
-from tests.security.lib.attempts import Attempts  # noqa: E402
+from tests.security.lib.attempts import Attempts, parse_with_seed  # noqa: E402
 
 from mamfed_common.model.malignancy_net import build_network  # noqa: E402
 from mamfed_common.model.state_dict import state_of  # noqa: E402
@@ -122,11 +121,9 @@ def soak(attempts: Attempts, sites: int, rounds: int, seed: int) -> None:
 def main() -> None:
     """Run both parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}", flush=True)
+    given = parse_with_seed(parser)
+    seed = given.seed
     torch.set_num_threads(1)
     attempts = Attempts()
     for sites, rounds in ((5, 30), (60, 8)) if given.quick else ((10, 200), (1000, 20)):

@@ -76,8 +76,8 @@ def read_folder(folder: Path, layout: str | None = None) -> Manifest:
     if layout is None:
         layouts = all_layouts()
         return layouts[_detected(folder, layouts)].read(folder)
-    if layout not in _names():
-        raise DataError(f"layout {layout!r} is unknown; expected one of {', '.join(_names())}")
+    if layout not in (names := _names()):
+        raise DataError(f"layout {layout!r} is unknown; expected one of {', '.join(names)}")
     return _layout(layout).read(folder)
 
 

@@ -1,5 +1,7 @@
 """Attempts of a suite: one line each, and the last line that `make prove` reads."""
 
+import argparse
+import random
 import sys
 import time
 
@@ -26,3 +28,13 @@ class Attempts:
         total = self.held + len(self.broke)
         print(f"{total} attempts, {self.held} held, {len(self.broke)} broke", flush=True)
         sys.exit(1 if self.broke else 0)
+
+
+def parse_with_seed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add ``--seed`` to a suite's options, parse them, draw the seed if none is given, print it."""
+    parser.add_argument("--seed", type=int, default=None)
+    given = parser.parse_args()
+    if given.seed is None:
+        given.seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {given.seed}", flush=True)
+    return given
