@@ -27,6 +27,8 @@ ROLES = {
     "dev": ("dev",),
 }
 LEFT_OUT = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
+FREE = ("mamfed", "pip", "setuptools", "pymdown-extensions")
+"""Not held to what is installed: Python 3.11.0 to 3.11.4 needs an older one of the last."""
 HEAD = """\
 # Written by `make lock` (deploy/lock.py): what mamfed[{extras}] installs, apart from torch.
 # pip install --require-hashes --no-deps -r deploy/lock/{role}.txt && pip install '.[{extras}]'
@@ -52,7 +54,7 @@ def main() -> None:
 
 def is_locked(name: str) -> bool:
     """Tell whether a package of this environment is held to its version."""
-    return LEFT_OUT.match(f"{name}==") is None and name not in ("mamfed", "pip", "setuptools")
+    return LEFT_OUT.match(f"{name}==") is None and name not in FREE
 
 
 def resolve(extras: tuple[str, ...], *options: str) -> str:

@@ -23,14 +23,17 @@ from mamfed_common.errors import MamfedError
 NAME = "mamfed"
 WHEELS = "FOLDER-OF-WHEELS"
 
+HOSPITAL = ("pydicom", "imagecodecs", "highdicom", "pynetdicom", "dicomweb_client")
 OF_ROLE = {
-    "client": ("pydicom", "imagecodecs", "highdicom", "jinja2"),
-    "report": ("jinja2", "matplotlib"),
-    "simulations": ("pydicom", "imagecodecs", "highdicom", "jinja2", "matplotlib"),
+    "client": HOSPITAL,
+    "report": ("matplotlib",),
+    "simulations": (*HOSPITAL, "matplotlib"),
 }
 """The modules that each role's extra installs."""
 OF_USE = {
     "ray": "ray",
+    "submitit": "cluster",
+    "mlflow": "mlflow",
     "dynamic_network_architectures": "peers",
     "segmentation_models_pytorch": "peers",
     "torchvision": "peers",

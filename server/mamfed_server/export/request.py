@@ -41,13 +41,13 @@ class ExportFormat(NamedTuple):
 
     module: str
     files: tuple[str, ...]
-    needs: tuple[str, ...] = ("jinja2",)
+    needs: tuple[str, ...] = ()
     painter: str = ""
 
 
 FORMATS = {
     ExportTarget.ONNX: ExportFormat(
-        "onnx_file", ("model.onnx",), ("jinja2", "onnx", "onnxscript", "onnxruntime")
+        "onnx_file", ("model.onnx",), ("onnx", "onnxscript", "onnxruntime")
     ),
     ExportTarget.TORCHSCRIPT: ExportFormat("torchscript", ("model.ts",)),
     ExportTarget.SAFETENSORS: ExportFormat(
