@@ -76,7 +76,18 @@ def tracked() -> set[str]:
 
 
 def check_programs(wheel: Path, folder: Path) -> None:
-    """Install a wheel beside the packages of this environment, and start each program."""
+    """Install a wheel into a new environment, and start each program."""
+    install(wheel, folder)
+    for program in PROGRAMS:
+        subprocess.run([folder / "bin" / program, "--version"], check=True, cwd=folder)
+
+
+def install(wheel: Path, folder: Path) -> None:
+    """Make a virtual environment with a wheel and the dependencies of this one, not its checkout.
+
+    Raises:
+        CalledProcessError: The wheel cannot be installed, or is not what Python imports there.
+    """
     venv.create(folder, with_pip=False, symlinks=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     # The dependencies of this environment, but none of its .pth files, which lead to the checkout.
@@ -85,8 +96,6 @@ def check_programs(wheel: Path, folder: Path) -> None:
     python = str(folder / "bin" / "python")
     options = ("--no-deps", "--no-index", "--ignore-installed", "--quiet")
     pip(sys.executable, "--python", python, "install", *options, str(wheel))
-    for program in PROGRAMS:
-        subprocess.run([folder / "bin" / program, "--version"], check=True, cwd=folder)
     check = (
         "import mamfed_common, sys; sys.exit(not mamfed_common.__file__.startswith(sys.argv[1]))"
     )

@@ -1,10 +1,12 @@
 """The quick starts of docs/coordinator.md and docs/site.md, typed as they stand, by four people.
 
+The programs are those of a wheel that was just built and installed into a new virtual environment.
 Each person has a home folder and a terminal, in which a page's blocks are run as bash. Changed is
 what a reader changes: the site's name, the folder of mammograms, the host and the plan.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -25,7 +27,9 @@ from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, Traini
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+SPEC = importlib.util.spec_from_file_location("wheel", ROOT / "deploy" / "wheel.py")
+wheel = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(wheel)
 BLOCK = re.compile(r"(?:<!-- quickstart: ([a-z ]+) -->\n)?^```\n(.*?)^```$", re.M | re.S)
 QUICK_START = re.compile(r"^## Quick start\n(.*?)(?=^## )", re.M | re.S)
 PATIENCE_SECONDS = 240
@@ -54,14 +58,14 @@ def short_plan():
 class Terminal:
     """A person at a machine: a home folder, a folder they are in, and what they would replace."""
 
-    def __init__(self, home, start, **replaced):
+    def __init__(self, programs, home, start, **replaced):
         home.mkdir(parents=True)
         self.home, self.folder = home, start
         self.replaced = replaced
         self.background = None
         self.typed = set()
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MAMFED_")}
-        self.environment = {**kept, "HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        self.environment = {**kept, "HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
 
     def text(self, name):
         self.typed.add(name)
@@ -111,25 +115,36 @@ class Terminal:
             self.background.kill()
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """Build the wheel and install it; return the folder of its three programs."""
+    built = wheel.build(tmp_path_factory.mktemp("dist"))
+    environment = tmp_path_factory.mktemp("environment")
+    wheel.install(built, environment)
+    return environment / "bin"
+
+
 @pytest.fixture
-def coordinator(tmp_path):
+def coordinator(tmp_path, programs):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     here = f"--host 127.0.0.1 --bind 127.0.0.1 --port {port}"
-    person = Terminal(tmp_path / "coordinator", ROOT, **{"--host mamfed.example.org": here})
+    person = Terminal(
+        programs, tmp_path / "coordinator", ROOT, **{"--host mamfed.example.org": here}
+    )
     yield person
     person.stop()
 
 
 @pytest.fixture
-def sites(tmp_path):
+def sites(tmp_path, programs):
     people = {}
     for name, look in VENDORS.items():
         mammograms = tmp_path / "exports" / name
         write_cohort(mammograms, look, benign=5, malignant=6, seed=0)
         replaced = {"/data/exports": str(mammograms), "north": name}
-        people[name] = Terminal(tmp_path / name, tmp_path, **replaced)
+        people[name] = Terminal(programs, tmp_path / name, tmp_path, **replaced)
     yield people
     for person in people.values():
         person.stop()
