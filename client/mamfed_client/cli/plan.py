@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +10,11 @@ import typer
 
 from mamfed_client.cli.options import Home, OutputFormat, PlanName
 from mamfed_common.runtime.terminal import Format, confirm, console
-from mamfed_common.runtime.wording import counted, span
+from mamfed_common.runtime.wording import counted
 
 if TYPE_CHECKING:  # these bring torch, which a help text can do without
     from mamfed_client.disclosure.plan_store import Decision, PlanStore, StoredPlan
     from mamfed_client.site.policy import Policy
-    from mamfed_common.plan import EvaluationPlan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -161,61 +159,10 @@ def _row(policy: Policy, store: PlanStore, stored: StoredPlan) -> dict[str, obje
 
 
 def _show(policy: Policy, stored: StoredPlan, row: dict[str, object]) -> None:
+    from mamfed_client.disclosure.plan_words import against_bounds, in_words
+
     came = f"arrived {row['came']}" if row["came"] else "not arrived yet"
     typer.echo(f"Plan {stored.sha256}, {came}: {row['standing']}")
-    typer.echo("\n".join([*_in_words(stored), *_against_bounds(policy, stored)]))
+    typer.echo("\n".join([*in_words(stored.plan), *against_bounds(policy, stored.plan)]))
     if row["blocked"]:
         typer.echo(f"Blocked: {row['blocked']}.")
-
-
-def _in_words(stored: StoredPlan) -> Iterator[str]:
-    """Yield sentences that say what the plan makes this site do."""
-    from mamfed_common.plan import Stage
-
-    plan = stored.plan
-    yield f"It trains on images of {plan.image_size} x {plan.image_size} pixels."
-    for stage in Stage:
-        part = plan.stage(stage)
-        if not part.rounds:
-            yield f"It skips {stage.value}."
-            continue
-        yield (
-            f"In {stage.value}: {counted(part.rounds, 'round')}, each of "
-            f"{part.in_words()}, with {part.batch_size} of this site's images per step, learning "
-            f"rate up to {part.learning_rate:g}, to be answered within "
-            f"{span(part.deadline_seconds)}."
-        )
-    yield _held_out(plan.evaluation)
-    if plan.makes_personal_models:
-        yield (
-            f"After the last round this site adapts the final model to its own patients: "
-            f"{counted(plan.personal.steps, 'step')}, learning rate up to "
-            f"{plan.personal.learning_rate:g}. "
-            "That model stays here; set policy.personal: false to make none."
-        )
-    sites = counted(plan.federation.min_sites, "site")
-    yield f"The server averages the updates of {sites} or more."
-
-
-def _held_out(split: EvaluationPlan) -> str:
-    choosing = f"{split.validation_fraction:.0%} to choose the best round."
-    if split.folds is None:
-        tested = f"{split.test_fraction:.0%} are kept for the test"
-        return f"Of this site's patients {tested} and {choosing}"
-    return (
-        f"Part {split.fold + 1} of {split.folds} of this site's patients is kept for the test, and "
-        f"of the others {choosing}"
-    )
-
-
-def _against_bounds(policy: Policy, stored: StoredPlan) -> Iterator[str]:
-    """Yield a line for each bound with the plan's value and the limit, then what is withheld."""
-    from mamfed_client.disclosure.plan_admission import check_bounds
-    from mamfed_client.site.policy import missing_for_training
-
-    for check in check_bounds(policy, stored.plan):
-        verdict = "ok" if check.fits else f"NOT ALLOWED by {check.key}"
-        yield f"{check.name}: {check.found:g}, allowed {check.limit}: {verdict}"
-    if policy.bounds.hours:
-        yield f"This site answers only at {policy.bounds.hours}, local time."
-    yield from missing_for_training(policy, stored.plan)

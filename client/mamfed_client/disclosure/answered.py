@@ -49,6 +49,14 @@ class Question(NamedTuple):
     sha256: str
 
 
+class Spent(NamedTuple):
+    """What a site answered within a year: rounds trained, scores sent, splits scored."""
+
+    rounds: int
+    scores: int
+    splits: int
+
+
 class Answered(Config):
     """One question that was answered.
 
@@ -174,14 +182,25 @@ class AnsweredQuestions:
             PolicyRefusal: It has.
             SetupError: The file is damaged.
         """
+        spent = self.spent()
+        if isinstance(request, TrainTask):
+            _check_spent("rounds", spent.rounds, bounds.max_rounds_a_year)
+            return
+        _check_spent("scores", spent.scores, bounds.max_scores_a_year)
+        splits = {line.split for line in self._of_a_year() if line.split}
+        splits -= {split_sha256(request.plan)}
+        _check_spent("splits", len(splits), bounds.max_splits_a_year)
+
+    def spent(self) -> Spent:
+        """Return what was answered within a year.
+
+        Raises:
+            SetupError: The file is damaged.
+        """
         lines = self._of_a_year()
         rounds = sum(line.about.startswith("train ") for line in lines)
-        if isinstance(request, TrainTask):
-            _check_spent("rounds", rounds, bounds.max_rounds_a_year)
-            return
-        _check_spent("scores", len(lines) - rounds, bounds.max_scores_a_year)
-        splits = {line.split for line in lines if line.split} - {split_sha256(request.plan)}
-        _check_spent("splits", len(splits), bounds.max_splits_a_year)
+        splits = len({line.split for line in lines if line.split})
+        return Spent(rounds, len(lines) - rounds, splits)
 
     def fewest_apart(self, patients: Patients) -> int | None:
         """Return by how few patients a group differs from one of the last year's; None: from none.

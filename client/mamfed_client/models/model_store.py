@@ -24,6 +24,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from mamfed_client.disclosure.plan_store import PlanStore
+from mamfed_client.models.known_scores import ByImage, KnownScores
 from mamfed_client.models.model_card import CARD, card
 from mamfed_common.checkpoint import (
     Checkpoint,
@@ -34,7 +35,7 @@ from mamfed_common.checkpoint import (
     save_checkpoint,
     with_hashes,
 )
-from mamfed_common.config import SITE_NAME, Config
+from mamfed_common.config import SITE_NAME
 from mamfed_common.errors import CheckpointError, OutputError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.plan import TrainingPlan
@@ -49,22 +50,6 @@ PREFIX = 12
 """Digits of a plan's SHA-256 in a folder's name."""
 MOST_RUNS = 50
 """Maximum runs whose models a site keeps, so that new run names cannot fill its disk."""
-
-
-class KnownScores(Config):
-    """The scores of a run's models on this site's test patients.
-
-    Attributes:
-        run: The coordinator's name for the run; empty in a simulation.
-        from_file: Whether a person at this site added the shared model as a file.
-        shared: Score of the shared model; None if unknown.
-        personal: Score of the personal model; None if unknown.
-    """
-
-    run: str = ""
-    from_file: bool = False
-    shared: SiteScore | None = None
-    personal: SiteScore | None = None
 
 
 class ModelFolder:
@@ -118,11 +103,14 @@ class ModelFolder:
         except (OSError, ValidationError):
             return KnownScores()
 
-    def note_score(self, kind: ModelKind, score: SiteScore, run: str = "") -> None:
-        """Store the score of a model."""
+    def note_score(
+        self, kind: ModelKind, score: SiteScore, run: str = "", images: ByImage = ()
+    ) -> None:
+        """Store the score of a model, and the Dice of each image behind it."""
         private_directory(self.path)
         known = self.scores()
-        self._write_scores(known.model_copy(update={"run": run or known.run, kind: score}))
+        changes = {"run": run or known.run, kind: score, f"{kind}_images": images}
+        self._write_scores(known.model_copy(update=changes))
         facts = self._readable_facts(SHARED)
         if facts is not None:
             self._write_card(facts)

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from mamfed_client.disclosure.gate import Gate, OpenGate
 from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_extensions
 from mamfed_client.disclosure.refusal_messages import refusal_of
+from mamfed_client.models.known_scores import by_image
 from mamfed_client.models.model_store import PERSONAL, ModelFolder
 from mamfed_client.models.personal_model import Adapter
 from mamfed_client.node.private_round import train_private_round
@@ -28,7 +29,7 @@ from mamfed_client.node.round_state import (
     state_to_train,
 )
 from mamfed_client.preparation.cohort import StoredSamples
-from mamfed_client.preparation.site_data import Site, load_site
+from mamfed_client.preparation.site_data import Site, SiteData, load_site
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.training.devices import train_on
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
@@ -36,7 +37,7 @@ from mamfed_common.domain import EVALUATED_ON
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.metrics.scores import summarise
 from mamfed_common.model.state_dict import State
-from mamfed_common.plan import with_threshold
+from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.protocol.messages import unpack_body, unpack_painter, unpack_weights
 from mamfed_common.protocol.tasks import (
@@ -58,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[RecordDict, Site], RecordDict]
 CheckpointerOf = Callable[[str], RoundCheckpointer | None]
+OnData = Callable[[SiteData, TrainingPlan], None]
 ModelsOf = Callable[[Site, EvaluateTask], Path]
 """Returns the folder in which a site keeps the models of a run."""
 
@@ -75,6 +77,7 @@ class _Handlers:
         optimizer: Folder of each site's AdamW moments.
         models: Returns where a site stores its models; None: nowhere.
         on_step: Called after each training step.
+        on_data: Called with the site's images once they are described for a plan.
     """
 
     site_of: Callable[[Context], Site]
@@ -85,6 +88,7 @@ class _Handlers:
     optimizer: Path
     models: ModelsOf | None
     on_step: OnStep | None
+    on_data: OnData | None
 
     def client_app(self) -> ClientApp:
         app, answer = ClientApp(), self.answer
@@ -106,7 +110,10 @@ class _Handlers:
         query = unpack_body(content, Query)
         self.gate.admit(query)
         check_extensions(query.plan)
-        return self.gate.release(query, load_site(site, query.plan).describe())
+        data = load_site(site, query.plan)
+        if self.on_data:
+            self.on_data(data, query.plan)
+        return self.gate.release(query, data.describe())
 
     def train(self, content: RecordDict, site: Site) -> RecordDict:
         task = unpack_body(content, TrainTask)
@@ -187,7 +194,8 @@ class _Handlers:
         scores = evaluate(model.state, samples, plan, device=device, painter=model.painter)
         score = summarise(scores)
         if folder:
-            folder.note_score(task.model, score, task.run)
+            patients = [image.case.row.patient_id for image in samples.images]
+            folder.note_score(task.model, score, task.run, by_image(scores, patients))
         behind = self.gate.behind(samples.images, scores)
         return self.gate.release(task, score, behind=behind)
 
@@ -200,6 +208,7 @@ def make_client_app(
     threads: int | None = None,
     activation_checkpointing: bool = False,
     on_step: OnStep | None = None,
+    on_data: OnData | None = None,
     gate: Gate | None = None,
     state_folder: Path | None = None,
     keep_seconds: float = 60.0,
@@ -216,6 +225,7 @@ def make_client_app(
         threads: CPU threads. Equal numbers give equal bits; None: torch's default.
         activation_checkpointing: Whether to save memory at the cost of time.
         on_step: Called after each training step, e.g. for a progress bar.
+        on_data: Called with a site's images once they are described for a plan.
         gate: Decides which requests are answered and what leaves; None (simulations): everything.
         state_folder: Folder in which the round in training is saved; None: a crash loses the round.
         keep_seconds: Seconds of training between two saves: the most that a crash loses.
@@ -226,7 +236,8 @@ def make_client_app(
     hardware = Hardware(device, devices, threads, activation_checkpointing)
     save = _checkpointer_of(state_folder, keep_seconds)
     opened = gate or OpenGate()
-    handlers = _Handlers(site_of, hardware, opened, save, norms, optimizer, models, on_step)
+    ways = (norms, optimizer, models, on_step, on_data)
+    handlers = _Handlers(site_of, hardware, opened, save, *ways)
     return handlers.client_app()
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -97,9 +98,17 @@ class Progress:
         try:
             train = unpack_body(message.content, TrainTask)
         except WeightsError:
-            self._tell(Task(kind=kind))
+            self._tell(Task(kind=kind, began=datetime.now(UTC)))
         else:
-            self._tell(Task(kind=kind, stage=train.stage, server_round=train.server_round))
+            self._tell(
+                Task(
+                    kind=kind,
+                    stage=train.stage,
+                    server_round=train.server_round,
+                    plan_sha256=train.plan.sha256(),
+                    began=datetime.now(UTC),
+                )
+            )
 
     def step(self) -> None:
         """Count a training step."""
@@ -216,6 +225,7 @@ def installed_handler(home: SiteHome, progress: Progress) -> RequestHandler:
     from mamfed_client.disclosure.gate import open_gate
     from mamfed_client.models.model_store import folder_for
     from mamfed_client.node.client_app import make_client_app
+    from mamfed_client.site.data_account import note_data
 
     settings, gate = load_site_settings(home), open_gate(home)
     settings.hardware().choose()
@@ -223,6 +233,7 @@ def installed_handler(home: SiteHome, progress: Progress) -> RequestHandler:
         lambda _: load_site_settings(home).site(),
         **settings.hardware()._asdict(),
         on_step=progress.step,
+        on_data=lambda data, plan: note_data(home, data, plan),
         gate=gate,
         state_folder=home.state,
         keep_seconds=settings.checkpoint_seconds,

@@ -22,6 +22,7 @@ from mamfed_client.node.server_health import HealthReply, ask_health
 from mamfed_client.node.supervisor import check_start
 from mamfed_client.preparation.site_data import SiteData, load_site
 from mamfed_client.site.certificate import days_left, site_certificate
+from mamfed_client.site.data_account import note_data
 from mamfed_client.site.policy import missing_for_training
 from mamfed_client.site.settings import SiteHome, SiteSettings, load_site_settings
 from mamfed_common import __version__
@@ -108,7 +109,9 @@ class Preflight:
     @cached_property
     def data(self) -> SiteData:
         """Return the site's images, prepared for the plan; this may take a while."""
-        return load_site(self.settings.site(), self.plan, progress=True)
+        data = load_site(self.settings.site(), self.plan, progress=True)
+        note_data(self.home, data, self.plan)
+        return data
 
     def settings_read(self) -> Finding:
         """Check ``site.yaml``."""

@@ -31,6 +31,8 @@ MODEL = "model.json"
 RECORD = "result.json"
 IMAGES = "images"
 STUDIES = "studies"
+SUMMARY = "predictions.json"
+"""What the whole folder holds, see ``account.py``."""
 FORMAT = 2
 ANSWER_VERSION = 1
 """Increase it with every change that alters the results for the same network and image."""

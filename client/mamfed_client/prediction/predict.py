@@ -15,7 +15,13 @@ from rich.progress import track
 from mamfed_client.imaging.rejections import FileRejected, Reason, rejection
 from mamfed_client.prediction.account import PredictionCounts, document_of, forecast
 from mamfed_client.prediction.answer import View, answer, view_of
-from mamfed_client.prediction.folder import PredictionFolder, check_folder, open_folder, question_of
+from mamfed_client.prediction.folder import (
+    SUMMARY,
+    PredictionFolder,
+    check_folder,
+    open_folder,
+    question_of,
+)
 from mamfed_client.prediction.model import LoadedModel, load_model
 from mamfed_client.prediction.segmentation import Encoding
 from mamfed_client.prediction.sources import FoundSources, Selection, Source, find_sources
@@ -28,7 +34,6 @@ from mamfed_common.runtime.terminal import Advance, console, reading_progress
 from mamfed_common.training.inference import Prediction, predict
 from mamfed_common.transforms.sample import Sample
 
-SUMMARY = "predictions.json"
 DEFAULT_BATCH = {"cuda": 4}
 """Images per batch by type of device; a CPU is as fast with one."""
 

@@ -244,9 +244,7 @@ def missing_for_training(policy: Policy, plan: TrainingPlan) -> list[str]:
     Returns:
         One clause for each missing permission; empty if the site can train.
     """
-    from mamfed_common.model.malignancy_net import MalignancyNetwork
-
-    withheld = policy.release.withheld(MalignancyNetwork(plan.network).state_dict())
+    withheld = policy.release.withheld(_array_names(plan))
     missing = [
         f"policy.release.metrics lacks {name!r}, without which the server cannot use this site"
         for name in NEEDED
@@ -258,3 +256,13 @@ def missing_for_training(policy: Policy, plan: TrainingPlan) -> list[str]:
             f"the first being {withheld[0]!r}; '*' allows them all"
         )
     return missing
+
+
+def _array_names(plan: TrainingPlan) -> list[str]:
+    """Return the names of a network's arrays, without the memory that a plan may ask for."""
+    import torch
+
+    from mamfed_common.model.malignancy_net import MalignancyNetwork
+
+    with torch.device("meta"):
+        return list(MalignancyNetwork(plan.network).state_dict())

@@ -10,6 +10,7 @@
 ``audit.jsonl``     the audit log: everything that left
 ``privacy.json``     what differential privacy has spent (``policy.privacy.patients``)
 ``answers.json``    the questions answered, so that each is answered once
+``data.json``       what lies here, in counts; it never leaves
 ``state/``          the round in training
 ``models/``         the shared model of each run, and the personal model adapted from it
 ``status.json``     the current status
@@ -108,6 +109,11 @@ class SiteHome:
     def answers(self) -> Path:
         """Return the memory of the questions that this site has answered."""
         return self.path / "answers.json"
+
+    @property
+    def data_account(self) -> Path:
+        """Return the counts of this site's data, see ``data_account.py``."""
+        return self.path / "data.json"
 
     @property
     def state(self) -> Path:

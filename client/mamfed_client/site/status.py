@@ -43,12 +43,16 @@ class Task(Config):
         stage: The stage in training, else empty.
         server_round: The round within the stage, 0 if none is in training.
         steps: Training steps done.
+        plan_sha256: The plan that asks for the round, else empty.
+        began: When the request was taken up.
     """
 
     kind: str
     stage: str = ""
     server_round: int = 0
     steps: int = 0
+    plan_sha256: str = ""
+    began: datetime | None = None
 
     def words(self) -> str:
         """Return a short description."""
