@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mamfed_client.cli.node import run_preflight
 from mamfed_client.cli.options import Contact, Home
 from mamfed_common.runtime.terminal import confirm, console, contact_of
 
@@ -112,14 +113,20 @@ def join(
     welcome: Annotated[Path, typer.Argument(help="The welcome file from the coordinator.")],
     home: Home = Path("."),
     yes: Annotated[bool, typer.Option("--yes", help="The fingerprint was compared.")] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Then check whether this site can follow this plan, as preflight does."),
+    ] = None,
 ) -> None:
     """Install the coordinator's welcome: its address, its keys and this site's certificate.
 
-    A running site picks up a renewed certificate without a restart.
+    A running site picks up a renewed certificate without a restart. With --plan, the exit code is
+    9 if a check fails; the site has joined nevertheless.
     """
     from mamfed_client.site import identity
     from mamfed_client.site.settings import SiteHome, load_site_settings
     from mamfed_common.errors import SetupError
+    from mamfed_common.plan import read_plan
     from mamfed_common.runtime.file_kinds import site_of_request
     from mamfed_common.runtime.lock import home_lock
     from mamfed_common.security.enrolment import read_welcome
@@ -132,6 +139,7 @@ def join(
             f"welcome that comes back, e.g. {name}.welcome.json"
         )
     answer = read_welcome(welcome)
+    wanted = read_plan(plan) if plan else None
     identity.check_own(site_home, answer, name)
     _show(answer)
     news = identity.news_in(site_home, answer)
@@ -143,7 +151,11 @@ def join(
         identity.check_own(site_home, answer, name)  # its keys may have been replaced meanwhile
         identity.join(site_home, answer)
     typer.echo(f"joined: {site_home.welcome}")
-    _tell("next: mamfed-client preflight --plan PLAN, mamfed-client plan approve PLAN, then start")
+    if wanted is None:
+        _tell("next: mamfed-client preflight --plan PLAN, mamfed-client plan approve PLAN, start")
+        return
+    run_preflight(site_home, wanted)
+    _tell(f"next: mamfed-client plan approve {plan}, then mamfed-client start")
 
 
 def _say_created(home: SiteHome, created: CreatedHome) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mamfed_client.cli.options import Home, OutputFormat
 from mamfed_common.runtime.terminal import Format, console
+
+if TYPE_CHECKING:
+    from mamfed_client.site.settings import SiteHome
+    from mamfed_common.plan import TrainingPlan
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
@@ -61,25 +65,42 @@ def preflight(
     printed: OutputFormat = Format.TEXT,
 ) -> None:
     """Check whether this site can take part; exit code 9 if a check fails."""
-    from mamfed_client.node.preflight import Check, Preflight, choose_plan, refuse_failed
+    from mamfed_client.node.preflight import choose_plan
     from mamfed_client.site.settings import SiteHome
     from mamfed_common.plan import TrainingPlan, read_plan
 
     site = SiteHome(home)
-    screen = console()
     chosen = read_plan(plan) if plan else choose_plan(site)
     if chosen is None:
-        screen.print("no plan has arrived and --plan names none: checking for the default plan")
+        console().print("no plan has arrived and --plan names none: checking for the default plan")
         chosen = TrainingPlan()
+    run_preflight(site, chosen, train=not skip_training, printed=printed)
+
+
+def run_preflight(
+    site: SiteHome, plan: TrainingPlan, *, train: bool = True, printed: Format = Format.TEXT
+) -> None:
+    """Check whether a site can follow a plan, and print each result as it comes.
+
+    Args:
+        site: The site's home.
+        plan: The plan to check for.
+        train: Whether to try a training step of each stage.
+        printed: As lines, or as one JSON document at the end.
+
+    Raises:
+        SetupError: A check failed.
+    """
+    from mamfed_client.node.preflight import Check, Preflight, refuse_failed
+
     checks: list[Check] = []
-    for check in Preflight(site, chosen, train=not skip_training).run():
+    for check in Preflight(site, plan, train=train).run():
         checks.append(check)
         if printed is Format.TEXT:
-            colour = COLOURS[check.outcome]
-            screen.print(check.outcome, style=colour, end="")
-            screen.print(f"  {check.name}: {check.words}")
+            console().print(check.outcome, style=COLOURS[check.outcome], end="")
+            console().print(f"  {check.name}: {check.words}")
     if printed is Format.JSON:
-        body = {"plan_sha256": chosen.sha256(), "checks": [check._asdict() for check in checks]}
+        body = {"plan_sha256": plan.sha256(), "checks": [check._asdict() for check in checks]}
         typer.echo(json.dumps(body, indent=2))
     refuse_failed(checks)
 

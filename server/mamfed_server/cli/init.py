@@ -28,10 +28,10 @@ def init(
         str, typer.Option(help="Contact for the sites; you are asked if it is omitted.")
     ] = "",
 ) -> None:
-    """Create a coordinator's home: an authority, keys, a server certificate, server.yaml.
+    """Create a coordinator's home: an authority, keys, a certificate, server.yaml, plan.yaml.
 
     Existing files are kept. Running it again creates only what is missing and never replaces the
-    authority.
+    authority. plan.yaml is an example to edit; no run reads it unless start --plan names it.
     """
     from mamfed_common.runtime.documents import validated
     from mamfed_common.runtime.files import private_directory
@@ -70,7 +70,19 @@ def _create_missing(home: ServerHome, wanted: ServerSettings) -> dict[str, bool]
     created["server certificate"] = not has_certificate
     if created["server certificate"]:
         issue_server(home, wanted.hosts, wanted.certificate_days)
+    created["plan.yaml"] = _create_plan(home.path / "plan.yaml")
     return created
+
+
+def _create_plan(path: Path) -> bool:
+    from importlib.resources import files
+
+    from mamfed_common.runtime.files import write_atomic
+
+    if path.exists():
+        return False
+    write_atomic(path, (files("mamfed_server") / "example_plan.yaml").read_bytes())
+    return True
 
 
 def _print_result(home: ServerHome, created: dict[str, bool], differs: bool) -> None:

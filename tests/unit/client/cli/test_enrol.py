@@ -219,6 +219,20 @@ def test_join_shows_what_to_compare_and_takes_no_for_an_answer(site, welcome):
     assert site.ca.read_text() == welcome.ca_certificate
 
 
+def test_join_with_a_plan_goes_on_to_its_checks(site, welcome, tmp_path, tiny_plan):
+    plan = tmp_path / "plan.yaml"
+    result = _join(site, welcome, "--yes", "--plan", plan)
+    assert result.exit_code != 0, "no such plan"
+    assert not site.welcome.exists(), "nothing is installed before the plan is read"
+    plan.write_text(tiny_plan.to_yaml())
+    result = _join(site, welcome, "--yes", "--plan", plan)
+    assert "certificate: " in result.output
+    assert "warn  server: nothing answers at " in result.output
+    assert isinstance(result.exception, SetupError)
+    assert "this site cannot take part yet: " in str(result.exception)
+    assert identity.load_welcome(site) == welcome, "it has joined nevertheless"
+
+
 def test_a_renewal_by_the_same_authority_asks_nothing(coordinator, site, request_, welcome):
     ok(_join(site, welcome, "--yes"))
     inode = site.certificate.stat().st_ino

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mamfed_common.errors import SetupError
+from mamfed_common.plan import read_plan
 from mamfed_server.admission.certificate_authority import load_server_certificate
 from mamfed_server.cli.main import app
 from mamfed_server.settings import ServerHome, load_settings
@@ -30,7 +31,7 @@ def test_init_again_makes_no_new_authority_and_no_new_keys(tmp_path):
     result = _init(tmp_path / "c", "--port", "1234")
     assert result.exit_code == 0
     assert {path: path.read_bytes() for path in files} == before
-    assert len(before) == 7
+    assert len(before) == 8
     assert "authority: kept" in result.output
     assert "was kept and differs from these options" in result.output
 
@@ -42,6 +43,15 @@ def test_init_says_what_to_read_over_the_phone_and_when_things_end(tmp_path):
     end = load_server_certificate(ServerHome(tmp_path / "c")).not_valid_after_utc
     assert f"server certificate valid until: {end:%Y-%m-%d}" in output
     assert "fingerprint of address, authority and plan key: " in output
+
+
+def test_init_leaves_a_plan_to_edit_and_never_writes_over_it(tmp_path):
+    _init(tmp_path / "c")
+    plan = tmp_path / "c" / "plan.yaml"
+    assert read_plan(plan).federation.min_sites == 3
+    plan.write_text("seed: 7\n")
+    assert "plan.yaml: kept" in _init(tmp_path / "c").output
+    assert plan.read_text() == "seed: 7\n"
 
 
 def test_init_after_a_kill_makes_what_is_missing(tmp_path):
