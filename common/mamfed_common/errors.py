@@ -6,6 +6,7 @@
     |-- CheckpointError   5  a checkpoint is damaged or of another network
     |-- WeightsError      6  weights do not fit the network that the plan describes
     |-- RunError          7  the federated run failed, e.g. its quorum was not met
+    |   `-- JobError      7  a job of a site's cluster brought no result
     |-- OutputError       8  a result cannot be written where it was asked for
     |-- SetupError        9  keys, certificates, site.yaml or server.yaml cannot be used
     |-- LinkError        10  the server cannot be reached, or does not take this site in
@@ -53,6 +54,10 @@ class RunError(MamfedError):
     """The federated run could not continue."""
 
     exit_code = 7
+
+
+class JobError(RunError):
+    """A job of a site's cluster was lost, refused, cancelled or too late."""
 
 
 class OutputError(MamfedError):

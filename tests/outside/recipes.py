@@ -272,6 +272,7 @@ RECIPES = (
 )  # fmt: skip
 
 WRITES_NOTHING = {
+    "mamfed-client job": "its answer into the folder that a node has made for it",
     "mamfed-client audit report": "",
     "mamfed-client audit verify": "",
     "mamfed-client models list": "",

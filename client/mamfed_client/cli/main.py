@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mamfed_client.cli import audit, data, enrol, evaluate, models, node, plan, predict
+from mamfed_client.cli import audit, data, enrol, evaluate, job, models, node, plan, predict
 from mamfed_common.runtime import terminal
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
 predict.register(app)
 evaluate.register(app)
+job.register(app)
 
 
 @app.callback()

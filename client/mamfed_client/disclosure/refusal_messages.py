@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.site.status import RecentRefusal
-from mamfed_common.errors import DataError
+from mamfed_common.errors import DataError, JobError
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.runtime.files import ADVICE, refusal_words
 
@@ -48,7 +48,7 @@ def refusal_of(error: Exception, fault: RefusalCode) -> RecentRefusal | None:
     why = REFUSAL_CODES[fault].replace("the site", "this site", 1)
     if isinstance(error, PolicyRefusal):
         why = str(error).replace("the site", "this site", 1)
-    elif isinstance(error, DataError):
+    elif isinstance(error, DataError | JobError):
         why = f"{why}: {' '.join(str(error).split())}"
     elif isinstance(error, OSError) and error.errno in ADVICE:  # its path may name an image
         why = f"{why}: {refusal_words(error)}"

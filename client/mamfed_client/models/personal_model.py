@@ -17,8 +17,7 @@ from mamfed_client.disclosure.gate import OpenGate
 from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.models.model_store import ModelFolder
 from mamfed_client.preparation.site_data import SiteData
-from mamfed_client.site.hardware import Hardware
-from mamfed_client.training.devices import train_on
+from mamfed_client.training.round_executor import RoundExecutor
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, PersonalFacts, with_hashes
 from mamfed_common.metrics.scores import summarise
 from mamfed_common.metrics.threshold import nearest_threshold
@@ -27,7 +26,7 @@ from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.protocol.tasks import RefusalCode
 from mamfed_common.runtime.seeds import derive_seed
 from mamfed_common.training.batches import RoundContext
-from mamfed_common.training.inference import OnStep, evaluate
+from mamfed_common.training.inference import OnStep
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
 
 
@@ -37,14 +36,14 @@ class Adapter:
 
     Attributes:
         data: The site's images.
-        hardware: The devices and threads to train with.
+        executor: What trains and scores.
         gate: The site's gate, which admits the training.
         checkpointer: Saves the training as in a round; None: a crash loses all of it.
         on_step: Called after each step.
     """
 
     data: SiteData
-    hardware: Hardware
+    executor: RoundExecutor
     gate: OpenGate
     checkpointer: RoundCheckpointer | None = None
     on_step: OnStep | None = None
@@ -64,7 +63,7 @@ class Adapter:
         if folder and (stored := folder.personal_like(expected)):
             return stored
         adapted = self.adapt(shared.state, plan)
-        threshold = own_threshold(adapted, self.data, plan, self.hardware)
+        threshold = own_threshold(adapted, self.data, plan, self.executor)
         facts = expected.model_copy(update={"threshold": threshold})
         personal = with_hashes(Checkpoint(adapted, facts, shared.painter))
         if folder:
@@ -81,8 +80,7 @@ class Adapter:
         if not len(samples):
             raise PolicyRefusal(RefusalCode.NOTHING_TO_ADAPT_WITH)
         self.gate.admit_cases(len(samples))
-        result = train_on(
-            self.hardware,
+        result = self.executor.train(
             Stage.FINETUNING,
             state,
             samples,
@@ -139,7 +137,7 @@ def averaged(shared: Mapping[str, Tensor], adapted: Mapping[str, Tensor], share:
 
 
 def own_threshold(
-    state: State, data: SiteData, plan: TrainingPlan, hardware: Hardware
+    state: State, data: SiteData, plan: TrainingPlan, executor: RoundExecutor
 ) -> float | None:
     """Choose a personal model's threshold by the site's own validation patients.
 
@@ -149,7 +147,7 @@ def own_threshold(
         plan's, if no image can be scored.
     """
     samples = data.samples(["malignant"], "val")
-    score = summarise(evaluate(state, samples, plan, device=hardware.choose()[0]))
+    score = summarise(executor.evaluate(state, samples, plan))
     if score.dice_at is None or not score.images:
         return None
     return nearest_threshold(score.dice_at, score.images)

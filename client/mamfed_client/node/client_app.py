@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from mamfed_client.node.round_state import (
     model_to_score,
     optimizer_state_of,
     patients_drawn,
+    received_model,
     round_name,
     state_to_send,
     state_to_train,
@@ -31,28 +33,26 @@ from mamfed_client.node.round_state import (
 from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.site_data import Site, SiteData, load_site
 from mamfed_client.site.hardware import Hardware
-from mamfed_client.training.devices import train_on
-from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
+from mamfed_client.training.round_executor import LocalExecutor, RoundExecutor
+from mamfed_common.checkpoint import Checkpoint
 from mamfed_common.domain import EVALUATED_ON
-from mamfed_common.errors import DataError, OutputError
+from mamfed_common.errors import DataError, JobError, OutputError
 from mamfed_common.metrics.scores import summarise
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.plan.norm_groups import expected_state
-from mamfed_common.protocol.messages import unpack_body, unpack_painter, unpack_weights
+from mamfed_common.protocol.messages import unpack_body, unpack_weights
 from mamfed_common.protocol.tasks import (
     REFUSAL_CODES,
     EvaluateTask,
     PrivacySpent,
     Query,
     RefusalCode,
-    SiteDescription,
     TrainReport,
     TrainTask,
 )
 from mamfed_common.training.batches import Batches, RoundContext
-from mamfed_common.training.device import choose_device
-from mamfed_common.training.inference import OnStep, evaluate
+from mamfed_common.training.inference import OnStep
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ class _Handlers:
 
     Attributes:
         site_of: Returns the site of a Flower context.
-        hardware: The devices and threads to train with.
+        threads: CPU threads; None: torch's default.
+        executor: What trains and scores.
         gate: Admits requests and releases answers.
         checkpointer_of: Returns the checkpointer of a round by its name; None: it is not saved.
         norms: Folder of each site's own norms.
@@ -81,7 +82,8 @@ class _Handlers:
     """
 
     site_of: Callable[[Context], Site]
-    hardware: Hardware
+    threads: int | None
+    executor: RoundExecutor
     gate: OpenGate
     checkpointer_of: CheckpointerOf
     norms: Path
@@ -98,8 +100,9 @@ class _Handlers:
         return app
 
     def answer(self, message: Message, context: Context, handler: Handler) -> Message:
-        if self.hardware.threads is not None:
-            torch.set_num_threads(self.hardware.threads)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        self.executor.allow(_seconds_left(message))
         try:
             return Message(handler(message.content, self.site_of(context)), reply_to=message)
         except Exception as error:  # its text may contain paths or patients and must not leave
@@ -152,15 +155,14 @@ class _Handlers:
             return train_private_round(
                 budget,
                 f"{name} {task.run}",
-                self.hardware,
+                self.executor,
                 start,
                 batches,
                 on_step=self.on_step,
                 checkpointer_of=self.checkpointer_of,
                 optimizer_state=optimizer_state,
             )
-        result = train_on(
-            self.hardware,
+        result = self.executor.train(
             task.stage,
             start,
             samples,
@@ -178,7 +180,7 @@ class _Handlers:
         self.gate.admit(task)
         check_extensions(task.plan)
         data = load_site(site, task.plan)
-        received = _received_model(content, task, data.describe())
+        received = received_model(content, task, data.describe())
         norms = local_norms_of(self.norms, site, task)
         model = model_to_score(received, norms, site, task)
         folder = _keep_shared(self.models, site, task, model)
@@ -186,12 +188,11 @@ class _Handlers:
             return earlier
         if task.model == PERSONAL:
             checkpointer = self.checkpointer_of(f"{PERSONAL} {round_name(task, model.state, site)}")
-            adapter = Adapter(data, self.hardware, self.gate, checkpointer, self.on_step)
+            adapter = Adapter(data, self.executor, self.gate, checkpointer, self.on_step)
             model = adapter.personal(model, folder)
         plan = with_threshold(task.plan, model.facts.threshold)
         samples = data.samples(EVALUATED_ON, task.part)
-        device = choose_device(self.hardware.device)
-        scores = evaluate(model.state, samples, plan, device=device, painter=model.painter)
+        scores = self.executor.evaluate(model.state, samples, plan, painter=model.painter)
         score = summarise(scores)
         if folder:
             patients = [image.case.row.patient_id for image in samples.images]
@@ -215,6 +216,7 @@ def make_client_app(
     norms: Path,
     optimizer: Path,
     models: ModelsOf | None = None,
+    executor: RoundExecutor | None = None,
 ) -> ClientApp:
     """Create the ClientApp of one site, or of all simulated sites.
 
@@ -232,12 +234,14 @@ def make_client_app(
         norms: Folder in which each site stores its own norms, for plans with local norms.
         optimizer: Folder in which each site stores AdamW's moments, for plans that keep them.
         models: Returns where a site stores the shared and the personal model; None: nowhere.
+        executor: What trains and scores; None: this process, on these devices.
     """
     hardware = Hardware(device, devices, threads, activation_checkpointing)
+    computing = executor or LocalExecutor(hardware)
     save = _checkpointer_of(state_folder, keep_seconds)
     opened = gate or OpenGate()
     ways = (norms, optimizer, models, on_step, on_data)
-    handlers = _Handlers(site_of, hardware, opened, save, *ways)
+    handlers = _Handlers(site_of, threads, computing, opened, save, *ways)
     return handlers.client_app()
 
 
@@ -247,11 +251,20 @@ def _checkpointer_of(state_folder: Path | None, keep_seconds: float) -> Checkpoi
     return lambda name: RoundCheckpointer(state_folder, name, keep_seconds)
 
 
+def _seconds_left(message: Message) -> float | None:
+    """Return until when the coordinator takes an answer; None where it does not say."""
+    metadata = message.metadata
+    return metadata.created_at + metadata.ttl - time.time() if metadata.ttl > 0 else None
+
+
 def _refuse(error: Exception, message_type: str, gate: OpenGate) -> RefusalCode:
     """Log an error; return the code that may leave."""
     if isinstance(error, PolicyRefusal):
         logger.warning("this site refused a %s: %s", message_type, error)
         code = error.fault
+    elif isinstance(error, JobError):
+        logger.warning("this site could not answer a %s: %s", message_type, error)
+        code = RefusalCode.JOB_LOST
     else:
         logger.error("this site could not answer a %s", message_type, exc_info=error)
         code = RefusalCode.DATA_UNUSABLE if isinstance(error, DataError) else RefusalCode.FAILED
@@ -261,23 +274,6 @@ def _refuse(error: Exception, message_type: str, gate: OpenGate) -> RefusalCode:
     except Exception:
         logger.exception("the refusal could not be recorded")
         return RefusalCode.FAILED
-
-
-def _received_model(
-    content: RecordDict, task: EvaluateTask, description: SiteDescription
-) -> Checkpoint:
-    """Return the model in a message, with this site's splits, which the server need not send."""
-    expected = expected_state(task.plan)
-    facts = CheckpointFacts(
-        plan=task.plan,
-        plan_sha256=task.plan.sha256(),
-        stage=task.stage,
-        server_round=task.server_round,
-        threshold=task.threshold,
-        splits={description.site: description.splits},
-    )
-    painter = unpack_painter(content, task, expected)
-    return Checkpoint(unpack_weights(content, task, expected), facts, painter)
 
 
 def _keep_shared(

@@ -117,6 +117,11 @@ class Progress:
             if monotonic() - self._told_at > TELL_SECONDS:
                 self._tell(self._task)
 
+    def job(self, words: str) -> None:
+        """Record the state of the job that computes; empty: there is none."""
+        if self._task is not None and words != self._task.job:
+            self._tell(self._task.model_copy(update={"job": words}))
+
     def end(self) -> None:
         """Record that the request has been handled."""
         self._tell(None)
@@ -222,13 +227,14 @@ def installed_handler(home: SiteHome, progress: Progress) -> RequestHandler:
     import monai.losses
     import monai.metrics  # noqa: F401 - loaded now, so that no round waits for it
 
+    from mamfed_client.cluster.job_executor import executor_of
     from mamfed_client.disclosure.gate import open_gate
     from mamfed_client.models.model_store import folder_for
     from mamfed_client.node.client_app import make_client_app
     from mamfed_client.site.data_account import note_data
 
     settings, gate = load_site_settings(home), open_gate(home)
-    settings.hardware().choose()
+    executor = executor_of(settings, progress.job)
     app = make_client_app(
         lambda _: load_site_settings(home).site(),
         **settings.hardware()._asdict(),
@@ -240,6 +246,7 @@ def installed_handler(home: SiteHome, progress: Progress) -> RequestHandler:
         norms=home.state / "norms",
         optimizer=home.state / "optimizer",
         models=lambda _, task: folder_for(home.models, task.run, task.plan),
+        executor=executor,
     )
     return RequestHandler(app, gate.release_code)
 

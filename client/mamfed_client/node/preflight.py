@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal, NamedTuple
@@ -18,6 +18,7 @@ from mamfed_client.disclosure.plan_admission import (
 )
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.node.connection_errors import ServerDown
+from mamfed_client.node.preflight_words import kept_scores, kinds_in_words
 from mamfed_client.node.server_health import HealthReply, ask_health
 from mamfed_client.node.supervisor import check_start
 from mamfed_client.preparation.site_data import SiteData, load_site
@@ -26,10 +27,8 @@ from mamfed_client.site.data_account import note_data
 from mamfed_client.site.policy import missing_for_training
 from mamfed_client.site.settings import SiteHome, SiteSettings, load_site_settings
 from mamfed_common import __version__
-from mamfed_common.domain import Purpose
 from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.plan import Stage, TrainingPlan, cases
-from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.protocol.versions import MAMFED_HEADER, check_flower, flower_version, same_minor
 from mamfed_common.runtime.wording import counted, span
 from mamfed_common.security.enrolment import read_welcome
@@ -95,10 +94,13 @@ class Preflight:
             ("disk", self.disk_has_room),
             ("data", self.data_is_there),
         )
+        here = self._computes_here()
         for name, check in checks:
             yield _checked(name, check)
+        if not here:
+            yield _checked("executor", self.job_answers)
         for stage in Stage:
-            if self.train and self.plan.stage(stage).rounds:
+            if here and self.train and self.plan.stage(stage).rounds:
                 yield _checked(f"{stage} step", partial(self.step_works, stage))
 
     @cached_property
@@ -215,13 +217,27 @@ class Preflight:
         stages = [stage for stage in Stage if self.plan.stage(stage).rounds]
         used = {stage: description.images_used(self.plan, stage) for stage in stages}
         counts = {stage: cases(stage, kinds) for stage, kinds in used.items()}
-        summary = "; ".join(f"{stage} trains on {_kinds(kinds)}" for stage, kinds in used.items())
+        summary = "; ".join(
+            f"{stage} trains on {kinds_in_words(kinds)}" for stage, kinds in used.items()
+        )
         if not any(count >= minimum for count in counts.values()):
             return "fail", f"{summary}; the policy requires {minimum} (min_training_cases)"
         few = [stage for stage, count in counts.items() if count < minimum]
         skipped = f"; takes no part in {few[0]}" if few else ""
-        kept = _kept_scores(description, self.settings.policy.min_patients_to_report)
+        kept = kept_scores(description, self.settings.policy.min_patients_to_report)
         return ("warn" if few else "pass"), summary + skipped + kept
+
+    def _computes_here(self) -> bool:
+        try:
+            return self.settings.executor.kind == "local"
+        except MamfedError:  # the first check says so
+            return True
+
+    def job_answers(self) -> Finding:
+        """Run a job that reads some images where the rounds will be computed, end to end."""
+        from mamfed_client.cluster.check import try_job
+
+        return "pass", try_job(self.settings, self.data, self.plan)
 
     def step_works(self, stage: Stage) -> Finding:
         """Train some real steps at the plan's size; report their time and memory."""
@@ -275,23 +291,6 @@ def _model_bytes(plan: TrainingPlan) -> int:
     from mamfed_common.plan.norm_groups import expected_state
 
     return sum(tensor.nbytes for tensor in expected_state(plan).values())
-
-
-def _kinds(used: Mapping[Purpose, int]) -> str:
-    """Return the number of images of each kind, in words."""
-    counts = [f"{count} {kind.replace('_', ' ')}" for kind, count in used.items()]
-    images = counted(sum(used.values()), "image")
-    return f"{' and '.join(counts)} {images.partition(' ')[2]}" if len(counts) else images
-
-
-def _kept_scores(description: SiteDescription, minimum: int) -> str:
-    """Return which parts have too few patients for their scores to leave, in words."""
-    patients = description.patients.get("malignant", {})
-    counts = {"validation": patients.get("val", 0), "test": patients.get("test", 0)}
-    few = [f"{counted(n, f'{part} patient')}" for part, n in counts.items() if 0 < n < minimum]
-    if not few:
-        return ""
-    return f"; scores of {' and '.join(few)} stay here (min_patients_to_report is {minimum})"
 
 
 def _gib(size: float) -> str:

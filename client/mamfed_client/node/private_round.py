@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.disclosure.privacy_ledger import Charge, PatientBudget
-from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.policy import PatientPrivacy
-from mamfed_client.training.private import PatientDraw, draw_of, train_patients
+from mamfed_client.training.private import PatientDraw, draw_of
+from mamfed_client.training.round_executor import RoundExecutor
 from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.tasks import PrivacySpent, RefusalCode
 from mamfed_common.training.batches import Batches
@@ -32,7 +32,7 @@ class PrivateResult(NamedTuple):
 def train_private_round(
     budget: PatientBudget,
     name: str,
-    hardware: Hardware,
+    executor: RoundExecutor,
     state: State,
     batches: Batches,
     *,
@@ -45,7 +45,7 @@ def train_private_round(
     Args:
         budget: The policy's rule and the ledger.
         name: Everything that decides the round except the rule.
-        hardware: The devices and threads.
+        executor: What trains.
         state: The weights to start from.
         batches: The images of the round.
         on_step: Called after each step.
@@ -66,8 +66,7 @@ def train_private_round(
             noise_multiplier=rule.noise_multiplier, sample_rate=max(draw.rates), steps=draw.steps
         )
         secret = budget.ledger.begin(own_name, charge, rule)
-        result = train_patients(
-            hardware,
+        result = executor.train_patients(
             state,
             batches,
             draw,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flwr.app import RecordDict
+
 from mamfed_client.disclosure.evaluation_question import site_sha256
 from mamfed_client.disclosure.round_patients import PatientsOfRound
 from mamfed_client.preparation.cohort import StoredSamples
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.training.fedbn import LocalNorms
 from mamfed_common import __version__
-from mamfed_common.checkpoint import Checkpoint
+from mamfed_common.checkpoint import Checkpoint, CheckpointFacts
 from mamfed_common.model.state_dict import State, state_sha256
-from mamfed_common.plan.norm_groups import group_of, merge_trained, select_group
-from mamfed_common.protocol.tasks import EvaluateTask, TrainTask
+from mamfed_common.plan.norm_groups import expected_state, group_of, merge_trained, select_group
+from mamfed_common.protocol.messages import unpack_painter, unpack_weights
+from mamfed_common.protocol.tasks import EvaluateTask, SiteDescription, TrainTask
 from mamfed_common.runtime.fingerprint import Fingerprint
 from mamfed_common.training.batches import Batches
 from mamfed_common.training.optimizer_state import OptimizerStateStore
@@ -82,3 +85,20 @@ def round_name(task: TrainTask | EvaluateTask, initial_state: State, site: Site)
         site=site.name,
         data=site_sha256(load_site(site, task.plan)),
     ).sha256
+
+
+def received_model(
+    content: RecordDict, task: EvaluateTask, description: SiteDescription
+) -> Checkpoint:
+    """Return the model in a message, with this site's splits, which the server need not send."""
+    expected = expected_state(task.plan)
+    facts = CheckpointFacts(
+        plan=task.plan,
+        plan_sha256=task.plan.sha256(),
+        stage=task.stage,
+        server_round=task.server_round,
+        threshold=task.threshold,
+        splits={description.site: description.splits},
+    )
+    painter = unpack_painter(content, task, expected)
+    return Checkpoint(unpack_weights(content, task, expected), facts, painter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from mamfed_client.site.certificate import site_certificate
 from mamfed_client.site.home_location import check_home_location
 from mamfed_client.site.settings import SiteHome, load_site_settings
 from mamfed_client.site.status import REFUSED, State, Status, read_status, update_status
-from mamfed_common.errors import LinkError, SetupError
+from mamfed_common.errors import LinkError, MamfedError, SetupError
 from mamfed_common.protocol.versions import check_flower
 from mamfed_common.runtime.child_processes import module_command
 from mamfed_common.runtime.lock import exclusive_lock
@@ -32,6 +33,7 @@ REFUSED_SECONDS = 60.0
 """Seconds until a refused site tries again, as it may have been approved meanwhile."""
 FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
 """Exit codes of a child process after which a restart would not help."""
+CANCEL_SECONDS = 60.0
 FOLLOW_SECONDS = 0.5
 ROOM_BYTES = 1 << 18
 """Free disk space that a site needs to start, for status, audit log and logs."""
@@ -97,6 +99,7 @@ def run_site(home: SiteHome, console: Console) -> int:
         try:
             code = _supervise(home, console)
         finally:
+            _cancel_jobs(home, console)
             error = read_status(home).error
             update_status(
                 home, state="stopped", supervisor_pid=0, node_pid=0, worker_pid=0, task=None
@@ -105,6 +108,24 @@ def run_site(home: SiteHome, console: Console) -> int:
         kind = SetupError if code == SetupError.exit_code else LinkError
         raise kind(error or f"a process ended permanently; see {home.logs}")
     return code
+
+
+def _cancel_jobs(home: SiteHome, console: Console) -> None:
+    """Cancel the site's jobs on a cluster: whoever stops a site stops its computations.
+
+    A site that was killed gets no further than its last line, and finds its job again.
+    """
+    try:
+        settings = load_site_settings(home)
+        if settings.executor.kind == "local":
+            return
+        argv = module_command("mamfed_client.cluster.cancel", str(home.path.absolute()))
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=CANCEL_SECONDS)
+        lines = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
+        for line in lines[-1:]:
+            console.print(line)
+    except (MamfedError, OSError, subprocess.TimeoutExpired) as error:
+        console.print(f"warning: a job of this site may still run: {error}")
 
 
 def _supervise(home: SiteHome, console: Console) -> int:

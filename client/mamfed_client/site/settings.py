@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mamfed_client.site.executor_settings import ExecutorSettings
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.policy import Policy
 from mamfed_common.config import SITE_NAME, Config
@@ -166,6 +167,7 @@ class SiteSettings(Config):
         threads: CPU threads of each training process; None: torch's default.
         activation_checkpointing: Whether to save memory at the cost of time.
         checkpoint_seconds: Seconds of training between checkpoints: the most that a crash loses.
+        executor: Where rounds are computed: here, or as jobs of a scheduler.
         policy: Which plans this site follows and what may leave.
     """
 
@@ -178,6 +180,7 @@ class SiteSettings(Config):
     threads: int | None = Field(default=None, ge=1, le=1024)
     activation_checkpointing: bool = False
     checkpoint_seconds: float = Field(default=60, ge=0)
+    executor: ExecutorSettings = ExecutorSettings()
     policy: Policy = Policy()
 
     @model_validator(mode="after")
@@ -194,6 +197,15 @@ class SiteSettings(Config):
         if is_single and self.devices not in (1, "auto"):
             raise ValueError(
                 f"devices: found {self.devices}, but device {self.device!r} is a single device"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_get_no_key(self) -> Self:
+        if self.key is not None and self.executor.kind != "local":
+            raise ValueError(
+                f"executor: found {self.executor.kind!r} and a key of encrypted prepared folders, "
+                "which no job may have; expected executor: local, or folders prepared without a key"
             )
         return self
 
@@ -236,7 +248,11 @@ def load_site_settings(home: SiteHome) -> SiteSettings:
     data = tuple(d.model_copy(update={"folder": _below(base, d.folder)}) for d in settings.data)
     paths = {"cache": settings.cache, "key": settings.key}
     absolute = {k: path and _below(base, path) for k, path in paths.items()}
-    return settings.model_copy(update={"data": data, **absolute})
+    shared = settings.executor.shared_folder
+    executor = settings.executor.model_copy(
+        update={"shared_folder": shared and _below(base, shared)}
+    )
+    return settings.model_copy(update={"data": data, "executor": executor, **absolute})
 
 
 def _below(base: Path, path: Path) -> Path:

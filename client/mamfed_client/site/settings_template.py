@@ -70,6 +70,11 @@ activation_checkpointing: false
 # Seconds of training between checkpoints: the most that a crash or a power cut loses.
 checkpoint_seconds: 60
 
+# Where rounds are computed. local: here. slurm or command: as jobs on other machines (docs/site.md,
+# "GPUs behind a scheduler"), for example
+#   {{kind: slurm, shared_folder: /shared/mamfed, partition: gpu, gpus: 1, cpus: 8, memory: 32G}}
+executor: local
+
 # Which plans this site follows and what may leave. Anything not allowed is denied.
 policy:
   plans:

@@ -45,6 +45,7 @@ class Task(Config):
         steps: Training steps done.
         plan_sha256: The plan that asks for the round, else empty.
         began: When the request was taken up.
+        job: The state of the job that computes it, in words; empty if it runs in the worker.
     """
 
     kind: str
@@ -53,9 +54,13 @@ class Task(Config):
     steps: int = 0
     plan_sha256: str = ""
     began: datetime | None = None
+    job: str = ""
 
     def words(self) -> str:
         """Return a short description."""
+        return f"{self._work()}; {self.job}" if self.job else self._work()
+
+    def _work(self) -> str:
         if self.stage:
             return f"training, {self.stage} round {self.server_round}"
         if self.kind == "evaluate" and self.steps:

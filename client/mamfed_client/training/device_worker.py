@@ -17,6 +17,7 @@ from mamfed_common.runtime.terminal import set_environment
 from mamfed_common.transforms.sample import Sample
 
 if TYPE_CHECKING:  # torch is loaded after the task has been read
+    from mamfed_client.preparation.sample_store import StoredSample
     from mamfed_client.training.devices import StoredImage, WorkerTask
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ class StoredSamples(Sequence[Sample]):
         """Read one sample."""
         entry, name = self._images[index]
         return entry.load(name)
+
+    def entry(self, index: int) -> tuple[str, StoredSample]:
+        """Return the site's name for an image and its sample on disk, without reading it."""
+        entry, name = self._images[index]
+        return name, entry
 
 
 def carry_out(task: WorkerTask) -> None:

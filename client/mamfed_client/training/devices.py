@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from pydantic import Field
@@ -22,10 +23,15 @@ from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.training.batches import RoundContext
 from mamfed_common.training.data_parallel import ProcessRank
 from mamfed_common.training.inference import OnStep
-from mamfed_common.training.optimizer_state import OptimizerStateStore
+from mamfed_common.training.optimizer_state import OptimizerState
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 from mamfed_common.training.stages import train
 from mamfed_common.training.worker_processes import launch
+
+if TYPE_CHECKING:
+    from mamfed_client.training.device_worker import StoredSamples as NamedSamples
+
+    AnySamples: TypeAlias = StoredSamples | NamedSamples
 
 WORKER_MODULE = "mamfed_client.training.device_worker"
 
@@ -65,14 +71,14 @@ def train_on(
     hardware: Hardware,
     stage: Stage,
     state: State,
-    samples: StoredSamples,
+    samples: AnySamples,
     plan: TrainingPlan,
     round_context: RoundContext,
     *,
-    benign: StoredSamples,
+    benign: AnySamples,
     on_step: OnStep | None = None,
     checkpointer: RoundCheckpointer | None = None,
-    optimizer_state: OptimizerStateStore | None = None,
+    optimizer_state: OptimizerState | None = None,
 ) -> TrainingResult:
     """Train one site's part of one round, see :func:`mamfed_common.training.stages.train`.
 
@@ -106,8 +112,8 @@ def train_on(
 def _worker_tasks(
     hardware: Hardware,
     stage: Stage,
-    samples: StoredSamples,
-    benign: StoredSamples,
+    samples: AnySamples,
+    benign: AnySamples,
     plan: TrainingPlan,
     round_context: RoundContext,
 ) -> Callable[[ProcessRank], str]:
@@ -119,8 +125,8 @@ def _worker_tasks(
             stage=stage,
             plan=plan,
             round_context=round_context,
-            samples=_stored(samples),
-            benign=_stored(benign),
+            samples=stored_images(samples),
+            benign=stored_images(benign),
             threads=hardware.threads or max(1, torch.get_num_threads() // place.world_size),
             activation_checkpointing=hardware.activation_checkpointing,
         ).model_dump_json()
@@ -128,7 +134,8 @@ def _worker_tasks(
     return task_of
 
 
-def _stored(samples: StoredSamples) -> tuple[StoredImage, ...]:
+def stored_images(samples: AnySamples) -> tuple[StoredImage, ...]:
+    """Return where samples are on disk, for another process."""
     entries = map(samples.entry, range(len(samples)))
     return tuple(
         StoredImage(name=name, path=entry.path, key=entry.key.hex() if entry.key else None)

@@ -12,7 +12,7 @@ from mamfed_client.site.policy import PatientPrivacy
 from mamfed_common.model.state_dict import State
 from mamfed_common.training.batches import Batches
 from mamfed_common.training.inference import OnStep, load_network
-from mamfed_common.training.optimizer_state import OptimizerStateStore
+from mamfed_common.training.optimizer_state import OptimizerState
 from mamfed_common.training.private import Patient, PrivateRound, fit_privately, patients_of
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, TrainingResult
 
@@ -54,7 +54,7 @@ def train_patients(
     *,
     on_step: OnStep | None = None,
     checkpointer: RoundCheckpointer | None = None,
-    optimizer_state: OptimizerStateStore | None = None,
+    optimizer_state: OptimizerState | None = None,
 ) -> TrainingResult:
     """Train one round privately.
 

@@ -42,6 +42,7 @@ class RefusalCode(IntEnum):
     ALREADY_ANSWERED = 115
     BUDGET_SPENT = 116
     PRIVACY_SPENT = 117
+    JOB_LOST = 118
 
 
 REFUSAL_CODES: dict[int, str] = {
@@ -64,6 +65,7 @@ REFUSAL_CODES: dict[int, str] = {
     RefusalCode.ALREADY_ANSWERED: "the site has answered this question of the plan already",
     RefusalCode.BUDGET_SPENT: "the site has answered as much in a year as its policy allows",
     RefusalCode.PRIVACY_SPENT: "the site's policy allows no more epsilon for its patients",
+    RefusalCode.JOB_LOST: "the site's job on its cluster brought no result",
 }
 
 

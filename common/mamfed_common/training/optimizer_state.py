@@ -12,10 +12,12 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 from torch.optim import Optimizer
 
 from mamfed_common.model.checked_file import FileFacts, read_checked, write_checked
+from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.files import private_directory, remove_drafts
 from mamfed_common.training.round_checkpoint import moments_of, set_moments
@@ -29,6 +31,16 @@ KEPT_RUNS = 2
 """Number of runs kept, because an earlier run may be resumed."""
 RUN_FOLDER = re.compile(r"[0-9a-f]{16}")
 FILE = re.compile(r"(\d)-(\d{4,})\.safetensors")
+
+
+class OptimizerState(Protocol):
+    """AdamW's moments before and after a round."""
+
+    def restore(self, optimizer: Optimizer) -> None:
+        """Load the moments that the round starts with, if there are any, into a fresh optimizer."""
+
+    def keep(self, optimizer: Optimizer) -> None:
+        """Save the moments at the end of the round."""
 
 
 class OptimizerStateStore:
@@ -53,18 +65,28 @@ class OptimizerStateStore:
 
     def restore(self, optimizer: Optimizer) -> None:
         """Load the moments that the round starts with, if there are any, into a fresh optimizer."""
+        if moments := self.before():
+            set_moments(moments, optimizer)
+
+    def keep(self, optimizer: Optimizer) -> None:
+        """Save the moments at the end of the round; remove those that no round can need."""
+        self.keep_moments(moments_of(optimizer))
+
+    def before(self) -> State | None:
+        """Return the moments that the round starts with; None if there are none."""
         stage, server_round = self._here
         before = [here for here in self._kept() if here[0] == stage and here < self._here]
         kept = before and read_checked(self._path(before[-1]), self._of(before[-1]), FileFacts)
         if kept:
-            set_moments(kept[1], optimizer)
-        elif server_round > 1:
+            return kept[1]
+        if server_round > 1:
             logger.warning("no usable moments of an earlier round: AdamW starts fresh")
+        return None
 
-    def keep(self, optimizer: Optimizer) -> None:
-        """Save the moments at the end of the round; remove those that no round can need."""
+    def keep_moments(self, moments: State) -> None:
+        """Save moments as :meth:`keep` does."""
         facts = FileFacts(what=self._of(self._here))
-        if not write_checked(self._path(self._here), facts, moments_of(optimizer)):
+        if not write_checked(self._path(self._here), facts, moments):
             return
         remove_drafts(self._folder)
         kept = self._kept()

@@ -24,7 +24,7 @@ from mamfed_common.training.batches import Batch, Batches, Draw
 from mamfed_common.training.device import autocast
 from mamfed_common.training.inference import OnStep
 from mamfed_common.training.objective import StepLoss
-from mamfed_common.training.optimizer_state import OptimizerStateStore
+from mamfed_common.training.optimizer_state import OptimizerState
 from mamfed_common.training.round_checkpoint import (
     RoundCheckpointer,
     RoundPosition,
@@ -104,7 +104,7 @@ def fit_privately(
     device: torch.device,
     on_step: OnStep | None = None,
     checkpointer: RoundCheckpointer | None = None,
-    optimizer_state: OptimizerStateStore | None = None,
+    optimizer_state: OptimizerState | None = None,
 ) -> TrainingResult:
     """Train a network for one round, as :func:`mamfed_common.training.stages.fit` does it.
 

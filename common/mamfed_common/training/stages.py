@@ -19,7 +19,7 @@ from mamfed_common.training.data_parallel import ALONE, ProcessGroup
 from mamfed_common.training.device import autocast
 from mamfed_common.training.inference import OnStep, load_network
 from mamfed_common.training.objective import StepLoss, optimizer_step
-from mamfed_common.training.optimizer_state import OptimizerStateStore
+from mamfed_common.training.optimizer_state import OptimizerState
 from mamfed_common.training.round_checkpoint import (
     RoundCheckpointer,
     RoundPosition,
@@ -45,7 +45,7 @@ def train(
     benign: Sequence[Sample] = (),
     on_step: OnStep | None = None,
     checkpointer: RoundCheckpointer | None = None,
-    optimizer_state: OptimizerStateStore | None = None,
+    optimizer_state: OptimizerState | None = None,
     process_group: ProcessGroup = ALONE,
     activation_checkpointing: bool = False,
 ) -> TrainingResult:
@@ -103,7 +103,7 @@ def fit(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     checkpointer: RoundCheckpointer | None = None,
-    optimizer_state: OptimizerStateStore | None = None,
+    optimizer_state: OptimizerState | None = None,
     process_group: ProcessGroup = ALONE,
 ) -> TrainingResult:
     """Train a network on one round's batches, with AdamW.

@@ -23,6 +23,7 @@ from mamfed_client.node.client_app import make_client_app
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.policy import Policy
+from mamfed_client.training.round_executor import LocalExecutor
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
 from mamfed_common.errors import CheckpointError, OutputError, WeightsError
 from mamfed_common.metrics.scores import SiteScore
@@ -35,6 +36,8 @@ from mamfed_common.training.round_checkpoint import RoundCheckpointer
 from mamfed_simulations.federation.in_process import InProcessTransport
 
 TEST = {"part": "test", "stage": Stage.FINETUNING, "server_round": 1}
+
+HERE = LocalExecutor(Hardware("cpu", threads=1))
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def data(site, tiny_plan):
 
 @pytest.fixture
 def adapter(data):
-    return Adapter(data, Hardware("cpu", threads=1), OpenGate())
+    return Adapter(data, HERE, OpenGate())
 
 
 def weights(plan, seed=0):
@@ -77,7 +80,7 @@ def test_the_average_has_the_plan_s_share_of_the_adapted_weights():
 def test_adapting_takes_the_plan_s_steps_whatever_the_number_of_images(data, tiny_plan, steps):
     taken = []
     hardware = Hardware("cpu", threads=1)
-    adapter = Adapter(data, hardware, OpenGate(), on_step=lambda: taken.append(1))
+    adapter = Adapter(data, LocalExecutor(hardware), OpenGate(), on_step=lambda: taken.append(1))
     adapter.adapt(weights(tiny_plan), personal(tiny_plan, steps=steps))
     assert len(taken) == steps
 
@@ -101,11 +104,9 @@ def test_killed_in_the_middle_it_ends_with_the_same_bits(data, tiny_plan, tmp_pa
                 raise KeyboardInterrupt
 
         checkpointer = RoundCheckpointer(tmp_path / "state", "personal", every_seconds=0)
-        return Adapter(data, Hardware("cpu", threads=1), OpenGate(), checkpointer, on_step).adapt(
-            state, plan
-        )
+        return Adapter(data, HERE, OpenGate(), checkpointer, on_step).adapt(state, plan)
 
-    whole = Adapter(data, Hardware("cpu", threads=1), OpenGate()).adapt(state, plan)
+    whole = Adapter(data, HERE, OpenGate()).adapt(state, plan)
     with pytest.raises(KeyboardInterrupt):
         adapt(die_at=3)
     assert state_sha256(adapt()) == state_sha256(whole)
@@ -118,7 +119,7 @@ def test_a_site_without_a_malignant_training_image_has_nothing_to_adapt_with(
     for number in range(6):
         folder.benign(f"B{number}")
     site = Site("benign", (("benign", folder.write()),), tmp_path / "cache")
-    adapter = Adapter(load_site(site, tiny_plan), Hardware("cpu", threads=1), OpenGate())
+    adapter = Adapter(load_site(site, tiny_plan), HERE, OpenGate())
     with pytest.raises(PolicyRefusal) as caught:
         adapter.adapt(weights(tiny_plan), tiny_plan)
     assert caught.value.fault is RefusalCode.NOTHING_TO_ADAPT_WITH
@@ -126,7 +127,7 @@ def test_a_site_without_a_malignant_training_image_has_nothing_to_adapt_with(
 
 def test_the_model_is_kept_as_a_private_checkpoint_and_made_once(data, tiny_plan, tmp_path):
     taken = []
-    adapter = Adapter(data, Hardware("cpu", threads=1), OpenGate(), on_step=lambda: taken.append(1))
+    adapter = Adapter(data, HERE, OpenGate(), on_step=lambda: taken.append(1))
     folder, state = ModelFolder(tmp_path / "models" / "run"), weights(tiny_plan)
     made = adapter.personal(Checkpoint(state, facts(tiny_plan)), folder)
     path = folder.file("personal")

@@ -11,13 +11,17 @@ from tests.unit.client.guarded import ALL, write_policy
 
 from mamfed_client.disclosure.audit_log import read_record
 from mamfed_client.disclosure.gate import open_gate
+from mamfed_client.disclosure.open_gate import OpenGate
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
+from mamfed_client.disclosure.refusal_messages import refusal_of
 from mamfed_client.node.client_app import make_client_app
 from mamfed_client.node.supervisor import words
 from mamfed_client.preparation import site_data as site_module
 from mamfed_client.preparation.site_data import load_site
+from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.status import read_status, update_status
-from mamfed_common.errors import SetupError
+from mamfed_client.training.round_executor import LocalExecutor
+from mamfed_common.errors import JobError, SetupError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
@@ -378,3 +382,28 @@ def test_the_images_of_stage_2_are_those_that_the_description_promises(
     data = load_site(site, plan)
     assert data.describe().images_used(plan, Stage.FINETUNING) == kinds
     assert list(map(len, data.training(plan, Stage.FINETUNING))) == [4, sum(kinds.values()) - 4]
+
+
+def test_a_job_that_brings_no_result_is_a_code_and_one_line(site, tiny_plan, tmp_path, caplog):
+    class Lost(LocalExecutor):
+        def train(self, *args, **kwargs):
+            raise JobError("Slurm job 12 was lost with its machine")
+
+    class Telling(OpenGate):
+        def release_code(self, code):
+            return code
+
+    lost = Lost(Hardware("cpu", threads=1))
+    folders = {name: tmp_path / name for name in ("norms", "optimizer")}
+    app = make_client_app(lambda _: site, executor=lost, gate=Telling(), **folders)
+    transport = InProcessTransport(app, 1)
+    state = state_of(build_network(tiny_plan.network, 0))
+    task = TrainTask(plan=tiny_plan, stage=Stage.FINETUNING, server_round=1)
+    reply = transport.pull(transport.push(1, "train", pack(task, state), 60))
+    assert reply.error.code == RefusalCode.JOB_LOST
+    assert "12" not in reply.error.reason
+    (line,) = [r for r in caplog.records if "Slurm job 12" in r.getMessage()]
+    assert line.exc_info is None
+    refusal = refusal_of(JobError("Slurm job 12 was lost"), RefusalCode.JOB_LOST)
+    words = "this site's job on its cluster brought no result: Slurm job 12 was lost"
+    assert refusal.words == words

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -274,3 +275,18 @@ def test_status_tells_of_a_site_that_does_not_run(home, tiny_plan):
     text = CliRunner().invoke(app, ["status", "--home", str(home.path)]).stdout
     assert "site here: not running" in text
     assert f"mamfed-client plan approve {tiny_plan.sha256()[:12]}" in text
+
+
+def test_jobs_are_tried_end_to_end_and_no_step_is_tried_here(call, home, tmp_path):
+    command = [sys.executable, "-P", "-m", "mamfed_client.cluster.job", "{folder}"]
+    executor = {"kind": "command", "shared_folder": str(tmp_path / "jobs"), "command": command}
+    change_settings(home, executor=executor)
+    found = call()
+    outcome, words = found["executor"]
+    assert outcome == "pass"
+    assert re.match(r"command: a job on \S+ read \d images and found cpu; .* to answer$", words)
+    assert "finetuning step" not in found
+    change_settings(home, executor={**executor, "command": ["false", "{folder}"]})
+    outcome, words = call(code=9)["executor"]
+    assert outcome == "fail"
+    assert "its command ended with code 1" in words

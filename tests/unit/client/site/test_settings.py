@@ -17,6 +17,16 @@ def test_paths_in_site_yaml_start_at_its_folder(tmp_path):
     assert str(settings.key) == "/k"
 
 
+def test_rounds_are_computed_here_unless_the_file_says_where(tmp_path):
+    home = SiteHome(tmp_path)
+    text = "name: a\ndata: [{name: a, folder: x}]\n"
+    for more in ("", "executor: local\n", "executor: {kind: local}\n"):
+        home.settings_path.write_text(text + more)
+        assert load_site_settings(home).executor.kind == "local"
+    home.settings_path.write_text(text + "executor: {kind: slurm, shared_folder: jobs}\n")
+    assert load_site_settings(home).executor.shared_folder == tmp_path / "jobs"
+
+
 def test_what_a_site_trains_with_is_read(tmp_path):
     home = SiteHome(tmp_path)
     text = "name: a\ndata: [{name: a, folder: x}]\n"
@@ -37,6 +47,11 @@ def test_what_a_site_trains_with_is_read(tmp_path):
         ("device: mps\ndevices: 2", "devices: found 2, but device 'mps' is a single device"),
         ("device: cuda:1\ndevices: 2", "devices: found 2, but device 'cuda:1' is a single device"),
         ("activation_checkpointing: much", "activation_checkpointing: found 'much'"),
+        ("executor: ray", "executor.kind: found 'ray'"),
+        ("executor: slurm", "shared_folder: expected a folder that the jobs of kind 'slurm'"),
+        ("executor: {kind: command, shared_folder: s}", 'a command line with "{folder}"'),
+        ("executor: {kind: slurm, shared_folder: s}\nkey: k", "which no job may have"),
+        ("executor: {kind: slurm, shared_folder: s, memory: much}", "executor.memory"),
         ("polcy: {}", "unknown key 'polcy'"),
         ("policy: {release: {metrics: [age]}}", "policy.release.metrics.0: found 'age'"),
     ],
