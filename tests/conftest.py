@@ -12,7 +12,13 @@ import pytest
 import torch
 
 from mamfed_common.model.unet import NetworkConfig
-from mamfed_common.plan import FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
+from mamfed_common.plan import (
+    FederationPlan,
+    FinetuningPlan,
+    PersonalPlan,
+    StagePlan,
+    TrainingPlan,
+)
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 # A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
@@ -28,13 +34,14 @@ def _fixed_surroundings(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_plan() -> TrainingPlan:
-    """A plan that trains in about a second."""
+    """A plan that trains in about a second, and leaves alone what sites of few weights send."""
     return TrainingPlan(
         image_size=32,
         network=NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1),
         pretraining=StagePlan(rounds=1, local_epochs=1, batch_size=2, learning_rate=1e-3),
         finetuning=FinetuningPlan(rounds=2, local_epochs=1, batch_size=2, learning_rate=1e-3),
         personal=PersonalPlan(steps=0),
+        federation=FederationPlan(max_share_ratio=3, clip_update_norm_ratio=2),
     )
 
 

@@ -14,7 +14,7 @@ _NAMES = {
     "StrategyContext": "mamfed_server.strategy.protocol",
     "TrainAggregate": "mamfed_server.strategy.protocol",
     "TrainInstructions": "mamfed_server.strategy.protocol",
-    "make_server_app": "mamfed_server.run.run",
+    "make_server_app": "mamfed_server.run.server_app",
     "run_job": "mamfed_server.run.run",
 }
 __all__ = [*_NAMES]

@@ -1,6 +1,6 @@
 from mamfed_server.run.job import Job as Job
-from mamfed_server.run.run import make_server_app as make_server_app
 from mamfed_server.run.run import run_job as run_job
+from mamfed_server.run.server_app import make_server_app as make_server_app
 from mamfed_server.run_folder.folder import RunFolder as RunFolder
 from mamfed_server.strategy.fedavg import FedAvg as FedAvg
 from mamfed_server.strategy.protocol import RoundUpdates as RoundUpdates

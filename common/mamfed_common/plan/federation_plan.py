@@ -28,6 +28,8 @@ class FederationPlan(ExtensibleConfig):
             beside in stage 2 counts a quarter.
         max_share: The most that one site has of the average, 0..1, as far as the number of sites
             allows it: of two sites each has half. What is cut goes to the others in proportion.
+        max_share_ratio: The same limit as a multiple of an equal share, 1 over the number of
+            accepted updates; the lower of the two holds. Written only where it differs.
         join_seconds: How long the first round waits for approved sites that have not come, once
             enough of them are there.
         offline_seconds: How long a round waits for a site that lost its connection.
@@ -59,15 +61,18 @@ class FederationPlan(ExtensibleConfig):
             weights.
     """
 
-    OMITTED: ClassVar[frozenset[str]] = frozenset({"strategy", "clip_update_norm_ratio"})
+    OMITTED: ClassVar[frozenset[str]] = frozenset(
+        {"strategy", "max_share_ratio", "clip_update_norm_ratio"}
+    )
 
     min_sites: int = Field(default=3, ge=1)
     weights: Weighing = "sqrt"
     max_share: float = Field(default=0.5, gt=0, le=1)
+    max_share_ratio: float = Field(default=1.25, ge=1)
     join_seconds: float = Field(default=600, ge=0)
     offline_seconds: float = Field(default=300, ge=0)
     max_update_norm_ratio: float = Field(default=10, gt=1)
-    clip_update_norm_ratio: float = Field(default=2, ge=1)
+    clip_update_norm_ratio: float = Field(default=1.5, ge=1)
     proximal_mu: float = Field(default=0, ge=0)
     local_norms: bool = False
     norm_groups: dict[GroupName, tuple[SiteName, ...]] = Field(default={}, max_length=16)

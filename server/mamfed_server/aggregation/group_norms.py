@@ -21,7 +21,7 @@ def aggregate_groups(
 ) -> State:
     """Combine a round's updates, each group's norms over the sites of that group alone.
 
-    ``max_share`` holds in each group as it does among all sites.
+    The limits on a share hold in each group as they do among all sites.
 
     The norms of a group that sent nothing move as the common ones do, so that a group that joins
     later starts from what the others have learned.
@@ -37,7 +37,7 @@ def aggregate_groups(
         arrays = group_arrays(plan, group)
         present = {site: shares[site] for site in sites if site in shares}
         if present:
-            own = combine(shares_within(present, plan.federation.max_share))
+            own = combine(shares_within(present, plan.federation))
             state |= {name: own[name] for name in arrays}
         else:
             state |= {

@@ -21,15 +21,15 @@ def shares(
     Args:
         examples: Images of each purpose that each accepted site used; at least one image per site.
         stage: The stage.
-        plan: Holds ``weights`` and ``max_share``.
+        plan: Holds ``weights``, ``max_share`` and ``max_share_ratio``.
     """
     weights = {site: _weight(examples[site], stage, plan.weights) for site in sorted(examples)}
-    return _capped(weights, plan.max_share)
+    return _capped(weights, plan)
 
 
-def shares_within(shares: Mapping[str, float], max_share: float) -> dict[str, float]:
+def shares_within(shares: Mapping[str, float], plan: FederationPlan) -> dict[str, float]:
     """Return the shares of some sites among themselves, capped like those of all."""
-    return _capped(shares, max_share)
+    return _capped(shares, plan)
 
 
 def counts_that_weigh(
@@ -53,11 +53,16 @@ def _weight(examples: Mapping[Purpose, int], stage: Stage, weighing: Weighing) -
     return math.sqrt(count) if weighing == "sqrt" else count
 
 
-def _capped(weights: Mapping[str, float], max_share: float) -> dict[str, float]:
+def largest_share(num_sites: int, plan: FederationPlan) -> float:
+    """Return the largest share that one of so many sites may have."""
+    return min(max(plan.max_share, 1 / num_sites), plan.max_share_ratio / num_sites)
+
+
+def _capped(weights: Mapping[str, float], plan: FederationPlan) -> dict[str, float]:
     """Divide 1 by weights; what a share exceeds the cap by goes to the rest in proportion."""
     if not weights:
         return {}
-    cap = max(max_share, 1 / len(weights))
+    cap = largest_share(len(weights), plan)
     free, remaining = dict(weights), 1.0
     while True:
         total = sum(free.values())

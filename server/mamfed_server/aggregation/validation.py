@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -38,12 +38,10 @@ class Candidate(NamedTuple):
     Attributes:
         state: The weights.
         report: What the site reports about its training.
-        norm: Euclidean distance from the round's starting weights, over floating tensors.
     """
 
     state: State
     report: TrainReport
-    norm: float
 
 
 def read_description(content: RecordDict) -> SiteDescription:
@@ -83,7 +81,7 @@ def read_update(
             raise WeightsError(
                 f"reports a loss of {report.loss:.3g}, at most {MAX_LOSS:g} expected"
             )
-        return Candidate(state, report, distance(state, start))
+        return Candidate(state, report)
 
 
 def read_score(
@@ -134,7 +132,7 @@ def too_far(norms: Mapping[str, float], max_ratio: float) -> dict[str, str]:
     """Return the sites whose update is too far from the starting weights, each with the reason.
 
     Args:
-        norms: Each site's distance from the round's starting weights.
+        norms: Each site's distance from where it started.
         max_ratio: The largest distance allowed, as a multiple of the median.
     """
     if len(norms) < MIN_FOR_MEDIAN:
@@ -151,7 +149,7 @@ def too_long(norms: Mapping[str, float], max_ratio: float) -> dict[str, float]:
     """Return the sites whose update is to be shortened, each with its norm over the median norm.
 
     Args:
-        norms: The distance from the round's starting weights of each update that is not refused.
+        norms: The distance from where its site started of each update that is not refused.
         max_ratio: The largest ratio that stays as it is.
     """
     if len(norms) < MIN_FOR_MEDIAN:
@@ -160,11 +158,20 @@ def too_long(norms: Mapping[str, float], max_ratio: float) -> dict[str, float]:
     return {site: norm / median for site, norm in norms.items() if norm > max_ratio * median}
 
 
-def shortened(state: State, start: State, factor: float) -> State:
-    """Return weights at ``factor`` times their distance from ``start``; counters stay."""
+def shortened(
+    state: State, start: State, factor: float, names: Collection[str] | None = None
+) -> State:
+    """Return weights at ``factor`` times their distance from ``start``; counters stay.
+
+    Args:
+        state: The weights.
+        start: Where they come from.
+        factor: How much of the way they go.
+        names: The arrays that change; None: all.
+    """
     return {
         name: start[name] + (tensor - start[name]) * factor
-        if tensor.is_floating_point()
+        if tensor.is_floating_point() and (names is None or name in names)
         else tensor
         for name, tensor in state.items()
     }

@@ -72,7 +72,7 @@ def export(
         mamfed-server export best.safetensors --to monai-bundle --out ~/bundle
     """
     from mamfed_server.export.source import read_source
-    from mamfed_server.run_folder.folder import find_run
+    from mamfed_server.run.run_choice import find_run
 
     path = Path(run) if Path(run).is_file() else find_run(run, home / "runs")
     if to is ExportChoice.RUN:

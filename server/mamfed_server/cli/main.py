@@ -71,8 +71,8 @@ def show(
 ) -> None:
     """Show the state of a run: its rounds, its results, and which sites are missing and why."""
     from mamfed_server.report.run_text import lines
+    from mamfed_server.run.run_choice import find_run
     from mamfed_server.run.state import run_status_of
-    from mamfed_server.run_folder.folder import find_run
 
     status = run_status_of(find_run(run, home / "runs"))
     if output is Format.JSON:
@@ -101,7 +101,7 @@ def report(
     mamfed-server report first
     """
     from mamfed_server.report.page import lines_of, report_run
-    from mamfed_server.run_folder.folder import find_run
+    from mamfed_server.run.run_choice import find_run
 
     folder = find_run(run, home / "runs")
     page = report_run(folder, out)

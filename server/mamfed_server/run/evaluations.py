@@ -34,16 +34,24 @@ class Evaluations:
         personal: Scores of the personal models, and for each site without one the reason.
     """
 
-    def __init__(self, job: Job, strategy: Strategy, poller: SitePoller, log: EventLog) -> None:
+    def __init__(
+        self,
+        job: Job,
+        folder: RunFolder,
+        strategy: Strategy,
+        poller: SitePoller,
+        log: EventLog,
+    ) -> None:
         """Score the weights of a job.
 
         Args:
             job: The job.
+            folder: The run's folder.
             strategy: Combines the sites' validation scores.
             poller: Reaches the sites.
             log: Receives sites without a score.
         """
-        self._job, self._plan, self._folder = job, job.plan, RunFolder(job.folder)
+        self._job, self._plan, self._folder = job, job.plan, folder
         self._strategy, self._poller, self._log = strategy, poller, log
         self.test_scores: dict[str, SiteScore] = {}
         self._kept: dict[Part, set[str]] = {part: set() for part in PARTS}

@@ -39,6 +39,8 @@ class Job:
             and the shortest time between two attempts at a round.
         patience_seconds: How long a round below its floor is repeated before the run pauses; 0:
             such a round ends the run, as in a simulation, where no site comes back.
+        room_seconds: How long to wait before a write is tried again for which the machine had no
+            room, such as on a full disk; 0: the error ends the run, as in a simulation.
         stopping: Returns whether the run must stop now.
         on_round: Called after every round, once its checkpoint is on disk.
         on_event: Called with every event of the event log.
@@ -59,6 +61,7 @@ class Job:
     flower_run: int | None = None
     query_again_seconds: float = 15.0
     patience_seconds: float = 0.0
+    room_seconds: float = 0.0
     stopping: Callable[[], bool] = _go_on
     on_round: Callable[[RoundRecord], None] | None = None
     on_event: Callable[[Event], None] | None = None

@@ -1,19 +1,16 @@
 """A run of the coordinator: one plan, two stages, one run folder.
 
-:func:`run_job` runs it over any transport; :func:`make_server_app` wraps it for Flower's own
-engines. The strategy (``mamfed_server.strategy``) decides whom a round asks and what becomes of the
-answers. Each round writes the best checkpoint first, then the round's record, then the latest
-checkpoint, from which an interrupted run resumes. Wherever a crash falls, the round is repeated
-with the same bits.
+:func:`run_job` runs it over any transport; ``server_app.py`` wraps it for Flower's own engines.
+The strategy (``mamfed_server.strategy``) decides whom a round asks and what becomes of the answers.
+Each round writes the best checkpoint first, then the round's record, then the latest checkpoint,
+from which an interrupted run resumes. Wherever a crash falls, the round is repeated with the same
+bits.
 """
 
 from __future__ import annotations
 
 import time
 from typing import Any
-
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
 
 from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.model.malignancy_net import backbone_of, build_network
@@ -43,31 +40,18 @@ from mamfed_server.run.roster import Roster, find_sites
 from mamfed_server.run.round_events import log_updates, too_few
 from mamfed_server.run.summary import summarise_run
 from mamfed_server.run.training_round import TrainingRound
-from mamfed_server.run.transport import GridTransport, Transport
+from mamfed_server.run.transport import Transport
 from mamfed_server.run_folder.event_log import EventLog
 from mamfed_server.run_folder.folder import CHECKPOINTS, UPDATES, RunFolder
+from mamfed_server.run_folder.room import Again, WaitForRoom, once
 from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_server.strategy.protocol import StrategyContext
 from mamfed_server.strategy.registry import build_strategy
 
-__all__ = ["Job", "make_server_app", "run_job"]
+__all__ = ["Job", "run_job"]
 
 FEW_SITES = 3
 """With fewer sites, each can work out, or nearly so, what the others sent."""
-
-
-def make_server_app(job: Job) -> ServerApp:
-    """Return a ServerApp that runs a job over Flower's Grid (Flower 1.41-1.42).
-
-    Its main function raises what :func:`run_job` raises.
-    """
-    app = ServerApp()
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        run_job(job, GridTransport(grid))
-
-    return app
 
 
 def run_job(job: Job, transport: Transport) -> dict[str, Any]:
@@ -102,8 +86,13 @@ class _Run:
         self.job = job
         self.plan: TrainingPlan = job.plan
         backbone_of(self.plan.network.name)  # before a site is asked
-        self.folder = RunFolder(job.folder)
-        self.log = EventLog(job.on_event)
+        self.again: Again = once
+        if job.room_seconds:
+            self.again = WaitForRoom(
+                job.room_seconds, lambda: self.poller.check_stopping(), self._say_room
+            )
+        self.folder = RunFolder(job.folder, self.again)
+        self.log = EventLog(job.on_event, self.again)
         self.roster = Roster(job)
         self.poller = SitePoller(
             transport,
@@ -116,7 +105,7 @@ class _Run:
         self.strategy = build_strategy(
             StrategyContext(self.plan, self.folder.path / CHECKPOINTS, self._warn)
         )
-        self.evaluations = Evaluations(job, self.strategy, self.poller, self.log)
+        self.evaluations = Evaluations(job, self.folder, self.strategy, self.poller, self.log)
         self.started = time.monotonic()
         self.earlier_seconds = 0.0
 
@@ -275,12 +264,16 @@ class _Run:
             strategy=self.strategy,
             on_wrong_count=self.roster.ask_anew,
             first_counts=first_counts(self.folder.rounds(), stage),
+            again=self.again,
         )
         deadlines = training_deadlines(self.plan, stage, self.folder.rounds(), nodes)
         averaged, record = training.run(self.poller, nodes, deadlines)
         record = record.model_copy(update={"absent": absent})
         log_updates(self.log, record, self.plan, training.first_counts)
         return averaged, record
+
+    def _say_room(self, reason: str, seconds: float) -> None:
+        self.log.write("no room", reason=reason, seconds=round(seconds, 1))
 
     def _warn(self, *warnings: str) -> None:
         for warning in warnings:

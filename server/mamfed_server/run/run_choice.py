@@ -1,4 +1,4 @@
-"""Lines that say which run a start begins or resumes, and which unfinished runs it abandons."""
+"""Find a run; say which run a start begins or resumes, and which unfinished runs it abandons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mamfed_common.errors import MamfedError
+from mamfed_common.errors import MamfedError, RunError
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_server.run.overview import overview
 from mamfed_server.run.resume import difference, keys_of_today
@@ -100,3 +100,15 @@ def _difference(folder: Path, plan: TrainingPlan) -> str:
         return f"it cannot be resumed: {error}"
     differs = difference(kept, plan) or "this start names another --run"
     return f"{differs}; to resume it: mamfed-server resume {folder.name}"
+
+
+def find_run(run: str, runs: Path) -> Path:
+    """Return the folder of a run, given its path or its name in ``runs``.
+
+    Raises:
+        RunError: There is no such run.
+    """
+    for folder in (Path(run), runs / run):
+        if RunFolder(folder).holds_run():
+            return folder
+    raise RunError(f"{run}: no run folder (it has no {PLAN}) and no run in {runs}")

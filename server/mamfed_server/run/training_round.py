@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.app import MessageType, RecordDict
 
@@ -19,10 +20,12 @@ from mamfed_common.errors import WeightsError
 from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.messages import pack_task, wire_bytes
 from mamfed_common.protocol.tasks import TrainReport, TrainTask
+from mamfed_server.aggregation.origins import origin, parts
 from mamfed_server.aggregation.site_weights import counts_that_weigh, shares
 from mamfed_server.aggregation.update_store import UpdateFolder
 from mamfed_server.aggregation.validation import (
     WrongCountError,
+    distance,
     read_update,
     shortened,
     too_far,
@@ -31,6 +34,7 @@ from mamfed_server.aggregation.validation import (
 from mamfed_server.run.requests import Nodes, SitePoller
 from mamfed_server.run.site_reply import SiteReply
 from mamfed_server.run_folder.event_log import utc_now
+from mamfed_server.run_folder.room import Again, once
 from mamfed_server.run_folder.round_record import Contribution, RoundRecord
 from mamfed_server.strategy.protocol import RoundUpdates, Strategy, TrainAggregate
 
@@ -49,6 +53,7 @@ class TrainingRound:
         min_updates: How many must be accepted.
         strategy: Aggregates them.
         on_wrong_count: Called with a site whose update claims other numbers of examples.
+        again: Repeats what the machine has no room for.
     """
 
     task: TrainTask
@@ -59,8 +64,9 @@ class TrainingRound:
     strategy: Strategy
     on_wrong_count: Callable[[str], None]
     first_counts: Mapping[str, Mapping[Purpose, int]] = field(default_factory=dict)
+    again: Again = once
     _reports: dict[str, TrainReport] = field(default_factory=dict)
-    _norms: dict[str, float] = field(default_factory=dict)
+    _norms: dict[str, list[float]] = field(default_factory=dict)
     _refused: dict[str, str] = field(default_factory=dict)
     _clipped: dict[str, float] = field(default_factory=dict)
     _answered: list[str] = field(default_factory=list)
@@ -84,15 +90,16 @@ class TrainingRound:
             StopRequested: The run was asked to stop.
         """
         started, started_at = time.monotonic(), utc_now()
-        self.updates.clear()
+        self.again(self.updates.clear)
         sent, request = 0, pack_task(self.task, self.global_state)
         request_bytes = wire_bytes(request)
         if len(nodes) >= self.min_updates:
             sent = poller.ask(MessageType.TRAIN, request, nodes, deadlines, self._on_reply)
         self._refuse_outliers()
         self._shorten_outliers()
-        aggregate = self._aggregate() if len(self._reports) >= self.min_updates else None
-        self.updates.clear()
+        enough = len(self._reports) >= self.min_updates
+        aggregate = self.again(self._aggregate) if enough else None
+        self.again(self.updates.clear)
         record = RoundRecord(
             stage=self.task.stage,
             server_round=self.task.server_round,
@@ -127,23 +134,41 @@ class TrainingRound:
     def _accept(self, site: str, content: RecordDict) -> None:
         wire = self.task.plan.federation.wire
         update = read_update(content, self.global_state, self.declared[site], wire)
-        self.updates.keep(site, update.state)
+        self.again(partial(self.updates.keep, site, update.state))
         self._reports[site] = update.report
-        self._norms[site] = update.norm
+        self._norms[site] = self._lengths(site, update.state)
+
+    def _lengths(self, site: str, state: State) -> list[float]:
+        """Return how far an update goes, for each part that is measured by itself."""
+        start = self._origin(site)
+        return [
+            distance(state, {name: start[name] for name in start if name in part})
+            for part in self._parts()
+        ]
+
+    def _origin(self, site: str) -> State:
+        return origin(self.global_state, self.task.plan, site)
+
+    def _parts(self) -> tuple[frozenset[str], ...]:
+        return parts(self.global_state, self.task.plan)
 
     def _refuse_outliers(self) -> None:
         ratio = self.task.plan.federation.max_update_norm_ratio
-        for site, reason in too_far(self._norms, ratio).items():
+        first = {site: norms[0] for site, norms in self._norms.items()}
+        for site, reason in too_far(first, ratio).items():
             self._refused[site] = reason
             del self._reports[site], self._norms[site]
 
     def _shorten_outliers(self) -> None:
         """Shorten the longest updates; the others are not touched, and keep their bits."""
         most = self.task.plan.federation.clip_update_norm_ratio
-        self._clipped = too_long(self._norms, most)
-        for site, ratio in self._clipped.items():
-            update = self.updates.average({site: 1.0}, self.global_state)
-            self.updates.keep(site, shortened(update, self.global_state, most / ratio))
+        for number, part in enumerate(self._parts()):
+            norms = {site: own[number] for site, own in self._norms.items()}
+            for site, ratio in too_long(norms, most).items():
+                update = self.again(partial(self.updates.average, {site: 1.0}, self.global_state))
+                shorter = shortened(update, self._origin(site), most / ratio, part)
+                self.again(partial(self.updates.keep, site, shorter))
+                self._clipped[site] = max(ratio, self._clipped.get(site, 0.0))
 
     def _aggregate(self) -> TrainAggregate:
         return self.strategy.aggregate_train(

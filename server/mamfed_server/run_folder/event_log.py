@@ -15,6 +15,7 @@ from typing import Any
 from mamfed_common.runtime.bounded import parse_json
 from mamfed_common.runtime.wording import printable
 from mamfed_server.run_folder.jsonl import append_line, read_lines
+from mamfed_server.run_folder.room import Again, once
 
 EVENTS = "events.jsonl"
 PHASES = {
@@ -70,9 +71,16 @@ def _fact(value: object) -> str:
 class EventLog:
     """Writes the events of a run to its folder and passes them to a listener."""
 
-    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
-        """Keep events in memory until :meth:`open` names the folder."""
-        self._on_event = on_event
+    def __init__(
+        self, on_event: Callable[[Event], None] | None = None, again: Again = once
+    ) -> None:
+        """Keep events in memory until :meth:`open` names the folder.
+
+        Args:
+            on_event: Called with every event.
+            again: Repeats what the machine has no room for.
+        """
+        self._on_event, self._again = on_event, again
         self._path: Path | None = None
         self._early: list[Event] = []
 
@@ -80,7 +88,7 @@ class EventLog:
         """Write earlier events to a folder's log, and later ones as they happen."""
         self._path = folder / EVENTS
         for event in self._early:
-            append_line(self._path, json.dumps(event))
+            self._append(self._path, event)
         self._early = []
 
     def write(self, kind: str, **facts: Any) -> None:
@@ -89,13 +97,19 @@ class EventLog:
         if self._path is None:
             self._early.append(event)
         else:
-            append_line(self._path, json.dumps(event))
+            self._append(self._path, event)
         if self._on_event:
             self._on_event(event)
 
+    def _append(self, path: Path, event: Event) -> None:
+        self._again(lambda: append_line(path, json.dumps(event)))
+
     def events(self) -> list[Event]:
         """Return all events of the run, including those of earlier processes."""
-        return [*(read_events(self._path.parent) if self._path else []), *self._early]
+        if self._path is None:
+            return [*self._early]
+        folder = self._path.parent
+        return self._again(lambda: read_events(folder))
 
     def warnings(self) -> list[str]:
         """Return the distinct warnings, in order of first occurrence."""

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
-from mamfed_common.errors import DataError, OutputError, RunError
+from mamfed_common.errors import DataError, OutputError
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime.bounded import DOCUMENT_BYTES, STATE_BYTES, read_values
@@ -45,6 +45,7 @@ from mamfed_common.runtime.files import (
 from mamfed_common.runtime.lock import exclusive_lock, holder
 from mamfed_common.runtime.output_checks import check_room
 from mamfed_server.run_folder.jsonl import append_line, read_lines
+from mamfed_server.run_folder.room import Again, once
 from mamfed_server.run_folder.round_record import RoundRecord
 
 PLAN, ROUNDS, SUMMARY, CHECKPOINTS = "plan.yaml", "rounds.jsonl", "summary.json", "checkpoints"
@@ -62,9 +63,14 @@ NEXT, LATEST, PREVIOUS, DAMAGED = "next", "latest", "previous", "damaged"
 class RunFolder:
     """One run's folder on disk. All its files are readable by their owner only."""
 
-    def __init__(self, path: Path) -> None:
-        """Refer to the folder at ``path``; only :meth:`create` creates it."""
-        self.path = path
+    def __init__(self, path: Path, again: Again = once) -> None:
+        """Refer to the folder at ``path``; only :meth:`create` creates it.
+
+        Args:
+            path: The folder.
+            again: Repeats what a round reads and writes where the machine has no room for it.
+        """
+        self.path, self._again = path, again
 
     def create(self, plan: TrainingPlan) -> None:
         """Create the folder and write the resolved plan. An earlier run in it is renamed.
@@ -210,12 +216,12 @@ class RunFolder:
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
         """Write the ``pretrained``, ``best`` or ``final`` checkpoint."""
-        save_checkpoint(self.checkpoint_path(name), checkpoint)
+        self._again(lambda: save_checkpoint(self.checkpoint_path(name), checkpoint))
 
     def save_latest(self, checkpoint: Checkpoint) -> None:
         """Write ``latest``; the former ``latest`` becomes ``previous``."""
         self.save(NEXT, checkpoint)
-        self.promote_next()
+        self._again(self.promote_next)
 
     def promote_next(self) -> None:
         """Rename ``next``, if it exists, to ``latest``."""
@@ -236,7 +242,7 @@ class RunFolder:
 
     def append_round(self, record: RoundRecord) -> None:
         """Append a line to ``rounds.jsonl`` and flush it to disk."""
-        append_line(self.path / ROUNDS, record.model_dump_json())
+        self._again(lambda: append_line(self.path / ROUNDS, record.model_dump_json()))
 
     def rounds(self) -> list[RoundRecord]:
         """Read ``rounds.jsonl``; empty if no round has been completed.
@@ -244,7 +250,7 @@ class RunFolder:
         Reading stops at an unreadable line, as after a power cut: that round is repeated.
         """
         records = []
-        for line in read_lines(self.path / ROUNDS):
+        for line in self._again(lambda: read_lines(self.path / ROUNDS)):
             try:
                 records.append(RoundRecord.model_validate_json(line))
             except ValidationError:
@@ -258,7 +264,8 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
-        write_atomic(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        text = json.dumps(summary, indent=2) + "\n"
+        self._again(lambda: write_atomic(self.path / SUMMARY, text))
 
     def read_summary(self) -> dict[str, Any]:
         """Read ``summary.json``.
@@ -276,18 +283,6 @@ class RunFolder:
         if not isinstance(summary, dict) or summary.get("status") not in ENDED:
             raise DataError(f"{path}: damaged: it does not say how the run ended")
         return {"reason": "", **summary}
-
-
-def find_run(run: str, runs: Path) -> Path:
-    """Return the folder of a run, given its path or its name in ``runs``.
-
-    Raises:
-        RunError: There is no such run.
-    """
-    for folder in (Path(run), runs / run):
-        if RunFolder(folder).holds_run():
-            return folder
-    raise RunError(f"{run}: no run folder (it has no {PLAN}) and no run in {runs}")
 
 
 def _checkpoint_bytes(plan: TrainingPlan) -> int:

@@ -10,17 +10,24 @@ from mamfed_common.runtime.files import give_to_owner, name_in_errors
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file (0600) and flush it to disk."""
+    """Append a line to a file (0600) and flush it to disk; if that fails, nothing was appended."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with name_in_errors(path), os.fdopen(descriptor, "rb+", buffering=0) as handle:
         give_to_owner(descriptor, path.parent)
-        torn = handle.seek(0, os.SEEK_END) and os.pread(descriptor, 1, handle.tell() - 1) != b"\n"
+        end = handle.seek(0, os.SEEK_END)
+        torn = end and os.pread(descriptor, 1, end - 1) != b"\n"
         # One write: another process that reads the file sees the complete line or nothing. A disk
         # that fills up accepts a part; the next call raises.
-        data = ("\n" * torn + line + "\n").encode()
-        while data:
-            data = data[handle.write(data) :]
-        os.fsync(descriptor)
+        data = ("\n" * bool(torn) + line + "\n").encode()
+        written = 0
+        try:
+            while written < len(data):
+                written += handle.write(data[written:])
+            os.fsync(descriptor)
+        except OSError:
+            if os.fstat(descriptor).st_size == end + written:  # nobody else has appended
+                os.ftruncate(descriptor, end)
+            raise
 
 
 def read_lines(path: Path) -> list[str]:

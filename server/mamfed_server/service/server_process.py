@@ -49,6 +49,7 @@ from mamfed_server.run.run import run_job  # noqa: E402 - set_environment must c
 from mamfed_server.run.state import RunState  # noqa: E402
 from mamfed_server.run_folder.event_log import EventLog  # noqa: E402
 from mamfed_server.run_folder.folder import PLAN  # noqa: E402
+from mamfed_server.run_folder.room import RETRY_SECONDS  # noqa: E402
 from mamfed_server.service.server_log import log_to_stderr  # noqa: E402
 from mamfed_server.service.status_file import StatusFile  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
@@ -111,6 +112,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         stopping=stopping.is_set,
         on_event=status.event,
         patience_seconds=settings.patience_hours * 3600,
+        room_seconds=RETRY_SECONDS,
     )
     try:
         _run(job, LinkTransport(link), status, closing)
@@ -168,7 +170,7 @@ def main() -> None:
     except MamfedError as error:
         logger.error("%s", " ".join(str(error).split()))
         sys.exit(error.exit_code)
-    except OSError as error:  # such as a full disk: the supervisor retries, space may be freed
+    except OSError as error:  # such as a full disk at the start: the supervisor retries
         logger.error("%s", os_error_line(error))
         sys.exit(OutputError.exit_code)
 

@@ -129,7 +129,10 @@ class Strategy(Protocol):
         """
 
     def aggregate_train(self, updates: RoundUpdates) -> TrainAggregate:
-        """Turn the accepted updates, at least the quorum, into new weights."""
+        """Turn the accepted updates, at least the quorum, into new weights.
+
+        It is called again with the same updates if the machine had no room, as on a full disk.
+        """
 
     def aggregate_evaluate(
         self, stage: Stage, server_round: int, scores: Mapping[str, SiteScore]

@@ -20,7 +20,8 @@ from mamfed_common.protocol.tasks import EvaluateTask
 from mamfed_common.runtime.optional_packages import check_installed
 from mamfed_common.runtime.places import temporary_folder
 from mamfed_common.training.inference import OnStep
-from mamfed_server.run.run import Job, make_server_app, run_job
+from mamfed_server.run.run import Job, run_job
+from mamfed_server.run.server_app import make_server_app
 from mamfed_simulations.federation.engine import Engine
 from mamfed_simulations.federation.in_process import InProcessTransport
 

@@ -196,7 +196,8 @@ def watched(outcome: Outcome) -> Iterator[None]:
         sent = {s: turn.updates.average({s: 1.0}, start) for s in accepted}
         moved = result.shares[ATTACKER] * distance(sent[ATTACKER], start)
         if len(accepted) >= 3:
-            outcome.reach = max(outcome.reach, moved / statistics.median(turn._norms.values()))
+            median = statistics.median(norm for norm, *_ in turn._norms.values())
+            outcome.reach = max(outcome.reach, moved / median)
         honest = [sent[site] for site in accepted if site != ATTACKER]
         outcome.outside = max(outcome.outside, _outside(result.state, honest))
         return result

@@ -12,10 +12,10 @@ from mamfed_server.aggregation.site_weights import shares
 STAGE_1, STAGE_2 = Stage
 
 
-def of(counts, weights="sqrt", max_share=1.0):
+def of(counts, weights="sqrt", max_share=1.0, ratio=1e9):
     """Return the shares in stage 1 of sites a, b, c ... that have so many benign images."""
     examples = {chr(ord("a") + i): {"benign": count} for i, count in enumerate(counts)}
-    plan = FederationPlan(weights=weights, max_share=max_share)
+    plan = FederationPlan(weights=weights, max_share=max_share, max_share_ratio=ratio)
     return list(shares(examples, STAGE_1, plan).values())
 
 
@@ -47,6 +47,30 @@ def test_a_cap_that_the_sites_cannot_keep_makes_them_equal(max_share):
     assert of([100, 10, 1], "examples", max_share) == pytest.approx([1 / 3] * 3)
 
 
+@pytest.mark.parametrize(
+    ("num_sites", "expected"),
+    [(1, 1), (2, 0.5), (3, 1.25 / 3), (5, 0.25), (6, 1.25 / 6), (20, 0.0625)],
+)
+def test_no_declared_count_buys_more_than_a_quarter_beyond_an_equal_share(num_sites, expected):
+    counts = [10**7, *(100 for _ in range(num_sites - 1))]
+    plan = FederationPlan()
+    found = of(counts, max_share=plan.max_share, ratio=plan.max_share_ratio)
+    assert found[0] == pytest.approx(expected)
+    assert sum(found) == pytest.approx(1)
+
+
+def test_six_real_sites_weigh_nearly_as_without_the_ratio():
+    """The images of cesm, ddsm_a to ddsm_d and mias (docs/benchmarks.md), in stage 2."""
+    own, beside = (142, 85, 85, 84, 23, 9), (0, 59, 63, 59, 70, 122)
+    examples = {
+        f"site-{n}": {"malignant": own[n], "without_malignancy": beside[n]} for n in range(6)
+    }
+    free = shares(examples, STAGE_2, FederationPlan(max_share_ratio=6))
+    found = shares(examples, STAGE_2, FederationPlan())
+    assert free["site-0"] == pytest.approx(0.219, abs=5e-4)
+    assert found == pytest.approx(free, abs=0.011)
+
+
 def test_of_two_sites_each_has_half_and_one_alone_has_all():
     assert of([100, 1], max_share=0.5) == [0.5, 0.5]
     assert of([100], max_share=0.5) == [1.0]
@@ -64,11 +88,11 @@ def test_an_image_beside_counts_a_quarter_in_stage_2():
         "c": {"benign": 16},  # a site that has benign images only: 4
         "d": {"malignant": 3, "without_malignancy": 4},  # 4
     }
-    held = FederationPlan(weights="examples", max_share=0.4)
+    held = FederationPlan(weights="examples", max_share=0.4, max_share_ratio=4)
     assert shares(examples, STAGE_2, held) == pytest.approx(
         {"a": 0.4, "b": 0.2, "c": 0.2, "d": 0.2}
     )
-    free = FederationPlan(weights="examples", max_share=1)
+    free = FederationPlan(weights="examples", max_share=1, max_share_ratio=4)
     assert shares(examples, STAGE_2, free) == {"a": 16 / 28, "b": 1 / 7, "c": 1 / 7, "d": 1 / 7}
 
 

@@ -26,11 +26,12 @@ from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import OutputError, RunError
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import state_of, state_sha256
-from mamfed_common.plan import TRAINED_ON
+from mamfed_common.plan import TRAINED_ON, FederationPlan
 from mamfed_common.protocol.messages import ARRAYS, WEIGHTS, pack, unpack_body, unpack_painter
 from mamfed_common.protocol.tasks import EvaluateTask, PrivacySpent, TrainReport, TrainTask
 from mamfed_server.report.page import report_run
-from mamfed_server.run.run import Job, make_server_app, run_job
+from mamfed_server.run.run import Job, run_job
+from mamfed_server.run.server_app import make_server_app
 from mamfed_server.run.transport import GridTransport
 from mamfed_server.run_folder.event_log import as_log_line, read_events
 from mamfed_server.run_folder.folder import RunFolder
@@ -306,9 +307,11 @@ def test_updates_within_the_bound_keep_their_bits(tmp_path, tiny_plan):
 
 
 def test_the_default_bound_leaves_the_hash_of_a_plan_as_it_was(tiny_plan):
-    default = tiny_plan.federation.clip_update_norm_ratio
-    assert "clip_update_norm_ratio" not in tiny_plan.to_yaml()
-    assert with_federation(tiny_plan, clip_update_norm_ratio=default) == tiny_plan
+    bounds = ("max_share_ratio", "clip_update_norm_ratio")
+    default = FederationPlan()
+    plan = with_federation(tiny_plan, **{key: getattr(default, key) for key in bounds})
+    assert not any(key in plan.to_yaml() for key in bounds)
+    assert plan.federation == default
 
 
 def test_a_site_that_grows_during_a_stage_weighs_by_what_it_had_at_first(tmp_path, tiny_plan):

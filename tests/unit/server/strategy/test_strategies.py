@@ -50,7 +50,7 @@ def test_the_plans_settings_name_the_strategy(tiny_plan, tmp_path, federation, e
 
 
 def test_fedavg_weighs_by_examples(updates, tiny_plan, tmp_path):
-    plan = with_federation(tiny_plan, weights="examples", max_share=1)
+    plan = with_federation(tiny_plan, weights="examples", max_share=1, max_share_ratio=4)
     state, shares = FedAvg(context(plan, tmp_path)).aggregate_train(updates(0.0, 5.0, plan=plan))
     assert shares == {"site-0": 0.2, "site-1": 0.8}
     assert state["w"].item() == pytest.approx(4)
