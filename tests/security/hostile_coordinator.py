@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 from flwr.app import ConfigRecord, Message, RecordDict  # noqa: E402
 from tests.processes.intruder import peak_bytes  # noqa: E402
 from tests.security.lib.asked_sites import AskedSite, InProcessSite, RealSite  # noqa: E402
+from tests.security.lib.attempts import parse_with_seed  # noqa: E402
 from tests.security.lib.foreign_bundle import foreign_bundle  # noqa: E402
 from tests.security.lib.judged import Judged  # noqa: E402
 
@@ -288,7 +289,6 @@ CHAPTERS: tuple[Callable[[Coordinator, bool], None], ...] = (
 
 def run(folder: Path, seed: int, quick: bool) -> None:
     """Run the suite in a folder; it ends with the suite's exit code."""
-    print(f"seed {seed}", flush=True)
     attempts, data = Judged(), folder / "phantoms"
     look = VENDORS["aurora"]
     write_cohort(data, look, benign=24, malignant=60, seed=seed % 1000, scale=0.05)
@@ -304,12 +304,10 @@ def run(folder: Path, seed: int, quick: bool) -> None:
 def main() -> None:
     """Run the suite; exit with 0 where everything held."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
+    given = parse_with_seed(parser)
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-        run(Path(folder), seed, given.quick)
+        run(Path(folder), given.seed, given.quick)
 
 
 if __name__ == "__main__":

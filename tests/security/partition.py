@@ -4,7 +4,9 @@ Three real sites and a real coordinator over TLS, each site behind a proxy of it
 three, and deadlines of 30 s. One trouble after another befalls a site that the seed chooses. What
 must hold: the site is back within 60 s of the healing, the run never dies of it, no round is made
 without a site or counted twice, and the weights have the bits of a simulation.
-``--seconds`` sets the longest trouble (60).
+``--seconds`` sets the longest black hole (60), ``--stop`` the time of the SIGSTOP (20). Clocks are
+an hour off by libfaketime (``apt-get install faketime``); without it, a line says that they were
+left out.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from tests.security.lib.attempts import Attempts, parse_with_seed  # noqa: E402
 from tests.security.lib.cut_line import CutLine  # noqa: E402
 
 BACK_SECONDS = 60.0
-LONGEST_STOP_SECONDS = 20.0
+SKEW = {"clock ahead": "+1h", "clock behind": "-1h"}
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 
 
 class Trouble(NamedTuple):
@@ -45,13 +48,14 @@ class Trouble(NamedTuple):
     seconds: float
 
 
-def draw(seed: int, sites: list[str], longest: float, *, quick: bool) -> list[Trouble]:
+def draw(seed: int, sites: list[str], longest: float, stop: float, *, quick: bool) -> list[Trouble]:
     """Draw the troubles of a seed."""
     rng = random.Random(seed)
     kinds = [
         *(("black hole", 5.0), ("reset", 0.0), ("up only", 10.0), ("down only", 10.0)),
         *(("half-open", 0.0), ("handshake", 10.0), ("refuse", 10.0), ("slow", 20.0)),
-        *(("SIGSTOP", LONGEST_STOP_SECONDS), ("black hole", longest)),
+        *(("SIGSTOP", stop), ("black hole", longest)),
+        *((kind, 20.0) for kind in SKEW if FAKETIME),
     ]
     if quick:
         kinds = [("black hole", 5.0), ("reset", 0.0)]
@@ -93,6 +97,9 @@ class Partition:
         if trouble.kind == "SIGSTOP":
             self._stop(trouble)
             return
+        if trouble.kind in SKEW:
+            self._skew(trouble)
+            return
         line.trouble = trouble.kind
         if trouble.kind in ("handshake", "refuse"):
             line.reset()  # so that the site connects anew
@@ -109,6 +116,18 @@ class Partition:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
 
+    def _skew(self, trouble: Trouble) -> None:
+        """Start a site anew with a clock that is wrong, and then with the right one."""
+        federation, right = self.federation, self.federation.environment
+        wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": SKEW[trouble.kind]}
+        federation.stop(trouble.site)
+        federation.environment = {**right, **wrong, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        federation.start_site(trouble.site)
+        federation.environment = right
+        time.sleep(trouble.seconds)
+        federation.stop(trouble.site)
+        federation.start_site(trouble.site)
+
     def _heard(self, site: str) -> datetime:
         """Return when the coordinator last heard of a site, whole seconds."""
         if self.over():
@@ -124,14 +143,17 @@ def main() -> None:
     """Run the troubles and judge the run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--stop", type=float, default=20.0)
     parser.add_argument("--quick", action="store_true", help="Two short troubles.")
     given = parse_with_seed(parser)
     seed = given.seed
     attempts = Attempts()
+    if not FAKETIME:
+        print("skipped: wrong clocks; install faketime", flush=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         data = write_phantoms(folder / "phantoms", benign=6, malignant=8)
-        troubles = draw(seed, list(data), given.seconds, quick=given.quick)
+        troubles = draw(seed, list(data), given.seconds, given.stop, quick=given.quick)
         plan = folder / "plan.yaml"
         plan.write_text(plan_text(2 * len(troubles) + 2))
         with Deployment(folder, data) as federation:

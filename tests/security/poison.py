@@ -10,8 +10,8 @@ update, the plan and the guard. What must hold:
   weights by at most ``NEAR`` on average, and none by more than ``NOISE``.
 
 Dice is compared with that of the honest sites alone. Runs so short differ by up to .05 by chance
-(``docs/decisions/0035-demo.md``), so each pair shares one seed of the weights, and under the
-default each attack is run with all ``SEEDS`` of them, median one. Lines that begin with ``figure``
+(``docs/decisions/0035-demo.md``), so each pair shares one seed of the weights, and among
+five each attack is run with all ``SEEDS`` of them. Lines that begin with ``figure``
 and the Dice among three state what no promise covers: with one hostile site of three, a mean cannot
 tell a harmful update of ordinary length from an honest one.
 """
@@ -195,10 +195,10 @@ Started = dict[int, Future[Outcome]]
 
 
 def runs_of(kind: Case, attack: str, number: int, seeds: int) -> range:
-    """Return the seeds with which an attack is run: all under the default among five, else one."""
+    """Return the seeds with which an attack is run: all among five, where Dice is judged."""
     if not attack:
         return range(1)
-    if attack == ABSENT or (kind.sites == 5 and kind.strategy is None):
+    if attack == ABSENT or kind.sites == 5:
         return range(seeds)
     return range(number % seeds, number % seeds + 1)
 

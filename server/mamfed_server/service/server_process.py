@@ -37,11 +37,11 @@ terminal.set_environment()
 
 from mamfed_server.admission.certificate_authority import load_plan_key  # noqa: E402
 from mamfed_server.admission.registry import Registry, SiteEntry  # noqa: E402
-from mamfed_server.fleet.countersigning import AUDIT_HEADS, Countersigner, rewritten  # noqa: E402
+from mamfed_server.fleet.countersigning import rewritten  # noqa: E402
 from mamfed_server.fleet.duplicate_sites import DuplicateSites, warning  # noqa: E402
 from mamfed_server.fleet.link_transport import LinkTransport  # noqa: E402
 from mamfed_server.fleet.listener import TlsListener  # noqa: E402
-from mamfed_server.fleet.request_guard import Limits, RequestGuard  # noqa: E402
+from mamfed_server.fleet.request_guard import Limits  # noqa: E402
 from mamfed_server.fleet.superlink import SuperLink  # noqa: E402
 from mamfed_server.run.closing_message import ClosingMessage  # noqa: E402
 from mamfed_server.run.job import Job  # noqa: E402
@@ -50,6 +50,7 @@ from mamfed_server.run.state import RunState  # noqa: E402
 from mamfed_server.run_folder.event_log import EventLog  # noqa: E402
 from mamfed_server.run_folder.folder import PLAN  # noqa: E402
 from mamfed_server.run_folder.room import RETRY_SECONDS  # noqa: E402
+from mamfed_server.service.door import build_door  # noqa: E402
 from mamfed_server.service.server_log import log_to_stderr  # noqa: E402
 from mamfed_server.service.status_file import StatusFile  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings, load_settings  # noqa: E402
@@ -74,9 +75,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     """
     settings, registry = load_settings(home), Registry(home)
     plan = read_plan(home.runs / run / PLAN)
-    limits = _limits(settings, plan)
-    link = SuperLink(limits.answer_bytes)
-    status = StatusFile(home.path, run=run, plan_sha256=plan.sha256(), flower_run=link.run_id)
+    status = StatusFile(home.path, run=run, plan_sha256=plan.sha256())
     log = EventLog(status.event)  # the run writes to the same file: each line is one write
     log.open(home.runs / run)
     duplicates = DuplicateSites(
@@ -88,13 +87,19 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         duplicates.seen(site, instance, address)
 
     closing = ClosingMessage(run)
-    countersigner = Countersigner(
-        home.path / AUDIT_HEADS,
-        load_plan_key(home),
-        lambda site: log.write("audit log rewritten", site=site, warning=rewritten(site)),
+    door = build_door(
+        home,
+        settings,
+        registry,
+        _limits(settings, plan),
+        on_contact=on_contact,
+        on_rewritten=lambda site: log.write(
+            "audit log rewritten", site=site, warning=rewritten(site)
+        ),
+        closing=closing,
     )
-    guard = RequestGuard(link, registry, limits, on_contact, closing, countersigner)
-    listener = _listener(home, settings, guard, limits, registry)
+    link, listener = door
+    status.set(flower_run=link.run_id)
     status.set(state="listening", address=f"{settings.bind}:{listener.start()}")
     logger.info("listening on %s:%s", settings.bind, settings.port)
     threading.Thread(
@@ -117,27 +122,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
     try:
         _run(job, LinkTransport(link), status, closing)
     finally:
-        link.close()
-        listener.stop()
-
-
-def _listener(
-    home: ServerHome,
-    settings: ServerSettings,
-    guard: RequestGuard,
-    limits: Limits,
-    registry: Registry,
-) -> TlsListener:
-    return TlsListener(
-        guard,
-        settings.bind,
-        settings.port,
-        ca=home.ca,
-        certificate=home.server_certificate,
-        key=home.server_key,
-        limits=limits,
-        known=registry,
-    )
+        door.close()
 
 
 def _run(job: Job, transport: LinkTransport, status: StatusFile, closing: ClosingMessage) -> None:

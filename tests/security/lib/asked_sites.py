@@ -21,11 +21,10 @@ from mamfed_common.security.keys import new_ec_key, openssh_text, write_key
 from mamfed_server.admission.certificate_authority import load_plan_key
 from mamfed_server.admission.registry import Registry
 from mamfed_server.fleet import superlink
-from mamfed_server.fleet.countersigning import AUDIT_HEADS, Countersigner
 from mamfed_server.fleet.link_transport import LinkTransport
-from mamfed_server.fleet.listener import TlsListener
-from mamfed_server.fleet.request_guard import Limits, RequestGuard
-from mamfed_server.fleet.superlink import SuperLink
+from mamfed_server.fleet.request_guard import Limits
+from mamfed_server.run.requests import LOST
+from mamfed_server.service.door import build_door
 from mamfed_server.settings import ServerHome, load_settings
 from mamfed_simulations.federation.in_process import InProcessTransport
 
@@ -132,11 +131,18 @@ class RealSite:
         self._wait_online()
 
     def ask(self, kind: str, content: RecordDict, seconds: float = 240) -> Message:
-        """Send a message and wait for the answer."""
-        (node,) = self._transport.online() or (self._wait_online(),)
-        message_id = self._transport.push(node, kind, content, seconds)
-        assert message_id is not None
+        """Send a message and wait for the answer; a node that was restarted is asked again."""
         deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            reply = self._ask(kind, content.copy(), deadline)
+            if not (reply.has_error() and reply.error.code in LOST):
+                return reply
+        raise TimeoutError(f"no answer to a {kind}\n{self.federation.story()}")
+
+    def _ask(self, kind: str, content: RecordDict, deadline: float) -> Message:
+        node, left = self._wait_online(), deadline - time.monotonic()
+        message_id = self._transport.push(node, kind, content, left)
+        assert message_id is not None
         while time.monotonic() < deadline:
             reply = self._transport.pull(message_id)
             if reply is not None:
@@ -146,8 +152,7 @@ class RealSite:
 
     def with_foreign_bundle(self, bundle: bytes, sha256: str) -> None:
         """Listen anew with a bundle that is not mamfed's."""
-        self._listener.stop()
-        self._link.close()
+        self._door.close()
         ours: Any = superlink
         ours.bundle, ours.bundle_sha256 = (lambda: bundle), (lambda: sha256)
         self._listen()
@@ -163,28 +168,14 @@ class RealSite:
     def close(self) -> None:
         """End the site and the listener."""
         self.federation.close()
-        self._listener.stop()
+        self._door.close()
 
     def _listen(self) -> None:
-        home, settings = self._server, load_settings(self._server)
-        self._link, limits = SuperLink(), Limits(body_bytes=64 * 2**20)
-        registry = Registry(home)
-        signer = Countersigner(home.path / AUDIT_HEADS, self.key, lambda site: None)
-        guard = RequestGuard(
-            self._link, registry, limits, lambda *contact: None, countersigner=signer
-        )
-        self._listener = TlsListener(
-            guard,
-            settings.bind,
-            settings.port,
-            ca=home.ca,
-            certificate=home.server_certificate,
-            key=home.server_key,
-            limits=limits,
-            known=registry,
-        )
-        self._listener.start()
-        self._transport = LinkTransport(self._link)
+        home = self._server
+        limits = Limits(body_bytes=64 * 2**20)
+        self._door = build_door(home, load_settings(home), Registry(home), limits)
+        self._door.listener.start()
+        self._transport = LinkTransport(self._door.link)
 
     def _wait_online(self) -> int:
         wait_until(lambda: bool(self._transport.online()), f"{SITE} connects")

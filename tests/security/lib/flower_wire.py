@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from flwr.app import Message
 from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
@@ -11,7 +12,20 @@ from tests.security.lib.recording_proxy import Request
 from mamfed_server.fleet.flower_compat import PushMessagesRequest, inflate_object_from_contents
 
 
-def messages(requests: Iterable[Request]) -> Iterator[Message]:
+class Sent(NamedTuple):
+    """What a site sent.
+
+    Attributes:
+        messages: The messages whose parts went over the wire.
+        untaken: Messages that were only announced: the coordinator wanted none of their parts, as
+            of an answer that comes too late.
+    """
+
+    messages: list[Message]
+    untaken: int
+
+
+def sent_by(requests: Iterable[Request]) -> Sent:
     """Put the messages of one site together from their parts."""
     trees, parts = [], {}
     for request in requests:
@@ -20,11 +34,16 @@ def messages(requests: Iterable[Request]) -> Iterator[Message]:
         if request.path.endswith("push-object"):
             part = PushObjectRequest.FromString(request.body)
             parts[part.object_id] = part.object_content
+    found, untaken = [], 0
     for tree in trees:
         ids = set(_ids(tree))
+        if not ids & set(parts):
+            untaken += 1
+            continue
         message = inflate_object_from_contents(tree.object_id, {i: parts[i] for i in ids})
         assert isinstance(message, Message)
-        yield message
+        found.append(message)
+    return Sent(found, untaken)
 
 
 def _ids(tree: ObjectTree) -> Iterator[str]:
