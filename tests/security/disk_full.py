@@ -3,12 +3,16 @@
 First every writer, with so many pages left that it fails early, late or not at all: what was there
 stays whole, the error is one line with the file and the cause, and the same write succeeds once
 there is room. Then (not with ``--quick``) real processes over TLS on small disks, filled for some
-seconds at 20 moments of a run: the run ends by itself with all its rounds, every file is whole, and
-no log has a traceback. Skipped, with a line, where no small disk can be mounted.
+seconds at 20 moments of a run; at 5 more, the server process may open no further file. The run ends
+by itself with all its rounds, by the server process that began it, every file is whole, and no log
+has a traceback. Skipped, with a line, where no small disk can be mounted.
 """
 
 import argparse
+import json
+import os
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -25,7 +29,7 @@ from mamfed_common.checkpoint import load_checkpoint  # noqa: E402
 from mamfed_common.errors import MamfedError  # noqa: E402
 from mamfed_common.runtime.files import os_error_line  # noqa: E402
 
-POINTS = 20
+POINTS, HUNGRY = 20, 5
 CAUSE = "No space left on device"
 
 
@@ -80,7 +84,7 @@ def run_processes(noted, folder, seed):
     from deployment import Deployment, wait_until
     from phantoms import small_plan, write_phantoms
 
-    rng, rounds = random.Random(seed), 10
+    rng, rounds = random.Random(seed), 14
     data = dict(list(write_phantoms(folder / "data", benign=4, malignant=6).items())[:2])
     victim = next(iter(data))
     place = folder / "deployment"
@@ -98,6 +102,8 @@ def run_processes(noted, folder, seed):
         for name in data:
             federation.start_site(name)
         wait_until(lambda: bool(federation.rounds()), "the first round")
+        first = server_pid(federation)
+        starve(noted, federation, rng)
         disks = [server, site] * (POINTS // 2)
         for number, disk in enumerate(disks, 1):
             if federation.processes["server"].poll() is not None:
@@ -111,12 +117,39 @@ def run_processes(noted, folder, seed):
             noted.note(f"point {number}: {disk.name}", "" if alive else "the site ended")
         code = federation.wait_for_end()
         noted.note("the run ends by itself", f"exit code {code}" if code else "")
+        story = federation.story(10_000)
+        again = story.count("the server process ")
+        noted.note("the server process goes on", again and f"restarted {again} times", f"{first}")
+        noted.note("it says that it waits", "" if "no room: " in story else "nowhere")
         done = len(federation.rounds())
         noted.note("no round is lost", f"{done} of {rounds}" if done != rounds else "")
         noted.note("every file is whole", _damaged(federation, victim))
-        story = federation.story(10_000)
         noted.note("no log has a traceback", "Traceback" in story and story[-300:])
         noted.note("the cause is said", "" if CAUSE in story else "nowhere")
+
+
+def server_pid(federation):
+    """Return the number of the server process."""
+    return json.loads((federation.server_home / "status.json").read_text())["pid"]
+
+
+def starve(noted, federation, rng):
+    """Leave the server process without a free descriptor, for some seconds each time."""
+    for number in range(1, HUNGRY + 1):
+        time.sleep(rng.uniform(0, 2))
+        try:
+            pid = server_pid(federation)
+            limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+            time.sleep(rng.uniform(0.5, 3))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        except OSError:
+            noted.note(f"no descriptor, {number}", "", "the run had ended")
+            return
+        ended = federation.processes["server"].poll() is not None
+        alive = ended or server_pid(federation) == pid
+        noted.note(f"no descriptor, {number}", "" if alive else "the server process ended")
 
 
 def _damaged(federation, site):

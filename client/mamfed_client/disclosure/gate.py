@@ -1,4 +1,4 @@
-"""The gate of a site: it applies the site's policy to every request and answer.
+"""The gate of a site: it applies the site's policy to every request (``admission.py``) and answer.
 
 Every answer passes through :meth:`Gate.release`, which writes the audit log before it returns the
 answer: what cannot be recorded does not leave.
@@ -16,30 +16,28 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from mamfed_client.disclosure.active_policy import ActivePolicy, ReloadingPolicy
-from mamfed_client.disclosure.answered import AnsweredQuestions, Asked, check_question
+from mamfed_client.disclosure.admission import Admission
+from mamfed_client.disclosure.answered import AnsweredQuestions, Asked
 from mamfed_client.disclosure.audit_fields import array_entry, request_fields, size_of
 from mamfed_client.disclosure.audit_log import AuditLog, Kind
 from mamfed_client.disclosure.open_gate import OpenGate
 from mamfed_client.disclosure.patients_behind import PatientsBehind, scored_on, trained_on
-from mamfed_client.disclosure.plan_admission import PolicyRefusal, check_plan
+from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.disclosure.plan_store import PlanStore
 from mamfed_client.disclosure.privacy import arrays_to_send, protect, read_secret
 from mamfed_client.disclosure.privacy_ledger import PatientBudget, PrivacyLedger
 from mamfed_client.disclosure.questions import Questions
-from mamfed_client.disclosure.release import allowed_of, check_personal, why_withheld
+from mamfed_client.disclosure.release import allowed_of
 from mamfed_client.disclosure.round_patients import PatientsOfRound
 from mamfed_client.preparation.cohort import SplitImage
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import RecentRefusal, update_status
 from mamfed_common.config import Config
-from mamfed_common.errors import SetupError
 from mamfed_common.metrics.scores import ImageScore, SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import EvaluateTask, PlanRequest, Query, RefusalCode, TrainTask
-from mamfed_common.runtime.wording import counted
 from mamfed_common.security.keys import read_key
-from mamfed_common.security.signing import is_signed
 
 __all__ = ["Gate", "OpenGate", "open_gate"]
 
@@ -82,37 +80,23 @@ class Gate(OpenGate):
         Raises:
             SetupError: The policy cannot be read.
         """
-        self._read_policy = read_policy
-        self._active = read_policy()
-        self._plans = plans
+        self._admission = Admission(read_policy, plans, now)
         self._log = log
         self._questions = Questions(memory, plans)
         self._secret = secret
-        self._now = now
         self._on_refusal = on_refusal
         self._ledger = ledger or PrivacyLedger(log.path.with_name("privacy.json"))
         self._request: PlanRequest | None = None
 
     def admit(self, request: PlanRequest) -> None:
-        """Admit a request, before anything is loaded for it.
-
-        The request that brings the final model is admitted even if no score may leave, because the
-        site keeps that model; the answer to it is then refused.
+        """Admit a request, before anything is loaded for it (:meth:`Admission.admit`).
 
         Raises:
             PolicyRefusal: The site may not follow its plan now, or no answer could leave.
         """
         self._request = request
         self._questions.take()
-        active = self._reload_policy()
-        if is_signed(request.plan, request.signature, active.trusted_keys):
-            self._plans.remember(request.plan)
-        self._check_plan(active, request, self._now())
-        check_question(request)
-        check_personal(active.policy, request)
-        withheld = why_withheld(active.policy, request)
-        if withheld and not _brings_final_model(request):
-            raise PolicyRefusal(RefusalCode.MAY_NOT_LEAVE, withheld)
+        self._admission.admit(request)
         self.report_refusal(None)
 
     def report_refusal(self, refusal: RecentRefusal | None) -> None:
@@ -120,31 +104,12 @@ class Gate(OpenGate):
         self._on_refusal(refusal)
 
     def admit_cases(self, cases: int, patients: PatientsOfRound | None = None) -> None:
-        """Admit a training.
-
-        Args:
-            cases: Number of images that the site has for it.
-            patients: The patients whose images a round really uses; None if no weights leave.
+        """Admit a training on so many images (:meth:`Admission.admit_cases`).
 
         Raises:
             PolicyRefusal: There are fewer images or patients than the policy requires.
         """
-        policy = self._reload_policy().policy
-        if cases < policy.min_training_cases:
-            raise PolicyRefusal(
-                RefusalCode.TOO_FEW_CASES,
-                f"found {cases} training images, expected {policy.min_training_cases}",
-            )
-        if patients is None:
-            return
-        required = patients.required(policy.min_patients_a_round)
-        if patients.drawn < required:
-            raise PolicyRefusal(
-                RefusalCode.TOO_FEW_CASES,
-                f"this round would train on images of {patients.drawn} of "
-                f"{counted(patients.at_hand, 'patient')}, expected {required} or more "
-                "(policy.min_patients_a_round)",
-            )
+        self._admission.admit_cases(cases, patients)
 
     def patient_budget(self) -> PatientBudget | None:
         """Return the policy's rule for the privacy of patients and what it has spent.
@@ -152,7 +117,7 @@ class Gate(OpenGate):
         Raises:
             PolicyRefusal: The policy cannot be read.
         """
-        rule = self._reload_policy().policy.privacy.patients
+        rule = self._admission.reload().policy.privacy.patients
         return PatientBudget(rule, self._ledger) if rule else None
 
     def answered(
@@ -170,11 +135,11 @@ class Gate(OpenGate):
             PolicyRefusal: The plan asked the same with other weights, or the year's budget is
                 spent.
         """
-        active = self._reload_policy()
+        active = self._admission.reload()
         found = self._questions.look_up(active.policy, request, weights, painter)
         if found is None or not found.body:
             return None
-        self._check_plan(active, request, None)
+        self._admission.check_plan(active, request, None)
         score = allowed_of(active.policy, request, SiteScore.model_validate_json(found.body))
         return self._recorded(active, request, pack(score), score, again=True)
 
@@ -207,8 +172,8 @@ class Gate(OpenGate):
             PolicyRefusal: The answer may not leave, or the plan was refused in the meantime.
             AuditError: The audit log cannot be written.
         """
-        active = self._reload_policy()
-        self._check_plan(active, request, None)
+        active = self._admission.reload()
+        self._admission.check_plan(active, request, None)
         few = self._questions.too_few(active.policy, request, behind)
         released, sent = allowed_of(active.policy, request, answer, few), State()
         if state is not None:
@@ -228,7 +193,7 @@ class Gate(OpenGate):
         request, question = self._request, self._questions.take()
         self._request = None
         fields = request_fields(request, question) if request else {}
-        fields |= _policy_fields(self._active)
+        fields |= _policy_fields(self._admission.active)
         self._log.append("fault", **fields, values={"fault": int(code)})
         return code
 
@@ -254,24 +219,6 @@ class Gate(OpenGate):
         self._request = None
         return content
 
-    def _reload_policy(self) -> ActivePolicy:
-        try:
-            self._active = self._read_policy()
-        except SetupError as error:
-            raise PolicyRefusal(RefusalCode.POLICY_UNREADABLE, str(error)) from None
-        return self._active
-
-    def _check_plan(self, active: ActivePolicy, request: PlanRequest, now: datetime | None) -> None:
-        decisions, plan = self._plans.decisions(), request.plan
-        check_plan(active.policy, plan, request.signature, active.trusted_keys, decisions, now)
-        if isinstance(request, TrainTask):
-            rounds = plan.stage(request.stage).rounds
-            if request.server_round > rounds:
-                raise PolicyRefusal(
-                    RefusalCode.PLAN_OUTSIDE_POLICY,
-                    f"asked for round {request.server_round} of a stage of {rounds}",
-                )
-
 
 def open_gate(home: SiteHome) -> Gate:
     """Open the gate of a site's home.
@@ -289,10 +236,6 @@ def open_gate(home: SiteHome) -> Gate:
         on_refusal=lambda refusal: update_status(home, refusal=refusal),
         ledger=PrivacyLedger(home.privacy),
     )
-
-
-def _brings_final_model(request: PlanRequest) -> bool:
-    return isinstance(request, EvaluateTask) and request.part == "test"
 
 
 def _policy_fields(active: ActivePolicy) -> dict[str, Any]:
