@@ -8,6 +8,7 @@
 ``sites/``          one file per site: its key, its certificates, whether it may take part
 ``runs/``           one folder per run
 ``status.json``     the current state of the server
+``notify.json``     what people were told, so that each notice is sent once
 ``logs/``           logs of the server process
 ``server.lock``     held by a running ``mamfed-server start``
 ==================  ===========================================================================
@@ -25,6 +26,7 @@ from pydantic import AfterValidator, Field
 
 from mamfed_common.config import Config
 from mamfed_common.errors import SetupError
+from mamfed_common.notify.settings import Notify
 from mamfed_common.runtime.documents import read_yaml, yaml_value
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.security.enrolment import FederationName, Words
@@ -76,6 +78,8 @@ class ServerSettings(Config):
         certificate_days: Validity of new certificates, in days.
         patience_hours: How long a round with too few updates is repeated before the run pauses, in
             hours; 0 ends the run at the first such round.
+        metrics_port: Port of 127.0.0.1 at which Prometheus reads metrics; None: none.
+        notify: Who is told of what while nobody looks.
     """
 
     name: FederationName
@@ -88,6 +92,12 @@ class ServerSettings(Config):
     connections_per_address: int = Field(default=64, ge=1, le=1000)
     certificate_days: int = Field(default=397, ge=1, le=3650)
     patience_hours: float = Field(default=24, ge=0, le=8760)
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    notify: Notify = Notify()
+
+    def source(self) -> str:
+        """Return who sends this coordinator's notices."""
+        return f"coordinator of {self.name}"
 
     def address(self) -> str:
         """Return ``host:port`` as given to sites, with an IPv6 address in brackets."""
@@ -190,7 +200,10 @@ def load_settings(home: ServerHome) -> ServerSettings:
 def settings_text(settings: ServerSettings) -> str:
     """Return settings as YAML, with a comment for each key."""
     values = {key: yaml_value(value) for key, value in settings.model_dump(mode="json").items()}
-    return TEXT.format(**values)
+    nested = settings.notify.model_dump(mode="json")
+    days = nested.pop("certificate_days")  # a key of the coordinator has the same name
+    notify = {key: yaml_value(value) for key, value in nested.items()}
+    return TEXT.format(**values, **notify, notify_days=days)
 
 
 TEXT = """\
@@ -228,4 +241,23 @@ certificate_days: {certificate_days}
 # How long a round with too few updates is repeated while sites are missing, in hours. After that
 # the run pauses until a site comes back. 0 ends the run at the first such round.
 patience_hours: {patience_hours}
+
+# Port of this machine (127.0.0.1) at which Prometheus reads metrics; null: none.
+metrics_port: {metrics_port}
+
+# Who is told while nobody looks: of a site gone, a round failed, a run ended or paused, a
+# certificate near its end, a disk nearly full. Try it with: mamfed-server notify test
+notify:
+  # webhook: {{url: https://chat.example.org/hook}}; url_file where the address is a secret.
+  webhook: {webhook}
+  # email: {{host: mail.example.org, sender: mamfed@example.org, to: [office@example.org]}}, with
+  # user and password_file (mode 0600) where the mail server wants them.
+  email: {email}
+  # command: [/usr/local/bin/tell-office]; it reads the notice as JSON from stdin.
+  command: {command}
+  # How long a site is missing before you are told, in minutes.
+  gone_minutes: {gone_minutes}
+  # From how many days before the end of a certificate, and below how much free disk space.
+  certificate_days: {notify_days}
+  disk_free_gib: {disk_free_gib}
 """

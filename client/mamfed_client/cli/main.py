@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mamfed_client.cli import audit, data, enrol, evaluate, job, models, node, plan, predict
+from mamfed_client.cli import audit, data, enrol, evaluate, job, models, node, notify, plan, predict
 from mamfed_common.runtime import terminal
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ node.register(app)
 app.add_typer(plan.app, name="plan")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
+app.add_typer(notify.app, name="notify")
 predict.register(app)
 evaluate.register(app)
 job.register(app)

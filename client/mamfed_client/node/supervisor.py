@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from mamfed_client.site.certificate import site_certificate
 from mamfed_client.site.home_location import check_home_location
-from mamfed_client.site.settings import SiteHome, load_site_settings
+from mamfed_client.site.settings import SiteHome, SiteSettings, load_site_settings
 from mamfed_client.site.status import REFUSED, State, Status, read_status, update_status
 from mamfed_common.errors import LinkError, MamfedError, SetupError
+from mamfed_common.notify.watchman import watchman
 from mamfed_common.protocol.versions import check_flower
 from mamfed_common.runtime.child_processes import module_command
 from mamfed_common.runtime.lock import exclusive_lock
@@ -35,6 +37,7 @@ FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
 """Exit codes of a child process after which a restart would not help."""
 CANCEL_SECONDS = 60.0
 FOLLOW_SECONDS = 0.5
+WATCHMAN = "mamfed_client.node.watchman"
 ROOM_BYTES = 1 << 18
 """Free disk space that a site needs to start, for status, audit log and logs."""
 
@@ -81,7 +84,7 @@ def run_site(home: SiteHome, console: Console) -> int:
         LinkError: The coordinator runs another version.
         OutputError: The disk of its home is full.
     """
-    load_site_settings(home)  # before the lock file, which must not be left in another folder
+    settings = load_site_settings(home)  # first: no lock file must be left in another folder
     with exclusive_lock(home.lock, "this site"):
         welcome = check_start(home)
         check_room(home.path, ROOM_BYTES)
@@ -97,7 +100,8 @@ def run_site(home: SiteHome, console: Console) -> int:
             refusal=None,
         )
         try:
-            code = _supervise(home, console)
+            with _watched(home, settings, console):
+                code = _supervise(home, console)
         finally:
             _cancel_jobs(home, console)
             error = read_status(home).error
@@ -126,6 +130,14 @@ def _cancel_jobs(home: SiteHome, console: Console) -> None:
             console.print(line)
     except (MamfedError, OSError, subprocess.TimeoutExpired) as error:
         console.print(f"warning: a job of this site may still run: {error}")
+
+
+def _watched(
+    home: SiteHome, settings: SiteSettings, console: Console
+) -> AbstractContextManager[None]:
+    if settings.notify.is_on or settings.metrics_port is not None:
+        return watchman(WATCHMAN, home.path, console.print)
+    return nullcontext()
 
 
 def _supervise(home: SiteHome, console: Console) -> int:

@@ -13,6 +13,7 @@
 ``data.json``       what lies here, in counts; it never leaves
 ``state/``          the round in training
 ``models/``         the shared model of each run, and the personal model adapted from it
+``notify.json``     what people were told, so that each notice is sent once
 ``status.json``     the current status
 ``logs/``           the logs of the processes
 ``lock``            held by a running ``mamfed-client start``
@@ -32,6 +33,7 @@ from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.policy import Policy
 from mamfed_common.config import SITE_NAME, Config
 from mamfed_common.errors import SetupError
+from mamfed_common.notify.settings import Notify
 from mamfed_common.runtime.documents import read_yaml
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.places import expanded
@@ -168,6 +170,8 @@ class SiteSettings(Config):
         activation_checkpointing: Whether to save memory at the cost of time.
         checkpoint_seconds: Seconds of training between checkpoints: the most that a crash loses.
         executor: Where rounds are computed: here, or as jobs of a scheduler.
+        metrics_port: Port of 127.0.0.1 at which Prometheus reads metrics; None: none.
+        notify: Who is told of what while nobody looks.
         policy: Which plans this site follows and what may leave.
     """
 
@@ -181,7 +185,13 @@ class SiteSettings(Config):
     activation_checkpointing: bool = False
     checkpoint_seconds: float = Field(default=60, ge=0)
     executor: ExecutorSettings = ExecutorSettings()
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    notify: Notify = Notify()
     policy: Policy = Policy()
+
+    def source(self) -> str:
+        """Return who sends this site's notices."""
+        return f"site {self.name}"
 
     @model_validator(mode="after")
     def _no_name_twice(self) -> Self:

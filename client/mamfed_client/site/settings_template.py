@@ -75,6 +75,25 @@ checkpoint_seconds: 60
 #   {{kind: slurm, shared_folder: /shared/mamfed, partition: gpu, gpus: 1, cpus: 8, memory: 32G}}
 executor: local
 
+# Port of this machine (127.0.0.1) at which Prometheus reads metrics; null: none.
+metrics_port: null
+
+# Who is told while nobody looks: of a plan that waits for you, a server gone, a run ended, a
+# certificate near its end, a disk nearly full. Try it with: mamfed-client notify test
+notify:
+  # webhook: {{url: https://chat.example.org/hook}}; url_file where the address is a secret.
+  webhook: null
+  # email: {{host: mail.example.org, sender: mamfed@example.org, to: [office@example.org]}}, with
+  # user and password_file (mode 0600) where the mail server wants them.
+  email: null
+  # command: [/usr/local/bin/tell-office]; it reads the notice as JSON from stdin.
+  command: null
+  # How long the server is missing before you are told, in minutes.
+  gone_minutes: 30
+  # From how many days before the end of the certificate, and below how much free disk space.
+  certificate_days: 30
+  disk_free_gib: 5
+
 # Which plans this site follows and what may leave. Anything not allowed is denied.
 policy:
   plans:

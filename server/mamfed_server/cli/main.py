@@ -11,7 +11,7 @@ import typer
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
 from mamfed_server.cli import export as export_cli
-from mamfed_server.cli import init, run, sites
+from mamfed_server.cli import init, notify, run, sites
 from mamfed_server.cli.options import Home, Output
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 app.command()(init.init)
 app.add_typer(sites.app, name="sites")
+app.add_typer(notify.app, name="notify")
 
 
 @app.callback()

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from errno import EADDRINUSE
 from pathlib import Path
@@ -22,6 +23,7 @@ from mamfed_common.errors import (
     RunError,
     SetupError,
 )
+from mamfed_common.notify.watchman import watchman
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.versions import check_flower
 from mamfed_common.runtime.child_processes import how_it_ended, module_command
@@ -50,6 +52,7 @@ MAX_CRASHES = 10
 room on the disk, or of descriptors, is none: it is tried again every half minute."""
 
 FOLLOW_SECONDS = 0.5
+WATCHMAN = "mamfed_server.service.watchman"
 
 PORT_SECONDS = 5.0
 """How long a server that has just been killed may still hold its port."""
@@ -100,12 +103,16 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
         OutputError: The run folder cannot be created.
     """
     folder = RunFolder(home.runs / run)
-    with exclusive_lock(home.lock, "a server"):
-        _check_address(load_settings(home))
-        with folder.alone():
-            # Replace what an earlier run has left in the file.
-            StatusFile(home.path, run=run, plan_sha256=plan.sha256()).write()
-            code = _supervise(home, folder, plan, console)
+    with ExitStack() as afterwards:  # the watchman tells how the run ended, so it ends last
+        with exclusive_lock(home.lock, "a server"):
+            settings = load_settings(home)
+            _check_address(settings)
+            with folder.alone():
+                # Replace what an earlier run has left in the file.
+                StatusFile(home.path, run=run, plan_sha256=plan.sha256()).write()
+                if settings.notify.is_on or settings.metrics_port is not None:
+                    afterwards.enter_context(watchman(WATCHMAN, home.path, console.print))
+                code = _supervise(home, folder, plan, console)
     console.print(_final_line(folder, code))
     console.print(_write_report(folder))
     return code

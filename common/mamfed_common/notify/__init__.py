@@ -1,0 +1,1 @@
+"""Tell a person who is not looking: by webhook, by e-mail, by a command."""
