@@ -24,6 +24,7 @@ class ExportChoice(StrEnum):
     TORCHSCRIPT = "torchscript"
     MONAI_BUNDLE = "monai-bundle"
     SAFETENSORS = "safetensors"
+    MAP = "map"
     RUN = "run"
 
 

@@ -26,6 +26,7 @@ class ExportTarget(StrEnum):
     TORCHSCRIPT = "torchscript"
     MONAI_BUNDLE = "monai-bundle"
     SAFETENSORS = "safetensors"
+    MAP = "map"
 
 
 class ExportFormat(NamedTuple):
@@ -65,6 +66,12 @@ FORMATS = {
         ),
     ),
 }
+_APP = ("__main__.py", "app.py", "app.yaml", "malignancy.py", "mamfed.zip", "requirements.txt")
+_BUNDLE = (*FORMATS[ExportTarget.MONAI_BUNDLE].files, "preprocessing.json")
+FORMATS[ExportTarget.MAP] = ExportFormat(
+    "map_package",
+    (*(f"app/{name}" for name in _APP), *(f"model/malignancy/{name}" for name in _BUNDLE)),
+)
 
 
 class Request(NamedTuple):

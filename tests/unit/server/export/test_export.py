@@ -26,7 +26,7 @@ from mamfed_server.report.data import Interval, RunNotes, write_notes
 
 from .conftest import save
 
-TARGETS = ["onnx", "torchscript", "monai-bundle", "safetensors"]
+TARGETS = ["onnx", "torchscript", "monai-bundle", "safetensors", "map"]
 SITE_PACKAGES = sysconfig.get_path("purelib")
 REAL = Path(__file__).parents[5] / "shared" / "data" / "cesm" / "images"
 
