@@ -39,6 +39,7 @@ from mamfed_server.run.resume import (
 from mamfed_server.run.roster import Roster, find_sites
 from mamfed_server.run.round_events import log_updates, too_few
 from mamfed_server.run.summary import summarise_run
+from mamfed_server.run.tracked import tracked
 from mamfed_server.run.training_round import TrainingRound
 from mamfed_server.run.transport import Transport
 from mamfed_server.run_folder.event_log import EventLog
@@ -72,11 +73,12 @@ def run_job(job: Job, transport: Transport) -> dict[str, Any]:
         check_same_plan(folder, job.plan)
         if folder.is_finished():
             return folder.read_summary()
-    run = _Run(job, transport)
-    try:
-        return run.run()
-    finally:
-        run.roster.close()
+    with tracked(job) as job:
+        run = _Run(job, transport)
+        try:
+            return run.run()
+        finally:
+            run.roster.close()
 
 
 class _Run:

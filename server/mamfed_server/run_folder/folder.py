@@ -5,6 +5,8 @@
 ``plan.yaml``                            the resolved plan
 ``rounds.jsonl``                         one line per round, see :class:`RoundRecord`
 ``events.jsonl``                         the event log, see ``event_log.py``
+``tensorboard/``                         the curves, as TensorBoard event files
+``mlflow.json``                          which run of MLflow it is, where one is told
 ``updates/``                             updates of the round under way
 ``checkpoints/latest.safetensors``       after every round (each with a ``.json`` beside it)
 ``checkpoints/previous.safetensors``     the round before ``latest``
