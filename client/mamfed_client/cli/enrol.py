@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NewHome = Annotated[Path, typer.Argument(help="This site's home; created if missing.")]
 SiteName = Annotated[str, typer.Option(help="This site's name in the federation.")]
 DataFolders = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         help="Folder of a data set; for several, repeat NAME=FOLDER.", metavar="[NAME=]FOLDER"
     ),
@@ -44,11 +44,14 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: NewHome,
-    name: SiteName,
-    data: DataFolders,
+    name: SiteName = "",
+    data: DataFolders = None,
     allow_model: AllowModel = False,
     allow_metrics: AllowMetrics = False,
     contact: Contact = "",
+    guided: Annotated[
+        bool, typer.Option("--guided", help="Ask six questions instead of reading options.")
+    ] = False,
 ) -> None:
     """Create a site's home with its keys, request.json and site.yaml. Nothing may leave by default.
 
@@ -59,8 +62,18 @@ def init(
     from mamfed_common.runtime.documents import check_name, validated
     from mamfed_common.runtime.files import private_directory
 
+    if guided:
+        from mamfed_client.cli.guided import answers
+
+        name, data, allow_model, allow_metrics, contact = answers(
+            name, data or [], allow_model, allow_metrics, contact
+        )
+    for option, given in (("--name", name), ("--data", data)):
+        if not given:
+            raise typer.BadParameter(f"missing option {option}, or --guided", param_hint=option)
     home = SiteHome(folder)
     check_name(name, "--name")
+    data = data or []
     cohorts = _cohorts(name, data)
     folders = [{"name": cohort, "folder": path} for cohort, path in cohorts]
     validated(SiteSettings, {"name": name, "data": folders}, "mamfed-client init")

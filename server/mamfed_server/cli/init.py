@@ -17,16 +17,21 @@ def init(
     folder: Annotated[
         Path, typer.Argument(help="The coordinator's home; created if it does not exist.")
     ],
-    name: Annotated[str, typer.Option(help="The federation's name; it cannot be changed later.")],
+    name: Annotated[
+        str, typer.Option(help="The federation's name; it cannot be changed later.")
+    ] = "",
     host: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="Name or address at which sites reach this server; may be repeated."),
-    ],
+    ] = None,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9443,
     bind: Annotated[str, typer.Option(help="Local address to listen on.")] = "0.0.0.0",
     contact: Annotated[
         str, typer.Option(help="Contact for the sites; you are asked if it is omitted.")
     ] = "",
+    guided: Annotated[
+        bool, typer.Option("--guided", help="Ask six questions instead of reading options.")
+    ] = False,
 ) -> None:
     """Create a coordinator's home: an authority, keys, a certificate, server.yaml, plan.yaml.
 
@@ -38,6 +43,13 @@ def init(
     from mamfed_common.runtime.lock import home_lock
     from mamfed_server.settings import ServerHome, ServerSettings, load_settings
 
+    if guided:
+        from mamfed_server.cli.guided import answers
+
+        name, host, port, bind, contact = answers(name, host or [], port, bind, contact)
+    for option, given in (("--name", name), ("--host", host)):
+        if not given:
+            raise typer.BadParameter(f"missing option {option}, or --guided", param_hint=option)
     home = ServerHome(folder)
     values = {"name": name, "hosts": host, "port": port, "bind": bind, "contact": contact}
     wanted = validated(ServerSettings, values, "mamfed-server init")
