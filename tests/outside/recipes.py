@@ -282,6 +282,8 @@ WRITES_NOTHING = {
     "mamfed-client preflight": "prepared images into the cache",
     "mamfed-client status": "",
     "mamfed-server check": "",
+    "mamfed-server dashboard": "its address into the home, and what a person clicks",
+    "mamfed-server password": "a file of a secret that a person types (tests/unit/common/web)",
     "mamfed-server notify test": "",
     "mamfed-server runs": "",
     "mamfed-server show": "",

@@ -10,8 +10,8 @@ import typer
 
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
+from mamfed_server.cli import dashboard, init, notify, run, sites
 from mamfed_server.cli import export as export_cli
-from mamfed_server.cli import init, notify, run, sites
 from mamfed_server.cli.options import Home, Output
 
 app = typer.Typer(
@@ -111,6 +111,7 @@ def report(
 
 
 run.register(app)
+dashboard.register(app)
 app.command()(export_cli.export)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
+from mamfed_server.cli.dashboard import PORT, SECONDS, Port
 from mamfed_server.cli.options import Home, Output
 from mamfed_server.service.status_file import health_of
 
@@ -39,6 +40,15 @@ def start(
         bool,
         typer.Option("--dry-run", help="Check everything and print what would be done."),
     ] = False,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            help="Serve the page of mamfed-server dashboard too, on this machine, until the run "
+            "ends.",
+        ),
+    ] = False,
+    dashboard_port: Port = PORT,
 ) -> None:
     """Run a federation to its end: listen for sites, train both stages, restart after a crash.
 
@@ -49,7 +59,8 @@ def start(
     from mamfed_server.settings import ServerHome
 
     chosen = read_plan(plan)
-    _start(ServerHome(home), chosen, run or f"{plan.stem}-{chosen.sha256()[:8]}", dry_run)
+    port = dashboard_port if dashboard else None
+    _start(ServerHome(home), chosen, run or f"{plan.stem}-{chosen.sha256()[:8]}", dry_run, port)
 
 
 def resume(run: RunArgument, home: Home = Path(".")) -> None:
@@ -132,7 +143,10 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _start(home: ServerHome, plan: TrainingPlan, run: str, dry_run: bool) -> None:
+def _start(
+    home: ServerHome, plan: TrainingPlan, run: str, dry_run: bool, port: int | None = None
+) -> None:
+    from mamfed_server.service.page_child import page_beside
     from mamfed_server.service.supervisor import check_start, run_server
 
     console = terminal.console()
@@ -140,7 +154,8 @@ def _start(home: ServerHome, plan: TrainingPlan, run: str, dry_run: bool) -> Non
         console.print(line)
     if dry_run:
         return
-    code = run_server(home, plan, run, console)
+    page = None if port is None else page_beside(home, port, SECONDS, console)
+    code = run_server(home, plan, run, console, page)
     if code:
         raise typer.Exit(code)
 

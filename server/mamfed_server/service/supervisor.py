@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 from errno import EADDRINUSE
 from pathlib import Path
@@ -94,7 +94,13 @@ def check_start(home: ServerHome, plan: TrainingPlan, run: str) -> Iterator[str]
     yield from privacy(plan)
 
 
-def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console) -> int:
+def run_server(
+    home: ServerHome,
+    plan: TrainingPlan,
+    run: str,
+    console: Console,
+    beside: AbstractContextManager[None] | None = None,
+) -> int:
     """Run the server process until the run ends; return the exit code of ``start``.
 
     Raises:
@@ -112,7 +118,8 @@ def run_server(home: ServerHome, plan: TrainingPlan, run: str, console: Console)
                 StatusFile(home.path, run=run, plan_sha256=plan.sha256()).write()
                 if settings.notify.is_on or settings.metrics_port is not None:
                     afterwards.enter_context(watchman(WATCHMAN, home.path, console.print))
-                code = _supervise(home, folder, plan, console)
+                with beside or nullcontext():
+                    code = _supervise(home, folder, plan, console)
     console.print(_final_line(folder, code))
     console.print(_write_report(folder))
     return code

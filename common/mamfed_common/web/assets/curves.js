@@ -41,6 +41,7 @@
     const source = document.getElementById(chart.dataset.from);
     const text = source ? source.dataset.series : "";
     const before = drawn.get(chart);
+    if (!text) chart.hidden = true;
     if (!text || (before && before.text === text && !again)) return;
     const data = JSON.parse(text);
     const values = [data.x, ...data.series.map((each) => each.values)];
