@@ -3,21 +3,27 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from io import StringIO
 
 import pytest
+import yaml
+from rich.console import Console
 from tests.unit.client.cluster.conftest import HARDWARE
 
 from mamfed_client.cluster.command import CommandQueue
 from mamfed_client.cluster.dispatcher import cancel_all
 from mamfed_client.cluster.documents import Progress, Submission
 from mamfed_client.cluster.job_folder import JobFolder, jobs_of
+from mamfed_client.node.supervisor import _cancel_jobs
 from mamfed_client.site.executor_settings import ExecutorSettings
 from mamfed_client.site.policy import PatientPrivacy
+from mamfed_client.site.settings import SiteHome
 from mamfed_client.training.private import PatientDraw
 from mamfed_client.training.round_executor import LocalExecutor
 from mamfed_common.errors import DataError, JobError, SetupError
@@ -284,3 +290,30 @@ def test_a_job_killed_midway_goes_on_from_its_checkpoint(site_round, executor_wi
     taken = []
     result = site_round.train(executor_with(queue_of()), on_step=lambda: taken.append(1))
     assert state_sha256(result.state) == state_sha256(site_round.train(HERE).state)
+
+
+def test_stopping_a_site_cancels_its_job_from_a_process_of_its_own(tmp_path):
+    home = SiteHome(tmp_path / "home")
+    home.path.mkdir()
+    executor = {"kind": "command", "shared_folder": str(tmp_path / "shared"), "command": JOB}
+    settings = {"name": "here", "data": [{"name": "a", "folder": "x"}], "executor": executor}
+    home.settings_path.write_text(yaml.safe_dump(settings))
+    folder = jobs_of(tmp_path / "shared", "here", "rounds") / "a"
+    folder.mkdir(mode=0o700)
+    command = ["sh", "-c", f"while [ ! -e {folder}/cancel ]; do sleep 0.1; done"]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        JobFolder(folder).write(
+            Submission(
+                name=f"mamfed-{'0' * 24}",
+                job=str(process.pid),
+                since=0.0,
+                host=socket.gethostname(),
+            )
+        )
+        printed = Console(file=StringIO(), width=200)
+        _cancel_jobs(home, printed)
+        assert process.wait(5) == 0
+    assert printed.file.getvalue().startswith(
+        "1 job cancelled; a round goes on from its checkpoint"
+    )
+    assert JobFolder(folder).read(Submission) is None
