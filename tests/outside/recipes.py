@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mamfed_client.cli.dashboard import LOCK as PAGE_LOCK
 from mamfed_client.site.settings import SiteHome
 from mamfed_common.runtime.lock import LOCK
+from mamfed_common.web.serving import ADDRESS_FILE
 from mamfed_server.settings import ServerHome
 
 from .material import SITES, Material, tiny_plan
@@ -144,6 +146,11 @@ RECIPES = (
         serves=lambda home: _has(home / "status.json", "node_pid"),
     ),
     Recipe(
+        "mamfed-client dashboard", "service", lambda m, home: ("--home", home, "--port", 0),
+        ("site.yaml",), home=f"homes/{FIRST}", lock=lambda home: home / PAGE_LOCK,
+        serves=lambda home: (home / ADDRESS_FILE).exists(),
+    ),
+    Recipe(
         "mamfed-server start", "service",
         lambda m, home: ("--home", home, "--plan", m.plan, "--run", "new"),
         ("runs/new/plan.yaml",), home="server", lock=lambda home: ServerHome(home).lock,
@@ -256,6 +263,11 @@ RECIPES = (
         changed=lambda m, out: ("--threads", 1, "--workers", 1, "--seed", 1, "--out", out),
     ),
     Recipe(
+        "mamfed-simulate playground", "folder",
+        lambda m, out: ("--setup-only", "--out", out), ("playground.json", "plan-1.yaml"),
+        lock=_inside(LOCK),
+    ),
+    Recipe(
         "mamfed-simulate experiment federation", "folder",
         lambda m, out: (
             *_sites(m), "--plan", m.plan, "--arms", "fedavg", "--threads", 1, "--workers", 1,
@@ -279,7 +291,7 @@ WRITES_NOTHING = {
     "mamfed-client notify test": "",
     "mamfed-client plan list": "",
     "mamfed-client plan show": "",
-    "mamfed-client preflight": "prepared images into the cache",
+    "mamfed-client preflight": "prepared images into the cache, their counts into the home",
     "mamfed-client status": "",
     "mamfed-server check": "",
     "mamfed-server dashboard": "its address into the home, and what a person clicks",

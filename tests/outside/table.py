@@ -104,6 +104,7 @@ EXCEPT: dict[str, dict[str, Outcome]] = {
     },
     "mamfed-simulate experiment table1": {NO_HOME: NO_CACHE},
     "mamfed-simulate experiment peers": {NO_HOME: NO_CACHE},
+    "mamfed-simulate playground": {**TAKES_NO_SECRET, CHANGED: WORKS},
     "mamfed-simulate demo": {
         OF_OTHERS: Outcome(8, "is not a run folder"), NO_HOME: NO_CACHE, CHANGED: WORKS,
     },
@@ -145,7 +146,8 @@ LEGEND = {
 }
 BEHIND = """
 `export` to a format is tested with `safetensors`; the same code writes ONNX, TorchScript and the
-MONAI bundle. `demo` is tested with a smaller plan and fewer phantoms, `experiment` with one arm or
+MONAI bundle. `demo` and
+`playground --setup-only` are tested with fewer phantoms, `experiment` with one arm or
 row.
 Commands that write nothing are not in the table: {nothing}.
 """

@@ -268,6 +268,7 @@ def _run(order: Order) -> int:
 def _shrink_demo() -> None:
     """Give ``demo`` a plan of a second: its own takes minutes."""
     from mamfed_simulations.federation import demo
+    from mamfed_simulations.playground import setup
 
     from .material import tiny_plan
 
@@ -275,6 +276,8 @@ def _shrink_demo() -> None:
     demo.BENIGN_IMAGES, demo.MALIGNANT_IMAGES = 5, 8
     write = demo.write_cohort
     demo.write_cohort = lambda *words, **named: write(*words, **named, scale=0.06)
+    setup.write_cohort = demo.write_cohort
+    setup.BENIGN_IMAGES = setup.MALIGNANT_IMAGES = 4
 
 
 if __name__ == "__main__":

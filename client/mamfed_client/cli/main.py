@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from mamfed_client.cli import audit, data, enrol, evaluate, job, models, node, notify, plan, predict
+from mamfed_client.cli import (
+    audit,
+    dashboard,
+    data,
+    enrol,
+    evaluate,
+    job,
+    models,
+    node,
+    notify,
+    plan,
+    predict,
+)
 from mamfed_common.runtime import terminal
 
 app = typer.Typer(
@@ -18,6 +30,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 enrol.register(app)
 node.register(app)
+app.command()(dashboard.dashboard)
 app.add_typer(plan.app, name="plan")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")

@@ -27,12 +27,18 @@ HealthOnly = Annotated[
 ]
 
 
-def start(home: Home = Path(".")) -> None:
+Page = Annotated[
+    bool,
+    typer.Option("--dashboard", help="Serve the site's page as well, see mamfed-client dashboard."),
+]
+
+
+def start(home: Home = Path("."), page: Page = False) -> None:
     """Take part: connect to the coordinator and train when asked, until stopped."""
     from mamfed_client.node.supervisor import run_site
     from mamfed_client.site.settings import SiteHome
 
-    raise SystemExit(run_site(SiteHome(home), console()))
+    raise SystemExit(run_site(SiteHome(home), console(), page=page))
 
 
 def status(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from mamfed_common.runtime.wording import counted, size
 
 LATEST = 200
 """Most lines of the log on the page, the newest; ``audit report`` counts all of them."""
-LONGEST_VALUE = 120
+LONGEST_VALUE = 400
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 PARTS = {"val": "validation patients", "test": "test patients", "train": "training patients"}
 
@@ -31,7 +33,7 @@ class LeftLine(NamedTuple):
         time: When, UTC.
         what: What it answered, in words.
         size: Its size, in words.
-        values: The values in it, each as ``name value``.
+        values: The values in it, each as ``name: value``.
         behind: How many patients are behind it, in words; empty if not recorded.
         withheld: What stayed, with the reason.
         refused: Whether it is a code in place of an answer.
@@ -123,8 +125,11 @@ def line_of(entry: Entry) -> LeftLine:
         what=_what(entry),
         size=size(entry.bytes),
         values=tuple(_values(entry)),
-        behind=", ".join(f"{what}: {n}" for what, n in (entry.patients or {}).items()),
-        withheld=tuple(f"{name}: {why}" for name, why in (entry.withheld or {}).items()),
+        behind=", ".join(
+            f"{_plain(what)} of {counted(n, 'patient')}"
+            for what, n in (entry.patients or {}).items()
+        ),
+        withheld=tuple(f"{_plain(name)}: {why}" for name, why in (entry.withheld or {}).items()),
         refused=entry.kind == "fault",
     )
 
@@ -147,11 +152,29 @@ def _what(entry: Entry) -> str:
 
 def _values(entry: Entry) -> Iterator[str]:
     for name, value in entry.values.items():
-        if name == "fault":
-            continue
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        cut = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]} ..."
-        yield f"{name.replace('_', ' ')} {cut}"
+        if name != "fault":
+            shown = _in_words(value)
+            cut = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]} ..."
+            yield f"{_plain(name)}: {cut}"
+
+
+def _in_words(value: object) -> str:
+    """Return a value as text: nested counts with their names, numbers to four digits."""
+    if isinstance(value, dict):
+        parts = (
+            f"{_plain(name)} ({_in_words(x)})" if isinstance(x, dict) else f"{_plain(name)} {x}"
+            for name, x in value.items()
+        )
+        return ", ".join(parts) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(item) for item in value) or "none"
+    if isinstance(value, str) and DIGEST.fullmatch(value):
+        return f"{value[:12]}..."
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(name: str) -> str:
+    return str(name).replace("_", " ")
 
 
 def _intact(summary: AuditSummary) -> str:

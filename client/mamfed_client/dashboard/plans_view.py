@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from mamfed_client.disclosure.plan_admission import (
@@ -15,6 +16,7 @@ from mamfed_client.disclosure.plan_store import Decision, DecisionRecord, PlanSt
 from mamfed_client.disclosure.plan_words import in_words
 from mamfed_client.site.policy import Policy, missing_for_training
 from mamfed_client.site.settings import SiteHome, load_site_settings
+from mamfed_common.runtime.wording import counted
 
 BOUND_WORDS = {
     "image_size": "Side of an image, in pixels",
@@ -89,6 +91,7 @@ class PlansView(NamedTuple):
         dropped: Plans that went undecided because too many came.
         by_hand: Whether each plan waits for a person (``policy.plans.approval: manual``).
         hours: When this site answers, local time; empty: always.
+        release: What the policy lets leave, in sentences.
     """
 
     plans: tuple[PlanView, ...] = ()
@@ -96,6 +99,7 @@ class PlansView(NamedTuple):
     dropped: int = 0
     by_hand: bool = True
     hours: str = ""
+    release: tuple[str, ...] = ()
 
 
 def plans_view(home: SiteHome) -> PlansView:
@@ -113,17 +117,42 @@ def plans_view(home: SiteHome) -> PlansView:
         dropped=store.dropped(),
         by_hand=policy.plans.approval == "manual",
         hours=policy.bounds.hours or "",
+        release=tuple(_release(policy)),
     )
 
 
-def decide(home: SiteHome, sha256: str, decision: Decision) -> DecisionRecord:
+def _release(policy: Policy) -> Iterator[str]:
+    """Yield sentences that say what may leave, whatever a plan asks."""
+    arrays, metrics = policy.release.arrays, policy.release.metrics
+    if not arrays and not metrics:
+        yield "Nothing may leave: policy.release is empty."
+        return
+    whole = "every array" if "*" in arrays else f"the arrays {', '.join(arrays) or 'none'}"
+    values = ", ".join(name.replace("_", " ") for name in metrics) or "none"
+    yield f"Of the model {whole} may leave, and of values {values}."
+    yield (
+        f"No result rests on fewer than {counted(policy.min_patients_to_report, 'patient')}, and "
+        f"no round trains on fewer than {policy.min_patients_a_round} (or half of this site's)."
+    )
+    if policy.privacy.patients:
+        most = policy.privacy.patients.max_epsilon
+        yield f"Training is differentially private for each patient, with epsilon up to {most:g}."
+
+
+def decide(home: SiteHome, sha256: str, decision: Decision, by: str = "") -> DecisionRecord:
     """Approve or refuse a plan that arrived, as ``mamfed-client plan`` does.
+
+    Args:
+        home: The site's home.
+        sha256: The plan.
+        decision: What was decided.
+        by: Who decided; empty: the operating system's user.
 
     Raises:
         SetupError: No such plan arrived, or the decisions cannot be read.
     """
     store = PlanStore(home.plans)
-    return store.decide(store.find(sha256).sha256, decision)
+    return store.decide(store.find(sha256).sha256, decision, by)
 
 
 def _view(policy: Policy, stored: StoredPlan, history: list[DecisionRecord]) -> PlanView:
@@ -146,7 +175,7 @@ def _view(policy: Policy, stored: StoredPlan, history: list[DecisionRecord]) -> 
 def _bound(check: BoundCheck) -> BoundView:
     return BoundView(
         BOUND_WORDS.get(check.name, check.name.replace("_", " ")),
-        _number(check.found),
+        _number(check.found) if check.found else "not used",
         f"at {'least' if check.is_lower else 'most'} {_number(check.allowed)}",
         check.key,
         check.fits,

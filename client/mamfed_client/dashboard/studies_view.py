@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from mamfed_client.prediction.folder import STUDIES, SUMMARY, is_predictions
 from mamfed_client.prediction.study_page import INDEX, FindingStrength, strength_of
 from mamfed_common.errors import SetupError
-from mamfed_common.runtime.bounded import STATE_BYTES, UnfitFileError, read_bytes, read_values
+from mamfed_common.runtime.bounded import STATE_BYTES, read_bytes, read_values
 from mamfed_common.runtime.output_checks import is_page
 
 HEAD = 4096
@@ -78,6 +78,17 @@ def check_predictions(folders: Iterable[Path]) -> None:
             )
 
 
+def check_checks(pages: Iterable[Path]) -> None:
+    """Refuse a page that ``mamfed-client data check --html`` did not write.
+
+    Raises:
+        SetupError: It is named.
+    """
+    for path in pages:
+        if _content(path) is None:
+            raise SetupError(f"{path}: expected a page that mamfed-client data check --html wrote")
+
+
 def studies_view(folders: Sequence[Path]) -> tuple[StudiesView, ...]:
     """Read the summaries of some folders."""
     return tuple(_folder_view(number, folder) for number, folder in enumerate(folders))
@@ -126,9 +137,18 @@ def page(folders: Sequence[Path], number: int, study: str) -> bytes | None:
     path = folder / STUDIES / f"{study}.html" if study else folder / INDEX
     if not is_predictions(folder) or not _lies_in(path, folder):
         return None
+    return _content(path)
+
+
+def check_page(pages: Sequence[Path], number: int) -> bytes | None:
+    """Return a page that ``data check --html`` wrote and a person named; None if it is none."""
+    return _content(pages[number]) if 0 <= number < len(pages) else None
+
+
+def _content(path: Path) -> bytes | None:
     try:
         content = read_bytes(path, PAGE_BYTES)
-    except (OSError, UnfitFileError):
+    except OSError:
         return None
     return content if is_page(content[:HEAD]) else None
 

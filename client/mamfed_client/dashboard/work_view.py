@@ -111,7 +111,7 @@ def work_view(home: SiteHome, now: datetime | None = None) -> WorkView:
 
 def _sentence(found: Overview) -> str:
     if not found.running:
-        return "not running; run mamfed-client start to take part"
+        return "run mamfed-client start to take part"
     return words(found.status)
 
 

@@ -131,10 +131,11 @@ class PlanStore:
             )
         return matches[0]
 
-    def decide(self, sha256: str, decision: Decision) -> DecisionRecord:
-        """Add a decision, in the name of the operating system's user."""
+    def decide(self, sha256: str, decision: Decision, by: str = "") -> DecisionRecord:
+        """Add a decision, in the name of a person or, if empty, of the operating system's user."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        record = DecisionRecord(plan_sha256=sha256, decision=decision, time=now, by=user_name())
+        who = by or user_name()
+        record = DecisionRecord(plan_sha256=sha256, decision=decision, time=now, by=who)
         private_directory(self._folder)
         with home_lock(self._folder):
             lines = [*self.history(), record]

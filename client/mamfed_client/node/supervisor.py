@@ -36,6 +36,10 @@ REFUSED_SECONDS = 60.0
 FINAL_CODES = frozenset({SetupError.exit_code, LinkError.exit_code})
 """Exit codes of a child process after which a restart would not help."""
 CANCEL_SECONDS = 60.0
+PAGE = "dashboard"
+"""Name of the process of the site's page."""
+PAGE_ADDRESS = "dashboard.url"
+"""File in the home with its address (``mamfed_common.web.serving``)."""
 FOLLOW_SECONDS = 0.5
 WATCHMAN = "mamfed_client.node.watchman"
 ROOM_BYTES = 1 << 18
@@ -76,8 +80,13 @@ def check_start(home: SiteHome) -> Welcome:
     return welcome
 
 
-def run_site(home: SiteHome, console: Console) -> int:
+def run_site(home: SiteHome, console: Console, *, page: bool = False) -> int:
     """Keep a site's node and worker running until stopped; return the exit code.
+
+    Args:
+        home: The site's home.
+        console: Where to say what happens.
+        page: Whether to serve the site's page as well.
 
     Raises:
         SetupError: Something required is missing, or the site is already running.
@@ -101,7 +110,7 @@ def run_site(home: SiteHome, console: Console) -> int:
         )
         try:
             with _watched(home, settings, console):
-                code = _supervise(home, console)
+                code = _supervise(home, console, page=page)
         finally:
             _cancel_jobs(home, console)
             error = read_status(home).error
@@ -140,10 +149,12 @@ def _watched(
     return nullcontext()
 
 
-def _supervise(home: SiteHome, console: Console) -> int:
+def _supervise(home: SiteHome, console: Console, *, page: bool) -> int:
+    if page:
+        console.print(f"page: open the address in {home.path / PAGE_ADDRESS}")
     with _Follower(home, console):
         return supervise(
-            children_of(home),
+            [*children_of(home), *([page_of(home)] if page else [])],
             together=True,
             stopping=threading.Event(),
             final_codes=FINAL_CODES,
@@ -172,6 +183,14 @@ def children_of(home: SiteHome) -> list[Child]:
     ]
 
 
+def page_of(home: SiteHome) -> Child:
+    """Return the process of the site's page; the others do not depend on it."""
+    path = home.path.absolute()
+    argv = module_command("mamfed_client", "dashboard", "--home", str(path))
+    environment = child_environment(path / "flower")
+    return Child(PAGE, argv, home.logs / f"{PAGE}.log", environment, path, aside=True)
+
+
 def words(status: Status) -> str:
     """Return the state of a site in one line."""
     if status.refusal and _only_refuses(status):
@@ -191,7 +210,9 @@ def _only_refuses(status: Status) -> bool:
 
 
 def _tell(home: SiteHome, console: Console, change: Change) -> None:
-    update_status(home, **{f"{change.name}_pid": change.pid if change.event == "started" else 0})
+    if change.name in MODULES:
+        pid = change.pid if change.event == "started" else 0
+        update_status(home, **{f"{change.name}_pid": pid})
     if change.event == "started" and change.name == "node":
         update_status(home, state="connecting", task=None)
     if change.event == "ended" and change.code != REFUSED and change.delay_seconds is not None:

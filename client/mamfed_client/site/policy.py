@@ -264,5 +264,8 @@ def _array_names(plan: TrainingPlan) -> list[str]:
 
     from mamfed_common.model.malignancy_net import MalignancyNetwork
 
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            return list(MalignancyNetwork(plan.network).state_dict())
+    except Exception:  # an extension that needs real values to be built
         return list(MalignancyNetwork(plan.network).state_dict())

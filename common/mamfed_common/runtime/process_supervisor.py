@@ -46,6 +46,7 @@ class Child:
         log_path: Log of its stdout and stderr, appended to (0600, three files of 10 MiB).
         env: Its complete environment, see :func:`child_environment`.
         folder: Its working folder.
+        aside: Whether nothing depends on it: its end neither restarts nor ends the others.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Child:
     log_path: Path
     env: Mapping[str, str] = field(repr=False)
     folder: Path | None = None
+    aside: bool = False
 
 
 class Change(NamedTuple):
@@ -113,9 +115,9 @@ def supervise(
 
     Args:
         children: Processes to run.
-        together: Whether all are stopped and restarted when one of them exits.
+        together: Whether all are stopped and restarted when one of them exits, except those aside.
         stopping: Event that ends everything when set.
-        final_codes: Exit codes of a child that end everything.
+        final_codes: Exit codes of a child, not aside, that end everything.
         delays: Restart delays in seconds after certain exit codes, instead of the default.
         on_change: Called from this thread with every change.
 
@@ -124,21 +126,25 @@ def supervise(
     """
     finals = frozenset(final_codes)
     umask = os.umask(0o077)
-    groups = [tuple(children)] if together else [(child,) for child in children]
+    main = [child for child in children if not child.aside]
+    groups = [tuple(main)] if together else [(child,) for child in main]
+    asides = [(child,) for child in children if child.aside]
     try:
         with open_lifeline() as lifeline, _set_by_signals(stopping):
             units = [_Unit(group, lifeline, finals, delays or {}, on_change) for group in groups]
-            return _watch(units, stopping, finals)
+            none: frozenset[int] = frozenset()
+            units += [_Unit(group, lifeline, none, {}, on_change) for group in asides]
+            return _watch(units, stopping)
     finally:
         os.umask(umask)
 
 
-def _watch(units: Sequence[_Unit], stopping: threading.Event, finals: frozenset[int]) -> int:
+def _watch(units: Sequence[_Unit], stopping: threading.Event) -> int:
     try:
         while not stopping.is_set():
             for unit in units:
                 code = unit.look()
-                if code in finals:
+                if code in unit.finals:
                     return code
             stopping.wait(POLL_SECONDS)
         return 0
@@ -161,7 +167,7 @@ class _Unit:
     ) -> None:
         self._children = children
         self._lifeline = lifeline
-        self._finals = finals
+        self.finals = finals
         self._delays = delays
         self._on_change = on_change
         self._logs = {child.name: ChildLog(child.log_path) for child in children}
@@ -204,7 +210,7 @@ class _Unit:
 
     def _end(self, ended: Mapping[str, int], why: str = "") -> int:
         """Stop the remaining children after one exited, and schedule the restart."""
-        final = next((code for code in ended.values() if code in self._finals), None)
+        final = next((code for code in ended.values() if code in self.finals), None)
         code = next(iter(ended.values())) if final is None else final
         delay = None if final is not None else self._next_delay(code)
         for name, number in ended.items():

@@ -33,6 +33,7 @@ from mamfed_simulations.cli.options import (
     sites_in,
 )
 from mamfed_simulations.cli.partition import partition
+from mamfed_simulations.cli.playground import playground
 from mamfed_simulations.cli.side_by_side import compare
 from mamfed_simulations.cli.study import app as study_app
 from mamfed_simulations.federation.engine import Engine
@@ -51,6 +52,7 @@ app = typer.Typer(
 study_app.command("federation")(federation)
 app.command("partition")(partition)
 app.command("compare")(compare)
+app.command("playground")(playground)
 app.add_typer(study_app, name="experiment")
 
 

@@ -60,6 +60,17 @@ class TestPlans:
         rounds = next(bound for bound in plan.bounds if bound.key.endswith("max_rounds"))
         assert (rounds.found, rounds.limit, rounds.fits) == ("3", "at most 100", True)
 
+    def test_what_may_leave_is_told_with_it(self, home):
+        assert plans_view(home).release == (
+            "Of the model every array may leave, and of values counts, num examples.",
+            "No result rests on fewer than 10 patients, and no round trains on fewer than 10 "
+            "(or half of this site's).",
+        )
+        settings = yaml.safe_load(home.settings_path.read_text())
+        del settings["policy"]["release"]
+        home.settings_path.write_text(yaml.safe_dump(settings))
+        assert plans_view(home).release[0] == "Nothing may leave: policy.release is empty."
+
     def test_a_decision_counts_and_is_shown(self, home, arrived):
         decide(home, arrived.sha256(), Decision.APPROVED)
         (plan,) = plans_view(home).plans
@@ -73,7 +84,6 @@ class TestPlans:
 
     def test_one_outside_the_bounds_is_blocked_and_names_the_key(self, home, arrived):
         settings = yaml.safe_load(home.settings_path.read_text())
-        settings["policy"]["bounds"]["max_image_size"] = 32 - 0
         settings["policy"]["bounds"]["max_rounds"] = 2
         home.settings_path.write_text(yaml.safe_dump(settings))
         (plan,) = plans_view(home).plans
@@ -155,8 +165,8 @@ class TestLeft:
         assert fault.refused
         assert fault.what.startswith("No answer, only code 112: ")
         assert train.what == "Weights trained in finetuning round 2: 0 arrays"
-        assert train.values == ("loss 0.3126", "num examples 40")
-        assert train.behind == "train: 12"
+        assert train.values == ("loss: 0.3126", "num examples: 40")
+        assert train.behind == "train of 12 patients"
         assert train.withheld == ("dice: <b>4 patients</b>, 10 are needed",)
         assert describe.what == "Counts that describe the data"
 

@@ -22,6 +22,7 @@ from mamfed_client.site.policy import Bounds, Policy, missing_for_training
 from mamfed_common.errors import SetupError, WeightsError
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
+from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.keys import openssh_text
 from mamfed_common.security.signing import sign_plan
@@ -296,3 +297,9 @@ def test_the_secret_is_made_once_for_its_owner_only(tmp_path):
     path.write_bytes(b"short")
     with pytest.raises(SetupError, match="found 5 bytes"):
         read_secret(path)
+
+
+def test_what_is_missing_is_told_without_the_memory_that_a_plan_asks_for(tiny_plan):
+    vast = NetworkConfig(channels=(1 << 16, 1 << 16), first_skip_level=1, stem=1)
+    plan = tiny_plan.model_copy(update={"network": vast})
+    assert any("withholds" in line for line in missing_for_training(Policy(), plan))

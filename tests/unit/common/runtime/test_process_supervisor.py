@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,16 @@ def test_together_means_that_one_death_stops_and_restarts_all(child, short_delay
     assert is_alive(first["a"]) is not together
     watched.end()
     assert watched.of("ended")[0].code == -signal.SIGKILL
+
+
+def test_a_child_aside_is_restarted_alone_and_its_end_is_never_final(child, short_delays):
+    main = child("import time; time.sleep(60)", "main")
+    page = replace(child("raise SystemExit(9)", "page"), aside=True)
+    watched = Watched(main, page, together=True, stop_after=3, final_codes=[9])
+    watched.thread.join(WAIT_SECONDS)
+    assert watched.code == 0
+    assert {change.name for change in watched.of("ended")} == {"page"}
+    assert [change.name for change in watched.of("started")].count("main") == 1
 
 
 def test_a_child_that_ignores_sigterm_is_killed_with_what_it_started(child, monkeypatch):
