@@ -30,6 +30,7 @@ from mamfed_client.prediction.folder import PredictionFolder
 from mamfed_client.prediction.lesions import mark
 from mamfed_client.prediction.model import LoadedModel, load_model
 from mamfed_client.prediction.sources import Source
+from mamfed_client.prediction.view import View
 from mamfed_client.sandbox.decoder import Decoder
 from mamfed_client.tables.field_parsers import Label
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
@@ -85,12 +86,12 @@ def once(path: Path, model: LoadedModel, decoder: Decoder, folder: Path, clock: 
     prediction = clock.time(
         "network", lambda: predict(model.network, [sample], model.plan, model.device)
     )[0]
-    view = answer.View("x", source, sample, way, mammogram.grey, mammogram.facts, header, "x")
+    view = View("x", source, sample, way, mammogram.grey, mammogram.facts, header, "x", {}, "")
     probability = clock.time("back to the file's grid", lambda: way.invert(prediction.malignancy))
     marked = clock.time("mark lesions", lambda: mark(probability, model.threshold, None))
     pictures, _ = clock.time("six pictures", lambda: answer.pictures_of(view, prediction, marked))
     segmentation, why_not = clock.time(
-        "DICOM SEG", lambda: answer.segmentation_of(view, marked, probability, model, "binary")
+        "DICOM SEG", lambda: answer.objects_of(view, marked, probability, model, "binary", ("seg",))
     )
     assert segmentation is not None, why_not
     files = {**pictures, "segmentation.dcm": segmentation}

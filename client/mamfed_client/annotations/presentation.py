@@ -21,6 +21,11 @@ from mamfed_client.annotations.shapes import Shape
 
 CORNER = 0.5
 FOUND = re.compile("finding|patholog|segmented property|impression|abnormality")
+SEGMENTS = ("121191", "121214")
+"""Referenced Segment, and Referenced Segmentation Frame (PS3.16 annex D)."""
+OBSERVER_TYPE, DEVICE = "121005", "121007"
+MAKER = "mamfed-client predict"
+"""Manufacturer's Model Name (0008,1090) of mamfed's own presentation states."""
 POINT_COUNTS = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
 
 
@@ -51,20 +56,60 @@ def read_graphics(dataset: Dataset, image: TargetImage) -> Outlines:
                 raise unreadable("graphics placed on the display; expected units of PIXEL")
     series = dataset.get("ReferencedSeriesSequence") or ()
     shown = referenced(one for item in series for one in item.get("ReferencedImageSequence") or ())
-    return _outlines(list(_graphics(dataset)), shown, image)
+    outlines = _outlines(list(_graphics(dataset)), shown, image)
+    return outlines._replace(by_program=dataset.get("ManufacturerModelName") == MAKER)
 
 
 def read_report(dataset: Dataset, image: TargetImage) -> Outlines:
     """Read the spatial coordinates of a Structured Report's content tree (PS3.3 C.18.6).
 
     Raises:
-        FileRejected: Regions cannot be parsed, use the coordinates of a slide's total matrix, or
-            apply to several images, none of which is named like the image's file.
+        FileRejected: Regions cannot be parsed, use the coordinates of a slide's total matrix or of
+            the patient, lie in a segmentation, or apply to several images, none of which is named
+            like the image's file.
     """
     regions = list(_regions(dataset))
+    if not regions:
+        _refuse_regions_elsewhere(dataset)
     if any(region.item.get("PixelOriginInterpretation") == "VOLUME" for region in regions):
         raise unreadable("coordinates in a total pixel matrix; expected those of a frame")
-    return _outlines(regions, frozenset(), image)
+    outlines = _outlines(regions, frozenset(), image)
+    return outlines._replace(by_program=_is_by_program(dataset))
+
+
+def _refuse_regions_elsewhere(root: Dataset) -> None:
+    """Refuse a report whose only regions are of a kind that is not read.
+
+    Raises:
+        FileRejected: It has coordinates in the patient, or refers to segments.
+    """
+    for item in _tree(root):
+        if item.get("ValueType") == "SCOORD3D":
+            raise unreadable("coordinates in the patient (SCOORD3D); expected those of the image")
+        if _code(item, "ConceptNameCodeSequence") in SEGMENTS:
+            raise unreadable("its regions lie in a segmentation; name that file instead")
+
+
+def _is_by_program(root: Dataset) -> bool:
+    """Return whether devices alone observed what a report says, and nobody verified it."""
+    observers = {
+        _code(item, "ConceptCodeSequence")
+        for item in root.get("ContentSequence") or ()
+        if _code(item, "ConceptNameCodeSequence") == OBSERVER_TYPE
+    }
+    return observers == {DEVICE} and root.get("VerificationFlag") != "VERIFIED"
+
+
+def _tree(root: Dataset) -> Iterator[Dataset]:
+    items = [root]
+    while items:
+        item = items.pop()
+        yield item
+        items.extend(item.get("ContentSequence") or ())
+
+
+def _code(item: Dataset, keyword: str) -> str:
+    return next((str(code.get("CodeValue") or "") for code in item.get(keyword) or ()), "")
 
 
 def _graphics(dataset: Dataset) -> Iterator[Graphic]:

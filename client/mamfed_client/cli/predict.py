@@ -46,6 +46,15 @@ Segmentation = Annotated[
     Encoding,
     typer.Option(help="binary: the marked pixels. fractional: each pixel's probability."),
 ]
+As = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        metavar="KIND,...",
+        help="DICOM objects for each image: seg (segmentation), sr (structured report, TID 1500), "
+        "gsps (presentation state), sc (secondary capture).",
+    ),
+]
 Rows = Annotated[
     list[int] | None, typer.Option("--row", help="Row of a prepared folder; repeatable.")
 ]
@@ -71,6 +80,7 @@ def predict(
     threshold: Threshold = None,
     norms: Norms = None,
     segmentation: Segmentation = Encoding.BINARY,
+    kinds: As = "seg",
     row: Rows = None,
     batch: Batch = None,
     device: Device = "auto",
@@ -90,6 +100,8 @@ def predict(
 
     mamfed-client predict study/ --home site --model personal --out predictions/
 
+    mamfed-client predict study/ --checkpoint best.safetensors --out all/ --as seg,sr,gsps,sc
+
     Exit code 3 if no image can be used.
     """
     from mamfed_client.prediction.predict import PredictionRequest, predict_images
@@ -101,6 +113,7 @@ def predict(
         threshold=threshold,
         norms=norms,
         encoding=segmentation.value,
+        kinds=_kinds(kinds),
         batch=batch,
         device=device,
         rows=frozenset(row or ()),
@@ -113,6 +126,22 @@ def predict(
     _print(document, listed, output)
     if not dry_run:
         _finish(document, out, output)
+
+
+def _kinds(listed: str) -> tuple[str, ...]:
+    """Return the kinds of objects that a list names, each once and in the order of making.
+
+    Raises:
+        typer.BadParameter: A kind is unknown.
+    """
+    from mamfed_client.prediction.kinds import FILES
+
+    named = [word.strip().lower() for word in listed.split(",") if word.strip()]
+    unknown = [word for word in named if word not in FILES]
+    if unknown or not named:
+        found = printable(unknown[0]) if unknown else "nothing"
+        raise typer.BadParameter(f"found {found}, expected some of {','.join(FILES)}")
+    return tuple(kind for kind in FILES if kind in named)
 
 
 def _print(document: dict[str, Any], listed: bool, output: Format) -> None:
@@ -167,6 +196,10 @@ def sentences(document: dict[str, Any]) -> list[str]:
     lines += [f"{count} cannot be used: {why}" for why, count in document["rejected"].items()]
     missing = document.get("without_segmentation", {})
     lines += [f"{count} without a DICOM segmentation: {why}" for why, count in missing.items()]
+    made = document.get("objects", {})
+    if made.keys() - {"seg"}:
+        lines.append("DICOM objects: " + ", ".join(f"{n} {kind}" for kind, n in made.items()))
+    lines += [f"{n} without a {why}" for why, n in document.get("without_object", {}).items()]
     omitted = document.get("header_left_out", {})
     lines += [f"{count} segmentations without the source's {why}" for why, count in omitted.items()]
     lines += [f"check: {line}" for line in document.get("contradictions", ())]

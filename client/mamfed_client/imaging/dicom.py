@@ -17,6 +17,7 @@ from mamfed_client.imaging.decoding.pixel_data import check_deflated, stored_val
 from mamfed_client.imaging.derived_header import Header, read_repeated_header
 from mamfed_client.imaging.dicom_attributes import read_facts
 from mamfed_client.imaging.dicom_header import numbers, text
+from mamfed_client.imaging.display_steps import DisplaySteps, pixel_shape
 from mamfed_client.imaging.grayscale import to_grey
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram
 from mamfed_client.imaging.rejections import FileRejected, Reason
@@ -70,6 +71,27 @@ def read_source(data: bytes) -> Header:
     """
     with _errors_as_rejections():
         return read_repeated_header(_parse(data))
+
+
+def read_display(data: bytes) -> tuple[DisplaySteps, tuple[float, float]]:
+    """Read how the image is displayed, as :func:`read_dicom` decides it.
+
+    Args:
+        data: The bytes of a file that :func:`read_dicom` accepts.
+
+    Returns:
+        The steps from stored values to grey levels, and a pixel's height and width.
+
+    Raises:
+        FileRejected: The file is corrupt or unsupported.
+    """
+    with _errors_as_rejections():
+        dataset = _parse(data)
+        _check_holds_image(dataset)
+        _check_image_attributes(dataset)
+        steps = to_grey(stored_values(dataset, is_mammogram=True), dataset).steps
+        assert steps is not None
+        return steps, pixel_shape(dataset)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 from mamfed_client.imaging.dicom_header import frame_groups, items, numbers, text
+from mamfed_client.imaging.display_steps import DisplaySteps, Transformed, Window, steps_of
 from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.imaging.lookup_tables import Levels, apply_lut, apply_window
 from mamfed_client.imaging.mammogram import Grey, Mask
@@ -59,11 +60,13 @@ class DisplayedImage(NamedTuple):
             transformation, padding 0.
         valid: ``(H, W)`` bool, false on padding (PS3.3 C.7.5.1.1.2); None if there is none.
         doubts: Header values that the pixels do not confirm.
+        steps: How stored values became grey levels.
     """
 
     grey: Grey
     valid: Mask | None
     doubts: Doubts = ()
+    steps: DisplaySteps | None = None
 
 
 @np.errstate(over="ignore")
@@ -92,21 +95,23 @@ def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Displ
     padding = declared_padding(values, dataset)
     unpadded = unpadded_area(stored, values, padding)
     in_use = _values_in_range(stored, values, unpadded)
-    levels, view = _modality(values, in_use, dataset), every_nth(bits)
+    levels, rescale = _modality(values, in_use, dataset)
+    view = every_nth(bits)
     tones, air = _tones(levels[view], unpadded, dataset)
     tissue = Tissue(tones)
     valid = _valid_area(unpadded, padding, tissue)
     if valid.pixels is not unpadded:
         in_use = _values_in_range(stored, values, valid.pixels)
-    shown, doubts = _voi(levels, in_use, view, tissue, dataset)
+    (shown, window), doubts = _voi(levels, in_use, view, tissue, dataset)
     inverted, disputed = _polarity(shown[in_use], levels[in_use], 0 if to_show else air, dataset)
     if not valid.is_declared:
         doubts += (Doubtful(Doubt.PADDING, "tissue has (0028,0120) Pixel Padding Value"),)
+    steps = steps_of(values, Transformed(shown, window), in_use, rescale, inverted=inverted)
     shown = 1 - shown if inverted else shown
     if valid.pixels is unpadded:
         shown[padding] = 0
     grey = _look_up(bits, shown, None if valid.pixels is unpadded else valid.pixels)
-    return DisplayedImage(grey, None if valid.is_air else valid.pixels, doubts + disputed)
+    return DisplayedImage(grey, None if valid.is_air else valid.pixels, doubts + disputed, steps)
 
 
 def _every_value(dtype: np.dtype[Any]) -> Stored:
@@ -197,21 +202,26 @@ def _is_inverted(dataset: Dataset) -> bool:
     )
 
 
-def _modality(values: Stored, in_use: Mask, dataset: Dataset) -> Levels:
+def _modality(
+    values: Stored, in_use: Mask, dataset: Dataset
+) -> tuple[Levels, tuple[float, float] | None]:
     """Apply the modality LUT or the rescale (PS3.3 C.11.1); they are mutually exclusive.
 
     A LUT that is far from monotonic, or merges many levels into few, is skipped.
+
+    Returns:
+        The levels, and slope and intercept; None for a LUT.
     """
     levels = values.astype(np.float64)
     for holder in (dataset, *frame_groups(dataset, "PixelValueTransformationSequence")):
         for lut in items(holder, "ModalityLUTSequence")[:1]:
             entries = apply_lut(levels, lut)
             if entries is not None and _keeps_levels(entries[0][in_use], levels[in_use]):
-                return entries[0]
+                return entries[0], None
         slope, intercept = numbers(holder, "RescaleSlope"), numbers(holder, "RescaleIntercept")
         if slope and intercept and slope[0] != 0:
-            return levels * slope[0] + intercept[0]
-    return levels
+            return levels * slope[0] + intercept[0], (slope[0], intercept[0])
+    return levels, (1.0, 0.0)
 
 
 def _keeps_levels(entries: Levels, levels: Levels) -> bool:
@@ -227,7 +237,7 @@ def _oscillates(entries: Levels, levels: Levels) -> bool:
 
 def _voi(
     levels: Levels, in_use: Mask, view: Stored, tissue: Tissue, dataset: Dataset
-) -> tuple[Levels, Doubts]:
+) -> tuple[Transformed, Doubts]:
     """Apply the first VOI transformation that keeps the tissue's levels apart.
 
     Args:
@@ -238,13 +248,13 @@ def _voi(
         dataset: The header.
 
     Returns:
-        ``(n,)`` in 0..1, and a doubt if the first transformation was skipped.
+        The result, and a doubt if the first transformation was skipped.
     """
     doubts: Doubts = ()
-    for shown in _transformations(levels, in_use, dataset):
+    for shown, window in _transformations(levels, in_use, dataset):
         share = _saturated_share(shown, levels, view, tissue)
         if share == 0 and np.ptp(shown[in_use]) > 0:
-            return shown, doubts
+            return Transformed(shown, window), doubts
         if min(view.shape) >= LEAST_SIDE and not doubts:
             detail = f"the first shows {share or 1:.0%} of the tissue at one level"
             doubts = (Doubtful(Doubt.WINDOW, detail),)
@@ -253,7 +263,7 @@ def _voi(
     if not np.isfinite(span):
         raise FileRejected(Reason.UNREADABLE_IMAGE, "grey levels are not finite")
     stretched: Levels = np.clip((levels - darkest) / (span or 1), 0, 1)
-    return stretched, doubts
+    return Transformed(stretched, Window.between(float(darkest), float(brightest))), doubts
 
 
 def _saturated_share(shown: Levels, levels: Levels, view: Stored, tissue: Tissue) -> float:
@@ -268,16 +278,16 @@ def _saturated_share(shown: Levels, levels: Levels, view: Stored, tissue: Tissue
     return share if share > limit else 0.0
 
 
-def _transformations(levels: Levels, in_use: Mask, dataset: Dataset) -> Iterator[Levels]:
-    """Yield the result in 0..1 of each VOI LUT, then of each window, in order of preference."""
+def _transformations(levels: Levels, in_use: Mask, dataset: Dataset) -> Iterator[Transformed]:
+    """Yield the result of each VOI LUT, then of each window, in order of preference."""
     for holder in (dataset, *frame_groups(dataset, "FrameVOILUTSequence")):
         for lut in items(holder, "VOILUTSequence"):
             entries = apply_lut(levels, lut)
             if entries is not None and not _oscillates(entries[0][in_use], levels[in_use]):
-                yield entries[0] / entries[1]
+                yield Transformed(entries[0] / entries[1], None)
         centres, widths = numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth")
         function = text(holder, "VOILUTFunction").upper()
         for centre, width in zip(centres, widths, strict=False):
             shown = apply_window(levels, centre, width, function)
             if shown is not None:
-                yield shown
+                yield Transformed(shown, Window(centre, width, function))

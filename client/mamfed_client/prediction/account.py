@@ -9,6 +9,7 @@ from typing import Any
 
 from mamfed_client.imaging.rejections import Rejection
 from mamfed_client.prediction.folder import PredictionFolder, Record
+from mamfed_client.prediction.kinds import WORDS
 from mamfed_client.prediction.model import NOTICE, LoadedModel
 from mamfed_client.prediction.sources import FoundSources, Source
 from mamfed_client.preparation.cohort import tally
@@ -69,6 +70,8 @@ def document_of(
     """Describe everything that the folder holds, and what this call skipped."""
     records = folder.records()
     missing = tally(r["segmentation_missing"] for r in records if not r["segmentation"])
+    objects = [record.get("objects", {}) for record in records]
+    not_made = [record.get("objects_missing", {}) for record in records]
     of_call = outcomes.predicted + outcomes.done_before
     return {
         "notice": NOTICE,
@@ -82,6 +85,13 @@ def document_of(
         "without_lesions": sum(not r["lesions"] for r in records),
         "segmentations": sum(bool(r["segmentation"]) for r in records),
         "without_segmentation": missing,
+        "objects": tally(kind for made in objects for kind in made),
+        "without_object": tally(
+            f"{WORDS[kind]}: {why}"
+            for reasons in not_made
+            for kind, why in reasons.items()
+            if kind != "seg"
+        ),
         "header_left_out": tally(
             f"{keyword}: {why}" for r in records for keyword, why in r["header_left_out"].items()
         ),

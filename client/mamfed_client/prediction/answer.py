@@ -1,19 +1,16 @@
-"""One image: the input of the network, and the files and record made from its output."""
+"""The files and the record that are made of the network's output for one image."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from mamfed_client.datasets.manifest import Row
-from mamfed_client.imaging.derived_header import Header
-from mamfed_client.imaging.dicom_attributes import CBIS_PATIENT
-from mamfed_client.imaging.geometry import Transform
-from mamfed_client.imaging.mammogram import Facts, Grey, Pixels
-from mamfed_client.imaging.preprocess import prepare
-from mamfed_client.imaging.raster import SUFFIXES
+from mamfed_client.imaging.mammogram import Facts, Pixels
+from mamfed_client.prediction.derived_object import Origin
+from mamfed_client.prediction.kinds import FILES
 from mamfed_client.prediction.lesions import Lesion, MarkedRegions, mark
 from mamfed_client.prediction.model import NOTICE, LoadedModel
+from mamfed_client.prediction.objects import Made, Subject, make_objects
 from mamfed_client.prediction.pictures import (
     draw_difference,
     draw_labels,
@@ -24,56 +21,17 @@ from mamfed_client.prediction.pictures import (
     to_png,
     whole_frame,
 )
-from mamfed_client.prediction.segmentation import (
-    Encoded,
-    Encoding,
-    Origin,
-    encode_segmentation,
-)
-from mamfed_client.prediction.source_header import SourceError
-from mamfed_client.prediction.sources import Source
-from mamfed_client.preparation.prepare_row import table_first
-from mamfed_client.preparation.pseudonyms import pseudonym
-from mamfed_client.sandbox.decoder import Decoder
+from mamfed_client.prediction.segmentation import Encoding
+from mamfed_client.prediction.view import View
 from mamfed_common.training.inference import Prediction
-from mamfed_common.transforms.sample import Sample
 
 MARKED, HEALTHY = "overlay", "healthy"
 RECONSTRUCTION, DIFFERENCE = "reconstruction", "difference"
 ON_PAGE = "page-"
 """Prefix of the pictures shown on the study's page."""
-SEGMENTATION = "segmentation.dcm"
+NOT_ASKED = "not asked for by --as"
 NO_HEADER = "a picture has no DICOM header to refer to"
 PREPARED = "a prepared sample has no DICOM header to refer to; name the original file"
-
-
-class View(NamedTuple):
-    """An image as the network sees it, with its metadata.
-
-    Attributes:
-        identity: Pseudonym derived from its content.
-        source: The input that it comes from.
-        sample: Its sample.
-        transform: The mapping from the file's grid to the sample's.
-        grey: ``(H, W)`` uint16 on the file's grid; for a prepared sample, restored from the sample.
-        facts: Metadata from table and file.
-        header: The result of ``Decoder.source``; None if there is no DICOM file.
-        study: Pseudonym of the study, which is shown on one page.
-        whose: Pseudonyms of attributes that all images of a study must share.
-        patient: The patient's number from table or file; it is stored only if the site's policy
-            allows it.
-    """
-
-    identity: str
-    source: Source
-    sample: Sample
-    transform: Transform
-    grey: Grey
-    facts: Facts
-    header: Header | None
-    study: str
-    whose: dict[str, str]
-    patient: str
 
 
 class Answer(NamedTuple):
@@ -83,110 +41,30 @@ class Answer(NamedTuple):
     record: dict[str, Any]
 
 
-def view_of(source: Source, identity: str, size: int, decoder: Decoder, secret: bytes) -> View:
-    """Read an image and prepare it as for training.
-
-    Raises:
-        DataError: It cannot be used.
-        MamfedError: The sandbox does not start.
-    """
-    if source.entry is not None:
-        return _prepared_view(source, identity, secret)
-    row = source.row
-    mammogram, _ = decoder.mammogram(row.image_path, row.allow)
-    mammogram = replace(mammogram, facts=table_first(row, mammogram.facts))
-    sample, transform = prepare(mammogram, None, size, source.name)
-    header = None
-    if row.image_path.suffix.lower() not in SUFFIXES:
-        header = decoder.source(row.image_path)
-    return View(
-        identity,
-        source,
-        sample,
-        transform,
-        mammogram.grey,
-        mammogram.facts,
-        header,
-        pseudonym(secret, "study", *_study(source, mammogram.facts, header, identity)),
-        _whose(row, mammogram.facts, header, secret),
-        _patient(row, mammogram.facts, header),
-    )
-
-
-def _study(source: Source, facts: Facts, header: Header | None, identity: str) -> tuple[str, ...]:
-    """Return what identifies an image's study.
-
-    A Patient ID does not distinguish studies, because anonymisers may give everybody the same one.
-    It is used only if there is no study UID, or if a collection gives every image its own.
-    """
-    study = _text(header, "StudyInstanceUID")
-    alone = source.lone_studies or CBIS_PATIENT.match(_text(header, "PatientID"))
-    if study and not alone:
-        return "uid", study
-    patient = source.row.patient_id or facts.patient
-    if patient:
-        return patient, _text(header, "StudyDate")
-    return (study or identity,)
-
-
-def _text(header: Header | None, keyword: str) -> str:
-    content = (header or {}).get(keyword)
-    return content if isinstance(content, str) else ""
-
-
-def _whose(row: Row, facts: Facts, header: Header | None, secret: bytes) -> dict[str, str]:
-    """Return pseudonyms of what images of a study must share; empty for missing attributes."""
-    attributes = {
-        "id": _patient(row, facts, header),
-        "issuer": _text(header, "IssuerOfPatientID"),
-        "birth_date": _text(header, "PatientBirthDate"),
-        "sex": _text(header, "PatientSex"),
-    }
-    return {key: pseudonym(secret, key, text) if text else "" for key, text in attributes.items()}
-
-
-def _patient(row: Row, facts: Facts, header: Header | None) -> str:
-    """Return the patient's number; empty if unknown."""
-    patient_id = _text(header, "PatientID")
-    return (row.patient_id or facts.patient if CBIS_PATIENT.match(patient_id) else patient_id) or ""
-
-
-def _prepared_view(source: Source, identity: str, secret: bytes) -> View:
-    assert source.entry is not None
-    assert source.outcome is not None
-    sample, transform = source.entry.load(source.name), source.entry.transform()
-    outcome = source.outcome
-    facts = Facts(
-        laterality=outcome.laterality,
-        laterality_source=outcome.laterality_source,
-        view=outcome.view,
-        view_source=outcome.view_source,
-        spacing_mm=outcome.spacing_mm,
-        vendor=outcome.vendor,
-    )
-    grey = transform.invert(sample.image).astype("uint16")
-    study = pseudonym(secret, "study", source.row.patient_id, "")
-    whose = _whose(source.row, facts, None, secret)
-    patient = _patient(source.row, facts, None)
-    return View(identity, source, sample, transform, grey, facts, None, study, whose, patient)
-
-
-def answer(view: View, prediction: Prediction, model: LoadedModel, encoding: Encoding) -> Answer:
+def answer(
+    view: View,
+    prediction: Prediction,
+    model: LoadedModel,
+    encoding: Encoding,
+    kinds: Collection[str],
+) -> Answer:
     """Return the files and the record of the network's prediction for an image."""
     probability = view.transform.invert(prediction.malignancy)
     marked = mark(probability, model.threshold, view.facts.spacing_mm)
     files, shown_at = pictures_of(view, prediction, marked)
-    segmentation, why_not = segmentation_of(view, marked, probability, model, encoding)
-    if segmentation is not None:
-        files[SEGMENTATION] = segmentation.data
+    pictures = sorted(files)
+    made = objects_of(view, marked, probability, model, encoding, kinds)
+    files |= {FILES[kind]: data for kind, data in made.files.items()}
     record = {
         **_image(view),
         **_findings(probability, marked, view.facts),
         "model": model.to_json(),
-        "segmentation": None if segmentation is None else SEGMENTATION,
-        "segmentation_missing": why_not,
-        "header_left_out": {} if segmentation is None else segmentation.left_out,
-        "pictures": sorted(name for name in files if name != SEGMENTATION),
+        "segmentation": FILES["seg"] if "seg" in made.files else None,
+        "segmentation_missing": made.missing.get("seg", "" if "seg" in kinds else NOT_ASKED),
+        "objects": {kind: FILES[kind] for kind in made.files},
+        "objects_missing": made.missing,
+        "header_left_out": made.left_out,
+        "pictures": pictures,
         "difference_shown_at_full_colour": shown_at,
         "notice": NOTICE,
     }
@@ -222,19 +100,23 @@ def pictures_of(
     return files, shown_at
 
 
-def segmentation_of(
-    view: View, marked: MarkedRegions, probability: Pixels, model: LoadedModel, encoding: Encoding
-) -> tuple[Encoded | None, str]:
-    """Return the DICOM segmentation, or None and the reason."""
+def objects_of(
+    view: View,
+    marked: MarkedRegions,
+    probability: Pixels,
+    model: LoadedModel,
+    encoding: Encoding,
+    kinds: Collection[str],
+) -> Made:
+    """Make the DICOM objects, or return why there are none."""
     if view.header is None:
-        return None, PREPARED if view.source.entry is not None else NO_HEADER
-    pixels = marked.mask if encoding == "binary" else probability
+        why_not = PREPARED if view.source.entry is not None else NO_HEADER
+        return Made({}, dict.fromkeys(kinds, why_not), {})
     origin = Origin(model.facts.weights_sha256, model.facts.plan_sha256, model.threshold)
-    regions = len(marked.lesions) + marked.left_out
-    try:
-        return encode_segmentation(pixels, view.header, view.facts, regions, origin), ""
-    except SourceError as error:
-        return None, str(error)
+    subject = Subject(
+        view.header, view.facts, view.grey, probability, marked, view.steps, view.pixel
+    )
+    return make_objects(subject, kinds, encoding, origin)
 
 
 def _image(view: View) -> dict[str, Any]:

@@ -11,12 +11,13 @@ where the images may be kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mamfed_client.imaging.preprocess import PREPARE_VERSION
+from mamfed_client.prediction.kinds import DEFAULT
 from mamfed_client.preparation.prepare_row import READING_VERSION
 from mamfed_client.preparation.prepared_folder import alone
 from mamfed_client.preparation.pseudonyms import pseudonym
@@ -173,7 +174,13 @@ def open_folder(path: Path, question: Fingerprint) -> Iterator[PredictionFolder]
         yield PredictionFolder(path)
 
 
-def question_of(model: Mapping[str, Any], encoding: str, device: str, secret: bytes) -> Fingerprint:
+def question_of(
+    model: Mapping[str, Any],
+    encoding: str,
+    device: str,
+    secret: bytes,
+    kinds: Collection[str] = DEFAULT,
+) -> Fingerprint:
     """Return a fingerprint of everything predictions depend on, except the image and its metadata.
 
     Args:
@@ -181,6 +188,8 @@ def question_of(model: Mapping[str, Any], encoding: str, device: str, secret: by
         encoding: Encoding of segmentations.
         device: Type of device that the network runs on, since results differ in their last bits.
         secret: The site's secret, from which pseudonyms of images are derived.
+        kinds: Kinds of DICOM objects; the default is not part of it, as in folders made before
+            there was a choice.
     """
     return Fingerprint.of(
         made_by=MAKER,
@@ -192,6 +201,7 @@ def question_of(model: Mapping[str, Any], encoding: str, device: str, secret: by
         segmentation=encoding,
         device=device,
         site=pseudonym(secret, "secret"),
+        **({} if set(kinds) == set(DEFAULT) else {"objects": sorted(kinds)}),
     )
 
 

@@ -45,11 +45,13 @@ class MarkedRegions(NamedTuple):
         mask: ``(H, W)`` bool.
         lesions: Its regions, highest score first; at most :data:`MOST_LESIONS`.
         left_out: Number of further regions.
+        shapes: The pixels of each lesion within its box, ``(h, w)`` bool.
     """
 
     mask: Mask
     lesions: tuple[Lesion, ...]
     left_out: int
+    shapes: tuple[Mask, ...] = ()
 
 
 def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> MarkedRegions:
@@ -69,16 +71,17 @@ def mark(probability: Pixels, threshold: float, spacing_mm: float | None) -> Mar
     scores = region_scores(probability[part], regions)
     boxes = ndimage.find_objects(regions.labels)
     strongest = np.lexsort((np.arange(1, len(scores)), -scores[1:]))[:MOST_LESIONS] + 1
+    shapes = tuple(regions.labels[boxes[number - 1]] == number for number in strongest)
     lesions = tuple(
         _lesion(
-            regions.labels[boxes[number - 1]] == number,
+            shape,
             probability[part][boxes[number - 1]],
             (box.top + boxes[number - 1][0].start, box.left + boxes[number - 1][1].start),
             spacing_mm,
         )
-        for number in strongest
+        for number, shape in zip(strongest, shapes, strict=True)
     )
-    return MarkedRegions(mask, lesions, regions.last - len(lesions))
+    return MarkedRegions(mask, lesions, regions.last - len(lesions), shapes)
 
 
 def _lesion(

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from mamfed_client.imaging.rejections import FileRejected, Reason, rejection
 from mamfed_client.prediction.account import PredictionCounts, document_of, forecast
-from mamfed_client.prediction.answer import View, answer, view_of
+from mamfed_client.prediction.answer import answer
 from mamfed_client.prediction.folder import (
     SUMMARY,
     PredictionFolder,
@@ -22,10 +22,12 @@ from mamfed_client.prediction.folder import (
     open_folder,
     question_of,
 )
+from mamfed_client.prediction.kinds import DEFAULT
 from mamfed_client.prediction.model import LoadedModel, load_model
 from mamfed_client.prediction.segmentation import Encoding
 from mamfed_client.prediction.sources import FoundSources, Selection, Source, find_sources
 from mamfed_client.prediction.study_page import write_pages
+from mamfed_client.prediction.view import View, view_of
 from mamfed_client.preparation.pseudonyms import site_secret
 from mamfed_client.sandbox.decoder_pool import DecoderPool, open_decoder_pool
 from mamfed_common.errors import DataError, MamfedError
@@ -49,6 +51,7 @@ class PredictionRequest:
         threshold: Lowest probability at which a pixel is marked; None: the checkpoint's.
         norms: The group of sites whose norms to use, if the checkpoint holds norms by group.
         encoding: Whether segmentations hold flags or probabilities.
+        kinds: The kinds of DICOM objects to write, of ``objects.FILES``.
         batch: Images per batch; None: chosen by device.
         device: The device to run on.
         rows: Rows of prepared folders to use; empty: all.
@@ -64,6 +67,7 @@ class PredictionRequest:
     threshold: float | None = None
     norms: str | None = None
     encoding: Encoding = "binary"
+    kinds: tuple[str, ...] = DEFAULT
     batch: int | None = None
     device: str = "auto"
     rows: frozenset[int] = frozenset()
@@ -106,7 +110,9 @@ def predict_images(request: PredictionRequest, *, dry_run: bool = False) -> dict
     """
     model = load_model(request.checkpoint, request.threshold, request.device, request.norms)
     secret = site_secret()
-    question = question_of(model.to_json(), request.encoding, model.device.type, secret)
+    question = question_of(
+        model.to_json(), request.encoding, model.device.type, secret, request.kinds
+    )
     check_folder(request.out, question)
     selection = Selection(
         model.plan.image_size, request.rows, request.layout, request.allow, request.key_path
@@ -197,6 +203,7 @@ def _predict(
             model,
             folder,
             request.encoding,
+            request.kinds,
             decoders,
             outcomes,
             done,
@@ -214,6 +221,7 @@ class _Worker:
     model: LoadedModel
     folder: PredictionFolder
     encoding: Encoding
+    kinds: tuple[str, ...]
     readers: DecoderPool
     outcomes: PredictionCounts
     done: Advance
@@ -235,7 +243,7 @@ class _Worker:
         with self.network:
             predictions = _in_memory(self.model, [view.sample for view in views])
         for view, prediction in zip(views, predictions, strict=True):
-            files, record = answer(view, prediction, self.model, self.encoding)
+            files, record = answer(view, prediction, self.model, self.encoding, self.kinds)
             record |= {"said": metadata_ids[view.identity]}
             if self.names_patients and view.patient:
                 record |= {"patient": view.patient}
@@ -249,7 +257,7 @@ class _Worker:
         source, size = task.source, self.model.plan.image_size
         try:
             with self.readers.decoder() as decoder:
-                return view_of(source, task.identity, size, decoder, self.secret)
+                return view_of(source, task.identity, size, decoder, self.secret, self.kinds)
         except FileRejected as refusal:
             reason = refusal
         except DataError as error:  # a prepared sample is damaged

@@ -19,6 +19,7 @@ from mamfed_client.prediction.answer import (
     RECONSTRUCTION,
 )
 from mamfed_client.prediction.folder import STUDIES, PredictionFolder, Record
+from mamfed_client.prediction.kinds import WORDS
 from mamfed_client.prediction.pictures import small_jpeg
 from mamfed_common import __version__
 from mamfed_common.runtime.bounded import STATE_BYTES, open_regular, read_bytes
@@ -27,7 +28,7 @@ from mamfed_common.runtime.fingerprint import sha256_of
 from mamfed_common.runtime.wording import counted
 
 INDEX = "index.html"
-PAGE_VERSION = 4
+PAGE_VERSION = 5
 """Increase it with every change to a page."""
 FINGERPRINT = '<meta name="mamfed-fingerprint" content="{}">'
 HEAD = 1024
@@ -204,6 +205,7 @@ def _study(folder: PredictionFolder, records: Sequence[Record]) -> dict[str, Any
         "marked": sum(bool(r["lesions"]) for r in records),
         "strength": strength_of(records),
         "patient": _patient(records),
+        "words": WORDS,
         "panels": {
             MARKED: "marked",
             HEALTHY: "repainted as healthy tissue",

@@ -22,11 +22,13 @@ import numpy.typing as npt
 from mamfed_client.annotations import MarkedRegions
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.imaging.derived_header import Header
+from mamfed_client.imaging.display_steps import DisplaySteps
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram, Mask
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.process import SandboxProcess
 from mamfed_client.sandbox.protocol import (
     ProtocolError,
+    check_display,
     check_mammogram,
     check_mask,
     check_source,
@@ -152,6 +154,26 @@ class Decoder:
             return check_source(answer)
         except ProtocolError:
             self._reject_answer()
+
+    def display(self, path: Path) -> tuple[DisplaySteps, tuple[float, float]]:
+        """Read how a DICOM file that :meth:`mammogram` accepts is displayed.
+
+        Returns:
+            The steps from stored values to grey levels, and a pixel's height and width.
+
+        Raises:
+            FileRejected: The file cannot be used.
+            MamfedError: The decoding process cannot be started.
+        """
+        answer = self._ask(op="display", path=str(path.absolute()))
+        try:
+            found = check_display(answer)
+            table = np.empty(found.entries, np.uint16)
+            if found.entries:
+                self._read_pixels(table)
+        except ProtocolError:
+            self._reject_answer()
+        return DisplaySteps(*found[:3], table, found.inverted), found.pixel
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and return its answer.

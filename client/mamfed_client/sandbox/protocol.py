@@ -18,6 +18,7 @@ from mamfed_client.imaging.derived_header import (
     MAX_ITEMS,
     Header,
 )
+from mamfed_client.imaging.display_steps import FUNCTIONS, MAX_ASPECT, MOST_ENTRIES, Window
 from mamfed_client.imaging.doubts import Doubts
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Facts
 from mamfed_client.imaging.rejections import FileRejected, Reason
@@ -54,6 +55,17 @@ class MaskAnswer(NamedTuple):
     others: int
     sha256: str
     doubts: Doubts
+
+
+class DisplayAnswer(NamedTuple):
+    """How an image is displayed, without its table of ``entries``, which is in the buffer."""
+
+    slope: float
+    intercept: float
+    window: Window | None
+    entries: int
+    inverted: bool
+    pixel: tuple[float, float]
 
 
 def parse_answer(line: bytes) -> dict[str, Any]:
@@ -117,6 +129,38 @@ def check_source(answer: dict[str, Any]) -> Header:
     assert isinstance(header, dict)
     _require(all(_is_content(content, 0) for content in header.values()))
     return header
+
+
+def check_display(answer: dict[str, Any]) -> DisplayAnswer:
+    """Validate an answer to ``display``.
+
+    Raises:
+        ProtocolError: It is invalid.
+    """
+    slope, intercept, height, width = (
+        _finite(answer.get(key)) for key in ("slope", "intercept", "height", "width")
+    )
+    _require(slope != 0 and min(height, width) > 0)
+    _require(max(height, width) <= MAX_ASPECT * min(height, width))
+    entries, inverted = _count(answer, "entries"), answer.get("inverted")
+    _require(isinstance(inverted, bool) and entries <= MOST_ENTRIES)
+    window = _window(answer.get("window"))
+    _require((entries == 0) == (window is not None))
+    return DisplayAnswer(slope, intercept, window, entries, bool(inverted), (height, width))
+
+
+def _window(content: Any) -> Window | None:
+    if content is None:
+        return None
+    _require(isinstance(content, list) and len(content) == 3)
+    centre, width, function = content
+    _require(_finite(width) > 0 and function in ("", *FUNCTIONS))
+    return Window(_finite(centre), _finite(width), str(function))
+
+
+def _finite(value: Any) -> float:
+    _require(type(value) in (int, float) and math.isfinite(value))
+    return float(value)
 
 
 def _is_content(content: Any, depth: int) -> bool:

@@ -30,7 +30,7 @@ from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.classes import MalignantClasses
 from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.imaging.dicom import read_source
+from mamfed_client.imaging.dicom import read_display, read_source
 from mamfed_client.imaging.doubts import to_json
 from mamfed_client.imaging.reader import read_mammogram
 from mamfed_client.imaging.rejections import FileRejected, Reason
@@ -178,6 +178,21 @@ def _source(_: Buffer, path: str) -> Answer:
     return {"source": read_source(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
 
 
+def _display(buffer: Buffer, path: str) -> Answer:
+    """Read how a DICOM file is displayed; write the table, if there is one, into the buffer."""
+    steps, (height, width) = read_display(_file_bytes(Path(path), Reason.MISSING_IMAGE))
+    _put(buffer, steps.table, 0)
+    return {
+        "slope": steps.slope,
+        "intercept": steps.intercept,
+        "window": None if steps.window is None else list(steps.window),
+        "entries": steps.table.size,
+        "inverted": steps.inverted,
+        "height": height,
+        "width": width,
+    }
+
+
 def _shape(kind: Any, points: Any, radii: Any, angle: float, name: str) -> Shape:
     return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle, name)
 
@@ -213,6 +228,7 @@ OPERATIONS: dict[str, Callable[..., Answer]] = {
     "mask": _mask,
     "is_mask": _is_mask,
     "source": _source,
+    "display": _display,
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pydicom.uid import (
 
 from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.shapes import Annotation
+from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
 SQUARE = [1, 1, 4, 1, 4, 3, 1, 3, 1, 1]
@@ -215,3 +216,54 @@ def test_a_report_nested_too_deep_is_refused(write_dicom, item, marked, tmp_path
     with pytest.raises(FileRejected) as refusal:
         marked(path, 5, 7)
     assert refusal.value.reason is Reason.UNREADABLE_MASK
+
+
+def coded(item, name, **elements):
+    """An item of a report whose concept has this code."""
+    return item(ConceptNameCodeSequence=[item(CodeValue=name)], **elements)
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"ValueType": "SCOORD3D"}, "coordinates in the patient"),
+        ({"ValueType": "IMAGE", "name": "121214"}, "lie in a segmentation"),
+        ({"ValueType": "IMAGE", "name": "121191"}, "lie in a segmentation"),
+    ],
+)
+def test_regions_of_a_kind_that_is_not_read_are_refused_by_name(
+    write_dicom, item, marked, elements, words
+):
+    region = coded(item, elements.pop("name", "111030"), **elements)
+    content = [item(ValueType="CONTAINER", ContentSequence=[region])]
+    path = write_dicom(ComprehensiveSRStorage, ValueType="CONTAINER", ContentSequence=content)
+    with pytest.raises(FileRejected, match=words):
+        marked(path, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("observers", "verified", "doubted"),
+    [
+        (["121007"], "UNVERIFIED", True),
+        (["121007"], "VERIFIED", False),
+        (["121006"], "UNVERIFIED", False),
+        (["121006", "121007"], "UNVERIFIED", False),
+        ([], "UNVERIFIED", False),
+    ],
+)
+def test_a_report_by_devices_alone_is_doubted_unless_verified(
+    write_dicom, item, observers, verified, doubted
+):
+    content = [
+        coded(item, "121005", ValueType="CODE", ConceptCodeSequence=[item(CodeValue=one)])
+        for one in observers
+    ]
+    content.append(item(ValueType="SCOORD", GraphicType="POLYLINE", GraphicData=SQUARE))
+    path = write_dicom(
+        ComprehensiveSRStorage,
+        ValueType="CONTAINER",
+        VerificationFlag=verified,
+        ContentSequence=content,
+    )
+    doubts = {doubt.doubt for doubt in read_annotations([Annotation(path)], 5, 7).doubts}
+    assert (Doubt.MASK_BY_PROGRAM in doubts) == doubted

@@ -251,19 +251,19 @@ def test_luts_agree_with_pydicom(header, bits):
 class TestPadding:
     def test_it_is_black_invalid_and_no_part_of_the_stretch(self, header):
         stored = np.array([[0, 1000, 2000, 3000, 4095]], np.uint16)
-        grey, valid, _ = to_grey(stored, header(PixelPaddingValue=4095))
+        grey, valid, *_ = to_grey(stored, header(PixelPaddingValue=4095))
         assert grey.tolist() == [[0, 21845, 43690, 65535, 0]]
         assert valid.tolist() == [[True, True, True, True, False]]
 
     def test_it_is_black_in_monochrome1_too(self, header):
         dataset = header(PixelPaddingValue=0, PhotometricInterpretation="MONOCHROME1")
-        grey, _, _ = to_grey(np.array([[0, 1000, 3000]], np.uint16), dataset)
+        grey, *_ = to_grey(np.array([[0, 1000, 3000]], np.uint16), dataset)
         assert grey.tolist() == [[0, 65535, 0]]
 
     @pytest.mark.parametrize(("one", "other"), [(0, 10), (10, 0)])
     def test_a_range_includes_both_limits_in_either_order(self, header, one, other):
         dataset = header(PixelPaddingValue=one, PixelPaddingRangeLimit=other)
-        grey, valid, _ = to_grey(np.array([[0, 5, 10, 11, 21]], np.uint16), dataset)
+        grey, valid, *_ = to_grey(np.array([[0, 5, 10, 11, 21]], np.uint16), dataset)
         assert valid.tolist() == [[False, False, False, True, True]]
         assert grey.tolist() == [[0, 0, 0, 0, 65535]]
 
@@ -282,7 +282,7 @@ class TestPadding:
     def test_it_does_not_count_among_the_levels_that_a_window_tells_apart(self, header):
         # Only the padding lies below the window, so the image itself would be white.
         stored = np.array([[0, 1000, 2000]], np.uint16)
-        grey, _, _ = to_grey(stored, header(PixelPaddingValue=0, **window(500, 100)))
+        grey, *_ = to_grey(stored, header(PixelPaddingValue=0, **window(500, 100)))
         assert grey.tolist() == [[0, 0, 65535]]
 
     def test_an_image_of_nothing_else_is_refused(self, header):

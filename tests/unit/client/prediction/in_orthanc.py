@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +19,13 @@ URL = f"http://127.0.0.1:{PORT}"
 def ask(path, data=None):
     with urllib.request.urlopen(f"{URL}{path}", data=data, timeout=20) as answer:
         return answer.read()
+
+
+def preview_bytes(path):
+    try:
+        return len(ask(f"{path}/preview"))
+    except urllib.error.HTTPError:  # a report and a presentation state are no pictures
+        return 0
 
 
 def wait_until_up(process):
@@ -58,7 +66,7 @@ def main():
                     "tags": json.loads(ask(f"{path}/simplified-tags")),
                     "study": instance["ParentStudy"],
                     "series": instance["ParentSeries"],
-                    "preview_bytes": len(ask(f"{path}/preview")),
+                    "preview_bytes": preview_bytes(path),
                 }
             )
         print(json.dumps(found))

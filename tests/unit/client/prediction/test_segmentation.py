@@ -14,7 +14,9 @@ import pytest
 from pydicom.uid import SegmentationStorage, generate_uid
 
 from mamfed_client.imaging.mammogram import Facts
-from mamfed_client.prediction.segmentation import Origin, SourceError, encode_segmentation
+from mamfed_client.prediction.derived_object import Origin
+from mamfed_client.prediction.segmentation import encode_segmentation
+from mamfed_client.prediction.source_header import SourceError
 
 IN_ORTHANC = Path(__file__).with_name("in_orthanc.py")
 ORIGIN = Origin("a" * 64, "b" * 64, 0.3)

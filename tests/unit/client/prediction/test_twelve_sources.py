@@ -24,7 +24,8 @@ from pydicom.uid import (
 from mamfed_client.imaging.derived_header import MODULES, REPEATED, read_repeated_header
 from mamfed_client.imaging.dicom import read_source
 from mamfed_client.imaging.mammogram import Facts
-from mamfed_client.prediction.segmentation import Origin, encode_segmentation
+from mamfed_client.prediction.derived_object import Origin
+from mamfed_client.prediction.segmentation import encode_segmentation
 from mamfed_client.prediction.source_header import SourceError
 
 from .test_segmentation import complaints
