@@ -23,6 +23,25 @@ MODULES = {
     ],
 )
 def test_the_shell_completes_commands_and_options(line, expected):
+    assert completed(line) == expected
+
+
+def test_the_shell_completes_runs_sites_and_plans_of_the_home(tmp_path):
+    for name in ("runs/first/plan.yaml", "runs/second/plan.yaml", "sites/north.json",
+                 f"plans/{'a1' * 32}.yaml"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for command in ("resume", "show", "report", "export"):
+        assert completed(f"mamfed-server {command} ", tmp_path) == {"first", "second"}
+    assert completed("mamfed-server show f", tmp_path) == {"first"}
+    assert completed("mamfed-server sites revoke ", tmp_path) == {"north"}
+    for command in ("show", "approve", "refuse"):
+        assert completed(f"mamfed-client plan {command} a", tmp_path) == {"a1" * 32}
+    assert completed(f"mamfed-server show --home {tmp_path} s") == {"second"}
+
+
+def completed(line, folder=None):
     program = line.split()[0]
     variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
     code = (
@@ -33,7 +52,7 @@ def test_the_shell_completes_commands_and_options(line, expected):
         [sys.executable, "-c", code],
         env={**os.environ, variable: "complete_bash", "COMP_WORDS": line,
              "COMP_CWORD": str(len(line.split(" ")) - 1)},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=120, cwd=folder,
     )  # fmt: skip
-    assert set(done.stdout.split()) == expected, done.stderr
     assert done.stderr.splitlines()[-1] == "False", "torch was imported"
+    return set(done.stdout.split())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mamfed_client.imaging.rejections import ALLOWABLE, Reason
+from mamfed_common.runtime.completion import file_name, names_in
 from mamfed_common.runtime.terminal import Format
 
 if TYPE_CHECKING:  # `--help` must not load what the commands need
@@ -122,11 +123,14 @@ Threshold = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
+PLANS = names_in("plans/*.yaml", file_name)
+"""Completes the hashes of plans."""
 PlanName = Annotated[
     str,
     typer.Argument(
         help="The plan's SHA-256, or a unique prefix of it; or its file if the plan has not "
         "arrived yet.",
+        autocompletion=PLANS,
     ),
 ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mamfed_client.cli.options import Home, OutputFormat, PlanName
+from mamfed_client.cli.options import PLANS, Home, OutputFormat, PlanName
 from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted
 
@@ -51,7 +51,10 @@ def list_plans(home: Home = Path(), output: OutputFormat = Format.TEXT) -> None:
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="The plan, as for approve; the newest if omitted.")
+        str,
+        typer.Argument(
+            help="The plan, as for approve; the newest if omitted.", autocompletion=PLANS
+        ),
     ] = "",
     home: Home = Path(),
     output: OutputFormat = Format.TEXT,

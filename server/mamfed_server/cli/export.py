@@ -11,7 +11,7 @@ import typer
 
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
-from mamfed_server.cli.options import Home, Output
+from mamfed_server.cli.options import RUNS, Home, Output
 
 if TYPE_CHECKING:
     from mamfed_server.export.request import Request
@@ -29,7 +29,10 @@ class ExportChoice(StrEnum):
 
 
 RunOrCheckpoint = Annotated[
-    str, typer.Argument(help="A run's folder or name, or a checkpoint (*.safetensors).")
+    str,
+    typer.Argument(
+        help="A run's folder or name, or a checkpoint (*.safetensors).", autocompletion=RUNS
+    ),
 ]
 To = Annotated[ExportChoice, typer.Option("--to", help="Export format.")]
 Out = Annotated[Path | None, typer.Option(help="Output folder.", show_default="RUN/export/FORMAT")]

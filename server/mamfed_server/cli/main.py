@@ -12,7 +12,7 @@ from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
 from mamfed_server.cli import dashboard, init, notify, run, sites
 from mamfed_server.cli import export as export_cli
-from mamfed_server.cli.options import Home, Output
+from mamfed_server.cli.options import RUNS, Home, Output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,7 +66,7 @@ def check(
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run's folder or name.")],
+    run: Annotated[str, typer.Argument(help="A run's folder or name.", autocompletion=RUNS)],
     home: Home = Path("."),
     output: Output = Format.TEXT,
 ) -> None:
@@ -86,7 +86,12 @@ def show(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="Folder or name of a run, federated or simulated.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or name of a run, federated or simulated.", autocompletion=RUNS
+        ),
+    ],
     home: Home = Path("."),
     out: Annotated[
         Path | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mamfed_common.runtime.completion import file_name, folder_name, names_in
 from mamfed_common.runtime.terminal import Format
 
 Home = Annotated[
@@ -18,3 +19,7 @@ Home = Annotated[
 Output = Annotated[
     Format, typer.Option("--format", help="Output for people (text) or scripts (json).")
 ]
+RUNS = names_in("runs/*/plan.yaml", folder_name)
+"""Completes the names of runs."""
+SITES = names_in("sites/[!.]*.json", file_name)
+"""Completes the names of sites."""

@@ -12,7 +12,7 @@ import typer
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
 from mamfed_server.cli.dashboard import PORT, SECONDS, Port
-from mamfed_server.cli.options import Home, Output
+from mamfed_server.cli.options import RUNS, Home, Output
 from mamfed_server.service.status_file import health_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ HealthOnly = Annotated[
         "24: paused until sites come back.",
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(help="The run's name, as mamfed-server runs lists it.")]
+RunArgument = Annotated[
+    str,
+    typer.Argument(help="The run's name, as mamfed-server runs lists it.", autocompletion=RUNS),
+]
 
 
 def start(

@@ -11,7 +11,7 @@ import typer
 
 from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted
-from mamfed_server.cli.options import Output
+from mamfed_server.cli.options import SITES, Output
 
 if TYPE_CHECKING:
     from mamfed_server.admission.registry import SiteEntry
@@ -100,7 +100,7 @@ def list_(home: Home = Path("."), output: Output = Format.TEXT) -> None:
 
 @app.command()
 def revoke(
-    site: Annotated[str, typer.Argument(help="The site's name.")],
+    site: Annotated[str, typer.Argument(help="The site's name.", autocompletion=SITES)],
     home: Home = Path("."),
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
