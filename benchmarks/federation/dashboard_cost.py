@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -71,8 +72,8 @@ def _look(address: str) -> None:
 
 
 def _read(client: httpx.Client) -> None:
-    with client.stream("GET", "/live") as response:
-        for _ in response.iter_lines():
+    with suppress(httpx.HTTPError), client.stream("GET", "/live") as response:
+        for _ in response.iter_lines():  # until the page ends
             pass
 
 
