@@ -57,7 +57,7 @@ def dashboard(
     from mamfed_common.runtime.lock import exclusive_lock
     from mamfed_common.web.serving import Listen, serve
 
-    hold_lifeline()  # of mamfed-client start --dashboard
+    is_child = hold_lifeline()  # of mamfed-client start --dashboard
     site = checked_home(home)
     name = load_site_settings(site).name
     check_predictions(predictions or ())
@@ -65,7 +65,9 @@ def dashboard(
     shown = SitePages(SiteReader(site, predictions or ()), name, check_pages or ())
 
     def say(address: str) -> None:
-        if output is Format.JSON:
+        if is_child:
+            typer.echo(f"page: {address.partition('?')[0]}")  # its token stays out of the log
+        elif output is Format.JSON:
             typer.echo(json.dumps({"address": address}))
         else:
             typer.echo(f"open {address}")
