@@ -56,6 +56,7 @@ def page_beside(
         stopping.set()
         for thread in threads:
             thread.join()
+        (path / ADDRESS_FILE).unlink(missing_ok=True)  # a killed page leaves it
 
 
 def _say_address(file: Path, stopping: threading.Event, console: Console) -> None:
