@@ -118,13 +118,16 @@ def run_processes(noted, folder, seed):
         code = federation.wait_for_end()
         noted.note("the run ends by itself", f"exit code {code}" if code else "")
         story = federation.story(10_000)
-        again = story.count("the server process ")
+        lines = story.splitlines()
+        again = sum("the server process" in x and "restarting in" in x for x in lines)
         noted.note("the server process goes on", again and f"restarted {again} times", f"{first}")
         noted.note("it says that it waits", "" if "no room: " in story else "nowhere")
         done = len(federation.rounds())
         noted.note("no round is lost", f"{done} of {rounds}" if done != rounds else "")
         noted.note("every file is whole", _damaged(federation, victim))
-        noted.note("no log has a traceback", "Traceback" in story and story[-300:])
+        _, traceback, rest = story.partition("Traceback")
+        why = [line for line in rest.splitlines() if line and not line.startswith(" ")]
+        noted.note("no log has a traceback", traceback and f"{why[:2]}")
         noted.note("the cause is said", "" if CAUSE in story else "nowhere")
 
 

@@ -49,8 +49,6 @@ KNOWN = {
 
 def on_the_wire(message: Message) -> str:
     """Return what a message carried, as a line to compare."""
-    if message.has_error():
-        return json.dumps({"fault": message.error.code})
     content = message.content
     values = json.loads(str(content.config_records[BODY][JSON]))
     records = content.array_records
@@ -174,6 +172,7 @@ def judge_traffic(attempts: Judged, proxy: RecordingProxy, homes: dict[str, Site
     for name, home in homes.items():
         sent = sent_by(request for request in requests if request.site == name)
         wire = Counter(on_the_wire(message) for message in sent.messages)
+        wire += Counter(json.dumps({"fault": code}) for code in sent.codes)
         log = Counter(in_the_log(entry) for entry in _entries(home.audit))
         attempts.judge(
             f"wire equals audit at {name}",

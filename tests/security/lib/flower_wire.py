@@ -17,33 +17,38 @@ class Sent(NamedTuple):
 
     Attributes:
         messages: The messages whose parts went over the wire.
-        untaken: Messages that were only announced: the coordinator wanted none of their parts, as
-            of an answer that comes too late.
+        codes: The codes sent in place of an answer; such a message has no parts.
+        untaken: Answers that were only announced: the coordinator wanted none of their parts, as
+            of one that comes too late.
     """
 
     messages: list[Message]
+    codes: list[int]
     untaken: int
 
 
 def sent_by(requests: Iterable[Request]) -> Sent:
     """Put the messages of one site together from their parts."""
-    trees, parts = [], {}
+    announced, parts = [], {}
     for request in requests:
         if request.path.endswith("push-messages"):
-            trees += list(PushMessagesRequest.FromString(request.body).message_object_trees)
+            pushed = PushMessagesRequest.FromString(request.body)
+            announced += zip(pushed.messages_list, pushed.message_object_trees, strict=True)
         if request.path.endswith("push-object"):
             part = PushObjectRequest.FromString(request.body)
             parts[part.object_id] = part.object_content
-    found, untaken = [], 0
-    for tree in trees:
+    sent = Sent([], [code.error.code for code, _ in announced if code.HasField("error")], 0)
+    for header, tree in announced:
         ids = set(_ids(tree))
+        if header.HasField("error"):
+            continue
         if not ids & set(parts):
-            untaken += 1
+            sent = sent._replace(untaken=sent.untaken + 1)
             continue
         message = inflate_object_from_contents(tree.object_id, {i: parts[i] for i in ids})
         assert isinstance(message, Message)
-        found.append(message)
-    return Sent(found, untaken)
+        sent.messages.append(message)
+    return sent
 
 
 def _ids(tree: ObjectTree) -> Iterator[str]:
