@@ -19,6 +19,7 @@ from mamfed_client.disclosure.refusal_messages import refusal_of
 from mamfed_client.models.known_scores import by_image
 from mamfed_client.models.model_store import PERSONAL, ModelFolder
 from mamfed_client.models.personal_model import Adapter
+from mamfed_client.node.error_lines import log_error
 from mamfed_client.node.private_round import train_private_round
 from mamfed_client.node.round_state import (
     local_norms_of,
@@ -266,13 +267,13 @@ def _refuse(error: Exception, message_type: str, gate: OpenGate) -> RefusalCode:
         logger.warning("this site could not answer a %s: %s", message_type, error)
         code = RefusalCode.JOB_LOST
     else:
-        logger.error("this site could not answer a %s", message_type, exc_info=error)
+        log_error(f"this site could not answer a {message_type}", error)
         code = RefusalCode.DATA_UNUSABLE if isinstance(error, DataError) else RefusalCode.FAILED
     try:
         gate.report_refusal(refusal_of(error, code))
         return gate.release_code(code)
-    except Exception:
-        logger.exception("the refusal could not be recorded")
+    except Exception as failed:
+        log_error("the refusal could not be recorded", failed)
         return RefusalCode.FAILED
 
 

@@ -1,5 +1,6 @@
 """The real ClientApp on a real folder, asked by Flower's own messages."""
 
+import errno
 import logging
 
 import cv2
@@ -15,13 +16,14 @@ from mamfed_client.disclosure.open_gate import OpenGate
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.disclosure.refusal_messages import refusal_of
 from mamfed_client.node.client_app import make_client_app
+from mamfed_client.node.error_lines import log_error
 from mamfed_client.node.supervisor import words
 from mamfed_client.preparation import site_data as site_module
 from mamfed_client.preparation.site_data import load_site
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.status import read_status, update_status
 from mamfed_client.training.round_executor import LocalExecutor
-from mamfed_common.errors import JobError, SetupError
+from mamfed_common.errors import AuditError, JobError, SetupError
 from mamfed_common.metrics.scores import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
@@ -407,3 +409,23 @@ def test_a_job_that_brings_no_result_is_a_code_and_one_line(site, tiny_plan, tmp
     refusal = refusal_of(JobError("Slurm job 12 was lost"), RefusalCode.JOB_LOST)
     words = "this site's job on its cluster brought no result: Slurm job 12 was lost"
     assert refusal.words == words
+
+
+def test_an_error_that_the_machine_explains_is_one_line_and_others_keep_their_traceback(
+    tmp_path, caplog
+):
+    full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "answers.json"))
+    log_error("this site could not answer a train", full)
+    try:
+        try:
+            raise full
+        except OSError:
+            raise AuditError("audit.jsonl: cannot be written: No space left on device") from None
+    except AuditError as error:
+        log_error("the refusal could not be recorded", error)
+    log_error("this site could not answer a train", ValueError("unknown"))
+    first, second, third = caplog.records
+    assert "No space left on device" in first.getMessage()
+    assert second.getMessage().endswith("cannot be written: No space left on device")
+    assert (first.exc_info, second.exc_info) == (None, None)
+    assert third.exc_info is not None
