@@ -155,5 +155,7 @@ def _make_homes(material: Material) -> None:
         call("mamfed-server", "sites", "approve", home / "request.json", "--home", server,
              "--yes", "--out", welcome)  # fmt: skip
         call("mamfed-client", "join", welcome, "--home", home, "--yes")
+    call("mamfed-client", "data", "describe", "--home", path / "home-enrolled",
+         "--out", path / "survey.json", "--yes")  # fmt: skip
     RunFolder(server / "runs/begun").create(tiny_plan())
     PlanStore(path / "homes" / SITES[0] / "plans").remember(tiny_plan())

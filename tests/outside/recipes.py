@@ -122,6 +122,11 @@ RECIPES = (
         changed=lambda m, out: (m.path / "prepared", 9, "--out", out),
     ),
     Recipe(
+        "mamfed-client data describe", "home",
+        lambda m, home: ("--home", home, "--out", home / "a.survey.json", "--yes"),
+        ("a.survey.json", "audit.jsonl"), home=f"homes/{FIRST}",
+    ),
+    Recipe(
         "mamfed-client init", "home",
         lambda m, home: (home, "--name", FIRST, "--data", m.path / "data" / FIRST),
         ("site.yaml", "keys/node.key", "keys/tls.key"),
@@ -222,6 +227,13 @@ RECIPES = (
     Recipe(
         "mamfed-server report", "file", lambda m, out: (m.run, "--out", out),
         variant="--out", name="page.html",
+    ),
+    Recipe(
+        "mamfed-server survey", "file",
+        lambda m, out: (
+            m.path / "survey.json", "--request", m.path / "request.json", "--html", out,
+        ),
+        name="survey.html",
     ),
     Recipe(
         "mamfed-server export", "folder", lambda m, out: (m.run, "--out", out),

@@ -12,6 +12,7 @@ SLOW = (
     "client/datasets/test_cbis.py",
     "client/datasets/test_other_files.py",
     "client/disclosure/test_privacy_ledger.py",
+    "client/disclosure/test_survey.py",
     "client/end_to_end/",
     "client/evaluation/",
     "client/imaging/test_doubts.py",

@@ -14,16 +14,18 @@ from mamfed_client.cli.options import (
     Classes,
     Folder,
     ForecastOnly,
+    Home,
     KeyFile,
     Layout,
     Listed,
     MaskValues,
     OutputFormat,
+    checked_home,
 )
 from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.rejections import Reason
 from mamfed_common.errors import DoubtError
-from mamfed_common.runtime.terminal import Format, console, print_lines
+from mamfed_common.runtime.terminal import Format, confirm, console, print_lines
 from mamfed_common.runtime.wording import counted
 
 if TYPE_CHECKING:  # `--help` must not load what reads images
@@ -144,6 +146,35 @@ def prepare(
     _show(intake, document, listed, output)
     _refuse_doubtful_masks(out, document)
     _finish(intake, document)
+
+
+@app.command()
+def describe(
+    out: Annotated[Path, typer.Option(help="JSON file to write, for the coordinator.")],
+    home: Home = Path("."),
+    yes: Annotated[bool, typer.Option("--yes", help="The content may leave; do not ask.")] = False,
+) -> None:
+    """Write this site's data in signed counts, before there is a plan, for you to send by hand.
+
+    All of the content is shown first. Figures over fewer than policy.min_patients_to_report
+    patients stay here; the audit log records what you agree to send.
+
+    mamfed-client data describe --out north.survey.json
+    """
+    from mamfed_client.disclosure.survey import describe_site, lines_of, release_survey
+    from mamfed_client.site.settings import load_site_settings
+    from mamfed_common.runtime.output_checks import check_file
+    from mamfed_common.security.survey import is_survey
+
+    site_home = checked_home(home)
+    check_file(out, is_survey, "survey")
+    settings = load_site_settings(site_home)
+    survey = describe_site(settings)
+    for line in lines_of(survey):
+        typer.echo(line)
+    confirm("May this leave your site, as a file that you send to the coordinator?", yes=yes)
+    release_survey(site_home, settings, survey, out)
+    typer.echo(f"survey: {out}")
 
 
 @app.command()

@@ -141,6 +141,8 @@ def _what(entry: Entry) -> str:
         return f"No answer, only code {code}: {REFUSAL_CODES.get(code, 'unknown')}"
     if entry.kind == "describe":
         return f"Counts that describe the data{again}"
+    if entry.kind == "survey":
+        return "A survey of the data in counts, as a file that a person here sends by hand"
     where = f"{entry.stage} round {entry.round}"
     if entry.kind == "train":
         arrays = counted(len(entry.weights), "array")

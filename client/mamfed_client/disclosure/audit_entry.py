@@ -20,7 +20,7 @@ from pydantic import Field
 from mamfed_common.config import Config
 from mamfed_common.domain import Part
 
-Kind = Literal["describe", "train", "evaluate", "fault", "torn"]
+Kind = Literal["describe", "train", "evaluate", "survey", "fault", "torn"]
 START = "0" * 64
 """The previous hash in the first line."""
 
@@ -52,8 +52,9 @@ class Entry(Config):
     Attributes:
         n: Line number, counted from 1.
         time: Time, UTC.
-        kind: ``describe``, ``train`` and ``evaluate`` answer the server's requests; ``fault`` is a
-            code sent instead of an answer; ``torn`` holds the remains of a truncated line.
+        kind: ``describe``, ``train`` and ``evaluate`` answer the server's requests; ``survey``
+            is a file that a person sent by hand; ``fault`` is a code sent instead of an answer;
+            ``torn`` holds the remains of a truncated line.
         stage: Stage of a ``train`` or ``evaluate`` message.
         round: Round of such a message.
         model: ``personal`` for an ``evaluate`` message about this site's personal model. Where it

@@ -21,6 +21,11 @@ NOT_IN_THE_FORMAT = (
     "site.yaml limits what they can reveal about one site."
 )
 
+SURVEYS = (
+    "A survey is a file that a person here sends by hand (mamfed-client data describe); it also "
+    "has views, pixel spacings, image sizes, breast areas and tones, over many patients each."
+)
+
 
 class Traffic(Config):
     """Messages of one kind: their number, size, and the names of the values in them."""
@@ -128,6 +133,8 @@ def sentences(summary: AuditSummary) -> Iterator[str]:
         yield f"Requested by plan {plan}: {counted(count, 'message')}."
     yield f"Allowed by policy {', '.join(summary.policies)}."
     yield from _refusals(summary)
+    if "survey" in summary.kinds:
+        yield SURVEYS
     yield NOT_IN_THE_FORMAT
 
 

@@ -180,10 +180,15 @@ def _denied(policy: Policy, name: str) -> bool:
     return name not in policy.release.metrics
 
 
+def known_vendor(name: str) -> str:
+    """Return a maker's name if it is of the fixed list, else ``other``."""
+    return name if name in KNOWN_VENDORS else OTHER_VENDOR
+
+
 def _known_vendors(vendors: Mapping[str, int]) -> dict[str, int]:
     """Count unknown makers together: their names are free text, which may contain anything."""
     counts: dict[str, int] = {}
     for name, count in vendors.items():
-        key = name if name in KNOWN_VENDORS else OTHER_VENDOR
+        key = known_vendor(name)
         counts[key] = counts.get(key, 0) + count
     return counts

@@ -166,6 +166,28 @@ def load_cohort(
     return Cohort(name, tuple(images), intake, _counts(intake, images))
 
 
+def read_images(
+    name: str, folder: Path, *, size: int, cache_dir: Path, key_path: Path | None = None
+) -> tuple[Intake, list[tuple[AcceptedImage, StoredSample]]]:
+    """Read a data set's usable images, each with its sample, without splitting its patients.
+
+    Args:
+        name: The data set's name, for the progress bar.
+        folder: A data set in one of the known layouts, or a prepared folder.
+        size: Side of the samples in pixels; a prepared folder keeps its own.
+        cache_dir: Where to store samples of a folder that is not prepared.
+        key_path: Key of an encrypted prepared folder.
+
+    Raises:
+        DataError: The folder, its table or all of its images cannot be used.
+    """
+    if is_prepared(folder):
+        intake, store = _open_prepared(folder, load_intake(folder)[1], key_path)
+    else:
+        intake, store = _ingest_raw(name, folder, size, cache_dir, progress=True)
+    return intake, [(c, _entry(store, c, folder)) for c in _usable_images(folder, intake)]
+
+
 def _parts(
     name: str,
     folder: Path,

@@ -32,6 +32,10 @@ class FileKind(Enum):
         "a coordinator's welcome to a site",
         "pass it to mamfed-client join",
     )
+    SURVEY = (
+        "a site's data in counts",
+        "pass it to mamfed-server survey",
+    )
     PLAN = (
         "a training plan",
         "pass it to mamfed-client preflight --plan or mamfed-server start --plan",
@@ -146,6 +150,8 @@ def _of_values(values: Any) -> FileKind | None:
         return FileKind.REQUEST
     if form.startswith("mamfed welcome") or {"ca_certificate", "plan_key"} <= keys:
         return FileKind.WELCOME
+    if form.startswith("mamfed survey"):
+        return FileKind.SURVEY
     if {"plan", "weights_sha256"} <= keys:
         return FileKind.DESCRIPTION
     if {"name", "hosts"} <= keys:

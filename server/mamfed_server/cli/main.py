@@ -12,6 +12,7 @@ from mamfed_common.runtime import terminal
 from mamfed_common.runtime.terminal import Format
 from mamfed_server.cli import dashboard, init, notify, run, sites
 from mamfed_server.cli import export as export_cli
+from mamfed_server.cli import survey as survey_cli
 from mamfed_server.cli.options import RUNS, Home, Output
 
 app = typer.Typer(
@@ -118,6 +119,7 @@ def report(
 run.register(app)
 dashboard.register(app)
 app.command()(export_cli.export)
+app.command()(survey_cli.survey)
 
 
 def main() -> None:
