@@ -1,8 +1,8 @@
 """Describe a site's data in counts that a person sends to the coordinator before there is a plan.
 
 Each count and value rests on ``policy.min_patients_to_report`` patients or stays here. Counts are
-rounded down to multiples of that number, and values to two digits, which blurs the difference of two
-surveys; it does not rule out that one more patient tips a figure, so a site writes few of them.
+rounded down to multiples of that number, and values to two digits. This blurs the difference of
+two surveys, and does not rule out that one more patient tips a figure: a site writes few of them.
 """
 
 from __future__ import annotations
