@@ -16,6 +16,7 @@ from mamfed_client.cli import (
     models,
     node,
     notify,
+    pacs,
     plan,
     predict,
 )
@@ -35,6 +36,7 @@ app.add_typer(plan.app, name="plan")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
 app.add_typer(notify.app, name="notify")
+app.add_typer(pacs.app, name="pacs")
 predict.register(app)
 evaluate.register(app)
 job.register(app)

@@ -25,6 +25,8 @@ from mamfed_client.cli.options import (
     Run,
     Threshold,
 )
+from mamfed_client.cli.pacs import check_archive, raise_unsent, send_results
+from mamfed_client.cli.pacs_words import sent_lines
 from mamfed_common.runtime.terminal import Format
 
 
@@ -62,6 +64,14 @@ Batch = Annotated[
     int | None,
     typer.Option(help="Images per batch.", show_default="1 on a CPU, 4 on a GPU", min=1),
 ]
+Send = Annotated[
+    bool,
+    typer.Option(
+        "--send",
+        help="Send the DICOM objects to the archive that site.yaml names (--home); "
+        "mamfed-client pacs send does so later.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 
 
@@ -88,6 +98,7 @@ def predict(
     allow: Allow = None,
     key: KeyFile = None,
     listed: Listed = False,
+    send: Send = False,
     dry_run: DryRun = False,
     output: OutputFormat = Format.TEXT,
 ) -> None:
@@ -102,8 +113,10 @@ def predict(
 
     mamfed-client predict study/ --checkpoint best.safetensors --out all/ --as seg,sr,gsps,sc
 
-    Exit code 3 if no image can be used.
+    Exit code 3 if no image can be used, 10 if --send left an object unsent.
     """
+    if send:
+        check_archive(home)
     from mamfed_client.prediction.predict import PredictionRequest, predict_images
 
     request = PredictionRequest(
@@ -123,9 +136,14 @@ def predict(
         names_patients=_may_name_patients(home),
     )
     document = predict_images(request, dry_run=dry_run)
+    sent = send_results(out, home, None) if send and not dry_run else None
+    if sent is not None:
+        document |= {"sent": sent.to_json()}
     _print(document, listed, output)
     if not dry_run:
         _finish(document, out, output)
+    if sent is not None:
+        raise_unsent(sent)
 
 
 def _kinds(listed: str) -> tuple[str, ...]:
@@ -205,6 +223,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
     lines += [f"check: {line}" for line in document.get("contradictions", ())]
     if document.get("side_unknown"):
         lines.append(f"{document['side_unknown']} of unknown side, shown as in the file")
+    if sent := document.get("sent"):
+        lines += sent_lines(sent)
     return [*lines, "research use only"]
 
 

@@ -16,7 +16,7 @@ from pydicom.uid import UID, SegmentationStorage
 from mamfed_client.imaging.decoding.pixel_data import check_deflated, stored_values
 from mamfed_client.imaging.derived_header import Header, read_repeated_header
 from mamfed_client.imaging.dicom_attributes import read_facts
-from mamfed_client.imaging.dicom_header import numbers, text
+from mamfed_client.imaging.dicom_header import IDENTITY, numbers, text
 from mamfed_client.imaging.display_steps import DisplaySteps, pixel_shape
 from mamfed_client.imaging.grayscale import to_grey
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram
@@ -92,6 +92,20 @@ def read_display(data: bytes) -> tuple[DisplaySteps, tuple[float, float]]:
         steps = to_grey(stored_values(dataset, is_mammogram=True), dataset).steps
         assert steps is not None
         return steps, pixel_shape(dataset)
+
+
+def read_identity(data: bytes) -> dict[str, str]:
+    """Read what tells one DICOM object from another: ``dicom_header.IDENTITY``, as texts.
+
+    Args:
+        data: The file's bytes.
+
+    Raises:
+        FileRejected: The file is corrupt.
+    """
+    with _errors_as_rejections():
+        dataset = _parse(data)
+        return {keyword: text(dataset, keyword)[:64] for keyword in IDENTITY}
 
 
 @contextmanager

@@ -12,6 +12,12 @@ from collections.abc import Sequence
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
 
+IDENTITY = (
+    *("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("Modality", "ImageLaterality", "Laterality"),
+)
+"""Elements that tell one object from another; all of them are short."""
+
 
 def value(dataset: Dataset, keyword: str) -> object:
     """Return an element's value; None if it is absent or pydicom cannot parse it."""

@@ -60,6 +60,21 @@ def _is_format_1(folder: Path, model: Mapping[str, Any]) -> bool:
     ).is_dir()
 
 
+def dicom_files(path: Path) -> list[Path]:
+    """Return the DICOM objects of a folder of predictions, of all images and kinds.
+
+    Raises:
+        OutputError: Its records cannot be read.
+    """
+    folder = PredictionFolder(path)
+    return [
+        folder.image(record["image"]) / Path(name).name
+        for record in folder.records()
+        for name in record["files"]
+        if name.endswith(".dcm")
+    ]
+
+
 class PredictionFolder:
     """A folder of one model's predictions."""
 

@@ -29,6 +29,7 @@ from mamfed_client.sandbox.process import SandboxProcess
 from mamfed_client.sandbox.protocol import (
     ProtocolError,
     check_display,
+    check_identity,
     check_mammogram,
     check_mask,
     check_source,
@@ -174,6 +175,19 @@ class Decoder:
         except ProtocolError:
             self._reject_answer()
         return DisplaySteps(*found[:3], table, found.inverted), found.pixel
+
+    def identity(self, path: Path) -> dict[str, str]:
+        """Read what tells one DICOM object from another: ``dicom_header.IDENTITY``.
+
+        Raises:
+            FileRejected: The file is no DICOM object that can be read.
+            MamfedError: The decoding process cannot be started.
+        """
+        answer = self._ask(op="identity", path=str(path.absolute()))
+        try:
+            return check_identity(answer)
+        except ProtocolError:
+            self._reject_answer()
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and return its answer.

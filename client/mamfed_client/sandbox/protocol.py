@@ -18,6 +18,7 @@ from mamfed_client.imaging.derived_header import (
     MAX_ITEMS,
     Header,
 )
+from mamfed_client.imaging.dicom_header import IDENTITY
 from mamfed_client.imaging.display_steps import FUNCTIONS, MAX_ASPECT, MOST_ENTRIES, Window
 from mamfed_client.imaging.doubts import Doubts
 from mamfed_client.imaging.mammogram import MAX_PIXELS, Facts
@@ -161,6 +162,19 @@ def _window(content: Any) -> Window | None:
 def _finite(value: Any) -> float:
     _require(type(value) in (int, float) and math.isfinite(value))
     return float(value)
+
+
+def check_identity(answer: dict[str, Any]) -> dict[str, str]:
+    """Validate an answer to ``identity``: the known keywords, each with a short text.
+
+    Raises:
+        ProtocolError: It is invalid.
+    """
+    identity = answer.get("identity")
+    _require(isinstance(identity, dict) and identity.keys() == set(IDENTITY))
+    assert isinstance(identity, dict)
+    _require(all(isinstance(text, str) and len(text) <= 64 for text in identity.values()))
+    return identity
 
 
 def _is_content(content: Any, depth: int) -> bool:

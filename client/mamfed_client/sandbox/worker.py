@@ -30,7 +30,7 @@ from mamfed_client.annotations import read_annotations
 from mamfed_client.annotations.classes import MalignantClasses
 from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
-from mamfed_client.imaging.dicom import read_display, read_source
+from mamfed_client.imaging.dicom import read_display, read_identity, read_source
 from mamfed_client.imaging.doubts import to_json
 from mamfed_client.imaging.reader import read_mammogram
 from mamfed_client.imaging.rejections import FileRejected, Reason
@@ -193,6 +193,11 @@ def _display(buffer: Buffer, path: str) -> Answer:
     }
 
 
+def _identity(_: Buffer, path: str) -> Answer:
+    """Read what tells one DICOM object from another."""
+    return {"identity": read_identity(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
+
+
 def _shape(kind: Any, points: Any, radii: Any, angle: float, name: str) -> Shape:
     return Shape(kind, tuple(tuple(point) for point in points), tuple(radii), angle, name)
 
@@ -229,6 +234,7 @@ OPERATIONS: dict[str, Callable[..., Answer]] = {
     "is_mask": _is_mask,
     "source": _source,
     "display": _display,
+    "identity": _identity,
 }
 
 if __name__ == "__main__":

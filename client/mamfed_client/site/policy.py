@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
-from datetime import datetime, time
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from mamfed_client.site.hours import Hours, is_open
 from mamfed_common.config import HEX_DIGITS, Config
 from mamfed_common.errors import SetupError
 from mamfed_common.security.keys import parse_openssh
@@ -56,14 +56,6 @@ PlanPrefix = Annotated[str, StringConstraints(pattern=HEX_DIGITS)]
 """A plan's SHA-256, or its first 12 hex digits or more."""
 
 
-def _check_hours(text: str) -> str:
-    """Refuse text that is not a span of hours, and empty spans."""
-    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", text)
-    if not match or text[:5] == text[6:]:
-        raise ValueError("expected two different local times of day, such as '19:00-07:00'")
-    return text
-
-
 def _check_key(text: str) -> str:
     try:
         parse_openssh(text, Ed25519PublicKey, "coordinator key")
@@ -72,7 +64,6 @@ def _check_key(text: str) -> str:
     return text
 
 
-Hours = Annotated[str, AfterValidator(_check_hours)]
 CoordinatorKey = Annotated[str, AfterValidator(_check_key)]
 
 
@@ -131,11 +122,7 @@ class Bounds(Config):
 
     def open_at(self, now: datetime) -> bool:
         """Return whether this site answers at a local time; the end of ``hours`` is excluded."""
-        if self.hours is None:
-            return True
-        start, end = (time.fromisoformat(text) for text in self.hours.split("-"))
-        clock = now.time()
-        return start <= clock < end if start < end else clock >= start or clock < end
+        return is_open(self.hours, now)
 
 
 class Release(Config):

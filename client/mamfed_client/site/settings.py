@@ -24,10 +24,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from mamfed_client.site.archive_settings import ArchiveSettings
 from mamfed_client.site.executor_settings import ExecutorSettings
 from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.policy import Policy
@@ -37,6 +38,8 @@ from mamfed_common.notify.settings import Notify
 from mamfed_common.runtime.documents import read_yaml
 from mamfed_common.runtime.file_kinds import FileKind, expecting
 from mamfed_common.runtime.places import expanded
+
+_Settings = TypeVar("_Settings", bound=Config)
 
 if TYPE_CHECKING:  # reading settings must not load what reads images
     from mamfed_client.preparation.site_data import Site
@@ -173,6 +176,7 @@ class SiteSettings(Config):
         metrics_port: Port of 127.0.0.1 at which Prometheus reads metrics; None: none.
         notify: Who is told of what while nobody looks.
         policy: Which plans this site follows and what may leave.
+        archive: How it reaches its image archive; None: not at all.
     """
 
     name: str = Field(pattern=SITE_NAME)
@@ -188,6 +192,7 @@ class SiteSettings(Config):
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     notify: Notify = Notify()
     policy: Policy = Policy()
+    archive: ArchiveSettings | None = None
 
     def source(self) -> str:
         """Return who sends this site's notices."""
@@ -258,11 +263,22 @@ def load_site_settings(home: SiteHome) -> SiteSettings:
     data = tuple(d.model_copy(update={"folder": _below(base, d.folder)}) for d in settings.data)
     paths = {"cache": settings.cache, "key": settings.key}
     absolute = {k: path and _below(base, path) for k, path in paths.items()}
-    shared = settings.executor.shared_folder
-    executor = settings.executor.model_copy(
-        update={"shared_folder": shared and _below(base, shared)}
-    )
-    return settings.model_copy(update={"data": data, "executor": executor, **absolute})
+    executor = _absolute(settings.executor, base)
+    archive = settings.archive and _absolute(settings.archive, base)
+    update = {"data": data, "executor": executor, "archive": archive, **absolute}
+    return settings.model_copy(update=update)
+
+
+def _absolute(settings: _Settings, base: Path) -> _Settings:
+    """Return settings with every path, at every level, made absolute."""
+    changed: dict[str, object] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Path):
+            changed[name] = _below(base, value)
+        elif isinstance(value, Config):
+            changed[name] = _absolute(value, base)
+    return settings.model_copy(update=changed)
 
 
 def _below(base: Path, path: Path) -> Path:

@@ -176,4 +176,10 @@ policy:
     #   {{noise_multiplier: 1.0, clip_norm: 1.0, patients_a_step: 16, max_epsilon: 8}}
     # Training stops before epsilon exceeds max_epsilon, over all plans.
     patients: null
+
+# How mamfed-client pacs reaches this hospital's image archive (docs/site.md); null: not at all. For
+# example
+#   {{dicomweb: {{url: "https://pacs.example/dicom-web", user: mamfed, password_file: keys/pacs}},
+#    dimse: {{host: pacs.example, port: 104, called: PACS, calling: MAMFED}}, hours: "20:00-06:00"}}
+archive: null
 """
