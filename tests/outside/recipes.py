@@ -295,6 +295,11 @@ RECIPES = (
     _study("peers", "discriminative-pretrained"),
 )  # fmt: skip
 
+NEEDS_ARCHIVE = frozenset(
+    {"mamfed-client pacs check", "mamfed-client pacs pull", "mamfed-client pacs send"}
+)
+"""Commands that need an archive: ``tests/processes/test_archive.py`` runs them with a real one."""
+
 WRITES_NOTHING = {
     "mamfed-client job": "its answer into the folder that a node has made for it",
     "mamfed-client audit report": "",

@@ -152,6 +152,7 @@ MONAI bundle. `demo` and
 `playground --setup-only` are tested with fewer phantoms, `experiment` with one arm or
 row.
 Commands that write nothing are not in the table: {nothing}.
+`mamfed-client pacs` needs an archive, and is tested with a real one instead.
 """
 
 
