@@ -21,7 +21,9 @@ from mamfed_client.cluster.job_folder import JobFolder
 from mamfed_client.cluster.queues import JobState
 from mamfed_client.site.executor_settings import FOLDER, ExecutorSettings
 from mamfed_common.errors import JobError, SetupError
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
 from mamfed_common.runtime.child_processes import how_it_ended, start_process
+from mamfed_common.runtime.files import refusal_words
 
 CANCEL_SECONDS = 10.0
 """Time that a cancelled job has to end by itself, before its command is killed."""
@@ -49,12 +51,13 @@ class CommandQueue:
         if program is None:
             raise SetupError(f"executor.command: found no program {argv[0]!r} on this machine")
         try:
-            with open(folder.logs / PRINTED, "ab", opener=_private) as log:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with os.fdopen(os.open(folder.logs / PRINTED, flags, 0o600), "ab") as log:
                 process = start_process(
                     [program, *argv[1:]], env=os.environ, stdout=log, stderr=log
                 )
         except OSError as error:
-            raise JobError(f"{argv[0]} cannot be started: {error.strerror}") from None
+            raise JobError(f"{argv[0]} cannot be started: {refusal_words(error)}") from None
         self._started[submission.name] = process
         return str(process.pid)
 
@@ -96,11 +99,7 @@ class CommandQueue:
         if submission.host != socket.gethostname() or not submission.job.isdecimal():
             return False
         try:
-            line = Path(f"/proc/{submission.job}/cmdline").read_bytes()
+            line = read_bytes(Path(f"/proc/{submission.job}/cmdline"), DOCUMENT_BYTES)
         except OSError:
             return False
         return os.fsencode(folder.path) in line
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

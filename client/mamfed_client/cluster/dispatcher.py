@@ -19,7 +19,7 @@ from mamfed_client.cluster.job_folder import JobFolder
 from mamfed_client.cluster.orders import Parcel
 from mamfed_client.cluster.queues import JobState, Queue
 from mamfed_common.errors import DataError, JobError, OutputError
-from mamfed_common.runtime.files import cannot_write
+from mamfed_common.runtime.files import cannot_write, reason, refusal_words
 from mamfed_common.runtime.polling import pause_seconds
 from mamfed_common.runtime.wording import span
 
@@ -195,7 +195,7 @@ def cancel(folder: JobFolder, queue: Queue) -> None:
     try:
         folder.ask_to_cancel()
     except OSError as error:
-        logger.warning("cannot ask a job to end: %s", error.strerror)
+        logger.warning("cannot ask a job to end: %s", refusal_words(error))
     queue.cancel(folder, submission)
     folder.forget(Submission)
     logger.info("job %s is cancelled", submission.job or submission.name)
@@ -211,7 +211,7 @@ def cancel_all(jobs: Path, queue: Queue) -> int:
         folders = [JobFolder(path) for path in jobs.iterdir() if path.is_dir()]
         started = [folder for folder in folders if (folder.path / "submission.json").exists()]
     except OSError as error:
-        raise OutputError(f"{jobs}: cannot be read: {error.strerror}") from None
+        raise OutputError(f"{jobs}: cannot be read: {reason(jobs, error)}") from None
     for folder in started:
         cancel(folder, queue)
     return len(started)

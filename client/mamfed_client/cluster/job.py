@@ -21,6 +21,7 @@ from mamfed_client.cluster.documents import Answer, Found, Order, Progress
 from mamfed_client.cluster.job_folder import JobFolder, check_private
 from mamfed_common import __version__
 from mamfed_common.errors import DataError, JobError, MamfedError, SetupError
+from mamfed_common.runtime.files import refusal_words
 from mamfed_common.runtime.terminal import set_environment
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Heart:
             try:
                 self._folder.write(self._progress)
             except OSError as error:
-                logger.warning("cannot show a sign of life: %s", error.strerror)
+                logger.warning("cannot show a sign of life: %s", refusal_words(error))
 
 
 def _claimant() -> str:

@@ -20,7 +20,7 @@ from mamfed_client.cluster.queues import JobState
 from mamfed_client.site.executor_settings import ExecutorSettings
 from mamfed_common.errors import JobError, SetupError
 from mamfed_common.runtime import threads
-from mamfed_common.runtime.child_processes import module_command
+from mamfed_common.runtime.child_processes import ask_process, module_command
 from mamfed_common.runtime.optional_packages import check_installed
 
 logger = logging.getLogger(__name__)
@@ -145,9 +145,7 @@ def _ask(*argv: str) -> str:
         JobError: It is missing, fails or does not end.
     """
     try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=ASK_SECONDS, stdin=subprocess.DEVNULL
-        )
+        done = ask_process(argv, ASK_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise JobError(f"{argv[0]}: {type(error).__name__}") from None
     if done.returncode:

@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
+from mamfed_common.runtime.child_processes import ask_process
+
 GPU_SECONDS = 2.0
 """Longest that nvidia-smi may take; it hangs on a machine whose driver does."""
 GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total"
@@ -69,7 +72,7 @@ def machine_view(folder: Path) -> MachineView:
 def _memory() -> tuple[float | None, int]:
     """Return the share of the memory in use, and the memory in bytes (``/proc/meminfo``)."""
     try:
-        lines = (PROC / "meminfo").read_text().splitlines()
+        lines = read_bytes(PROC / "meminfo", DOCUMENT_BYTES).decode().splitlines()
         sizes = {
             name: int(rest.split()[0]) << 10 for name, _, rest in (x.partition(":") for x in lines)
         }
@@ -85,10 +88,10 @@ def gpus(program: str = "nvidia-smi") -> tuple[Gpu, ...]:
         return ()
     command = [path, f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=GPU_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        done = ask_process(command, GPU_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    if done.returncode:
         return ()
     cards = (_gpu(line) for line in done.stdout.splitlines()[:MAX_GPUS])
     return tuple(card for card in cards if card is not None)

@@ -24,6 +24,7 @@ from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.notify.notice import LONGEST, Notice, one_line
 from mamfed_common.notify.settings import Email, Notify, Webhook
 from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
+from mamfed_common.runtime.child_processes import start_process
 from mamfed_common.runtime.files import reason
 from mamfed_common.runtime.places import expanded
 
@@ -141,15 +142,7 @@ def _command(notify: Notify, notice: Notice, source: str, home: Path) -> str:
     assert argv is not None
     program = Path(argv[0]).name
     try:
-        process = subprocess.Popen(
-            argv,
-            cwd=home,
-            env=_environment(notice),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        process = start_process(argv, folder=home, env=_environment(notice), stdin=subprocess.PIPE)
     except OSError as error:
         raise LinkError(f"{program}: cannot be started: {reason(Path(argv[0]), error)}") from None
     document = json.dumps(notice.document(source)) + "\n"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from mamfed_common.notify.notice import Notice
 from mamfed_common.notify.settings import Notify
 from mamfed_common.runtime.child_processes import module_command, start_process
-from mamfed_common.runtime.files import os_error_line
+from mamfed_common.runtime.files import os_error_line, refusal_words
 from mamfed_common.runtime.lifeline import LIFELINE, hold_lifeline, open_lifeline
 from mamfed_common.runtime.process_supervisor import child_environment
 
@@ -127,7 +127,7 @@ def _serve(port: int, collect: Collect) -> None:
     try:
         start_http_server(port, LOOPBACK, registry)
     except OSError as error:
-        _say(f"metrics: cannot listen on {LOOPBACK}:{port}: {error.strerror}; there are none")
+        _say(f"metrics: cannot listen on {LOOPBACK}:{port}: {refusal_words(error)}; there are none")
 
 
 def _say(line: str) -> None:

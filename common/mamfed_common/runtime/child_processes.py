@@ -77,3 +77,39 @@ def start_process(
         start_new_session=True,
         bufsize=bufsize,
     )
+
+
+def ask_process(
+    argv: Sequence[str],
+    seconds: float,
+    *,
+    folder: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a process to its end and return what it printed; it reads nothing.
+
+    Args:
+        argv: Its command line.
+        seconds: How long it may take; it is killed then, with its children.
+        folder: As in :func:`start_process`.
+        env: Its environment; None means that of this process.
+
+    Raises:
+        OSError: It cannot be started.
+        TimeoutExpired: It took too long.
+    """
+    process = start_process(
+        argv,
+        folder=folder,
+        env=os.environ if env is None else env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        printed, said = process.communicate(timeout=seconds)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    words = (text.decode(errors="replace") for text in (printed, said))
+    return subprocess.CompletedProcess(argv, process.returncode, *words)

@@ -87,13 +87,14 @@ def _create_missing(home: ServerHome, wanted: ServerSettings) -> dict[str, bool]
 
 
 def _create_plan(path: Path) -> bool:
-    from importlib.resources import files
-
+    import mamfed_server
+    from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
     from mamfed_common.runtime.files import write_atomic
 
     if path.exists():
         return False
-    write_atomic(path, (files("mamfed_server") / "example_plan.yaml").read_bytes())
+    example = Path(mamfed_server.__file__).with_name("example_plan.yaml")
+    write_atomic(path, read_bytes(example, DOCUMENT_BYTES))
     return True
 
 

@@ -10,14 +10,13 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic, sleep
 
 from mamfed_common.errors import MamfedError, SetupError
-from mamfed_common.runtime.bounded import parse_json
+from mamfed_common.runtime.bounded import STATE_BYTES, parse_json, read_bytes
 from mamfed_common.runtime.child_log import ChildLog
-from mamfed_common.runtime.child_processes import start_process
+from mamfed_common.runtime.child_processes import ask_process, start_process
 from mamfed_common.runtime.files import private_directory
 from mamfed_common.runtime.lock import holder, stop
 from mamfed_common.runtime.process_supervisor import child_environment
@@ -156,7 +155,9 @@ def start_run(home: ServerHome, who: str, arguments: tuple[str, ...], **facts: s
     deadline = monotonic() + REFUSED_SECONDS
     while monotonic() < deadline:
         if child.poll():
-            raise MamfedError(_last_line(log.read_bytes()[offset:].decode(errors="replace")))
+            raise MamfedError(
+                _last_line(read_bytes(log, STATE_BYTES)[offset:].decode(errors="replace"))
+            )
         if holder(home.lock) is not None:
             break
         sleep(0.2)
@@ -179,18 +180,10 @@ def run_command(home: ServerHome, who: str, action: str, arguments: tuple[str, .
 def _run(
     home: ServerHome, arguments: tuple[str, ...], seconds: float
 ) -> subprocess.CompletedProcess[str]:
-    environment: Mapping[str, str] = child_environment(home.path.absolute() / "flower")
+    path = home.path.absolute()
+    argv = (*PROGRAM, *arguments, "--home", str(path))
     try:
-        return subprocess.run(
-            [*PROGRAM, *arguments, "--home", str(home.path.absolute())],
-            cwd=home.path.absolute(),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        return ask_process(argv, seconds, folder=path, env=child_environment(path / "flower"))
     except subprocess.TimeoutExpired:
         raise MamfedError(
             f"mamfed-server {arguments[0]} did not end within {seconds:g} s"

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from mamfed_common import __version__
 from mamfed_common.errors import OutputError
+from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes
 from mamfed_common.runtime.files import private_directory, write_atomic
 from mamfed_server.export import bundle
 from mamfed_server.export.card import ENVIRONMENT
@@ -89,5 +90,5 @@ def _sources() -> bytes:
             for path in sorted(root.rglob("*.py")):
                 entry = zipfile.ZipInfo(f"{package}/{path.relative_to(root).as_posix()}")
                 entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, path.read_bytes())
+                archive.writestr(entry, read_bytes(path, DOCUMENT_BYTES))
     return buffer.getvalue()

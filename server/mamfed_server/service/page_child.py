@@ -10,6 +10,7 @@ from time import monotonic
 
 from rich.console import Console
 
+from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.child_processes import module_command
 from mamfed_common.runtime.process_supervisor import Child, child_environment, supervise
 from mamfed_server.settings import ServerHome
@@ -68,5 +69,9 @@ def _say_address(file: Path, stopping: threading.Event, console: Console) -> Non
         if monotonic() > deadline:
             console.print(f"no dashboard: see logs/{LOG}")
             return
-    where = file.read_text().strip() if console.is_terminal else f"its address is in {file}"
+    where = (
+        read_bytes(file, KEY_BYTES).decode().strip()
+        if console.is_terminal
+        else f"its address is in {file}"
+    )
     console.print(f"dashboard: {where}")

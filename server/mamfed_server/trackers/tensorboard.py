@@ -29,6 +29,8 @@ class EventFiles:
         for old in target.glob("events.out.tfevents.*"):
             old.unlink()
         self._writer: Any = SummaryWriter(str(target), write_to_disk=True)
+        for new in target.glob("events.out.tfevents.*"):
+            new.chmod(0o600)
         self._rounds = 0
         for _, record in numbered(RunFolder(folder).rounds()):
             self._add(record)
