@@ -19,7 +19,7 @@ from mamfed_client.site.status import REFUSED, State, Status, read_status, updat
 from mamfed_common.errors import LinkError, MamfedError, SetupError
 from mamfed_common.notify.watchman import watchman
 from mamfed_common.protocol.versions import check_flower
-from mamfed_common.runtime.child_processes import module_command
+from mamfed_common.runtime.child_processes import ask_process, module_command
 from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.runtime.output_checks import check_room
 from mamfed_common.runtime.process_supervisor import Change, Child, child_environment, supervise
@@ -133,7 +133,7 @@ def _cancel_jobs(home: SiteHome, console: Console) -> None:
         if settings.executor.kind == "local":
             return
         argv = module_command("mamfed_client.cluster.cancel", str(home.path.absolute()))
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=CANCEL_SECONDS)
+        done = ask_process(argv, CANCEL_SECONDS)
         lines = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
         for line in lines[-1:]:
             console.print(line)
