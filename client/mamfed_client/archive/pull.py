@@ -145,8 +145,9 @@ class Puller:
             return Outcome.OTHER_MODALITY
         if not target.is_file():
             return None
-        if entry is not None and entry.get("bytes") == target.stat().st_size:
-            return Outcome.BEFORE
+        if entry is not None:
+            is_whole = entry.get("bytes") == target.stat().st_size
+            return Outcome.BEFORE if is_whole else None
         try:  # named, but a crash came before its entry
             identity = self.decoder.identity(target)
         except FileRejected:
