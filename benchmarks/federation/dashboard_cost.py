@@ -1,6 +1,6 @@
 """What the coordinator's page costs a run: rounds with it and without it, in turn.
 
-python -m benchmarks.federation.dashboard_cost --rounds 24
+Usage: python -m benchmarks.federation.dashboard_cost --rounds 24
 
 One federation of three phantom hospitals on this machine. In every other round the page's process
 is stopped by SIGSTOP; in the rounds between, two open pages read its stream.

@@ -1,6 +1,6 @@
 """Pictures of the coordinator's page: a home as a desk and a phone show it.
 
-python -m benchmarks.federation.dashboard_shots HOME docs/images
+Usage: python -m benchmarks.federation.dashboard_shots HOME docs/images
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_a_delta_that_means_nothing_is_refused(guarded, train):
 
 
 def test_weights_trained_before_the_rule_do_not_leave_under_it(guarded, train, monkeypatch):
-    import mamfed_client.node.client_app as module
+    import mamfed_client.training.round_executor as module
 
     real = module.train_on
 
