@@ -242,6 +242,25 @@ def test_a_ct_among_them_is_left_out(archive, phantoms, home, tmp_path, way):
     assert result["outcomes"]["pulled"] == 2 == sum(result["outcomes"].values())
 
 
+@pytest.mark.parametrize("way", ["dicomweb", "dimse"])
+def test_a_mammogram_without_modality_is_found_by_its_patient(
+    archive, phantoms, home, tmp_path, way
+):
+    source = pydicom.dcmread(sorted(phantoms.rglob("*.dcm"))[0])
+    source.PatientID, source.Modality = "STRIPPED", ""
+    source.StudyInstanceUID, source.SeriesInstanceUID = "1.2.3.7", "1.2.3.7.1"
+    source.SOPInstanceUID = source.file_meta.MediaStorageSOPInstanceUID = "1.2.3.7.2"
+    source.save_as(tmp_path / "stripped.dcm")
+    archive.store([tmp_path / "stripped.dcm"])
+    try:
+        words = ("--by", way, "--patient", "STRIPPED")
+        done, result = pull(archive, home, tmp_path / "out", *words)
+    finally:
+        _delete(archive, "1.2.3.7.2")
+    assert done.returncode == 0, done.stderr
+    assert result["outcomes"]["pulled"] == 1
+
+
 def _delete(archive, uid):
     for each in archive.ask("/instances?expand"):
         if each["MainDicomTags"]["SOPInstanceUID"] == uid:

@@ -67,9 +67,9 @@ class DicomWeb:
         return [f"{self.where}: QIDO-RS answers"]
 
     def studies(self, query: Query) -> Iterator[StudyFound]:
-        """Yield the studies that hold mammograms."""
+        """Yield the studies that match; they may hold other objects than mammograms."""
         filters = {
-            "ModalitiesInStudy": MODALITY,
+            "ModalitiesInStudy": query.modality(),
             "StudyDate": query.dates(),
             "PatientID": query.patient,
             "AccessionNumber": query.accession,

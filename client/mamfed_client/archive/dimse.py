@@ -20,7 +20,6 @@ from mamfed_client.archive import dimse_contexts as contexts
 from mamfed_client.archive.http import silence
 from mamfed_client.archive.objects import (
     MAX_FOUND,
-    MODALITY,
     ObjectFound,
     ObjectGone,
     ObjectName,
@@ -74,14 +73,14 @@ class Dimse:
         self._status(answer, "C-ECHO")
 
     def studies(self, query: Query) -> Iterator[StudyFound]:
-        """Yield the studies that hold mammograms."""
+        """Yield the studies that match; they may hold other objects than mammograms."""
         asked = _identifier(
             "STUDY",
             StudyInstanceUID=query.study,
             StudyDate=query.dates(),
             PatientID=query.patient,
             AccessionNumber=query.accession,
-            ModalitiesInStudy=MODALITY,
+            ModalitiesInStudy=query.modality(),
         )
         for found in self._find(asked):
             if uid := sound_uid(_text(found, "StudyInstanceUID")):

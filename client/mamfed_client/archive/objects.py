@@ -39,7 +39,7 @@ MAX_FOUND = 1_000_000
 
 
 class Query(NamedTuple):
-    """Which studies to look for; all of them hold mammograms.
+    """Which studies to look for.
 
     Attributes:
         first, last: Study dates ``YYYYMMDD``, both included; empty: open.
@@ -57,6 +57,14 @@ class Query(NamedTuple):
     def dates(self) -> str:
         """Return the range as a query's value (PS3.4 C.2.2.2.5); empty: any."""
         return f"{self.first}-{self.last}" if self.first or self.last else ""
+
+    def modality(self) -> str:
+        """Return the modality to ask for; empty: any.
+
+        A search by modality misses mammograms that lack it, as some exports do. Dates alone need
+        it; objects of other modalities are counted later.
+        """
+        return "" if self.patient or self.accession or self.study else MODALITY
 
 
 class StudyFound(NamedTuple):
@@ -123,7 +131,7 @@ class Archive(Protocol):
         """Return a line on each service that works."""
 
     def studies(self, query: Query) -> Iterator[StudyFound]:
-        """Yield the studies that hold mammograms."""
+        """Yield the studies that match; they may hold other objects than mammograms."""
 
     def series(self, study: str) -> Sequence[SeriesFound]:
         """Return the series of a study."""
