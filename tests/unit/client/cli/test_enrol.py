@@ -219,6 +219,17 @@ def test_join_shows_what_to_compare_and_takes_no_for_an_answer(site, welcome):
     assert site.ca.read_text() == welcome.ca_certificate
 
 
+def test_the_fingerprint_that_is_compared_covers_address_authority_and_plan_key(
+    tmp_path, welcome, request_
+):
+    elsewhere = welcome.model_copy(update={"server": "evil.example:9443"})
+    other = approve(new_coordinator(tmp_path / "other"), request_)
+    authority = welcome.model_copy(update={"ca_certificate": other.ca_certificate})
+    plan_key = welcome.model_copy(update={"plan_key": other.plan_key})
+    shown = {each.fingerprint() for each in (welcome, elsewhere, authority, plan_key)}
+    assert len(shown) == 4
+
+
 def test_join_with_a_plan_goes_on_to_its_checks(site, welcome, tmp_path, tiny_plan):
     plan = tmp_path / "plan.yaml"
     result = _join(site, welcome, "--yes", "--plan", plan)
