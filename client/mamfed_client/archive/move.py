@@ -15,6 +15,7 @@ from mamfed_client.archive.objects import ObjectName
 from mamfed_client.archive.tls import tls_of
 from mamfed_client.site.archive_settings import DimseSettings, MoveSettings
 from mamfed_common.errors import SetupError
+from mamfed_common.runtime.files import refusal_words
 
 MAX_ASSOCIATIONS = 4
 """Associations that the listener holds at once; an archive needs one."""
@@ -46,7 +47,7 @@ class MovingDimse(Dimse):
             )
         except OSError as error:
             raise SetupError(
-                f"archive.move: cannot listen on {move.address}:{move.port}: {error.strerror}"
+                f"archive.move: cannot listen on {move.address}:{move.port}: {refusal_words(error)}"
             ) from None
 
     def fetch(self, name: ObjectName) -> bytes:

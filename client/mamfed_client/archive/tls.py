@@ -6,6 +6,7 @@ import ssl
 
 from mamfed_client.site.archive_settings import TlsSettings
 from mamfed_common.errors import SetupError
+from mamfed_common.runtime.files import refusal_words
 
 
 def tls_of(settings: TlsSettings | None, purpose: ssl.Purpose) -> ssl.SSLContext | None:
@@ -23,5 +24,5 @@ def tls_of(settings: TlsSettings | None, purpose: ssl.Purpose) -> ssl.SSLContext
         if settings.certificate is not None and settings.key is not None:
             context.load_cert_chain(settings.certificate, settings.key)
     except OSError as error:  # SSLError too
-        raise SetupError(f"archive tls: {error.strerror or error}; check the PEM files") from None
+        raise SetupError(f"archive tls: {refusal_words(error)}; check the PEM files") from None
     return context
