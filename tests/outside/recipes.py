@@ -295,25 +295,27 @@ RECIPES = (
     _study("peers", "discriminative-pretrained"),
 )  # fmt: skip
 
-NEEDS_ARCHIVE = frozenset(
-    {"mamfed-client pacs check", "mamfed-client pacs pull", "mamfed-client pacs send"}
-)
-"""Commands that need an archive: ``tests/processes/test_archive.py`` runs them with a real one."""
+TESTED_ELSEWHERE = {
+    "mamfed-client job": "tests/unit/client/cluster/test_slurm.py",
+    "mamfed-client notify test": "tests/unit/client/node/test_notices.py",
+    "mamfed-client pacs check": "tests/processes/test_archive.py",
+    "mamfed-client pacs pull": "tests/processes/test_archive.py",
+    "mamfed-client pacs send": "tests/processes/test_archive.py",
+    "mamfed-server dashboard": "tests/processes/test_dashboard.py",
+    "mamfed-server notify test": "tests/unit/server/service/test_notices.py",
+    "mamfed-server password": "tests/unit/server/dashboard/test_password.py",
+}
+"""Commands that need an archive, a person, a node or a receiver, and the tests that have these."""
 
 WRITES_NOTHING = {
-    "mamfed-client job": "its answer into the folder that a node has made for it",
     "mamfed-client audit report": "",
     "mamfed-client audit verify": "",
     "mamfed-client models list": "",
-    "mamfed-client notify test": "",
     "mamfed-client plan list": "",
     "mamfed-client plan show": "",
     "mamfed-client preflight": "prepared images into the cache, their counts into the home",
     "mamfed-client status": "",
     "mamfed-server check": "",
-    "mamfed-server dashboard": "its address into the home, and what a person clicks",
-    "mamfed-server password": "a file of a secret that a person types (tests/unit/common/web)",
-    "mamfed-server notify test": "",
     "mamfed-server runs": "",
     "mamfed-server show": "",
     "mamfed-server sites list": "",

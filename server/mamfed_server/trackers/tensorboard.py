@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mamfed_common.runtime.files import private_directory
+from mamfed_common.runtime.files import give_to_owner, private_directory
 from mamfed_server.run_folder.folder import RunFolder
 from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_server.trackers.curves import numbered, points_of
@@ -31,6 +31,7 @@ class EventFiles:
         self._writer: Any = SummaryWriter(str(target), write_to_disk=True)
         for new in target.glob("events.out.tfevents.*"):
             new.chmod(0o600)
+            give_to_owner(new, target)
         self._rounds = 0
         for _, record in numbered(RunFolder(folder).rounds()):
             self._add(record)
