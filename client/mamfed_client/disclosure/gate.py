@@ -29,6 +29,7 @@ from mamfed_client.disclosure.privacy_ledger import PatientBudget, PrivacyLedger
 from mamfed_client.disclosure.questions import Questions
 from mamfed_client.disclosure.release import allowed_of
 from mamfed_client.disclosure.round_patients import PatientsOfRound
+from mamfed_client.disclosure.spent_by_log import spent_by_log
 from mamfed_client.preparation.cohort import SplitImage
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import RecentRefusal, update_status
@@ -116,9 +117,14 @@ class Gate(OpenGate):
 
         Raises:
             PolicyRefusal: The policy cannot be read.
+            SetupError: The ledger lacks what the audit log says was spent.
+            AuditError: The audit log cannot be read.
         """
         rule = self._admission.reload().policy.privacy.patients
-        return PatientBudget(rule, self._ledger) if rule else None
+        if rule is None:
+            return None
+        self._ledger.check_covers(spent_by_log(self._log.path))
+        return PatientBudget(rule, self._ledger)
 
     def answered(
         self,

@@ -27,6 +27,10 @@ from mamfed_common.runtime.lock import short_lock
 from mamfed_common.runtime.optional_packages import check_installed
 
 SECRET_BYTES = 32
+STEP = 1e-4
+"""What is spent is reported in steps of this, rounded up."""
+TOLERANCE = 1e-3
+"""Relative difference by which two versions of opacus may compute the same epsilon."""
 
 
 class Charge(Config):
@@ -71,6 +75,7 @@ class PrivacyLedger:
     def __init__(self, path: Path) -> None:
         """Refer to the file."""
         self.path = path
+        self._steps = 0
 
     def charges(self) -> tuple[Charge, ...]:
         """Return all charges; equal ones are added up.
@@ -110,14 +115,53 @@ class PrivacyLedger:
             assert book.open is not None
             return bytes.fromhex(book.open.secret)
 
-    def end(self) -> None:
-        """Forget the secret of the round in training, before its result may leave."""
+    def end(self, charge: Charge) -> None:
+        """Forget the secret of the round in training, before its result may leave.
+
+        Args:
+            charge: The round's steps, which :meth:`begin` charged, perhaps before a restart.
+
+        Raises:
+            SetupError: They are not charged, or the file is damaged or cannot be written.
+        """
         with short_lock(self.path.with_suffix(".lock")):
             book = self._read()
+            if _steps_of(book.charges).get(_kind(charge), 0) < charge.steps:
+                raise SetupError(self._unusable("a round that was trained is missing"))
             if book.open is not None:
                 self._write(_Book(charges=book.charges))
 
+    def check_covers(self, reported: PrivacySpent | None) -> None:
+        """Refuse to go on with a ledger that was removed, or is an older copy.
+
+        Args:
+            reported: What this site has reported last, by its audit log; None: nothing yet.
+
+        Raises:
+            SetupError: Less is charged than was reported.
+        """
+        if reported is None:
+            return
+        charged = epsilon(self.charges(), reported.delta)
+        if charged < reported.epsilon * (1 - TOLERANCE) - STEP:
+            raise SetupError(
+                self._unusable(
+                    f"holds an epsilon of {charged:.4g}, but the audit log says that "
+                    f"{reported.epsilon:.4g} was spent at delta {reported.delta:g}, so it was "
+                    "removed or is an older copy"
+                )
+            )
+
     def _read(self) -> _Book:
+        """Read the file; what this process has seen in it must still be there."""
+        book = self._stored()
+        steps = sum(_steps_of(book.charges).values())
+        if steps < self._steps:
+            raise SetupError(self._unusable("was removed, or replaced by an older copy"))
+        self._steps = steps
+        return book
+
+    def _stored(self) -> _Book:
         try:
             book = _Book.model_validate_json(read_bytes(self.path, DOCUMENT_BYTES))
         except FileNotFoundError:
@@ -136,6 +180,7 @@ class PrivacyLedger:
             raise SetupError(
                 f"{self.path}: cannot be written: {reason(self.path, error)}"
             ) from None
+        self._steps = sum(_steps_of(book.charges).values())
 
     def _unusable(self, why: str) -> str:
         return (
@@ -151,9 +196,13 @@ class PatientBudget(NamedTuple):
     ledger: PrivacyLedger
 
     def spent(self) -> PrivacySpent:
-        """Return what all rounds so far have spent, rounded up."""
+        """Return what all rounds so far have spent, rounded up.
+
+        Raises:
+            SetupError: The ledger is damaged, or was replaced by an older copy.
+        """
         value = epsilon(self.ledger.charges(), self.rule.delta)
-        return PrivacySpent(epsilon=-(-value // 1e-4) * 1e-4, delta=self.rule.delta)
+        return PrivacySpent(epsilon=-(-value // STEP) * STEP, delta=self.rule.delta)
 
 
 def epsilon(charges: tuple[Charge, ...], delta: float) -> float:
@@ -174,11 +223,18 @@ def epsilon(charges: tuple[Charge, ...], delta: float) -> float:
         return float(accountant.get_epsilon(delta))
 
 
+def _kind(charge: Charge) -> tuple[float, float]:
+    return charge.noise_multiplier, charge.sample_rate
+
+
+def _steps_of(charges: tuple[Charge, ...]) -> dict[tuple[float, float], int]:
+    return {_kind(charge): charge.steps for charge in charges}
+
+
 def _added(charges: tuple[Charge, ...], charge: Charge) -> tuple[Charge, ...]:
     """Return the charges with one more, added to an equal one: the file stays short."""
-    totals = {(c.noise_multiplier, c.sample_rate): c.steps for c in charges}
-    key = (charge.noise_multiplier, charge.sample_rate)
-    totals[key] = totals.get(key, 0) + charge.steps
+    totals = _steps_of(charges)
+    totals[_kind(charge)] = totals.get(_kind(charge), 0) + charge.steps
     return tuple(
         Charge(noise_multiplier=noise, sample_rate=rate, steps=steps)
         for (noise, rate), steps in totals.items()

@@ -54,17 +54,17 @@ def train_private_round(
 
     Raises:
         PolicyRefusal: The round would exceed the policy's epsilon, or delta means nothing here.
-        SetupError: The ledger cannot be used.
+        SetupError: The ledger cannot be used, or a saved result is not charged in it.
     """
     rule, draw = budget.rule, draw_of(batches, budget.rule)
     _check_delta(rule, draw)
     own_name = _name_under(rule, draw, name)
     checkpointer = checkpointer_of(own_name)
     result = checkpointer.result() if checkpointer else None
+    charge = Charge(
+        noise_multiplier=rule.noise_multiplier, sample_rate=max(draw.rates), steps=draw.steps
+    )
     if result is None:
-        charge = Charge(
-            noise_multiplier=rule.noise_multiplier, sample_rate=max(draw.rates), steps=draw.steps
-        )
         secret = budget.ledger.begin(own_name, charge, rule)
         result = executor.train_patients(
             state,
@@ -76,7 +76,7 @@ def train_private_round(
             checkpointer=checkpointer,
             optimizer_state=optimizer_state,
         )
-    budget.ledger.end()
+    budget.ledger.end(charge)
     spent = budget.spent()
     logger.info(
         "privacy of patients: epsilon %.4g of %.4g at delta %g after %d steps on %d patients",

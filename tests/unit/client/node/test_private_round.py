@@ -116,3 +116,35 @@ def test_scores_of_a_personal_model_do_not_leave_under_the_rule(guarded, tiny_pl
     )
     state = state_of(build_network(plan.network, 0))
     assert guarded.ask("evaluate", task, state).error.code == RefusalCode.MAY_NOT_LEAVE
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_ledger_that_was_deleted_or_rolled_back_stops_the_site(
+    guarded, train, is_older, is_restarted
+):
+    write_policy(guarded.home, with_rule())
+    ledger = guarded.home.privacy
+    train(1)
+    older = ledger.read_bytes()
+    spent = train(2).report.privacy.epsilon
+    latest, steps = ledger.read_bytes(), len(guarded.steps)
+    ledger.unlink()
+    if is_older:
+        ledger.write_bytes(older)
+    values = {"transport": guarded.start()} if is_restarted else {}
+    assert train(1, Stage.PRETRAINING, **values) == RefusalCode.FAILED
+    assert len(guarded.steps) == steps, "nothing was trained"
+    ledger.write_bytes(latest)
+    assert train(1, Stage.PRETRAINING, **values).report.privacy.epsilon > spent
+
+
+def test_a_saved_result_whose_charge_is_gone_does_not_leave(guarded, train):
+    """The first round was trained, its answer was lost, and the ledger was deleted."""
+    write_policy(guarded.home, with_rule())
+    train(1)
+    home = guarded.home
+    for path in (home.privacy, home.answers, home.audit, home.audit.with_suffix(".head")):
+        path.unlink()
+    assert train(1, transport=guarded.start()) == RefusalCode.FAILED
+    assert not home.audit.exists() or [e.kind for e in read_record(home.audit).entries] == ["fault"]
