@@ -82,8 +82,8 @@ def killed_processes(attempts: Attempts, seed: int, kills: int) -> None:
 def main() -> None:
     """Run both parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=6, help="Of real processes.")
-    parser.add_argument("--writes", type=int, default=60, help="Between the steps of writes.")
+    parser.add_argument("--kills", type=int, default=20, help="Of real processes.")
+    parser.add_argument("--writes", type=int, default=180, help="Between the steps of writes.")
     parser.add_argument("--quick", action="store_true")
     given = parse_with_seed(parser)
     seed = given.seed

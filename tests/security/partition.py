@@ -4,9 +4,9 @@ Three real sites and a real coordinator over TLS, each site behind a proxy of it
 three, and deadlines of 30 s. One trouble after another befalls a site that the seed chooses. What
 must hold: the site is back within 60 s of the healing, the run never dies of it, no round is made
 without a site or counted twice, and the weights have the bits of a simulation.
-``--seconds`` sets the longest black hole (60), ``--stop`` the time of the SIGSTOP (20). Clocks are
-an hour off by libfaketime (``apt-get install faketime``); without it, a line says that they were
-left out.
+``--seconds`` sets the longest black hole (600), ``--stop`` the time of the SIGSTOP (180). Clocks
+are an hour off by libfaketime (``apt-get install faketime``); without it, a line says that they
+were left out.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class Partition:
 def main() -> None:
     """Run the troubles and judge the run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--stop", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--stop", type=float, default=180.0)
     parser.add_argument("--quick", action="store_true", help="Two short troubles.")
     given = parse_with_seed(parser)
     seed = given.seed

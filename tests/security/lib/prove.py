@@ -1,7 +1,7 @@
 """Run all suites, two at a time: ``python -m tests.security.lib.prove [SUITE ...] [--seed N]``.
 
-Half of a suite's time is waiting for deadlines, so two beside each other keep two cores busy. The
-longest ones begin. Their lines come as they are written, each after its suite's name; the table at
+Several suites mostly wait for deadlines, so two beside each other keep two cores busy. The longest
+ones begin. Their lines come as they are written, each after its suite's name; the table at
 the end has, for each suite, its seed, what held, its time, and its CPU time. The exit code is 1 if
 an attempt broke, or a suite ended otherwise than with its last line.
 """
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +39,7 @@ MINUTES = {
     "corrupt": 1,
 }
 """About how long each takes on two quiet cores: the order in which they begin."""
-HANGS_MINUTES = 50.0
+HANGS_MINUTES, ENDING_SECONDS, READING_SECONDS = 50.0, 60.0, 10.0
 LAST = re.compile(r"\d+ attempts, (\d+) held, (\d+) broke")
 
 
@@ -74,21 +74,38 @@ class Ended(NamedTuple):
         return f"{self.suite:20}  {self.seed:>7}  {times}  {judged}: {self.last}"
 
 
+class Told:
+    """What a suite has said so far: its seed, and the line that judges it."""
+
+    def __init__(self, suite: str) -> None:
+        """Listen to a suite."""
+        self.suite, self.seed, self.last = suite, "", "no last line"
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Print lines after the suite's name, and keep those that matter."""
+        for line in map(str.rstrip, lines):
+            print(f"{self.suite:20}| {line}", flush=True)
+            if line.startswith("seed "):
+                self.seed = line.removeprefix("seed ")
+            if LAST.fullmatch(line):
+                self.last = line
+
+
 def names() -> list[str]:
     """Return all suites, the longest first."""
     found = {path.stem for path in SUITES.glob("*.py") if not path.stem.startswith("test_")}
-    return sorted(found, key=lambda name: -MINUTES.get(name, HANGS_MINUTES))
+    return sorted(found, key=lambda name: (-MINUTES.get(name, HANGS_MINUTES), name))
 
 
-def run_suite(suite: str, options: Sequence[str], limit_seconds: float) -> Ended:
+def run_suite(suite: str, options: Sequence[str] = (), minutes: float = HANGS_MINUTES) -> Ended:
     """Run one suite; print its lines after its name.
 
     Args:
         suite: Its name.
         options: Its options.
-        limit_seconds: After this time it is ended.
+        minutes: A suite that takes longer is ended, as by Ctrl-C.
     """
-    began, seed, last = time.monotonic(), "", "no line"
+    began, told = time.monotonic(), Told(suite)
     process = subprocess.Popen(
         [sys.executable, str(SUITES / f"{suite}.py"), *options],
         stdout=subprocess.PIPE,
@@ -97,25 +114,21 @@ def run_suite(suite: str, options: Sequence[str], limit_seconds: float) -> Ended
         errors="replace",
         cwd=ROOT,
     )
-    hangs = threading.Timer(limit_seconds, process.send_signal, [signal.SIGTERM])
-    hangs.start()
-    for line in lines_of(process):
-        print(f"{suite:20}| {line}", flush=True)
-        seed = line.removeprefix("seed ") if line.startswith("seed ") else seed
-        last = line or last
-    _, status, used = os.wait4(process.pid, 0)
-    hangs.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    took, cpu = time.monotonic() - began, used.ru_utime + used.ru_stime
-    return Ended(suite, seed, last, process.returncode, took, cpu)
-
-
-def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Yield what a process writes, without the ends of lines."""
     assert process.stdout is not None
-    with process.stdout as stream:
-        for line in stream:
-            yield line.rstrip()
+    reader = threading.Thread(target=told.read, args=[process.stdout], daemon=True)
+    timers = [
+        threading.Timer(60 * minutes, process.send_signal, [signal.SIGINT]),
+        threading.Timer(60 * minutes + ENDING_SECONDS, process.send_signal, [signal.SIGKILL]),
+    ]
+    for thread in (reader, *timers):
+        thread.start()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    for timer in timers:
+        timer.cancel()
+    reader.join(READING_SECONDS)  # a process that a killed suite leaves may hold the pipe open
+    took, cpu = time.monotonic() - began, used.ru_utime + used.ru_stime
+    return Ended(suite, told.seed, told.last, process.returncode, took, cpu)
 
 
 def main() -> None:
@@ -134,7 +147,7 @@ def main() -> None:
     with ThreadPoolExecutor(given.at_a_time) as pool:
         ended = list(
             pool.map(
-                lambda suite: run_suite(suite, options, 60 * HANGS_MINUTES),
+                lambda suite: run_suite(suite, options),
                 [name for name in names() if name in (given.suites or names())],
             )
         )
