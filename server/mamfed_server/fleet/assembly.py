@@ -20,8 +20,8 @@ from mamfed_server.fleet.flower_compat import (
 )
 
 FRAME_BYTES = 5 * 2**20
-"""Maximum total size of all objects that are not parts of arrays: a body of 1 MiB in characters,
-and a few names. As Python objects they take up to forty times as much."""
+"""Maximum total size of all objects that are not parts of arrays: a body of 1 MiB as text, and a
+few names. In memory, as Python objects, they take up to forty times as much."""
 ARRAY, PART = Array.__qualname__, ArrayChunk.__qualname__
 
 

@@ -117,12 +117,12 @@ def read_request(scope: Scope) -> CanonicalRequest:
         raise RequestDenied(404, "no such path")
     sent = scope["headers"]
     if len(sent) > MOST_HEADERS or sum(len(n) + len(v) for n, v in sent) > MOST_HEADER_BYTES:
-        raise RequestDenied(431, "the headers are larger than any site's")
+        raise RequestDenied(431, "the headers are larger than any that a site sends")
     headers: dict[bytes, bytes] = {}
     for name, value in sent:
         if name.lower() in headers:
             raise RequestDenied(400, "a header came twice")
         headers[name.lower()] = value
     if b"transfer-encoding" in headers:
-        raise RequestDenied(411, "found a transfer encoding, expected a body of a stated length")
+        raise RequestDenied(411, "found a transfer encoding, expected the header content-length")
     return CanonicalRequest(route, headers)

@@ -1,10 +1,10 @@
 """Who may hold how many connections, decided at accept, before any TLS.
 
-There are two kinds, which never take each other's room: strangers, until the TLS handshake has
-shown a certificate of the federation, and sites. If a kind is full, the connection closed for a new
-one is the oldest of the address with the most strangers, or one of the site with the most
-connections, preferably an idle one: whoever holds many loses first, and an honest site, which needs
-few and is quick, gets in. All calls come from the event loop.
+There are two kinds of connection: strangers, and sites. A stranger becomes a site once the TLS
+handshake has shown a certificate of the federation. Each kind has room of its own. When a kind is
+full, one connection is closed for each new one: the oldest one of the address with the most
+strangers, or one of the site with the most connections, preferably an idle one. Whoever holds many
+loses first; an honest site needs few, is quick, and gets in. All calls come from the event loop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_DESCRIPTORS = 16384
 CONNECTIONS_PER_SITE = 16
 """A site's node uses up to four."""
 STRANGERS_SHARE = 4
-"""Strangers have a quarter of all room, and of each address's."""
+"""Strangers may use one connection in four, of all and of those from one address."""
 
 
 def _nothing() -> None:
@@ -99,7 +99,7 @@ class Connections:
         return new
 
     def identify(self, connection: Connection, site: str) -> bool:
-        """Note whose connection it is; return False if the site has no room for it."""
+        """Record whose connection it is; return False if that site may have no more."""
         if connection not in self._open:
             return False
         others = [c for c in self._open if c.site]

@@ -1,8 +1,9 @@
 """What the coordinator has asked of each node, and what arrives in reply.
 
 An exchange is one request to one node and the reply to it. A node can only read the objects of
-requests to it, and only answer those. A reply lives in its exchange alone: nothing of it is shared
-with other nodes, and all of it is freed when the exchange ends. Safe to call from any thread.
+requests to it, and only reply to those requests. A reply lives in its exchange alone: nothing of it
+is shared with other nodes, and all of it is freed when the exchange ends. Safe to call from any
+thread.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from time import monotonic
 from typing import NamedTuple
 
 ARRIVAL_SECONDS = 180.0
-"""A reply is given up if none of its parts arrives for this time (as in Flower 1.41-1.42)."""
+"""A reply is given up when no part of it has come for this time (as in Flower 1.41-1.42)."""
 SPARE_OBJECTS = 64
 BYTES_PER_OBJECT = 2**20
-"""Lower bound of the mean size of an object, beyond the spare ones; Flower sends parts of 5 MiB."""
+"""A reply may have one object for so many bytes, and the spare ones; Flower's parts have 5 MiB."""
 
 
 class Reply(NamedTuple):

@@ -61,7 +61,7 @@ class Gate:
             listening: The socket.
             context: TLS of the connections.
             connections: Limits their number.
-            protocols: Returns the protocol of a connection, to be used once TLS stands.
+            protocols: Returns the protocol of a connection, to be used once TLS is set up.
             look: Called twice a second, to close connections whose time is over.
         """
         self._listening, self._context = listening, context
@@ -78,7 +78,7 @@ class Gate:
         self._tick()
 
     def close(self) -> None:
-        """Accept no more, and break off the handshakes under way."""
+        """Stop accepting, and break off the handshakes under way."""
         if self._is_open:
             self._is_open = False
             self._loop.remove_reader(self._listening)

@@ -74,7 +74,7 @@ class LinkTransport:
         return None
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Delete requests, and all of their replies that has arrived."""
+        """Delete requests, with whatever has arrived in reply to them."""
         for message_id in message_ids:
             if self._asked.pop(message_id, None) is None:
                 continue

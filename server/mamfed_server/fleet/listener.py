@@ -31,9 +31,9 @@ FIRST_REQUEST_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75.0
 """A connection without a complete head of a request for this time is closed, whatever it sends."""
 STALLED_SECONDS = 60.0
-"""The same for one that takes nothing of its answer."""
+"""A connection whose peer has read nothing of its answer for this time is closed."""
 REQUEST_SECONDS = 900.0
-"""Limit of one request with its answer."""
+"""Time limit for one request and its answer."""
 REFUSED_SECONDS = 4.0
 """How long an idle connection of a site that is not admitted stays, so that it can read why."""
 SHUTDOWN_SECONDS = 1
@@ -156,7 +156,7 @@ class TlsListener:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, behind a gate of our own."""
+    """uvicorn, which gets its connections from a gate of ours (``gate.py``)."""
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ class _PeerProtocol(H11Protocol):
 
 
 def _holder(certificate: bytes) -> str:
-    """Return who holds a connection: the site of its certificate, or all that are not of a site."""
+    """Return who holds a connection: the site of its certificate, or ``no site``."""
     try:
         return site_in(certificate)
     except LinkError:

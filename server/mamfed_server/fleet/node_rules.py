@@ -1,9 +1,9 @@
 """What a node may do once Flower has checked its signature.
 
 These rules are an ASGI middleware inside Flower's app, between the check of the signature and the
-handlers: they see the one message that Flower has parsed, of a node that is who it says. A node may
-read the objects of requests to itself, and reply to those. Anything else looks as if it did not
-exist. Replies are kept in ``exchanges.py`` and never reach Flower's shared stores.
+handlers: they see the one message that Flower has parsed, from a node whose signature was right. A
+node may read the objects of requests to itself, and reply to those requests. Anything else looks as
+if it did not exist. Replies are kept in ``exchanges.py`` and never reach Flower's shared stores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mamfed_server.fleet.superlink import SuperLink
 logger = logging.getLogger(__name__)
 
 VERIFIED = "mamfed.verified"
-"""Key in a request's scope of a function to call once the node's signature is known to be right."""
+"""Key in a request's scope; its value is called once the node's signature was found right."""
 OBJECT_ID = re.compile(r"[0-9a-f]{64}")
 REQUEST, RESPONSE = "protobuf_request", "protobuf_response"
 """Where Flower 1.41-1.42 keeps a parsed request, and expects the answer, in a scope's state."""
@@ -46,7 +46,7 @@ class NodeRules:
     """The rules, for the nodes of one SuperLink."""
 
     def __init__(self, app: App, *, link: SuperLink) -> None:
-        """Stand before Flower's handlers.
+        """Put the rules before Flower's handlers.
 
         Args:
             app: Flower's handlers.
@@ -106,7 +106,7 @@ class NodeRules:
         if about.src_node_id != node_id:
             raise RequestDenied(400, "the message was pushed in another site's name")
         if about.message_id != tree.object_id:
-            raise RequestDenied(400, "the object tree is of another message")
+            raise RequestDenied(400, "the object tree belongs to another message")
         objects = self._objects_of(tree)
         begun = None
         if about.run_id == self._link.run_id:

@@ -4,7 +4,7 @@ The checks, in this order: a certificate of this federation's CA (TLS, ``listene
 sites need, exactly, with each header once (``canonical.py``); compatible versions; the registry
 (the site is known and not revoked, and the certificate's node key is the one that signs Flower's
 requests); a body within the size and time limits. Flower then checks the signature, and
-``node_rules.py`` what the node may do; only then is anything recorded of the site. Every other
+``node_rules.py`` what the node may do; only then is anything recorded about the site. Every other
 request is answered with one line of JSON.
 """
 
@@ -139,7 +139,7 @@ class RequestGuard:
             await send_denial(send, denied)
 
     async def _admit(self, request: CanonicalRequest, peer: bytes | None) -> str:
-        """Return the site that sends a request, as far as that is known without its signature."""
+        """Return the site that seems to send a request: its signature is not checked yet."""
         if peer is None:
             raise RequestDenied(403, "the request came without a client certificate")
         if request.route is HEALTH:
