@@ -26,6 +26,7 @@ from flwr.app import Context, Error, Message
 from mamfed_client.node.flower_compat import (
     AcquireTaskRequest,
     HeartbeatSender,
+    ObjectPushError,
     RuntimeHttpClient,
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -187,7 +188,13 @@ class Worker:
         reply, outcome = self._reply(message, context, bundle.hash_str), SubStatus.COMPLETED
         if reply.has_error():
             outcome = SubStatus.FAILED
-        push_message(client, reply, context)
+        try:
+            push_message(client, reply, context)
+        except ObjectPushError:
+            # Flower's client sends a part again when the answer to it was late; the node, which has
+            # the part by then, does not take it. Now only what is missing is sent.
+            logger.warning("the node did not take a part of the answer; it gets the answer again")
+            push_message(client, reply, context)
         push_task_output(client, context, outcome, "")
 
     def _reply(self, message: Message, context: Context, bundle: str) -> Message:
@@ -291,6 +298,8 @@ def main() -> None:
         sys.exit(STARTS_OVER)
     except KeyboardInterrupt:
         logger.warning("a task's lease expired")
+    except ObjectPushError:
+        logger.error("the node does not take the answer, so the worker starts over")
     sys.exit(STARTS_OVER)
 
 

@@ -23,6 +23,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.error import FlowerError
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPushError,
     pull_and_inflate_object_from_tree,
     pull_objects,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "FlowerError",
     "HeartbeatSender",
     "NodeStateFactory",
+    "ObjectPushError",
     "ObjectStoreFactory",
     "ProtobufCall",
     "ProtobufRequestContext",
@@ -128,6 +130,7 @@ PARTS: tuple[FlowerPart, ...] = (
         "initial_backoff backoff_cap max_tries_per_object",
     ),
     ("flwr.supernode.runtime.run_clientapp", "push_message", "client message context"),
+    ("flwr.supercore.inflatable.inflatable_utils", "ObjectPushError", ""),
     (
         "flwr.supernode.runtime.run_clientapp",
         "push_task_output",

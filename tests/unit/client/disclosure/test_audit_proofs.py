@@ -11,6 +11,7 @@ from mamfed_client.disclosure.audit_report import verify, vouched
 from mamfed_client.disclosure.countersignatures import Countersignatures, seals_path_of
 from mamfed_common.errors import AuditError
 from mamfed_common.protocol.versions import AUDIT_SEAL_HEADER
+from mamfed_common.security.audit_seal import AuditSeal
 from mamfed_common.security.keys import new_ec_key
 from mamfed_server.fleet.countersigning import Countersigner
 
@@ -128,6 +129,17 @@ def test_a_coordinator_that_signs_nonsense_or_nothing_harms_nothing(path, header
     seals.keep(header)
     assert not seals_path_of(path).exists()
     assert seals.header() == f"1 {read_head(path).sha256}"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"site": "there"}, {"count": 2}, {"sha256": "b" * 64}, {"time": "2026-01-02T00:00:00Z"}],
+)
+def test_a_seal_is_over_each_of_its_facts(changed):
+    facts = {"site": "here", "count": 1, "sha256": "a" * 64, "time": "2026-01-01T00:00:00Z"}
+    seal = AuditSeal(**facts).signed_by(COORDINATOR)
+    assert seal.is_signed(KEYS.coordinator)
+    assert not seal.model_copy(update=changed).is_signed(KEYS.coordinator)
 
 
 def test_another_site_s_signature_is_not_taken(path, coordinator):

@@ -128,6 +128,41 @@ def test_the_text_of_a_failure_stays_at_home(coordinator, home, processes, tiny_
     assert "SECRET^NAME" in worker.log.read_text()
 
 
+TWICE = """
+import logging
+from pathlib import Path
+from mamfed_client.node import executor
+from mamfed_client.node.flower_compat import RuntimeHttpClient, set_worker_arrival
+from mamfed_client.site.settings import SiteHome
+push, late = RuntimeHttpClient.PushObject, []
+def push_again_once(client, request):
+    answer = push(client, request)
+    if not late:
+        late.append(request)
+        answer = push(client, request)
+    return answer
+RuntimeHttpClient.PushObject = push_again_once
+logging.basicConfig()
+set_worker_arrival(executor.ARRIVAL)
+home = SiteHome(Path({home!r}))
+progress = executor.Progress(home)
+executor.Worker(home, executor.installed_handler(home, progress), progress).run()
+"""
+
+
+def test_a_part_that_the_node_got_twice_does_not_cost_the_answer(
+    coordinator, home, processes, tiny_plan
+):
+    """On a busy machine, Flower's client repeats a request whose answer comes late."""
+    processes.module("node", home)
+    worker = processes.code(home, TWICE.format(home=str(home.path)))
+    reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
+    assert unpack_body(reply.content, SiteDescription).site == "here"
+    log = worker.log.read_text()
+    assert "it gets the answer again" in log
+    assert "Traceback" not in log
+
+
 def test_a_worker_without_a_node_waits_a_while_and_ends(home):
     worker = Worker(home, None, Progress(home))
     worker._patience_seconds = 0.3
