@@ -152,6 +152,13 @@ def prepare(
 def describe(
     out: Annotated[Path, typer.Option(help="JSON file to write, for the coordinator.")],
     home: Home = Path("."),
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plan that is to come: count each part too, as it divides the patients. A table "
+            "that says each patient's part needs none."
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="The content may leave; do not ask.")] = False,
 ) -> None:
     """Write this site's data in signed counts, before there is a plan, for you to send by hand.
@@ -163,13 +170,14 @@ def describe(
     """
     from mamfed_client.disclosure.survey import describe_site, lines_of, release_survey
     from mamfed_client.site.settings import load_site_settings
+    from mamfed_common.plan import read_plan
     from mamfed_common.runtime.output_checks import check_file
     from mamfed_common.security.survey import is_survey
 
     site_home = checked_home(home)
     check_file(out, is_survey, "survey")
     settings = load_site_settings(site_home)
-    survey = describe_site(settings)
+    survey = describe_site(settings, None if plan is None else read_plan(plan))
     for line in lines_of(survey):
         typer.echo(line)
     confirm("May this leave your site, as a file that you send to the coordinator?", yes=yes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +17,29 @@ import numpy.typing as npt
 from mamfed_client.disclosure.audit_log import AuditLog
 from mamfed_client.disclosure.patients_behind import is_too_few
 from mamfed_client.disclosure.release import OTHER_VENDOR, known_vendor
-from mamfed_client.preparation.cohort import read_images
+from mamfed_client.preparation.cohort import parts_of, read_images
 from mamfed_client.preparation.ingest import AcceptedImage
+from mamfed_client.preparation.patient_split import declared_parts
 from mamfed_client.preparation.prepare_row import CHECK_SIZE
 from mamfed_client.preparation.sample_store import StoredSample
+from mamfed_client.preparation.site_data import division_of
 from mamfed_client.site.identity import load_node_key, load_welcome
 from mamfed_client.site.settings import SiteHome, SiteSettings
-from mamfed_common.domain import PURPOSES
+from mamfed_common.domain import PARTS, PURPOSES, Part
 from mamfed_common.errors import SetupError
+from mamfed_common.plan import TrainingPlan
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.terminal import reading_progress
 from mamfed_common.runtime.wording import counted
-from mamfed_common.security.survey import MEASURES, Cell, Figure, Measure, Medium, Survey
+from mamfed_common.security.survey import (
+    MEASURES,
+    PART_WORDS,
+    Cell,
+    Figure,
+    Measure,
+    Medium,
+    Survey,
+)
 
 MEASURED = 500
 """Most images that are opened, drawn from all: enough for quartiles."""
@@ -39,8 +50,6 @@ TONES: dict[int, Measure] = {
     5: "tone_5", 25: "tone_25", 50: "tone_50", 75: "tone_75", 95: "tone_95"
 }  # fmt: skip
 
-Key = TypeVar("Key")
-
 
 class _Image(NamedTuple):
     """An image with the data set it is of, whose numbers of patients may also be another's."""
@@ -49,6 +58,7 @@ class _Image(NamedTuple):
     layout: str
     case: AcceptedImage
     entry: StoredSample
+    part: Part | None = None
 
     @property
     def patient(self) -> tuple[str, str]:
@@ -59,13 +69,18 @@ class _Image(NamedTuple):
         return known_vendor(self.case.row.vendor or "unknown")
 
 
-def describe_site(settings: SiteSettings) -> Survey:
+def describe_site(settings: SiteSettings, plan: TrainingPlan | None = None) -> Survey:
     """Count and measure a site's usable images; the survey is not signed yet.
+
+    Args:
+        settings: The site's.
+        plan: Draws the parts of patients whose table does not say them; None: only tables do.
 
     Raises:
         DataError: A data set cannot be used.
+        OutputError: A prepared folder, which keeps its parts, cannot be written.
     """
-    minimum, images = settings.policy.min_patients_to_report, _read(settings)
+    minimum, images = settings.policy.min_patients_to_report, _read(settings, plan)
     groups = {
         "uses": _grouped(images, lambda image: image.case.purposes),
         "makers": _grouped(images, lambda image: [image.maker]),
@@ -76,11 +91,15 @@ def describe_site(settings: SiteSettings) -> Survey:
     values = _measured(images)
     figures = {m: f for m, each in values.items() if (f := _figure(each, minimum))}
     kept = sum(len(groups[name]) - len(cells[name]) for name in groups)
+    divided = _divided(groups["uses"])
+    parts = {use: _cells(each, minimum) for use, each in divided.items()}
+    kept += sum(len(divided[use]) - len(parts[use]) for use in divided)
     return Survey.model_validate(
         {
             "site": settings.name,
             "minimum": minimum,
             **cells,
+            "parts": {use: each for use, each in parts.items() if each},
             "measures": figures,
             "withheld": kept + len(values) - len(figures),
         }
@@ -120,6 +139,11 @@ def lines_of(survey: Survey) -> Iterator[str]:
         for name, cell in cells.items():
             images, patients = counted(cell.images, "image"), counted(cell.patients, "patient")
             yield f"{title} {name.replace('_', ' ')}: {patients}, {images} at least"
+    for purpose, by_part in survey.parts.items():
+        told = (
+            f"{PART_WORDS[p]} {counted(cell.patients, 'patient')}" for p, cell in by_part.items()
+        )
+        yield f"{purpose.replace('_', ' ')} by part: {', '.join(told)} at least"
     for measure, figure in survey.measures.items():
         quartiles = "quartiles stay here"
         if figure.quartiles:
@@ -132,14 +156,29 @@ def lines_of(survey: Survey) -> Iterator[str]:
     )
 
 
-def _read(settings: SiteSettings) -> list[_Image]:
-    site, images = settings.site(), []
+def _read(settings: SiteSettings, plan: TrainingPlan | None) -> list[_Image]:
+    site, images = settings.site(), list[_Image]()
     for name, folder in site.cohorts:
         intake, found = read_images(
             name, folder, size=CHECK_SIZE, cache_dir=site.cache, key_path=site.key_path
         )
-        images += [_Image(name, intake.layout, case, entry) for case, entry in found]
+        parts = declared_parts(intake.statements) or {}
+        if not parts and plan is not None:
+            usable = [case for case, _ in found]
+            parts = parts_of(name, folder, intake, usable, *division_of(plan))
+        images += [
+            _Image(name, intake.layout, case, entry, parts.get(case.row.patient_id))
+            for case, entry in found
+        ]
     return images
+
+
+def _divided(uses: Mapping[str, Sequence[_Image]]) -> dict[str, dict[str, list[_Image]]]:
+    """Group the images of each use by part; nothing if the part of an image is not known."""
+    if any(image.part is None for group in uses.values() for image in group):
+        return {}
+    found = {use: _grouped(group, lambda image: [str(image.part)]) for use, group in uses.items()}
+    return {use: {part: by[part] for part in PARTS if part in by} for use, by in found.items()}
 
 
 def _receiver(home: SiteHome) -> str:

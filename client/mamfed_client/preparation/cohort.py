@@ -161,7 +161,7 @@ def load_cohort(
         intake, store = _ingest_raw(name, folder, size, cache_dir, progress)
     print_lines([f"{name}: {note}" for note in intake.notes] if progress else ())
     usable = _usable_images(folder, intake)
-    parts = _parts(name, folder, intake, usable, seed, val_fraction, test_fraction, fold)
+    parts = parts_of(name, folder, intake, usable, seed, val_fraction, test_fraction, fold)
     images = [SplitImage(c, parts[c.row.patient_id], _entry(store, c, folder)) for c in usable]
     return Cohort(name, tuple(images), intake, _counts(intake, images))
 
@@ -188,7 +188,7 @@ def read_images(
     return intake, [(c, _entry(store, c, folder)) for c in _usable_images(folder, intake)]
 
 
-def _parts(
+def parts_of(
     name: str,
     folder: Path,
     intake: Intake,
@@ -198,7 +198,10 @@ def _parts(
     test_fraction: float,
     fold: tuple[int, int] | None,
 ) -> dict[str, Part]:
-    """Return each patient's part: declared in the table, stored with the folder, or drawn."""
+    """Return each patient's part: declared in the table, stored with the folder, or drawn.
+
+    The arguments and errors are those of :func:`load_cohort`.
+    """
 
     def draw(patients: frozenset[str]) -> dict[str, Part]:
         groups = [group & patients for group in patient_strata(usable)]

@@ -83,6 +83,13 @@ class SiteData:
         return [image for stored in samples for image in stored.images]
 
 
+def division_of(plan: TrainingPlan) -> tuple[int, float, float, tuple[int, int] | None]:
+    """Return what divides patients: seed, fractions of validation and test, fold of folds."""
+    split = plan.evaluation
+    fold = (split.fold, split.folds) if split.folds else None
+    return split.split_seed, split.validation_fraction, split.test_fraction, fold
+
+
 def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> SiteData:
     """Load a site's cohorts for a plan; each combination is loaded once per process.
 
@@ -94,9 +101,8 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
     Raises:
         DataError: A cohort cannot be used, or one trains on images that another one tests.
     """
-    split = plan.evaluation
-    fold = (split.fold, split.folds) if split.folds else None
-    division = (split.split_seed, split.validation_fraction, split.test_fraction, fold)
+    division = division_of(plan)
+    seed, val_fraction, test_fraction, fold = division
     key = (site, plan.image_size, *division)
     if key not in _loaded:
         cohorts = [
@@ -104,9 +110,9 @@ def load_site(site: Site, plan: TrainingPlan, *, progress: bool = False) -> Site
                 name,
                 folder,
                 size=plan.image_size,
-                seed=split.split_seed,
-                val_fraction=split.validation_fraction,
-                test_fraction=split.test_fraction,
+                seed=seed,
+                val_fraction=val_fraction,
+                test_fraction=test_fraction,
                 fold=fold,
                 cache_dir=site.cache,
                 key_path=site.key_path,

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.hashes import SHA384
 from pydantic import AfterValidator, Field
 
-from mamfed_common.config import SITE_NAME, Config, printable
-from mamfed_common.domain import Count, Purpose
+from mamfed_common.config import SITE_NAME, Config, ExtensibleConfig, printable
+from mamfed_common.domain import Count, Part, Purpose
 from mamfed_common.errors import SetupError
 from mamfed_common.runtime.documents import read_json
 from mamfed_common.runtime.file_kinds import FileKind, expecting
@@ -53,6 +53,7 @@ MEASURES: dict[Measure, str] = {
     "tone_95": "tone that 95 % of the breast is darker than",
 }
 """What is measured, in words; tones are of prepared images, on which tissue is bright."""
+PART_WORDS: dict[Part, str] = {"train": "training", "val": "validation", "test": "test"}
 
 _Value = Annotated[float, Field(ge=0, le=LARGEST_SITE)]
 _Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
@@ -82,7 +83,7 @@ class Figure(Config):
     quartiles: tuple[_Value, _Value, _Value] | None = None
 
 
-class Survey(Config):
+class Survey(ExtensibleConfig):
     """A site's data in counts: no date, no name but the site's, no path, no patient.
 
     Attributes:
@@ -90,6 +91,7 @@ class Survey(Config):
         site: The site's name.
         minimum: Fewest patients behind a figure (``policy.min_patients_to_report``).
         uses: Images by the use that they have in training; benign ones are without malignancy too.
+        parts: The same by part, where the table says each patient's part or a plan draws it.
         makers: Usable images by maker of the unit, from a fixed list.
         views: Usable images by view.
         media: Usable images by what they were taken with.
@@ -98,10 +100,13 @@ class Survey(Config):
         signature: ECDSA with SHA-384 by the node key over :meth:`signed_bytes`, base64.
     """
 
+    OMITTED: ClassVar[frozenset[str]] = frozenset({"parts"})
+
     format: Literal["mamfed survey 1"] = "mamfed survey 1"
     site: str = Field(pattern=SITE_NAME)
     minimum: int = Field(ge=1, le=LARGEST_SITE)
     uses: dict[Purpose, Cell]
+    parts: dict[Purpose, dict[Part, Cell]] = Field(default={})
     makers: Cells
     views: Cells
     media: dict[Medium, Cell]

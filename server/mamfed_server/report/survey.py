@@ -8,10 +8,12 @@ from typing import Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mamfed_common.domain import PARTS, PURPOSES
 from mamfed_common.metrics.small_numbers import FEW_PATIENTS, UNEVEN
+from mamfed_common.plan import EvaluationPlan
 from mamfed_common.runtime.files import write_atomic
 from mamfed_common.runtime.wording import counted
-from mamfed_common.security.survey import MEASURES, Measure, Survey
+from mamfed_common.security.survey import MEASURES, PART_WORDS, Measure, Survey
 
 FEW_IN_ALL = 100
 """Malignant patients of all sites below which a gain is hard to tell from chance: a test part of a
@@ -37,6 +39,7 @@ def judge(surveys: Sequence[Survey]) -> list[Statement]:
     """Return what the surveys say, the verdict first."""
     points = [
         *_enough(surveys),
+        *_validation(surveys),
         *_spacing(surveys),
         *_media(surveys),
         *_makers(surveys),
@@ -73,6 +76,8 @@ def write_page(surveys: Sequence[Survey], out: Path) -> None:
         surveys=surveys,
         statements=judge(surveys),
         titles=MEASURES,
+        divided=[p for p in PURPOSES if any(p in survey.parts for survey in surveys)],
+        part_words={part: PART_WORDS[part] for part in PARTS},
         groups=[
             (title, sorted({name for survey in surveys for name in getattr(survey, key)}), key)
             for key, title in (
@@ -119,6 +124,30 @@ def _enough(surveys: Sequence[Survey]) -> Iterator[Statement]:
     else:
         yield Statement(
             "ok", f"At least {total} patients with a malignant outline in all ({told})."
+        )
+
+
+def _validation(surveys: Sequence[Survey]) -> Iterator[Statement]:
+    """Say which sites have too few validation patients, by their parts or the default plan's."""
+    share = EvaluationPlan().validation_fraction
+    for survey in surveys:
+        if not malignant(survey):  # said already
+            continue
+        known = survey.parts.get("malignant")
+        least = max(FEW_PATIENTS, survey.minimum)
+        many = known["val"].patients if known and "val" in known else 0
+        many = many if survey.parts else int(share * malignant(survey))
+        if many >= least:
+            continue
+        found = f"{many} or more" if many else "none, or too few to tell"
+        if not survey.parts:
+            found = f"about {many} or more, if a plan keeps {share:.0%} as by default"
+        yield Statement(
+            "warning",
+            f"{survey.site} has too few patients for validation: with a malignant outline {found}; "
+            f"scores over fewer than {least} stay there (policy.min_patients_to_report) or say "
+            "little, so the other sites choose the round and the threshold. A larger "
+            "evaluation.validation_fraction in the plan helps.",
         )
 
 

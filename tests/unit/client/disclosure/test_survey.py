@@ -1,6 +1,8 @@
 """``mamfed-client data describe``: what a site says of its data before there is a plan."""
 
 import json
+import re
+import shutil
 import stat
 
 import pytest
@@ -48,6 +50,67 @@ def test_counts_are_rounded_down_and_small_ones_stay(home, tmp_path):
     assert survey.measures["rows"].quartiles is None  # fewer than four times the minimum
     assert 0 < survey.measures["tone_5"].mean < survey.measures["tone_95"].mean <= 1
     assert 0 < survey.measures["breast_share"].mean < 1
+
+
+def _allow(home, minimum):
+    path = home.settings_path
+    text, found = re.subn(
+        r"min_patients_to_report: \d+", f"min_patients_to_report: {minimum}", path.read_text()
+    )
+    assert found == 1
+    path.write_text(text)
+
+
+def test_a_plan_divides_the_patients_and_small_parts_stay(home, tmp_path, tiny_plan):
+    out, plan = tmp_path / "a.survey.json", tmp_path / "plan.yaml"
+    plan.write_text(tiny_plan.to_yaml())
+    _allow(home, 2)
+    output = ok(_describe(home, out, "--plan", plan, "--yes")).output
+    survey = read_survey(out)
+    cells = survey.parts["malignant"]
+    assert {part: cell.patients for part, cell in cells.items()} == {
+        "train": 8,
+        "val": 2,
+        "test": 2,
+    }
+    assert all(cell.images == 2 * cell.patients for cell in cells.values())
+    assert "malignant by part: training 8 patients, validation 2 patients" in output
+    assert survey.is_signed(load_node_key(home).public_key())
+    _allow(home, 3)
+    before = survey.withheld
+    ok(_describe(home, out, "--plan", plan, "--yes"))
+    assert read_survey(out).parts["malignant"].keys() == {"train"}
+    assert read_survey(out).withheld > before
+
+
+def test_without_a_plan_or_a_split_column_there_are_no_parts(home, tmp_path):
+    out = tmp_path / "a.survey.json"
+    _allow(home, 1)
+    ok(_describe(home, out, "--yes"))
+    assert read_survey(out).parts == {}
+    assert "parts" not in json.loads(out.read_text())
+
+
+def test_a_split_column_needs_no_plan(tmp_path, data):
+    folder = tmp_path / "split"
+    shutil.copytree(data, folder)
+    header, *rows = (folder / "labels.csv").read_text().splitlines()
+    patients = list(dict.fromkeys(_patient(header, row) for row in rows))
+    parts = {p: "val" if place % 3 == 0 else "train" for place, p in enumerate(patients)}
+    table = [f"{header},split", *(f"{row},{parts[_patient(header, row)]}" for row in rows)]
+    (folder / "labels.csv").write_text("\n".join(table) + "\n")
+    ok(run_client("init", tmp_path / "a", "--name", "a", "--data", folder))
+    home, out = SiteHome(tmp_path / "a"), tmp_path / "a.survey.json"
+    _allow(home, 1)
+    ok(_describe(home, out, "--yes"))
+    found = read_survey(out).parts
+    assert found["malignant"].keys() == {"train", "val"}
+    told = sum(cell.patients for cell in found["malignant"].values())
+    assert told == read_survey(out).uses["malignant"].patients
+
+
+def _patient(header, row):
+    return dict(zip(header.split(","), row.split(","), strict=True))["patient_id"]
 
 
 def test_all_of_it_is_shown_signed_and_in_the_audit_log(home, tmp_path):

@@ -23,7 +23,7 @@ def _figure(mean):
     return {"patients": 50, "mean": mean, "quartiles": [mean, mean, mean]}
 
 
-def values(name, *, malignant=50, maker="GE", medium="digital", spacing=0.1, tone=0.4):
+def values(name, *, malignant=80, parts=None, maker="GE", medium="digital", spacing=0.1, tone=0.4):
     many = _cell(malignant)
     measures = {"rows": 3300, "tone_25": tone - 0.1, "tone_50": tone, "tone_75": tone + 0.1}
     if spacing:
@@ -32,6 +32,7 @@ def values(name, *, malignant=50, maker="GE", medium="digital", spacing=0.1, ton
         "site": name,
         "minimum": 10,
         "uses": {"malignant": many} if malignant else {},
+        **({"parts": {"malignant": {p: _cell(n) for p, n in parts.items()}}} if parts else {}),
         "makers": {maker: many},
         "views": {"CC": many},
         "media": {medium: many},
@@ -87,7 +88,7 @@ def test_like_sites_can_train_together(federation):
     result = federation.survey()
     assert result.exit_code == 0
     assert result.output.splitlines()[0] == "ok: a, b and c can train together."
-    assert "At least 150 patients with a malignant outline in all (a 50, b 50 and c 50)" in (
+    assert "At least 240 patients with a malignant outline in all (a 80, b 80 and c 80)" in (
         result.output
     )
     assert {level for level, _ in federation.statements()} == {"ok"}
@@ -98,6 +99,8 @@ def test_like_sites_can_train_together(federation):
     [
         ({"malignant": 0}, ("c is too small", "none, or too few to tell")),
         ({"malignant": 2000}, ("Shares are unlike", "c 4000", "max_share_ratio")),
+        ({"malignant": 50}, ("c has too few patients for validation", "about 7 or more", "15%")),
+        ({"parts": {"train": 60, "test": 20}}, ("c has too few", "none, or too few to tell")),
         ({"spacing": 0.05}, ("Pixel spacings are unlike", "a 0.1", "c 0.05")),
         ({"spacing": None}, ("No pixel spacing of c",)),
         ({"maker": "Hologic"}, ("different makers", "a GE", "c Hologic")),
@@ -110,6 +113,26 @@ def test_what_differs_is_said_with_its_numbers(federation, changes, words):
     assert not _warns(federation, *words)
     federation.write("c", **changes)
     assert _warns(federation, *words)
+
+
+def test_parts_that_a_site_tells_decide_over_the_default_plan(federation):
+    for name in "abc":
+        federation.write(name, malignant=40, parts={"train": 20, "val": 10, "test": 10})
+    assert not _warns(federation, "too few patients for validation")
+    page = federation.path / "survey.html"
+    federation.survey("--html", page)
+    text = page.read_text()
+    assert "Patients and images by part: malignant" in text
+    assert '<th scope="col">validation</th>' in text
+    assert "10 (20)" in text
+
+
+def test_a_site_of_few_validation_patients_is_named_with_the_reason(federation):
+    federation.write("c", malignant=50, parts={"train": 30})
+    level, text = federation.statements()[0]
+    assert (level, text) == ("warning", "a, b and c can train together; read what to mind below.")
+    assert _warns(federation, "c has too few", "policy.min_patients_to_report")
+    assert not _warns(federation, "a has too few")
 
 
 def test_sites_without_enough_patients_cannot_train(federation):
@@ -204,7 +227,7 @@ def test_the_page_has_statements_and_tables_and_needs_no_script(federation):
     assert f"page: {page}" in result.output
     text = page.read_text()
     assert "a, b and c can train together" in text
-    assert "50 (100)" in text
+    assert "80 (160)" in text
     assert "&lt;b&gt;Acme&lt;/b&gt;" in text
     assert "<script" not in text
     assert "default-src 'none'" in text
