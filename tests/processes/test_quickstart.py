@@ -130,7 +130,10 @@ def coordinator(tmp_path, programs):
         port = probe.getsockname()[1]
     here = f"--host 127.0.0.1 --bind 127.0.0.1 --port {port}"
     person = Terminal(
-        programs, tmp_path / "coordinator", ROOT, **{"--host mamfed.example.org": here}
+        programs,
+        tmp_path / "coordinator",
+        ROOT,
+        **{"breast-federation": f"breast-federation {here}"},
     )
     yield person
     person.stop()
@@ -166,6 +169,13 @@ def test_every_command_of_a_quick_start_is_marked_for_this_test():
         )
 
 
+def test_the_pages_of_the_wheel_find_their_assets_without_leaving_this_machine(programs):
+    lines = wheel.check_pages(programs.parent)
+    assert [line.partition(":")[0] for line in lines] == [
+        "mamfed-server dashboard", "mamfed-client dashboard",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("page", "until", "sites"),
     [("site.md", "site starts", 1), ("coordinator.md", "coordinator starts", 3)],
@@ -179,6 +189,14 @@ def test_a_quick_start_counts_its_commands_right(page, until, sites):
             break
     (section,) = QUICK_START.findall((ROOT / "docs" / page).read_text())
     assert f" {counted} commands until " in section
+
+
+@pytest.mark.parametrize(("page", "most"), [("site.md", 7), ("coordinator.md", 6)])
+def test_a_quick_start_counts_its_decisions_right(page, most):
+    (section,) = QUICK_START.findall((ROOT / "docs" / page).read_text())
+    number, listed = re.search(r"make\s+(\d+) decisions: (.*?)\.\s", section, re.S).groups()
+    decisions = re.split(r",\s+(?:and\s+)?", listed)
+    assert sum(3 if each.startswith("three ") else 1 for each in decisions) == int(number) <= most
 
 
 def test_a_coordinator_and_three_hospitals_follow_their_quick_starts_to_a_trained_model(

@@ -22,7 +22,10 @@ def init(
     ] = "",
     host: Annotated[
         list[str] | None,
-        typer.Option(help="Name or address at which sites reach this server; may be repeated."),
+        typer.Option(
+            help="Name or address at which sites reach this server; may be repeated.",
+            show_default="this machine's full name, where it has one",
+        ),
     ] = None,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9443,
     bind: Annotated[str, typer.Option(help="Local address to listen on.")] = "0.0.0.0",
@@ -47,10 +50,13 @@ def init(
         from mamfed_server.cli.guided import answers
 
         name, host, port, bind, contact = answers(name, host or [], port, bind, contact)
+    home = ServerHome(folder)
+    if not host:
+        is_known = home.settings_path.exists()
+        host = list(load_settings(home).hosts) if is_known else own_names()
     for option, given in (("--name", name), ("--host", host)):
         if not given:
             raise typer.BadParameter(f"missing option {option}, or --guided", param_hint=option)
-    home = ServerHome(folder)
     values = {"name": name, "hosts": host, "port": port, "bind": bind, "contact": contact}
     wanted = validated(ServerSettings, values, "mamfed-server init")
     private_directory(folder)
@@ -61,7 +67,16 @@ def init(
         created = _create_missing(home, wanted)
         for private in (home.sites, home.runs, home.logs):
             private_directory(private)
-    _print_result(home, created, load_settings(home) != wanted)
+    _print_result(home, created, load_settings(home), wanted)
+
+
+def own_names() -> list[str]:
+    """Return this machine's full name, by which other machines may reach it; empty: it has none."""
+    import socket
+
+    name = socket.getfqdn().rstrip(".").lower()
+    is_full = "." in name and not name.startswith("localhost.") and not name[-1].isdigit()
+    return [name] if is_full and not name.endswith((".arpa", ".local")) else []
 
 
 def _create_missing(home: ServerHome, wanted: ServerSettings) -> dict[str, bool]:
@@ -98,7 +113,9 @@ def _create_plan(path: Path) -> bool:
     return True
 
 
-def _print_result(home: ServerHome, created: dict[str, bool], differs: bool) -> None:
+def _print_result(
+    home: ServerHome, created: dict[str, bool], kept: ServerSettings, wanted: ServerSettings
+) -> None:
     from mamfed_server.admission.approval import own_fingerprint
     from mamfed_server.admission.certificate_authority import (
         load_authority,
@@ -111,8 +128,9 @@ def _print_result(home: ServerHome, created: dict[str, bool], differs: bool) -> 
     typer.echo(f"authority valid until: {authority.not_valid_after_utc:%Y-%m-%d}")
     end = load_server_certificate(home).not_valid_after_utc
     typer.echo(f"server certificate valid until: {end:%Y-%m-%d}")
+    typer.echo(f"sites reach this server at: {' or '.join(kept.hosts)}, port {kept.port}")
     typer.echo(f"fingerprint of address, authority and plan key: {own_fingerprint(home)}")
-    if differs:
+    if kept != wanted:
         console().print(
             f"warning: {home.settings_path} was kept and differs from these options; to change it, "
             "edit the file and run: mamfed-server sites rotate",

@@ -66,6 +66,35 @@ def test_init_after_a_kill_makes_what_is_missing(tmp_path):
     load_settings(home)
 
 
+def _init_without_host(path, monkeypatch, own_name):
+    monkeypatch.setattr("socket.getfqdn", lambda: own_name)
+    return CliRunner().invoke(app, ["init", str(path), "--name", "North"])
+
+
+def test_without_a_host_it_is_this_machine_s_full_name_and_init_says_so(tmp_path, monkeypatch):
+    output = _init_without_host(tmp_path / "c", monkeypatch, "FL.clinic.example.").output
+    assert "sites reach this server at: fl.clinic.example, port 9443" in output
+    assert load_settings(ServerHome(tmp_path / "c")).hosts == ("fl.clinic.example",)
+
+
+@pytest.mark.parametrize(
+    "own_name",
+    ["localhost", "localhost.localdomain", "fl", "10.0.0.3", "1.0.0.127.in-addr.arpa", "fl.local"],
+)
+def test_a_name_that_no_other_machine_knows_is_no_host(tmp_path, monkeypatch, own_name):
+    result = _init_without_host(tmp_path / "c", monkeypatch, own_name)
+    assert result.exit_code == 2
+    assert "--host" in result.output
+    assert not (tmp_path / "c").exists()
+
+
+def test_init_again_without_a_host_keeps_the_one_there_is(tmp_path, monkeypatch):
+    _init(tmp_path / "c")
+    output = _init_without_host(tmp_path / "c", monkeypatch, "fl.clinic.example").output
+    assert "sites reach this server at: localhost, port 9443" in output
+    assert "differs from these options" not in output
+
+
 @pytest.mark.parametrize("name", ["ca_key", "plan_key"])
 def test_init_does_not_replace_a_lost_key_that_sites_trust(tmp_path, name):
     _init(tmp_path / "c")
