@@ -1,9 +1,11 @@
-"""What the coordinator's page costs a run: rounds with it and without it, in turn.
+"""What a live page costs a run: rounds with it and without it, in turn.
 
-Usage: python -m benchmarks.federation.dashboard_cost --rounds 24
+Usage: python -m benchmarks.federation.dashboard_cost --page coordinator --rounds 24
+Usage: python -m benchmarks.federation.dashboard_cost --page site --rounds 24
 
-One federation of three phantom hospitals on this machine. In every other round the page's process
-is stopped by SIGSTOP; in the rounds between, two open pages read its stream.
+One federation of three phantom hospitals on this machine; the page is the coordinator's or that of
+one site. In every other round the page's process is stopped by SIGSTOP; in the rounds between, two
+open pages read its stream.
 """
 
 from __future__ import annotations
@@ -30,22 +32,26 @@ PAGES = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=24)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--page", choices=("coordinator", "site"), default="coordinator")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         phantoms = write_phantoms(Path(folder) / "phantoms", benign=4, malignant=8)
         with Deployment(Path(folder) / "federation", phantoms) as federation:
-            with_page, without = _measure(federation, phantoms, rounds)
+            with_page, without = _measure(federation, phantoms, given.rounds, given.page)
     for name, seconds in (("with the page", with_page), ("without", without)):
         spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
         print(f"a round {name}: median {median(seconds):.3f} s ({spread}, {len(seconds)} rounds)")
     print(f"ratio of medians: {median(with_page) / median(without):.3f}")
 
 
-def _measure(federation, names, rounds: int) -> tuple[list[float], list[float]]:
+def _measure(federation, names, rounds: int, role: str) -> tuple[list[float], list[float]]:
     plan = federation.folder / "plan.yaml"
     plan.write_text(small_plan(pretraining=0, finetuning=rounds + 2).to_yaml())
-    home = federation.server_home
-    federation.start("page", "mamfed-server", "dashboard", "--home", home, "--port", free_port())
+    if role == "site":
+        program, home = "mamfed-client", federation.site_home(min(names))
+    else:
+        program, home = "mamfed-server", federation.server_home
+    federation.start("page", program, "dashboard", "--home", home, "--port", free_port())
     wait_until((home / "dashboard.url").exists, "the page can be opened")
     address = (home / "dashboard.url").read_text().strip()
     threading.Thread(target=_look, args=(address,), daemon=True).start()

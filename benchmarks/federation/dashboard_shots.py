@@ -1,6 +1,8 @@
-"""Pictures of the coordinator's page: a home as a desk and a phone show it.
+r"""Pictures of the live pages: a coordinator's or a site's home as a desk and a phone show it.
 
 Usage: python -m benchmarks.federation.dashboard_shots HOME docs/images
+Usage: python -m benchmarks.federation.dashboard_shots SITE_HOME docs/images --role site \
+    --page /=site-now --page /left=site-left
 """
 
 from __future__ import annotations
@@ -18,17 +20,20 @@ PATIENCE_S = 120.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("home", type=Path, help="a coordinator's home; best while a run goes on")
+    parser.add_argument("home", type=Path, help="a home; best while a run goes on")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--page", default="/", help="address on the page")
-    parser.add_argument("--name", default="dashboard")
+    parser.add_argument("--role", choices=("server", "site"), default="server")
+    parser.add_argument(
+        "--page", action="append", help="address on the page, and the picture's name: /=dashboard"
+    )
     chosen = parser.parse_args()
-    program = Path(sys.executable).with_name("mamfed-server")
+    name = "mamfed-client" if chosen.role == "site" else "mamfed-server"
+    program = Path(sys.executable).with_name(name)
     command = [str(program), "dashboard", "--home", str(chosen.home), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            _shoot(server.stdout.readline().strip(), chosen)
+            _shoot(server.stdout.readline().split()[-1], chosen)
         finally:
             server.terminate()
 
@@ -43,13 +48,15 @@ def _shoot(address: str, chosen: argparse.Namespace) -> None:
         page = context.new_page()
         page.goto(address)
         base = page.url.rstrip("/")
-        for width, height in SIZES.items():
-            page.set_viewport_size({"width": width, "height": height})
-            page.goto(base + chosen.page)
-            time.sleep(3)  # charts, and one message of the stream
-            path = chosen.out / f"{chosen.name}-{width}.png"
-            page.screenshot(path=path, full_page=True)
-            print(path)
+        for where in chosen.page or ["/=dashboard"]:
+            at, _, name = where.rpartition("=")
+            for width, height in SIZES.items():
+                page.set_viewport_size({"width": width, "height": height})
+                page.goto(base + at)
+                time.sleep(3)  # charts, and one message of the stream
+                path = chosen.out / f"{name}-{width}.png"
+                page.screenshot(path=path, full_page=True)
+                print(path)
         browser.close()
 
 
