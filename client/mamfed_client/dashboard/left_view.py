@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from mamfed_client.dashboard.value_words import value_words
 from mamfed_client.disclosure.answered import AnsweredQuestions
 from mamfed_client.disclosure.audit_entry import Entry
 from mamfed_client.disclosure.audit_log import read_record
@@ -129,7 +130,9 @@ def line_of(entry: Entry) -> LeftLine:
             f"{_plain(what)} of {counted(n, 'patient')}"
             for what, n in (entry.patients or {}).items()
         ),
-        withheld=tuple(f"{_plain(name)}: {why}" for name, why in (entry.withheld or {}).items()),
+        withheld=tuple(
+            f"{value_words(name)}: {why}" for name, why in (entry.withheld or {}).items()
+        ),
         refused=entry.kind == "fault",
     )
 
@@ -146,7 +149,7 @@ def _what(entry: Entry) -> str:
     where = f"{entry.stage} round {entry.round}"
     if entry.kind == "train":
         arrays = counted(len(entry.weights), "array")
-        return f"Weights trained in {where}: {arrays}{again}"
+        return f"Weights of the network, trained in {where}: {arrays} of numbers{again}"
     model = "the personal model" if entry.model == "personal" else "the shared model"
     patients = f" on {PARTS[entry.part]}" if entry.part else ""
     return f"Scores of {model}{patients}, {where}{again}"
@@ -157,7 +160,7 @@ def _values(entry: Entry) -> Iterator[str]:
         if name != "fault":
             shown = _in_words(value)
             cut = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]} ..."
-            yield f"{_plain(name)}: {cut}"
+            yield f"{value_words(name)}: {cut}"
 
 
 def _in_words(value: object) -> str:
@@ -187,7 +190,12 @@ def _intact(summary: AuditSummary) -> str:
     if not proofs.countersigned:
         return f"{text}; the coordinator countersigned none yet."
     last = proofs.countersigned[-1]
-    return f"{text}; the coordinator countersigned up to line {last.count} at {last.time}."
+    return f"{text}; the coordinator countersigned up to line {last.count} at {_clock(last.time)}."
+
+
+def _clock(time: str) -> str:
+    """Return a time of the log as a person writes it."""
+    return f"{time.replace('T', ' ').replace('Z', '')} UTC"
 
 
 def _budgets(home: SiteHome, policy: Policy) -> Iterator[Budget]:
@@ -195,7 +203,9 @@ def _budgets(home: SiteHome, policy: Policy) -> Iterator[Budget]:
     key = "policy.bounds.max_{}_a_year"
     yield Budget("rounds trained", spent.rounds, bounds.max_rounds_a_year, key.format("rounds"))
     yield Budget("scores sent", spent.scores, bounds.max_scores_a_year, key.format("scores"))
-    yield Budget("splits scored", spent.splits, bounds.max_splits_a_year, key.format("splits"))
+    yield Budget(
+        "divisions of patients scored", spent.splits, bounds.max_splits_a_year, key.format("splits")
+    )
 
 
 def _privacy(home: SiteHome, policy: Policy) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from mamfed_client.dashboard.value_words import value_words
 from mamfed_client.disclosure.plan_admission import (
     BoundCheck,
     PlanStatus,
@@ -128,8 +129,8 @@ def _release(policy: Policy) -> Iterator[str]:
         yield "Nothing may leave: policy.release is empty."
         return
     whole = "every array" if "*" in arrays else f"the arrays {', '.join(arrays) or 'none'}"
-    values = ", ".join(name.replace("_", " ") for name in metrics) or "none"
-    yield f"Of the model {whole} may leave, and of values {values}."
+    yield f"Of the network's weights, {whole} may leave. These are numbers; none is an image."
+    yield f"Of other values: {', '.join(map(value_words, metrics)) or 'none'}."
     yield (
         f"No result rests on fewer than {counted(policy.min_patients_to_report, 'patient')}, and "
         f"no round trains on fewer than {policy.min_patients_a_round} (or half of this site's)."

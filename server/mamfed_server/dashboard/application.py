@@ -52,6 +52,7 @@ def serve_dashboard(
     name = load_settings(home).name
     look = Look(f"{name}: coordinator", "server", (*NAV, NAV_LOG))
     pages = Pages("mamfed_server.dashboard", look)
+    pages.environment.globals["zone"] = datetime.now().astimezone().tzname()
     run = RunPage(home, pages, every_seconds)
     routes = [
         Route("/", run.show),
@@ -90,7 +91,8 @@ class RunPage:
         return {
             "run": part("run_panel.html.j2", run=run),
             "decisions": part(
-                "decisions_panel.html.j2", decisions=decisions(home, status, run, entries, now)
+                "decisions_panel.html.j2",
+                decisions=decisions(home, status, run, entries, now, sites),
             ),
             "sites": part("sites_panel.html.j2", sites=sites),
             "numbers": part("numbers_panel.html.j2", curves=curves),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from mamfed_common.security.enrolment import EnrolmentRequest, read_request
 from mamfed_server.admission.certificate_authority import load_server_certificate
 from mamfed_server.admission.registry import SiteEntry
 from mamfed_server.dashboard.run_view import RunView
-from mamfed_server.dashboard.site_states import WARN_DAYS
+from mamfed_server.dashboard.site_states import WARN_DAYS, SiteView
 from mamfed_server.service.status import CoordinatorStatus
 from mamfed_server.settings import ServerHome
 
@@ -77,6 +77,7 @@ def decisions(
     run: RunView,
     entries: Mapping[str, SiteEntry],
     now: datetime,
+    sites: Sequence[SiteView] = (),
 ) -> list[Decision]:
     """Return everything that waits for a person, most urgent first."""
     result = []
@@ -85,6 +86,7 @@ def decisions(
         result.append(Decision(text, f"/resume?run={run.name}", "Resume"))
     elif run.can == "stop" and run.headline.startswith("Paused"):
         result.append(Decision("The run is paused until enough sites are back; phone them."))
+    result += [_help(site, entries.get(site.site)) for site in sites if site.level == "failed"]
     for site, facts in sorted((status.server_facts.get("twins") or {}).items()):
         since = facts.get("since", "")
         text = f"{site} answers from two processes since {since}: ask it to stop one of them."
@@ -96,6 +98,14 @@ def decisions(
             text = f"{request.site} asks to take part: compare its fingerprint by phone."
             result.append(Decision(text, f"/sites/approve?request={name}", "Look at it"))
     return result + _certificates(home, entries, now)
+
+
+def _help(site: SiteView, entry: SiteEntry | None) -> Decision:
+    """Say whom to phone about a site that does not take part."""
+    contact = entry.contact if entry else ""
+    phone = f"Phone it: {contact}." if contact else "Phone it; its request named no contact."
+    state = f"{site.site}: {site.state[:1].lower()}{site.state[1:]}, {site.detail}"
+    return Decision(f"{state}. {phone}", f"/log?site={site.site}", "What happened")
 
 
 def _certificates(

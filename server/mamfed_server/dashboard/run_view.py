@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from mamfed_common.plan import Stage
-from mamfed_common.runtime.wording import counted
+from mamfed_common.runtime.wording import counted, span
 from mamfed_server.dashboard.site_states import SiteView, is_stale, waiting_phase
 from mamfed_server.run.state import RunState, RunStatus, stage_needs
 from mamfed_server.run_folder.event_log import local_time
@@ -88,11 +88,8 @@ def _headline(
     if (phase := waiting_phase(run)) is not None:
         word = "Paused until sites come back" if phase["event"] == "paused" else "Waiting for sites"
         return "warning", word, _sentence(stage_needs(phase))
-    return _bad_sites(sites), _doing(run), ""
-
-
-def _bad_sites(sites: Sequence[SiteView]) -> str:
-    return "warning" if any(site.level in ("failed", "warning") for site in sites) else "ok"
+    bad = [f"{site.site} ({site.state})" for site in sites if site.level in ("failed", "warning")]
+    return "warning" if bad else "ok", _doing(run), f"Not well: {', '.join(bad)}." if bad else ""
 
 
 def _doing(run: RunStatus) -> str:
@@ -122,7 +119,8 @@ def _end(run: RunStatus, now: datetime) -> str:
     ends = run.ends_at(now)
     if ends is None:
         return "known after the first rounds"
-    return f"about {local_time(max(ends, now + timedelta(minutes=1)).isoformat())}"
+    ends = max(ends, now + timedelta(minutes=1))
+    return f"about {local_time(ends.isoformat())}, in {span((ends - now).total_seconds())}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,5 +1,5 @@
 // Draws each chart from the data-series of the element that its data-from names, as often as that
-// changes. A cross moves over the points; the legend shows the values there.
+// changes. A cross moves over the points; the legend shows the values there, else the latest ones.
 "use strict";
 (() => {
   const drawn = new Map();
@@ -17,6 +17,9 @@
   function short(value) {
     return value == null ? "–" : String(Number(value.toPrecision(3)));
   }
+  function showLatest(plot) {
+    if (plot.cursor.idx == null) plot.setLegend({ idx: plot.data[0].length - 1 });
+  }
   function options(data, width) {
     const series = data.series.map((each, index) => {
       const stroke = each.main ? colour("--ink") : colour(`--c${index % 6}`);
@@ -31,9 +34,13 @@
       width, height: 240, legend: { live: true }, cursor: { drag: { x: false, y: false } },
       scales: { x: { time: false }, y: { range: data.range ? () => data.range : undefined } },
       axes: [
-        { ...axis(36), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+        {
+          ...axis(36), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+          label: data.label || "round", labelSize: 18, labelFont: "12px system-ui, sans-serif",
+        },
         { ...axis(52), values: (_, ticks) => ticks.map(short) },
       ],
+      hooks: { ready: [showLatest], setCursor: [showLatest] },
       series: [{ label: data.label || "round", value: (_, value) => short(value) }, ...series],
     };
   }
@@ -48,6 +55,7 @@
     const names = data.series.map((each) => each.label).join("\n");
     if (before && before.names === names && !again && data.x.length < 40) {
       before.plot.setData(values);
+      showLatest(before.plot);
       drawn.set(chart, { ...before, text });
       return;
     }

@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from mamfed_client.dashboard.models_view import models_view, verdict
 from mamfed_client.dashboard.plans_view import decide, plans_view
 from mamfed_client.dashboard.snapshot import SiteReader
 from mamfed_client.dashboard.studies_view import check_predictions, page, studies_view
+from mamfed_client.dashboard.value_words import VALUE_WORDS
 from mamfed_client.dashboard.work_view import work_view
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
+from mamfed_client.site.policy import MetricName
 from mamfed_client.site.status import Task, update_status
 from mamfed_common.errors import SetupError
 from mamfed_common.metrics.bootstrap import patient_bootstrap
@@ -52,6 +55,10 @@ class TestData:
             data_view(home)
 
 
+def test_every_value_that_a_policy_can_release_has_words():
+    assert VALUE_WORDS.keys() == set(get_args(MetricName))
+
+
 class TestPlans:
     def test_one_that_waits_is_told_in_words_beside_each_bound(self, home, arrived):
         (plan,) = plans_view(home).plans
@@ -62,7 +69,8 @@ class TestPlans:
 
     def test_what_may_leave_is_told_with_it(self, home):
         assert plans_view(home).release == (
-            "Of the model every array may leave, and of values counts, num examples.",
+            "Of the network's weights, every array may leave. These are numbers; none is an image.",
+            "Of other values: counts that describe the data, numbers of training images.",
             "No result rests on fewer than 10 patients, and no round trains on fewer than 10 "
             "(or half of this site's).",
         )
@@ -164,10 +172,13 @@ class TestLeft:
         fault, train, describe = left_view(home).lines
         assert fault.refused
         assert fault.what.startswith("No answer, only code 112: ")
-        assert train.what == "Weights trained in finetuning round 2: 0 arrays"
-        assert train.values == ("loss: 0.3126", "num examples: 40")
+        assert (
+            train.what
+            == "Weights of the network, trained in finetuning round 2: 0 arrays of numbers"
+        )
+        assert train.values == ("mean training loss: 0.3126", "numbers of training images: 40")
         assert train.behind == "train of 12 patients"
-        assert train.withheld == ("dice: <b>4 patients</b>, 10 are needed",)
+        assert train.withheld == ("mean Dice: <b>4 patients</b>, 10 are needed",)
         assert describe.what == "Counts that describe the data"
 
     def test_a_changed_log_is_not_shown_as_if_it_were_true(self, home, left):

@@ -15,6 +15,7 @@ from tests.unit.server.sites import Sites, run
 from mamfed_common.plan import Stage
 from mamfed_common.security.enrolment import write_document
 from mamfed_common.web.pages import Look, Pages
+from mamfed_server.admission.approval import approve
 from mamfed_server.admission.registry import load_sites
 from mamfed_server.dashboard import application, event_view
 from mamfed_server.dashboard.application import RunPage
@@ -155,6 +156,24 @@ def test_an_interrupted_run_and_a_request_wait_for_a_person(home, tmp_path):
     assert "bad.json" in texts[1]
     later = decisions(home, status, view, {}, now + timedelta(days=380))
     assert any("certificate ends in" in decision.text for decision in later)
+
+
+def test_a_silent_site_waits_for_a_person_who_is_told_whom_to_phone(home, tmp_path):
+    now = datetime.now(UTC)
+    approve(home, request_of(new_site(tmp_path / "bea"), "bea", "Dr Bea, 12"), replace=False)
+    for contact in ("Phone it: Dr Bea, 12.", "Phone it; its request named no contact."):
+        contacts(home, now, ada=1, bea=11, cleo=1)
+        with worked_on(home.runs / "first"):
+            status, entries = read_status(home), load_sites(home)
+            sites = site_views(home, status, entries, now)
+            view = run_view(status, sites, now)
+            found = decisions(home, status, view, entries, now, sites)
+        assert [decision.button for decision in found] == ["What happened"]
+        assert found[0].text.startswith("bea: silent, since ")
+        assert found[0].text.endswith(contact)
+        assert found[0].address == "/log?site=bea"
+        assert view.explanation == "Not well: bea (Silent)."
+        (home.path / "sites" / "bea.json").unlink(missing_ok=True)
 
 
 def test_a_log_goes_on_where_a_page_was_and_starts_anew_with_another_run(home):
