@@ -80,6 +80,19 @@ def test_the_example_settings_and_plan_are_read(tmp_path):
     assert plan.federation.min_sites >= 3
 
 
+def test_what_the_examples_leave_commented_out_is_read_too(tmp_path):
+    """A line that begins with ``#`` and one space is a comment, any other a setting."""
+    for name in ("server.yaml", "site.yaml"):
+        text = (DEPLOY / "examples" / name).read_text()
+        (tmp_path / name).write_text(re.sub(r"^#(?! \S)", "", text, flags=re.M))
+    for settings in (load_settings(ServerHome(tmp_path)), load_site_settings(SiteHome(tmp_path))):
+        assert settings.metrics_port in (9464, 9465)
+        assert all((settings.notify.webhook, settings.notify.email, settings.notify.command))
+        defaults = type(settings.notify)()
+        for key in ("gone_minutes", "certificate_days", "disk_free_gib"):
+            assert getattr(settings.notify, key) == getattr(defaults, key)
+
+
 def test_the_example_site_takes_the_example_plan(tmp_path):
     """By its bounds: a reader who copies both is not refused."""
     shutil.copy(DEPLOY / "examples/site.yaml", tmp_path)

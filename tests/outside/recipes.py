@@ -301,6 +301,7 @@ TESTED_ELSEWHERE = {
     "mamfed-client pacs check": "tests/processes/test_archive.py",
     "mamfed-client pacs pull": "tests/processes/test_archive.py",
     "mamfed-client pacs send": "tests/processes/test_archive.py",
+    "mamfed-client password": "tests/unit/common/web/test_passwords.py",
     "mamfed-server dashboard": "tests/processes/test_dashboard.py",
     "mamfed-server notify test": "tests/unit/server/service/test_notices.py",
     "mamfed-server password": "tests/unit/server/dashboard/test_password.py",

@@ -1,4 +1,4 @@
-"""``mamfed-client dashboard``."""
+"""``mamfed-client dashboard`` and ``mamfed-client password``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from mamfed_client.cli.options import Home, OutputFormat, checked_home
 from mamfed_common.runtime.terminal import Format, console
+from mamfed_common.web.password_command import register_password
 
 LOCK = ".dashboard.lock"
 
@@ -34,7 +35,7 @@ def dashboard(
     cert: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     password_file: Annotated[
-        Path | None, typer.Option(help="Who may sign in, by name and password.")
+        Path | None, typer.Option(help="Who may sign in; mamfed-client password writes it.")
     ] = None,
     browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")
@@ -82,3 +83,9 @@ def dashboard(
     listen = Listen(host, port, password_file, cert, key)
     with exclusive_lock(site.path / LOCK, "this site's page", leaves_file=False):
         serve(shown.pages, shown.routes(), listen, site.path, say)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.command()(dashboard)
+    register_password(app, "mamfed-client")

@@ -31,7 +31,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 enrol.register(app)
 node.register(app)
-app.command()(dashboard.dashboard)
+dashboard.register(app)
 app.add_typer(plan.app, name="plan")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")

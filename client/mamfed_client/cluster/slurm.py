@@ -20,7 +20,7 @@ from mamfed_client.cluster.queues import JobState
 from mamfed_client.site.executor_settings import ExecutorSettings
 from mamfed_common.errors import JobError, SetupError
 from mamfed_common.runtime import threads
-from mamfed_common.runtime.child_processes import ask_process, module_command
+from mamfed_common.runtime.child_processes import ask_process, last_line, module_command
 from mamfed_common.runtime.optional_packages import check_installed
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class SlurmQueue:
         try:
             job = executor._submit_command(shlex.join([*program, str(folder.path)]))
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            raise JobError(f"Slurm refuses the job: {_last_line(str(error))}") from None
+            raise JobError(f"Slurm refuses the job: {last_line(str(error))}") from None
         return str(job.job_id)
 
     def state(self, folder: JobFolder, submission: Submission) -> JobState:
@@ -149,10 +149,5 @@ def _ask(*argv: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise JobError(f"{argv[0]}: {type(error).__name__}") from None
     if done.returncode:
-        raise JobError(_last_line(done.stderr) or f"{argv[0]} ended with code {done.returncode}")
+        raise JobError(last_line(done.stderr) or f"{argv[0]} ended with code {done.returncode}")
     return done.stdout
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import smtplib
 import ssl
 import stat
@@ -24,7 +23,7 @@ from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.notify.notice import LONGEST, Notice, one_line
 from mamfed_common.notify.settings import Email, Notify, Webhook
 from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
-from mamfed_common.runtime.child_processes import start_process
+from mamfed_common.runtime.child_processes import ask_process
 from mamfed_common.runtime.files import reason
 from mamfed_common.runtime.places import expanded
 
@@ -141,21 +140,22 @@ def _command(notify: Notify, notice: Notice, source: str, home: Path) -> str:
     argv = notify.command
     assert argv is not None
     program = Path(argv[0]).name
-    try:
-        process = start_process(argv, folder=home, env=_environment(notice), stdin=subprocess.PIPE)
-    except OSError as error:
-        raise LinkError(f"{program}: cannot be started: {reason(Path(argv[0]), error)}") from None
     document = json.dumps(notice.document(source)) + "\n"
     try:
-        process.communicate(document.encode(), timeout=COMMAND_SECONDS)
+        done = ask_process(
+            argv,
+            COMMAND_SECONDS,
+            text=document,
+            is_heard=False,
+            folder=home,
+            env=_environment(notice),
+        )
+    except OSError as error:
+        raise LinkError(f"{program}: cannot be started: {reason(Path(argv[0]), error)}") from None
     except subprocess.TimeoutExpired:
         raise LinkError(f"{program}: did not end within {COMMAND_SECONDS:g} s, killed") from None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode:
-        raise LinkError(f"{program}: ended with exit code {process.returncode}, expected 0")
+    if done.returncode:
+        raise LinkError(f"{program}: ended with exit code {done.returncode}, expected 0")
     return f"{program} ended with exit code 0"
 
 

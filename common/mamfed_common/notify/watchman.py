@@ -15,10 +15,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from mamfed_common.errors import MamfedError
 from mamfed_common.notify.notice import Notice
 from mamfed_common.notify.settings import Notify
+from mamfed_common.runtime import terminal
 from mamfed_common.runtime.child_processes import module_command, start_process
 from mamfed_common.runtime.files import os_error_line, refusal_words
 from mamfed_common.runtime.lifeline import LIFELINE, hold_lifeline, open_lifeline
@@ -31,6 +33,23 @@ LOOPBACK = "127.0.0.1"
 LAST_SECONDS = 20.0
 """Longest time that the end of ``start`` waits for the last notices."""
 Collect = Callable[[], Iterable["Metric"]]
+H = TypeVar("H")
+"""A home: a site's or a coordinator's."""
+
+
+class Watched(Protocol):
+    """What the watchman reads of ``site.yaml`` or ``server.yaml``."""
+
+    @property
+    def notify(self) -> Notify:
+        """Who is told."""
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Port of this machine for metrics; None: none."""
+
+    def source(self) -> str:
+        """Return who sends the notices."""
 
 
 @contextmanager
@@ -86,6 +105,37 @@ def run_watchman(
         Watcher(notify, home, source, notices, _say).watch(stopping)
     else:
         stopping.wait()
+
+
+def watch_home(
+    home_of: Callable[[Path], H],
+    load: Callable[[H], Watched],
+    notices: Callable[[H, Notify], Iterable[Notice]],
+    metrics: Callable[[H], Iterable[Metric]],
+) -> None:
+    """Be the watchman of the home that the command line names.
+
+    Args:
+        home_of: Makes a home of its folder.
+        load: Reads its settings.
+        notices: Returns the notices that hold now.
+        metrics: Returns the metrics of now.
+    """
+    terminal.set_environment()
+    path = Path(sys.argv[1])
+    home = home_of(path)
+    try:
+        settings = load(home)
+    except MamfedError as error:
+        sys.exit(f"notify and metrics are off: {error}")
+    run_watchman(
+        settings.notify,
+        settings.metrics_port,
+        path,
+        settings.source(),
+        lambda: notices(home, settings.notify),
+        lambda: metrics(home),
+    )
 
 
 def _start(argv: Sequence[str], home: Path, lifeline: int) -> subprocess.Popen[bytes]:

@@ -18,6 +18,8 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Keeps the current folder off the import path of a child and its children (Python 3.11)."""
 
 Stream = IO[bytes] | int
+LONGEST_LINE = 1000
+"""Most characters that are quoted of what a process said."""
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:
@@ -83,14 +85,19 @@ def ask_process(
     argv: Sequence[str],
     seconds: float,
     *,
+    text: str = "",
+    is_heard: bool = True,
     folder: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a process to its end and return what it printed; it reads nothing.
+    """Run a process to its end and return what it printed.
 
     Args:
         argv: Its command line.
         seconds: How long it may take; it is killed then, with its children.
+        text: What it reads from its standard input.
+        is_heard: Whether what it prints is returned. Otherwise it goes nowhere, and a child that
+            outlives the process is not waited for.
         folder: As in :func:`start_process`.
         env: Its environment; None means that of this process.
 
@@ -98,18 +105,29 @@ def ask_process(
         OSError: It cannot be started.
         TimeoutExpired: It took too long.
     """
+    output = subprocess.PIPE if is_heard else subprocess.DEVNULL
     process = start_process(
         argv,
         folder=folder,
         env=os.environ if env is None else env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE if text else subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
     )
     try:
-        printed, said = process.communicate(timeout=seconds)
+        printed, said = process.communicate(text.encode() if text else None, timeout=seconds)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    words = (text.decode(errors="replace") for text in (printed, said))
+    words = ((heard or b"").decode(errors="replace") for heard in (printed, said))
     return subprocess.CompletedProcess(argv, process.returncode, *words)
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not blank of what a process said; empty if there is none.
+
+    It is without ``error: ``, which one of our own commands puts before it.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ")[:LONGEST_LINE] if lines else ""

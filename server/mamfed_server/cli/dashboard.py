@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mamfed_common.web.password_command import register_password
 from mamfed_server.cli.options import Home
 
 PORT = 8787
@@ -58,27 +59,7 @@ def dashboard(
     serve_dashboard(ServerHome(home), listen, every, typer.echo)
 
 
-def password(
-    file: Annotated[Path, typer.Argument(help="The password file, created if necessary (0600).")],
-    name: Annotated[str, typer.Argument(help="Who may sign in.")],
-) -> None:
-    """Set a person's password for the page; it is asked for, or read from standard input.
-
-    mamfed-server password passwords anna
-    """
-    import sys
-
-    from mamfed_common.web.passwords import set_password
-
-    if sys.stdin.isatty():
-        secret = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        secret = sys.stdin.readline(4096).rstrip("\n")
-    is_new = set_password(file, name, secret)
-    typer.echo(f"{file}: {name} {'added' if is_new else 'has a new password'}")
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    for command in (dashboard, password):
-        app.command()(command)
+    app.command()(dashboard)
+    register_password(app, "mamfed-server")

@@ -16,7 +16,7 @@ from time import monotonic, sleep
 from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.runtime.bounded import STATE_BYTES, parse_json, read_bytes
 from mamfed_common.runtime.child_log import ChildLog
-from mamfed_common.runtime.child_processes import ask_process, start_process
+from mamfed_common.runtime.child_processes import ask_process, last_line, start_process
 from mamfed_common.runtime.files import private_directory
 from mamfed_common.runtime.lock import holder, stop
 from mamfed_common.runtime.process_supervisor import child_environment
@@ -139,7 +139,7 @@ def start_run(home: ServerHome, who: str, arguments: tuple[str, ...], **facts: s
     """
     done = _run(home, (*arguments, "--dry-run"), CHECK_SECONDS) if "start" in arguments else None
     if done is not None and done.returncode:
-        raise MamfedError(_last_line(done.stderr))
+        raise MamfedError(_why(done.stderr))
     log = private_directory(home.logs) / START_LOG
     ChildLog(log).close()  # creates it, readable by its owner alone
     offset = log.stat().st_size
@@ -155,9 +155,7 @@ def start_run(home: ServerHome, who: str, arguments: tuple[str, ...], **facts: s
     deadline = monotonic() + REFUSED_SECONDS
     while monotonic() < deadline:
         if child.poll():
-            raise MamfedError(
-                _last_line(read_bytes(log, STATE_BYTES)[offset:].decode(errors="replace"))
-            )
+            raise MamfedError(_why(read_bytes(log, STATE_BYTES)[offset:].decode(errors="replace")))
         if holder(home.lock) is not None:
             break
         sleep(0.2)
@@ -172,7 +170,7 @@ def run_command(home: ServerHome, who: str, action: str, arguments: tuple[str, .
     """
     done = _run(home, arguments, EXPORT_SECONDS)
     if done.returncode:
-        raise MamfedError(_last_line(done.stderr))
+        raise MamfedError(_why(done.stderr))
     write_down(home, who, action, command=" ".join(arguments[:2]))
     return done.stdout
 
@@ -190,9 +188,8 @@ def _run(
         ) from None
 
 
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return (lines[-1] if lines else "it ended without a word").removeprefix("error: ")
+def _why(text: str) -> str:
+    return last_line(text) or "it ended without a word"
 
 
 def _stop(lock: Path) -> None:

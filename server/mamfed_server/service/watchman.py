@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-from mamfed_common.errors import MamfedError
-from mamfed_common.notify.watchman import run_watchman
-from mamfed_common.runtime import terminal
+from mamfed_common.notify.watchman import watch_home
 from mamfed_server.service.metrics import metrics
 from mamfed_server.service.notices import notices
 from mamfed_server.settings import ServerHome, load_settings
 
-
-def main() -> None:
-    """Watch the home that the command line names."""
-    terminal.set_environment()
-    home = ServerHome(Path(sys.argv[1]))
-    try:
-        settings = load_settings(home)
-    except MamfedError as error:
-        sys.exit(f"notify and metrics are off: {error}")
-    run_watchman(
-        settings.notify,
-        settings.metrics_port,
-        home.path,
-        settings.source(),
-        lambda: notices(home, settings.notify),
-        lambda: metrics(home),
-    )
-
-
 if __name__ == "__main__":
-    main()
+    watch_home(ServerHome, load_settings, notices, metrics)

@@ -4,10 +4,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
-from mamfed_common.runtime.child_processes import module_command, start_process
+from mamfed_common.runtime.child_processes import (
+    ask_process,
+    last_line,
+    module_command,
+    start_process,
+)
 
 SHOW = "import calendar, os, sys; print(calendar.__file__); print(os.getcwd()); print(sys.path[0])"
 
@@ -58,3 +64,51 @@ def test_one_place_starts_processes():
         if "subprocess.Popen(" in (text := path.read_text()) or "subprocess.run(" in text
     ]
     assert found == ["common/mamfed_common/runtime/child_processes.py"]
+
+
+def test_it_reads_what_it_is_given():
+    done = ask_process(("/bin/cat",), 30, text="für Anna\n")
+    assert (done.returncode, done.stdout) == (0, "für Anna\n")
+
+
+def test_without_a_text_it_reads_nothing():
+    assert ask_process(("/bin/cat",), 30).stdout == ""
+
+
+def test_one_that_reads_nothing_of_a_long_text_is_no_error():
+    assert ask_process(("/bin/true",), 30, text="x" * 1_000_000).returncode == 0
+
+
+def test_who_is_not_heard_may_leave_a_child_behind():
+    """A command that tells in the background is not waited for."""
+    begun = monotonic()
+    done = ask_process(("/bin/sh", "-c", "echo said; sleep 20 &"), 15, is_heard=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert monotonic() - begun < 10
+
+
+def test_one_that_takes_too_long_is_killed_with_its_children(tmp_path):
+    words = f"sleep 60 & echo $! >{tmp_path}/pid; wait"
+    with pytest.raises(subprocess.TimeoutExpired):
+        ask_process(("/bin/sh", "-c", words), 1, text="x", is_heard=False)
+    child, until = int((tmp_path / "pid").read_text()), monotonic() + 10
+    while Path(f"/proc/{child}/stat").exists() and _state(child) not in "ZX":
+        assert monotonic() < until
+        sleep(0.05)
+
+
+def _state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("", ""),
+        (" \n\n", ""),
+        ("first\n  error: it is full \n\n", "it is full"),
+        ("x" * 5000, "x" * 1000),
+    ],
+)
+def test_the_last_line_of_what_a_process_said(said, line):
+    assert last_line(said) == line

@@ -2,7 +2,9 @@
 
 import ssl
 import stat
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ from starlette.routing import Route
 from tests.unit.common.web.served import served
 
 from mamfed_common.errors import LinkError, SetupError
+from mamfed_common.runtime.child_processes import ask_process
 from mamfed_common.web import passwords
 from mamfed_common.web.application import TRIES
 from mamfed_common.web.pages import Look, Pages
@@ -137,3 +140,15 @@ def test_a_port_in_use_is_one_line(tmp_path):
         with pytest.raises(LinkError, match="choose another --port"):
             with prepare(PAGES, ROUTES, taken, tmp_path):
                 pass
+
+
+@pytest.mark.parametrize("program", ["mamfed-client", "mamfed-server"])
+def test_both_programs_write_a_password_file(tmp_path, program):
+    command = Path(sys.executable).with_name(program)
+    argv = (str(command), "password", str(tmp_path / "p"), "anna")
+    done = ask_process(argv, 60, text=PASSWORD + "\n")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/p: anna added\n"), done.stderr
+    assert passwords.is_right(tmp_path / "p", "anna", PASSWORD)
+    done = ask_process(argv, 60, text="short\n")
+    assert done.returncode
+    assert "found 5 characters" in done.stderr
