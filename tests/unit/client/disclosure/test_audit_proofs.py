@@ -1,18 +1,27 @@
 """A log that is rewritten as a whole does not verify: site and coordinator sign it."""
 
 import json
+from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.unit.client.guarded import ALL, write_policy
+from typer.testing import CliRunner
 
+from mamfed_client.cli.main import app
 from mamfed_client.disclosure.audit_log import AuditLog, head_path_of, read_head
 from mamfed_client.disclosure.audit_proofs import AuditKeys
 from mamfed_client.disclosure.audit_report import verify, vouched
 from mamfed_client.disclosure.countersignatures import Countersignatures, seals_path_of
+from mamfed_client.disclosure.gate import open_gate
+from mamfed_client.site.settings import SiteHome
 from mamfed_common.errors import AuditError
+from mamfed_common.protocol.tasks import RefusalCode
 from mamfed_common.protocol.versions import AUDIT_SEAL_HEADER
+from mamfed_common.runtime.files import private_directory
 from mamfed_common.security.audit_seal import AuditSeal
-from mamfed_common.security.keys import new_ec_key
+from mamfed_common.security.enrolment import Welcome, write_document
+from mamfed_common.security.keys import new_ec_key, openssh_text, write_key
 from mamfed_server.fleet.countersigning import Countersigner
 
 COORDINATOR, SITE = Ed25519PrivateKey.generate(), new_ec_key()
@@ -105,6 +114,45 @@ def test_a_line_of_another_key_or_of_none_is_found_out(path):
     write(path, 2, key=None)
     with pytest.raises(AuditError, match="line 2 is not signed"):
         verify(path)
+
+
+@pytest.fixture
+def home(tmp_path):
+    """The home of a site that has joined."""
+    found = SiteHome(tmp_path / "home")
+    private_directory(found.keys)
+    write_key(found.node_key, SITE, openssh=True)
+    write_policy(found, ALL)
+    welcome = Welcome(
+        federation="fed",
+        site="here",
+        server="127.0.0.1:9443",
+        ca_certificate="none",
+        certificate="none",
+        plan_key=openssh_text(COORDINATOR.public_key()),
+    )
+    write_document(found.welcome, welcome)
+    return found
+
+
+def test_the_gate_of_a_home_signs_each_line_and_audit_verify_checks_it(home):
+    open_gate(home).release_code(RefusalCode.FAILED)
+    verify_of = partial(CliRunner().invoke, app, ["audit", "verify", "--home", str(home.path)])
+    assert "signed 1 of 1 line" in " ".join(verify_of().stdout.split())
+    write(home.audit, 2, key=new_ec_key())
+    error = verify_of().exception
+    assert isinstance(error, AuditError)
+    assert "line 2 is not signed by this site's key" in str(error)
+
+
+def test_audit_verify_knows_the_coordinator_of_its_home(home, coordinator):
+    write(home.audit, 1, 2)
+    exchange(home.audit, coordinator)
+    forget(home.audit)
+    write(home.audit, 1, 9)
+    error = CliRunner().invoke(app, ["audit", "verify", "--home", str(home.path)]).exception
+    assert isinstance(error, AuditError)
+    assert "countersigned another line 2" in str(error)
 
 
 def test_lines_of_older_versions_are_unsigned_and_stay_valid(path):
