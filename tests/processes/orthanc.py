@@ -54,7 +54,11 @@ class Orthanc:
         )  # fmt: skip
         assert self.holder.stdout.readline() == "up\n"
         self.process = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def inside(self, *command, **options):
         """Run a command in Orthanc's network."""
@@ -128,8 +132,12 @@ class Orthanc:
 
     def client(self, *words, **options):
         """Run mamfed-client in Orthanc's network."""
-        program = Path(sys.executable).with_name("mamfed-client")
-        return self.inside(program, *words, capture_output=True, text=True, timeout=600, **options)
+        return self.command("mamfed-client", *words, **options)
+
+    def command(self, program, *words, **options):
+        """Run a program of ours in Orthanc's network."""
+        path = Path(sys.executable).with_name(program)
+        return self.inside(path, *words, capture_output=True, text=True, timeout=600, **options)
 
 
 def write_home(folder: Path, **archive):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from tests.processes.orthanc import DICOM, HTTP, Orthanc, missing, write_home
+from tests.processes.orthanc import DICOM, HTTP, missing, write_home
 from tests.processes.phantoms import small_plan
 from tests.unit.client.prediction.conftest import save_model
 
-from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
+from mamfed_simulations.phantoms.vendors import VENDORS
 
 ABSENT = missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(ABSENT), reason=ABSENT)]
@@ -23,28 +23,9 @@ ALL = ("--from", "2000-01-01")
 IMAGES = 120
 
 
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory):
-    """Sixty studies of two images, of three vendors; archives know every object's modality."""
-    folder = tmp_path_factory.mktemp("phantoms")
-    for name, look in VENDORS.items():
-        write_cohort(folder / name, look, benign=30, malignant=10, seed=0, scale=0.1)
-    for file in folder.rglob("*.dcm"):
-        header = pydicom.dcmread(file)
-        header.Modality = "MG"
-        header.AccessionNumber = header.PatientID[3:]
-        header.save_as(file)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def archive(phantoms, tmp_path_factory):
-    archive = Orthanc(tmp_path_factory.mktemp("orthanc"))
-    try:
-        archive.store(sorted(phantoms.rglob("*.dcm")))
-        yield archive
-    finally:
-        archive.close()
+@pytest.fixture
+def phantoms(archive_phantoms):
+    return archive_phantoms
 
 
 @pytest.fixture

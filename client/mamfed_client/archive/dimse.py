@@ -5,7 +5,6 @@ Objects stay bytes as received: only the sandbox reads them.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
@@ -17,6 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from mamfed_client.archive import dimse_contexts as contexts
+from mamfed_client.archive.dimse_identifiers import count_of, failed, identifier, of, text_of
 from mamfed_client.archive.http import silence
 from mamfed_client.archive.objects import (
     MAX_FOUND,
@@ -36,7 +36,9 @@ from mamfed_client.site.archive_settings import DimseSettings
 from mamfed_common.errors import LinkError
 
 SUCCESS, PENDING = 0x0000, frozenset({0xFF00, 0xFF01})
-GONE = frozenset({0xA701, 0xA900, 0xC000})
+GONE = frozenset({0xA701, 0xA900})
+UNABLE = 0xC000
+"""Unable to process: some archives answer it for an object that they do not have."""
 
 
 class Dimse:
@@ -51,7 +53,7 @@ class Dimse:
         silence("pynetdicom")
         self.settings = settings
         self.where = f"DIMSE {settings.called} at {settings.host}:{settings.port}"
-        self._tls = tls_of(settings.tls, ssl.Purpose.SERVER_AUTH)
+        self._tls = tls_of(settings.tls)
         self._entity = AE(ae_title=settings.calling)
         self._entity.acse_timeout = self._entity.dimse_timeout = timeout_s
         self._entity.network_timeout = timeout_s
@@ -74,7 +76,7 @@ class Dimse:
 
     def studies(self, query: Query) -> Iterator[StudyFound]:
         """Yield the studies that match; they may hold other objects than mammograms."""
-        asked = _identifier(
+        asked = identifier(
             "STUDY",
             StudyInstanceUID=query.study,
             StudyDate=query.dates(),
@@ -83,14 +85,14 @@ class Dimse:
             ModalitiesInStudy=query.modality(),
         )
         for found in self._find(asked):
-            if uid := sound_uid(_text(found, "StudyInstanceUID")):
+            if uid := sound_uid(text_of(found, "StudyInstanceUID")):
                 yield StudyFound(
-                    uid, *(_text(found, k) for k in ("StudyDate", "PatientID", "AccessionNumber"))
+                    uid, *(text_of(found, k) for k in ("StudyDate", "PatientID", "AccessionNumber"))
                 )
 
     def series(self, study: str) -> Sequence[SeriesFound]:
         """Return the series of a study."""
-        asked = _identifier(
+        asked = identifier(
             "SERIES",
             StudyInstanceUID=study,
             SeriesInstanceUID="",
@@ -102,17 +104,17 @@ class Dimse:
             SeriesFound(
                 study,
                 uid,
-                _text(found, "Modality"),
-                _text(found, "Manufacturer"),
-                _count(found),
+                text_of(found, "Modality"),
+                text_of(found, "Manufacturer"),
+                count_of(found),
             )
             for found in self._find(asked)
-            if (uid := sound_uid(_text(found, "SeriesInstanceUID")))
+            if (uid := sound_uid(text_of(found, "SeriesInstanceUID")))
         ]
 
     def objects(self, series: SeriesFound) -> Sequence[ObjectFound]:
         """Return the objects of a series."""
-        asked = _identifier(
+        asked = identifier(
             "IMAGE",
             StudyInstanceUID=series.study,
             SeriesInstanceUID=series.uid,
@@ -120,9 +122,9 @@ class Dimse:
             SOPClassUID="",
         )
         return [
-            ObjectFound(uid, sound_uid(_text(found, "SOPClassUID")))
+            ObjectFound(uid, sound_uid(text_of(found, "SOPClassUID")))
             for found in self._find(asked)
-            if (uid := sound_uid(_text(found, "SOPInstanceUID")))
+            if (uid := sound_uid(text_of(found, "SOPInstanceUID")))
         ]
 
     def fetch(self, name: ObjectName) -> bytes:
@@ -134,7 +136,7 @@ class Dimse:
         """
         association = self._association("get", contexts.retrieval(), contexts.roles())
         self.receiver.expect(name.uid)
-        return self._received(association.send_c_get(of(name), contexts.GET), "C-GET")
+        return self._received(name, association.send_c_get(of(name), contexts.GET), "C-GET")
 
     def send(self, data: bytes) -> None:
         """Store an object by C-STORE, and check the archive's answer (PS3.4 B.2.3).
@@ -169,7 +171,9 @@ class Dimse:
             return "no C-GET; pull by DICOMweb or with --move"
         return "C-GET accepted"
 
-    def _received(self, answers: Iterator[tuple[Dataset, Dataset | None]], service: str) -> bytes:
+    def _received(
+        self, name: ObjectName, answers: Iterator[tuple[Dataset, Dataset | None]], service: str
+    ) -> bytes:
         """Read a retrieval's answers, and return what arrived (PS3.4 C.4.2, C.4.3).
 
         Raises:
@@ -185,7 +189,9 @@ class Dimse:
             return data
         if "Status" not in last:
             self._lost(service)
-        if last.Status in GONE or (last.Status == SUCCESS and not _failed(last)):
+        if last.Status in GONE or (last.Status == SUCCESS and not failed(last)):
+            raise ObjectGone
+        if last.Status >> 12 == UNABLE >> 12 and not self._has(name):
             raise ObjectGone
         if last.Status == 0xA801:
             raise LinkError(
@@ -193,6 +199,10 @@ class Dimse:
                 "its administrator must enter AE title, address and port"
             )
         raise ObjectRefused(f"{service} status {last.Status:#06x}")
+
+    def _has(self, name: ObjectName) -> bool:
+        """Ask whether the archive has an object."""
+        return next(self._find(of(name)), None) is not None
 
     def _find(self, asked: Dataset) -> Iterator[Dataset]:
         association = self._association("find", [build_context(contexts.FIND)])
@@ -228,6 +238,8 @@ class Dimse:
         known = self._open.get(purpose)
         if known is not None and known.is_established:
             return known
+        if self._tls is not None:
+            self._tls.failure = ""
         association = self._entity.associate(
             self.settings.host,
             self.settings.port,
@@ -253,41 +265,14 @@ class Dimse:
             )
         if association.acceptor.primitive is not None:  # accepted, but none of the contexts
             return LinkError(f"{self.where}: does not offer this service to this site")
+        if self._tls is not None and self._tls.failure:
+            return LinkError(f"{self.where}: {self._tls.failure}")
+        if association.requestor.address_info.port:  # connected, but that was all
+            doubt = "want TLS (archive.dimse.tls)" if self._tls is None else "trust this site"
+            return Unreachable(
+                f"{self.where}: answers nothing that DICOM knows; is the port right, and does it "
+                f"{doubt}?"
+            )
         return Unreachable(
-            f"{self.where}: cannot be reached, or TLS is not as set; is the archive up and the "
-            "port right?"
+            f"{self.where}: cannot be reached; is the archive up and the port right?"
         )
-
-
-def _failed(answer: Dataset) -> int:
-    return int(answer.get("NumberOfFailedSuboperations", 0) or 0)
-
-
-def of(name: ObjectName) -> Dataset:
-    """Return the identifier of one object for a retrieval (PS3.4 C.4.2.2)."""
-    return _identifier(
-        "IMAGE",
-        StudyInstanceUID=name.study,
-        SeriesInstanceUID=name.series,
-        SOPInstanceUID=name.uid,
-    )
-
-
-def _identifier(level: str, **keys: str | None) -> Dataset:
-    dataset = Dataset()
-    dataset.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def _text(found: Dataset, keyword: str) -> str:
-    try:
-        return str(found.get(keyword, "") or "")[:256]
-    except Exception:  # pydicom decodes on access, and an archive's values may be anything
-        return ""
-
-
-def _count(found: Dataset) -> int | None:
-    text = _text(found, "NumberOfSeriesRelatedInstances")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import stat
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from mamfed_client.archive.objects import Unreachable
+from mamfed_client.archive.tls import show, tls_error, trust, why
 from mamfed_client.site.archive_settings import DicomWebSettings
 from mamfed_common.errors import LinkError, SetupError
 from mamfed_common.runtime.bounded import IMAGE_BYTES, KEY_BYTES, read_bytes
@@ -67,7 +69,7 @@ def open_session(settings: DicomWebSettings) -> requests.Session:
     """Return a session that knows the credentials and whom to trust.
 
     Raises:
-        SetupError: The password, the token or the CA file cannot be used.
+        SetupError: The password, the token or a certificate cannot be used.
     """
     silence("dicomweb_client", "urllib3")
     session = requests.Session()
@@ -76,9 +78,11 @@ def open_session(settings: DicomWebSettings) -> requests.Session:
     for scheme in ("https://", "http://"):
         session.mount(scheme, BoundedAdapter())
     if settings.ca_file is not None:
-        if not settings.ca_file.is_file():
-            raise SetupError(f"{settings.ca_file}: no such file; see archive.dicomweb.ca_file")
+        trust(ssl.create_default_context(), settings.ca_file)
         session.verify = str(settings.ca_file)
+    if settings.certificate is not None and settings.key is not None:
+        show(ssl.create_default_context(), settings.certificate, settings.key)
+        session.cert = str(settings.certificate), str(settings.key)
     if settings.user is not None and settings.password_file is not None:
         password = read_secret(settings.password_file, "password_file")
         session.auth = HTTPBasicAuth(settings.user.encode(), password.encode())
@@ -119,6 +123,14 @@ def status_of(error: requests.RequestException) -> int:
     return error.response.status_code if error.response is not None else 0
 
 
+def _refused_by_front(error: requests.RequestException) -> str:
+    """Return why a web server before an archive refuses this connection, as nginx says it."""
+    said = error.response.content[:2000] if error.response is not None else b""
+    if b"SSL certificate" in said:
+        return "it does not trust this site; check certificate and key, and what it trusts"
+    return "it wants https; correct the url" if b"HTTPS port" in said else ""
+
+
 def failure(error: requests.RequestException, where: str) -> LinkError:
     """Return the error of a request in words that quote no address: it may name a patient."""
     status = status_of(error)
@@ -127,11 +139,13 @@ def failure(error: requests.RequestException, where: str) -> LinkError:
             f"{where}: refuses this site (HTTP {status}); check user and password, "
             "or the token, and this user's rights"
         )
+    if status == 400 and (refused := _refused_by_front(error)):
+        return LinkError(f"{where}: {refused} (HTTP 400)")
     if status and not isinstance(error, requests.exceptions.TooManyRedirects):
         kind = Unreachable if status >= 500 else LinkError
         return kind(f"{where}: answered HTTP {status}; look into the archive's log")
-    if isinstance(error, requests.exceptions.SSLError):
-        return LinkError(f"{where}: its certificate is not trusted; check ca_file and the name")
+    if (of_tls := tls_error(error)) is not None:
+        return LinkError(f"{where}: {why(of_tls)}")
     if isinstance(error, requests.exceptions.TooManyRedirects):
         return LinkError(f"{where}: redirects elsewhere, which is not followed; correct the url")
     if isinstance(error, TooLargeAnswer):

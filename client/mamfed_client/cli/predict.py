@@ -54,7 +54,7 @@ As = Annotated[
         "--as",
         metavar="KIND,...",
         help="DICOM objects for each image: seg (segmentation), sr (structured report, TID 1500), "
-        "gsps (presentation state), sc (secondary capture).",
+        "gsps (presentation state), sc (secondary capture), cad (Mammography CAD SR).",
     ),
 ]
 Rows = Annotated[
@@ -111,7 +111,7 @@ def predict(
 
     mamfed-client predict study/ --home site --model personal --out predictions/
 
-    mamfed-client predict study/ --checkpoint best.safetensors --out all/ --as seg,sr,gsps,sc
+    mamfed-client predict study/ --checkpoint best.safetensors --out all/ --as seg,sr,gsps,sc,cad
 
     Exit code 3 if no image can be used, 10 if --send left an object unsent.
     """

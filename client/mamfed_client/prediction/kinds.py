@@ -7,6 +7,7 @@ FILES = {
     "sr": "report.dcm",
     "gsps": "presentation.dcm",
     "sc": "capture.dcm",
+    "cad": "cad.dcm",
 }
 """Kinds of objects and their file names, in the order in which they are made."""
 WORDS = {
@@ -14,6 +15,7 @@ WORDS = {
     "sr": "structured report",
     "gsps": "presentation state",
     "sc": "secondary capture",
+    "cad": "CAD report",
 }
 DEFAULT = ("seg",)
 NEED_DISPLAY = frozenset({"gsps", "sc"})

@@ -12,6 +12,7 @@ from pydicom import Dataset
 from mamfed_client.imaging.derived_header import Header
 from mamfed_client.imaging.display_steps import DisplaySteps
 from mamfed_client.imaging.mammogram import Facts, Grey, Pixels
+from mamfed_client.prediction.cad_report import encode_cad_report
 from mamfed_client.prediction.capture import encode_capture
 from mamfed_client.prediction.derived_object import Encoded, Origin
 from mamfed_client.prediction.lesions import MarkedRegions
@@ -64,7 +65,7 @@ def make_objects(
     """Make the objects of an image; one that cannot be made costs no other."""
     made = Made({}, {}, {})
     marked, facts, header = subject.marked, subject.facts, subject.header
-    polygons = _polygons(marked) if {"sr", "gsps"} & set(kinds) else ()
+    polygons = _polygons(marked) if {"sr", "gsps", "cad"} & set(kinds) else ()
     regions = len(marked.lesions) + marked.left_out
     pixels = marked.mask if encoding == "binary" else subject.probability
     makers: dict[str, Callable[[], Encoded]] = {
@@ -76,6 +77,7 @@ def make_objects(
             marked, polygons, header, facts, origin, _needed(subject.steps), subject.pixel
         ),
         "sc": lambda: encode_capture(marked, subject.grey, header, facts, origin, subject.pixel),
+        "cad": lambda: encode_cad_report(marked, polygons, header, facts, origin),
     }
     for kind in (kind for kind in makers if kind in kinds):
         try:

@@ -255,19 +255,19 @@ def _measurements(lesion: Lesion, polygon: Points, spacing_mm: float | None) -> 
     """Return a region's scores, and its size where the spacing of pixels is known."""
     certainty = codes.DCM.CertaintyOfFinding
     scores = [
-        Measurement(certainty, _rounded(100 * lesion.score), PERCENT, derivation=codes.SCT.Mean),
-        Measurement(certainty, _rounded(100 * lesion.peak), PERCENT, derivation=codes.SCT.Maximum),
+        Measurement(certainty, rounded(100 * lesion.score), PERCENT, derivation=codes.SCT.Mean),
+        Measurement(certainty, rounded(100 * lesion.peak), PERCENT, derivation=codes.SCT.Maximum),
     ]
     if spacing_mm is None or lesion.area_mm2 is None:
         return scores
     diameter = longest_diameter(polygon) * spacing_mm
     return [
-        Measurement(codes.SCT.Area, _rounded(lesion.area_mm2), SQUARE_MM),
-        Measurement(LONGEST, _rounded(diameter), MILLIMETRE),
+        Measurement(codes.SCT.Area, rounded(lesion.area_mm2), SQUARE_MM),
+        Measurement(LONGEST, rounded(diameter), MILLIMETRE),
         *scores,
     ]
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Round to five digits, which a decimal string of 16 characters always holds (PS3.5 6.2)."""
     return float(f"{value:.5g}")

@@ -32,6 +32,12 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def check_pair(certificate: Path | None, key: Path | None) -> None:
+    """Refuse a certificate without its key, or a key alone."""
+    if (certificate is None) != (key is None):
+        raise ValueError("certificate and key: set both or neither")
+
+
 class DicomWebSettings(Config):
     """An archive's DICOMweb service (PS3.18).
 
@@ -41,6 +47,8 @@ class DicomWebSettings(Config):
         password_file: File (0600) with the password.
         token_file: File (0600) with a bearer token, instead of a user.
         ca_file: Certificates (PEM) that the service's must descend from; None: those of certifi.
+        certificate: This site's certificate (PEM), if the service asks for one.
+        key: Its private key (PEM).
         insecure_http: Whether ``http://`` may leave this machine: anyone between could read the
             images and the password.
     """
@@ -50,6 +58,8 @@ class DicomWebSettings(Config):
     password_file: Path | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
     insecure_http: bool = False
 
     @model_validator(mode="after")
@@ -72,6 +82,7 @@ class DicomWebSettings(Config):
             raise ValueError("user and password_file: set both or neither")
         if self.user is not None and self.token_file is not None:
             raise ValueError("set user and password_file, or token_file, not both")
+        check_pair(self.certificate, self.key)
         return self
 
 
@@ -90,8 +101,7 @@ class TlsSettings(Config):
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key: set both or neither")
+        check_pair(self.certificate, self.key)
         return self
 
 

@@ -72,6 +72,14 @@ class Authority:
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
         return self._issue("server", key, [(names, False), (usage, False)], start_days, days)
 
+    def machine(self, key, host="127.0.0.1", start_days=-1, days=30):
+        """A certificate of a machine that both calls and is called, such as an archive."""
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))])
+        both = x509.ExtendedKeyUsage(
+            [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        )
+        return self._issue("machine", key, [(names, False), (both, False)], start_days, days)
+
     def site(self, name, key, node_key, start_days=-1, days=30):
         uri = f"urn:mamfed:node:{fingerprint(node_key)}"
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])

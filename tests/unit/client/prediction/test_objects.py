@@ -103,6 +103,60 @@ def test_highdicom_reads_regions_sizes_scores_and_who_made_them():
     assert ORIGIN.weights_sha256 in read(made_of(marked, ["sr"]).files["sr"]).to_json()
 
 
+def items_of(item, place=(1,)):
+    """Yield a report's content items with their places in the tree."""
+    yield place, item
+    for number, below in enumerate(item.get("ContentSequence", ()), start=1):
+        yield from items_of(below, (*place, number))
+
+
+def test_a_cad_report_has_each_region_and_refers_to_the_image_in_its_tree():
+    marked = marks()
+    found = dict(items_of(read(made_of(marked, ["cad"]).files["cad"])))
+    image = found[1, 2, 1]
+    assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.3"
+    said = {i.ConceptNameCodeSequence[0].CodeMeaning: i for i in image.ContentSequence}
+    assert said["Image Laterality"].ConceptCodeSequence[0].CodeMeaning == "Right"
+    assert said["Image View"].ConceptCodeSequence[0].CodeMeaning == "cranio-caudal"
+    assert said["Vertical Pixel Spacing"].MeasuredValueSequence[0].NumericValue == 100
+    places = [i for i in found.values() if i.get("ValueType") == "SCOORD"]
+    outlines = [np.reshape(i.GraphicData, (-1, 2)) for i in places if i.GraphicType == "POLYLINE"]
+    assert [area_of(points) for points in outlines] == [lesion.pixels for lesion in marked.lesions]
+    referring = [i for i in found.values() if "ReferencedContentItemIdentifier" in i]
+    assert len(referring) == len(places) + 1 == 5
+    assert all(i.ReferencedContentItemIdentifier == [1, 2, 1] for i in referring)
+    codes = [
+        i.ConceptCodeSequence[0].CodeMeaning for i in found.values() if "ConceptCodeSequence" in i
+    ]
+    assert codes.count("Selected region") == 1 + len(marked.lesions)
+    assert codes[-2:] == ["Selected region", "Not Attempted"]
+    assert "not for diagnosis" in str(found).lower()
+
+
+@pytest.mark.parametrize("facts", [Facts(view="CC"), Facts(laterality="R")])
+def test_a_cad_report_without_side_or_view_is_not_made_and_costs_no_other(facts):
+    made = made_of(marks(), KINDS, facts=facts)
+    assert made.missing == {"cad": "a CAD report needs side, view and patient orientation"}
+    assert made.files.keys() == set(KINDS) - {"cad"}
+
+
+def test_a_cad_report_that_found_nothing_says_so():
+    text = str(read(made_of(marks(np.zeros(SHAPE, bool)), ["cad"]).files["cad"]))
+    assert "All algorithms succeeded; without findings" in text
+    assert "Single Image Finding" not in text
+
+
+@pytest.mark.skipif(not shutil.which("dsrdump"), reason="no dsrdump: apt-get install dcmtk")
+def test_dcmtk_finds_a_cad_report_sound(tmp_path):
+    """It checks relations, also those by reference, against PS3.3 A.35.5.3."""
+    (tmp_path / "cad.dcm").write_bytes(made_of(marks(), ["cad"]).files["cad"])
+    command = ["dsrdump", str(tmp_path / "cad.dcm")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("W: ") for line in done.stderr.splitlines())
+    assert done.stdout.count('"Single Image Finding"') == 2
+
+
 def test_without_spacing_a_report_has_no_size():
     report = made_of(marks(spacing_mm=None), ["sr"], facts=Facts()).files["sr"]
     names = {m.name.meaning for group in groups_of(report) for m in group.get_measurements()}
@@ -212,7 +266,7 @@ class TestDciodvfy:
     @pytest.mark.parametrize("steps", [INVERTED, BY_TABLE])
     def test_finds_no_error(self, tmp_path, mask, facts, steps):
         made = made_of(marks(mask), KINDS, facts=facts, steps=steps)
-        assert made.missing == {}
+        assert made.missing.keys() == (set() if facts.laterality else {"cad"})
         assert self.errors(tmp_path, *made.files.values()) == []
 
     def test_finds_none_where_the_source_says_little(self, tmp_path):
@@ -233,8 +287,19 @@ class TestDciodvfy:
         dataset.save_as(file)
         assert "Laterality" in self.errors(tmp_path, file.getvalue())[0]
 
+    def test_would_have_found_one_in_a_cad_report(self, tmp_path):
+        dataset = read(made_of(marks(), ["cad"]).files["cad"])
+        summary = dataset.ContentSequence[3]
+        summary.RelationshipType = "SELECTED FROM"
+        file = io.BytesIO()
+        dataset.save_as(file)
+        assert self.errors(tmp_path, file.getvalue())
 
-NAMES = {"Segmentation", "ComprehensiveSR", "GrayscaleSoftcopyPresentationState", "SCImage"}
+
+NAMES = {
+    *("Segmentation", "ComprehensiveSR", "GrayscaleSoftcopyPresentationState", "SCImage"),
+    "MammographyCADSR",
+}
 
 
 @pytest.mark.parametrize("vendor", ["aurora", "borealis", "cirrus"])
@@ -308,7 +373,7 @@ def test_the_command_writes_what_it_is_asked_for_and_accounts_for_it(
 def test_an_unknown_kind_of_object_is_refused(predict, tmp_path, kinds):
     result = predict(tmp_path, options=["--as", kinds])
     assert result.exit_code == 2
-    assert "seg,sr,gsps,sc" in " ".join(result.output.split()).replace("│ ", "")
+    assert "seg,sr,gsps,sc,cad" in " ".join(result.output.split()).replace("│ ", "")
 
 
 @pytest.mark.skipif(not can_isolate(), reason="no Orthanc, or no network of its own for it")
@@ -326,5 +391,5 @@ def test_an_archive_files_all_of_them_in_the_study_of_their_source(
     assert {one["status"] for one in found} == {"Success"}
     assert len({one["study"] for one in found}) == 1
     assert len({one["series"] for one in found}) == 1 + len(KINDS)
-    assert [one["tags"]["Modality"] for one in found] == ["MG", "SEG", "SR", "PR", "OT"]
-    assert found[-1]["preview_bytes"] > 0
+    assert [one["tags"]["Modality"] for one in found] == ["MG", "SEG", "SR", "PR", "OT", "SR"]
+    assert found[1 + KINDS.index("sc")]["preview_bytes"] > 0
