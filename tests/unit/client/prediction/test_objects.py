@@ -130,7 +130,7 @@ def test_a_cad_report_has_each_region_and_refers_to_the_image_in_its_tree():
     ]
     assert codes.count("Selected region") == 1 + len(marked.lesions)
     assert codes[-2:] == ["Selected region", "Not Attempted"]
-    assert "not for diagnosis" in str(found).lower()
+    assert any("Not for diagnosis." in i.get("TextValue", "") for i in found.values())
 
 
 @pytest.mark.parametrize("facts", [Facts(view="CC"), Facts(laterality="R")])
@@ -149,12 +149,17 @@ def test_a_cad_report_that_found_nothing_says_so():
 @pytest.mark.skipif(not shutil.which("dsrdump"), reason="no dsrdump: apt-get install dcmtk")
 def test_dcmtk_finds_a_cad_report_sound(tmp_path):
     """It checks relations, also those by reference, against PS3.3 A.35.5.3."""
-    (tmp_path / "cad.dcm").write_bytes(made_of(marks(), ["cad"]).files["cad"])
-    command = ["dsrdump", str(tmp_path / "cad.dcm")]
+    path, report = tmp_path / "cad.dcm", read(made_of(marks(), ["cad"]).files["cad"])
+    command = ["dsrdump", str(path)]
+    report.save_as(path)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(line.startswith("W: ") for line in done.stderr.splitlines())
     assert done.stdout.count('"Single Image Finding"') == 2
+    report.ContentSequence[3].RelationshipType = "HAS PROPERTIES"
+    report.save_as(path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Invalid by-value Relationship" in done.stderr
 
 
 def test_without_spacing_a_report_has_no_size():
@@ -289,11 +294,10 @@ class TestDciodvfy:
 
     def test_would_have_found_one_in_a_cad_report(self, tmp_path):
         dataset = read(made_of(marks(), ["cad"]).files["cad"])
-        summary = dataset.ContentSequence[3]
-        summary.RelationshipType = "SELECTED FROM"
+        del dataset.ContentSequence[3].ConceptCodeSequence
         file = io.BytesIO()
         dataset.save_as(file)
-        assert self.errors(tmp_path, file.getvalue())
+        assert "ConceptCodeSequence" in self.errors(tmp_path, file.getvalue())[0]
 
 
 NAMES = {
