@@ -358,7 +358,7 @@ def test_the_command_writes_what_it_is_asked_for_and_accounts_for_it(
     predict, write_phantom, tmp_path
 ):
     path = write_phantom("borealis", "R", "MLO").path
-    result = predict(path, options=["--as", "sr,seg,gsps,sc"])
+    result = predict(path, options=["--as", "sr,seg,gsps,sc,cad"])
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert document["objects"] == dict.fromkeys(sorted(KINDS), 1)
