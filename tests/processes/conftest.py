@@ -1,7 +1,8 @@
-"""Phantoms for every federation of these tests, drawn once."""
+"""Phantoms for every federation of these tests, drawn once, an archive, and a browser."""
 
 import pydicom
 import pytest
+from tests.processes.browser import CHROMIUM
 from tests.processes.orthanc import Orthanc
 from tests.processes.phantoms import write_phantoms
 
@@ -37,3 +38,13 @@ def archive(archive_phantoms, tmp_path_factory):
         yield archive
     finally:
         archive.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        program = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield program
+        program.close()
