@@ -101,7 +101,10 @@ def enroll(
         bool, typer.Option("--new-keys", help="Set the current keys aside and make new ones.")
     ] = False,
 ) -> None:
-    """Write request.json for the coordinator. Run it again to renew the certificate."""
+    """Write request.json for the coordinator. Run it again to renew the certificate.
+
+    Without --contact, the contact of the request that lies there is kept.
+    """
     from mamfed_client.site import identity
     from mamfed_client.site.settings import SiteHome, load_site_settings
     from mamfed_common.runtime.lock import home_lock
@@ -109,6 +112,7 @@ def enroll(
 
     site_home = SiteHome(home)
     name = load_site_settings(site_home).name
+    contact = contact or _contact_before(site_home)
     # For a renewal, the coordinator already knows whom to call.
     is_known = contact or site_home.welcome.exists()
     contact = contact if is_known else contact_of(contact, PHONE)
@@ -120,6 +124,17 @@ def enroll(
         write_document(site_home.request, identity.build_request(site_home, name, contact))
     _say_request(site_home)
     _tell(f"next: {SEND}")
+
+
+def _contact_before(home: SiteHome) -> str:
+    """Return the contact of the home's request; empty if there is none that can be read."""
+    from mamfed_common.errors import SetupError
+    from mamfed_common.security.enrolment import read_request
+
+    try:
+        return read_request(home.request).contact
+    except SetupError:  # it is written anew
+        return ""
 
 
 def join(

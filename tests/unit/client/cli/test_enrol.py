@@ -121,6 +121,10 @@ def test_init_writes_the_request_with_its_contact_and_keeps_it(tmp_path):
     assert f"fingerprint: {request.fingerprint()}" in first.output
     assert "the request was kept" in ok(run_client(*words)).output
     assert read_request(tmp_path / "a" / "request.json") == request
+    ok(run_client("enroll", "--home", tmp_path / "a"))
+    again = read_request(tmp_path / "a" / "request.json")
+    assert again.contact == "Dr. A"
+    assert again.signature != request.signature
 
 
 @pytest.mark.parametrize(
