@@ -7,6 +7,7 @@ set_environment()  # before anything imports Flower
 import signal
 import sys
 
+import nursery
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,19 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 # A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+nursery.adopt()
+
+
+def pytest_unconfigure():
+    nursery.close()
+
+
+@pytest.fixture
+def executed():
+    """Processes of this test are executed, not forked with their imports (``nursery.py``)."""
+    with nursery.executed():
+        yield
 
 
 @pytest.fixture(autouse=True)
