@@ -7,11 +7,11 @@ set_environment()  # before anything imports Flower
 import signal
 import sys
 
-import nursery
 import numpy as np
 import pytest
 import torch
 
+import nursery
 from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import (
     FederationPlan,

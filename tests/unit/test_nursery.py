@@ -1,0 +1,134 @@
+"""What a nursery bears is the process that would have been executed, but for its imports."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nursery
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+SHOW = """
+import json, os, resource, subprocess, sys, time
+word = sys.argv[1]
+if word == "show":
+    print(json.dumps([
+        sys.argv[1:], sys.orig_argv, sys.path[0], os.getcwd(), os.getppid(), os.environ["WORD"],
+        os.getsid(0) == os.getpid(), resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        sorted(os.listdir("/proc/self/fd"))[:3], sys.stdin.read(),
+        open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"),
+        sys.stdout.encoding, sys.stdout.line_buffering, sys.stderr.line_buffering, __name__,
+        os.umask(0),
+    ]))
+elif word == "nested":
+    subprocess.run([sys.executable, sys.argv[0], "show"], check=True)
+elif word == "exit":
+    sys.exit(3)
+elif word == "words":
+    sys.exit("in words")
+elif word == "fail":
+    raise ValueError("a fault")
+elif word == "wait":
+    print("ready", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture(scope="module")
+def script():
+    """Scripts of these tests are borne, so it lies among them."""
+    path = HERE / f"shown_{os.getpid()}.py"
+    path.write_text(SHOW)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(params=["born", "executed"])
+def how(request, monkeypatch):
+    if request.param == "executed":
+        monkeypatch.setenv(nursery.SWITCH, "1")
+    return request.param
+
+
+def ask(script, *words, **options):
+    command = [sys.executable, script, *words]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def shown(script, word, folder, monkeypatch, **options):
+    monkeypatch.setenv("WORD", "of this process")
+    done = ask(script, word, cwd=folder, input="asked", **options)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("options", [{}, {"start_new_session": True}])
+@pytest.mark.parametrize("word", ["show", "nested"])
+def test_it_finds_what_an_executed_one_finds(script, word, options, tmp_path, monkeypatch):
+    born = shown(script, word, tmp_path, monkeypatch, **options)
+    monkeypatch.setenv(nursery.SWITCH, "1")
+    executed = shown(script, word, tmp_path, monkeypatch, **options)
+    number = re.compile(r"(?<=, )\d+(?=, \"of this process)")  # of its parent
+    assert number.sub("", born) == number.sub("", executed)
+    if word == "show":
+        assert f'{os.getpid()}, "of this' in born
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "said"), [("exit", 3, ""), ("words", 1, "in words"), ("fail", 1, "a fault")]
+)
+def test_it_ends_as_an_executed_one(script, word, code, said, how):
+    done = ask(script, word)
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_it(script, number, how):
+    command = [sys.executable, script, "wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(30) == -number
+
+
+def test_a_folder_that_is_missing_is_the_starters_error(script, tmp_path, how):
+    with pytest.raises(FileNotFoundError):
+        ask(script, "show", cwd=tmp_path / "missing")
+
+
+def test_its_imports_are_shared_and_nothing_else_is_borne(script, monkeypatch):
+    started = []
+    execute = nursery._execute_child
+
+    def note(popen, *words):
+        started.append(words)
+        execute(popen, *words)
+
+    monkeypatch.setattr(nursery, "_execute_child", note)
+    ask(script, "exit")
+    assert not started
+    for words, changes in (
+        (["-c", "pass"], {}),
+        ([script, "exit"], {"PYTHONPATH": "/elsewhere"}),
+        ([script, "exit"], {"LC_ALL": "C"}),
+        ([script, "exit"], {"PYTHONWARNINGS": "error"}),
+    ):
+        environment = {**os.environ, **changes}
+        subprocess.run([sys.executable, *words], env=environment, stderr=subprocess.DEVNULL)
+        assert len(started) == 1
+        started.clear()
+    with nursery.executed():
+        ask(script, "exit")
+    assert len(started) == 1
+
+
+def test_the_decoding_process_is_borne_without_torch():
+    words = [sys.executable, "-P", "-m", nursery.DECODER]
+    assert nursery._program(words) == nursery.DECODER
+    assert nursery.MODULES[nursery.LIGHT] == (nursery.DECODER,)
