@@ -10,10 +10,9 @@ starts in turn comes from a nursery that it was born with.
 How a process becomes the child of one that did not fork it: the nursery forks twice, and the
 starter takes in orphans meanwhile (``PR_SET_CHILD_SUBREAPER``).
 
-Not forked but executed, as ever: ``python -c``; whatever asks for other import paths, locale,
-libraries or warnings than the nursery has; the decoding process when not started by the tests'
-own process; everything after :func:`executed`, or with ``MAMFED_TESTS_EXECUTE=1``. Forks of a
-nursery share its hash seed.
+Not forked but executed, as ever: ``python -c``; whatever asks for another user, name space, import
+path, locale, library or warnings than the nursery has; everything within :func:`executed`, or with
+``MAMFED_TESTS_EXECUTE=1``. Forks of a nursery share its hash seed.
 """
 
 from __future__ import annotations
@@ -53,6 +52,7 @@ MODULES = {
         "mamfed_client.prediction.predict",
         "mamfed_client.preparation.commands",
         "mamfed_client.review.page",
+        DECODER,
         "mamfed_client.training.device_worker",
         "mamfed_server.cli.main",
         "mamfed_server.service.server_process",
@@ -64,7 +64,8 @@ MODULES = {
         "mamfed_simulations.federation.hospitals",
     ),
 }
-"""What each kind of nursery imports; the decoding process must never have torch."""
+"""What each kind of nursery imports. The decoding process must not have torch: it comes from a
+light one, and where there is none (in a process that was itself born), torch is taken from it."""
 CHILDLESS = (DECODER, "mamfed_client.training.device_worker", "mamfed_client.cluster.job")
 """Modules that start no process."""
 SUBREAPER = 36
@@ -110,6 +111,8 @@ class Nursery:
         with self._lock, _taking_in_orphans():
             send(self._end, {**order, "parent": os.getpid()}, descriptors)
             answer, _ = receive(self._end)
+        if failed := answer.get("failed"):
+            raise RuntimeError(failed)
         if code := answer.get("errno"):
             raise OSError(code, os.strerror(code), order["cwd"])
         return int(answer["pid"])
@@ -185,7 +188,7 @@ def _nursery_for(words: list[str], environment: dict[str, str]) -> Nursery | Non
     kind = LIGHT if program == DECODER else HEAVY
     if kind not in nurseries and os.getpid() in _roots:
         nurseries[kind] = _start(kind)
-    nursery = nurseries.get(kind)
+    nursery = nurseries.get(kind, nurseries.get(HEAVY))
     return nursery if nursery and nursery.suits(environment) else None
 
 

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import types
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +24,7 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nursery
-from nursery import CHILDLESS, HEAVY, LIMITS, MODULES, Nursery, program_of, receive, send
+from nursery import CHILDLESS, DECODER, HEAVY, LIMITS, MODULES, Nursery, program_of, receive, send
 
 sys.path.pop(0)
 
@@ -50,16 +51,12 @@ def _serve(end: socket.socket) -> dict[str, Any]:
 
 def _settle(order: dict[str, Any]) -> None:
     """Take on all that the starter would have given to a program that it executes."""
-    end = order["starter"]
-    deadline = time.monotonic() + 20
     while os.getppid() != order["parent"]:
-        if time.monotonic() > deadline:
-            os._exit(70)
         time.sleep(0.0005)
     try:
         os.chdir(order["cwd"])
     except OSError as error:
-        send(end, {"errno": error.errno}, [])
+        send(order["starter"], {"errno": error.errno}, [])
         os._exit(70)
     if order["session"]:
         os.setsid()
@@ -122,15 +119,20 @@ def _be_told_threads() -> None:
         numpy.random.seed()
 
 
-def _leave_a_nursery(end: socket.socket) -> dict[str, Any] | None:
-    """Fork one for what this process will start; return an order in a process born there."""
+def leave_a_nursery(end: socket.socket | None = None) -> None:
+    """Fork one for what this process will start.
+
+    Args:
+        end: A socket to the starter, which the nursery must not keep.
+    """
     own, other = socket.socketpair()
     pid = os.fork()
     if pid:
         other.close()
         nursery.nurseries[HEAVY] = Nursery(own, pid, dict(os.environ))
-        return None
-    end.detach()
+        return
+    if end:
+        end.detach()
     kept = other.detach()
     os.closerange(3, kept)
     os.closerange(kept + 1, 1 << 16)
@@ -139,24 +141,28 @@ def _leave_a_nursery(end: socket.socket) -> dict[str, Any] | None:
         os.dup2(null, number)
     os.close(null)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _serve(socket.socket(fileno=kept))
+    _live(_serve(socket.socket(fileno=kept)))
 
 
-def _live(order: dict[str, Any]) -> None:
+def _live(order: dict[str, Any]) -> NoReturn:
     """Be the process that was ordered, to its end."""
-    _settle(order)
-    words = order["argv"]
-    program = program_of(words)
-    _open_streams(order["env"])
-    nursery.nurseries.clear()
-    end = order["starter"]
-    if program not in CHILDLESS and (next_order := _leave_a_nursery(end)):
-        return _live(next_order)
-    _show_command_line(words)
+    end, words = order["starter"], order["argv"]
+    program = str(program_of(words))
+    try:
+        _settle(order)
+        end = order["starter"]
+        _open_streams(order["env"])
+        nursery.nurseries.clear()
+        if program not in CHILDLESS:
+            leave_a_nursery(end)
+        _show_command_line(words)
+        _be_told_threads()
+    except BaseException:
+        send(end, {"failed": traceback.format_exc()}, [])
+        os._exit(70)
     send(end, {"pid": os.getpid()}, [])
     end.close()
-    _be_told_threads()
-    _leave(_run(words, str(program)))
+    _leave(_run(words, program))
 
 
 def _run(words: list[str], program: str) -> int:
@@ -166,6 +172,9 @@ def _run(words: list[str], program: str) -> int:
     sys.argv = words[words.index(program) :] if words[0] == sys.executable else list(words)
     safe = "-P" in words[1:2] or bool(os.environ.get("PYTHONSAFEPATH"))
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    if program == DECODER:
+        for name in [n for n in sys.modules if n.partition(".")[0] in ("torch", "flwr")]:
+            del sys.modules[name]
     if not safe:
         sys.path.insert(0, os.getcwd() if module else str(Path(program).parent))
     try:

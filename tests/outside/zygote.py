@@ -2,7 +2,8 @@
 
 ``python -m tests.outside.zygote`` imports all that the commands import and forks for each order
 that it reads. What a fork runs is what the console script runs, with streams, folder, user and
-capabilities of its own: only the import is shared.
+capabilities of its own: only the import is shared. In an ordinary folder, for an ordinary user,
+that holds for what the command starts, too (``tests/nursery``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.nursery import birth
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "mamfed-client": "mamfed_client.cli.main",
@@ -38,12 +41,17 @@ PRELOADED = (
     "mamfed_client.review.page",
     "mamfed_client.prediction.predict",
     "mamfed_client.node.supervisor",
+    "mamfed_client.node.executor",
+    "mamfed_client.node.supernode",
+    "mamfed_client.sandbox.worker",
     "mamfed_server.admission.approval",
     "mamfed_server.export.bundle",
     "mamfed_server.export.exporting",
     "mamfed_server.export.onnx_file",
     "mamfed_server.service.supervisor",
+    "mamfed_server.service.server_process",
     "mamfed_simulations.comparison.report",
+    "mamfed_simulations.federation.arm_worker",
     "mamfed_simulations.federation.experiment",
     "mamfed_simulations.federation.hospitals",
     "mamfed_simulations.study.report",
@@ -135,6 +143,8 @@ def _serve() -> None:
     import torch
 
     torch.set_num_threads(1)
+    birth.THREADS.append(1)
+    birth.nursery.adopt(root=False)
     _shrink_demo()
     codes: dict[int, int] = {}
     print(json.dumps("ready"), flush=True)
@@ -175,6 +185,8 @@ def _fork(order: Order) -> int:
     code = 70
     try:
         _settle(order)
+        if order.user is None and not order.modes_count and not order.writable:
+            birth.leave_a_nursery()
         code = _run(order)
     except BaseException:
         traceback.print_exc()

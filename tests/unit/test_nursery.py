@@ -130,5 +130,5 @@ def test_its_imports_are_shared_and_nothing_else_is_borne(script, monkeypatch):
 
 def test_the_decoding_process_is_borne_without_torch():
     words = [sys.executable, "-P", "-m", nursery.DECODER]
-    assert nursery._program(words) == nursery.DECODER
+    assert nursery.program_of(words) == nursery.DECODER
     assert nursery.MODULES[nursery.LIGHT] == (nursery.DECODER,)

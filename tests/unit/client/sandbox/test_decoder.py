@@ -216,7 +216,7 @@ def test_closing_ends_the_process(dicom):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_process_uses_as_many_threads_as_it_may(dicom, threads):
+def test_the_process_uses_as_many_threads_as_it_may(dicom, threads, executed):
     with Decoder(threads=threads) as decoder:
         decoder.mammogram(dicom())
         environment = Path(f"/proc/{decoder._child.pid}/environ").read_bytes().split(b"\0")
