@@ -25,7 +25,7 @@ def attacked(phantoms, tmp_path_factory):
     """A run that three honest and seven hostile sites have taken part in, and its plan."""
     folder = tmp_path_factory.mktemp("attacked")
     plan = folder / "plan.yaml"
-    plan.write_text(small_plan(pretraining=1, finetuning=1).to_yaml())
+    plan.write_text(small_plan(pretraining=1, finetuning=1, join_seconds=600).to_yaml())
     hostile = {f"hostile-{kind}": phantoms["aurora"] for kind in SPOILS}
     with Deployment(folder, phantoms | hostile) as federation:
         federation.start_server(plan)
