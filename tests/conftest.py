@@ -6,6 +6,7 @@ set_environment()  # before anything imports Flower
 
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,16 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 nursery.adopt()
+EXECUTED = ("security",)
+"""Folders whose processes are executed: attacks start, limit and kill them in every way."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    if item.path.relative_to(Path(__file__).parent).parts[0] not in EXECUTED:
+        return (yield)
+    with nursery.executed():
+        return (yield)
 
 
 def pytest_unconfigure():
