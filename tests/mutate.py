@@ -2,10 +2,10 @@
 
 Usage: ``.venv/bin/python tests/mutate.py [--count 40] [--seed 0] [--only PART ...]``
 
-A module's tests are those of the file that mirrors it, ``tests/unit/client/site/test_policy.py`` for
-``client/mamfed_client/site/policy.py``, and for what runs in a process of its own those of
-``BESIDE``. ``--only`` takes parts of paths. All happens in a copy of the repository. Run it before
-and after a change to the tests: the same seed changes the same lines.
+A module is tested by the file that mirrors it, as ``tests/unit/client/site/test_policy.py`` mirrors
+``client/mamfed_client/site/policy.py``; what runs in a process of its own, by that of ``BESIDE``.
+``--only`` takes parts of paths. All happens in a copy of the repository. Run it before and after a
+change to the tests: the same seed changes the same lines.
 """
 
 from __future__ import annotations
