@@ -37,12 +37,12 @@ coverage: .venv/.dev
 	$(BIN)/pytest -q -n 2 tests/unit -m "not slow" $(addprefix --cov=mamfed_,common client server simulations) \
 		--cov-fail-under=70
 
-# The others start processes of their own, and fill two cores.
-SIDE_BY_SIDE := tests/unit tests/integration tests/benchmarks
+# The others start federations: the tests of a file share one, and a worker.
+SINGLE := tests/unit tests/integration tests/benchmarks
 
 test: .venv/.dev
-	$(BIN)/pytest -n 2 $(SIDE_BY_SIDE)
-	$(BIN)/pytest tests $(addprefix --ignore=,$(SIDE_BY_SIDE))
+	$(BIN)/pytest -n 2 $(SINGLE)
+	$(BIN)/pytest -n 2 --dist loadgroup tests $(addprefix --ignore=,$(SINGLE))
 
 matrix:
 	tests/matrix.sh

@@ -2,8 +2,8 @@
 
 ``python -m tests.outside.zygote`` imports all that the commands import and forks for each order
 that it reads. What a fork runs is what the console script runs, with streams, folder, user and
-capabilities of its own: only the import is shared. In an ordinary folder, for an ordinary user,
-that holds for what the command starts, too (``tests/nursery``).
+capabilities of its own: only the import is shared. For an ordinary user of an ordinary system,
+that holds for the decoding processes that the command starts, too (``tests/nursery``).
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ PRELOADED = (
     "mamfed_simulations.federation.hospitals",
     "mamfed_simulations.study.report",
 )
+SERVICES = ("start", "resume", "dashboard", "playground")
+"""Commands whose processes are executed: a test stops them before these have begun."""
 TEMPORARY = ("/tmp", "/var/tmp")
 NEW_MOUNTS, READ_ONLY, NOEXEC, REMOUNT, BIND, REC, PRIVATE = (
     0x20000, 1, 8, 32, 4096, 16384, 1 << 18,
@@ -118,7 +120,7 @@ class Zygote:
 
     def close(self) -> None:
         self._process.stdin.close()
-        self._process.wait(20)
+        self._process.wait(60)
         self._process.stdout.close()
 
     def _ask(self, **question: Any) -> Any:
@@ -157,6 +159,7 @@ def _serve() -> None:
         else:
             answer = _wait(question["wait"], question["seconds"], codes)
         print(json.dumps(answer), flush=True)
+    os._exit(0)  # an interpreter's end takes as long as its imports
 
 
 def _reap(pid: int, codes: dict[int, int]) -> bool:
@@ -179,13 +182,16 @@ def _wait(pid: int, seconds: float, codes: dict[int, int]) -> int:
 
 
 def _fork(order: Order) -> int:
+    executed = os.environ.get(birth.nursery.SWITCH)
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
         _settle(order)
-        if order.user is None and not order.modes_count and not order.writable:
+        if executed or order.user is not None or order.modes_count or order.writable:
+            pass
+        elif order.argv[1] not in SERVICES:
             birth.leave_a_nursery()
         code = _run(order)
     except BaseException:
