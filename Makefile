@@ -42,7 +42,7 @@ SINGLE := tests/unit tests/integration tests/benchmarks
 
 test: .venv/.dev
 	$(BIN)/pytest -n 2 $(SINGLE)
-	$(BIN)/pytest -n 2 --dist loadgroup tests $(addprefix --ignore=,$(SINGLE))
+	$(BIN)/pytest -n 2 --dist loadfile tests $(addprefix --ignore=,$(SINGLE))
 
 matrix:
 	tests/matrix.sh

@@ -38,20 +38,6 @@ def pytest_runtest_protocol(item):
     with nursery.executed():
         return (yield)
 
-APART = "outside"
-"""The folder whose tests need not run on one worker: none takes long, and there are hundreds."""
-
-
-def pytest_itemcollected(item):
-    """With ``--dist loadgroup``, keep a file's tests together."""
-    if item.path.parent.name != APART:
-        item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
-def pytest_collection_modifyitems(items):
-    """Fill the end with those that run anywhere."""
-    items.sort(key=lambda item: item.path.parent.name == APART)
-
 
 def pytest_unconfigure():
     nursery.close()
