@@ -42,7 +42,13 @@ MODULES = {
     LIGHT: (DECODER,),
     HEAVY: (
         "highdicom",
+        "httpx",
         "matplotlib.backends.backend_agg",
+        "monai.losses",
+        "monai.metrics",
+        "opacus.accountants",
+        "tensorboardX",
+        "uvicorn",
         "mamfed_client.cli.main",
         "mamfed_client.cluster.job",
         "mamfed_client.evaluation.evaluate",
