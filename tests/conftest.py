@@ -27,13 +27,21 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 nursery.adopt()
-EXECUTED = ("security",)
-"""Folders whose processes are executed: attacks start, limit and kill them in every way."""
+BORN = (
+    "fault/",
+    "outside/",
+    "processes/test_compact_wire.py",
+    "processes/test_federation.py",
+    "unit/client/",
+    "unit/simulations/federation/test_arm_pool.py",
+    "unit/test_nursery.py",
+)
+"""Whose processes are forked with their imports; those of other tests are executed."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    if item.path.relative_to(Path(__file__).parent).parts[0] not in EXECUTED:
+    if item.path.relative_to(Path(__file__).parent).as_posix().startswith(BORN):
         return (yield)
     with nursery.executed():
         return (yield)

@@ -114,7 +114,9 @@ def _show_command_line(words: list[str]) -> None:
 def _be_told_threads() -> None:
     """Use as many threads as an interpreter with this environment, whose torch would read it."""
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", THREADS[0])))
+        wanted = int(os.environ.get("OMP_NUM_THREADS", THREADS[0]))
+        if torch.get_num_threads() != wanted:  # it starts threads, which no fork would have
+            torch.set_num_threads(wanted)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
 

@@ -42,7 +42,8 @@ elif word == "wait":
 @pytest.fixture(scope="module")
 def script():
     """Scripts of these tests are borne, so it lies among them."""
-    path = HERE / f"shown_{os.getpid()}.py"
+    path = HERE / "__pycache__" / f"shown_{os.getpid()}.py"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(SHOW)
     yield path
     path.unlink()
