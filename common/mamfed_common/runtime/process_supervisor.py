@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from mamfed_common.runtime.child_log import ChildLog
 from mamfed_common.runtime.child_processes import how_it_ended, start_process
-from mamfed_common.runtime.files import os_error_line, private_directory
+from mamfed_common.runtime.files import os_error_line, private_directory, write_atomic
 from mamfed_common.runtime.lifeline import LIFELINE, open_lifeline
 from mamfed_common.runtime.terminal import ENVIRONMENT
 from mamfed_common.runtime.threads import WAITING
@@ -84,13 +84,22 @@ def child_environment(flower_home: Path) -> dict[str, str]:
     """Return this process's environment, adapted for a child.
 
     It has no telemetry, no update checks, no spinning threads and no proxy between processes of
-    this machine, and gives Flower its own folder instead of the user's home.
+    this machine, and gives Flower its own folder instead of the user's home. Flower draws an id for
+    telemetry even if that is off, and keeps it there: a file that names nobody is put in its place,
+    so that a service which root starts leaves none of root's files in a user's home.
+
+    Raises:
+        OpenFolderError: Every user may replace files in the folder.
+        OSError: It cannot be created or written.
     """
+    source = private_directory(flower_home) / "source"
+    if not source.exists():
+        write_atomic(source, "off")
     environment = {
         **WAITING,
         **os.environ,
         **ENVIRONMENT,
-        "FLWR_HOME": str(private_directory(flower_home)),
+        "FLWR_HOME": str(flower_home),
     }
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in environment.get(name, "").split(",") if host]

@@ -299,6 +299,20 @@ def test_loopback_is_never_proxied_and_nothing_phones_home(tmp_path, monkeypatch
     assert (tmp_path / "flower").stat().st_mode & 0o777 == 0o700
 
 
+def test_flower_finds_no_id_of_this_machine_and_writes_none(tmp_path):
+    environment = child_environment(tmp_path / "flower")
+    code = (
+        "from flwr.supercore.telemetry import EventType, create_event, state\n"
+        "create_event(EventType.PING, None)\nprint(state['source'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "invalid"
+    source = tmp_path / "flower/source"
+    assert (source.read_text(), source.stat().st_mode & 0o777) == ("off", 0o600)
+
+
 def test_a_child_shown_in_an_error_does_not_show_its_environment(child, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "do-not-show")
     assert "do-not-show" not in repr(child("pass"))
