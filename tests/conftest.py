@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import nursery
 from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import (
     FederationPlan,
@@ -26,7 +25,6 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 # A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-nursery.adopt()
 BORN = (
     "fault/",
     "outside/",
@@ -39,8 +37,17 @@ BORN = (
 """Whose processes are forked with their imports; those of other tests are executed."""
 
 
+def pytest_configure():
+    """Adopt the nursery in pytest alone: processes of tests import this module, too."""
+    import nursery
+
+    nursery.adopt()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
+    import nursery
+
     if item.path.relative_to(Path(__file__).parent).as_posix().startswith(BORN):
         return (yield)
     with nursery.executed():
@@ -48,12 +55,16 @@ def pytest_runtest_protocol(item):
 
 
 def pytest_unconfigure():
+    import nursery
+
     nursery.close()
 
 
 @pytest.fixture
 def executed():
     """Processes of this test are executed, not forked with their imports (``nursery.py``)."""
+    import nursery
+
     with nursery.executed():
         yield
 

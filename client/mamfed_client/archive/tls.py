@@ -11,6 +11,7 @@ from typing import Any
 
 from mamfed_client.site.archive_settings import TlsSettings
 from mamfed_common.errors import SetupError
+from mamfed_common.runtime.bounded import KEY_BYTES, read_bytes
 from mamfed_common.runtime.files import reason
 
 HANDSHAKE_SECONDS = 5.0
@@ -97,7 +98,7 @@ def show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """
     for path in (certificate, key):
         try:
-            path.open("rb").close()
+            read_bytes(path, KEY_BYTES)
         except OSError as error:
             raise SetupError(f"{path}: {reason(path, error)}; see archive in site.yaml") from None
     try:

@@ -77,7 +77,8 @@ def test_both_sides_trust_each_other(certs):
 def test_each_side_says_what_is_wrong(certs, listening, calling, at_listener, at_caller):
     server, client = met(settings(certs, **listening), settings(certs, **calling))
     assert at_listener in server
-    assert at_caller in client
+    # TLS 1.3 refuses a caller's certificate after its handshake: by an alert, or a reset before it
+    assert at_caller in client or ("name" in calling and not client)
 
 
 def test_a_side_without_tls_is_named(certs):
