@@ -46,21 +46,26 @@ def write_policy(home, policy):
     home.settings_path.write_text(text)
 
 
-@pytest.fixture
-def guarded(site, tmp_path):
-    """A site behind the gate of a real home."""
-    home = SiteHome(tmp_path / "home")
-    home.path.mkdir()
-    write_policy(home, ALL)
+def write_welcome(home, key):
+    """Write the welcome of a coordinator with this plan key into a site's home."""
     welcome = Welcome(
         federation="fed",
         site="here",
         server="127.0.0.1:9443",
         ca_certificate="none",
         certificate="none",
-        plan_key=openssh_text(KEY.public_key()),
+        plan_key=openssh_text(key.public_key()),
     )
     write_document(home.welcome, welcome)
+
+
+@pytest.fixture
+def guarded(site, tmp_path):
+    """A site behind the gate of a real home."""
+    home = SiteHome(tmp_path / "home")
+    home.path.mkdir()
+    write_policy(home, ALL)
+    write_welcome(home, KEY)
     steps = []
 
     def start():

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.unit.client.guarded import ALL, write_policy
+from tests.unit.client.guarded import ALL, write_policy, write_welcome
 from typer.testing import CliRunner
 
 from mamfed_client.cli.main import app
@@ -20,8 +20,7 @@ from mamfed_common.protocol.tasks import RefusalCode
 from mamfed_common.protocol.versions import AUDIT_SEAL_HEADER
 from mamfed_common.runtime.files import private_directory
 from mamfed_common.security.audit_seal import AuditSeal
-from mamfed_common.security.enrolment import Welcome, write_document
-from mamfed_common.security.keys import new_ec_key, openssh_text, write_key
+from mamfed_common.security.keys import new_ec_key, write_key
 from mamfed_server.fleet.countersigning import Countersigner
 
 COORDINATOR, SITE = Ed25519PrivateKey.generate(), new_ec_key()
@@ -123,15 +122,7 @@ def home(tmp_path):
     private_directory(found.keys)
     write_key(found.node_key, SITE, openssh=True)
     write_policy(found, ALL)
-    welcome = Welcome(
-        federation="fed",
-        site="here",
-        server="127.0.0.1:9443",
-        ca_certificate="none",
-        certificate="none",
-        plan_key=openssh_text(COORDINATOR.public_key()),
-    )
-    write_document(found.welcome, welcome)
+    write_welcome(found, COORDINATOR)
     return found
 
 
