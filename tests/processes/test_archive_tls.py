@@ -7,6 +7,7 @@ many hospitals; it speaks DIMSE over TLS itself.
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.processes.orthanc import DICOM, HTTP, LISTENER, Orthanc, missing, write_home
 from tests.processes.phantoms import small_plan
 from tests.unit.client.prediction.conftest import save_model
-from tests.unit.server.certificates import Authority, write_certificate, write_key
+from tests.unit.server.certificates import write_machines
 
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
@@ -29,16 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(ABSENT), reason=ABSENT)]
 def certs(tmp_path_factory):
     """A folder of certificates by an authority of the hospital, and of one that nobody knows."""
     folder = tmp_path_factory.mktemp("certs")
-    for name in ("ca", "stranger"):
-        authority = Authority(name)
-        write_certificate(folder / f"{name}.pem", authority.certificate)
-        machines = {"archive": {}, "site": {}, "expired": {"start_days": -9, "days": 1}}
-        for machine, validity in machines.items():
-            key = rsa.generate_private_key(65537, 2048)
-            write_key(folder / f"{name}-{machine}.key", key)
-            certificate = authority.machine(key, **validity)
-            write_certificate(folder / f"{name}-{machine}.pem", certificate)
-    return folder
+    new_key = partial(rsa.generate_private_key, 65537, 2048)  # as an archive's usually is
+    return write_machines(folder, "archive", "site", new_key=new_key)
 
 
 def of_orthanc(certs, name):

@@ -41,6 +41,21 @@ def write_certificate(path, certificate):
     return path
 
 
+def write_machines(folder, *names, new_key=new_key):
+    """Write, of the authorities ``ca`` and ``stranger`` each: its certificate (``ca.pem``), and
+    key and certificate of every machine (``ca-site.key``) and of one that has expired."""
+    for signer in ("ca", "stranger"):
+        authority = Authority(signer)
+        write_certificate(folder / f"{signer}.pem", authority.certificate)
+        for name in (*names, "expired"):
+            key = new_key()
+            validity = {"start_days": -9, "days": 1} if name == "expired" else {}
+            write_key(folder / f"{signer}-{name}.key", key)
+            certificate = authority.machine(key, **validity)
+            write_certificate(folder / f"{signer}-{name}.pem", certificate)
+    return folder
+
+
 class Authority:
     """A certificate authority that signs whatever a test needs."""
 

@@ -6,7 +6,7 @@ import threading
 from time import monotonic
 
 import pytest
-from tests.unit.server.certificates import Authority, new_key, write_certificate, write_key
+from tests.unit.server.certificates import write_machines
 
 from mamfed_client.archive import tls
 from mamfed_client.archive.tls import tls_error, tls_of, why
@@ -16,16 +16,7 @@ from mamfed_common.errors import SetupError
 
 @pytest.fixture(scope="module")
 def certs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("certs")
-    for name in ("ca", "stranger"):
-        authority = Authority(name)
-        write_certificate(folder / f"{name}.pem", authority.certificate)
-        for machine, validity in {"good": {}, "expired": {"start_days": -9, "days": 1}}.items():
-            key = new_key()
-            write_key(folder / f"{name}-{machine}.key", key)
-            made = authority.machine(key, **validity)
-            write_certificate(folder / f"{name}-{machine}.pem", made)
-    return folder
+    return write_machines(tmp_path_factory.mktemp("certs"), "good")
 
 
 def settings(certs, ca="ca", name="ca-good"):
