@@ -31,7 +31,7 @@ BORN = (
     "processes/test_compact_wire.py",
     "processes/test_federation.py",
     "unit/client/",
-    "unit/simulations/federation/test_arm_pool.py",
+    "unit/simulations/",
     "unit/test_nursery.py",
 )
 """Whose processes are forked with their imports; those of other tests are executed."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from flwr.app import Message
 from flwr.common.constant import SubStatus
 from flwr.proto.fleet_pb2 import (
     PullMessagesRequest,
@@ -40,6 +41,7 @@ from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
@@ -51,9 +53,8 @@ __all__ = [
     "FleetHttpClient",
     "FlowerError",
     "HeartbeatSender",
-    "NodeStateFactory",
+    "NodeStates",
     "ObjectPushError",
-    "ObjectStoreFactory",
     "ProtobufCall",
     "ProtobufRequestContext",
     "PullMessagesRequest",
@@ -99,6 +100,11 @@ PARTS: tuple[FlowerPart, ...] = (
     ("flwr.supernode.fleet_http_connection", "FleetHttpClient.PushMessages", "self request"),
     ("flwr.supernode.main", "create_app", "state_factory superexec_auth_secret"),
     ("flwr.supernode.nodestate", "NodeStateFactory", "objectstore_factory"),
+    (
+        "flwr.supernode.nodestate.in_memory_nodestate",
+        "InMemoryNodeState.store_message",
+        "self message",
+    ),
     ("flwr.supercore.object_store", "ObjectStoreFactory", ""),
     (
         "flwr.supercore.protobuf.client",
@@ -149,6 +155,33 @@ def check_flower_parts(parts: tuple[FlowerPart, ...] = PARTS) -> None:
         SetupError: The version is not supported, or a part or parameter is missing.
     """
     flower_compat.check_flower_parts(parts)
+
+
+class _NodeState(InMemoryNodeState):
+    """Takes an answer only as long as it has the question.
+
+    Flower's loop sends one answer for each question it reads. The coordinator needs no part of a
+    refusal, nor of an answer that comes too late, so the node may have sent it, and forgotten both,
+    before the worker has pushed the parts. If it then took the same answer again, it would send
+    that in place of the next one, and every later answer would wait for the question after it.
+    """
+
+    def store_message(self, message: Message) -> str | None:
+        """Store a message; None: an answer to a question that the node no longer has."""
+        question = message.metadata.reply_to_message_id
+        with self.lock_msg_store:
+            if question and question not in self.msg_store:
+                return None
+            return super().store_message(message)
+
+
+class NodeStates(NodeStateFactory):
+    """Makes the node's state, and keeps it in memory."""
+
+    def __init__(self) -> None:
+        """Begin without messages."""
+        super().__init__(ObjectStoreFactory())
+        self.state_instance = _NodeState(self.objectstore_factory.store())
 
 
 start_node = start_client_internal.start_client_internal

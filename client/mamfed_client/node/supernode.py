@@ -34,8 +34,7 @@ from mamfed_client.disclosure.active_policy import read_active_policy
 from mamfed_client.disclosure.countersignatures import Countersignatures
 from mamfed_client.node.connection import Connection, fleet_client
 from mamfed_client.node.flower_compat import (
-    NodeStateFactory,
-    ObjectStoreFactory,
+    NodeStates,
     check_flower_parts,
     create_app,
     replace_clock,
@@ -182,7 +181,7 @@ def run_node(home: SiteHome, silence_seconds: float = SILENCE_SECONDS) -> None:
     link.start_over("Flower's loop ended")
 
 
-def serve_worker(home: SiteHome, states: NodeStateFactory) -> SimpleNamespace:
+def serve_worker(home: SiteHome, states: NodeStates) -> SimpleNamespace:
     """Serve the worker's API on a free port of 127.0.0.1; return ``port`` and ``secret``."""
     secret = secrets.token_bytes(32)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -197,7 +196,7 @@ def serve_worker(home: SiteHome, states: NodeStateFactory) -> SimpleNamespace:
 
 
 def _run_flower(home: SiteHome, link: Connection, key: EllipticCurvePrivateKey) -> None:
-    states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    states = NodeStates()
     runtime = serve_worker(home, states)
     start_node(
         state_factory=states,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -168,12 +169,13 @@ class Batches:
         """Return the images and the companion images that the round uses, by their index."""
         images: set[int] = set()
         companions: set[int] = set()
-        for epoch in range(self.epochs):
-            for step in range(self.steps_per_epoch):
-                if len(self.samples):
-                    images |= {i for i, _ in self._draw_images(epoch, step)}
-                if len(self.benign):
-                    companions |= {i for i, _ in self._draw_companions(epoch, step)}
+        for epoch, step in product(range(self.epochs), range(self.steps_per_epoch)):
+            if len(images) == len(self.samples) and len(companions) == len(self.benign):
+                break  # nothing is left to draw
+            if len(self.samples):
+                images |= {i for i, _ in self._draw_images(epoch, step)}
+            if len(self.benign):
+                companions |= {i for i, _ in self._draw_companions(epoch, step)}
         return images, companions
 
     def _draw_images(self, epoch: int, step: int) -> list[Draw]:

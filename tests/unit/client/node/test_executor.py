@@ -164,6 +164,36 @@ def test_a_part_that_the_node_got_twice_does_not_end_the_worker(
     assert worker.poll() is None
 
 
+LATE = """
+import logging, time
+from pathlib import Path
+from mamfed_client.node.executor import Progress, RequestHandler, Worker
+from mamfed_client.node.flower_compat import RuntimeHttpClient
+from mamfed_client.site.settings import SiteHome
+push = RuntimeHttpClient.PushObject
+def push_late(client, request):
+    time.sleep(1)
+    return push(client, request)
+RuntimeHttpClient.PushObject = push_late
+logging.basicConfig()
+def app(message, context):
+    raise ValueError
+home = SiteHome(Path({home!r}))
+Worker(home, RequestHandler(app, lambda fault: fault), Progress(home)).run()
+"""
+
+
+def test_a_refusal_that_left_before_its_parts_came_does_not_hold_up_the_next_answer(
+    coordinator, home, processes, tiny_plan
+):
+    """The coordinator needs no part of a refusal, so the node does not wait for any."""
+    processes.module("node", home)
+    processes.code(home, LATE.format(home=str(home.path)))
+    for _ in range(3):
+        reply = coordinator.ask("query", pack(Query(**order(coordinator, tiny_plan))))
+        assert reply.error.code == RefusalCode.FAILED
+
+
 def test_a_worker_without_a_node_waits_a_while_and_ends(home):
     worker = Worker(home, None, Progress(home))
     worker._patience_seconds = 0.3
