@@ -196,7 +196,7 @@ def _predict(
     size = request.batch or DEFAULT_BATCH.get(model.device.type, 1)
     batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     with (
-        open_decoder_pool(len(batches)) as decoders,
+        open_decoder_pool(len(batches), threads_per_decoder=1) as decoders,
         reading_progress("predicting", len(tasks)) as done,
     ):
         worker = _Worker(

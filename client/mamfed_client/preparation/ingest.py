@@ -245,10 +245,9 @@ def _remembered(row: Row, task: Task, journal: Journal) -> RowResult | None:
 
 
 def _read(task: Task, journal: Journal, pool: DecoderPool, row: Row) -> RowResult:
-    """Read one row with the next free decoder, and record the result."""
+    """Read one row, and record the result."""
     stat = stat_of(row)
-    with pool.decoder() as decoder:
-        result = read_row(row, task, decoder)
+    result = read_row(row, task, pool)
     journal.add(task.key(row), stat, result.to_json())
     return result
 

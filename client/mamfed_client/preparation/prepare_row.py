@@ -24,6 +24,7 @@ from mamfed_client.preparation.pseudonyms import pseudonym
 from mamfed_client.preparation.row_result import RowResult
 from mamfed_client.preparation.sample_store import SampleStore, digest
 from mamfed_client.sandbox.decoder import Decoder
+from mamfed_client.sandbox.decoder_pool import DecoderPool
 from mamfed_client.tables.field_parsers import Label, parse_label
 
 Value = TypeVar("Value", bound=str)
@@ -87,14 +88,16 @@ def stat_of(row: Row) -> list[int]:
     return [n for stat in stats for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)]
 
 
-def read_row(row: Row, task: Task, decoder: Decoder) -> RowResult:
-    """Read a row's files and store its sample.
+def read_row(row: Row, task: Task, pool: DecoderPool) -> RowResult:
+    """Read a row's files with the next free decoder and store its sample.
+
+    The decoder is free for the next row while this one is judged, prepared and stored.
 
     Raises:
         OutputError: The store cannot be written.
     """
     try:
-        return _accepted(row, task, decoder)
+        return _accepted(row, task, pool)
     except FileRejected as rejected:
         return RowResult.rejected(rejected)
 
@@ -132,11 +135,12 @@ def completed(row: Row, result: RowResult) -> Row:
     )
 
 
-def _accepted(row: Row, task: Task, decoder: Decoder) -> RowResult:
-    mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
-    file_facts = mammogram.facts
-    mammogram = replace(mammogram, facts=table_first(row, file_facts))
-    marked, mask_sha256 = _marked(row, mammogram, decoder)
+def _accepted(row: Row, task: Task, pool: DecoderPool) -> RowResult:
+    with pool.decoder() as decoder:
+        mammogram, image_sha256 = decoder.mammogram(row.image_path, row.allow)
+        file_facts = mammogram.facts
+        mammogram = replace(mammogram, facts=table_first(row, file_facts))
+        marked, mask_sha256 = _marked(row, mammogram, decoder)
     analysis = analyse(mammogram)
     judged = judge_image(mammogram, analysis)
     if marked is not None:

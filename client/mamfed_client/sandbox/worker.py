@@ -23,6 +23,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+if __name__ == "__main__":
+    # pydicom imports it if it can, to download examples: a sixth of the time of the start.
+    sys.modules["requests"] = None  # type: ignore[assignment]
+
 import numpy as np
 import numpy.typing as npt
 

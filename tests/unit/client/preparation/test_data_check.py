@@ -134,7 +134,7 @@ def test_a_split_that_leaks_is_found_before_training(call, folder):
 
 
 def test_a_decoder_that_died_is_tried_again(check, export, monkeypatch):
-    def died(row, task, decoder):
+    def died(row, task, pool):
         return RowResult.rejected(FileRejected(Reason.DECODER_CRASHED, "SIGTERM"))
 
     with monkeypatch.context() as patch:

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mamfed_client.imaging import preprocess
 from mamfed_client.preparation.cohort import load_cohort
+from mamfed_client.sandbox.decoder_pool import DecoderPool
 from mamfed_common.errors import DataError
 
 SECRETS = ("secret-id", "Secret", "P-one", "P-two")
@@ -37,6 +39,29 @@ def test_training_from_a_prepared_folder_needs_the_files_no_more(prepare, mixed,
         for one, other in zip(mine, theirs, strict=True):
             np.testing.assert_array_equal(one.image, other.image)
             np.testing.assert_array_equal(one.mask, other.mask)
+
+
+def test_a_decoder_reads_the_next_file_while_an_image_is_prepared(
+    prepare, folder, tmp_path, monkeypatch
+):
+    folder.benign("P-one").benign("P-two").write()
+    idle = []
+
+    def counted(*arguments, **options):
+        idle.append(pools[0]._decoders.qsize())
+        return preprocess.prepare(*arguments, **options)
+
+    class Pool(DecoderPool):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            pools.append(self)
+
+    pools = []
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("mamfed_client.sandbox.decoder_pool.DecoderPool", Pool)
+    monkeypatch.setattr("mamfed_client.preparation.prepare_row.prepare", counted)
+    assert prepare(folder.path, tmp_path / "out")["accepted"] == 2
+    assert idle[-1] == 1
 
 
 def test_another_size_than_the_prepared_one_is_refused(prepare, mixed, tmp_path):

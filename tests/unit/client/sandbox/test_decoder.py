@@ -291,6 +291,22 @@ def test_a_process_that_ran_out_of_memory_is_replaced(dicom, tmp_path):
         assert decoder._child.pid != child
 
 
+def test_the_process_loads_no_http_client(tmp_path, executed):
+    command = [sys.executable, "-P", "-X", "importtime", "-m", "mamfed_client.sandbox.worker"]
+    with (tmp_path / "buffer").open("w+b") as file:
+        file.truncate(1000)
+        done = subprocess.run(
+            [*command, str(file.fileno()), "20"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=[file.fileno()],
+            check=True,
+        )
+    loaded = {line.rpartition(b"|")[2].strip() for line in done.stderr.splitlines()}
+    assert b"pydicom.data.download" in loaded
+    assert b"urllib3" not in loaded  # what requests loads
+
+
 def test_the_process_imports_neither_torch_nor_flower():
     code = "import sys, mamfed_client.sandbox.worker; print({'torch', 'flwr'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True)
