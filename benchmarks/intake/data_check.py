@@ -1,11 +1,12 @@
-"""Compare the processor time of ``mamfed-client data check --fresh`` with another version's.
+"""Compare the time of ``mamfed-client data check --fresh`` or ``prepare`` with another version's.
 
-Both versions check each folder alternately, every run in its own process with its own cache. The
-time of the command and of its decoding processes counts, so other programs disturb little. The
-other version is a checkout, which runs with this Python, or the ``bin`` folder of a virtual
-environment that contains it.
+Both versions read each folder alternately, every run in its own process with its own cache and
+output. The processor time of the command and of its decoding processes counts, so other programs
+disturb little; ``--wall`` takes the clock's instead. The other version is a checkout, which runs
+with this Python, or the ``bin`` folder of a virtual environment that contains it.
 
-Usage: python -m benchmarks.intake.data_check FOLDER... --against PATH [--runs 5]
+Usage: python -m benchmarks.intake.data_check FOLDER... --against PATH [--runs 5] [--wall]
+       [--prepare SIZE]
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks.lib.harness import ROOT, record, take_turns
@@ -40,14 +44,20 @@ def of_checkout(path: Path) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-P", "-m", "mamfed_client"], {"PYTHONPATH": folders}
 
 
-def check(
-    command: list[str], folder: Path, own: Path, variables: Mapping[str, str]
+def reading(
+    command: list[str], folder: Path, own: Path, variables: Mapping[str, str], size: int
 ) -> Callable[[], None]:
-    """Return a call that checks a folder; ``own`` receives its cache and secret."""
+    """Return a call that checks a folder, or prepares it if there is a size.
+
+    ``own`` receives what it writes.
+    """
     own.mkdir(exist_ok=True)
     places = {"MAMFED_CACHE": str(own / "cache"), "MAMFED_SECRET": str(own / "secret")}
     environment = os.environ | places | dict(variables)
-    words = [*command, "data", "check", str(folder.absolute()), "--fresh"]
+    work = ["check", str(folder.absolute()), "--fresh"]
+    if size:
+        work = ["prepare", str(folder.absolute()), "--out", str(own / "out"), "--size", str(size)]
+    words = [*command, "data", *work]
 
     def run() -> None:
         ran = subprocess.run(words, env=environment, capture_output=True, text=True)
@@ -72,19 +82,29 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--against", type=Path, required=True, metavar="PATH")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--wall", action="store_true", help="the clock's time")
+    parser.add_argument("--prepare", type=int, default=0, metavar="SIZE", help="data prepare")
     arguments = parser.parse_args()
     other = arguments.against.absolute()
+    clock, what = (
+        (time.perf_counter, "time") if arguments.wall else (cpu_of_children, "processor time")
+    )
+    how = f"data prepare --size {arguments.prepare}" if arguments.prepare else "data check --fresh"
     here = of_checkout(ROOT)
     there, name = of_checkout(other), name_of(other)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     with tempfile.TemporaryDirectory() as own:
         for folder in arguments.folders:
             calls = {
-                who: check(command, folder, Path(own) / who, variables)
+                who: reading(command, folder, Path(own) / who, variables, arguments.prepare)
                 for who, (command, variables) in {"ours": here, "other": there}.items()
             }
-            seconds = take_turns(calls, runs=arguments.runs, clock=cpu_of_children)
-            title = f"data check --fresh, {folder.name}, processor time"
+            fresh = {
+                who: partial(shutil.rmtree, Path(own) / who / "out", ignore_errors=True)
+                for who in calls
+            }
+            seconds = take_turns(calls, runs=arguments.runs, clock=clock, before=fresh)
+            title = f"{how}, {folder.name}, {what}"
             record(title, seconds["ours"], seconds["other"], peer_name=name, unit="s")
             ratios = [a / b for a, b in zip(seconds["ours"], seconds["other"], strict=True)]
             print(f"{folder.name}: ratios of turns {min(ratios):.3f} to {max(ratios):.3f}")

@@ -47,8 +47,8 @@ from mamfed_client.sandbox.decoder_pool import open_decoder_pool
 
 def faults(_):
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-    for _ in range(4):
-        np.full(8 << 20, 7, np.uint8)
+    arrays = [np.full(size << 20, 7, np.uint8) for size in (17, 5, 2, 2, 7, 7)]
+    del arrays
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
 with open_decoder_pool(1, threads_per_decoder=1) as pool:
