@@ -25,6 +25,7 @@ __all__ = [
     "ImageAnalysis",
     "Transform",
     "analyse",
+    "check_preparable",
     "find_breast_mask",
     "prepare",
 ]
@@ -90,6 +91,16 @@ def prepare(
     breast_mask, small_mask = transform_masks(transform, breast, valid, finding)
     image *= breast_mask
     return Sample(image, breast_mask, small_mask, name), transform
+
+
+def check_preparable(mammogram: Mammogram, mask: Mask | None, analysis: ImageAnalysis) -> None:
+    """Reject what :func:`prepare` would reject, without making a sample.
+
+    Raises:
+        FileRejected: The breast is flat, or the mask marks only padding.
+    """
+    _without_padding(mask, mammogram.valid)
+    _intensity_range(analysis.darker)
 
 
 def _without_padding(mask: Mask | None, valid: Mask | None) -> Mask | None:

@@ -14,7 +14,13 @@ from mamfed_client.annotations import MarkedRegions
 from mamfed_client.annotations.shapes import Annotation
 from mamfed_client.datasets.manifest import Row
 from mamfed_client.imaging.mammogram import Facts, Mammogram, Mask
-from mamfed_client.imaging.preprocess import PREPARE_VERSION, ImageAnalysis, analyse, prepare
+from mamfed_client.imaging.preprocess import (
+    PREPARE_VERSION,
+    ImageAnalysis,
+    analyse,
+    check_preparable,
+    prepare,
+)
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.plausibility import judge_image, judge_mask
 from mamfed_client.preparation.eligibility import is_malignant, is_without_malignancy
@@ -39,7 +45,7 @@ RELIABLE_ELEMENTS = frozenset(
 """Elements that can contradict a table; file names and Patient Orientation are too unreliable."""
 
 CHECK_SIZE = 256
-"""Sample size when nothing is stored; enough to tell whether the breast can be found."""
+"""Sample size where only facts about a folder are wanted."""
 
 PIXEL_STEP = 4
 """Every fourth row and column are enough to tell two pictures apart."""
@@ -218,7 +224,7 @@ def _stored(
     """Store the sample unless it is cached or unused; return its digest, or "" if not stored."""
     is_used = mask is not None or is_without_malignancy(label_of(row, mammogram.facts.birads))
     if task.store is None or not is_used:
-        prepare(mammogram, mask, CHECK_SIZE, analysis=analysis)  # rejects an image without a breast
+        check_preparable(mammogram, mask, analysis)
         return ""
     laterality = mammogram.facts.laterality
     name = digest(image_sha256, mask_sha256, laterality, task.size, READING_VERSION)

@@ -7,7 +7,13 @@ import pytest
 from mamfed_client.imaging.breast_mask import VIEW, breast_view, upscale_mask
 from mamfed_client.imaging.geometry import Box, choose_transform
 from mamfed_client.imaging.mammogram import Facts, Mammogram
-from mamfed_client.imaging.preprocess import Transform, find_breast_mask, prepare
+from mamfed_client.imaging.preprocess import (
+    Transform,
+    analyse,
+    check_preparable,
+    find_breast_mask,
+    prepare,
+)
 from mamfed_client.imaging.rejections import FileRejected, Reason
 
 
@@ -314,11 +320,16 @@ def test_half_a_percent_of_the_breast_is_black_and_a_five_hundredth_white(drawin
     assert np.abs(difference).max() <= 8
 
 
-def test_a_breast_of_one_level_is_refused():
+def checked(image, mask, _size):
+    check_preparable(image, mask, analyse(image))
+
+
+@pytest.mark.parametrize("way", [prepare, checked])
+def test_a_breast_of_one_level_is_refused(way):
     levels = np.zeros((400, 300))
     levels[:, :150] = 0.4
     with pytest.raises(FileRejected, match="flat") as caught:
-        prepare(mammogram(levels), None, 64)
+        way(mammogram(levels), None, 64)
     assert caught.value.reason is Reason.NO_BREAST
 
 
@@ -463,12 +474,13 @@ def test_what_an_outline_marks_on_padding_is_no_finding(drawing):
     assert not back[:, :9].any()
 
 
-def test_a_mask_on_nothing_but_padding_is_refused(drawing):
+@pytest.mark.parametrize("way", [prepare, checked])
+def test_a_mask_on_nothing_but_padding_is_refused(way, drawing):
     breast, _ = drawing.breast()
     valid = np.ones(breast.shape, bool)
     valid[:, 120:] = False
     with pytest.raises(FileRejected) as caught:
-        prepare(mammogram(breast, valid), ~valid, 128)
+        way(mammogram(breast, valid), ~valid, 128)
     assert caught.value.reason is Reason.EMPTY_MASK
 
 
