@@ -45,7 +45,7 @@ MAX_RESIDENT = 3 << 29
 class Decoder:
     """A decoding process, started on first use and restarted after it has died.
 
-    Use it as a context manager, and from a single thread.
+    Use it as a context manager, and from one thread at a time.
 
     Attributes:
         threads: Number of threads that the process may use for a file.

@@ -1,7 +1,7 @@
 """A pool of threads and decoding processes; each decoder serves one thread at a time.
 
 The process keeps freed memory from then on: threads would otherwise return the pages of every image
-to the system and fetch them again, which takes a third of their time.
+to the system and fetch them again, which takes a quarter of their time.
 """
 
 from __future__ import annotations
