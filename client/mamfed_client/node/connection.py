@@ -32,6 +32,8 @@ from mamfed_client.node.flower_compat import (
     PullMessagesResponse,
     PushMessagesRequest,
     PushMessagesResponse,
+    SendNodeHeartbeatRequest,
+    SendNodeHeartbeatResponse,
 )
 from mamfed_client.node.proxies import check_proxy
 from mamfed_client.node.server_tls import detail_of, tls_context
@@ -44,8 +46,10 @@ from mamfed_common.protocol.versions import (
     AUDIT_HEAD_HEADER,
     AUDIT_SEAL_HEADER,
     INSTANCE_HEADER,
+    LEASE_HEADER,
     MAMFED_HEADER,
     RUN_HEADER,
+    WAIT_HEADER,
 )
 from mamfed_common.security.certificates import check_validity
 
@@ -58,6 +62,11 @@ OTHER_VERSION = LinkError.exit_code
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
+WAIT_SECONDS = 20
+"""How long a poll may wait at the coordinator: less than ANSWER_SECONDS, and than proxies allow."""
+HEARTBEAT_SECONDS = 25.0
+"""Flower sends a heartbeat at least so often; one is left out while the lease lasts longer."""
+LEASE_DIGITS = 4
 
 
 @dataclass
@@ -85,6 +94,8 @@ class Connection:
     busy: bool = False
     stamp: tuple[int, int] = (0, 0)
     ended: RunEnding | None = None
+    leased_until: float = float("-inf")
+    is_offered_again: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     seals: Countersignatures | None = None
 
@@ -95,6 +106,21 @@ class Connection:
         self.state, self.error = "training" if self.busy else "online", ""
         self.last_contact, self.contact_at = datetime.now(UTC), monotonic()
         self.attempt_at = self.contact_at
+
+    def waits(self) -> None:
+        """Record that the site waits for a message: its poll may be answered much later."""
+        self.busy = False
+        if self.state == "training":
+            self.state = "online"
+
+    def hear_of_lease(self, header: str) -> None:
+        """Record for how long the node needs no heartbeat, see ``versions.LEASE_HEADER``.
+
+        A coordinator that sends it also offers a message again if the answer to a poll was lost.
+        """
+        if header.isdecimal() and len(header) <= LEASE_DIGITS:
+            self.is_offered_again = True
+            self.leased_until = monotonic() + int(header)
 
     def hear_of_run(self, header: str) -> None:
         """Record whether the run continues or how it ended, see ``versions.RUN_HEADER``."""
@@ -170,10 +196,13 @@ def fleet_client(link: Connection) -> type[FleetHttpClient]:
 
         def PullMessages(self, request: PullMessagesRequest) -> PullMessagesResponse:
             """Ask for a message; reconnect first if the certificate is new."""
-            link.busy = False
+            link.waits()
             if link.files_changed():
                 self._renew()
-            response = _once(link, super().PullMessages, request)
+            if link.is_offered_again:
+                response = super().PullMessages(request)
+            else:
+                response = _once(link, super().PullMessages, request)
             if response.messages_list:
                 link.busy, link.message_at = True, monotonic()
             return response
@@ -182,6 +211,12 @@ def fleet_client(link: Connection) -> type[FleetHttpClient]:
             """Announce an answer."""
             link.message_at = monotonic()
             return _once(link, super().PushMessages, request)
+
+        def SendNodeHeartbeat(self, request: SendNodeHeartbeatRequest) -> SendNodeHeartbeatResponse:
+            """Send a sign of life, unless a poll was one."""
+            if link.leased_until - monotonic() > HEARTBEAT_SECONDS:
+                return SendNodeHeartbeatResponse(success=True)
+            return super().SendNodeHeartbeat(request)
 
         def _renew(self) -> None:
             # Heartbeats run in another thread, so the old client is left to finish its request.
@@ -204,6 +239,8 @@ class _Contact:
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers[MAMFED_HEADER] = __version__
         context.request.headers[INSTANCE_HEADER] = self._link.instance
+        if isinstance(context.message, PullMessagesRequest):
+            context.request.headers[WAIT_HEADER] = f"wait={WAIT_SECONDS}"
         if self._link.seals and (head := self._link.seals.header()):
             context.request.headers[AUDIT_HEAD_HEADER] = head
         try:
@@ -225,6 +262,7 @@ class _Contact:
         elif response.is_success:
             self._link.answered()
             self._link.hear_of_run(response.headers.get(RUN_HEADER, ""))
+            self._link.hear_of_lease(response.headers.get(LEASE_HEADER, ""))
             if self._link.seals and (seal := response.headers.get(AUDIT_SEAL_HEADER)):
                 self._link.seals.keep(seal)
         elif not _is_flowers(response):

@@ -19,6 +19,7 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
     PushMessagesResponse,
 )
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.error import FlowerError
@@ -64,6 +65,8 @@ __all__ = [
     "RuntimeHttpClient",
     "RuntimeTokenHttpInterceptor",
     "RuntimeVersionHttpInterceptor",
+    "SendNodeHeartbeatRequest",
+    "SendNodeHeartbeatResponse",
     "SubStatus",
     "SuperExecAuthHttpInterceptor",
     "TaskType",
@@ -98,6 +101,7 @@ PARTS: tuple[FlowerPart, ...] = (
     ("flwr.supernode.fleet_http_connection", "FleetHttpClient.from_server_address", ""),
     ("flwr.supernode.fleet_http_connection", "FleetHttpClient.PullMessages", "self request"),
     ("flwr.supernode.fleet_http_connection", "FleetHttpClient.PushMessages", "self request"),
+    ("flwr.supernode.fleet_http_connection", "FleetHttpClient.SendNodeHeartbeat", "self request"),
     ("flwr.supernode.main", "create_app", "state_factory superexec_auth_secret"),
     ("flwr.supernode.nodestate", "NodeStateFactory", "objectstore_factory"),
     (

@@ -21,6 +21,16 @@ RUN_HEADER = "x-mamfed-run"
 """HTTP header of every server answer: ``STATUS NAME``, with the status ``running``, ``finished``,
 ``failed`` or ``stopped``."""
 
+WAIT_HEADER = "prefer"
+"""HTTP header of a site's poll: ``wait=SECONDS``, how long its answer may take (RFC 7240). A
+coordinator of an older version answers at once."""
+
+LEASE_HEADER = "x-mamfed-lease"
+"""HTTP header of the answer to a poll: the seconds for which the poll has renewed the node's lease.
+Meanwhile the node needs no heartbeat. A coordinator that sends it offers a message again until the
+node has confirmed it; one of an older version does neither."""
+LEASE_SECONDS = 60.0
+
 INSTANCE_HEADER = "x-mamfed-instance"
 """HTTP header with a random number that a site's node draws at each start, 16 hex digits. It
 distinguishes two processes with the same identity, from a home that was copied."""

@@ -40,12 +40,13 @@ class Route(NamedTuple):
 
 
 HEALTH = Route("/health", "GET", 0)
+POLL = Route("/v1/fleet/pull-messages")
 ROUTES = (
     HEALTH,
     Route("/v1/fleet/activate-node"),
     Route("/v1/fleet/deactivate-node"),
     Route("/v1/fleet/send-node-heartbeat"),
-    Route("/v1/fleet/pull-messages"),
+    POLL,
     Route("/v1/fleet/push-messages", max_bytes=REPLY_BYTES),
     Route("/v1/fleet/get-run"),
     Route("/v1/fleet/get-fab"),

@@ -19,14 +19,15 @@ from time import monotonic
 
 from mamfed_common.errors import LinkError
 
-MOST_CONNECTIONS, FEWEST_CONNECTIONS = 1000, 32
+MOST_CONNECTIONS, MOST_STRANGERS, FEWEST_CONNECTIONS = 8000, 250, 32
+"""A waiting site keeps a connection; a stranger needs one for a moment, and it may cost 0.3 MB."""
 RESERVED_DESCRIPTORS = 128
 """Files that the server may open beside its connections: checkpoints, updates, logs, registry."""
 MOST_DESCRIPTORS = 16384
 CONNECTIONS_PER_SITE = 16
 """A site's node uses up to four."""
 STRANGERS_SHARE = 4
-"""Strangers may use one connection in four, of all and of those from one address."""
+"""Strangers may use at most one connection in four, of all and of those from one address."""
 
 
 def _nothing() -> None:
@@ -73,7 +74,7 @@ class Connections:
             per_address: Maximum number of open connections from one address.
             clock: Returns the time in seconds.
         """
-        self._strangers = max(1, total // STRANGERS_SHARE)
+        self._strangers = max(1, min(MOST_STRANGERS, total // STRANGERS_SHARE))
         self._sites = max(1, total - self._strangers)
         self._strangers_here = max(1, per_address // STRANGERS_SHARE)
         self._sites_here = max(1, per_address - self._strangers_here)

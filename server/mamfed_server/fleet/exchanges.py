@@ -17,6 +17,8 @@ from hashlib import sha256
 from time import monotonic
 from typing import NamedTuple
 
+from google.protobuf.message import Message as ProtoMessage
+
 ARRIVAL_SECONDS = 180.0
 """A reply is given up when no part of it has come for this time (as in Flower 1.41-1.42)."""
 SPARE_OBJECTS = 64
@@ -44,6 +46,8 @@ class Reply(NamedTuple):
 class _Exchange:
     node_id: int
     readable: frozenset[str]
+    offer: ProtoMessage | None = None
+    is_fetched: bool = False
     reply_id: str = ""
     error: int | None = None
     session: str = ""
@@ -71,13 +75,47 @@ class Exchanges:
         self._lock = threading.Lock()
         self._by_request: dict[str, _Exchange] = {}
         self._by_session: dict[str, _Exchange] = {}
+        self._by_node: dict[int, dict[str, _Exchange]] = {}
         self._pushed: Counter[int] = Counter()
 
     def begin(self, request_id: str, node_id: int, objects: Iterable[str]) -> None:
         """Record a request to a node before it is stored; its quota starts anew."""
         with self._lock:
-            self._by_request[request_id] = _Exchange(node_id, frozenset(objects))
+            exchange = _Exchange(node_id, frozenset(objects))
+            self._by_request[request_id] = exchange
+            self._by_node.setdefault(node_id, {})[request_id] = exchange
             self._pushed[node_id] = 0
+
+    def offer(self, request_id: str, offer: ProtoMessage) -> None:
+        """Let the node fetch a request, now that it is stored; ``offer`` answers its poll."""
+        with self._lock:
+            self._by_request[request_id].offer = offer
+
+    def fetch(self, node_id: int, *, again: bool) -> ProtoMessage | None:
+        """Return the offer of a node's oldest request that it has not fetched, if there is one.
+
+        Args:
+            node_id: The node.
+            again: Whether to return a request again, as long as the node has not confirmed it: the
+                answer to its poll may have been lost.
+        """
+        with self._lock:
+            exchange = self._unfetched(node_id, again=again)
+            if exchange is None:
+                return None
+            exchange.is_fetched = True
+            return exchange.offer
+
+    def has_offer(self, node_id: int, *, again: bool) -> bool:
+        """Return whether :meth:`fetch` would return one."""
+        with self._lock:
+            return self._unfetched(node_id, again=again) is not None
+
+    def confirm(self, request_id: str) -> None:
+        """Record that a request has arrived whole: it is not offered again."""
+        with self._lock:
+            if exchange := self._by_request.get(request_id):
+                exchange.offer = None
 
     def end(self, request_id: str) -> None:
         """Forget a request and free everything that has arrived in reply."""
@@ -85,6 +123,7 @@ class Exchanges:
             exchange = self._by_request.pop(request_id, None)
             if exchange is not None:
                 self._by_session.pop(exchange.session, None)
+                del self._by_node[exchange.node_id][request_id]
 
     def reply(self, request_id: str) -> Reply | None:
         """Return what has arrived in reply to a request; None: the reply has not begun."""
@@ -109,10 +148,8 @@ class Exchanges:
     def may_read(self, node_id: int, object_id: str) -> bool:
         """Return whether an object belongs to a request to this node that is under way."""
         with self._lock:
-            return any(
-                exchange.node_id == node_id and object_id in exchange.readable
-                for exchange in self._by_request.values()
-            )
+            mine = self._by_node.get(node_id, {}).values()
+            return any(object_id in exchange.readable for exchange in mine)
 
     def count(self, node_id: int, length: int) -> bool:
         """Count bytes that a node pushes; return whether they are within its quota."""
@@ -184,6 +221,12 @@ class Exchanges:
         """Return the total size of what has arrived in all replies under way."""
         with self._lock:
             return sum(len(c) for e in self._by_request.values() for c in e.contents.values())
+
+    def _unfetched(self, node_id: int, *, again: bool) -> _Exchange | None:
+        for exchange in self._by_node.get(node_id, {}).values():
+            if exchange.offer and not exchange.reply_id and (again or not exchange.is_fetched):
+                return exchange
+        return None
 
     def __len__(self) -> int:
         """Return the number of exchanges under way."""

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
+from hashlib import sha256
+
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 
 from mamfed_common.errors import LinkError
 from mamfed_server.fleet.flower_compat import (
@@ -14,6 +22,17 @@ from mamfed_server.fleet.flower_compat import (
 
 KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower()
 VERSION_HEADER = FLWR_PACKAGE_VERSION_METADATA_KEY.lower()
+
+
+@lru_cache(maxsize=16384)  # a node sends the same key with every request
+def fingerprint_of(header: bytes) -> str:
+    """Return the fingerprint of a site's public key, SHA-256 of its DER, from Flower's header.
+
+    Raises:
+        LinkError: As in :func:`key_of`.
+    """
+    public = load_pem_public_key(key_of(header))
+    return sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def key_of(header: bytes) -> bytes:

@@ -11,8 +11,10 @@ from mamfed_common.protocol.flower_compat import ErrorCode, set_message_id
 from mamfed_server.fleet.assembly import ReplyTooLargeError, assemble
 from mamfed_server.fleet.exchanges import Reply
 from mamfed_server.fleet.flower_compat import (
+    PullMessagesResponse,
     get_all_nested_objects,
     get_object_tree,
+    message_to_proto,
     no_object_id_recompute,
     remove_content_from_message,
 )
@@ -49,9 +51,8 @@ class LinkTransport:
             objects = get_all_nested_objects(message)
             self._exchanges.begin(message_id, node_id, objects)
             session = self._state.start_session(self._link.run_id)
-            stored, missing = self._state.store_message_and_object_tree(
-                request, get_object_tree(message), session
-            )
+            tree = get_object_tree(message)
+            stored, missing = self._state.store_message_and_object_tree(request, tree, session)
             if not stored:
                 self._exchanges.end(message_id)
                 return None
@@ -60,6 +61,11 @@ class LinkTransport:
                     self._link.run_id, session, object_id, objects[object_id].deflate()
                 )
         self._asked[message_id] = request
+        offer = PullMessagesResponse(
+            messages_list=[message_to_proto(request)], message_object_trees=[tree]
+        )
+        self._exchanges.offer(message_id, offer)
+        self._link.polls.wake(node_id)
         return message_id
 
     def pull(self, message_id: str) -> Message | None:

@@ -22,8 +22,10 @@ from mamfed_server.fleet.flower_compat import (
     ActivateNodeRequest,
     ConfirmMessageReceivedRequest,
     ConfirmMessageReceivedResponse,
+    DeactivateNodeRequest,
     GetFabRequest,
     ObjectTree,
+    PullMessagesRequest,
     PullObjectRequest,
     PullObjectResponse,
     PushMessagesRequest,
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 VERIFIED = "mamfed.verified"
 """Key in a request's scope; its value is called once the node's signature was found right."""
+CALLER = "mamfed.caller"
+"""Key in a poll's scope: who waits for the answer (``held_polls.Caller``)."""
 OBJECT_ID = re.compile(r"[0-9a-f]{64}")
 REQUEST, RESPONSE = "protobuf_request", "protobuf_response"
 """Where Flower 1.41-1.42 keeps a parsed request, and expects the answer, in a scope's state."""
@@ -64,7 +68,8 @@ class NodeRules:
             if not isinstance(request := state.get(REQUEST), ProtoMessage):
                 raise RequestDenied(404, "no such path")
             scope[VERIFIED]()
-            answer = await self._answer(request)
+            self._greet(request)
+            answer = await self._answer(request, scope)
         except RequestDenied as denied:
             logger.info("%s %s: %s", denied.status, scope["path"], denied.detail)
             await send_denial(send, denied, close=False)
@@ -76,13 +81,13 @@ class NodeRules:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _answer(self, request: Any) -> ProtoMessage | None:
+    async def _answer(self, request: Any, scope: Scope) -> ProtoMessage | None:
         """Return the answer to a request; None: Flower answers it."""
         if getattr(request, "run_id", self._link.run_id) != self._link.run_id:
             raise RequestDenied(403, "there is no such run")
         match request:
-            case ActivateNodeRequest():
-                self._link.welcome_back(self._link.node_of(request.public_key))
+            case PullMessagesRequest():
+                return await self._link.answer_poll(request.node.node_id, scope[CALLER])
             case GetFabRequest() if request.hash_str != bundle_sha256():
                 raise RequestDenied(404, "there is no such bundle")
             case PushMessagesRequest():
@@ -96,7 +101,16 @@ class NodeRules:
                 ours = request.node.node_id, request.message_object_id
                 if not self._exchanges.is_addressed_to(*ours):
                     return ConfirmMessageReceivedResponse()
+                self._exchanges.confirm(request.message_object_id)
         return None
+
+    def _greet(self, request: Any) -> None:
+        """Let a node come and go."""
+        match request:
+            case ActivateNodeRequest():
+                self._link.welcome_back(self._link.node_of(request.public_key))
+            case DeactivateNodeRequest():
+                self._link.polls.drop(request.node_id)
 
     def _begin_reply(self, request: PushMessagesRequest) -> PushMessagesResponse:
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:

@@ -13,31 +13,28 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, MutableMapping
-from hashlib import sha256
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple, Protocol
-
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
 
 from mamfed_common import __version__
 from mamfed_common.errors import LinkError
 from mamfed_common.protocol.versions import (
     AUDIT_HEAD_HEADER,
     INSTANCE_HEADER,
+    LEASE_HEADER,
+    LEASE_SECONDS,
     MAMFED_HEADER,
+    WAIT_HEADER,
     flower_version,
     same_minor,
 )
 from mamfed_common.runtime.wording import span
-from mamfed_server.fleet.canonical import HEALTH, CanonicalRequest, read_request
+from mamfed_server.fleet.canonical import HEALTH, POLL, CanonicalRequest, read_request
 from mamfed_server.fleet.countersigning import Countersigner
 from mamfed_server.fleet.denial import App, Receive, RequestDenied, Scope, Send, send_denial
-from mamfed_server.fleet.fleet_requests import KEY_HEADER, VERSION_HEADER, key_of
-from mamfed_server.fleet.node_rules import VERIFIED, NodeRules
+from mamfed_server.fleet.fleet_requests import KEY_HEADER, VERSION_HEADER, fingerprint_of
+from mamfed_server.fleet.held_polls import HELD_SECONDS, Caller
+from mamfed_server.fleet.node_rules import CALLER, VERIFIED, NodeRules
 from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
 
@@ -53,7 +50,7 @@ so that a site can fill little of the server's memory."""
 COLLECT_BYTES = 32 * 2**20
 """Total body size after which Python's garbage collector runs. Flower 1.41-1.42 leaves requests and
 responses in reference cycles: those of ten sites held 1 GB until the collector ran."""
-VERSION_CHARACTERS, LENGTH_DIGITS, TARGET_CHARACTERS = 20, 12, 60
+VERSION_CHARACTERS, LENGTH_DIGITS, WAIT_DIGITS, TARGET_CHARACTERS = 20, 12, 4, 60
 
 
 class Limits(NamedTuple):
@@ -119,6 +116,8 @@ class RequestGuard:
         self._places: dict[str, asyncio.Semaphore] = {}
         self._uncollected = 0
         link.check_nodes_with(NodeRules, link=link)
+        if closing:
+            closing.release_with(link.polls.close)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or deny it."""
@@ -132,7 +131,7 @@ class RequestGuard:
                 async with place:
                     await self._pass_on(request, site, scope, receive, send)
             else:
-                await self._pass_on(request, site, scope, receive, send)
+                await _refused_at_stop(self._pass_on(request, site, scope, receive, send))
         except RequestDenied as denied:
             target = bytes(scope["raw_path"][:TARGET_CHARACTERS]).decode("ascii", "replace")
             logger.info("%s %s: %s", denied.status, target, denied.detail)
@@ -145,11 +144,14 @@ class RequestGuard:
         if request.route is HEALTH:
             return await self._site_of(peer, None)
         _check_versions(request)
-        return await self._site_of(peer, _fingerprint(_key(request)))
+        return await self._site_of(peer, _node(request))
 
     async def _site_of(self, peer: bytes, node: str | None) -> str:
+        return await asyncio.to_thread(self._check, peer, node)
+
+    def _check(self, peer: bytes, node: str | None) -> str:
         try:
-            entry = await asyncio.to_thread(self._known.check, peer, node)
+            entry = self._known.check(peer, node)
         except LinkError as error:
             raise RequestDenied(403, str(error)) from None
         except OSError:  # a site that sees this code asks again
@@ -166,27 +168,41 @@ class RequestGuard:
         verified: list[str] = []
 
         def on_verified() -> None:
-            address = (scope.get("client") or ("unknown",))[0]
-            self._on_contact(site, request.header(INSTANCE_HEADER), str(address))
+            self._seen(request, site, scope)
             verified.append(site)
-            if self._closing:
-                sent.append(self._closing.on_answer(site))
+
+        def look() -> None:
+            self._check(scope[PEER], None)
+            self._seen(request, site, scope)
 
         async def send_counted(event: MutableMapping[str, Any]) -> None:
             self._uncollected += len(event.get("body", b""))
             if event["type"] == "http.response.start":
-                told = [self._closing.header()] if self._closing else []
-                told += await self._seal(request, verified)
+                told = await self._seal(request, verified)
+                if verified and request.route is POLL:
+                    told.append((LEASE_HEADER.encode(), b"%d" % LEASE_SECONDS))
+                if self._closing:
+                    sent.extend(self._closing.on_answer(site) for _ in verified)
+                    told.append(self._closing.header())
                 event["headers"] = [*event.get("headers", ()), *told]
             await send(event)
 
         handed_on = request.scope(scope, body)
         if request.route is not HEALTH:
             handed_on[VERIFIED] = on_verified
+        if request.route is POLL:
+            handed_on[CALLER] = Caller(_wait_seconds(request), gone=receive, look=look)
         await self._app(handed_on, _replay(body, receive), send_counted)
         for inform in sent:
             inform()
         self._collect_garbage()
+
+    def _seen(self, request: CanonicalRequest, site: str, scope: Scope) -> None:
+        """Record that a site is there."""
+        address = (scope.get("client") or ("unknown",))[0]
+        self._on_contact(site, request.header(INSTANCE_HEADER), str(address))
+        if self._closing:
+            self._closing.seen(site)
 
     async def _seal(
         self, request: CanonicalRequest, verified: list[str]
@@ -246,16 +262,26 @@ def _version(request: CanonicalRequest, header: str) -> str:
     return request.header(header)[:VERSION_CHARACTERS].decode("latin-1")
 
 
-def _key(request: CanonicalRequest) -> bytes:
+async def _refused_at_stop(answer: Awaitable[None]) -> None:
+    """Wait for an answer; a listener that stops cancels what waits."""
     try:
-        return key_of(request.header(KEY_HEADER))
+        await answer
+    except asyncio.CancelledError:
+        raise RequestDenied(503, "the coordinator stops; ask again") from None
+
+
+def _wait_seconds(request: CanonicalRequest) -> int:
+    word, _, seconds = request.header(WAIT_HEADER).partition(b"=")
+    if word != b"wait" or not seconds.isdigit() or len(seconds) > WAIT_DIGITS:
+        return 0
+    return min(int(seconds), HELD_SECONDS)
+
+
+def _node(request: CanonicalRequest) -> str:
+    try:
+        return fingerprint_of(request.header(KEY_HEADER))
     except LinkError as error:
         raise RequestDenied(403, str(error)) from None
-
-
-def _fingerprint(key: bytes) -> str:
-    public = load_pem_public_key(key)
-    return sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

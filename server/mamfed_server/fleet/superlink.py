@@ -15,29 +15,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from google.protobuf.message import Message as ProtoMessage
 from starlette.middleware import Middleware
 
 from mamfed_common.errors import SetupError
 from mamfed_common.protocol.flower_bundle import FAB_ID, FAB_VERSION, bundle, bundle_sha256
 from mamfed_common.protocol.flower_compat import check_flower_parts, set_task_identity
-from mamfed_common.protocol.versions import flower_version
+from mamfed_common.protocol.versions import LEASE_SECONDS, flower_version
 from mamfed_server.fleet.exchanges import Exchanges
 from mamfed_server.fleet.flower_compat import (
     NOOP_ACCOUNT_NAME,
     NOOP_FEDERATION_ID,
     NOOP_FLWR_AID,
+    NOT_SERVED,
     PARTS,
     Fab,
     LinkState,
     NodeAuthMiddleware,
+    PullMessagesResponse,
     SuperLinkLifespan,
     TaskType,
     create_app,
     superlink_config,
 )
+from mamfed_server.fleet.held_polls import Caller, HeldPolls
 
+HEARTBEAT_SECONDS = LEASE_SECONDS / 2
+"""Flower's lease of a node ends after twice this time without a sign of life."""
 TASK_HEARTBEAT_SECONDS = 15.0
 """Flower fails a run whose task is silent for 60 s."""
 
@@ -50,6 +57,7 @@ class SuperLink:
         state: Flower's state.
         run_id: Flower's id of the run.
         exchanges: The requests to nodes, and what arrives in reply.
+        polls: The nodes that wait for a request.
     """
 
     def __init__(self, max_answer_bytes: int = 4 * 2**30) -> None:
@@ -63,7 +71,13 @@ class SuperLink:
         """
         check_flower_parts(PARTS)
         self.exchanges = Exchanges(max_answer_bytes)
+        self.polls = HeldPolls(partial(self.exchanges.has_offer, again=True))
         self.app = create_app(superlink_config(), SuperLinkLifespan)
+        self.app.user_middleware[:] = [
+            entry
+            for entry in self.app.user_middleware
+            if not getattr(entry.cls, "__module__", "").startswith(NOT_SERVED)
+        ]
         self.state: LinkState = self.app.state.linkstate_factory.state()
         self.run_id, self._task_id = self._start_run()
         self._activations: dict[int, int] = {}
@@ -95,8 +109,25 @@ class SuperLink:
         Flower would refuse the node for about a minute after a crash. Call this only once its
         certificate, key and signature have been verified.
         """
+        self.polls.drop(node_id)
         self.state.deactivate_node(node_id)
         self._activations[node_id] = self._activations.get(node_id, 0) + 1
+
+    async def answer_poll(self, node_id: int, caller: Caller) -> ProtoMessage:
+        """Answer a node's poll once there is a request; it renews the node's lease.
+
+        A caller that can wait can also cope with a request that comes twice, and gets one again
+        that it has not confirmed: its connection may have been lost with the answer.
+
+        Raises:
+            RequestDenied: The caller may wait no longer.
+        """
+        self.state.acknowledge_node_heartbeat(node_id, HEARTBEAT_SECONDS)
+        found = None
+        if await self.polls.wait(node_id, caller):
+            self.state.acknowledge_node_heartbeat(node_id, HEARTBEAT_SECONDS)
+            found = self.exchanges.fetch(node_id, again=caller.seconds > 0)
+        return found or PullMessagesResponse()
 
     def activations(self, node_id: int) -> int:
         """Return how often a node has connected."""
@@ -105,6 +136,7 @@ class SuperLink:
     def close(self) -> None:
         """End the Flower run, so that nodes discard its messages."""
         self._stop.set()
+        self.polls.close()
         self.state.finish_task(self._task_id, "stopped", "")
 
     def _start_run(self) -> tuple[int, int]:

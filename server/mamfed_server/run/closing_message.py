@@ -1,8 +1,8 @@
 """Tell the sites how a run ended before the server stops; afterwards, they cannot reach it.
 
 Every HTTP response carries the run's state in a header (``versions.RUN_HEADER``). It needs no
-message of its own and reaches sites that refuse all messages. Waiting sites poll at least every two
-seconds.
+message of its own and reaches sites that refuse all messages. The polls of waiting sites
+(``held_polls.py``) are answered at once.
 """
 
 from __future__ import annotations
@@ -31,16 +31,25 @@ class ClosingMessage:
         self._lock = threading.Lock()
         self._last_request: dict[str, float] = {}
         self._informed: set[str] = set()
+        self._release: Callable[[], None] = lambda: None
+
+    def release_with(self, release: Callable[[], None]) -> None:
+        """At the end, call ``release`` first: it answers what waits."""
+        self._release = release
 
     def header(self) -> tuple[bytes, bytes]:
         """Return the HTTP header of a response."""
         return RUN_HEADER.encode(), f"{self._state} {self._run}".encode()
 
+    def seen(self, site: str) -> None:
+        """Record that a site is there."""
+        with self._lock:
+            self._last_request[site] = monotonic()
+
     def on_answer(self, site: str) -> Callable[[], None]:
         """Record a site's request; return the function to call once its response is sent."""
         state = self._state
-        with self._lock:
-            self._last_request[site] = monotonic()
+        self.seen(site)
 
         def sent() -> None:
             if state is not RunState.RUNNING:
@@ -52,6 +61,7 @@ class ClosingMessage:
     def end(self, state: RunState) -> None:
         """Set the final state and wait until every recently active site has received it."""
         self._state = state
+        self._release()
         deadline = monotonic() + MAX_WAIT_SECONDS
         active_since = monotonic() - RECENT_SECONDS
         while monotonic() < deadline and self._uninformed(active_since):
