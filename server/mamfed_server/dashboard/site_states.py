@@ -16,7 +16,7 @@ from mamfed_server.service.status import CoordinatorStatus, SiteStatus
 from mamfed_server.settings import ServerHome
 
 SILENT_SECONDS = 10.0
-"""A connected site contacts the server at least every 2 s, and the server notes it every 5 s."""
+"""The server sees a waiting site every 2 s (``fleet/held_polls.py``), and notes it every 5 s."""
 STALE_SECONDS = 15.0
 """Age of ``status.json`` at which its server process, not the sites, is what is silent."""
 WARN_DAYS = 30

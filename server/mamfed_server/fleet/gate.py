@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import ssl
-from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,8 +21,6 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_SECONDS, CLOSING_SECONDS = 10.0, 5.0
 BACKLOG, BURST = 256, 64
 RETRY_SECONDS, LOOK_SECONDS = 0.5, 0.5
-SSLProtocol.max_size = 2**16
-"""asyncio's buffer of each TLS connection; its 256 KiB are half a GB for 2,000 waiting sites."""
 
 Protocols = Callable[[Connection], asyncio.Protocol]
 

@@ -13,7 +13,7 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 from tests.unit.client.loopback import Coordinator, Processes, request_of, wait_for, wait_for_state
 
-from mamfed_client.node.connection import Connection
+from mamfed_client.node.connection import Connection, fleet_client
 from mamfed_client.node.connection_errors import explain
 from mamfed_client.node.flower_compat import PARTS, check_flower_parts
 from mamfed_client.node.server_tls import tls_context
@@ -422,3 +422,31 @@ def test_a_site_to_which_no_model_came_is_told_how_to_get_it():
 )
 def test_the_terminal_says_in_words_what_a_site_does(task, said):
     assert words(Status(state="training", task=task)) == said
+
+
+def test_a_node_leaves_out_heartbeats_while_its_polls_renew_its_lease(link, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        "mamfed_client.node.flower_compat.FleetHttpClient.SendNodeHeartbeat",
+        lambda self, request: sent.append(request),
+    )
+    client = object.__new__(fleet_client(link))
+    client.SendNodeHeartbeat(None)
+    link.hear_of_lease("")  # a coordinator of an older version
+    client.SendNodeHeartbeat(None)
+    assert len(sent) == 2
+    assert not link.is_offered_again
+    link.hear_of_lease("60")
+    assert client.SendNodeHeartbeat(None).success
+    assert len(sent) == 2
+    link.leased_until -= 40
+    client.SendNodeHeartbeat(None)
+    assert len(sent) == 3
+
+
+def test_a_site_that_waits_for_a_message_is_not_training(link):
+    link.busy = True
+    link.answered()
+    assert link.state == "training"
+    link.waits()
+    assert link.state == "online"
