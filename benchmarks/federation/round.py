@@ -1,6 +1,6 @@
 """Measure seconds per round between real processes: mamfed beside stock Flower.
 
-Usage: python -m benchmarks.federation.round [--only mamfed|flower] [--steps N]
+Usage: python -m benchmarks.federation.round [--only mamfed|flower] [--steps N] [--sites N]
 
 Two sites on this machine exchange the same 8 MB of float32 weights, without training. Ours uses its
 own commands over mutual TLS, as hospitals do, and trains on a few images of 32 x 32. The peer is
@@ -9,7 +9,7 @@ runs a whole federation. A round lasts from the end of the previous one to its o
 from outside; the first round of each turn does not count.
 
 With ``--steps N``, mamfed alone runs rounds of N steps with kept optimizer state at each site,
-beside the time of the same steps of one site in this process.
+beside the time of the same steps of one site in this process; ``--sites`` sets how many sites.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort  # noqa: E
 NETWORK = NetworkConfig(channels=(32, 64, 128, 256, 320, 384))
 CPU = torch.device("cpu")
 LONGEST_SECONDS = 200.0
+MOST_BEYOND = 1.5
 TURNS = ((4, 2), (3, 3))
 """Rounds per turn: with one exchange, of which the first does not count, and with two."""
 ROUNDS = {"train": "a round of training", "two": "a round of training and validation"}
@@ -90,9 +91,11 @@ def ends_of(count: Callable[[], int], wanted: int, what: str) -> list[float]:
     return ends
 
 
-def our_ends(folder: Path, trained: int, evaluated: int, steps: int | None = None) -> list[float]:
+def our_ends(
+    folder: Path, trained: int, evaluated: int, steps: int | None = None, sites: int = 2
+) -> list[float]:
     """Run the federation by its commands; return when each round ended."""
-    data = {name: folder / name for name in list(VENDORS)[:2]}
+    data = {name: folder / name for name in list(VENDORS)[:sites]}
     for name, cohort in data.items():
         write_cohort(cohort, VENDORS[name], benign=4, malignant=6, seed=0)
     plan = folder / "plan.yaml"
@@ -139,14 +142,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("mamfed", "flower"))
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--sites", type=int, default=2, choices=(2, 3))
     given = parser.parse_args()
     megabytes = sum(t.nbytes for t in state_of(MalignancyNetwork(NETWORK)).values()) / 1e6
-    print(f"two sites, {megabytes:.1f} MB of weights, load {os.getloadavg()[0]:.1f} at the start")
-    only = "mamfed" if given.steps else given.only
+    load = os.getloadavg()[0]
+    print(f"{given.sites} sites, {megabytes:.1f} MB of weights, load {load:.1f} at the start")
+    only = "mamfed" if given.steps or given.sites != 2 else given.only
+    ends = partial(our_ends, steps=given.steps, sites=given.sites)
     found = {name: Seconds([], []) for name in ("mamfed", "flower") if only in (None, name)}
     for trained, evaluated in TURNS:
         for name, seconds in found.items():
-            measure = partial(our_ends, steps=given.steps) if name == "mamfed" else flowers_ends
+            measure = ends if name == "mamfed" else flowers_ends
             with tempfile.TemporaryDirectory() as folder:
                 round_context = split(measure(Path(folder), trained, evaluated), trained)
             for all_of, these in zip(seconds, round_context, strict=True):
@@ -154,7 +160,11 @@ def main() -> None:
             show(name, round_context)
     if given.steps:
         with tempfile.TemporaryDirectory() as folder:
-            show("alone", training_alone(Path(folder), given.steps))
+            alone = training_alone(Path(folder), given.steps)
+        show("alone", alone)
+        beyond = [seconds - median(alone.train) for seconds in found["mamfed"].train]
+        name = f"a round of {given.steps} steps beyond its training, {given.sites} sites, 8 MB"
+        record(name, beyond, [MOST_BEYOND] * len(beyond), peer_name=f"{MOST_BEYOND} s", unit="s")
     print(f"load {os.getloadavg()[0]:.1f} at the end")
     if len(found) == 2:
         for kind, name in ROUNDS.items():

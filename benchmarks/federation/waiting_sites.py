@@ -71,7 +71,8 @@ from mamfed_server.service.door import Door, build_door  # noqa: E402
 from mamfed_server.settings import ServerHome, ServerSettings  # noqa: E402
 
 TLS_KEY, NODES = "tls.key", "nodes.json"
-SETTLE_SECONDS = 120.0
+SETTLE_SECONDS = 240.0
+COMING_A_SECOND = 30
 
 
 def enrol(home: ServerHome, folder: Path, count: int) -> None:
@@ -117,8 +118,17 @@ class WaitingSite:
         self._tls.load_cert_chain(folder / f"{name}.pem", folder / TLS_KEY)
 
     async def run(self, delay: float) -> None:
-        """Wait for a message."""
+        """Wait for a message; connect again after a failure, as a node does."""
         await asyncio.sleep(delay)
+        while True:
+            try:
+                await self._wait()
+            except (OSError, asyncio.IncompleteReadError):
+                await asyncio.sleep(LONGEST_POLL)
+            else:
+                return
+
+    async def _wait(self) -> None:
         pipes = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
         public = self.node.public_key().public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
@@ -145,7 +155,7 @@ class WaitingSite:
 async def be_sites(folder: Path, port: int) -> None:
     """Be all the sites, until each has a message."""
     nodes = json.loads((folder / NODES).read_text())
-    spread = (WAIT_SECONDS + LONGEST_POLL) / len(nodes)
+    spread = max((WAIT_SECONDS + LONGEST_POLL) / len(nodes), 1 / COMING_A_SECOND)
     sites = [WaitingSite(folder, name, key, port) for name, key in nodes.items()]
     print("ready", flush=True)
     await asyncio.gather(*(site.run(i * spread) for i, site in enumerate(sites)))

@@ -19,8 +19,9 @@ from time import monotonic
 
 from mamfed_common.errors import LinkError
 
-MOST_CONNECTIONS, MOST_STRANGERS, FEWEST_CONNECTIONS = 8000, 250, 32
-"""A waiting site keeps a connection; a stranger needs one for a moment, and it may cost 0.3 MB."""
+MOST_CONNECTIONS, MOST_STRANGERS, FEWEST_CONNECTIONS = 8000, 1000, 32
+"""A waiting site keeps a connection; a stranger needs one for a moment, and it may cost 0.3 MB:
+enough for all that come back at once after a restart, as fast as they can be greeted."""
 RESERVED_DESCRIPTORS = 128
 """Files that the server may open beside its connections: checkpoints, updates, logs, registry."""
 MOST_DESCRIPTORS = 16384
