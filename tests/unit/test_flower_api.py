@@ -32,6 +32,7 @@ OTHER_SIDE = {
     "tests/unit/server/fleet/federation.py",  # a node's requests to the listener
     "tests/unit/server/fleet/test_listener.py",  # a node's requests to the listener
     "tests/unit/server/fleet/test_superlink.py",  # what the Fleet API does for a node
+    "tests/unit/server/fleet/test_waiting.py",  # a node that waits
 }
 """Tests that play Flower's part, and so need more of it than mamfed itself."""
 HOMES = {Path(home.__file__).resolve() for home in (of_sites, of_all, of_coordinator)}
