@@ -14,6 +14,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from mamfed_common import __version__
@@ -191,7 +192,9 @@ class RequestGuard:
         if request.route is not HEALTH:
             handed_on[VERIFIED] = on_verified
         if request.route is POLL:
-            handed_on[CALLER] = Caller(_wait_seconds(request), gone=receive, look=look)
+            handed_on[CALLER] = Caller(
+                _wait_seconds(request), gone=partial(_hung_up, receive), look=look
+            )
         await self._app(handed_on, _replay(body, receive), send_counted)
         for inform in sent:
             inform()
@@ -260,6 +263,12 @@ def _check_versions(request: CanonicalRequest) -> None:
 
 def _version(request: CanonicalRequest, header: str) -> str:
     return request.header(header)[:VERSION_CHARACTERS].decode("latin-1")
+
+
+async def _hung_up(receive: Receive) -> None:
+    """Wait until a connection is lost."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _refused_at_stop(answer: Awaitable[None]) -> None:
