@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from mamfed_server.fleet.denial import RequestDenied
+from mamfed_server.fleet.denial import Receive, RequestDenied
 
 HELD_SECONDS = 20
 """The longest wait that is granted."""
@@ -148,3 +148,17 @@ def _look_at(polls: list[_Poll]) -> None:
             poll.caller.look()
         except RequestDenied as denied:
             poll.end(is_answered=False, denied=denied)
+
+
+async def hung_up(receive: Receive) -> None:
+    """Wait until a connection is lost."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def refused_at_stop(answer: Awaitable[None]) -> None:
+    """Wait for an answer; a listener that stops cancels what waits."""
+    try:
+        await answer
+    except asyncio.CancelledError:
+        raise RequestDenied(503, "the coordinator stops; ask again") from None

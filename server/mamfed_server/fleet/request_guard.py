@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -34,7 +34,7 @@ from mamfed_server.fleet.canonical import HEALTH, POLL, CanonicalRequest, read_r
 from mamfed_server.fleet.countersigning import Countersigner
 from mamfed_server.fleet.denial import App, Receive, RequestDenied, Scope, Send, send_denial
 from mamfed_server.fleet.fleet_requests import KEY_HEADER, VERSION_HEADER, fingerprint_of
-from mamfed_server.fleet.held_polls import HELD_SECONDS, Caller
+from mamfed_server.fleet.held_polls import HELD_SECONDS, Caller, hung_up, refused_at_stop
 from mamfed_server.fleet.node_rules import CALLER, VERIFIED, NodeRules
 from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
@@ -132,7 +132,7 @@ class RequestGuard:
                 async with place:
                     await self._pass_on(request, site, scope, receive, send)
             else:
-                await _refused_at_stop(self._pass_on(request, site, scope, receive, send))
+                await refused_at_stop(self._pass_on(request, site, scope, receive, send))
         except RequestDenied as denied:
             target = bytes(scope["raw_path"][:TARGET_CHARACTERS]).decode("ascii", "replace")
             logger.info("%s %s: %s", denied.status, target, denied.detail)
@@ -193,7 +193,7 @@ class RequestGuard:
             handed_on[VERIFIED] = on_verified
         if request.route is POLL:
             handed_on[CALLER] = Caller(
-                _wait_seconds(request), gone=partial(_hung_up, receive), look=look
+                _wait_seconds(request), gone=partial(hung_up, receive), look=look
             )
         await self._app(handed_on, _replay(body, receive), send_counted)
         for inform in sent:
@@ -263,20 +263,6 @@ def _check_versions(request: CanonicalRequest) -> None:
 
 def _version(request: CanonicalRequest, header: str) -> str:
     return request.header(header)[:VERSION_CHARACTERS].decode("latin-1")
-
-
-async def _hung_up(receive: Receive) -> None:
-    """Wait until a connection is lost."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _refused_at_stop(answer: Awaitable[None]) -> None:
-    """Wait for an answer; a listener that stops cancels what waits."""
-    try:
-        await answer
-    except asyncio.CancelledError:
-        raise RequestDenied(503, "the coordinator stops; ask again") from None
 
 
 def _wait_seconds(request: CanonicalRequest) -> int:
