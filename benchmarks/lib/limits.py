@@ -13,18 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.lib.harness import take_turns
-from mamfed_common.model.unet import ResidualBlock
 
 MATRIX_SIDE = 4096
-
-
-def plain(network: nn.Module) -> nn.Module:
-    """Return a copy of a network with torch's own convolutions, whose calls can be counted."""
-    counted = copy.deepcopy(network)
-    for module in counted.modules():
-        if isinstance(module, ResidualBlock):
-            module.streams = False
-    return counted
 
 
 class Work(NamedTuple):
@@ -44,7 +34,7 @@ class Work(NamedTuple):
 
 def work(network: nn.Module, size: int) -> Work:
     """Count the work of a network on one square image of side ``size``."""
-    counted, moved, operations = plain(network), 0, 0
+    counted, moved, operations = copy.deepcopy(network), 0, 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal moved, operations

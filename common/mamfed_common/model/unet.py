@@ -7,7 +7,7 @@ level(s), so that the input cannot be copied to the output; instance normalisati
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self, cast
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mamfed_common.config import ExtensibleConfig
-from mamfed_common.model.streaming import stream_block
-from mamfed_common.model.streaming_kernels import EPS, LEAKY_SLOPE, SeparableWeights
-
-STREAMED_BYTES = 4 << 20
-STREAMED_PIXELS = 128 * 128
-"""Maps below the first limit fit the cache; below the second the plain norm is exact enough."""
-
+from mamfed_common.model.instance_norm import InstanceNorm
 
 Channels = Annotated[
     tuple[Annotated[int, Field(le=1 << 16)], ...], Field(min_length=2, max_length=16)
@@ -72,33 +66,6 @@ class NetworkConfig(ExtensibleConfig):
         return self
 
 
-class InstanceNorm(nn.InstanceNorm2d):
-    """``nn.InstanceNorm2d(affine=True)`` with a kernel that is several times faster on a CPU.
-
-    Batch normalisation over a batch of one *is* instance normalisation, and torch's CPU kernel for
-    it reads channels-last tensors without a copy. Names and shapes of the weights are unchanged.
-    The kernel sums pixels in float32, which is too inexact for large maps; those are streamed
-    (:mod:`mamfed_common.model.streaming`).
-    """
-
-    def __init__(self, channels: int) -> None:
-        """Create the norm for ``channels`` feature maps, with scale 1 and shift 0."""
-        super().__init__(channels, eps=EPS, affine=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise every feature map of ``x``, ``(N, C, H, W)``, over its own H x W."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        if x.shape[0] == 1:
-            return self._normalise_one(x)
-        return torch.cat([self._normalise_one(sample) for sample in torch.split(x, 1)])
-
-    def _normalise_one(self, x: Tensor) -> Tensor:
-        return F.batch_norm(
-            x, None, None, self.weight, self.bias, training=True, momentum=0.0, eps=self.eps
-        )
-
-
 class SeparableConv(nn.Module):
     """Depthwise 3 x 3 convolution, pointwise convolution, instance norm, leaky ReLU."""
 
@@ -113,22 +80,13 @@ class SeparableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C_in, H, W)`` -> ``(N, C_out, H / stride, W / stride)``."""
-        x = self.norm(self.pointwise(self.depthwise(x)))
-        return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
-
-    def weights(self) -> SeparableWeights:
-        """Return the weights for :func:`mamfed_common.model.streaming.stream_block`."""
-        norm = self.norm
-        return SeparableWeights(
-            self.depthwise.weight, self.pointwise.weight, norm.weight, norm.bias
-        )
+        return self.norm.activated(self.pointwise(self.depthwise(x)))
 
 
 class ResidualBlock(nn.Module):
     """Two separable units with a short skip around them.
 
     Attributes:
-        streams: Whether large maps on a CPU are processed in bands of rows.
         forgets: Whether the backward pass recomputes everything between input and output.
     """
 
@@ -150,7 +108,6 @@ class ResidualBlock(nn.Module):
         self.out_channels = out_channels
         self.stride = stride
         self.enlarges = enlarges
-        self.streams = True
         self.forgets = False
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -163,53 +120,44 @@ class ResidualBlock(nn.Module):
         Returns:
             ``(N, C_out, H / stride, W / stride)``, or ``(N, C_out, 2H, 2W)`` if it enlarges.
         """
-        if self.streams and self._large_on_cpu(x):
-            return self._stream(x, skip)
         if self.forgets and torch.is_grad_enabled():
-            again: Tensor = checkpoint(self._plain, x, skip, use_reentrant=False)
+            again: Tensor = checkpoint(self._in_halves, x, skip, use_reentrant=False)
             return again
-        return self._plain(x, skip)
+        x = self._joined(x, skip)
+        return self._second_half(self.units[0](x), x)
 
-    def _plain(self, x: Tensor, skip: Tensor | None) -> Tensor:
+    def _in_halves(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Run the block so that its backward pass holds the maps of one unit at a time."""
+        x = self._joined(x, skip)
+        middle = checkpoint(self.units[0], x, use_reentrant=False)
+        out: Tensor = checkpoint(self._second_half, middle, x, use_reentrant=False)
+        return out
+
+    def _joined(self, x: Tensor, skip: Tensor | None) -> Tensor:
         if self.enlarges:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        if skip is not None:
-            x = torch.cat([x, skip], dim=1)
+        return x if skip is None else torch.cat([x, skip], dim=1)
+
+    def _second_half(self, middle: Tensor, x: Tensor) -> Tensor:
         short: Tensor = self.project(self.shrink(x))
-        features: Tensor = self.units(x)
+        features: Tensor = self.units[1](middle)
         return features + short
-
-    def _large_on_cpu(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            return False
-        if torch.is_autocast_enabled("cpu"):  # with half the bytes, plain operations are as fast
-            return False
-        pixels = x.shape[-2] * x.shape[-1] * (4 if self.enlarges else 1) // self.stride**2
-        large = pixels > STREAMED_PIXELS or 4 * pixels * self.out_channels >= STREAMED_BYTES
-        return x.shape[0] == 1 and large
-
-    def _stream(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        units = [cast(SeparableConv, unit).weights() for unit in self.units]
-        project = None if isinstance(self.project, nn.Identity) else self.project.weight
-        return stream_block(
-            x,
-            skip,
-            units,
-            project,
-            stride=self.stride,
-            enlarge=self.enlarges,
-            forget=self.forgets,
-        )
 
 
 class UNet(nn.Module):
-    """The modified U-Net: one channel in, one channel out, any height and width."""
+    """The modified U-Net: one channel in, one channel out, any height and width.
+
+    Attributes:
+        one_by_one: Whether the images of a batch on a CPU run one after the other, as its norm
+            wants them.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         """Build the network with torch's default initial weights."""
         super().__init__()
         channels, stem = config.channels, config.stem
         levels = range(len(channels) - 1)
+        self.one_by_one = True
         self.stem_side = stem
         self.first_skip_level = config.first_skip_level
         self.stem = nn.Conv2d(stem * stem, channels[0], 3, padding=1)
@@ -249,8 +197,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 1, H, W)`` -> ``(N, 1, H, W)``, unbounded."""
-        if x.device.type == "cpu" and x.shape[0] > 1 and self.encoder[0].streams:
-            # The CPU norm and the bands of a streamed block each process a single image.
+        if x.device.type == "cpu" and x.shape[0] > 1 and self.one_by_one:
             return torch.cat([self(image) for image in torch.split(x, 1)])
         height, width = x.shape[-2:]
         x = F.pixel_unshuffle(pad_to_multiple(x, self.multiple), self.stem_side)

@@ -9,12 +9,14 @@ import copy
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamfed_common.checkpoint import CheckpointFacts
+from mamfed_common.model.instance_norm import LEAKY_SLOPE, InstanceNorm
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State
-from mamfed_common.model.unet import InstanceNorm, ResidualBlock
+from mamfed_common.model.unet import UNet
 
 IMAGE, MALIGNANCY, RECONSTRUCTION = "image", "malignancy", "reconstruction"
 
@@ -39,6 +41,10 @@ class TwoStepNorm(nn.Module):
         scale = torch.rsqrt(_mean(centred * centred) + self.eps) * self.weight[:, None, None]
         return centred * scale + self.bias[:, None, None]
 
+    def activated(self, x: Tensor) -> Tensor:
+        """Normalise as ``forward`` does, then apply the leaky ReLU."""
+        return F.leaky_relu(self(x), LEAKY_SLOPE, inplace=True)
+
 
 def _mean(x: Tensor) -> Tensor:
     return x.mean(3, keepdim=True).mean(2, keepdim=True)
@@ -58,8 +64,8 @@ class ExportNetwork(nn.Module):
             for name, child in module.named_children():
                 if isinstance(child, InstanceNorm):
                     setattr(module, name, TwoStepNorm(child))
-            if isinstance(module, ResidualBlock):
-                module.streams = False  # export a graph of plain operations
+            if isinstance(module, UNet):
+                module.one_by_one = False  # export a graph without a loop
 
     @property
     def multiple(self) -> int:

@@ -181,8 +181,6 @@ def _gradient_of(state: State, sample: Sample) -> Callable[[Tensor], list[Tensor
     """Return the differentiable gradient of an image whose mask is known."""
     plan = plan_of(1, 1)
     network = load_network(state, plan, CPU).train()
-    for block in (*network.backbone.encoder, *network.backbone.decoder):
-        block.streams = False  # the bands have no second derivative
     loss = StepLoss(network, Batches([sample], plan, Stage.FINETUNING, SITE), CPU)
     parameters = dict(network.named_parameters())
 

@@ -1,4 +1,4 @@
-"""Bands of rows beside the plain block in double precision: same numbers, same gradients."""
+"""Blocks of large maps beside the same in double precision: same numbers, same gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mamfed_common.model import streaming_kernels, unet
+from mamfed_common.model import instance_norm
 from mamfed_common.model.unet import NetworkConfig, ResidualBlock, UNet
 
 
@@ -37,9 +37,9 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def everything_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
-    monkeypatch.setattr(unet, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(instance_norm, "LARGE_BYTES", 0)
 
 
 def run(case: Case) -> tuple[Tensor, list[Tensor]]:
@@ -74,7 +74,7 @@ def test_bands_give_the_numbers_and_gradients_of_the_whole_in_double_precision(
     case = with_odd_norms(CASES[name]())
     channels, width = case.block.units[0].pointwise.out_channels, case.x.shape[-1]
     wide = width * (2 if case.block.enlarges else 1) // case.block.stride
-    monkeypatch.setattr(streaming_kernels, "BAND_BYTES", 4 * channels * wide * rows)
+    monkeypatch.setattr(instance_norm, "BAND_BYTES", 4 * channels * wide * rows)
     out, gradients = run(case)
     exact, exact_gradients = run(in_double(case))
     assert out.dtype == torch.float32
@@ -95,19 +95,35 @@ def test_a_block_that_forgets_gives_the_same_bits(name: str) -> None:
 
 def test_a_block_that_forgets_keeps_its_input_only() -> None:
     case = CASES["plain"]()
-    sizes = []
     for forgets in (False, True):
         case.block.forgets = forgets
         kept: list[int] = []
 
         def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
-            kept.append(tensor.numel())
+            kept.append(tensor.data_ptr())
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             case.block(case.x)
-        sizes.append(sum(kept))
-    assert sizes[0] - sizes[1] == 2 * case.x.numel()
+        assert (set(kept) == {case.x.data_ptr()}) is forgets
+
+
+def test_a_large_norm_keeps_its_input_only_and_is_undone_once() -> None:
+    norm, kept = instance_norm.InstanceNorm(3), []
+    x = draw(1, 3, 8, 6)
+    x = x * 1  # no leaf: its memory takes its gradient
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = norm.activated(x)
+    assert kept == [x.data_ptr()]
+    out = norm.activated(x)
+    out.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
 
 
 def test_the_norm_of_a_map_far_from_zero_keeps_its_digits() -> None:
@@ -135,28 +151,29 @@ def test_a_batch_is_its_images_one_by_one() -> None:
     assert torch.equal(network(images), torch.cat([network(image[None]) for image in images]))
 
 
-def test_small_maps_other_precisions_and_autocast_are_not_streamed(
+def test_small_maps_other_precisions_and_autocast_take_the_fast_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: object, **__: object) -> Tensor:
-        raise AssertionError("streamed")
+    def fail(*_: object) -> Tensor:
+        raise AssertionError("large")
 
-    monkeypatch.setattr(unet, "stream_block", fail)
+    monkeypatch.setattr(instance_norm, "_apply", fail)
     case = CASES["plain"]()
     run(in_double(case))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         run(case)
-    with pytest.raises(AssertionError, match="streamed"):
+    with pytest.raises(AssertionError, match="large"):
         run(case)
-    monkeypatch.setattr(unet, "STREAMED_BYTES", 4 << 20)
+    monkeypatch.setattr(instance_norm, "LARGE_BYTES", 4 << 20)
     run(case)
 
 
-@pytest.mark.parametrize("streams", [True, False])
-def test_checkpointing_a_network_gives_the_same_bits(streams: bool) -> None:
+@pytest.mark.parametrize("limit", [0, 4 << 20])
+def test_checkpointing_a_network_gives_the_same_bits(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_norm, "LARGE_BYTES", limit)
     network = UNet(NetworkConfig(channels=(4, 6, 8), first_skip_level=1, stem=2))
-    for block in (*network.encoder, *network.decoder):
-        block.streams = streams
     image, found = torch.rand(1, 1, 40, 24), []
     for checkpointing in (False, True):
         network.activation_checkpointing = checkpointing
@@ -168,7 +185,7 @@ def test_checkpointing_a_network_gives_the_same_bits(streams: bool) -> None:
 
 @torch.no_grad()
 def test_few_channels_of_many_pixels_keep_their_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unet, "STREAMED_BYTES", 4 << 20)
+    monkeypatch.setattr(instance_norm, "LARGE_BYTES", 4 << 20)
     block, x = ResidualBlock(8, 8), torch.rand(1, 8, 256, 256) + 2
     exact = copy.deepcopy(block).double()(x.double())
     assert (block(x) - exact).abs().max() < 2e-5
