@@ -7,6 +7,7 @@ import gc
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks.lib.harness import take_turns
 from mamfed_common.model.losses import segmentation_loss
 from mamfed_common.model.malignancy_net import build_network
+from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.training.objective import optimizer_step
 from mamfed_common.training.stages import WEIGHT_DECAY
@@ -42,10 +44,17 @@ VARIANTS = {
 }
 
 
+def _lighter(config: NetworkConfig) -> nn.Module:
+    network = build_network(config, 0)
+    network.backbone.activation_checkpointing = True
+    return network
+
+
 class Bench:
     """A device, the networks to measure (kept on the CPU), and the remaining time."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, only: Sequence[str] | None = None) -> None:
+        """Build the networks, or ``only`` some of them."""
         self.device = torch.device(arguments.device)
         self.size: int = arguments.size
         self.runs: int = arguments.runs
@@ -56,12 +65,13 @@ class Bench:
         self.place = torch.cuda.get_device_name(self.device) if self.on_gpu else "CPU"
         plan = TrainingPlan()
         self.loss = segmentation_loss(plan.losses)
-        lighter = build_network(plan.network, 0)
-        lighter.backbone.activation_checkpointing = True
-        self.networks: dict[str, nn.Module] = {
-            OURS: build_network(plan.network, 0),
-            **{peer.label: peer.build(self.size, 0) for peer in PEERS.values()},
-            LIGHTER: lighter,
+        builders: dict[str, Callable[[], nn.Module]] = {
+            OURS: partial(build_network, plan.network, 0),
+            **{peer.label: partial(peer.build, self.size, 0) for peer in PEERS.values()},
+            LIGHTER: partial(_lighter, plan.network),
+        }
+        self.networks = {
+            label: build() for label, build in builders.items() if only is None or label in only
         }
         self.peers = [peer.label for peer in PEERS.values()]
 

@@ -18,10 +18,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep up to 2 GiB of freed memory for its next feature maps or images.
 
     glibc returns every block of more than 32 MiB to the system at once, and the system clears the
-    pages again for the next block. At 1536 x 1536 this takes a sixth of a training step on a CPU,
-    and half of one that is not streamed (``docs/decisions/0026-bands-of-rows.md``). Keeping the
-    memory raises the peak by about a sixth. In a thread, glibc does so for blocks of any size that
-    lie at the end of its arena.
+    pages again for the next block. At 1536 x 1536 this takes almost half of a training step's CPU
+    time (``docs/decisions/0073-whole-maps-again.md``). Keeping the memory may raise the peak.
+    In a thread, glibc does so for blocks of any size that lie at the end of its arena.
 
     Returns:
         Whether the setting took effect; False, with nothing changed, if the C library is not glibc.

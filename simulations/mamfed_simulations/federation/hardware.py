@@ -16,7 +16,7 @@ from mamfed_simulations.federation.engine import Engine
 SMALL_SIZE = 512
 """Largest image side at which parallel arms use one thread each (decision 0031)."""
 BASE_BYTES = 800 * 2**20
-BYTES_PER_PIXEL = 1100
+BYTES_PER_PIXEL = 1200
 """Memory of a process: its libraries, and the bytes of a training step per pixel of a batch."""
 
 
