@@ -60,7 +60,11 @@ class InstanceNorm(nn.InstanceNorm2d):
         return torch.cat([self._normalise_one(sample) for sample in torch.split(x, 1)])
 
     def activated(self, x: Tensor) -> Tensor:
-        """Normalise as ``forward`` does, then apply the leaky ReLU."""
+        """Normalise as ``forward`` does, then apply the leaky ReLU.
+
+        A large ``x`` is overwritten: without gradients by the result, otherwise by its own gradient
+        in the backward pass.
+        """
         if not is_large(x):
             return F.leaky_relu(self(x), LEAKY_SLOPE, inplace=True)
         if torch.is_grad_enabled():
