@@ -35,8 +35,8 @@ TURNS = {128: 3, 512: 3}
 STEPS = 3
 """Steps in a turn of ours, and of everyone on images of at most 512 pixels; the median counts."""
 
-# It also ends when this process was killed and cannot end it.
-LOOP = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10**6): pass"
+# PR_SET_PDEATHSIG, SIGKILL: it also ends, halted or not, when this process was killed.
+LOOP = "import ctypes; ctypes.CDLL(None).prctl(1, 9); print(flush=True)\nwhile True: pass"
 
 
 class Work(NamedTuple):
@@ -56,8 +56,13 @@ class Loops:
     """Endless loops in processes of their own, halted at first."""
 
     def __init__(self, count: int) -> None:
-        command = [sys.executable, "-c", LOOP, str(os.getpid())]
-        self.processes = [subprocess.Popen(command) for _ in range(count)]
+        command = [sys.executable, "-c", LOOP]
+        self.processes = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+        for process in self.processes:
+            assert process.stdout
+            process.stdout.readline()  # it has begun
         self._signal(signal.SIGSTOP)
 
     @contextmanager
@@ -73,7 +78,7 @@ class Loops:
         """End the loops."""
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.communicate()
 
     def _signal(self, number: int) -> None:
         for process in self.processes:

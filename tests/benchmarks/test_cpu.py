@@ -59,10 +59,12 @@ def test_loops_run_only_when_asked_and_end():
     assert {state_of(pid) for pid in pids} == {"X"}
 
 
-def test_loops_end_when_their_parent_is_killed():
+@pytest.mark.parametrize("then", ["time.sleep(60)", "pass"])
+def test_loops_end_when_their_parent_is_killed(then):
     code = (
         "from benchmarks.network import busy; import time; loops = busy.Loops(1)\n"
-        "with loops.running(): print(loops.processes[0].pid, flush=True); time.sleep(60)"
+        f"with loops.running(): print(loops.processes[0].pid, flush=True); {then}\n"
+        "time.sleep(60)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -121,27 +121,23 @@ class ResidualBlock(nn.Module):
             ``(N, C_out, H / stride, W / stride)``, or ``(N, C_out, 2H, 2W)`` if it enlarges.
         """
         if self.forgets and torch.is_grad_enabled():
-            again: Tensor = checkpoint(self._in_halves, x, skip, use_reentrant=False)
+            again: Tensor = checkpoint(self._run, x, skip, use_reentrant=False)
             return again
-        x = self._joined(x, skip)
-        return self._second_half(self.units[0](x), x)
+        return self._run(x, skip)
 
-    def _in_halves(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Run the block so that its backward pass holds the maps of one unit at a time."""
-        x = self._joined(x, skip)
-        middle = checkpoint(self.units[0], x, use_reentrant=False)
-        out: Tensor = checkpoint(self._second_half, middle, x, use_reentrant=False)
-        return out
-
-    def _joined(self, x: Tensor, skip: Tensor | None) -> Tensor:
+    def _run(self, x: Tensor, skip: Tensor | None) -> Tensor:
         if self.enlarges:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return x if skip is None else torch.cat([x, skip], dim=1)
-
-    def _second_half(self, middle: Tensor, x: Tensor) -> Tensor:
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
         short: Tensor = self.project(self.shrink(x))
-        features: Tensor = self.units[1](middle)
-        return features + short
+        if self.forgets and torch.is_grad_enabled():
+            # The backward pass then holds the maps of one unit at a time.
+            for unit in self.units:
+                x = checkpoint(unit, x, use_reentrant=False)
+        else:
+            x = self.units(x)
+        return x + short
 
 
 class UNet(nn.Module):
