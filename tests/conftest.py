@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import (
     FederationPlan,
     FinetuningPlan,

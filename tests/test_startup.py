@@ -39,9 +39,27 @@ sys.meta_path.insert(0, Look())
 
 
 @pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("mamfed_simulations.cli.main", ["plan"]),
+        ("mamfed_client.cli.main", ["plan", "list", "--home", "nowhere"]),
+        ("mamfed_client.node.supervisor", []),
+    ],
+)
+def test_what_only_reads_a_plan_does_without_torch(module, command, tmp_path):
+    code = (
+        f"import sys; sys.argv[1:] = {command}\nimport {module} as found\n"
+        f"try:\n    {command} and found.main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
     ("command", "order"),
     [
-        ("from mamfed_simulations.cli.main import main; sys.argv[1:] = ['plan']; main()", ""),
+        ("from mamfed_simulations.cli.main import main; "
+         "sys.argv[1:] = 'demo --out x'.split(); main()", ""),
         ("from mamfed_client.cli.main import main; "
          "sys.argv[1:] = 'evaluate --checkpoint x --data x --out x'.split(); main()", ""),
         ("from mamfed_server.cli.main import main; sys.argv[1:] = ['report', 'x']; main()", ""),
@@ -50,12 +68,12 @@ sys.meta_path.insert(0, Look())
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("chosen", [None, "ACTIVE"])
-def test_threads_are_told_not_to_spin_before_torch_is_loaded(command, order, chosen):
+def test_threads_are_told_not_to_spin_before_torch_is_loaded(command, order, chosen, tmp_path):
     surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     surroundings |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
     done = subprocess.run(
         [sys.executable, "-c", LOOK + command],
-        input=order, env=surroundings, capture_output=True, text=True, timeout=120,
+        input=order, env=surroundings, capture_output=True, text=True, timeout=120, cwd=tmp_path,
     )  # fmt: skip
     assert done.stderr.splitlines()[-1:] == [f"OMP {chosen or 'PASSIVE'}"], done.stderr
 

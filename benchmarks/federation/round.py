@@ -35,9 +35,9 @@ from tests.processes.deployment import Deployment, wait_until  # noqa: E402
 
 from benchmarks.federation.stock_flower import count_lines, flowers_ends  # noqa: E402
 from mamfed_client.preparation.site_data import Site, load_site  # noqa: E402
+from mamfed_common.model.config import NetworkConfig  # noqa: E402
 from mamfed_common.model.malignancy_net import MalignancyNetwork  # noqa: E402
 from mamfed_common.model.state_dict import state_of  # noqa: E402
-from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import (  # noqa: E402
     FederationPlan,
     FinetuningPlan,

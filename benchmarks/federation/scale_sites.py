@@ -8,9 +8,9 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State, state_of
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.protocol.messages import pack, unpack_body, unpack_state
 from mamfed_common.protocol.tasks import SiteDescription, TrainReport, TrainTask
 

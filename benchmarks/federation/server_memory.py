@@ -47,9 +47,9 @@ from tests.processes.deployment import Deployment, wait_until  # noqa: E402
 from benchmarks.lib.harness import peak_mib  # noqa: E402
 from mamfed_client.node.connection import Connection, fleet_client  # noqa: E402
 from mamfed_client.site.settings import SiteHome  # noqa: E402
+from mamfed_common.model.config import NetworkConfig  # noqa: E402
 from mamfed_common.model.malignancy_net import MalignancyNetwork  # noqa: E402
 from mamfed_common.model.state_dict import state_of  # noqa: E402
-from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
 from mamfed_common.protocol.messages import pack  # noqa: E402
 from mamfed_common.protocol.tasks import SiteDescription, TrainReport  # noqa: E402

@@ -30,8 +30,9 @@ from benchmarks.lib.harness import record, take_turns
 from benchmarks.network.cached_samples import cached_samples
 from benchmarks.network.models_genesis import genesis
 from mamfed_common.training.batches import to_tensor
-from mamfed_common.transforms.augmentation import AugmentationConfig, apply_geometry, vary_intensity
-from mamfed_common.transforms.corruption import CorruptionConfig, corrupt
+from mamfed_common.transforms.augmentation import apply_geometry, vary_intensity
+from mamfed_common.transforms.config import AugmentationConfig, CorruptionConfig
+from mamfed_common.transforms.corruption import corrupt
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 PEER = "Models Genesis"

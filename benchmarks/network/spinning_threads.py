@@ -22,9 +22,9 @@ def steps(size: int, count: int, threads: int) -> None:
     """Train in this process; print the median seconds per step, without the first step."""
     import torch
 
+    from mamfed_common.model.config import NetworkConfig
     from mamfed_common.model.malignancy_net import build_network
     from mamfed_common.model.malloc import keep_freed_memory
-    from mamfed_common.model.unet import NetworkConfig
 
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.lib.harness import take_turns
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.losses import segmentation_loss
 from mamfed_common.model.malignancy_net import build_network
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.training.objective import optimizer_step
 from mamfed_common.training.stages import WEIGHT_DECAY

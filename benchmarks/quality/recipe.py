@@ -28,7 +28,8 @@ from mamfed_common.plan import EvaluationPlan, TrainingPlan
 from mamfed_common.training.objective import MAX_GRADIENT_NORM
 from mamfed_common.training.stages import WEIGHT_DECAY
 from mamfed_common.transforms.augmentation import apply_geometry, vary_intensity
-from mamfed_common.transforms.corruption import CorruptionConfig, corrupt
+from mamfed_common.transforms.config import CorruptionConfig
+from mamfed_common.transforms.corruption import corrupt
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 PRETRAINING_RATE = 4e-3

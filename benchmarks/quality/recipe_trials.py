@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mamfed_common.model.unet import NetworkConfig
-from mamfed_common.transforms.augmentation import AugmentationConfig
+from mamfed_common.model.config import NetworkConfig
+from mamfed_common.transforms.config import AugmentationConfig
 
 NETWORKS = {
     "stem 2": NetworkConfig(),

@@ -11,7 +11,7 @@ from tests.processes.deployment import free_port
 
 from mamfed_client.disclosure.plan_store import PlanStore
 from mamfed_common.checkpoint import load_checkpoint, save_checkpoint
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import (
     EvaluationPlan,
     FinetuningPlan,

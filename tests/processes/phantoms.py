@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import (
     FederationPlan,
     FinetuningPlan,
@@ -13,7 +13,7 @@ from mamfed_common.plan import (
     StagePlan,
     TrainingPlan,
 )
-from mamfed_common.transforms.augmentation import AugmentationConfig
+from mamfed_common.transforms.config import AugmentationConfig
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 
 

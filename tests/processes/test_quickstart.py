@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 

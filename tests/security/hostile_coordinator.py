@@ -29,9 +29,9 @@ from mamfed_client.disclosure.audit_proofs import keys_of  # noqa: E402
 from mamfed_client.disclosure.audit_report import verify  # noqa: E402
 from mamfed_client.disclosure.plan_store import MAX_PENDING, PlanStore  # noqa: E402
 from mamfed_common.metrics.scores import SiteScore  # noqa: E402
+from mamfed_common.model.config import NetworkConfig  # noqa: E402
 from mamfed_common.model.malignancy_net import build_network  # noqa: E402
 from mamfed_common.model.state_dict import State, state_of  # noqa: E402
-from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import FinetuningPlan, PersonalPlan, Stage, TrainingPlan  # noqa: E402
 from mamfed_common.protocol.messages import BODY, JSON, pack, pack_task, unpack_body  # noqa: E402
 from mamfed_common.protocol.tasks import (  # noqa: E402

@@ -29,9 +29,9 @@ from flwr.app import Context, Message  # noqa: E402
 from flwr.clientapp import ClientApp  # noqa: E402
 from tests.security.lib.attempts import Attempts, parse_with_seed  # noqa: E402
 
+from mamfed_common.model.config import NetworkConfig  # noqa: E402
 from mamfed_common.model.malignancy_net import build_network  # noqa: E402
 from mamfed_common.model.state_dict import state_of  # noqa: E402
-from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import FinetuningPlan, StagePlan, TrainingPlan  # noqa: E402
 from mamfed_common.protocol.messages import pack, unpack_body, unpack_weights  # noqa: E402
 from mamfed_common.protocol.tasks import SiteDescription, TrainReport, TrainTask  # noqa: E402

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import torch
 
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import MalignancyNetwork
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import Stage, TrainingPlan
 
 MAPS_A_LEVEL = 24

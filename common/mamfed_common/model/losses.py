@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mamfed_common.config import ExtensibleConfig
 from mamfed_common.errors import PlanError
+from mamfed_common.model.config import LossConfig
 from mamfed_common.runtime.plugins import Group, find_plugin
-
-
-class LossConfig(ExtensibleConfig):
-    """What the parts of stage 2's loss weigh beside Dice (``docs/decisions/0003-subtraction.md``).
-
-    Attributes:
-        segmentation: ``dice_ce``, Dice and cross-entropy, or an installed extension (entry point
-            group ``mamfed.losses``) in its place.
-        cross_entropy: Weight of the cross-entropy.
-        benign: Weight of the reconstruction of benign images: so that the difference stays near
-            zero on healthy tissue. Half as many benign images as malignant ones are in each step.
-            A site that has none goes without, and so does the ``direct`` head.
-        empty: Weight of the cross-entropy of the same images against an empty target, inside the
-            breast; of any head.
-    """
-
-    OMITTED: ClassVar[frozenset[str]] = frozenset({"segmentation"})
-
-    segmentation: str = "dice_ce"
-    cross_entropy: float = Field(default=0.3, ge=0)
-    benign: float = Field(default=0.5, ge=0)
-    empty: float = Field(default=0, ge=0)
 
 
 def reconstruction_loss() -> nn.Module:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mamfed_common.errors import PlanError
-from mamfed_common.model.unet import NetworkConfig, UNet
+from mamfed_common.model.config import NetworkConfig
+from mamfed_common.model.unet import UNet
 from mamfed_common.runtime.plugins import Group, find_plugin
 
 # Chosen by measurement (docs/decisions/0003-subtraction.md).

@@ -19,9 +19,9 @@ from functools import lru_cache
 
 from torch import Tensor, nn
 
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State, state_of
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan.training_plan import TrainingPlan
 
 PREFIX = "group."

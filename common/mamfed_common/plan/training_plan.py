@@ -17,14 +17,12 @@ from pydantic import Field, model_validator
 from mamfed_common.config import Config
 from mamfed_common.domain import TRAINED_ON, Purpose, Stage
 from mamfed_common.errors import PlanError
-from mamfed_common.model.losses import LossConfig
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import LossConfig, NetworkConfig
 from mamfed_common.plan.evaluation_plan import EvaluationPlan
 from mamfed_common.plan.federation_plan import FederationPlan
 from mamfed_common.plan.stage_plan import FinetuningPlan, StagePlan
 from mamfed_common.runtime.documents import validated
-from mamfed_common.transforms.augmentation import AugmentationConfig
-from mamfed_common.transforms.corruption import CorruptionConfig
+from mamfed_common.transforms.config import AugmentationConfig, CorruptionConfig
 
 
 class PersonalPlan(Config):

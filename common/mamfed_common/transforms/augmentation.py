@@ -8,9 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from mamfed_common.config import Config
+from mamfed_common.transforms.config import AugmentationConfig
 from mamfed_common.transforms.corruption import apply_gamma
 from mamfed_common.transforms.sample import Sample, Window, window_of
 
@@ -20,24 +19,6 @@ Matrix = npt.NDArray[np.float64]
 
 BAND = 64
 """Rows of an image that are transformed at once; few, so that their window holds mostly breast."""
-
-
-class AugmentationConfig(Config):
-    """Strength of the augmentation of training images.
-
-    Attributes:
-        flip: Probability of a vertical flip and, drawn separately, of a horizontal one.
-        max_rotation_degrees: The rotation is uniform between minus and plus this angle.
-        max_log_scale: The magnification is ``exp(u)``, ``u`` uniform between minus and plus this.
-        gamma: Probability of a gamma curve (stage 2 only; in stage 1 it is a corruption).
-        max_log_gamma: The exponent is ``exp(u)``, ``u`` uniform between minus and plus this.
-    """
-
-    flip: float = Field(default=0.5, ge=0, le=1)
-    max_rotation_degrees: float = Field(default=15.0, ge=0, le=180)
-    max_log_scale: float = Field(default=0.15, ge=0, le=1)
-    gamma: float = Field(default=0.5, ge=0, le=1)
-    max_log_gamma: float = Field(default=0.25, ge=0, le=3)
 
 
 def apply_geometry(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:

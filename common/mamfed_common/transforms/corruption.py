@@ -13,21 +13,18 @@ from __future__ import annotations
 import math
 from functools import cache
 from statistics import NormalDist
-from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from mamfed_common.config import Config
+from mamfed_common.transforms.config import CorruptionConfig, Fill
 from mamfed_common.transforms.sample import FULL_SCALE, Window, window_of
 
 Grey = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
 Shape = npt.NDArray[np.uint8]
 Size = tuple[int, ...]
-Fill = Literal["noise", "constant", "tissue"]
 
 SHAPES = ("rectangle", "ellipse", "polygon", "blob")
 INPAINT_SIDE = (1 / 6, 1 / 3)
@@ -37,28 +34,6 @@ KEPT_SIDE = (3 / 7, 4 / 7)
 MAX_SHAPES = 5
 ANOTHER_SHAPE = 0.95
 """Probability of each further shape, up to five (Models Genesis)."""
-
-
-class CorruptionConfig(Config):
-    """Probabilities of the corruptions; the defaults are those of Models Genesis.
-
-    Attributes:
-        clean: Probability that the image is not changed; 0 in Models Genesis. Clean inputs teach
-            the network to reproduce healthy tissue, which the subtraction relies on.
-        gamma: Probability of a gamma curve.
-        max_log_gamma: The exponent is ``exp(u)``, ``u`` uniform between minus and plus this.
-        paint: Probability of in-painting or out-painting.
-        outpaint: Probability that painting is out-painting; otherwise it is in-painting.
-        fills: Contents of painted pixels, one drawn per shape: uniform ``noise`` (Models Genesis),
-            a ``constant`` grey, or noise with the ``tissue``'s own mean and deviation.
-    """
-
-    clean: float = Field(default=0.2, ge=0, le=1)
-    gamma: float = Field(default=0.9, ge=0, le=1)
-    max_log_gamma: float = Field(default=0.7, ge=0, le=3)
-    paint: float = Field(default=0.9, ge=0, le=1)
-    outpaint: float = Field(default=0.8, ge=0, le=1)
-    fills: tuple[Fill, ...] = Field(default=("noise", "constant", "tissue"), min_length=1)
 
 
 def corrupt(

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import state_of
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.runtime.files import write_atomic
 from mamfed_server.export.checks import Images, Predictor
 from mamfed_server.export.network import ExportModel, ExportNetwork

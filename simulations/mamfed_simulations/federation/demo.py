@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import EvaluationPlan, FinetuningPlan, PersonalPlan, StagePlan, TrainingPlan
 from mamfed_common.runtime.bounded import TABLE_BYTES
 from mamfed_common.runtime.files import cannot_write, give_all_to_owner, private_directory
 from mamfed_common.runtime.lock import exclusive_lock
 from mamfed_common.runtime.output_checks import check_folder
 from mamfed_common.runtime.text import read_text
-from mamfed_common.transforms.augmentation import AugmentationConfig
+from mamfed_common.transforms.config import AugmentationConfig
 from mamfed_simulations.phantoms.vendors import SOURCE, TABLE, VENDORS, write_cohort
 
 BENIGN_IMAGES = 40

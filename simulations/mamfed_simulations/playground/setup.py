@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mamfed_common.errors import SetupError
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import (
     EvaluationPlan,
     FederationPlan,
@@ -28,7 +28,7 @@ from mamfed_common.runtime.files import (
     write_atomic,
 )
 from mamfed_common.runtime.text import read_text
-from mamfed_common.transforms.augmentation import AugmentationConfig
+from mamfed_common.transforms.config import AugmentationConfig
 from mamfed_simulations.phantoms.vendors import VENDORS, write_cohort
 from mamfed_simulations.playground.child import MODULES
 from mamfed_simulations.playground.layout import SITES, Layout, Remembered, run_name

@@ -9,10 +9,9 @@ import numpy as np
 
 from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.imaging.preprocess import prepare
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import FederationPlan, FinetuningPlan, StagePlan, TrainingPlan
-from mamfed_common.transforms.augmentation import AugmentationConfig
-from mamfed_common.transforms.corruption import CorruptionConfig
+from mamfed_common.transforms.config import AugmentationConfig, CorruptionConfig
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 from mamfed_simulations.phantoms.phantom import Phantom, Population, draw_patient
 

@@ -18,10 +18,9 @@ from tests.security.lib.phantom_patients import patients, small_plan
 
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.metrics.scores import SiteScore, summarise
-from mamfed_common.model.losses import LossConfig
+from mamfed_common.model.config import LossConfig, NetworkConfig
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import (
     EvaluationPlan,
     FederationPlan,

@@ -13,8 +13,8 @@ from flwr.app import Error, Message
 from tests.unit.server.sites import NAMES, NODES, Scripted, Sites, description
 
 from mamfed_common.domain import TRAINED_ON
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.state_dict import State
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import (
     FederationPlan,
     FinetuningPlan,

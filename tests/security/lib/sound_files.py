@@ -19,9 +19,9 @@ from mamfed_client.preparation.sample_store import SampleStore  # noqa: E402
 from mamfed_client.site import identity  # noqa: E402
 from mamfed_client.site.settings import SiteHome  # noqa: E402
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint  # noqa: E402
+from mamfed_common.model.config import NetworkConfig  # noqa: E402
 from mamfed_common.model.malignancy_net import build_network  # noqa: E402
 from mamfed_common.model.state_dict import state_of  # noqa: E402
-from mamfed_common.model.unet import NetworkConfig  # noqa: E402
 from mamfed_common.plan import (  # noqa: E402
     FinetuningPlan,
     PersonalPlan,

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from mamfed_client.cli.main import app
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.runtime.seeds import generator
 from mamfed_simulations.phantoms.dicom_writer import mammogram_dataset, write_dicom

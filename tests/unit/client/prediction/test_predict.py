@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from mamfed_client.cli.main import app
 from mamfed_client.imaging.rejections import Reason
 from mamfed_common.errors import CheckpointError, DataError, OutputError, PlanError
-from mamfed_common.model.unet import NetworkConfig
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.plan import Stage
 from mamfed_simulations.phantoms.corpus import write_bad_files
 

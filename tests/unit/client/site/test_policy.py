@@ -20,9 +20,9 @@ from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.disclosure.privacy import clip, gaussian, protect, read_secret, update_norm
 from mamfed_client.site.policy import Bounds, Policy, missing_for_training
 from mamfed_common.errors import SetupError, WeightsError
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.keys import openssh_text
 from mamfed_common.security.signing import sign_plan

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mamfed_common.model import instance_norm
-from mamfed_common.model.unet import NetworkConfig, ResidualBlock, UNet
+from mamfed_common.model.config import NetworkConfig
+from mamfed_common.model.unet import ResidualBlock, UNet
 
 
 class Case(NamedTuple):

@@ -4,7 +4,8 @@ from torch import nn
 
 from mamfed_common.errors import PlanError
 from mamfed_common.model import losses
-from mamfed_common.model.losses import LossConfig, check_loss, empty_loss, segmentation_loss
+from mamfed_common.model.config import LossConfig
+from mamfed_common.model.losses import check_loss, empty_loss, segmentation_loss
 
 
 def test_the_segmentation_loss_is_dice_and_weighted_cross_entropy():

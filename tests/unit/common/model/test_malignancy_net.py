@@ -2,8 +2,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import Subtraction, build_network
-from mamfed_common.model.unet import NetworkConfig
 
 CONFIG = NetworkConfig(channels=(4, 8), first_skip_level=1, stem=1)
 

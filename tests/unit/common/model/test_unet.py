@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.instance_norm import InstanceNorm
 from mamfed_common.model.unet import (
-    NetworkConfig,
     ResidualBlock,
     UNet,
     pad_to_multiple,

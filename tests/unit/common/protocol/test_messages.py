@@ -7,9 +7,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from mamfed_common.errors import WeightsError
+from mamfed_common.model.config import NetworkConfig
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import check_state, state_of, state_sha256
-from mamfed_common.model.unet import NetworkConfig
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import (
     ARRAYS,

@@ -4,13 +4,13 @@ from scipy.ndimage import affine_transform
 from tests.conftest import blob_sample
 
 from mamfed_common.transforms.augmentation import (
-    AugmentationConfig,
     _matrix,
     _moved,
     _moved_image,
     apply_geometry,
     vary_intensity,
 )
+from mamfed_common.transforms.config import AugmentationConfig
 
 STILL = AugmentationConfig(flip=0, max_rotation_degrees=0, max_log_scale=0, gamma=0)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from mamfed_common.transforms.config import CorruptionConfig
 from mamfed_common.transforms.corruption import (
     FULL_SCALE,
     SHAPES,
-    CorruptionConfig,
     _draw_shape,
     _filler,
     _noise,
