@@ -4,9 +4,11 @@ from mamfed_common.runtime.terminal import set_environment
 
 set_environment()  # before anything imports Flower
 
+import os
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -74,6 +76,8 @@ def _fixed_surroundings(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setenv("MAMFED_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MAMFED_SECRET", str(tmp_path / "cache" / "secret"))
+    with patch.dict(os.environ):  # Ray leaves a PYTHONPATH behind, for one
+        yield
 
 
 @pytest.fixture

@@ -127,6 +127,8 @@ class Nursery:
 nurseries: dict[str, Nursery] = {}
 _off: list[None] = []
 _roots: list[int] = []
+_first_environment: dict[str, str] = {}
+"""The environment as pytest found it: what a test, or Ray, changes later is not a nursery's."""
 
 
 @contextlib.contextmanager
@@ -153,6 +155,7 @@ def adopt(*, root: bool = True) -> None:
     """
     if root:
         _roots.append(os.getpid())
+        _first_environment.update(os.environ)
     if sys.platform == "linux":
         subprocess.Popen._execute_child = _born_or_executed
 
@@ -215,7 +218,8 @@ def _start(kind: str) -> Nursery:
     """Start a nursery of this process's own, which imports what its kind needs."""
     own, other = socket.socketpair()
     fixed = {"OPENBLAS_NUM_THREADS": "1"} if kind == HEAVY else {"OMP_NUM_THREADS": "1"}
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")} | fixed
+    kept = {k: v for k, v in _first_environment.items() if not k.startswith("OMP_")}
+    environment = kept | fixed
     birth = Path(__file__).resolve().with_name("birth.py")
     argv = [sys.executable, "-P", str(birth), kind, str(other.fileno())]
     with executed():
