@@ -25,7 +25,8 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
 ]
 wait_until = partial(wait_until_briefly, seconds=900)
-ROUNDS = 40
+ROUNDS, STEPS = 60, 40
+"""The run must outlast what is done to its pages, on a fast machine too: seconds a round."""
 OFFLINE_SECONDS = 10
 BROKEN = re.compile(r"net::ERR_|^htmx: htmx:sse:error: ")
 """What a browser's console says about a broken connection."""
@@ -46,6 +47,8 @@ def federation(tmp_path_factory, phantoms):
         running.command("mamfed-client", "enroll", "--home", running.site_home("delta"))
         plan = running.server_home / "plan.yaml"
         planned = small_plan(pretraining=1, finetuning=ROUNDS, join_seconds=1)
+        stage = planned.finetuning.model_copy(update={"local_steps": STEPS})
+        planned = planned.model_copy(update={"finetuning": stage})
         plan.write_text(planned.to_yaml())
         port = free_port()
         running.start(
