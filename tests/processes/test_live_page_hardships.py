@@ -47,8 +47,8 @@ def federation(tmp_path_factory, phantoms):
         running.command("mamfed-client", "enroll", "--home", running.site_home("delta"))
         plan = running.server_home / "plan.yaml"
         planned = small_plan(pretraining=1, finetuning=ROUNDS, join_seconds=1)
-        stage = planned.finetuning.model_copy(update={"local_steps": STEPS})
-        planned = planned.model_copy(update={"finetuning": stage})
+        longer = planned.finetuning.model_dump() | {"local_steps": STEPS}
+        planned = planned.changed(finetuning=longer)
         plan.write_text(planned.to_yaml())
         port = free_port()
         running.start(
