@@ -168,7 +168,8 @@ def test_slurm_that_does_not_answer_is_no_loss(jobs, cluster, tmp_path, monkeypa
 
 
 def _live_jobs():
-    deadline = time.monotonic() + 5
+    # An earlier test's job may still run to its end; one that waits here would wait for ever.
+    deadline = time.monotonic() + 60
     while True:
         rows = subprocess.run(["squeue", "-h", "-o", "%T"], capture_output=True, text=True)
         live = [row for row in rows.stdout.split() if row != "COMPLETING"]
