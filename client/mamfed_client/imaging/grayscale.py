@@ -93,8 +93,10 @@ def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> Displ
     values = _every_value(stored.dtype)
     bits = _bit_patterns(stored)
     padding = declared_padding(values, dataset)
-    unpadded = unpadded_area(stored, values, padding)
-    in_use = _values_in_range(stored, values, unpadded)
+    in_use = _values_in_range(stored, values, None)
+    unpadded = unpadded_area(stored, values, padding & in_use)
+    if unpadded is not None:
+        in_use = _values_in_range(stored, values, unpadded)
     levels, rescale = _modality(values, in_use, dataset)
     view = every_nth(bits)
     tones, air = _tones(levels[view], unpadded, dataset)

@@ -69,6 +69,11 @@ def _as_stored(limit: float, dataset: Dataset) -> int:
 def unpadded_area(stored: Stored, values: Stored, padding: Mask) -> Mask | None:
     """Return ``(H, W)`` bool, false on declared padding; None if no pixel is padding.
 
+    Args:
+        stored: ``(H, W)`` stored values.
+        values: ``(n,)`` all values of their type.
+        padding: ``(n,)`` bool, true for declared values; those that no pixel has may be left out.
+
     Raises:
         FileRejected: Every pixel is padding.
     """

@@ -19,7 +19,6 @@ MAX_ANSWER = 1 << 16
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
     # Keep freed memory for the next image: new pages cost as much time as an uncompressed image.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
