@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mamfed_common.metrics import threshold
-from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
+from mamfed_common.metrics.site_score import THRESHOLDS, SiteScore
 from mamfed_common.plan import Stage
 from mamfed_server.run.round_choice import RoundChoice
 from mamfed_server.run_folder.folder import RunFolder

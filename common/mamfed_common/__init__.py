@@ -14,7 +14,7 @@ _NAMES = {
     "MamfedError": "mamfed_common.errors",
     "RoundContext": "mamfed_common.training.batches",
     "Sample": "mamfed_common.transforms.sample",
-    "SiteScore": "mamfed_common.metrics.scores",
+    "SiteScore": "mamfed_common.metrics.site_score",
     "Stage": "mamfed_common.plan",
     "TrainingPlan": "mamfed_common.plan",
     "build_network": "mamfed_common.model.malignancy_net",

@@ -3,8 +3,8 @@ from mamfed_common.checkpoint import CheckpointFacts as CheckpointFacts
 from mamfed_common.checkpoint import load_checkpoint as load_checkpoint
 from mamfed_common.checkpoint import save_checkpoint as save_checkpoint
 from mamfed_common.errors import MamfedError as MamfedError
-from mamfed_common.metrics.scores import SiteScore as SiteScore
 from mamfed_common.metrics.scores import summarise as summarise
+from mamfed_common.metrics.site_score import SiteScore as SiteScore
 from mamfed_common.model.malignancy_net import MalignancyNetwork as MalignancyNetwork
 from mamfed_common.model.malignancy_net import build_network as build_network
 from mamfed_common.model.state_dict import state_of as state_of

@@ -15,17 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from mamfed_common import __version__
 from mamfed_common.config import Config
 from mamfed_common.domain import Splits
 from mamfed_common.errors import CheckpointError, WeightsError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import State, check_state, state_sha256
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import expected_state, groups_in, select_group
@@ -164,6 +163,8 @@ def with_hashes(checkpoint: Checkpoint) -> Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write ``path`` (``*.safetensors``) and its JSON file, replacing older ones."""
+    from safetensors.torch import save  # which imports torch
+
     state, facts, painter = with_hashes(checkpoint)
     text = facts.model_dump_json(indent=2)
     painter_arrays = {f"{PAINTER}{name}": tensor for name, tensor in (painter or {}).items()}
@@ -183,7 +184,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Checkpoint:
-    with _opened(path) as handle:
+    with _opened(path, "pt") as handle:
         text = (handle.metadata() or {}).get(HEADER_KEY)
         arrays = {name: handle.get_tensor(name) for name in handle.keys()}
     facts = _read_facts(path, text)
@@ -205,7 +206,7 @@ def read_facts(path: Path) -> CheckpointFacts:
     Raises:
         CheckpointError: It is missing, not from mamfed, or its header is damaged.
     """
-    with _opened(path) as handle:
+    with _opened(path, "np") as handle:
         text = (handle.metadata() or {}).get(HEADER_KEY)
     return _read_facts(path, text)
 
@@ -242,11 +243,11 @@ def load_model(path: Path, norms: str | None = None) -> Checkpoint:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; raise CheckpointError if it cannot be read."""
+def _opened(path: Path, framework: Literal["pt", "np"]) -> Iterator[Any]:
+    """Open a safetensors file, with ``np`` without torch; raise CheckpointError if unreadable."""
     try:
         open_regular(path, CHECKPOINT_BYTES).close()  # safe_open calls every error a missing file
-        with safe_open(path, framework="pt", device="cpu") as handle:
+        with safe_open(path, framework=framework, device="cpu") as handle:
             yield handle
     except OSError as error:
         why = reason(path, error)

@@ -28,7 +28,7 @@ from mamfed_client.disclosure.audit_log import Entry, read_record  # noqa: E402
 from mamfed_client.disclosure.audit_proofs import keys_of  # noqa: E402
 from mamfed_client.disclosure.audit_report import verify  # noqa: E402
 from mamfed_client.disclosure.plan_store import MAX_PENDING, PlanStore  # noqa: E402
-from mamfed_common.metrics.scores import SiteScore  # noqa: E402
+from mamfed_common.metrics.site_score import SiteScore  # noqa: E402
 from mamfed_common.model.config import NetworkConfig  # noqa: E402
 from mamfed_common.model.malignancy_net import build_network  # noqa: E402
 from mamfed_common.model.state_dict import State, state_of  # noqa: E402

@@ -20,7 +20,7 @@ from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.site.policy import Bounds
 from mamfed_common.config import DIGEST, Config
 from mamfed_common.errors import SetupError
-from mamfed_common.metrics.scores import THRESHOLDS
+from mamfed_common.metrics.site_score import THRESHOLDS
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.protocol.tasks import EvaluateTask, PlanRequest, RefusalCode, TrainTask

@@ -34,7 +34,8 @@ from mamfed_client.preparation.cohort import SplitImage
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import RecentRefusal, update_status
 from mamfed_common.config import Config
-from mamfed_common.metrics.scores import ImageScore, SiteScore
+from mamfed_common.metrics.scores import ImageScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.messages import pack
 from mamfed_common.protocol.tasks import EvaluateTask, PlanRequest, Query, RefusalCode, TrainTask

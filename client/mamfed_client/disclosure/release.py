@@ -11,7 +11,7 @@ from mamfed_client.disclosure.plan_admission import PolicyRefusal
 from mamfed_client.imaging.dicom_attributes import MAKERS
 from mamfed_client.site.policy import COUNTS, SPLIT, Policy, missing_for_training
 from mamfed_common.config import Config
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.plan import cases
 from mamfed_common.protocol.tasks import (
     EvaluateTask,

@@ -11,7 +11,8 @@ import numpy as np
 from mamfed_common.errors import OutputError
 from mamfed_common.metrics.bootstrap import Interval, Statistic, mean, patient_bootstrap
 from mamfed_common.metrics.detection import RATES, froc, peaks_and_truth, roc_area
-from mamfed_common.metrics.scores import HALF, THRESHOLDS, ImageScore, summarise
+from mamfed_common.metrics.scores import ImageScore, summarise
+from mamfed_common.metrics.site_score import HALF, THRESHOLDS
 from mamfed_common.metrics.small_numbers import few_patients
 from mamfed_common.metrics.strata import ImageFacts, found_and_lesions, share_found, stratify
 from mamfed_common.runtime.bounded import STATE_BYTES, read_values

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mamfed_common.config import Config
-from mamfed_common.metrics.scores import ImageScore, SiteScore
+from mamfed_common.metrics.scores import ImageScore
+from mamfed_common.metrics.site_score import SiteScore
 
 ByImage = tuple[tuple[int, float], ...]
 """For each image with malignancy its patient, numbered from 0 in order of appearance, and its Dice.

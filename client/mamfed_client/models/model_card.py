@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mamfed_common.checkpoint import CheckpointFacts
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.runtime.wording import counted
 
 CARD = "card.md"

@@ -10,7 +10,7 @@ from mamfed_client.models.model_store import PERSONAL, PREFIX, SHARED, KeptRun, 
 from mamfed_common.checkpoint import CheckpointFacts, load_checkpoint
 from mamfed_common.config import Config
 from mamfed_common.errors import CheckpointError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.protocol.tasks import ModelKind
 from mamfed_common.runtime.wording import counted
 

@@ -37,7 +37,7 @@ from mamfed_common.checkpoint import (
 )
 from mamfed_common.config import SITE_NAME
 from mamfed_common.errors import CheckpointError, OutputError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.protocol.tasks import ModelKind
 from mamfed_common.runtime.bounded import DOCUMENT_BYTES, read_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mamfed_common.metrics.scores import HALF, THRESHOLDS
+from mamfed_common.metrics.site_score import HALF, THRESHOLDS
 
 DICE_DEVIATION = 0.25
 """Assumed standard deviation of one image's Dice; measured .25 to .30 on CDD-CESM and .06 to .24 on

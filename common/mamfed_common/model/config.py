@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from mamfed_common.config import ExtensibleConfig
 
+BUILT_IN = "unet"
+"""The network that a plan gets where it names none; no other package may offer the name."""
+
 
 class NetworkConfig(ExtensibleConfig):
     """The architecture of a network.
@@ -29,7 +32,7 @@ class NetworkConfig(ExtensibleConfig):
 
     OMITTED: ClassVar[frozenset[str]] = frozenset({"name"})
 
-    name: str = "unet"
+    name: str = BUILT_IN
     channels: tuple[Annotated[int, Field(le=1 << 16)], ...] = Field(
         default=(32, 64, 128, 256, 256, 256), min_length=2, max_length=16
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mamfed_common.errors import PlanError
-from mamfed_common.model.config import NetworkConfig
+from mamfed_common.model.config import BUILT_IN, NetworkConfig
 from mamfed_common.model.unet import UNet
 from mamfed_common.runtime.plugins import Group, find_plugin
 
@@ -75,7 +75,7 @@ class MalignancyNetwork(nn.Module):
         return cast(Tensor, self.subtraction(image, output)), output
 
 
-NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {BUILT_IN: UNet}
 """The built-in backbones by name."""
 
 

@@ -1,17 +1,21 @@
-"""A network's weights as plain named tensors, and the check that they fit a network."""
+"""A network's weights as plain named tensors, and the check that they fit a network.
+
+torch is imported where it is used: a coordinator that waits for its sites has no weights yet.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from mamfed_common.errors import WeightsError
 
-State = dict[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+State = dict[str, "Tensor"]
 """Weights by name: contiguous tensors on the CPU."""
 
 
@@ -63,6 +67,8 @@ def is_finite(tensor: Tensor) -> bool:
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
     """Return one SHA-256 over names, dtypes, shapes and values, sorted by name."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].contiguous()

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from mamfed_common.model.config import NetworkConfig
-from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan.training_plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFIX = "group."
 
@@ -30,6 +31,10 @@ PREFIX = "group."
 @lru_cache(maxsize=8)
 def norm_names(network: NetworkConfig) -> tuple[str, ...]:
     """Return the names of a network's norm arrays, found by what the modules are."""
+    from torch import nn
+
+    from mamfed_common.model.malignancy_net import MalignancyNetwork
+
     return tuple(
         f"{module_name}.{name}"
         for module_name, module in MalignancyNetwork(network).named_modules()
@@ -61,6 +66,8 @@ def group_arrays(plan: TrainingPlan, group: str) -> dict[str, str]:
 
 def expected_state(plan: TrainingPlan) -> State:
     """Return weights with the names, shapes and dtypes that a plan's messages carry."""
+    from mamfed_common.model.malignancy_net import MalignancyNetwork
+
     return add_group_norms(state_of(MalignancyNetwork(plan.network)), plan)
 
 

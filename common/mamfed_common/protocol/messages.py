@@ -20,32 +20,27 @@ array on each of two hops, which takes seconds for a hundred small arrays
 (``benchmarks/federation/round.py``). Nothing is ever unpickled. The plan decides how arrays encode
 the weights (``federation.wire``, :mod:`mamfed_common.protocol.quantization`).
 
-Everything received is checked here; invalid content raises WeightsError.
+Everything received is checked here; invalid content raises WeightsError. torch is imported with the
+first weights: whoever describes or asks, but does not train, does without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
 from mamfed_common.config import Config
 from mamfed_common.errors import WeightsError
 from mamfed_common.model.state_dict import State, check_state
 from mamfed_common.plan import Wire
-from mamfed_common.protocol.quantization import (
-    update_received,
-    update_sent_like,
-    weights_received,
-    weights_sent_like,
-    weights_to_send,
-)
 from mamfed_common.protocol.tasks import EvaluateTask, TrainReport, TrainTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ARRAYS = "arrays"
 WEIGHTS = "weights"
@@ -90,6 +85,8 @@ def pack_task(
     Raises:
         WeightsError: The weights do not fit the plan's encoding.
     """
+    from mamfed_common.protocol.quantization import weights_to_send
+
     assert (painter is not None) == brings_painter(task), "the task announces the painter"
     content = pack(task, weights_to_send(state, _wire_of(task)))
     if painter is not None:
@@ -98,6 +95,8 @@ def pack_task(
 
 
 def _array_of(state: Mapping[str, Tensor]) -> Array:
+    from safetensors.torch import save
+
     data = save({name: tensor.detach() for name, tensor in state.items()})
     return Array("uint8", (len(data),), SAFETENSORS, data)
 
@@ -149,6 +148,8 @@ def _check_arrays(content: RecordDict, names: list[str]) -> None:
 
 
 def _read_array(content: RecordDict, name: str, expected: Mapping[str, Tensor]) -> State:
+    from safetensors.torch import load
+
     try:
         state: State = load(content.array_records[ARRAYS][name].data)
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError) as error:
@@ -167,6 +168,8 @@ def unpack_weights(
     Raises:
         WeightsError: The sets of weights are not those that the task announces, or do not fit.
     """
+    from mamfed_common.protocol.quantization import weights_received, weights_sent_like
+
     _check_arrays(content, [WEIGHTS, PAINTER] if brings_painter(task) else [WEIGHTS])
     sent = _read_array(content, WEIGHTS, weights_sent_like(expected, _wire_of(task)))
     return weights_received(sent, expected)
@@ -196,6 +199,8 @@ def unpack_update(
     Raises:
         WeightsError: Something is missing, malformed or unexpected, or does not fit.
     """
+    from mamfed_common.protocol.quantization import update_received, update_sent_like
+
     if extra := sorted(set(content) - {ARRAYS, BODY}):
         raise WeightsError(f"message has an unexpected record {extra[0]!r}")
     sent = unpack_state(content, update_sent_like(global_state, wire))

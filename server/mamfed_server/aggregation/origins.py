@@ -8,12 +8,14 @@ trained: the difference stays, while updates shrink towards the end of a run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.plan.norm_groups import group_of, merge_trained, norm_names, select_group
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def origin(start: Mapping[str, Tensor], plan: TrainingPlan, site: str) -> State:

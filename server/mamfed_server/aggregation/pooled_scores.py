@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 
 
 class PooledValidation(NamedTuple):

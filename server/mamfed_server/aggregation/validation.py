@@ -9,19 +9,20 @@ import math
 import statistics
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from flwr.app import RecordDict
-from torch import Tensor
 
 from mamfed_common.domain import PURPOSES, Part, Purpose
 from mamfed_common.errors import WeightsError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import TrainingPlan, Wire
 from mamfed_common.protocol.messages import ARRAYS, BODY, JSON, unpack_body, unpack_update
 from mamfed_common.protocol.tasks import SiteDescription, TrainReport
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_FOR_MEDIAN = 3
 MAX_LOSS = 1e9
@@ -119,6 +120,8 @@ def distance(state: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
 
     Only floating-point tensors count. Memory: one tensor's difference.
     """
+    import torch
+
     return math.hypot(
         *(
             float(torch.linalg.vector_norm(state[name] - tensor, dtype=torch.float64))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.protocol.tasks import SiteDescription
 from mamfed_common.runtime.wording import counted
 from mamfed_server.aggregation.pooled_scores import mean_dice_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mamfed_common.metrics.gains import Gain, compared
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.metrics.small_numbers import MARK, few_patients, is_few
 from mamfed_common.runtime.wording import counted
 from mamfed_server.report.data import DiceDifference, SiteGain

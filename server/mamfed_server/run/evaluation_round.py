@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flwr.app import MessageType
 
 from mamfed_common.errors import WeightsError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.protocol.messages import pack_task
 from mamfed_common.protocol.tasks import EvaluateTask, SiteDescription

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.domain import PARTS, Part
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.tasks import REFUSAL_CODES, EvaluateTask, RefusalCode

@@ -15,6 +15,10 @@ def _go_on() -> bool:
     return False
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Job:
     """The description of one run.
@@ -42,6 +46,7 @@ class Job:
         room_seconds: How long to wait before a write is tried again for which the machine had no
             room, such as on a full disk; 0: the error ends the run, as in a simulation.
         stopping: Returns whether the run must stop now.
+        before_weights: Called before the first weights are made or read, which imports torch.
         on_round: Called after every round, once its checkpoint is on disk.
         on_event: Called with every event of the event log.
     """
@@ -63,6 +68,7 @@ class Job:
     patience_seconds: float = 0.0
     room_seconds: float = 0.0
     stopping: Callable[[], bool] = _go_on
+    before_weights: Callable[[], None] = _nothing
     on_round: Callable[[RoundRecord], None] | None = None
     on_event: Callable[[Event], None] | None = None
 

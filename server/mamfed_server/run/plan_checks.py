@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mamfed_common.errors import PlanError
+from mamfed_common.model.config import BUILT_IN
 from mamfed_common.plan import Stage, TrainingPlan, read_plan
+from mamfed_common.runtime.plugins import Group, find_entry
 from mamfed_common.runtime.wording import counted, span
 from mamfed_server.run.participants import stages_of
 
@@ -100,3 +102,16 @@ def min_updates(plan: TrainingPlan) -> int:
     """Return the number of accepted updates that is enough for a round of any stage."""
     quorums = (plan.stage(stage).quorum for stage in stages_of(plan))
     return max([plan.federation.min_sites, *quorums])
+
+
+def check_network(name: str) -> None:
+    """Try a network of another package; the built-in one needs torch, which can wait.
+
+    Raises:
+        PlanError: It is not installed here, or fails.
+    """
+    if find_entry(Group.NETWORKS, name, {BUILT_IN}, PlanError) is None and name == BUILT_IN:
+        return
+    from mamfed_common.model.malignancy_net import backbone_of
+
+    backbone_of(name)

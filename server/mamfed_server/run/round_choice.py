@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
+from mamfed_common.metrics.site_score import THRESHOLDS, SiteScore
 from mamfed_common.metrics.threshold import nearest_threshold, standard_error
 from mamfed_common.plan import Stage
 from mamfed_server.aggregation.pooled_scores import images_behind, pool

@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 from mamfed_common.errors import MamfedError, RunError
-from mamfed_common.model.malignancy_net import backbone_of, build_network
 from mamfed_common.model.state_dict import State, state_of
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.plan.norm_groups import add_group_norms
@@ -27,6 +26,7 @@ from mamfed_server.run.deadlines import training_deadlines
 from mamfed_server.run.evaluations import Evaluations
 from mamfed_server.run.job import Job
 from mamfed_server.run.participants import check_stages, first_counts
+from mamfed_server.run.plan_checks import check_network
 from mamfed_server.run.redo import Redo
 from mamfed_server.run.requests import SitePoller, StopRequested
 from mamfed_server.run.resume import (
@@ -87,7 +87,7 @@ class _Run:
     def __init__(self, job: Job, transport: Transport) -> None:
         self.job = job
         self.plan: TrainingPlan = job.plan
-        backbone_of(self.plan.network.name)  # before a site is asked
+        check_network(self.plan.network.name)  # before a site is asked
         self.again: Again = once
         if job.room_seconds:
             self.again = WaitForRoom(
@@ -190,6 +190,9 @@ class _Run:
 
     def _first_state(self) -> State:
         """Return the last checkpoint's weights, or the initial ones."""
+        from mamfed_common.model.malignancy_net import build_network
+
+        self.job.before_weights()
         checkpoint, _ = load_last_good(self.folder)
         if checkpoint:
             return checkpoint.state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.metrics.small_numbers import cautions
 from mamfed_server.aggregation.pooled_scores import mean_dice_at_half_of, mean_dice_of
 from mamfed_server.run.checkpoint_selection import Selection

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mamfed_common.config import Config, ExtensibleConfig
 from mamfed_common.domain import Examples
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.plan import TRAINED_ON, Stage
 from mamfed_common.protocol.tasks import PrivacySpent
 

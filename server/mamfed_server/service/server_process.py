@@ -14,10 +14,9 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-import torch
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -25,7 +24,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mamfed_common.errors import LinkError, MamfedError, OutputError
-from mamfed_common.model.state_dict import State
 from mamfed_common.plan import TrainingPlan, read_plan
 from mamfed_common.plan.norm_groups import expected_state
 from mamfed_common.runtime import terminal
@@ -91,7 +89,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         home,
         settings,
         registry,
-        _limits(settings, plan),
+        _limits(settings),
         on_contact=on_contact,
         on_rewritten=lambda site: log.write(
             "audit log rewritten", site=site, warning=rewritten(site)
@@ -115,6 +113,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         run=run,
         flower_run=link.run_id,
         stopping=stopping.is_set,
+        before_weights=partial(_get_ready_for_weights, plan, link),
         on_event=status.event,
         patience_seconds=settings.patience_hours * 3600,
         room_seconds=RETRY_SECONDS,
@@ -141,10 +140,7 @@ def _run(job: Job, transport: LinkTransport, status: StatusFile, closing: Closin
 def main() -> None:
     """Run ``python -m mamfed_server.service.server_process HOME RUN``."""
     hold_lifeline()
-    gc.freeze()  # the guard collects often; skip the objects of torch and Flower
-    # Checks and sums of a hundred arrays are short: a second thread costs more than it saves, and
-    # twenty times as much next to another process, such as a site on the same machine.
-    torch.set_num_threads(1)
+    gc.freeze()  # the guard collects often; skip Flower's objects
     os.umask(0o077)
     log_to_stderr()
     stopping = threading.Event()
@@ -175,17 +171,26 @@ def _pem(node_public_key: str) -> bytes:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _limits(settings: ServerSettings, plan: TrainingPlan) -> Limits:
+def _limits(settings: ServerSettings) -> Limits:
+    """Return the limits until there are weights; ``_get_ready_for_weights`` adds their size."""
     return Limits(
         body_bytes=settings.max_body_mib * 2**20,
         body_seconds=settings.body_seconds,
         connections_per_address=settings.connections_per_address,
-        answer_bytes=2 * _size(expected_state(plan)) + ANSWER_OVERHEAD,
+        answer_bytes=ANSWER_OVERHEAD,
     )
 
 
-def _size(state: State) -> int:
-    return sum(tensor.nbytes for tensor in state.values())
+def _get_ready_for_weights(plan: TrainingPlan, link: SuperLink) -> None:
+    """Import torch, which a coordinator that waits does without, and allow answers with weights."""
+    import torch
+
+    # Checks and sums of a hundred arrays are short: a second thread costs more than it saves, and
+    # twenty times as much next to another process, such as a site on the same machine.
+    torch.set_num_threads(1)
+    weights = sum(tensor.nbytes for tensor in expected_state(plan).values())
+    link.exchanges.max_bytes = 2 * weights + ANSWER_OVERHEAD
+    gc.freeze()  # those of torch, too
 
 
 def _refresh(

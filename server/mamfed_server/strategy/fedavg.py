@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage
 from mamfed_server.aggregation.group_norms import aggregate_groups

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from mamfed_common.domain import Purpose
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import State
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_server.aggregation.coordinate_wise import BlockReducer

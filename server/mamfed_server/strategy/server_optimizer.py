@@ -15,20 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import nn
-from torch.optim import SGD, Adam, Optimizer
 
 from mamfed_common.config import Config
 from mamfed_common.model.state_dict import State, state_sha256
 from mamfed_common.plan import FederationPlan, Stage, TrainingPlan
 from mamfed_common.runtime.bounded import CHECKPOINT_BYTES, open_regular
 from mamfed_common.runtime.files import write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 HEADER_KEY = "mamfed"
 BETA_2, EPSILON = 0.99, 1e-3
@@ -40,7 +40,7 @@ OptimizerName = Literal["none", "momentum", "adam"]
 Position = tuple[Stage, int]
 """A stage and its round, counted from 1."""
 
-Parameters = dict[str, nn.Parameter]
+Parameters = dict[str, "nn.Parameter"]
 
 
 class _Facts(Config):
@@ -86,6 +86,8 @@ class ServerOptimizer:
         """
         if self._name == "none":
             return mean
+        from torch import nn
+
         parameters = {
             name: nn.Parameter(tensor.clone())
             for name, tensor in global_state.items()
@@ -127,6 +129,9 @@ class ServerOptimizer:
     def _save(
         self, optimizer: Optimizer, parameters: Parameters, number: int, weights_sha256: str
     ) -> None:
+        import torch
+        from safetensors.torch import save
+
         state = {
             f"{name}/{slot}": value
             for name, parameter in parameters.items()
@@ -145,6 +150,8 @@ class ServerOptimizer:
 def _make_optimizer(
     parameters: Parameters, name: OptimizerName, federation: FederationPlan
 ) -> Optimizer:
+    from torch.optim import SGD, Adam
+
     values, rate = list(parameters.values()), federation.server_learning_rate
     if name == "adam":
         return Adam(values, rate, betas=(federation.server_momentum, BETA_2), eps=EPSILON)

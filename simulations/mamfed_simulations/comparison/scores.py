@@ -22,7 +22,8 @@ from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, load_checkpoint
 from mamfed_common.domain import EVALUATED_ON
 from mamfed_common.metrics.detection import RATES, froc
-from mamfed_common.metrics.scores import THRESHOLDS, ImageScore
+from mamfed_common.metrics.scores import ImageScore
+from mamfed_common.metrics.site_score import THRESHOLDS
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import TrainingPlan, with_threshold
 from mamfed_common.runtime.bounded import STATE_BYTES, read_values

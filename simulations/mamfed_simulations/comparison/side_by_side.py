@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mamfed_common import __version__
 from mamfed_common.errors import DataError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.metrics.small_numbers import MARK, cautions, few_patients
 from mamfed_common.plan import Stage
 from mamfed_common.runtime.files import DRAFT

@@ -17,7 +17,7 @@ from mamfed_client.preparation.ingest import member_of
 from mamfed_client.preparation.overlap import check_apart
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common.errors import DataError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.losses import check_loss
 from mamfed_common.model.malignancy_net import backbone_of
 from mamfed_common.plan import TRAINED_ON, PersonalPlan, Stage, TrainingPlan

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mamfed_common.domain import EVALUATED_ON, Part, Purpose
 from mamfed_common.metrics.row_account import account_of
-from mamfed_common.metrics.scores import HALF, THRESHOLDS
+from mamfed_common.metrics.site_score import HALF, THRESHOLDS
 from mamfed_common.plan import Stage, TrainingPlan
 from mamfed_common.protocol.tasks import SiteDescription
 

@@ -30,7 +30,7 @@ from mamfed_common.errors import (
     SetupError,
     WeightsError,
 )
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import state_of
 from mamfed_common.plan import read_plan
 from mamfed_common.protocol.messages import ARRAYS, BODY, JSON, SAFETENSORS, WEIGHTS, unpack_body

@@ -17,7 +17,8 @@ from flwr.clientapp import ClientApp
 from tests.security.lib.phantom_patients import patients, small_plan
 
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.metrics.scores import SiteScore, summarise
+from mamfed_common.metrics.scores import summarise
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.config import LossConfig, NetworkConfig
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import State, state_of

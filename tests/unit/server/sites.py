@@ -6,7 +6,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.malignancy_net import MalignancyNetwork
 from mamfed_common.model.state_dict import State, state_of, state_sha256
 from mamfed_common.protocol.messages import pack, unpack_body, unpack_weights

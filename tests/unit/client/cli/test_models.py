@@ -13,7 +13,7 @@ from mamfed_client.models.model_store import ModelFolder, folder_for
 from mamfed_client.site.settings import SiteHome
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, PersonalFacts, load_checkpoint
 from mamfed_common.errors import CheckpointError, SetupError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage

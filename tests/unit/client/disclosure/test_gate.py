@@ -21,7 +21,7 @@ from mamfed_client.disclosure.release import allowed_of
 from mamfed_client.disclosure.round_patients import PatientsOfRound
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import AuditError, SetupError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage

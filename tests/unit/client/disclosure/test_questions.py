@@ -14,7 +14,7 @@ from mamfed_client.disclosure.plan_admission import PolicyRefusal, held_out_frac
 from mamfed_client.disclosure.plan_store import Decision, PlanStore
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import SetupError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
 from mamfed_common.plan import Stage

@@ -24,7 +24,7 @@ from mamfed_client.site.hardware import Hardware
 from mamfed_client.site.status import read_status, update_status
 from mamfed_client.training.round_executor import LocalExecutor
 from mamfed_common.errors import AuditError, JobError, SetupError
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of, state_sha256
 from mamfed_common.plan import Stage

@@ -4,15 +4,8 @@ from pydantic import ValidationError
 from tests.unit.common.maps import map_of, mask, sure
 
 from mamfed_common.metrics.explanation import RedrawnLesion
-from mamfed_common.metrics.scores import (
-    THRESHOLDS,
-    SiteScore,
-    dice,
-    hausdorff95_mm,
-    iou,
-    score_image,
-    summarise,
-)
+from mamfed_common.metrics.scores import dice, hausdorff95_mm, iou, score_image, summarise
+from mamfed_common.metrics.site_score import THRESHOLDS, SiteScore
 
 
 def test_dice_of_half_overlapping_masks_is_a_half_and_their_iou_a_third():

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mamfed_common.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.malignancy_net import build_network
 from mamfed_common.model.state_dict import state_of
 from mamfed_common.plan import Stage

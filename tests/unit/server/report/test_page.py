@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.plan import FinetuningPlan, Stage, StagePlan, TrainingPlan
 from mamfed_server.report.data import CaseNote, RejectedRow, ReportData, RunNotes
 from mamfed_server.report.page import write_report

@@ -1,6 +1,6 @@
 """What each site gains: the worst first, said in words where a model loses to local training."""
 
-from mamfed_common.metrics.scores import SiteScore
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_server.report.data import DiceDifference, SiteGain
 from mamfed_server.report.results import ArmResult
 from mamfed_server.report.site_gains import gain_rows, gain_sentences, gains_of

@@ -8,7 +8,7 @@ from tests.unit.server.sites import Sites, run
 from tests.unit.server.sites import score as made_score
 
 from mamfed_common.checkpoint import load_checkpoint
-from mamfed_common.metrics.scores import THRESHOLDS, SiteScore
+from mamfed_common.metrics.site_score import THRESHOLDS, SiteScore
 from mamfed_common.metrics.threshold import standard_error
 from mamfed_common.plan import Stage
 from mamfed_common.protocol.messages import pack, unpack_body

@@ -13,7 +13,7 @@ from mamfed_client.preparation.site_data import Site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.errors import DataError, MamfedError, OutputError, PlanError, RunError
 from mamfed_common.metrics.row_account import account_of
-from mamfed_common.metrics.scores import THRESHOLDS
+from mamfed_common.metrics.site_score import THRESHOLDS
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import parse_plan, read_plan
 from mamfed_common.protocol.tasks import SiteDescription

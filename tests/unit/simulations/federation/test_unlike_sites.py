@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from mamfed_client.preparation.site_data import Site, load_site
 from mamfed_common.checkpoint import load_checkpoint
 from mamfed_common.domain import EVALUATED_ON
-from mamfed_common.metrics.scores import SiteScore, summarise
+from mamfed_common.metrics.scores import summarise
+from mamfed_common.metrics.site_score import SiteScore
 from mamfed_common.model.state_dict import state_sha256
 from mamfed_common.plan import with_threshold
 from mamfed_common.plan.norm_groups import norm_names
