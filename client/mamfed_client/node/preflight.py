@@ -29,6 +29,7 @@ from mamfed_client.site.settings import SiteHome, SiteSettings, load_site_settin
 from mamfed_common import __version__
 from mamfed_common.errors import MamfedError, SetupError
 from mamfed_common.plan import Stage, TrainingPlan, cases
+from mamfed_common.plan.weights_size import weights_bytes
 from mamfed_common.protocol.versions import MAMFED_HEADER, check_flower, flower_version, same_minor
 from mamfed_common.runtime.wording import counted, span
 from mamfed_common.security.enrolment import read_welcome
@@ -203,7 +204,7 @@ class Preflight:
         """Check the disk space for a round's state and for prepared images."""
         kept = any(self.plan.stage(stage).optimizer_state == "kept" for stage in Stage)
         models = STATE_MODELS + (MOMENTS_MODELS if kept else 0)
-        required = models * _model_bytes(self.plan) + SPARE_BYTES
+        required = models * weights_bytes(self.plan) + SPARE_BYTES
         site = self.settings.site()
         for folder in (self.home.path, site.cache):
             free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
@@ -285,12 +286,6 @@ def refuse_failed(checks: list[Check]) -> None:
     failed = [check.name for check in checks if check.outcome == "fail"]
     if failed:
         raise SetupError(f"this site cannot take part yet: {', '.join(failed)} failed")
-
-
-def _model_bytes(plan: TrainingPlan) -> int:
-    from mamfed_common.plan.norm_groups import expected_state
-
-    return sum(tensor.nbytes for tensor in expected_state(plan).values())
 
 
 def _gib(size: float) -> str:

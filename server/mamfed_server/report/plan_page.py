@@ -8,7 +8,7 @@ from statistics import fmean
 
 from mamfed_common.errors import MamfedError
 from mamfed_common.plan import Stage, StagePlan, TrainingPlan, read_plan
-from mamfed_common.plan.norm_groups import expected_state
+from mamfed_common.plan.weights_size import weights_bytes
 from mamfed_common.runtime.wording import counted, size, span
 from mamfed_server.run.participants import stages_of
 from mamfed_server.run.plan_checks import min_updates, without_effect
@@ -80,8 +80,7 @@ def _training_lines(plan: TrainingPlan) -> Iterator[str]:
             f"{counted(stage_plan.batch_size, 'image')} of "
             f"{plan.image_size} x {plan.image_size} pixels per step"
         )
-    total = sum(tensor.nbytes for tensor in expected_state(plan).values())
-    sent = size(round(total * (COMPACT if plan.federation.wire == "compact" else 1)))
+    sent = size(round(weights_bytes(plan) * (COMPACT if plan.federation.wire == "compact" else 1)))
     yield f"each round sends the network, {sent}, to every site and receives as much from it"
     if not plan.finetuning.rounds:
         yield "no stage 2: the network learns to draw healthy tissue but marks nothing"

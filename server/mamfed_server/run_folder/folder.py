@@ -34,7 +34,7 @@ from mamfed_common import __version__
 from mamfed_common.checkpoint import Checkpoint, save_checkpoint
 from mamfed_common.errors import DataError, OutputError
 from mamfed_common.plan import TrainingPlan
-from mamfed_common.plan.norm_groups import expected_state
+from mamfed_common.plan.weights_size import weights_bytes
 from mamfed_common.runtime.bounded import DOCUMENT_BYTES, STATE_BYTES, read_values
 from mamfed_common.runtime.files import (
     DRAFT,
@@ -289,8 +289,7 @@ class RunFolder:
 
 def _checkpoint_bytes(plan: TrainingPlan) -> int:
     """Return the total size of a run's checkpoints, each with a painter if there is a stage 1."""
-    weights = sum(tensor.nbytes for tensor in expected_state(plan).values())
-    return KEPT * weights * (2 if plan.pretraining.rounds else 1)
+    return KEPT * weights_bytes(plan) * (2 if plan.pretraining.rounds else 1)
 
 
 def _is_unfinished(path: Path) -> bool:

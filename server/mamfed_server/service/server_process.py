@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import (
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mamfed_common.errors import LinkError, MamfedError, OutputError
 from mamfed_common.plan import TrainingPlan, read_plan
-from mamfed_common.plan.norm_groups import expected_state
+from mamfed_common.plan.weights_size import weights_bytes
 from mamfed_common.runtime import terminal
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.lifeline import hold_lifeline
@@ -89,7 +89,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         home,
         settings,
         registry,
-        _limits(settings),
+        _limits(settings, plan),
         on_contact=on_contact,
         on_rewritten=lambda site: log.write(
             "audit log rewritten", site=site, warning=rewritten(site)
@@ -113,7 +113,7 @@ def serve(home: ServerHome, run: str, stopping: threading.Event) -> None:
         run=run,
         flower_run=link.run_id,
         stopping=stopping.is_set,
-        before_weights=partial(_get_ready_for_weights, plan, link),
+        before_weights=_import_torch,
         on_event=status.event,
         patience_seconds=settings.patience_hours * 3600,
         room_seconds=RETRY_SECONDS,
@@ -171,25 +171,22 @@ def _pem(node_public_key: str) -> bytes:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _limits(settings: ServerSettings) -> Limits:
-    """Return the limits until there are weights; ``_get_ready_for_weights`` adds their size."""
+def _limits(settings: ServerSettings, plan: TrainingPlan) -> Limits:
     return Limits(
         body_bytes=settings.max_body_mib * 2**20,
         body_seconds=settings.body_seconds,
         connections_per_address=settings.connections_per_address,
-        answer_bytes=ANSWER_OVERHEAD,
+        answer_bytes=2 * weights_bytes(plan) + ANSWER_OVERHEAD,
     )
 
 
-def _get_ready_for_weights(plan: TrainingPlan, link: SuperLink) -> None:
-    """Import torch, which a coordinator that waits does without, and allow answers with weights."""
+def _import_torch() -> None:
+    """Import torch, which a coordinator that waits for its sites does without."""
     import torch
 
     # Checks and sums of a hundred arrays are short: a second thread costs more than it saves, and
     # twenty times as much next to another process, such as a site on the same machine.
     torch.set_num_threads(1)
-    weights = sum(tensor.nbytes for tensor in expected_state(plan).values())
-    link.exchanges.max_bytes = 2 * weights + ANSWER_OVERHEAD
     gc.freeze()  # those of torch, too
 
 
