@@ -44,13 +44,20 @@ sys.meta_path.insert(0, Look())
         ("mamfed_simulations.cli.main", ["plan"]),
         ("mamfed_client.cli.main", ["plan", "list", "--home", "nowhere"]),
         ("mamfed_client.node.supervisor", []),
+        ("mamfed_client.node.supernode", []),
+        ("mamfed_client.node.overview", []),
+        ("mamfed_client.node.watchman", []),
+        ("mamfed_server.service.supervisor", []),
+        ("mamfed_server.service.server_process", []),
+        ("mamfed_server.service.watchman", []),
+        ("mamfed_server.dashboard.process", []),
     ],
 )
-def test_what_only_reads_a_plan_does_without_torch(module, command, tmp_path):
+def test_what_neither_trains_nor_averages_does_without_torch(module, command, tmp_path):
     code = (
         f"import sys; sys.argv[1:] = {command}\nimport {module} as found\n"
         f"try:\n    {command} and found.main()\nexcept SystemExit:\n    pass\n"
-        "assert 'torch' not in sys.modules"
+        "assert not {'torch', 'cv2', 'matplotlib', 'monai'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
 

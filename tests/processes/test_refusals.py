@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import time
+from pathlib import Path
 
 import pytest
 from tests.processes.deployment import Deployment, free_port, wait_until
@@ -30,6 +31,7 @@ from mamfed_server.fleet.superlink import SuperLink
 
 REVOKED_SECONDS = 60
 MIB = 2**20
+WAITING_MIB = 190
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +212,13 @@ def test_the_coordinators_processes_take_connections_at_one_port_only(standing):
     pids = processes_below(standing.processes["server"].pid)
     assert len(pids) == 2
     assert listeners(pids) == [("0100007F", standing.port)]
+
+
+def test_a_coordinator_that_waits_for_its_sites_has_not_imported_torch(standing):
+    for pid in processes_below(standing.processes["server"].pid):
+        mapped = Path(f"/proc/{pid}/maps").read_text()
+        assert not [name for name in ("libtorch", "cv2", "matplotlib") if name in mapped]
+        assert peak_bytes(pid) < WAITING_MIB * MIB
 
 
 @pytest.mark.parametrize("claimed", [{"content-length": 2**31}, {"transfer-encoding": "chunked"}])

@@ -13,8 +13,6 @@ from mamfed_client.disclosure.plan_size import memory_gib, parameters_of
 from mamfed_client.disclosure.plan_store import Decision
 from mamfed_client.site.policy import Policy
 from mamfed_common.errors import MamfedError, PlanError
-from mamfed_common.model.losses import check_loss
-from mamfed_common.model.malignancy_net import backbone_of
 from mamfed_common.plan import EvaluationPlan, Stage, StagePlan, TrainingPlan
 from mamfed_common.protocol.tasks import REFUSAL_CODES, RefusalCode
 from mamfed_common.security.signing import is_signed
@@ -195,6 +193,9 @@ def check_extensions(plan: TrainingPlan) -> None:
     Raises:
         PolicyRefusal: One is missing or fails; it is named.
     """
+    from mamfed_common.model.losses import check_loss
+    from mamfed_common.model.malignancy_net import backbone_of
+
     try:
         backbone_of(plan.network.name)
         check_loss(plan.losses)

@@ -1,19 +1,16 @@
 """The size of a plan's network, computed before anything of it is built.
 
-A plan comes from outside: a single number in it can ask for a network of terabytes. Here torch's
-``meta`` device counts parameters without memory, and the memory of a training step is estimated
-from the network's levels.
+A plan comes from outside: a single number in it can ask for a network of terabytes. Here the
+parameters are counted without memory (those of an extension by torch's ``meta`` device), and the
+memory of a training step is estimated from the network's levels.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
-
-from mamfed_common.model.config import NetworkConfig
-from mamfed_common.model.malignancy_net import MalignancyNetwork
-from mamfed_common.plan import Stage, TrainingPlan
+from mamfed_common.model.config import BUILT_IN, NetworkConfig
+from mamfed_common.plan import Stage, TrainingPlan, weights_size
 
 MAPS_A_LEVEL = 24
 """Feature maps of a level that a training step holds at once: those of both convolution blocks on
@@ -27,6 +24,12 @@ VALUE_BYTES = 4
 @lru_cache(maxsize=64)
 def parameters_of(network: NetworkConfig) -> int:
     """Return the number of parameters of a network, without building it."""
+    if network.name == BUILT_IN:
+        return weights_size.parameters_of(network)
+    import torch
+
+    from mamfed_common.model.malignancy_net import MalignancyNetwork
+
     try:
         with torch.device("meta"):
             built = MalignancyNetwork(network)

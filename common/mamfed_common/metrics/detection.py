@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mamfed_common.metrics.site_score import FOUND_SHARE
+
 if TYPE_CHECKING:
     from mamfed_common.metrics.scores import ImageScore
 
@@ -18,8 +20,6 @@ BoolImage = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
-FOUND_SHARE = 0.1
-"""A lesion counts as found if at least this fraction of its pixels is marked."""
 CANDIDATE_THRESHOLD = 0.1
 """Minimum probability of the pixels in candidate regions for the FROC curve."""
 MOST_CANDIDATES = 100

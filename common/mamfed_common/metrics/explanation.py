@@ -8,7 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mamfed_common.metrics.detection import FOUND_SHARE, BoolImage, Pixels, regions_of
+from mamfed_common.metrics.detection import BoolImage, Pixels, regions_of
+from mamfed_common.metrics.site_score import FOUND_SHARE
 from mamfed_common.transforms.sample import FULL_SCALE, Sample
 
 LEAST_PIXELS = 9

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 
 from mamfed_common.metrics.detection import (
-    FOUND_SHARE,
     BoolImage,
     Pixels,
     Regions,
@@ -27,7 +26,7 @@ from mamfed_common.metrics.detection import (
     regions_of,
 )
 from mamfed_common.metrics.explanation import RedrawnLesion
-from mamfed_common.metrics.site_score import THRESHOLDS, SiteScore
+from mamfed_common.metrics.site_score import FOUND_SHARE, THRESHOLDS, SiteScore
 
 
 class LesionScore(NamedTuple):

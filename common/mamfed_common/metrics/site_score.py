@@ -15,6 +15,9 @@ from mamfed_common.config import Config
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 """Thresholds at which every image's Dice is computed, so that validation can choose among them."""
 
+FOUND_SHARE = 0.1
+"""A lesion counts as found if at least this fraction of its pixels is marked."""
+
 HALF = 0.5
 """The threshold that is not chosen on data; results at another threshold are reported with it."""
 

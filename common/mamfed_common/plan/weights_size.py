@@ -34,10 +34,11 @@ def weights_bytes(plan: TrainingPlan) -> int:
     if network.name != BUILT_IN:
         return sum(tensor.nbytes for tensor in expected_state(plan).values())
     norms = sum(UNITS * NORM * out for _, out in _blocks(network))
-    return FLOAT32 * (_values(network) + len(plan.federation.norm_groups) * norms)
+    return FLOAT32 * (parameters_of(network) + len(plan.federation.norm_groups) * norms)
 
 
-def _values(network: NetworkConfig) -> int:
+def parameters_of(network: NetworkConfig) -> int:
+    """Return the number of parameters of a built-in network."""
     channels, pixels = network.channels, network.stem**2
     stem = KERNEL * pixels * channels[0] + channels[0]
     blocks = sum(_block(*ends) for ends in _blocks(network))

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamfed_common.metrics.detection import FOUND_SHARE
-from mamfed_common.metrics.site_score import SiteScore
+from mamfed_common.metrics.site_score import FOUND_SHARE, SiteScore
 from mamfed_common.metrics.small_numbers import FEW_IMAGES
 from mamfed_common.plan import TrainingPlan
 from mamfed_common.runtime.wording import counted

@@ -82,9 +82,12 @@ def plan(
     """
     from mamfed_common.plan import TrainingPlan
     from mamfed_common.plan.overrides import with_overrides
-    from mamfed_simulations.federation.demo import demo_plan
 
-    chosen = demo_plan() if demo else TrainingPlan()
+    chosen = TrainingPlan()
+    if demo:
+        from mamfed_simulations.federation.demo import demo_plan
+
+        chosen = demo_plan()
     if size is not None:
         chosen = chosen.changed("--size", image_size=size)
     chosen = with_overrides(chosen, settings or ())
