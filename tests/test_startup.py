@@ -69,7 +69,7 @@ def test_what_neither_trains_nor_averages_does_without_torch(module, command, tm
          "sys.argv[1:] = 'demo --out x'.split(); main()", ""),
         ("from mamfed_client.cli.main import main; "
          "sys.argv[1:] = 'evaluate --checkpoint x --data x --out x'.split(); main()", ""),
-        ("from mamfed_server.cli.main import main; sys.argv[1:] = ['report', 'x']; main()", ""),
+        ("from mamfed_server.cli.main import main; sys.argv[1:] = ['export', 'x']; main()", ""),
         ("runpy.run_module('mamfed_simulations.federation.arm_worker', run_name='__main__')", "{}"),
         ("runpy.run_module('mamfed_client.training.device_worker', run_name='__main__')", "{}"),
     ],

@@ -23,6 +23,7 @@ import time
 from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.lib.harness import record, resident_mib
@@ -73,6 +74,7 @@ from mamfed_server.settings import ServerHome, ServerSettings  # noqa: E402
 TLS_KEY, NODES = "tls.key", "nodes.json"
 SETTLE_SECONDS = 240.0
 COMING_A_SECOND = 30
+COUNT_SECONDS = 1.0
 
 
 def enrol(home: ServerHome, folder: Path, count: int) -> None:
@@ -195,11 +197,14 @@ def _show(
         assert time.monotonic() < deadline, f"{len(door.link.polls)} sites wait"
         time.sleep(0.5)
     time.sleep(WAIT_SECONDS + LONGEST_POLL)
-    used, began = time.process_time(), time.monotonic()
-    time.sleep(seconds)
+    used, began, held = time.process_time(), time.monotonic(), []
+    while time.monotonic() < began + seconds:
+        held.append(len(door.link.polls))
+        print(int(time.monotonic()-began), held[-1], len(door.listener.open_connections), round(time.process_time()-used,2), flush=True)
+        time.sleep(COUNT_SECONDS)
     share = (time.process_time() - used) / (time.monotonic() - began)
     memory = resident_mib("VmRSS")
-    waiting, open_now = len(door.link.polls), len(door.listener.open_connections)
+    open_now = len(door.listener.open_connections)
     transport, began = LinkTransport(door.link), time.monotonic()
     used = time.process_time()
     for node_id in transport.online():
@@ -208,7 +213,7 @@ def _show(
         pass
     reached = time.monotonic() - began
     print(
-        f"{count} sites: {waiting} polls held, {open_now} connections, {100 * share:.1f} % of a "
+        f"{count} sites: {median(held):.0f} polls held (least {min(held)}), {open_now} connections, {100 * share:.1f} % of a "
         f"core, {memory - empty:.0f} MiB beyond {empty:.0f}; a request to each was fetched after "
         f"{reached:.1f} s ({time.process_time() - used:.1f} s of CPU)"
     )
