@@ -1,4 +1,4 @@
-"""Measure how long a command takes to print its help, beside importing torch.
+"""Measure how long a command takes to print its help or a plan, beside importing torch.
 
 Also: processor time and memory that each process of a role has used once it is imported, beside
 those of ``import torch``. Each measurement runs in its own process.
@@ -65,8 +65,11 @@ def main() -> None:
     arguments = parser.parse_args()
     helps = {
         f"{name} --help": process(str(Path(sys.executable).with_name(name)), "--help")
-        for name in ("mamfed-client", "mamfed-server")
+        for name in ("mamfed-client", "mamfed-server", "mamfed-simulate")
     }
+    helps["mamfed-simulate plan"] = process(
+        str(Path(sys.executable).with_name("mamfed-simulate")), "plan"
+    )
     calls = {**helps, IMPORT: process(sys.executable, "-c", IMPORT)}
     seconds = take_turns(calls, runs=arguments.runs)
     for name in helps:

@@ -9,7 +9,9 @@ runs a whole federation. A round lasts from the end of the previous one to its o
 from outside; the first round of each turn does not count.
 
 With ``--steps N``, mamfed alone runs rounds of N steps with kept optimizer state at each site,
-beside the time of the same steps of one site in this process; ``--sites`` sets how many sites.
+beside the time of the same steps of one site in this process; ``--sites`` sets how many sites. The
+processor time of each round is shown as well: on a busy machine, and where sites share cores, it
+says what the seconds do not. Starting takes a minute and a half there before the first line.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +34,7 @@ terminal.set_environment()
 
 import torch  # noqa: E402
 from tests.processes.deployment import Deployment, wait_until  # noqa: E402
+from tests.processes.intruder import processes_below  # noqa: E402
 
 from benchmarks.federation.stock_flower import count_lines, flowers_ends  # noqa: E402
 from mamfed_client.preparation.site_data import Site, load_site  # noqa: E402
@@ -79,16 +82,28 @@ def small_plan(trained: int, evaluated: int, steps: int | None) -> TrainingPlan:
     )
 
 
-def ends_of(count: Callable[[], int], wanted: int, what: str) -> list[float]:
+def ends_of(count: Callable[[], int], wanted: int, tell: Callable[[int], None]) -> list[float]:
     """Watch a count grow to ``wanted``; return the time at which each value was first seen."""
     ends: list[float] = []
 
     def all_there() -> bool:
-        ends.extend([time.time()] * (count() - len(ends)))
+        if new := count() - len(ends):
+            ends.extend([time.time()] * new)
+            tell(len(ends))
         return len(ends) >= wanted
 
-    wait_until(all_there, what, LONGEST_SECONDS, pause=0.02)
+    wait_until(all_there, "our rounds", LONGEST_SECONDS, pause=0.02)
     return ends
+
+
+def processor_seconds(federation: Deployment, name: str) -> float:
+    """Return what a coordinator or a site has used so far, its processes together."""
+    fields = [
+        Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        for pid in processes_below(federation.processes[name].pid)
+    ]
+    ticks = sum(int(each[11]) + int(each[12]) for each in fields)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def our_ends(
@@ -113,7 +128,20 @@ def our_ends(
                 raise RuntimeError(federation.story())
             return count_lines(federation.run_folder() / "rounds.jsonl")
 
-        return ends_of(finished, trained + evaluated, "our rounds")
+        used: list[dict[str, float]] = []
+
+        def tell(done: int) -> None:
+            used.append({name: processor_seconds(federation, name) for name in ("server", *data)})
+            spent = [used[-1][name] - used[-2][name] for name in used[-1]] if len(used) > 1 else ()
+            seconds = f": {show_seconds(spent)} s of CPU (coordinator, sites)" if spent else ""
+            print(f"        round {done} of {trained + evaluated}{seconds}", flush=True)
+
+        print("        all started", flush=True)
+        return ends_of(finished, trained + evaluated, tell)
+
+
+def show_seconds(seconds: Iterable[float]) -> str:
+    return " ".join(f"{each:.2f}" for each in seconds)
 
 
 def training_alone(folder: Path, steps: int) -> Seconds:
@@ -126,9 +154,10 @@ def training_alone(folder: Path, steps: int) -> Seconds:
     for stage, seconds in zip(Stage, found, strict=True):
         samples, benign = data.training(plan, stage)
         for _ in range(6):
-            began = time.monotonic()
+            began, used = time.monotonic(), time.process_time()
             train(stage, state, samples, plan, RoundContext(name, 1), device=CPU, benign=benign)
             seconds.append(time.monotonic() - began)
+            print(f"        {stage} alone: {time.process_time() - used:.2f} s of CPU", flush=True)
     return Seconds(found.train[1:], found.two[1:])
 
 
