@@ -19,7 +19,7 @@ from mamfed_client.imaging.dicom_attributes import read_facts
 from mamfed_client.imaging.dicom_header import IDENTITY, numbers, text
 from mamfed_client.imaging.display_steps import DisplaySteps, pixel_shape
 from mamfed_client.imaging.grayscale import to_grey
-from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram, Memory
+from mamfed_client.imaging.mammogram import MAX_PIXELS, Mammogram
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.imaging.screening import check_screening, is_tomosynthesis
 
@@ -35,7 +35,6 @@ def read_dicom(
     allow: frozenset[Reason] = frozenset(),
     *,
     to_show: bool = False,
-    memory: Memory | None = None,
 ) -> Mammogram:
     """Read a single-frame greyscale mammogram.
 
@@ -44,7 +43,6 @@ def read_dicom(
         file_name: The file's name; used for side and view if the header lacks them.
         allow: Screening checks to ignore; see ``check_screening``.
         to_show: Read for display only: accept pixels that contradict the header.
-        memory: Where to put the grey levels, in the first bytes; None allocates memory.
 
     Raises:
         FileRejected: The file is corrupt, unsupported or not a screening mammogram.
@@ -56,7 +54,7 @@ def read_dicom(
         check_screening(dataset, facts, allow)
         _check_image_attributes(dataset)
         stored = stored_values(dataset, is_mammogram=not to_show)
-        displayed = to_grey(stored, dataset, to_show=to_show, memory=memory)
+        displayed = to_grey(stored, dataset, to_show=to_show)
         return Mammogram(displayed.grey, displayed.valid, facts, displayed.doubts)
 
 

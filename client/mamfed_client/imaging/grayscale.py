@@ -19,7 +19,7 @@ from mamfed_client.imaging.dicom_header import frame_groups, items, numbers, tex
 from mamfed_client.imaging.display_steps import DisplaySteps, Transformed, Window, steps_of
 from mamfed_client.imaging.doubts import Doubt, Doubtful, Doubts
 from mamfed_client.imaging.lookup_tables import Levels, apply_lut, apply_window
-from mamfed_client.imaging.mammogram import Grey, Mask, Memory
+from mamfed_client.imaging.mammogram import Grey, Mask
 from mamfed_client.imaging.padding import (
     ValidArea,
     declared_padding,
@@ -70,9 +70,7 @@ class DisplayedImage(NamedTuple):
 
 
 @np.errstate(over="ignore")
-def to_grey(
-    stored: Stored, dataset: Dataset, *, to_show: bool = False, memory: Memory | None = None
-) -> DisplayedImage:
+def to_grey(stored: Stored, dataset: Dataset, *, to_show: bool = False) -> DisplayedImage:
     """Convert stored values to the grey levels that the header specifies for display.
 
     A VOI LUT Sequence takes precedence over windows, and the first of several is used: they are
@@ -88,7 +86,6 @@ def to_grey(
         stored: ``(H, W)`` uint8, int8, uint16 or int16.
         dataset: The image's header.
         to_show: Read for display only: accept bright air.
-        memory: Where to put the grey levels, in the first bytes; None allocates memory.
 
     Raises:
         FileRejected: The whole image is padding, or the air is bright.
@@ -115,9 +112,7 @@ def to_grey(
     shown = 1 - shown if inverted else shown
     if valid.pixels is unpadded:
         shown[padding] = 0
-    grey = _look_up(bits, shown, memory)
-    if valid.pixels is not None and valid.pixels is not unpadded:
-        grey[~valid.pixels] = 0
+    grey = _look_up(bits, shown, None if valid.pixels is unpadded else valid.pixels)
     return DisplayedImage(grey, None if valid.is_air else valid.pixels, doubts + disputed, steps)
 
 
@@ -135,10 +130,11 @@ def _bit_patterns(stored: Stored) -> Stored:
     return stored.view(f"u{stored.dtype.itemsize}")
 
 
-def _look_up(bits: Stored, shown: Levels, memory: Memory | None) -> Grey:
-    """Look up each pixel in the levels of all values, 0..1, at full scale."""
-    out = None if memory is None else memory[: 2 * bits.size].view(np.uint16).reshape(bits.shape)
-    grey: Grey = cv2.LUT(bits, np.rint(shown * FULL_SCALE).astype(np.uint16), out)
+def _look_up(bits: Stored, shown: Levels, valid: Mask | None) -> Grey:
+    """Look up each pixel in the levels of all values, 0..1, at full scale; 0 outside ``valid``."""
+    grey: Grey = cv2.LUT(bits, np.rint(shown * FULL_SCALE).astype(np.uint16))
+    if valid is not None:
+        grey[~valid] = 0
     return grey
 
 

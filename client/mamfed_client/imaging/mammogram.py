@@ -14,8 +14,6 @@ from mamfed_common.transforms.sample import FULL_SCALE
 Grey = npt.NDArray[np.uint16]
 Pixels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Memory = npt.NDArray[np.uint8]
-"""``(n,)`` bytes that may be shared with another process."""
 Laterality = Literal["L", "R"]
 
 MAX_PIXELS = 40_000_000

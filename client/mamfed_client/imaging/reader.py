@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mamfed_client.imaging.dicom import read_dicom
-from mamfed_client.imaging.mammogram import Mammogram, Memory
+from mamfed_client.imaging.mammogram import Mammogram
 from mamfed_client.imaging.raster import SUFFIXES, read_image
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_common.runtime.bounded import IMAGE_BYTES, read_bytes
@@ -20,7 +20,6 @@ def read_mammogram(
     data: bytes | None = None,
     *,
     to_show: bool = False,
-    memory: Memory | None = None,
 ) -> Mammogram:
     """Read an image file; a file without a picture suffix is read as DICOM.
 
@@ -30,7 +29,6 @@ def read_mammogram(
             screening checks.
         data: The file's bytes, if they have been read already.
         to_show: Read for display only: accept pixels that contradict the header.
-        memory: As for :func:`~mamfed_client.imaging.dicom.read_dicom`; pictures do not use it.
 
     Raises:
         FileRejected: The file cannot be used.
@@ -38,7 +36,7 @@ def read_mammogram(
     data = _bytes(path) if data is None else data
     if path.suffix.lower() in SUFFIXES:
         return read_image(data, to_show=to_show)
-    return read_dicom(data, path.name, allow, to_show=to_show, memory=memory)
+    return read_dicom(data, path.name, allow, to_show=to_show)
 
 
 def _bytes(path: Path) -> bytes:

@@ -36,7 +36,6 @@ from mamfed_client.annotations.dicom_mask import looks_like_mask
 from mamfed_client.annotations.shapes import Annotation, Shape
 from mamfed_client.imaging.dicom import read_display, read_identity, read_source
 from mamfed_client.imaging.doubts import to_json
-from mamfed_client.imaging.mammogram import Memory
 from mamfed_client.imaging.reader import read_mammogram
 from mamfed_client.imaging.rejections import FileRejected, Reason
 from mamfed_client.sandbox.hashing import hashing
@@ -51,6 +50,7 @@ MASKS_VERSION = 2
 """Increase whenever a change alters the masks drawn from the same annotations."""
 
 Answer = dict[str, Any]
+Buffer = npt.NDArray[np.uint8]
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def _write(answers: IO[bytes], answer: Answer) -> None:
     answers.flush()
 
 
-def _answer(line: bytes, buffer: Memory) -> Answer:
+def _answer(line: bytes, buffer: Buffer) -> Answer:
     """Execute a request; any exception becomes a rejection."""
     try:
         request = json.loads(line)
@@ -115,12 +115,12 @@ def _rejected(reason: Reason, detail: str) -> Answer:
     return {"refused": [reason, detail]}
 
 
-def _mammogram(buffer: Memory, path: str, allow: list[str], *, to_show: bool) -> Answer:
+def _mammogram(buffer: Buffer, path: str, allow: list[str], *, to_show: bool) -> Answer:
     """Decode an image; write grey levels and then the mask of valid pixels into the buffer."""
     data = _file_bytes(Path(path), Reason.MISSING_IMAGE)
     with hashing(data) as sha256:
         allowed = frozenset(map(Reason, allow))
-        mammogram = read_mammogram(Path(path), allowed, data, to_show=to_show, memory=buffer)
+        mammogram = read_mammogram(Path(path), allowed, data, to_show=to_show)
         facts = asdict(mammogram.facts)
         if any(len(text) > MAX_TEXT for text in facts.values() if isinstance(text, str)):
             raise FileRejected(
@@ -140,7 +140,7 @@ def _mammogram(buffer: Memory, path: str, allow: list[str], *, to_show: bool) ->
         }
 
 
-def _mask(buffer: Memory, annotations: list[Any], rows: int, columns: int) -> Answer:
+def _mask(buffer: Buffer, annotations: list[Any], rows: int, columns: int) -> Answer:
     """Draw the mask of an image's annotations into the buffer."""
     parsed = [_annotation(fields) for fields in annotations]
     digest = hashlib.sha256(f"{MASKS_VERSION}".encode())
@@ -158,7 +158,7 @@ def _mask(buffer: Memory, annotations: list[Any], rows: int, columns: int) -> An
     return answer | {"doubts": to_json(marked.doubts), "sha256": digest.hexdigest()}
 
 
-def _is_mask(_: Memory, path: str) -> Answer:
+def _is_mask(_: Buffer, path: str) -> Answer:
     """Return whether a DICOM file holds a mask rather than an image."""
     return {"is_mask": looks_like_mask(Path(path))}
 
@@ -178,12 +178,12 @@ def _annotation(fields: dict[str, Any]) -> Annotation:
     )
 
 
-def _source(_: Memory, path: str) -> Answer:
+def _source(_: Buffer, path: str) -> Answer:
     """Read the header elements that an object derived from a DICOM file repeats."""
     return {"source": read_source(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
 
 
-def _display(buffer: Memory, path: str) -> Answer:
+def _display(buffer: Buffer, path: str) -> Answer:
     """Read how a DICOM file is displayed; write the table, if there is one, into the buffer."""
     steps, (height, width) = read_display(_file_bytes(Path(path), Reason.MISSING_IMAGE))
     _put(buffer, steps.table, 0)
@@ -198,7 +198,7 @@ def _display(buffer: Memory, path: str) -> Answer:
     }
 
 
-def _identity(_: Memory, path: str) -> Answer:
+def _identity(_: Buffer, path: str) -> Answer:
     """Read what tells one DICOM object from another."""
     return {"identity": read_identity(_file_bytes(Path(path), Reason.MISSING_IMAGE))}
 
@@ -226,12 +226,10 @@ def _file_bytes(path: Path, missing: Reason) -> bytes:
         raise FileRejected(missing, os.strerror(error.errno or 0)) from None
 
 
-def _put(buffer: Memory, image: npt.NDArray[Any], offset: int) -> int:
-    """Copy an image into the buffer, unless it is there, and return the offset of its end."""
+def _put(buffer: Buffer, image: npt.NDArray[Any], offset: int) -> int:
+    """Copy an image into the buffer and return the offset of its end."""
     end = offset + image.nbytes
-    place = buffer[offset:end].view(image.dtype).reshape(image.shape)
-    if not np.may_share_memory(place, image):
-        place[:] = image
+    buffer[offset:end].view(image.dtype).reshape(image.shape)[:] = image
     return end
 
 

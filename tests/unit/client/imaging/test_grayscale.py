@@ -49,13 +49,6 @@ def test_without_window_levels_reach_from_the_darkest_to_the_brightest_pixel(sho
     assert show(STORED + 500) == STRETCHED
 
 
-def test_the_levels_are_put_into_given_memory(header):
-    memory = np.full(9, 1, np.uint8)
-    grey = to_grey(STORED, header(), memory=memory).grey
-    assert grey.tolist() == [STRETCHED]
-    assert memory.tolist() == [*np.array(STRETCHED, np.uint16).view(np.uint8), 1]
-
-
 def test_one_level_alone_is_black_and_no_division_by_zero(show):
     assert show(np.array([[7, 7]], np.uint16)) == [0, 0]
 
@@ -273,12 +266,6 @@ class TestPadding:
         grey, valid, *_ = to_grey(np.array([[0, 5, 10, 11, 21]], np.uint16), dataset)
         assert valid.tolist() == [[False, False, False, True, True]]
         assert grey.tolist() == [[0, 0, 0, 0, 65535]]
-
-    def test_of_a_range_only_some_values_need_occur(self, header):
-        dataset = header(PixelPaddingValue=0, PixelPaddingRangeLimit=10)
-        grey, valid, *_ = to_grey(np.array([[5, 7, 11, 21]], np.uint16), dataset)
-        assert valid.tolist() == [[False, False, True, True]]
-        assert grey.tolist() == [[0, 0, 0, 65535]]
 
     def test_a_signed_value_is_found_however_it_is_spelled(self, header):
         stored = np.array([[-2048, 0, 5]], np.int16)
