@@ -30,8 +30,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 BORN = (
     "fault/",
     "outside/",
-    "processes/test_compact_wire.py",
-    "processes/test_federation.py",
+    "processes/",
+    "security/",
     "unit/client/",
     "unit/simulations/",
     "unit/test_nursery.py",

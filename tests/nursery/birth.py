@@ -8,6 +8,7 @@ import ctypes
 import gc
 import importlib
 import io
+import logging
 import os
 import resource
 import runpy
@@ -225,6 +226,7 @@ def main() -> None:
         set_environment()
     for name in MODULES[kind]:
         importlib.import_module(name)
+    logging.root.handlers.clear()  # Opacus leaves one behind, and basicConfig would do nothing
     if torch := sys.modules.get("torch"):
         THREADS.append(torch.get_num_threads())
     nursery.adopt(root=False)
