@@ -125,6 +125,7 @@ class Nursery:
 
 
 nurseries: dict[str, Nursery] = {}
+_ways: list[tuple[str, ...]] = []
 _off: list[None] = []
 _roots: list[int] = []
 _first_environment: dict[str, str] = {}
@@ -139,6 +140,23 @@ def executed() -> Iterator[None]:
         yield
     finally:
         _off.pop()
+
+
+@contextlib.contextmanager
+def entering(*way: str) -> Iterator[None]:
+    """Have what is started behind these words forked from a nursery that was started behind them.
+
+    Args:
+        way: A program and arguments, such as nsenter(1), that execute the rest of a command line
+            in their own place, in other name spaces.
+    """
+    _ways.append(way)
+    try:
+        yield
+    finally:
+        _ways.remove(way)
+        if found := nurseries.pop(" ".join(way), None):
+            found.close()
 
 
 def close() -> None:
@@ -168,8 +186,10 @@ def _born_or_executed(popen: Any, argv: Any, executable: Any, *more: Any) -> Non
     if not plain or umask >= 0 or group >= 0 or not isinstance(argv, (list, tuple)):
         return _execute_child(popen, argv, executable, *more)
     words = [os.fsdecode(word) for word in argv]
+    way = next((way for way in _ways if tuple(words[: len(way)]) == way), ())
+    words = words[len(way) :]
     environment = {os.fsdecode(k): os.fsdecode(v) for k, v in (env or os.environ).items()}
-    nursery = _nursery_for(words, environment)
+    nursery = _nursery_for(words, environment, way)
     if nursery is None:
         return _execute_child(popen, argv, executable, *more)
     order = {
@@ -190,14 +210,17 @@ def _born_or_executed(popen: Any, argv: Any, executable: Any, *more: Any) -> Non
     return None
 
 
-def _nursery_for(words: list[str], environment: dict[str, str]) -> Nursery | None:
+def _nursery_for(
+    words: list[str], environment: dict[str, str], way: tuple[str, ...]
+) -> Nursery | None:
     program = program_of(words)
     if program is None or _off or environment.get(SWITCH) or os.environ.get(SWITCH):
         return None
-    kind = LIGHT if program == DECODER else HEAVY
-    if kind not in nurseries and os.getpid() in _roots:
-        nurseries[kind] = _start(kind)
-    nursery = nurseries.get(kind, nurseries.get(HEAVY))
+    kind = LIGHT if program == DECODER and not way else HEAVY
+    name = " ".join(way) or kind
+    if name not in nurseries and os.getpid() in _roots:
+        nurseries[name] = _start(kind, way)
+    nursery = nurseries.get(name) if way else nurseries.get(kind, nurseries.get(HEAVY))
     return nursery if nursery and nursery.suits(environment) else None
 
 
@@ -214,14 +237,14 @@ def program_of(words: list[str]) -> str | None:
     return str(script) if tests else None
 
 
-def _start(kind: str) -> Nursery:
-    """Start a nursery of this process's own, which imports what its kind needs."""
+def _start(kind: str, way: tuple[str, ...]) -> Nursery:
+    """Start a nursery of this process's own, behind a way; it imports what its kind needs."""
     own, other = socket.socketpair()
     fixed = {"OPENBLAS_NUM_THREADS": "1"} if kind == HEAVY else {"OMP_NUM_THREADS": "1"}
     kept = {k: v for k, v in _first_environment.items() if not k.startswith("OMP_")}
     environment = kept | fixed
     birth = Path(__file__).resolve().with_name("birth.py")
-    argv = [sys.executable, "-P", str(birth), kind, str(other.fileno())]
+    argv = [*way, sys.executable, "-P", str(birth), kind, str(other.fileno())]
     with executed():
         process = subprocess.Popen(
             [*argv, "-" * TITLE], env=environment, pass_fds=[other.fileno()],

@@ -10,7 +10,10 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+
+import nursery
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 HTTP, DICOM, LISTENER = 8042, 4242, 11112
@@ -54,6 +57,8 @@ class Orthanc:
         )  # fmt: skip
         assert self.holder.stdout.readline() == "up\n"
         self.process = None
+        self._nursery = ExitStack()
+        self._nursery.enter_context(nursery.entering(*self.enter()))
         try:
             self.start()
         except BaseException:
@@ -109,6 +114,7 @@ class Orthanc:
         self.process.wait()
 
     def close(self):
+        self._nursery.close()
         if self.process is not None and self.process.poll() is None:
             self.kill()
         self.holder.kill()

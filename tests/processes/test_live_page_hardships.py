@@ -13,6 +13,8 @@ import time
 from functools import partial
 
 import pytest
+from tests.processes.bad_line import Line as SlowLine
+from tests.processes.bad_line import send_over
 from tests.processes.browser import CHROMIUM, Line, check_pages, focus, opened, signed_in
 from tests.processes.deployment import Deployment, free_port
 from tests.processes.deployment import wait_until as wait_until_briefly
@@ -25,8 +27,10 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
 ]
 wait_until = partial(wait_until_briefly, seconds=900)
-ROUNDS, STEPS = 60, 40
-"""The run must outlast what is done to its pages, on a fast machine too: seconds a round."""
+ROUNDS = 30
+BYTES_A_SECOND = 15_000
+"""The run must outlast what is done to its pages, on a fast machine too: one site's slow line takes
+2 s for the small model, each way."""
 OFFLINE_SECONDS = 10
 BROKEN = re.compile(r"net::ERR_|^htmx: htmx:sse:error: ")
 """What a browser's console says about a broken connection."""
@@ -46,10 +50,9 @@ def federation(tmp_path_factory, phantoms):
         running.make_site("delta", phantoms[names[0]])
         running.command("mamfed-client", "enroll", "--home", running.site_home("delta"))
         plan = running.server_home / "plan.yaml"
-        planned = small_plan(pretraining=1, finetuning=ROUNDS, join_seconds=1)
-        longer = planned.finetuning.model_dump() | {"local_steps": STEPS}
-        planned = planned.changed(finetuning=longer)
-        plan.write_text(planned.to_yaml())
+        plan.write_text(small_plan(pretraining=1, finetuning=ROUNDS, join_seconds=1).to_yaml())
+        running.slow = SlowLine(running.port, bytes_per_second=BYTES_A_SECOND)
+        send_over(running, names[0], f"127.0.0.1:{running.slow.port}")
         port = free_port()
         running.start(
             "server", "mamfed-server", "start", "--plan", plan, "--run", "run",
@@ -60,7 +63,8 @@ def federation(tmp_path_factory, phantoms):
         running.line, running.last = Line(port), names[-1]
         running.address = address.read_text().strip().replace(f":{port}/", f":{running.line.port}/")
         yield running
-        running.line.close()
+        for line in (running.line, running.slow):
+            line.close()
         running.command("mamfed-server", "stop", "--home", running.server_home)
 
 
@@ -238,6 +242,7 @@ def test_a_run_is_stopped_without_a_mouse_and_its_page_says_that_it_ended(page, 
 def test_a_stopped_run_is_resumed_by_clicking_and_ends(later_page, federation):
     page = later_page
     assert "stopped" in page.inner_text("#run h1")
+    federation.slow.bytes_per_second = 0  # nobody waits for what comes now
     page.get_by_role("link", name="Resume").click()
     check_pages(page, ["/resume?run=run"])
     page.get_by_role("button", name="Resume").click()

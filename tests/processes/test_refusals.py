@@ -84,7 +84,8 @@ OTHER_FLOWER = (
     "Versions.as_metadata = lambda self: tuple((name, '1.38.0' if name == 'flwr-package-version' "
     "else value) for name, value in own(self)); "
 )
-NODE = "from mamfed_client.node.supernode import main; main()"
+NODE = ("python", "-m", "mamfed_client.node.supernode")
+MAIN = "from mamfed_client.node.supernode import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,10 @@ def nodes(standing, homes):
     for what in NODES:
         if what in of_versions:
             homes[what] = copied(standing, "cirrus", standing.folder / "copies" / what)
-        code = of_versions.get(what, "") + NODE
-        standing.start(what, "python", "-c", code, homes[what].path)
+            node = ("python", "-c", of_versions[what] + MAIN)
+        else:
+            node = NODE
+        standing.start(what, *node, homes[what].path)
     return {what: standing.processes[what] for what in NODES}
 
 
@@ -136,7 +139,7 @@ def answer_to(line, path):
 
 def test_a_site_of_another_authority_says_that_its_certificate_may_be_why(standing, homes):
     home = homes["wrong CA"]
-    standing.start("wrong CA", "python", "-c", NODE, home.path)
+    standing.start("wrong CA", *NODE, home.path)
     wait_until(lambda: read_status(home).state == "unreachable", "the node is turned away")
     assert "the server may not accept this site's certificate" in read_status(home).error
     standing.stop("wrong CA")
