@@ -19,18 +19,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from .messages import receive, send
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -279,31 +279,3 @@ def _taking_in_orphans() -> Iterator[None]:
         yield
     finally:
         libc.prctl(SUBREAPER, 0, 0, 0, 0)
-
-
-def send(end: socket.socket, message: dict[str, Any], descriptors: list[int]) -> None:
-    data = json.dumps(message).encode("utf-8", "surrogateescape")
-    head = struct.pack("!I", len(data))
-    if descriptors:
-        socket.send_fds(end, [head], descriptors)
-    else:
-        end.sendall(head)
-    end.sendall(data)
-
-
-def receive(end: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Return a message and its descriptors.
-
-    Raises:
-        EOFError: The other end has gone.
-    """
-    head, descriptors, _, _ = socket.recv_fds(end, 4, 64)
-    data = bytearray()
-    while head and len(data) < (size := struct.unpack("!I", head)[0]):
-        piece = end.recv(size - len(data))
-        if not piece:
-            break
-        data += piece
-    if not data:
-        raise EOFError
-    return json.loads(data.decode("utf-8", "surrogateescape")), descriptors

@@ -25,7 +25,8 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nursery
-from nursery import CHILDLESS, DECODER, HEAVY, LIMITS, MODULES, Nursery, program_of, receive, send
+from nursery import CHILDLESS, DECODER, HEAVY, LIMITS, MODULES, Nursery, program_of
+from nursery.messages import receive, send
 
 sys.path.pop(0)
 
