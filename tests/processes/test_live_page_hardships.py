@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
 ]
 wait_until = partial(wait_until_briefly, seconds=900)
-ROUNDS = 30
+ROUNDS = 20
 BYTES_A_SECOND = 15_000
 """The run must outlast what is done to its pages, on a fast machine too: one site's slow line takes
 2 s for the small model, each way."""
