@@ -249,7 +249,6 @@ sys.stdin.read()
     assert len(list(out.glob("images/*/*.dcm"))) == 1
 
 
-@pytest.mark.usefixtures("executed")  # two commands: less than a nursery in its network
 def test_what_is_wrong_at_the_archive_is_one_line(certs, home_with, tmp_path):
     folder = tmp_path / "archive"
     folder.mkdir()
