@@ -9,7 +9,6 @@ import ssl
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from tests.nursery import birth
 from tests.unit.server.certificates import (
     Authority,
     new_key,
@@ -89,19 +88,12 @@ def ask(line, method, path, **headers):
 
 
 def processes_below(pid):
-    """A process and all that it has started, as far as they live, but for the tests' nurseries."""
+    """A process and all that it has started, as far as they live."""
     parents = {int(path.parent.name): _parent(path) for path in Path("/proc").glob("[0-9]*/stat")}
     found = {pid}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
-    return {each for each in found if not _is_nursery(each)}
-
-
-def _is_nursery(pid):
-    try:
-        return birth.__file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has ended
-        return False
+    return found
 
 
 def _parent(path):

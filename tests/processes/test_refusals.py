@@ -24,6 +24,7 @@ from tests.processes.intruder import (
 from tests.processes.phantoms import small_plan
 from tests.unit.server.certificates import Authority, new_key
 
+import nursery
 from mamfed_client.site.settings import SiteHome
 from mamfed_client.site.status import REFUSED, read_status
 from mamfed_common.errors import LinkError, SetupError
@@ -41,7 +42,8 @@ def standing(phantoms, tmp_path_factory):
     plan = folder / "plan.yaml"
     plan.write_text(small_plan().to_yaml())
     with Deployment(folder, phantoms | {"dubious": phantoms["aurora"]}) as federation:
-        federation.start_server(plan)
+        with nursery.executed():  # it is asked what it has imported
+            federation.start_server(plan)
         federation.wait_for_listener()
         yield federation
 
