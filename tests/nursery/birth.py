@@ -54,6 +54,8 @@ def _serve(end: socket.socket) -> dict[str, Any]:
 def _settle(order: dict[str, Any]) -> None:
     """Take on all that the starter would have given to a program that it executes."""
     while os.getppid() != order["parent"]:
+        if not Path(f"/proc/{order['parent']}").exists():  # it died before it could adopt this one
+            os._exit(0)
         time.sleep(0.0005)
     try:
         os.chdir(order["cwd"])
