@@ -94,6 +94,13 @@ def test_a_network_a_loss_and_a_strategy_train_a_federation(installed, plan, fol
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
+def test_packages_are_looked_for_once_and_anew_on_another_import_path(installed, monkeypatch):
+    once = plugins.offered(plugins.Group.LOSSES)
+    assert once is plugins.offered(plugins.Group.LOSSES)
+    monkeypatch.setattr(sys, "path", sys.path[1:])
+    assert not plugins.offered(plugins.Group.LOSSES)
+
+
 def test_every_group_has_its_example(installed):
     assert installed["entry-points"].keys() == {group.value for group in plugins.Group}
     for group in plugins.Group:
@@ -116,14 +123,14 @@ def test_a_site_without_it_refuses_by_name(
 ):
     """The coordinator has the package, and the sites do not."""
     ours = plan.changed(**{key: getattr(extended(plan), key)})
-    found = plugins.entry_points
+    found = plugins.offered
 
     def make_app(*args, **kwargs):
         app = make_client_app(*args, **kwargs)
 
         def at_a_site(message, context):
             with monkeypatch.context() as here:
-                here.setattr(plugins, "entry_points", lambda group: ())
+                here.setattr(plugins, "offered", lambda group: ())
                 return app(message, context)
 
         return at_a_site
@@ -131,7 +138,7 @@ def test_a_site_without_it_refuses_by_name(
     monkeypatch.setattr(runner, "make_client_app", make_app)
     with pytest.raises(RunError):
         run(ours, folders, tmp_path)
-    assert plugins.entry_points is found
+    assert plugins.offered is found
     noun, name = {"network": ("network", "shallow"), "losses": ("loss", "cross_entropy")}[key]
     assert f"{noun} {name!r} is not installed here" in caplog.text
 
