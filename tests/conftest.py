@@ -28,6 +28,7 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BORN = (
+    "benchmarks/test_page.py",
     "fault/",
     "outside/",
     "processes/test_archive_round_trip.py",
@@ -42,6 +43,7 @@ BORN = (
     "processes/test_refusals.py",
     "security/",
     "unit/client/",
+    "unit/common/training/test_round_checkpoint.py",
     "unit/simulations/",
     "unit/test_nursery.py",
 )

@@ -2,15 +2,16 @@
 
 An interpreter that imports torch and Flower takes seconds of CPU time, and a federation of three
 sites starts a dozen. So what a test starts by ``subprocess`` (a module or console script of mamfed,
-or a script of these tests) is forked from a process that has imported what it will need, a
-*nursery*. It is a child of whoever started it all the same, with a process id, session, streams,
+a benchmark, a script of these tests) is forked from a process that has imported what it will need,
+a *nursery*. It is a child of whoever started it all the same, with a process id, session, streams,
 environment, limits, exit code and command line of its own; only the imports are shared. What it
 starts in turn comes from a nursery that it was born with.
 
 How a process becomes the child of one that did not fork it: the nursery forks twice, and the
 starter takes in orphans meanwhile (``PR_SET_CHILD_SUBREAPER``).
 
-Not forked but executed, as ever: ``python -c``; whatever asks for another user, name space, import
+Not forked but executed, as ever: ``python -c``, unless its code begins with :data:`BORN_CODE`;
+whatever asks for another user, name space, import
 path, locale, library or warnings than the nursery has; everything within :func:`executed`, or with
 ``MAMFED_TESTS_EXECUTE=1``. Forks of a nursery share its hash seed.
 """
@@ -38,6 +39,8 @@ SWITCH = "MAMFED_TESTS_EXECUTE"
 LIGHT = "light"
 HEAVY = "heavy"
 DECODER = "mamfed_client.sandbox.worker"
+BORN_CODE = "'born with its imports'; "
+"""Beginning of what ``python -c`` runs, if a nursery may run it."""
 MODULES = {
     LIGHT: (DECODER,),
     HEAVY: (
@@ -225,13 +228,15 @@ def _nursery_for(
 
 
 def program_of(words: list[str]) -> str | None:
-    """Return the module, or the script's path, that a nursery can run; else None."""
+    """Return the module, the script's path or ``-c``, that a nursery can run; else None."""
     if words[0] != sys.executable:
         ours = Path(words[0]).parent == BIN and Path(words[0]).name.startswith("mamfed-")
         return words[0] if ours else None
     rest = words[2:] if words[1:2] == ["-P"] else words[1:]
+    if rest[:1] == ["-c"]:
+        return "-c" if rest[1].startswith(BORN_CODE) else None
     if rest[:1] == ["-m"] and len(rest) > 1:
-        return rest[1] if rest[1].startswith("mamfed_") else None
+        return rest[1] if rest[1].startswith(("mamfed_", "benchmarks.")) else None
     script = Path(rest[0]) if rest else Path()
     tests = script.suffix == ".py" and script.is_absolute() and script.is_relative_to(ROOT)
     return str(script) if tests else None

@@ -172,8 +172,8 @@ def _live(order: dict[str, Any]) -> NoReturn:
 
 
 def _run(words: list[str], program: str) -> int:
-    """Run a module or script as the interpreter would; return the exit code."""
-    module = "-m" in words[1:3]
+    """Run a module, script or code as the interpreter would; return the exit code."""
+    module, code = "-m" in words[1:3], program == "-c"
     sys.orig_argv = list(words)
     sys.argv = words[words.index(program) :] if words[0] == sys.executable else list(words)
     safe = "-P" in words[1:2] or bool(os.environ.get("PYTHONSAFEPATH"))
@@ -182,9 +182,12 @@ def _run(words: list[str], program: str) -> int:
         for name in [n for n in sys.modules if n.partition(".")[0] in ("torch", "flwr")]:
             del sys.modules[name]
     if not safe:
-        sys.path.insert(0, os.getcwd() if module else str(Path(program).parent))
+        sys.path.insert(0, os.getcwd() if module else "" if code else str(Path(program).parent))
     try:
-        if module:
+        if code:
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(sys.argv.pop(1), "<string>", "exec"), main.__dict__)
+        elif module:
             sys.modules.pop(program, None)
             sys.modules["__main__"] = types.ModuleType("__main__")
             runpy._run_module_as_main(program)

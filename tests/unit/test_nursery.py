@@ -1,5 +1,6 @@
 """What a nursery bears is the process that would have been executed, but for its imports."""
 
+import json
 import os
 import re
 import signal
@@ -128,6 +129,18 @@ def test_its_imports_are_shared_and_nothing_else_is_borne(script, monkeypatch):
     with nursery.executed():
         ask(script, "exit")
     assert len(started) == 1
+
+
+@pytest.mark.parametrize("safe", [(), ("-P",)])
+def test_code_that_asks_for_it_is_borne(tmp_path, safe):
+    code = "import json, sys; print(json.dumps([sys.argv, sys.path[0], __name__, 'torch' in {}]))"
+    found = []
+    for head in (nursery.BORN_CODE, ""):
+        command = [sys.executable, *safe, "-c", head + code.format("sys.modules"), "word"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+    assert [one.pop() for one in found] == [True, False], "whether torch was there unasked"
+    assert found[0] == found[1]
 
 
 def test_the_decoding_process_is_borne_without_torch():

@@ -37,6 +37,7 @@ from mamfed_server.fleet.request_guard import Limits, RequestGuard
 from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
 from mamfed_server.settings import ServerHome, ServerSettings, settings_text
+from nursery import BORN_CODE
 
 WAIT_SECONDS = 60
 
@@ -167,7 +168,7 @@ class Processes:
         return self._start(home, "-m", MODULES[name], str(home.path))
 
     def code(self, home, text):
-        return self._start(home, "-c", text)
+        return self._start(home, "-c", BORN_CODE + text)
 
     def _start(self, home, *words):
         log = (home.path / f"log-{len(self.started)}").open("wb")

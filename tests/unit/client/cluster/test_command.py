@@ -33,11 +33,16 @@ from mamfed_common.training.batches import Batches, RoundContext
 from mamfed_common.training.optimizer_state import OptimizerStateStore
 from mamfed_common.training.private import Patient
 from mamfed_common.training.round_checkpoint import RoundCheckpointer
+from nursery import BORN_CODE
 
 pytestmark = pytest.mark.slow
 
 HERE = LocalExecutor(HARDWARE)
 JOB = [sys.executable, "-P", "-m", "mamfed_client.cluster.job", "{folder}"]
+LATER = BORN_CODE + (
+    "import runpy, sys, time; time.sleep(2); sys.argv.pop(0); "
+    "runpy.run_module(sys.argv[0], {}, '__main__', True)"
+)
 
 
 def queue_of(*command, **settings):
@@ -147,8 +152,9 @@ def test_a_node_that_comes_back_takes_the_job_that_it_had_started(site_round, ex
         if words:
             raise Gone
 
+    later = [sys.executable, "-P", "-c", LATER, *JOB[3:]]
     with pytest.raises(Gone):  # as by SIGKILL: nothing is cancelled
-        site_round.train(executor_with(queue_of(*slowly(2)), on_state=die))
+        site_round.train(executor_with(queue_of(*later), on_state=die))
     first = only_folder(jobs).read(Submission)
     submitted = []
     again = queue_of("false", "{folder}")

@@ -17,6 +17,7 @@ from mamfed_client.disclosure.spent_by_log import spent_by_log
 from mamfed_client.site.policy import PatientPrivacy
 from mamfed_common.errors import AuditError, MamfedError, SetupError
 from mamfed_common.protocol.tasks import RefusalCode
+from nursery import BORN_CODE
 
 accountants = pytest.importorskip("opacus.accountants")
 RULE = PatientPrivacy(noise_multiplier=1.0, max_epsilon=8)
@@ -175,7 +176,7 @@ def test_without_opacus_one_line_says_how_to_install_it(ledger, not_installed):
 
 def test_a_charge_survives_a_kill(ledger):
     """A process dies between the charge and the first step: the round stays charged."""
-    code = (
+    code = BORN_CODE + (
         "import os, signal, sys; from pathlib import Path\n"
         "from mamfed_client.disclosure.privacy_ledger import Charge, PrivacyLedger\n"
         "from mamfed_client.site.policy import PatientPrivacy\n"

@@ -171,7 +171,7 @@ def test_a_node_that_is_revoked_ends_as_refused_with_the_coordinators_words(
     assert "revoked" in status.error
 
 
-def test_another_minor_version_ends_a_node_for_good(coordinator, home, processes):
+def test_another_minor_version_ends_a_node_for_good(coordinator, home, processes, executed):
     node = processes.code(
         home,
         "import mamfed_common; mamfed_common.__version__ = '99.1.0'\n"

@@ -19,6 +19,7 @@ from mamfed_common.plan import Stage, StagePlan
 from mamfed_common.training.batches import RoundContext
 from mamfed_common.training.round_checkpoint import RoundCheckpointer, RoundPosition, TrainingResult
 from mamfed_common.training.stages import train as train_stage
+from nursery import BORN_CODE
 
 CPU = torch.device("cpu")
 TURN = RoundContext("site", 1)
@@ -258,7 +259,7 @@ def test_no_line_of_the_log_names_what_is_kept(tmp_path, plan, caplog):
     assert str(tmp_path) not in caplog.text
 
 
-CHILD = """
+CHILD = f"""{BORN_CODE}
 import itertools, signal, sys
 from pathlib import Path
 import torch
