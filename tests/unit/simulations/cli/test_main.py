@@ -45,23 +45,38 @@ def plan(tmp_path, tiny_plan) -> Path:
     return path
 
 
-def run(folders, out, *options, cache=None):
+def run(folders, out, *options):
     sites = [part for name, f in folders.items() for part in ("--site", f"{name}={f}")]
     return runner.invoke(
         app, ["run", *sites, "--out", str(out), "--threads", "1", *[str(o) for o in options]]
     )
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first test that needs it leaves one whole run; no test changes it."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def whole(kept, folders, cache, plan):
+    """The run of ``plan`` over ``folders``, and what it printed."""
+    if not (kept / "run").exists():
+        options = ("--plan", plan, "--cache", cache, "--format", "json")
+        result = run(folders, kept / "run", *options)
+        assert result.exit_code == 0, result.output
+        (kept / "stdout").write_text(result.stdout)
+    return kept / "run"
+
+
 def weights(out, name="final"):
     return state_sha256(load_checkpoint(out / "checkpoints" / f"{name}.safetensors").state)
 
 
-def test_a_run_ends_with_a_summary_and_a_report(tmp_path, folders, plan):
-    out = tmp_path / "run"
-    result = run(folders, out, "--plan", plan, "--format", "json")
-    assert result.exit_code == 0, result.output
+def test_a_run_ends_with_a_summary_and_a_report(whole, kept, folders, plan):
+    out = whole
     summary = json.loads((out / "summary.json").read_text())
-    assert json.loads(result.stdout) == summary
+    assert json.loads((kept / "stdout").read_text()) == summary
     assert set(summary["arms"]) == {"federated"}
     assert Path(summary["checkpoint"]) == out / "checkpoints" / "best.safetensors"
     assert summary["plan_sha256"] == parse_plan(plan.read_text(), "p").sha256()
@@ -117,28 +132,29 @@ def test_the_demo_compares_with_each_site_alone_and_with_all_data_pooled(
     assert set(summary["arms"]["local"]["across"]["aurora"]) == set(folders)
 
 
-def test_the_same_command_twice_gives_equal_checkpoints(tmp_path, folders, plan):
-    for name in ("one", "two"):
-        assert run(folders, tmp_path / name, "--plan", plan).exit_code == 0
+def test_the_same_command_twice_gives_equal_checkpoints(tmp_path, folders, plan, cache, whole):
+    """The second prepares all images again: the cache is its own."""
+    assert run(folders, tmp_path / "two", "--plan", plan).exit_code == 0
     for name in ("latest", "best", "final"):
-        files = [tmp_path / r / "checkpoints" / f"{name}.safetensors" for r in ("one", "two")]
+        files = [out / "checkpoints" / f"{name}.safetensors" for out in (whole, tmp_path / "two")]
         assert files[0].read_bytes() == files[1].read_bytes()
-    assert run(folders, tmp_path / "other", "--plan", plan, "--seed", 5).exit_code == 0
-    assert weights(tmp_path / "other") != weights(tmp_path / "one")
+    other = ("--plan", plan, "--cache", cache, "--seed", 5)
+    assert run(folders, tmp_path / "other", *other).exit_code == 0
+    assert weights(tmp_path / "other") != weights(whole)
 
 
-def test_training_in_less_memory_gives_the_same_bits(tmp_path, folders, plan):
-    run(folders, tmp_path / "kept", "--plan", plan)
-    result = run(folders, tmp_path / "again", "--plan", plan, "--activation-checkpointing")
+def test_training_in_less_memory_gives_the_same_bits(tmp_path, folders, plan, cache, whole):
+    options = ("--plan", plan, "--cache", cache, "--activation-checkpointing")
+    result = run(folders, tmp_path / "again", *options)
     assert result.exit_code == 0, result.output
-    assert weights(tmp_path / "again") == weights(tmp_path / "kept")
+    assert weights(tmp_path / "again") == weights(whole)
 
 
-def test_flowers_own_engine_gives_the_same_bits(tmp_path, folders, plan):
-    assert run(folders, tmp_path / "process", "--plan", plan).exit_code == 0
-    result = run(folders, tmp_path / "ray", "--plan", plan, "--engine", "ray")
+def test_flowers_own_engine_gives_the_same_bits(tmp_path, folders, plan, cache, whole):
+    options = ("--plan", plan, "--cache", cache, "--engine", "ray")
+    result = run(folders, tmp_path / "ray", *options)
     assert result.exit_code == 0, result.output
-    files = [tmp_path / r / "checkpoints" / "final.safetensors" for r in ("process", "ray")]
+    files = [out / "checkpoints" / "final.safetensors" for out in (whole, tmp_path / "ray")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -150,11 +166,13 @@ def test_a_failure_on_flowers_own_engine_is_the_same_one_line(tmp_path, folders,
     assert "not a run folder" in str(result.exception)
 
 
-def test_the_order_of_sites_on_the_command_line_does_not_matter(tmp_path, folders, plan):
+def test_the_order_of_sites_on_the_command_line_does_not_matter(
+    tmp_path, folders, plan, cache, whole
+):
     turned = dict(reversed(folders.items()))
-    assert run(folders, tmp_path / "one", "--plan", plan).exit_code == 0
-    assert run(turned, tmp_path / "two", "--plan", plan).exit_code == 0
-    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+    result = run(turned, tmp_path / "two", "--plan", plan, "--cache", cache)
+    assert result.exit_code == 0, result.output
+    assert weights(whole) == weights(tmp_path / "two")
 
 
 def test_a_dry_run_checks_the_data_and_writes_nothing(tmp_path, folders, plan):
