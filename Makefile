@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Some containers set it; then each of a federation's processes would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo quick coverage test matrix check docs wheel federation chaos prove bench bench-busy bench-federation bench-intake bench-recipe fuzz lock audit ranges clean help
 
