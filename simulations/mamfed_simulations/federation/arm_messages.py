@@ -6,14 +6,17 @@ stdout.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from mamfed_common import errors
 from mamfed_common.config import Config
 from mamfed_common.errors import MamfedError
+from mamfed_server.run.job import Job
 from mamfed_server.run_folder.round_record import RoundRecord
 from mamfed_simulations.federation.arms import Arm
 from mamfed_simulations.federation.hardware import ArmHardware
 
-CALLABLES = frozenset({"names", "stopping", "on_round", "on_event"})
+CALLABLES = frozenset(field.name for field in fields(Job) if "Callable" in str(field.type))
 """Fields of a job that cannot be sent to another process."""
 
 
