@@ -10,6 +10,7 @@ import errno
 import os
 import pwd
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from mamfed_common.runtime.places import user_name
 
 DRAFT = ".draft"
 """Suffix of unfinished files."""
+_creating = threading.RLock()
+"""A folder that another thread sees has its owner: what is created in it goes to the same one."""
 
 
 class OpenFolderError(OSError):
@@ -65,16 +68,17 @@ def private_directory(path: Path) -> Path:
         OpenFolderError: It exists, or its parent does, and every user may replace files there.
         OSError: It cannot be created.
     """
-    if path.is_dir():
-        check_not_open(path)
+    with _creating:
+        if path.is_dir():
+            check_not_open(path)
+            return path
+        if path.parent.exists():
+            check_not_open(path.parent)
+        else:  # pathlib would apply the umask to them
+            private_directory(path.parent)
+        path.mkdir(exist_ok=True, mode=0o700)
+        give_to_owner(path, path.parent)
         return path
-    if path.parent.exists():
-        check_not_open(path.parent)
-    else:  # pathlib would apply the umask to them
-        private_directory(path.parent)
-    path.mkdir(exist_ok=True, mode=0o700)
-    give_to_owner(path, path.parent)
-    return path
 
 
 def give_to_owner(created: Path | int, folder: Path) -> None:

@@ -4,6 +4,8 @@ import errno
 import os
 import ssl
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -189,3 +191,17 @@ def test_a_sticky_folder_such_as_tmp_and_one_of_a_group_are_used(tmp_path):
     for mode in (0o1777, 0o775):
         tmp_path.chmod(mode)
         write_atomic(private_directory(tmp_path / f"{mode}") / "file", "x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser gives files away")
+def test_folders_of_two_threads_all_go_to_the_owner(tmp_path, monkeypatch):
+    def slowly(path, *owner, chown=os.chown):
+        time.sleep(0.1)
+        chown(path, *owner)
+
+    os.chown(tmp_path, 12345, 12345)
+    monkeypatch.setattr(os, "chown", slowly)
+    folders = [tmp_path / "samples" / name for name in ("0d", "1e")]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(private_directory, folders))
+    assert {path.stat().st_uid for path in tmp_path.rglob("*")} == {12345}
