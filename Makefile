@@ -72,7 +72,7 @@ federation: .venv/.demo
 chaos: .venv/.demo
 	$(BIN)/python tests/processes/chaos.py
 
-# These fit into twenty minutes; the page follows. The other scripts run alone.
+# These fit into fifteen minutes; the page follows. The other scripts run alone.
 MEASURED := network.cpu network.corruption network.batches federation.aggregation federation.wire \
 	intake.from_disk commands.startup
 
