@@ -97,7 +97,6 @@ class Nursery:
         self.pid = pid
         self._environment = environment
         self._surroundings = _surroundings()
-        self._lock = threading.Lock()
         self._owner = os.getpid()
 
     def suits(self, environment: dict[str, str]) -> bool:
@@ -117,7 +116,7 @@ class Nursery:
         Raises:
             OSError: As when a program is executed.
         """
-        with self._lock, _taking_in_orphans():
+        with _one_at_a_time, _taking_in_orphans():
             send(self._end, {**order, "parent": os.getpid()}, descriptors)
             answer, _ = receive(self._end)
         if failed := answer.get("failed"):
@@ -128,6 +127,8 @@ class Nursery:
 
 
 nurseries: dict[str, Nursery] = {}
+_one_at_a_time = threading.Lock()
+"""Orphans are taken in by the whole process: the end of a birth must not end that of another."""
 _ways: list[tuple[str, ...]] = []
 _off: list[None] = []
 _roots: list[int] = []
