@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,24 @@ def test_the_decoding_process_is_borne_without_torch():
     words = [sys.executable, "-P", "-m", nursery.DECODER]
     assert nursery.program_of(words) == nursery.DECODER
     assert nursery.MODULES[nursery.LIGHT] == (nursery.DECODER,)
+
+
+def test_the_end_of_a_birth_does_not_orphan_another_nurserys_child(script, monkeypatch):
+    def slowly(*given, send=nursery.send):
+        if threading.current_thread() is slow:
+            time.sleep(1)  # after this process began to take in orphans
+        send(*given)
+
+    def start(*words):
+        subprocess.run([sys.executable, "-P", *words], stdin=subprocess.DEVNULL, timeout=60)
+
+    decoder = ("-m", nursery.DECODER, "0", "1")
+    start(*decoder)  # both nurseries live
+    start(script, "exit")
+    slow = threading.Thread(target=start, args=(script, "exit"), daemon=True)
+    monkeypatch.setattr(nursery, "send", slowly)
+    slow.start()
+    time.sleep(0.3)
+    start(*decoder)
+    slow.join(30)
+    assert not slow.is_alive()
