@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePri
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from tests.nursery import BORN_CODE
 
 from mamfed_client.node.supervisor import MODULES
 from mamfed_client.site.settings import SiteHome
@@ -37,7 +38,6 @@ from mamfed_server.fleet.request_guard import Limits, RequestGuard
 from mamfed_server.fleet.superlink import SuperLink
 from mamfed_server.run.closing_message import ClosingMessage
 from mamfed_server.settings import ServerHome, ServerSettings, settings_text
-from nursery import BORN_CODE
 
 WAIT_SECONDS = 60
 
