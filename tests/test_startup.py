@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mamfed_common.runtime.process_supervisor import child_environment
+from mamfed_common.runtime.threads import WAITING
 
 HEAVY = ("torch", "flwr", "numpy", "cv2", "pydicom", "monai", "matplotlib")
 
@@ -30,12 +31,21 @@ import importlib.abc, os, runpy, sys
 class Look(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "torch":
-            sys.stderr.write("OMP " + os.environ.get("OMP_WAIT_POLICY", "unset") + "\\n")
+            names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+            sys.stderr.write(" ".join(os.environ.get(name, "unset") for name in names) + "\\n")
             os._exit(0)
 
 sys.meta_path.insert(0, Look())
 """
 """Ends the process where it first asks for torch, and says what libgomp would read then."""
+
+
+CHOSEN = [
+    ({}, "PASSIVE 3000"),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE unset"),
+    ({"GOMP_SPINCOUNT": "7"}, "unset 7"),
+]
+"""What the user has set, and what libgomp finds."""
 
 
 @pytest.mark.parametrize(
@@ -74,20 +84,24 @@ def test_what_neither_trains_nor_averages_does_without_torch(module, command, tm
         ("runpy.run_module('mamfed_client.training.device_worker', run_name='__main__')", "{}"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
-def test_threads_are_told_not_to_spin_before_torch_is_loaded(command, order, chosen, tmp_path):
-    surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    surroundings |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
+@pytest.mark.parametrize(("chosen", "found"), CHOSEN)
+def test_threads_are_told_to_spin_briefly_before_torch_is_loaded(
+    command, order, chosen, found, tmp_path
+):
+    surroundings = {k: v for k, v in os.environ.items() if k not in WAITING}
     done = subprocess.run(
         [sys.executable, "-c", LOOK + command],
-        input=order, env=surroundings, capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        input=order, env=surroundings | chosen, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path,
     )  # fmt: skip
-    assert done.stderr.splitlines()[-1:] == [f"OMP {chosen or 'PASSIVE'}"], done.stderr
+    assert done.stderr.splitlines()[-1:] == [found], done.stderr
 
 
-@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
-def test_supervised_processes_are_born_with_it(tmp_path, monkeypatch, chosen):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if chosen:
-        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
-    assert child_environment(tmp_path)["OMP_WAIT_POLICY"] == (chosen or "PASSIVE")
+@pytest.mark.parametrize(("chosen", "found"), CHOSEN)
+def test_supervised_processes_are_born_with_it(tmp_path, monkeypatch, chosen, found):
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    environment = child_environment(tmp_path)
+    assert " ".join(environment.get(name, "unset") for name in WAITING) == found

@@ -4,9 +4,9 @@ Usage: python -m benchmarks.network.busy [--sizes 128,512,1536] [--loops 2]
 
 Starts its own endless loops, which it halts for the quiet turns. Each network runs in a process of
 its own, because libgomp reads its settings once; only one computes at a time. Ours runs as mamfed's
-commands run it: threads that wait without spinning, freed memory kept, all cores. The peers run as
-in their users' scripts, and again with our settings. Everything else on the machine should be idle.
-Takes about thirteen minutes.
+commands run it: threads that spin briefly and then sleep, freed memory kept, all cores. The peers
+run as in their users' scripts, and again with our settings. Everything else on the machine should
+be idle. Takes about thirteen minutes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,13 @@ import subprocess
 import sys
 import time
 
-POLICIES = {"spinning": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
+from mamfed_common.runtime.threads import WAITING
+
+POLICIES = {
+    "torch's default": {},
+    "asleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "mamfed": WAITING,
+}
 LIMIT_SECONDS = 120
 
 
@@ -44,7 +50,7 @@ def steps(size: int, count: int, threads: int) -> None:
 
 def measured(policy: str, options: argparse.Namespace) -> str:
     """Run one process; return its seconds per step, or a note that it took too long."""
-    surroundings = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    surroundings = {k: v for k, v in os.environ.items() if k not in WAITING}
     numbers = [str(options.size), str(options.steps), str(options.threads)]
     try:
         done = subprocess.run(

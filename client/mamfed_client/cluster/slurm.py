@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 ASK_SECONDS = 30.0
 """Time that one of Slurm's commands may take."""
 QUIET = tuple(f"export {name}={value}" for name, value in threads.WAITING.items())
-"""Threads that do not spin, as in every other process of a site."""
+"""Threads that spin only briefly, as in every other process of a site."""
 WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 )

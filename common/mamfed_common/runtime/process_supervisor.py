@@ -22,7 +22,7 @@ from mamfed_common.runtime.child_processes import how_it_ended, start_process
 from mamfed_common.runtime.files import os_error_line, private_directory, write_atomic
 from mamfed_common.runtime.lifeline import LIFELINE, open_lifeline
 from mamfed_common.runtime.terminal import ENVIRONMENT
-from mamfed_common.runtime.threads import WAITING
+from mamfed_common.runtime.threads import waiting_settings
 
 NOT_STARTED = 127
 """Exit code reported for a child that could not be started, as in a shell."""
@@ -83,10 +83,11 @@ OnChange = Callable[[Change], None]
 def child_environment(flower_home: Path) -> dict[str, str]:
     """Return this process's environment, adapted for a child.
 
-    It has no telemetry, no update checks, no spinning threads and no proxy between processes of
-    this machine, and gives Flower its own folder instead of the user's home. Flower draws an id for
-    telemetry even if that is off, and keeps it there: a file that names nobody is put in its place,
-    so that a service which root starts leaves none of root's files in a user's home.
+    It has no telemetry, no update checks, no threads that spin for long and no proxy between
+    processes of this machine, and gives Flower its own folder instead of the user's home. Flower
+    draws an id for telemetry even if that is off, and keeps it there: a file that names nobody is
+    put in its place, so that a service which root starts leaves none of root's files in a user's
+    home.
 
     Raises:
         OpenFolderError: Every user may replace files in the folder.
@@ -96,7 +97,7 @@ def child_environment(flower_home: Path) -> dict[str, str]:
     if not source.exists():
         write_atomic(source, "off")
     environment = {
-        **WAITING,
+        **waiting_settings(os.environ),
         **os.environ,
         **ENVIRONMENT,
         "FLWR_HOME": str(flower_home),

@@ -27,7 +27,7 @@ from mamfed_common.runtime.commands import click_command
 from mamfed_common.runtime.files import os_error_line
 from mamfed_common.runtime.optional_packages import extra_of, missing_line
 from mamfed_common.runtime.streams import tolerate_closed_streams
-from mamfed_common.runtime.threads import wait_without_spinning
+from mamfed_common.runtime.threads import spin_briefly
 
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -150,12 +150,12 @@ def reading_progress(description: str, total: int) -> Iterator[Advance]:
 
 
 def set_environment() -> None:
-    """Disable telemetry and update checks, and spinning threads unless the user set them.
+    """Disable telemetry and update checks; let threads spin only briefly, unless the user set it.
 
     Call this before importing Flower, Ray or torch, which read the environment once.
     """
     os.environ.update(ENVIRONMENT)
-    wait_without_spinning()
+    spin_briefly()
 
 
 def show_version(wanted: bool) -> None:

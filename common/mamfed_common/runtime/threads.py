@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Makes OpenMP threads sleep at a barrier instead of spinning."""
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
+"""Lets a thread at a barrier spin for about 0.2 ms, and then sleep.
+
+GNU's OpenMP, torch's on Linux, takes the count; other libraries know only the policy: sleep at
+once.
+"""
 
 
-def wait_without_spinning() -> None:
-    """Let OpenMP threads sleep while they wait, in this process and its children.
+def waiting_settings(surroundings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables to add to an environment: none if its owner has set either."""
+    return {} if WAITING.keys() & surroundings.keys() else dict(WAITING)
+
+
+def spin_briefly() -> None:
+    """Let OpenMP threads sleep if they wait for long, in this process and its children.
 
     Call this before importing torch: libgomp reads its settings once, when it is loaded. The user's
-    own settings take precedence. With two other busy processes, this cuts a training step at
-    512 x 512 to a tenth of the time (``docs/decisions/0031-arms-side-by-side.md``).
+    own settings take precedence. On a quiet machine, threads never sleep and a step takes no longer
+    than with torch's endless spinning; beside two other busy processes, it takes a tenth of that
+    (``docs/decisions/0079-threads-spin-briefly.md``).
     """
-    for name, value in WAITING.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(waiting_settings(os.environ))
