@@ -11,9 +11,9 @@ How a process becomes the child of one that did not fork it: the nursery forks t
 starter takes in orphans meanwhile (``PR_SET_CHILD_SUBREAPER``).
 
 Not forked but executed, as ever: ``python -c``, unless its code begins with :data:`BORN_CODE`;
-whatever asks for another user, name space, import
-path, locale, library or warnings than the nursery has; everything within :func:`executed`, or with
-``MAMFED_TESTS_EXECUTE=1``. Forks of a nursery share its hash seed.
+whatever asks for another user, name space, import path, locale, library or warnings than the
+nursery has; everything within :func:`executed`, or with ``MAMFED_TESTS_EXECUTE=1``. Forks of a
+nursery share its hash seed.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mamfed_client.cli.data_words import print_facts, print_intake
 from mamfed_client.cli.options import (
     Allow,
     Classes,
@@ -22,10 +22,9 @@ from mamfed_client.cli.options import (
     OutputFormat,
     checked_home,
 )
-from mamfed_client.imaging.doubts import Doubt
 from mamfed_client.imaging.rejections import Reason
 from mamfed_common.errors import DoubtError
-from mamfed_common.runtime.terminal import Format, confirm, console, print_lines
+from mamfed_common.runtime.terminal import Format, confirm, console
 from mamfed_common.runtime.wording import counted
 
 if TYPE_CHECKING:  # `--help` must not load what reads images
@@ -69,9 +68,6 @@ AcceptDoubts = Annotated[
     typer.Option("--accept-doubts", help="Use doubtful masks, which are otherwise rejected."),
 ]
 
-WRITTEN = ("page", "table", "picture")
-"""Keys under which a document names the files that the command wrote."""
-
 
 @app.command()
 def check(
@@ -107,7 +103,7 @@ def check(
         document |= {"page": str(html)}
     if intake is not None and table is not None:
         document |= {"table": str(table), "table_rows": _write_table(table, intake)}
-    _show(intake, document, listed, output)
+    print_intake(intake, document, listed, output)
     _finish(intake, document)
 
 
@@ -143,7 +139,7 @@ def prepare(
         accept_doubts=accept_doubts,
         dry_run=dry_run,
     )
-    _show(intake, document, listed, output)
+    print_intake(intake, document, listed, output)
     _refuse_doubtful_masks(out, document)
     _finish(intake, document)
 
@@ -209,11 +205,7 @@ def show(
 
     draw = sample_alone if sample else panels
     facts = show_row(folder, row, out, draw, key_path=key)
-    if output is Format.JSON:
-        typer.echo(json.dumps(facts, indent=2))
-    else:
-        _print_table({k: v for k, v in facts.items() if k not in WRITTEN})
-        _print_written(facts)
+    print_facts(facts, output)
 
 
 def _source(
@@ -252,33 +244,6 @@ def _refuse_doubtful_masks(out: Path, document: Mapping[str, Any]) -> None:
         )
 
 
-def _print_written(document: Mapping[str, Any]) -> None:
-    """Print the paths of written files, one per line so that they can be copied."""
-    for name in WRITTEN:
-        if name in document:
-            typer.echo(f"{name}: {document[name]}")
-
-
-def _show(intake: Intake | None, document: dict[str, Any], listed: bool, output: Format) -> None:
-    """Print the result."""
-    if intake is not None and listed:
-        from mamfed_client.preparation.summary import list_items
-
-        document = document | {"items": list_items(intake)}
-    if output is Format.JSON:
-        typer.echo(json.dumps(document, indent=2))
-    else:
-        separate = ("items", "doubts", "notes", *WRITTEN)
-        _print_table({k: v for k, v in document.items() if k not in separate})
-        for item in document.get("items", []):
-            reason = f"{item['reason']}: {item['detail']}" if item["reason"] else "accepted"
-            reason = "; doubtful: ".join([reason, *item["doubts"]])
-            typer.echo(f"{item['row']}\t{printable(item['file'])}\t{printable(reason)}")
-        _print_doubts(document)
-        _print_written(document)
-    print_lines(document.get("notes", []))
-
-
 def _finish(intake: Intake | None, document: Mapping[str, Any]) -> None:
     """Exit with code 3 if nothing was accepted."""
     if intake is None:
@@ -290,34 +255,3 @@ def _finish(intake: Intake | None, document: Mapping[str, Any]) -> None:
             "no table says what the images show; 'data check --table labels.csv' writes one to "
             "fill in"
         )
-
-
-def _print_doubts(document: Mapping[str, Any]) -> None:
-    """Print the doubtful images by kind of doubt, in plain words."""
-    counts = document.get("doubts")
-    if not counts:
-        return
-    images = document["doubtful_images"]
-    typer.echo(f"\n{counted(images, 'image is', 'images are')} doubtful; please review:")
-    for kind, count in counts.items():
-        typer.echo(f"{count:>6}  {Doubt(kind).sentence}")
-
-
-def printable(text: str) -> str:
-    """Escape characters that would break the line or control the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _print_table(document: Mapping[str, Any]) -> None:
-    """Print names and values; the entries of a mapping are listed below each other."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in document.items():
-        rows = list(value.items()) if isinstance(value, dict) else [("", value)]
-        for position, (key, count) in enumerate(rows or [("", "none")]):
-            shown = Text("unknown" if count is None else str(count))
-            table.add_row("" if position else name.replace("_", " "), Text(str(key)), shown)
-    Console(highlight=False).print(table)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mamfed_client.cli.data import NOTHING_ACCEPTED, printable
+from mamfed_client.cli.data import NOTHING_ACCEPTED
 from mamfed_client.cli.models import checkpoint_of
 from mamfed_client.cli.options import (
     Allow,
@@ -28,6 +28,7 @@ from mamfed_client.cli.options import (
 from mamfed_client.cli.pacs import check_archive, raise_unsent, send_results
 from mamfed_client.cli.pacs_words import sent_lines
 from mamfed_common.runtime.terminal import Format
+from mamfed_common.runtime.wording import printable
 
 
 class Encoding(StrEnum):
