@@ -34,6 +34,8 @@ TURNS = {128: 3, 512: 3}
 """Turns by size; larger images take one, because a peer's step takes a minute."""
 STEPS = 3
 """Steps in a turn of ours, and of everyone on images of at most 512 pixels; the median counts."""
+SECONDS = 1.0
+"""Such a turn takes at least as long: three steps on small images would be over in no time."""
 
 # PR_SET_PDEATHSIG, SIGKILL: it also ends, halted or not, when this process was killed.
 LOOP = "import ctypes; ctypes.CDLL(None).prctl(1, 9); print(flush=True)\nwhile True: pass"
@@ -115,6 +117,7 @@ class Runner:
         large = work.size > max(TURNS) and self.label != OURS
         # Without memory kept, the first step on a large image is like the others.
         order = {**work._asdict(), "steps": 1 if large else STEPS}
+        order["seconds"] = 0 if large else SECONDS
         order["warm_up"] = not large or self.our_settings
         assert self.process.stdin
         assert self.process.stdout
@@ -145,8 +148,8 @@ def serve(label: str, keep: bool) -> None:
         order = json.loads(line)
         options = argparse.Namespace(device="cpu", size=order["size"], runs=1, minutes=60)
         step = Step(Bench(options, (label,)), label, VARIANTS["fp32"], 1, order["train"])
-        seconds = []
-        for _ in range(order["warm_up"] + order["steps"]):
+        least, seconds = order["warm_up"] + order["steps"], []
+        while len(seconds) < least or sum(seconds) < order["seconds"]:
             started = perf_counter()
             step()
             seconds.append(perf_counter() - started)
