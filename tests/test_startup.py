@@ -41,7 +41,7 @@ sys.meta_path.insert(0, Look())
 
 
 CHOSEN = [
-    ({}, "PASSIVE 5000"),
+    ({}, "PASSIVE 1000"),
     ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE unset"),
     ({"GOMP_SPINCOUNT": "7"}, "unset 7"),
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
-"""Lets a thread at a barrier spin for about 0.3 ms, and then sleep.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+"""Lets a thread at a barrier spin for about 0.06 ms, and then sleep.
 
 GNU's OpenMP, torch's on Linux, takes the count; other libraries know only the policy: sleep at
 once.
