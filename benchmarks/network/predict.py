@@ -90,11 +90,11 @@ def once(path: Path, model: LoadedModel, decoder: Decoder, folder: Path, clock: 
     probability = clock.time("back to the file's grid", lambda: way.invert(prediction.malignancy))
     marked = clock.time("mark lesions", lambda: mark(probability, model.threshold, None))
     pictures, _ = clock.time("six pictures", lambda: answer.pictures_of(view, prediction, marked))
-    segmentation, why_not = clock.time(
+    made = clock.time(
         "DICOM SEG", lambda: answer.objects_of(view, marked, probability, model, "binary", ("seg",))
     )
-    assert segmentation is not None, why_not
-    files = {**pictures, "segmentation.dcm": segmentation}
+    assert not made.missing, made.missing
+    files = {**pictures, "segmentation.dcm": made.files["seg"]}
     clock.time("write, with fsync", lambda: PredictionFolder(folder).keep("x", files, {}))
     image = to_tensor([sample.image])
     with torch.no_grad():
