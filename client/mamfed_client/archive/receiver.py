@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import IPPROTO_TCP, TCP_NODELAY
 from threading import Condition
 from typing import Any
 
@@ -33,7 +34,11 @@ class Receiver:
 
     def handlers(self) -> list[Any]:
         """Return the event handlers of an association."""
-        return [(evt.EVT_C_STORE, self.store), (evt.EVT_DATA_RECV, self.count)]
+        return [
+            (evt.EVT_CONN_OPEN, send_at_once),
+            (evt.EVT_C_STORE, self.store),
+            (evt.EVT_DATA_RECV, self.count),
+        ]
 
     def expect(self, uid: str) -> None:
         """Take the object with this SOP Instance UID next."""
@@ -81,3 +86,13 @@ class Receiver:
             self._too_large = True
             self._changed.notify_all()
         event.assoc.abort()
+
+
+def send_at_once(event: Any) -> None:
+    """Have a new connection send small packets at once (TCP_NODELAY).
+
+    A request is a command and a data set, each sent by itself. Without it, the second one waits
+    until the first is acknowledged, which the archive's machine puts off by 40 ms (Linux) to
+    200 ms (Windows).
+    """
+    event.assoc.dul.socket.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

@@ -1,8 +1,14 @@
 """A listener takes the one object that was asked for, within a size."""
 
+from socket import IPPROTO_TCP, TCP_NODELAY
 from types import SimpleNamespace
 
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
+
+from mamfed_client.archive.dimse import Dimse
 from mamfed_client.archive.receiver import NOT_ASKED_FOR, OUT_OF_RESOURCES, SUCCESS, Receiver
+from mamfed_client.site.archive_settings import DimseSettings
 
 
 def store(receiver, uid, data):
@@ -32,3 +38,28 @@ def test_a_large_object_is_refused_and_an_endless_one_ends_the_association():
         receiver.count(SimpleNamespace(assoc=association, data=bytes(1 << 19)))
     assert aborted
     assert receiver.take() == (None, True)
+
+
+def test_connections_of_both_directions_send_small_packets_at_once():
+    def delays(association):
+        return not association.dul.socket.socket.getsockopt(IPPROTO_TCP, TCP_NODELAY)
+
+    def echo(event):
+        found.append(delays(event.assoc))
+        return SUCCESS
+
+    found = []
+    listener = AE(ae_title="ARCHIVE")
+    listener.add_supported_context(Verification)
+    handlers = [*Receiver().handlers(), (evt.EVT_C_ECHO, echo)]
+    server = listener.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        port = server.server_address[1]
+        settings = DimseSettings(host="127.0.0.1", port=port, called="ARCHIVE")
+        entity = Dimse(settings, timeout_s=10)
+        entity.echo()
+        found += map(delays, entity._open.values())
+        entity.close()
+    finally:
+        server.shutdown()
+    assert found == [False, False]
