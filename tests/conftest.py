@@ -28,7 +28,7 @@ from mamfed_common.transforms.sample import FULL_SCALE, Sample
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BORN = (
-    "benchmarks/test_page.py",
+    "benchmarks/",
     "fault/",
     "outside/",
     "processes/test_archive.py",

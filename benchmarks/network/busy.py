@@ -1,6 +1,6 @@
 """Measure training steps and inference on a busy machine: mamfed beside itself and the peers.
 
-Usage: python -m benchmarks.network.busy [--sizes 128,512,1536] [--loops 2]
+Usage: python -m benchmarks.network.busy [--sizes 128,512,1536] [--loops 2] [--seconds 1]
 
 Starts its own endless loops, which it halts for the quiet turns. Each network runs in a process of
 its own, because libgomp reads its settings once; only one computes at a time. Ours runs as mamfed's
@@ -34,8 +34,6 @@ TURNS = {128: 3, 512: 3}
 """Turns by size; larger images take one, because a peer's step takes a minute."""
 STEPS = 3
 """Steps in a turn of ours, and of everyone on images of at most 512 pixels; the median counts."""
-SECONDS = 1.0
-"""Such a turn takes at least as long: three steps on small images would be over in no time."""
 
 # PR_SET_PDEATHSIG, SIGKILL: it also ends, halted or not, when this process was killed.
 LOOP = "import ctypes; ctypes.CDLL(None).prctl(1, 9); print(flush=True)\nwhile True: pass"
@@ -90,8 +88,9 @@ class Loops:
 class Runner:
     """A network in its own process, which waits for work."""
 
-    def __init__(self, label: str, *, our_settings: bool) -> None:
+    def __init__(self, label: str, *, our_settings: bool, least_seconds: float) -> None:
         self.label, self.our_settings = label, our_settings
+        self.least_seconds = least_seconds
         environment = {name: value for name, value in os.environ.items() if name not in WAITING}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.network.busy", "--runner", label]
@@ -117,7 +116,7 @@ class Runner:
         large = work.size > max(TURNS) and self.label != OURS
         # Without memory kept, the first step on a large image is like the others.
         order = {**work._asdict(), "steps": 1 if large else STEPS}
-        order["seconds"] = 0 if large else SECONDS
+        order["seconds"] = 0 if large else self.least_seconds
         order["warm_up"] = not large or self.our_settings
         assert self.process.stdin
         assert self.process.stdout
@@ -178,6 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="128,512,1536")
     parser.add_argument("--loops", type=int, default=2)
+    parser.add_argument(
+        "--seconds", type=float, default=1, help="least time of a turn on images up to 512 pixels"
+    )
     parser.add_argument("--peers", default=";".join(PEERS), help="names, separated by semicolons")
     parser.add_argument("--runner", help=argparse.SUPPRESS)
     parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
@@ -194,8 +196,9 @@ def main() -> None:
         labels += [(label, ours) for label in options.peers.split(";") for ours in (False, True)]
         runners = []
         for label, our_settings in labels:
-            runners.append(Runner(label, our_settings=our_settings))
-            stack.callback(runners[-1].end)
+            runner = Runner(label, our_settings=our_settings, least_seconds=options.seconds)
+            runners.append(runner)
+            stack.callback(runner.end)
         for size in sizes:
             measure(Work(True, size), runners[0], runners[1:], loops)
         measure(Work(False, max(sizes)), runners[0], runners[1:], loops)
