@@ -46,6 +46,7 @@ BORN = (
     "security/",
     "unit/client/",
     "unit/common/training/test_round_checkpoint.py",
+    "unit/server/",
     "unit/simulations/",
     "unit/test_nursery.py",
 )

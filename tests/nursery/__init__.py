@@ -2,7 +2,7 @@
 
 An interpreter that imports torch and Flower takes seconds of CPU time, and a federation of three
 sites starts a dozen. So what a test starts by ``subprocess`` (a module or console script of mamfed,
-a benchmark, a script of these tests) is forked from a process that has imported what it will need,
+one of MONAI, a benchmark, a script of these tests) is forked from a process that has imported what it will need,
 a *nursery*. It is a child of whoever started it all the same, with a process id, session, streams,
 environment, limits, exit code and command line of its own; only the imports are shared. What it
 starts in turn comes from a nursery that it was born with.
@@ -237,7 +237,7 @@ def program_of(words: list[str]) -> str | None:
     if rest[:1] == ["-c"]:
         return "-c" if rest[1].startswith(BORN_CODE) else None
     if rest[:1] == ["-m"] and len(rest) > 1:
-        return rest[1] if rest[1].startswith(("mamfed_", "benchmarks.")) else None
+        return rest[1] if rest[1].startswith(("mamfed_", "benchmarks.", "monai.")) else None
     script = Path(rest[0]) if rest else Path()
     tests = script.suffix == ".py" and script.is_absolute() and script.is_relative_to(ROOT)
     return str(script) if tests else None
