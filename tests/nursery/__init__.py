@@ -2,10 +2,10 @@
 
 An interpreter that imports torch and Flower takes seconds of CPU time, and a federation of three
 sites starts a dozen. So what a test starts by ``subprocess`` (a module or console script of mamfed,
-one of MONAI, a benchmark, a script of these tests) is forked from a process that has imported what it will need,
-a *nursery*. It is a child of whoever started it all the same, with a process id, session, streams,
-environment, limits, exit code and command line of its own; only the imports are shared. What it
-starts in turn comes from a nursery that it was born with.
+one of MONAI, a benchmark, a script of these tests) is forked from a process that has imported what
+it will need, a *nursery*. It is a child of whoever started it all the same, with a process id,
+session, streams, environment, limits, exit code and command line of its own; only the imports are
+shared. What it starts in turn comes from a nursery that it was born with.
 
 How a process becomes the child of one that did not fork it: the nursery forks twice, and the
 starter takes in orphans meanwhile (``PR_SET_CHILD_SUBREAPER``).
