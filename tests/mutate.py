@@ -139,7 +139,7 @@ def _is_seen(copy: Path, module: str, text: str) -> bool:
         return True
     finally:
         path.write_text(before)
-    assert done.returncode in (0, 1, 2), done.stdout
+    assert done.returncode <= 2, done.stdout  # below 0: the change got the tests themselves killed
     return done.returncode != 0
 
 
