@@ -5,8 +5,9 @@ import logging
 import pytest
 import torch
 
+from mamfed_common.errors import PlanError
 from mamfed_common.training import device
-from mamfed_common.training.device import autocast, float32_instead
+from mamfed_common.training.device import autocast, choose_device, float32_instead
 
 CPU = torch.device("cpu")
 
@@ -77,3 +78,20 @@ def test_the_units_are_those_of_the_cpu(monkeypatch, machine, avx512, amx, onedn
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
     assert device._cpu_has_bfloat16() is expected
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "auto"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_is_the_best_device_and_a_name_is_obeyed(monkeypatch, cuda, mps, auto):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto").type == auto
+    assert choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "meta:x", "cuda:4711"])
+def test_a_device_that_is_not_here_is_named_with_what_could_be(name):
+    with pytest.raises(PlanError, match=f"device '{name}' cannot be used .*choose auto, cpu, cuda"):
+        choose_device(name)
