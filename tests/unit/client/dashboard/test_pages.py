@@ -116,6 +116,16 @@ class TestServer:
         ]:  # fmt: skip
             assert client.get(f"/predictions/0/{path}").status_code == 404
 
+    def test_a_page_of_data_check_is_shown_until_it_is_gone_or_another_s(self, serve, tmp_path):
+        checked = tmp_path / "check.html"
+        checked.write_text(page_of("Check"))
+        client = serve("--check-page", checked).client()
+        assert "/checks/0" in client.get("/data").text
+        assert client.get("/checks/0").text == page_of("Check")
+        assert client.get("/checks/1").status_code == 404
+        checked.write_text("<p>not of mamfed</p>")
+        assert client.get("/checks/0").status_code == 404
+
     def test_the_stream_tells_what_changed(self, served, left):
         client = served.client()
         with client.stream("GET", "/live/left") as stream:
