@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mamfed_client.cluster.slurm import QUIET
 from mamfed_common.runtime.process_supervisor import child_environment
 from mamfed_common.runtime.threads import WAITING
 
@@ -105,3 +106,13 @@ def test_supervised_processes_are_born_with_it(tmp_path, monkeypatch, chosen, fo
         monkeypatch.setenv(name, value)
     environment = child_environment(tmp_path)
     assert " ".join(environment.get(name, "unset") for name in WAITING) == found
+
+
+@pytest.mark.parametrize(("chosen", "found"), CHOSEN)
+def test_a_job_of_slurm_is_told_so_by_its_script(chosen, found):
+    show = "; echo " + " ".join(f"${{{name}-unset}}" for name in WAITING)
+    surroundings = {k: v for k, v in os.environ.items() if k not in WAITING}
+    done = subprocess.run(
+        ["sh", "-ec", QUIET + show], env=surroundings | chosen, capture_output=True, text=True
+    )
+    assert done.stdout == f"{found}\n"

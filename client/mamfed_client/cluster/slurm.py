@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 30.0
 """Time that one of Slurm's commands may take."""
-QUIET = tuple(f"export {name}={value}" for name, value in threads.WAITING.items())
-"""Threads that spin only briefly, as in every other process of a site."""
+ANY_SET = "".join(f"${{{name}+x}}" for name in threads.WAITING)
+QUIET = f'[ "{ANY_SET}" ] || export ' + " ".join(f"{k}={v}" for k, v in threads.WAITING.items())
+"""Has threads spin only briefly, as in every other process of a site; a user's setting wins."""
 WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 )
@@ -114,7 +115,7 @@ class SlurmQueue:
                 mem=self._settings.memory,
                 use_srun=False,
                 stderr_to_stdout=True,
-                setup=[*QUIET, *self._settings.setup],
+                setup=[*self._settings.setup, QUIET],
                 additional_parameters=values,
                 **_where_set(
                     partition=self._settings.partition, gpus_per_node=self._settings.gpus or None
