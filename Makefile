@@ -20,7 +20,7 @@ help:
 	@echo "make prove       attack the promises of docs/promises.md: every suite of tests/security; under an hour"
 	@echo "make fuzz        20,000 damaged and hostile files; kill a preparation of 2,000 files ten times"
 	@echo "make bench       compare with peers what fits in 15 minutes; writes docs/benchmarks.md"
-	@echo "make bench-busy        the network beside two endless loops, compared with peers; thirteen minutes"
+	@echo "make bench-busy        the network beside two endless loops, compared with peers; fifteen minutes"
 	@echo "make bench-federation  compare rounds with stock Flower; up to 1,000 sites"
 	@echo "make bench-intake      images per second by transfer syntax, and where the time goes"
 	@echo "make bench-recipe      the trials behind stage 2's recipe, on real images; takes hours"

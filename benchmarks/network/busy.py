@@ -6,7 +6,7 @@ Starts its own endless loops, which it halts for the quiet turns. Each network r
 its own, because libgomp reads its settings once; only one computes at a time. Ours runs as mamfed's
 commands run it: threads that spin briefly and then sleep, freed memory kept, all cores. The peers
 run as in their users' scripts, and again with our settings. Everything else on the machine should
-be idle. Takes about thirteen minutes.
+be idle. Takes about fifteen minutes.
 """
 
 from __future__ import annotations
