@@ -2,7 +2,8 @@
 
 Each line comes from its own process, because libgomp reads its settings once. The busy case adds
 two busy loops; the first column is only quiet on an otherwise idle machine.
-Usage: python -m benchmarks.network.spinning_threads [--size 512] [--steps 5]
+A busy turn of less than a second flatters whoever spins, so small images need many steps.
+Usage: python -m benchmarks.network.spinning_threads [--size 128] [--steps 60] [--spins 0,1000,5000]
 """
 
 from __future__ import annotations
@@ -16,11 +17,6 @@ import time
 
 from mamfed_common.runtime.threads import WAITING
 
-POLICIES = {
-    "torch's default": {},
-    "asleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "mamfed": WAITING,
-}
 LIMIT_SECONDS = 120
 
 
@@ -48,14 +44,14 @@ def steps(size: int, count: int, threads: int) -> None:
     print(f"{statistics.median(seconds[1:]):.3f}")
 
 
-def measured(policy: str, options: argparse.Namespace) -> str:
+def measured(policy: dict[str, str], options: argparse.Namespace) -> str:
     """Run one process; return its seconds per step, or a note that it took too long."""
     surroundings = {k: v for k, v in os.environ.items() if k not in WAITING}
     numbers = [str(options.size), str(options.steps), str(options.threads)]
     try:
         done = subprocess.run(
             [sys.executable, "-m", __spec__.name, "--child", *numbers],
-            env=surroundings | POLICIES[policy],
+            env=surroundings | policy,
             check=True,
             stdout=subprocess.PIPE,
             text=True,
@@ -71,17 +67,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--spins", default=f"0,{WAITING['GOMP_SPINCOUNT']}", help="before sleep")
     parser.add_argument("--child", type=int, nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         steps(*options.child)
         return
+    policies: dict[str, dict[str, str]] = {"torch's default": {}}
+    for spins in options.spins.split(","):
+        policies[f"{spins} spins"] = WAITING | {"GOMP_SPINCOUNT": spins}
     print(f"{options.size} px, {options.threads} threads, load {os.getloadavg()[0]:.1f}")
     for surroundings, loops in (("quiet", 0), ("two busy loops", 2)):
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
         try:
-            for policy in POLICIES:
-                print(f"{surroundings}, {policy}: {measured(policy, options)}", flush=True)
+            for name, policy in policies.items():
+                print(f"{surroundings}, {name}: {measured(policy, options)}", flush=True)
         finally:
             for process in busy:
                 process.kill()
